@@ -1,0 +1,332 @@
+// Package delivery is the vocabulary and the life of a delivery: one event on
+// its way to one endpoint. The transitions are pure functions (state, input,
+// now → state). The stores apply them, or write the same rule as a condition;
+// the conformance suite in pkg/storetest holds them to it.
+//
+// What it promises: an attempt begins only by a claim, a claim is won by
+// exactly one worker, and the number of attempts begun only ever grows, so it
+// serves as the fencing token of everything written after.
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"time"
+)
+
+// State is where a delivery is in its life.
+type State string
+
+const (
+	Pending   State = "pending"   // waits for its next attempt
+	InFlight  State = "in_flight" // claimed by a worker, until its lease expires
+	Delivered State = "delivered" // the receiver took it
+	Dead      State = "dead"      // given up: a dead letter, to be seen and replayed
+	Skipped   State = "skipped"   // not attempted any more because the endpoint is disabled or gone
+)
+
+// Settled reports whether nothing more happens by itself.
+func (s State) Settled() bool { return s == Delivered || s == Dead || s == Skipped }
+
+// States lists every state, for whoever validates a filter.
+var States = []State{Pending, InFlight, Delivered, Dead, Skipped}
+
+const (
+	// Retention is how long a delivery is kept after it was last written.
+	Retention = 30 * 24 * time.Hour
+	// MaxHistory is how many attempts a delivery remembers, newest last. With
+	// it the item stays under 1 KB, which is one write unit. Every attempt is
+	// in the log besides.
+	MaxHistory = 8
+	// DueShards is the number of partitions of the due index.
+	DueShards = 16
+)
+
+// Key identifies a delivery. It is the pair, so a fan-out replayed makes
+// nothing twice.
+type Key struct {
+	EndpointID string
+	EventID    string
+}
+
+func (k Key) String() string { return k.EndpointID + "/" + k.EventID }
+
+// DueShard is the due index's partition in which the delivery waits.
+func (k Key) DueShard() int {
+	h := fnv.New32a()
+	h.Write([]byte(k.EndpointID))
+	h.Write([]byte(k.EventID))
+	return int(h.Sum32() % DueShards)
+}
+
+// Delivery is one event on its way to one endpoint. Times have millisecond
+// precision.
+type Delivery struct {
+	Key
+	Tenant    string
+	EventType string
+	State     State
+
+	// Attempts counts the attempts ever begun, replays included. It only grows.
+	Attempts int
+	// ReplayedAfter counts the attempts begun before the last replay: the retry
+	// policy's attempt number is Attempts - ReplayedAfter.
+	ReplayedAfter int
+	// Since is what the age limit counts from: the event's acceptance, or the
+	// last replay.
+	Since time.Time
+
+	// ClaimID names the claim of the latest attempt, so that a worker whose
+	// write was applied, but whose answer was lost, recognises it as its own.
+	ClaimID    string
+	LeaseUntil time.Time
+
+	// NextAttemptAt is when the next attempt may begin; never earlier.
+	NextAttemptAt time.Time
+	// DueAt is when the sweep has to look at the delivery. Zero keeps it out of
+	// the due index: nothing to look after, or the queue's own redelivery does.
+	DueAt time.Time
+
+	// Reason is why the delivery is dead, skipped or waiting: the last failure
+	// in one sentence, and what was done about it.
+	Reason  string
+	Snippet string // beginning of the last failed answer
+	History []Attempt
+
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	ExpiresAt time.Time
+}
+
+// Round is the number of the current attempt as the retry policy counts.
+func (d Delivery) Round() int { return d.Attempts - d.ReplayedAfter }
+
+// Claim asks to begin an attempt.
+type Claim struct {
+	Key
+	Tenant    string
+	EventType string
+	// Accepted is when the event was accepted (the time in its id).
+	Accepted time.Time
+	// Attempts is how many attempts the claimer believes have begun.
+	Attempts int
+	// ID names this claim, unique among all workers.
+	ID    string
+	Now   time.Time
+	Lease time.Duration
+}
+
+// Why a claim, or another move, was refused.
+type Cause string
+
+const (
+	// CauseSettled: the delivery is delivered, dead or skipped.
+	CauseSettled Cause = "settled"
+	// CauseInFlight: another worker's lease is alive, until Refusal.Until.
+	CauseInFlight Cause = "in flight"
+	// CauseEarly: the next attempt may not begin before Refusal.Until.
+	CauseEarly Cause = "early"
+	// CauseSuperseded: the claimer's view is stale. Whatever made it so has
+	// left a due time, so the claimer may forget the delivery.
+	CauseSuperseded Cause = "superseded"
+)
+
+// Refusal is the error of a move that the delivery's state does not allow.
+type Refusal struct {
+	Cause Cause
+	Until time.Time // for CauseInFlight and CauseEarly
+	// Attempts is how many attempts have begun.
+	Attempts int
+	State    State
+}
+
+func (r *Refusal) Error() string {
+	s := fmt.Sprintf("delivery refused: %s (state %s, %d attempts)", r.Cause, r.State, r.Attempts)
+	if !r.Until.IsZero() {
+		s += " until " + r.Until.UTC().Format(time.RFC3339)
+	}
+	return s
+}
+
+// ErrFenced is the error of a write by a worker that no longer holds the claim:
+// its lease expired and somebody took over, or the due time was moved.
+var ErrFenced = errors.New("delivery: no longer held by this worker")
+
+// ErrNotFound is the error of asking for a delivery that does not exist.
+var ErrNotFound = errors.New("delivery not found")
+
+// Apply begins an attempt. current is nil where the delivery has no record yet:
+// its first attempt makes one. On refusal the state stays as it is.
+//
+// A claim that was applied already (same ID) is won again: a store may retry a
+// write whose answer was lost.
+func (c Claim) Apply(current *Delivery) (Delivery, *Refusal) {
+	if current == nil {
+		if c.Attempts > 0 {
+			// The record has expired: so has the wish.
+			return Delivery{}, &Refusal{Cause: CauseSuperseded}
+		}
+		d := Delivery{
+			Key: c.Key, Tenant: c.Tenant, EventType: c.EventType,
+			Since: c.Accepted, CreatedAt: c.Now,
+		}
+		return c.begin(d), nil
+	}
+	d := *current
+	switch {
+	case d.State == InFlight && d.ClaimID == c.ID:
+		return d, nil
+	case d.State.Settled():
+		return d, d.refuse(CauseSettled, time.Time{})
+	case d.State == InFlight && c.Now.Before(d.LeaseUntil):
+		return d, d.refuse(CauseInFlight, d.LeaseUntil)
+	case d.State == InFlight:
+		return c.begin(d), nil // the lease expired: take over
+	case d.Attempts != c.Attempts:
+		return d, d.refuse(CauseSuperseded, time.Time{})
+	case c.Now.Before(d.NextAttemptAt):
+		return d, d.refuse(CauseEarly, d.NextAttemptAt)
+	}
+	return c.begin(d), nil
+}
+
+func (c Claim) begin(d Delivery) Delivery {
+	d.State = InFlight
+	d.Attempts++
+	d.ClaimID = c.ID
+	d.LeaseUntil = c.Now.Add(c.Lease)
+	d.UpdatedAt = c.Now
+	d.ExpiresAt = c.Now.Add(Retention)
+	// DueAt stays: moving it would cost two index writes, and the sweep that
+	// finds a claimed delivery only asks for a claim that is then refused.
+	return d
+}
+
+func (d Delivery) refuse(cause Cause, until time.Time) *Refusal {
+	return &Refusal{Cause: cause, Until: until, Attempts: d.Attempts, State: d.State}
+}
+
+// Conclusion is what an attempt's decision makes of a claimed delivery.
+// The result is to be stored only if the claim is still held.
+type Conclusion struct {
+	State   State     // Pending, Delivered or Dead
+	NextAt  time.Time // Pending only: when the next attempt may begin
+	DueAt   time.Time // Pending only: when the sweep has to look
+	Reason  string
+	Snippet string
+	Attempt Attempt // the one that just ended
+	Now     time.Time
+}
+
+// Apply ends the attempt. Attempts that no worker ever concluded show in the
+// history as Lost.
+func (c Conclusion) Apply(d Delivery) Delivery {
+	last := d.ReplayedAfter
+	if n := len(d.History); n > 0 {
+		last = max(last, d.History[n-1].Number)
+	}
+	history := append([]Attempt(nil), d.History...)
+	for n := last + 1; n < c.Attempt.Number; n++ {
+		history = append(history, Attempt{Number: n, Class: Lost})
+	}
+	history = append(history, c.Attempt)
+	if len(history) > MaxHistory {
+		history = history[len(history)-MaxHistory:]
+	}
+	d.History = history
+	d.State = c.State
+	d.Reason = c.Reason
+	d.Snippet = c.Snippet
+	d.LeaseUntil = time.Time{}
+	d.NextAttemptAt, d.DueAt = time.Time{}, time.Time{}
+	if c.State == Pending {
+		d.NextAttemptAt, d.DueAt = c.NextAt, c.DueAt
+	}
+	d.UpdatedAt = c.Now
+	d.ExpiresAt = c.Now.Add(Retention)
+	return d
+}
+
+// Skip asks to settle a delivery without an attempt, because its endpoint is
+// disabled or gone, or its event has expired.
+type Skip struct {
+	Key
+	Tenant    string
+	EventType string // may be empty: the event need not be read to skip it
+	Reason    string
+	Now       time.Time
+}
+
+// Apply settles the delivery as skipped. It is refused where the delivery is
+// settled already or an attempt's lease is alive.
+func (s Skip) Apply(current *Delivery) (Delivery, *Refusal) {
+	var d Delivery
+	if current == nil {
+		d = Delivery{Key: s.Key, Tenant: s.Tenant, EventType: s.EventType, CreatedAt: s.Now, Since: s.Now}
+	} else {
+		d = *current
+		if d.State.Settled() {
+			return d, d.refuse(CauseSettled, time.Time{})
+		}
+		if d.State == InFlight && s.Now.Before(d.LeaseUntil) {
+			return d, d.refuse(CauseInFlight, d.LeaseUntil)
+		}
+	}
+	d.State = Skipped
+	d.Reason = s.Reason
+	d.LeaseUntil, d.NextAttemptAt, d.DueAt = time.Time{}, time.Time{}, time.Time{}
+	d.UpdatedAt = s.Now
+	d.ExpiresAt = s.Now.Add(Retention)
+	return d, nil
+}
+
+// Replay asks to begin again with a settled delivery.
+type Replay struct {
+	Key
+	Now time.Time
+	// DueAt is when the sweep looks if the replay's work item is lost.
+	DueAt time.Time
+}
+
+// Apply makes a settled delivery pending, due now, with its retry policy's
+// count and age begun anew. It is refused for one that is not settled.
+func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
+	if !d.State.Settled() {
+		cause, until := CauseInFlight, d.LeaseUntil
+		if d.State == Pending {
+			cause, until = CauseEarly, d.NextAttemptAt
+		}
+		return d, d.refuse(cause, until)
+	}
+	d.State = Pending
+	d.ReplayedAfter = d.Attempts
+	d.Since = r.Now
+	d.NextAttemptAt, d.DueAt = r.Now, r.DueAt
+	d.Reason = "replayed by an operator"
+	d.UpdatedAt = r.Now
+	d.ExpiresAt = r.Now.Add(Retention)
+	return d, nil
+}
+
+// Query selects deliveries of one endpoint, newest event first.
+type Query struct {
+	EndpointID string
+	From, To   time.Time // of the event's acceptance, both included; zero is unbounded
+	State      State     // empty: every state
+	Limit      int       // at most so many a page; 0 means 100
+	Cursor     string    // where the page before ended; empty for the first
+}
+
+// Page is what a query found. Next is empty on the last page; a page may be
+// short, even empty, and still have a next one.
+type Page struct {
+	Deliveries []Delivery
+	Next       string
+}
+
+// Due is a delivery the sweep has to look at.
+type Due struct {
+	Key
+	DueAt time.Time
+}

@@ -1,0 +1,69 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+// Events is where accepted events are read.
+type Events interface {
+	// GetEvent returns event.ErrNotFound for an id that is not, or no longer, there.
+	GetEvent(ctx context.Context, id string) (event.Accepted, error)
+}
+
+// Endpoints is where receivers are read. Behind it stands a cache.
+type Endpoints interface {
+	// GetEndpoint returns endpoint.ErrNotFound where there is none.
+	GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error)
+	ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error)
+}
+
+// Disabler takes an endpoint out of service.
+type Disabler interface {
+	// DisableEndpoint is no error for an endpoint that is disabled or gone already.
+	DisableEndpoint(ctx context.Context, tenant, id, reason string, now time.Time) error
+}
+
+// Deliveries is the life of deliveries. Each move is one conditional write that
+// applies the transition of the same name in package delivery, and returns its
+// *delivery.Refusal where the state does not allow it. Each is idempotent, so a
+// write whose answer was lost may be repeated.
+type Deliveries interface {
+	Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery, error)
+	// Complete stores what a conclusion made of a claimed delivery. It returns
+	// delivery.ErrFenced where d's claim (ClaimID and Attempts) is no longer the
+	// latest.
+	Complete(ctx context.Context, d delivery.Delivery) error
+	Skip(ctx context.Context, s delivery.Skip) error
+}
+
+// DueIndex is what the sweep goes through.
+type DueIndex interface {
+	// Due returns up to limit deliveries of one shard whose due time is not
+	// after before, earliest first, and a cursor for the next page ("" on the last).
+	Due(ctx context.Context, shard int, before time.Time, cursor string, limit int) ([]delivery.Due, string, error)
+	// Postpone moves a due time, on condition that it still is d.DueAt, and
+	// returns the delivery; delivery.ErrFenced where it is not. Of two sweeps
+	// that overlap, one wins.
+	Postpone(ctx context.Context, d delivery.Due, to time.Time) (delivery.Delivery, error)
+}
+
+// Replays is what replaying needs.
+type Replays interface {
+	// Replay applies delivery.Replay; delivery.ErrNotFound where there is no such delivery.
+	Replay(ctx context.Context, r delivery.Replay) (delivery.Delivery, error)
+	QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error)
+}
+
+// Queue carries work items from fan out and sweep to deliver.
+type Queue interface {
+	// Send puts the items on the queue. It returns nil when all are there, else
+	// one entry an item, nil for those that are. An item may arrive more than
+	// once and out of order, never before its delay is over.
+	Send(ctx context.Context, items []work.Item) []error
+}

@@ -1,0 +1,34 @@
+package emit
+
+import (
+	"context"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// Events is where accepted events go.
+type Events interface {
+	// PutEvent stores the event if there is none of its id yet, and returns
+	// event.ErrExists otherwise. When it returns nil the event is durable.
+	PutEvent(ctx context.Context, e event.Accepted) error
+}
+
+// Keys remembers idempotency keys.
+type Keys interface {
+	// ReserveKey binds the tenant's key to the reservation unless it is bound
+	// already, and returns the binding that holds: the same one for every
+	// caller, until it expires. The event itself is put afterwards, under the
+	// reserved id and on condition that it is not there, so a caller that dies
+	// between the two leaves a key whose next user completes the work.
+	ReserveKey(ctx context.Context, tenant, key string, r Reservation, expires time.Time) (Reservation, error)
+}
+
+// Reservation is what an idempotency key stands for.
+type Reservation struct {
+	EventID string
+	// Digest is of what the caller said, so that one key for two different
+	// events is noticed.
+	Digest string
+}
+

@@ -1,0 +1,185 @@
+// Package endpoint is the vocabulary of who receives: an Endpoint with its
+// subscription, secrets, limits and status. It does no I/O and reads no clock;
+// what it refuses, it refuses with a sentence that names the field.
+package endpoint
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/tidings-dev/tidings/pkg/pattern"
+	"github.com/tidings-dev/tidings/pkg/retry"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+// Status says whether an endpoint receives.
+type Status string
+
+const (
+	Enabled  Status = "enabled"
+	Disabled Status = "disabled"
+)
+
+// Limits of an endpoint's fields.
+const (
+	DefaultTimeout      = 10 * time.Second
+	MaxTimeout          = 30 * time.Second
+	MaxEventTypes       = 50
+	MaxFilterBytes      = 4096
+	MaxURLBytes         = 2048
+	MaxDescriptionBytes = 256
+	MaxSecrets          = 4
+	// RotationOverlap is how long a replaced secret goes on signing, unless
+	// whoever rotates says otherwise.
+	RotationOverlap = 24 * time.Hour
+)
+
+// Endpoint is one receiver of a tenant.
+type Endpoint struct {
+	Tenant      string
+	ID          string // ep_ and a ULID; unique across tenants
+	URL         string // its scheme chooses the protocol
+	Description string
+
+	// EventTypes is what it subscribes to: exact types, `user.*`, or `*`.
+	EventTypes []string
+	// Filter is an EventBridge event pattern over the body; empty matches all.
+	Filter json.RawMessage
+
+	Secrets []SigningSecret // newest first
+
+	Timeout time.Duration // of a whole attempt; 0 means DefaultTimeout
+	Retry   retry.Policy
+
+	Status       Status
+	StatusReason string // why it is disabled
+
+	// Version grows with every stored change, so that two editors can't undo
+	// each other unseen.
+	Version   int
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+// SigningSecret is a secret and until when it signs; the zero time is for ever.
+type SigningSecret struct {
+	Secret    signature.Secret
+	ExpiresAt time.Time
+}
+
+// Errors of stores.
+var (
+	ErrNotFound = errors.New("endpoint not found")
+	ErrConflict = errors.New("endpoint was changed by somebody else in the meantime: read it again and repeat the change")
+)
+
+// NewID returns a fresh endpoint id.
+func NewID(now time.Time) string {
+	return "ep_" + ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String()
+}
+
+// AttemptTimeout is how long a whole attempt may take.
+func (e Endpoint) AttemptTimeout() time.Duration {
+	if e.Timeout == 0 {
+		return DefaultTimeout
+	}
+	return e.Timeout
+}
+
+// SigningSecrets returns the secrets that sign at the given instant, newest first.
+func (e Endpoint) SigningSecrets(now time.Time) []signature.Secret {
+	var out []signature.Secret
+	for _, s := range e.Secrets {
+		if s.ExpiresAt.IsZero() || now.Before(s.ExpiresAt) {
+			out = append(out, s.Secret)
+		}
+	}
+	return out
+}
+
+// Rotate puts fresh in front and lets those before it sign for the overlap
+// only. Secrets that have expired go.
+func (e Endpoint) Rotate(fresh signature.Secret, now time.Time, overlap time.Duration) Endpoint {
+	secrets := []SigningSecret{{Secret: fresh}}
+	until := now.Add(overlap)
+	for _, s := range e.Secrets {
+		if !s.ExpiresAt.IsZero() && !now.Before(s.ExpiresAt) {
+			continue
+		}
+		if s.ExpiresAt.IsZero() || until.Before(s.ExpiresAt) {
+			s.ExpiresAt = until
+		}
+		if overlap > 0 && len(secrets) < MaxSecrets {
+			secrets = append(secrets, s)
+		}
+	}
+	e.Secrets = secrets
+	return e
+}
+
+// Subscribes reports whether the endpoint asked for events of the type. The
+// filter is another question.
+func (e Endpoint) Subscribes(eventType string) bool {
+	return slices.ContainsFunc(e.EventTypes, func(want string) bool { return TypeMatches(want, eventType) })
+}
+
+// TypeMatches reports whether a subscription (`user.joined_community`,
+// `user.*`, `*`) covers an event type.
+func TypeMatches(subscription, eventType string) bool {
+	if subscription == "*" {
+		return true
+	}
+	if prefix, ok := strings.CutSuffix(subscription, "*"); ok {
+		return strings.HasPrefix(eventType, prefix)
+	}
+	return subscription == eventType
+}
+
+// Validate refuses an endpoint whose fields could not work, the URL's form
+// excepted: that is the adapters' to judge. knownTypes is the catalog's list.
+func (e Endpoint) Validate(knownTypes []string) error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if e.Tenant == "" {
+		add("tenant is empty")
+	}
+	if e.URL == "" || len(e.URL) > MaxURLBytes {
+		add("url is %d bytes; it must be 1 to %d", len(e.URL), MaxURLBytes)
+	}
+	if len(e.Description) > MaxDescriptionBytes {
+		add("description is %d bytes; the limit is %d", len(e.Description), MaxDescriptionBytes)
+	}
+	if len(e.EventTypes) == 0 || len(e.EventTypes) > MaxEventTypes {
+		add("event_types has %d entries; it must have 1 to %d (* for every type)", len(e.EventTypes), MaxEventTypes)
+	}
+	for _, t := range e.EventTypes {
+		if strings.Contains(strings.TrimSuffix(t, "*"), "*") || (strings.HasSuffix(t, "*") && t != "*" && !strings.HasSuffix(t, ".*")) {
+			add("event_types: %q: a wildcard stands alone (*) or after a dot (user.*)", t)
+		} else if !slices.ContainsFunc(knownTypes, func(k string) bool { return TypeMatches(t, k) }) {
+			add("event_types: %q is or covers no known type; the types are %s", t, strings.Join(knownTypes, ", "))
+		}
+	}
+	if len(e.Filter) > MaxFilterBytes {
+		add("filter is %d bytes; the limit is %d", len(e.Filter), MaxFilterBytes)
+	} else if len(e.Filter) > 0 {
+		if _, err := pattern.Compile(e.Filter); err != nil {
+			add("filter: %w", err)
+		}
+	}
+	if e.Timeout != 0 && (e.Timeout < time.Second || e.Timeout > MaxTimeout) {
+		add("timeout_seconds is %g; it must be 1 to %g", e.Timeout.Seconds(), MaxTimeout.Seconds())
+	}
+	if err := e.Retry.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if len(e.Secrets) == 0 || len(e.Secrets) > MaxSecrets {
+		add("secrets: %d; an endpoint has 1 to %d", len(e.Secrets), MaxSecrets)
+	}
+	return errors.Join(errs...)
+}

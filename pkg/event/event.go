@@ -1,0 +1,172 @@
+// Package event is the vocabulary of what happened: an Event as its producer
+// tells it, and the Accepted form that Tidings stores once and sends, byte for
+// byte the same, on every attempt to every endpoint. It does no I/O and reads
+// no clock. It promises that what Encode returns is what Decode reads, and that
+// the body's bytes are never built twice: signatures cover exactly those bytes.
+package event
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// MaxBodyBytes is the largest body that is accepted: 256 KiB, the whole
+// envelope counted, because that is what travels.
+const MaxBodyBytes = 256 * 1024
+
+// DefaultTenant owns every event and endpoint for which nobody says otherwise.
+const DefaultTenant = "default"
+
+// timeLayout is RFC 3339 in UTC with exactly three decimals, so that equal
+// instants are equal strings.
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+// Event is one fact about the platform.
+type Event struct {
+	ID             string          // ULID; its time part is when the event was accepted
+	Type           string          // one of the catalog's types
+	Timestamp      time.Time       // when it happened; millisecond precision
+	ActorUserID    string          // who did it; empty where nobody did (a discussion closed by schedule)
+	Data           json.RawMessage // an object that satisfies the type's schema
+	RequestID      string          // the request that caused it, for the platform's own logs
+	TraceID        string          // X-Ray trace id (1-…-…)
+	IdempotencyKey string          // the producer's key; the event's id where it gave none
+}
+
+// Accepted is an event as the Events table holds it.
+type Accepted struct {
+	ID     string
+	Tenant string
+	Body   []byte // what receivers get, byte for byte
+	Trace  string // X-Ray trace header of the request that brought it; may be empty
+}
+
+// body is the wire form; the order of its fields is the order receivers see.
+type body struct {
+	ID             string          `json:"id"`
+	Event          string          `json:"event"`
+	Timestamp      string          `json:"timestamp"`
+	ActorUserID    string          `json:"actor_user_id,omitempty"`
+	Data           json.RawMessage `json:"data"`
+	RequestID      string          `json:"request_id,omitempty"`
+	TraceID        string          `json:"trace_id,omitempty"`
+	IdempotencyKey string          `json:"idempotency_key"`
+}
+
+// Encode builds the body that receivers get. The data's own spelling is kept
+// (number forms, key order, non-ASCII characters, `<` and `&`); only white
+// space between tokens goes. It fails on data that is not JSON or not UTF-8,
+// and on a body over MaxBodyBytes (a *TooLargeError).
+func (e Event) Encode() ([]byte, error) {
+	if !utf8.Valid(e.Data) {
+		return nil, fmt.Errorf("event data is not valid UTF-8")
+	}
+	key := e.IdempotencyKey
+	if key == "" {
+		key = e.ID
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(body{
+		ID:             e.ID,
+		Event:          e.Type,
+		Timestamp:      e.Timestamp.UTC().Format(timeLayout),
+		ActorUserID:    e.ActorUserID,
+		Data:           e.Data,
+		RequestID:      e.RequestID,
+		TraceID:        e.TraceID,
+		IdempotencyKey: key,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("event data is not JSON: %w", err)
+	}
+	out := bytes.TrimRight(buf.Bytes(), "\n")
+	if len(out) > MaxBodyBytes {
+		return nil, &TooLargeError{Bytes: len(out)}
+	}
+	return out, nil
+}
+
+// Decode reads a body that Encode built.
+func Decode(b []byte) (Event, error) {
+	var w body
+	if err := json.Unmarshal(b, &w); err != nil {
+		return Event{}, fmt.Errorf("event body: %w", err)
+	}
+	at, err := time.Parse(time.RFC3339Nano, w.Timestamp)
+	if err != nil {
+		return Event{}, fmt.Errorf("event body: timestamp: %w", err)
+	}
+	if w.ID == "" || w.Event == "" {
+		return Event{}, fmt.Errorf("event body: id or event is missing")
+	}
+	return Event{
+		ID: w.ID, Type: w.Event, Timestamp: at, ActorUserID: w.ActorUserID, Data: w.Data,
+		RequestID: w.RequestID, TraceID: w.TraceID, IdempotencyKey: w.IdempotencyKey,
+	}, nil
+}
+
+// Errors of stores.
+var (
+	ErrExists   = errors.New("an event of this id is stored already")
+	ErrNotFound = errors.New("event not found")
+)
+
+// TooLargeError says that an event's body exceeds MaxBodyBytes.
+type TooLargeError struct{ Bytes int }
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("event is %d bytes as it would be sent; the limit is %d (256 KiB): send a reference to large content instead of the content",
+		e.Bytes, MaxBodyBytes)
+}
+
+// NewID returns a fresh ULID whose time part is now. Ids made in one process
+// within one millisecond still sort in the order they were made.
+func NewID(now time.Time) string {
+	return ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String()
+}
+
+// DerivedID returns the id of an event that is captured from a change: the same
+// change at the same time gives the same id, however often its stream record is
+// replayed.
+func DerivedID(at time.Time, change string) string {
+	var id ulid.ULID
+	if err := id.SetTime(ulid.Timestamp(at)); err != nil {
+		panic(err) // only past the year 10889
+	}
+	sum := sha256.Sum256([]byte(change))
+	if err := id.SetEntropy(sum[:10]); err != nil {
+		panic(err) // only for a slice that is not 10 bytes
+	}
+	return id.String()
+}
+
+// IDTime returns the instant in an event's id, in UTC.
+func IDTime(id string) (time.Time, error) {
+	u, err := ulid.ParseStrict(id)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("event id %q is not a ULID: %w", id, err)
+	}
+	return ulid.Time(u.Time()).UTC(), nil
+}
+
+// IDRange returns the smallest and the largest id an event accepted between
+// from and to (both included, to the millisecond) can have.
+func IDRange(from, to time.Time) (first, last string) {
+	var lo, hi ulid.ULID
+	// SetTime fails past the year 10889 only; the zero id is then the bound.
+	_ = lo.SetTime(ulid.Timestamp(from))
+	_ = hi.SetTime(ulid.Timestamp(to))
+	for i := 6; i < len(hi); i++ {
+		hi[i] = 0xff
+	}
+	return lo.String(), hi.String()
+}

@@ -1,0 +1,116 @@
+// Package retry decides what follows an attempt: delivered, another attempt at
+// a certain time, or dead. It is pure: outcome, policy, now and a random number
+// in, decision out. It promises that no decision lies in the past, that a
+// receiver's Retry-After is never undercut, and that every delivery ends: by
+// success, by its attempts or by its age.
+package retry
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+)
+
+// Policy is how an endpoint's failures are retried. The zero value of a field
+// means its default.
+type Policy struct {
+	MaxAttempts int           // attempts in all; 1 to 30, default 16
+	MaxAge      time.Duration // nothing is attempted later than this after acceptance; 1 min to 14 days, default 72 h
+	MaxDelay    time.Duration // cap of the backoff and of Retry-After; 1 s to 24 h, default 6 h
+}
+
+// The defaults of a Policy, from the design's table of rules.
+const (
+	DefaultMaxAttempts = 16
+	DefaultMaxAge      = 72 * time.Hour
+	DefaultMaxDelay    = 6 * time.Hour
+)
+
+// Validate refuses values outside the bounds that Policy names.
+func (p Policy) Validate() error {
+	switch {
+	case p.MaxAttempts < 0 || p.MaxAttempts > 30:
+		return fmt.Errorf("retry.max_attempts is %d; it must be 1 to 30 (0 for the default, %d)", p.MaxAttempts, DefaultMaxAttempts)
+	case p.MaxAge != 0 && (p.MaxAge < time.Minute || p.MaxAge > 14*24*time.Hour):
+		return fmt.Errorf("retry.max_age is %s; it must be 1m to 336h (0 for the default, %s)", p.MaxAge, DefaultMaxAge)
+	case p.MaxDelay != 0 && (p.MaxDelay < time.Second || p.MaxDelay > 24*time.Hour):
+		return fmt.Errorf("retry.max_delay is %s; it must be 1s to 24h (0 for the default, %s)", p.MaxDelay, DefaultMaxDelay)
+	}
+	return nil
+}
+
+func (p Policy) orDefaults() Policy {
+	if p.MaxAttempts == 0 {
+		p.MaxAttempts = DefaultMaxAttempts
+	}
+	if p.MaxAge == 0 {
+		p.MaxAge = DefaultMaxAge
+	}
+	if p.MaxDelay == 0 {
+		p.MaxDelay = DefaultMaxDelay
+	}
+	return p
+}
+
+// Attempt is the one that just ended.
+type Attempt struct {
+	Number  int       // 1 for the first since acceptance or replay
+	Since   time.Time // acceptance or replay
+	Outcome delivery.Outcome
+}
+
+// Decision is what follows.
+type Decision struct {
+	State delivery.State // Delivered, Pending or Dead
+	At    time.Time      // Pending: when the next attempt may begin
+	// Reason is the failure and its consequence in one sentence; empty for Delivered.
+	Reason string
+	// DisableEndpoint is set where the receiver said that it wants no more (410).
+	DisableEndpoint bool
+}
+
+// Decide says what follows an attempt that ended now. random, in [0,1), spreads
+// the retries of deliveries that failed together.
+func Decide(a Attempt, p Policy, now time.Time, random float64) Decision {
+	o := a.Outcome
+	if o.Class == delivery.Success {
+		return Decision{State: delivery.Delivered}
+	}
+	p = p.orDefaults()
+	reason := o.Error
+	if reason == "" {
+		reason = string(o.Class)
+	}
+	dead := func(because string) Decision {
+		return Decision{State: delivery.Dead, Reason: reason + because, DisableEndpoint: o.Class == delivery.Gone}
+	}
+	switch {
+	case o.Class == delivery.Gone:
+		return dead(" (410: the endpoint is disabled)")
+	case o.Permanent:
+		return dead(" (a retry cannot help)")
+	case a.Number >= p.MaxAttempts:
+		return dead(fmt.Sprintf(" (attempt %d of %d)", a.Number, p.MaxAttempts))
+	}
+	wait := Backoff(a.Number, p.MaxDelay, random)
+	if hint := min(o.RetryAfter, p.MaxDelay); hint > wait {
+		wait = hint
+	}
+	at := now.Add(wait)
+	if at.After(a.Since.Add(p.MaxAge)) {
+		return dead(fmt.Sprintf(" (the next attempt would be later than %s after acceptance)", p.MaxAge))
+	}
+	return Decision{State: delivery.Pending, At: at, Reason: reason}
+}
+
+// Backoff is the wait after the attempt-th attempt failed: 2^attempt seconds,
+// at most limit, less a random quarter. The jitter only shortens, so the cap
+// holds and the sum over all attempts stays within the age limit.
+func Backoff(attempt int, limit time.Duration, random float64) time.Duration {
+	wait := limit
+	if attempt < 32 {
+		wait = min(limit, time.Second<<attempt)
+	}
+	return wait - time.Duration(random*float64(wait)/4)
+}
