@@ -31,4 +31,3 @@ type Reservation struct {
 	// events is noticed.
 	Digest string
 }
-
