@@ -9,10 +9,13 @@
 package delivery
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"time"
+
+	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 // State is where a delivery is in its life.
@@ -329,4 +332,42 @@ type Page struct {
 type Due struct {
 	Key
 	DueAt time.Time
+}
+
+// PageSize is how many deliveries a page holds at most.
+func (q Query) PageSize() int {
+	if q.Limit <= 0 {
+		return 100
+	}
+	return q.Limit
+}
+
+// Bounds returns the smallest and the largest event id that the query wants of
+// what its cursor has left. It fails on a cursor that no page ended with.
+func (q Query) Bounds() (first, last string, err error) {
+	to := q.To
+	if to.IsZero() {
+		to = time.UnixMilli(1<<48 - 1) // the last instant of a ULID
+	}
+	from := q.From
+	if from.IsZero() {
+		from = time.UnixMilli(0)
+	}
+	first, last = event.IDRange(from, to)
+	if q.Cursor == "" {
+		return first, last, nil
+	}
+	id, err := base64.RawURLEncoding.DecodeString(q.Cursor)
+	if err == nil {
+		last, err = event.IDBefore(string(id))
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("cursor %q is not one that a page ended with", q.Cursor)
+	}
+	return first, last, nil
+}
+
+// CursorAfter is the cursor of a page that ended with the event.
+func (q Query) CursorAfter(eventID string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(eventID))
 }

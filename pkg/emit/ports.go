@@ -21,13 +21,5 @@ type Keys interface {
 	// caller, until it expires. The event itself is put afterwards, under the
 	// reserved id and on condition that it is not there, so a caller that dies
 	// between the two leaves a key whose next user completes the work.
-	ReserveKey(ctx context.Context, tenant, key string, r Reservation, expires time.Time) (Reservation, error)
-}
-
-// Reservation is what an idempotency key stands for.
-type Reservation struct {
-	EventID string
-	// Digest is of what the caller said, so that one key for two different
-	// events is noticed.
-	Digest string
+	ReserveKey(ctx context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error)
 }

@@ -114,6 +114,14 @@ func Decode(b []byte) (Event, error) {
 	}, nil
 }
 
+// Reservation is what a producer's idempotency key stands for.
+type Reservation struct {
+	EventID string
+	// Digest is of what the producer said, so that one key for two different
+	// events is noticed.
+	Digest string
+}
+
 // Errors of stores.
 var (
 	ErrExists   = errors.New("an event of this id is stored already")
@@ -169,4 +177,20 @@ func IDRange(from, to time.Time) (first, last string) {
 		hi[i] = 0xff
 	}
 	return lo.String(), hi.String()
+}
+
+// IDBefore returns the largest id that is smaller than id: where a page that
+// goes backwards continues.
+func IDBefore(id string) (string, error) {
+	u, err := ulid.ParseStrict(id)
+	if err != nil {
+		return "", fmt.Errorf("event id %q is not a ULID: %w", id, err)
+	}
+	for i := len(u) - 1; i >= 0; i-- {
+		u[i]--
+		if u[i] != 0xff {
+			break
+		}
+	}
+	return u.String(), nil
 }

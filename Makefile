@@ -1,0 +1,46 @@
+# Every target works on a fresh clone with Go, npm and git. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+DYNOXIDE := tools/dynoxide/node_modules/.package-lock.json
+FUNCTIONS := $(notdir $(wildcard functions/*))
+# The version that the binaries report.
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: bin/tidings tools ## Run everything on this machine (RUN="--receiver-fails 30%" passes flags)
+	@bin/tidings local $(RUN)
+
+.PHONY: build
+build: bin/tidings ## Build the operator's tool (bin/tidings) and check that every function builds for Lambda
+	@for f in $(FUNCTIONS); do echo "functions/$$f"; CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build -trimpath -tags lambda.norpc -ldflags "-s -w" -o bin/lambda/$$f/bootstrap ./functions/$$f || exit 1; done
+
+.PHONY: bin/tidings
+bin/tidings:
+	@go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/tidings ./cmd/tidings
+
+.PHONY: tools
+tools: $(DYNOXIDE) ## Fetch the local DynamoDB (dynoxide, pinned in tools/dynoxide)
+
+$(DYNOXIDE): tools/dynoxide/package-lock.json
+	npm ci --prefix tools/dynoxide --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: test
+test: tools ## The tests, with the race detector
+	go test -race -timeout 5m ./...
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l cmd functions pkg); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+# What `sam build` calls: one binary a function, small and without cgo.
+build-%Function:
+	@name=$$(echo $* | sed 's/\([a-z0-9]\)\([A-Z]\)/\1-\2/g' | tr A-Z a-z); \
+	CGO_ENABLED=0 GOOS=linux GOARCH=$${TIDINGS_GOARCH:-arm64} go build -trimpath -tags lambda.norpc -ldflags "-s -w" -o $(ARTIFACTS_DIR)/bootstrap ./functions/$$name

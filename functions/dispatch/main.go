@@ -1,0 +1,10 @@
+// The dispatch function: fan out, deliver, sweep and replay. See pkg/dispatch.
+package main
+
+import (
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/tidings-dev/tidings/pkg/assemble"
+)
+
+func main() { lambda.Start(assemble.Deployed(assemble.Dispatch)) }

@@ -1,0 +1,285 @@
+// Package httpadapter delivers webhooks by HTTP POST. It promises that one
+// Deliver is at most one request on the wire, that the whole attempt (name,
+// connection, handshake, headers, body) ends with its context, that redirects
+// are failures and not followed, and that once the status is 2xx nothing in the
+// answer's body can turn the success into a failure.
+package httpadapter
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/guard"
+)
+
+const (
+	// maxBody is how much of an answer's body is read, in bytes.
+	maxBody = 64 * 1024
+	// drainTime is how long a successful answer's body is waited for, so that
+	// its connection can be used again.
+	drainTime = 250 * time.Millisecond
+	userAgent = "Tidings/1 (Standard Webhooks)"
+	form      = "https://host/path"
+)
+
+// Options are what the adapters of one registry share.
+type Options struct {
+	Guard *guard.Guard // decides which addresses may be reached
+	// RootCAs verify receivers' certificates; nil means the system's.
+	RootCAs *x509.CertPool
+}
+
+// Kind is HTTP for a registry. All its adapters share one pool of connections,
+// which stays open with the process.
+func Kind(o Options) adapter.Kind {
+	client := &http.Client{
+		Transport: &http.Transport{
+			DialContext:            o.Guard.DialContext,
+			Proxy:                  nil, // a proxy would dial for us, past the guard
+			TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
+			ForceAttemptHTTP2:      true, // a dialer of our own would turn it off
+			DisableCompression:     true, // nothing of the body is wanted, least of all a bomb
+			MaxIdleConns:           1000,
+			MaxIdleConnsPerHost:    64,
+			IdleConnTimeout:        30 * time.Second,
+			MaxResponseHeaderBytes: 64 * 1024,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return adapter.Kind{
+		Schemes: []string{"https", "http"},
+		Form:    form,
+		Check: func(u *url.URL) error {
+			if u.Opaque != "" || u.Host == "" {
+				return errors.New("the host is missing")
+			}
+			return o.Guard.CheckURL(u)
+		},
+		Open: func(_ adapter.Target, u *url.URL) (adapter.Adapter, error) {
+			return &poster{client: client, url: u.String()}, nil
+		},
+	}
+}
+
+// poster posts to one URL.
+type poster struct {
+	client *http.Client
+	url    string
+}
+
+// Close has nothing to end: the connections belong to all posters together.
+func (p *poster) Close() error { return nil }
+
+// Deliver posts the message once.
+func (p *poster) Deliver(ctx context.Context, m adapter.Message) delivery.Outcome {
+	began := time.Now()
+	var watch stopwatch
+	outcome := p.post(httptrace.WithClientTrace(ctx, watch.trace()), m)
+	outcome.Timings = watch.timings()
+	outcome.Timings.Total = time.Since(began)
+	return outcome
+}
+
+func (p *poster) post(ctx context.Context, m adapter.Message) delivery.Outcome {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(m.Body))
+	if err != nil {
+		return delivery.Outcome{Class: delivery.Invalid, Permanent: true, Error: "the endpoint's URL is malformed"}
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("User-Agent", userAgent)
+	for name, value := range m.Headers {
+		// Not Header.Set: under its canonical name, an Idempotency-Key makes
+		// net/http send a POST again by itself when a kept connection breaks
+		// (Request.isReplayable). That would be an attempt that nobody recorded.
+		// Header names are case-insensitive on the wire (RFC 9110, 5.1).
+		request.Header[strings.ToLower(name)] = []string{value}
+	}
+	response, err := p.client.Do(request)
+	if err != nil {
+		return classify(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= 200 && response.StatusCode <= 299 {
+		// An answer that goes on for long costs its connection, nothing else.
+		stop := time.AfterFunc(drainTime, cancel)
+		defer stop.Stop()
+		_, _ = io.CopyN(io.Discard, response.Body, maxBody)
+		return delivery.Outcome{Class: delivery.Success, Status: response.StatusCode}
+	}
+	// A body that breaks off tells as much as it tells; the status is the verdict.
+	body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	return refused(response, body)
+}
+
+// refused reports an answer that is no success.
+func refused(response *http.Response, body []byte) delivery.Outcome {
+	status := response.StatusCode
+	o := delivery.Outcome{
+		Class: delivery.Answered, Status: status, Snippet: printable(body),
+		RetryAfter: ParseRetryAfter(response.Header.Get("Retry-After"), time.Now()),
+		Error:      fmt.Sprintf("the receiver answered %d", status),
+	}
+	if text := http.StatusText(status); text != "" {
+		o.Error += " " + text
+	}
+	switch {
+	case status >= 300 && status <= 399:
+		o.Class = delivery.Redirect
+		o.Error += ": redirects are not followed; set the endpoint's URL to the final address"
+	case status == http.StatusGone:
+		o.Class = delivery.Gone
+	case status == http.StatusTooManyRequests:
+		o.Class = delivery.Throttled
+	}
+	return o
+}
+
+// classify reports a request that got no answer.
+func classify(err error) delivery.Outcome {
+	var (
+		blocked   *guard.BlockedError
+		name      *net.DNSError
+		hostname  x509.HostnameError
+		authority x509.UnknownAuthorityError
+		invalid   x509.CertificateInvalidError
+		verify    *tls.CertificateVerificationError
+		record    tls.RecordHeaderError
+		alert     tls.AlertError
+		dial      *net.OpError
+		timeout   net.Error
+	)
+	failed := func(c delivery.Class, sentence string) delivery.Outcome {
+		return delivery.Outcome{Class: c, Error: sentence}
+	}
+	switch {
+	case errors.As(err, &blocked):
+		return delivery.Outcome{Class: delivery.Blocked, Permanent: true, Error: blocked.Error()}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return failed(delivery.Timeout, "the receiver did not answer in time")
+	case errors.As(err, &name):
+		if name.IsNotFound {
+			return failed(delivery.DNS, "the host's name has no address: check the URL's spelling and the domain's DNS records")
+		}
+		return failed(delivery.DNS, "the host's name could not be looked up")
+	case errors.As(err, &hostname):
+		return failed(delivery.TLS, "the receiver's certificate is for another host name")
+	case errors.As(err, &authority):
+		return failed(delivery.TLS, "the receiver's certificate is not signed by a known authority: is it self-signed, or an intermediate certificate missing?")
+	case errors.As(err, &invalid):
+		if invalid.Reason == x509.Expired && invalid.Cert != nil {
+			return failed(delivery.TLS, fmt.Sprintf("the receiver's certificate is valid from %s to %s only",
+				invalid.Cert.NotBefore.UTC().Format(time.DateOnly), invalid.Cert.NotAfter.UTC().Format(time.DateOnly)))
+		}
+		return failed(delivery.TLS, "the receiver's certificate is not valid for a server")
+	case errors.As(err, &verify):
+		return failed(delivery.TLS, "the receiver's certificate could not be verified")
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		return failed(delivery.TLS, "the receiver does not speak TLS on this port: is it an http:// address?")
+	case errors.As(err, &alert):
+		return failed(delivery.TLS, "the receiver broke off the TLS handshake ("+alert.Error()+")")
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return failed(delivery.Timeout, "the receiver did not answer in time")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return failed(delivery.Connect, "the connection was refused: nothing listens at this address and port")
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return failed(delivery.Connect, "the receiver broke the connection off")
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return failed(delivery.Connect, "no connection could be made to the receiver")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return failed(delivery.Protocol, "the receiver closed the connection without an answer")
+	}
+	// What is left are net/http's own complaints about the answer.
+	return failed(delivery.Protocol, "the receiver's answer is not valid HTTP")
+}
+
+// printable returns the beginning of a body, fit for a log line and a page.
+func printable(body []byte) string {
+	text := strings.ToValidUTF8(string(body[:min(len(body), 4*delivery.MaxSnippetBytes)]), "\uFFFD")
+	var out strings.Builder
+	for _, r := range text {
+		if unicode.IsSpace(r) {
+			r = ' '
+		}
+		if !unicode.IsPrint(r) {
+			continue
+		}
+		if out.Len()+utf8.RuneLen(r) > delivery.MaxSnippetBytes {
+			break
+		}
+		out.WriteRune(r)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// ParseRetryAfter reads a Retry-After header: seconds, or an HTTP date (RFC
+// 9110, section 10.2.3). What is past, negative or nonsense is no wish: 0.
+func ParseRetryAfter(header string, now time.Time) time.Duration {
+	header = strings.TrimSpace(header)
+	if seconds, err := strconv.ParseInt(header, 10, 64); err == nil {
+		// More than a year is beyond every cap; as a duration it might overflow.
+		return time.Duration(min(max(seconds, 0), 365*24*3600)) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil && at.After(now) {
+		return min(at.Sub(now), 365*24*time.Hour)
+	}
+	return 0
+}
+
+// stopwatch takes an attempt's phases. Dials race (IPv4 and IPv6), and one that
+// lost may still report when the attempt is over; hence the lock.
+type stopwatch struct {
+	mu                                   sync.Mutex
+	dns, connect, tls, wrote             time.Time
+	dnsTook, connectTook, tlsTook, first time.Duration
+}
+
+func (w *stopwatch) trace() *httptrace.ClientTrace {
+	begin := func(at *time.Time) {
+		w.mu.Lock()
+		*at = time.Now()
+		w.mu.Unlock()
+	}
+	end := func(began *time.Time, took *time.Duration) {
+		w.mu.Lock()
+		if !began.IsZero() {
+			*took = time.Since(*began)
+		}
+		w.mu.Unlock()
+	}
+	return &httptrace.ClientTrace{
+		DNSStart:             func(httptrace.DNSStartInfo) { begin(&w.dns) },
+		DNSDone:              func(httptrace.DNSDoneInfo) { end(&w.dns, &w.dnsTook) },
+		ConnectStart:         func(string, string) { begin(&w.connect) },
+		ConnectDone:          func(string, string, error) { end(&w.connect, &w.connectTook) },
+		TLSHandshakeStart:    func() { begin(&w.tls) },
+		TLSHandshakeDone:     func(tls.ConnectionState, error) { end(&w.tls, &w.tlsTook) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { begin(&w.wrote) },
+		GotFirstResponseByte: func() { end(&w.wrote, &w.first) },
+	}
+}
+
+func (w *stopwatch) timings() delivery.Timings {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return delivery.Timings{DNS: w.dnsTook, Connect: w.connectTook, TLS: w.tlsTook, FirstByte: w.first}
+}

@@ -1,0 +1,161 @@
+// Package assemble builds each function's handler from its environment. The
+// Lambda binaries and the local runner build the same handlers here; what
+// differs is only the Backend under them. It promises that every variable a
+// function reads stands in that function's settings, so that the template can
+// be checked against them.
+package assemble
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/caarlos0/env/v11"
+
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/adapter/httpadapter"
+	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/dynamostore"
+	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/guard"
+	"github.com/tidings-dev/tidings/pkg/queue"
+)
+
+// Store is everything the functions keep; dynamostore and memstore each are one.
+type Store interface {
+	emit.Events
+	emit.Keys
+	dispatch.Events
+	dispatch.Endpoints
+	dispatch.Disabler
+	dispatch.Deliveries
+	dispatch.DueIndex
+	dispatch.Replays
+}
+
+// Backend is what handlers stand on. A function takes the parts that it needs.
+type Backend struct {
+	Store func(dynamostore.Tables) Store
+	Queue func(url string) dispatch.Queue
+	Log   *slog.Logger
+	// CacheTime is how long dispatch uses endpoints unread.
+	CacheTime time.Duration
+}
+
+// Function builds a handler from the function's environment.
+type Function func(b Backend, environment map[string]string) (lambda.Handler, error)
+
+// Functions are all there are, by the name of their folder.
+var Functions = map[string]Function{"emit": Emit, "dispatch": Dispatch}
+
+// Settings returns, for a function's name, the zero value of the struct that
+// its environment is parsed into; the template's tests read its tags.
+var Settings = map[string]any{"emit": EmitSettings{}, "dispatch": DispatchSettings{}}
+
+// EmitSettings is emit's environment.
+type EmitSettings struct {
+	EventsTable  string `env:"EVENTS_TABLE,required,notEmpty"`
+	ControlTable string `env:"CONTROL_TABLE,required,notEmpty"`
+}
+
+// Emit builds the emit function.
+func Emit(b Backend, environment map[string]string) (lambda.Handler, error) {
+	s, err := parse[EmitSettings](environment)
+	if err != nil {
+		return nil, err
+	}
+	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Control: s.ControlTable})
+	em := &emit.Emitter{Catalog: catalog.Default(), Events: store, Keys: store, Log: b.Log, Now: time.Now}
+	return lambda.NewHandler(em.Handle), nil
+}
+
+// DispatchSettings is dispatch's environment.
+type DispatchSettings struct {
+	EventsTable     string `env:"EVENTS_TABLE,required,notEmpty"`
+	DeliveriesTable string `env:"DELIVERIES_TABLE,required,notEmpty"`
+	EndpointsTable  string `env:"ENDPOINTS_TABLE,required,notEmpty"`
+	WorkQueueURL    string `env:"WORK_QUEUE_URL,required,notEmpty"`
+	DestinationSettings
+}
+
+// DestinationSettings say where webhooks may go.
+type DestinationSettings struct {
+	AllowHTTP     bool   `env:"ALLOW_HTTP"`
+	AllowNetworks string `env:"ALLOW_NETWORKS"` // comma separated CIDRs
+}
+
+// Dispatch builds the dispatch function.
+func Dispatch(b Backend, environment map[string]string) (lambda.Handler, error) {
+	s, err := parse[DispatchSettings](environment)
+	if err != nil {
+		return nil, err
+	}
+	destinations, err := Destinations(s.DestinationSettings)
+	if err != nil {
+		return nil, err
+	}
+	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable})
+	d := dispatch.New(dispatch.Config{
+		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store,
+		Due: store, Replays: store, Queue: b.Queue(s.WorkQueueURL), Sender: destinations, Log: b.Log, CacheTime: b.CacheTime,
+	})
+	return lambda.NewHandler(d.Handle), nil
+}
+
+// Destinations returns the registry of every protocol that webhooks can take.
+func Destinations(s DestinationSettings) (*adapter.Registry, error) {
+	networks, err := guard.ParseNetworks(s.AllowNetworks)
+	if err != nil {
+		return nil, fmt.Errorf("ALLOW_NETWORKS: %w", err)
+	}
+	g := guard.New(guard.Options{AllowNetworks: networks, AllowHTTP: s.AllowHTTP})
+	return adapter.NewRegistry(adapter.MaxOpen, httpadapter.Kind(httpadapter.Options{Guard: g})), nil
+}
+
+func parse[T any](environment map[string]string) (T, error) {
+	settings, err := env.ParseAsWithOptions[T](env.Options{Environment: environment})
+	if err != nil {
+		return settings, fmt.Errorf("environment: %w", err)
+	}
+	return settings, nil
+}
+
+// Deployed builds a function on AWS from the process's environment. It ends the
+// process where that can't work: Lambda then reports the reason at deployment's
+// first invocation. Clients are made, but nothing is connected before it is used.
+func Deployed(build Function) lambda.Handler {
+	log := lambdacontext.NewLogger()
+	handler, err := deployed(build, log)
+	if err != nil {
+		log.Error("function cannot start", "error", err.Error())
+		os.Exit(1)
+	}
+	return handler
+}
+
+func deployed(build Function, log *slog.Logger) (lambda.Handler, error) {
+	aws, err := config.LoadDefaultConfig(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("AWS configuration: %w", err)
+	}
+	environment := map[string]string{}
+	for _, pair := range os.Environ() {
+		name, value, _ := strings.Cut(pair, "=")
+		environment[name] = value
+	}
+	return build(Backend{
+		Store:     func(t dynamostore.Tables) Store { return dynamostore.New(dynamodb.NewFromConfig(aws), t) },
+		Queue:     func(url string) dispatch.Queue { return queue.New(sqs.NewFromConfig(aws), url) },
+		Log:       log,
+		CacheTime: dispatch.CacheTime,
+	}, environment)
+}

@@ -1,0 +1,859 @@
+package dispatch_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/memstore"
+	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+// world is a dispatcher on the memory store, with a queue whose items the test
+// hands on, and a receiver that answers what the test says. It runs in a
+// synctest bubble, so hours pass in no time.
+type world struct {
+	*dispatch.Dispatcher
+	t        *testing.T
+	store    *memstore.Store
+	queue    *queue
+	receiver *receiver
+}
+
+func newWorld(t *testing.T, change ...func(*dispatch.Config)) *world {
+	t.Helper()
+	w := &world{t: t, store: memstore.New(time.Now), queue: &queue{}, receiver: &receiver{}}
+	c := dispatch.Config{
+		Catalog: catalog.Default(), Events: w.store, Endpoints: w.store, Disabler: w.store, Deliveries: w.store,
+		Due: w.store, Replays: w.store, Queue: w.queue, Sender: w.receiver, CacheTime: dispatch.CacheTime,
+		Log: slog.New(slog.DiscardHandler), Random: func() float64 { return 0 },
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	w.Dispatcher = dispatch.New(c)
+	return w
+}
+
+// queue keeps what was sent; the test takes it off.
+type queue struct {
+	mu   sync.Mutex
+	sent []work.Item
+	fail func(work.Item) error // nil sends
+}
+
+func (q *queue) Send(_ context.Context, items []work.Item) []error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var errs []error
+	for i, item := range items {
+		if q.fail != nil {
+			if err := q.fail(item); err != nil {
+				if errs == nil {
+					errs = make([]error, len(items))
+				}
+				errs[i] = err
+				continue
+			}
+		}
+		q.sent = append(q.sent, item)
+	}
+	return errs
+}
+
+// take returns what was sent since the last time.
+func (q *queue) take() []work.Item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	sent := q.sent
+	q.sent = nil
+	return sent
+}
+
+// receiver answers with what answer returns, or with success, and checks that
+// no two attempts at one delivery overlap.
+type receiver struct {
+	mu      sync.Mutex
+	answer  func(ctx context.Context, m adapter.Message) delivery.Outcome
+	got     []adapter.Message
+	at      []time.Time
+	busy    map[string]bool
+	overlap bool
+}
+
+func (r *receiver) Deliver(ctx context.Context, target adapter.Target, m adapter.Message) delivery.Outcome {
+	key := target.ID + m.EventID
+	r.mu.Lock()
+	if r.busy == nil {
+		r.busy = map[string]bool{}
+	}
+	r.overlap = r.overlap || r.busy[key]
+	r.busy[key] = true
+	r.got = append(r.got, m)
+	r.at = append(r.at, time.Now())
+	answer := r.answer
+	r.mu.Unlock()
+	outcome := delivery.Outcome{Class: delivery.Success, Status: 200}
+	if answer != nil {
+		outcome = answer(ctx, m)
+	}
+	r.mu.Lock()
+	r.busy[key] = false
+	r.mu.Unlock()
+	return outcome
+}
+
+func (r *receiver) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.got)
+}
+
+func answering(status int) func(context.Context, adapter.Message) delivery.Outcome {
+	return func(context.Context, adapter.Message) delivery.Outcome {
+		o := delivery.Outcome{Class: delivery.Answered, Status: status, Error: fmt.Sprintf("the receiver answered %d", status)}
+		if status == 410 {
+			o.Class = delivery.Gone
+		}
+		return o
+	}
+}
+
+func (w *world) endpoint(change ...func(*endpoint.Endpoint)) endpoint.Endpoint {
+	w.t.Helper()
+	e := endpoint.Endpoint{
+		Tenant: event.DefaultTenant, ID: endpoint.NewID(time.Now()), URL: "https://receiver.example/hook",
+		EventTypes: []string{"*"}, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}},
+		Status: endpoint.Enabled, CreatedAt: time.Now(), UpdatedAt: time.Now(),
+	}
+	for _, f := range change {
+		f(&e)
+	}
+	if err := w.store.AddEndpoint(w.t.Context(), e); err != nil {
+		w.t.Fatal(err)
+	}
+	return e
+}
+
+// event stores an event and returns the stream record that announces it.
+func (w *world) event(eventType, data string) (event.Accepted, events.DynamoDBEventRecord) {
+	w.t.Helper()
+	id := event.NewID(time.Now())
+	body, err := event.Event{ID: id, Type: eventType, Timestamp: time.Now(), Data: json.RawMessage(data)}.Encode()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	a := event.Accepted{ID: id, Tenant: event.DefaultTenant, Body: body}
+	if err := w.store.PutEvent(w.t.Context(), a); err != nil {
+		w.t.Fatal(err)
+	}
+	after := ""
+	for {
+		records, err := w.store.Records(w.t.Context(), schema.Events, after, 100)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, r := range records {
+			if got, err := schema.EventFromImage(r.Change.NewImage); err == nil && got.ID == id {
+				return a, r
+			}
+			after = r.Change.SequenceNumber
+		}
+	}
+}
+
+const comment = `{"discussion_id":"d1","comment_id":"c1","comment_text":"hello"}`
+
+// fannedOut accepts one event for the endpoint and returns its work item.
+func (w *world) fannedOut() work.Item {
+	w.t.Helper()
+	_, record := w.event("user.posted_comment", comment)
+	w.FanOut(w.t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
+	sent := w.queue.take()
+	if len(sent) != 1 {
+		w.t.Fatalf("fan out queued %d items, want 1", len(sent))
+	}
+	return sent[0]
+}
+
+// deliver hands items to the dispatcher as one batch and returns the failures.
+func (w *world) deliver(items ...work.Item) []string {
+	w.t.Helper()
+	var batch events.SQSEvent
+	for i, item := range items {
+		batch.Records = append(batch.Records, events.SQSMessage{MessageId: fmt.Sprint("m", i), Body: item.Encode(), EventSource: "aws:sqs"})
+	}
+	var failed []string
+	for _, f := range w.Deliver(w.t.Context(), batch).BatchItemFailures {
+		failed = append(failed, f.ItemIdentifier)
+	}
+	return failed
+}
+
+func (w *world) delivery(item work.Item) delivery.Delivery {
+	w.t.Helper()
+	d, err := w.store.GetDelivery(w.t.Context(), delivery.Key{EndpointID: item.EndpointID, EventID: item.EventID})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return d
+}
+
+// run hands every item on when its delay is over, and sweeps every minute,
+// until nothing is left to do or the time is over.
+func (w *world) run(item work.Item, limit time.Duration) delivery.Delivery {
+	w.t.Helper()
+	type waiting struct {
+		at   time.Time
+		item work.Item
+	}
+	list := []waiting{{time.Now(), item}}
+	sweepAt := time.Now()
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Second) {
+		if !time.Now().Before(sweepAt) {
+			if _, err := w.Sweep(w.t.Context()); err != nil {
+				w.t.Fatal(err)
+			}
+			sweepAt = sweepAt.Add(time.Minute)
+		}
+		var due []work.Item
+		list = slices.DeleteFunc(list, func(x waiting) bool {
+			if x.at.After(time.Now()) {
+				return false
+			}
+			due = append(due, x.item)
+			return true
+		})
+		if len(due) > 0 {
+			w.deliver(due...)
+		}
+		for _, sent := range w.queue.take() {
+			list = append(list, waiting{time.Now().Add(sent.Delay), sent})
+		}
+		if d, err := w.store.GetDelivery(w.t.Context(), delivery.Key{EndpointID: item.EndpointID, EventID: item.EventID}); err == nil && d.State.Settled() {
+			return d
+		}
+	}
+	return w.delivery(item)
+}
+
+func TestFanOutQueuesOneItemForEachEndpointThatWantsTheEvent(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*endpoint.Endpoint)
+		want   bool
+	}{
+		"subscribed to the exact type":        {func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.posted_comment"} }, true},
+		"subscribed to the group":             {func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.*"} }, true},
+		"subscribed to everything":            {func(e *endpoint.Endpoint) { e.EventTypes = []string{"*"} }, true},
+		"subscribed to another type":          {func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.flagged_comment"} }, false},
+		"subscribed to another group":         {func(e *endpoint.Endpoint) { e.EventTypes = []string{"discussion.*"} }, false},
+		"a filter that matches the data":      {func(e *endpoint.Endpoint) { e.Filter = json.RawMessage(`{"data":{"discussion_id":["d1"]}}`) }, true},
+		"a filter that does not match":        {func(e *endpoint.Endpoint) { e.Filter = json.RawMessage(`{"data":{"discussion_id":["d2"]}}`) }, false},
+		"disabled":                            {func(e *endpoint.Endpoint) { e.Status = endpoint.Disabled }, false},
+		"of another tenant":                   {func(e *endpoint.Endpoint) { e.Tenant = "other" }, false},
+		"a stored filter that cannot be read": {func(e *endpoint.Endpoint) { e.Filter = json.RawMessage(`{"data":5}`) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				e := w.endpoint(c.change)
+				a, record := w.event("user.posted_comment", comment)
+				response := w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
+				if len(response.BatchItemFailures) != 0 {
+					t.Errorf("failures: %v", response.BatchItemFailures)
+				}
+				var want []work.Item
+				if c.want {
+					want = []work.Item{{Tenant: e.Tenant, EndpointID: e.ID, EventID: a.ID}}
+				}
+				if got := w.queue.take(); !slices.Equal(got, want) {
+					t.Errorf("queued %+v, want %+v", got, want)
+				}
+			})
+		})
+	}
+}
+
+func TestFanOutPassesOverAMalformedRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		broken := func(image map[string]events.DynamoDBAttributeValue) events.DynamoDBEventRecord {
+			return events.DynamoDBEventRecord{EventName: "INSERT", Change: events.DynamoDBStreamRecord{SequenceNumber: "1", NewImage: image}}
+		}
+		_, good := w.event("user.posted_comment", comment)
+		response := w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{
+			broken(nil),
+			broken(map[string]events.DynamoDBAttributeValue{"event_id": events.NewNumberAttribute("7")}),
+			broken(map[string]events.DynamoDBAttributeValue{
+				"event_id": events.NewStringAttribute(event.NewID(time.Now())), "tenant": events.NewStringAttribute("default"), "body": events.NewStringAttribute("{not json"),
+			}),
+			good,
+		}})
+		if len(response.BatchItemFailures) != 0 {
+			t.Errorf("a malformed record blocks the shard: %v", response.BatchItemFailures)
+		}
+		if got := len(w.queue.take()); got != 1 {
+			t.Errorf("queued %d items behind malformed records, want 1", got)
+		}
+	})
+}
+
+func TestFanOutIgnoresExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		_, record := w.event("user.posted_comment", comment)
+		record.EventName = "REMOVE"
+		w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
+		if got := w.queue.take(); len(got) != 0 {
+			t.Errorf("queued %v for an expired event", got)
+		}
+	})
+}
+
+func TestFanOutReportsTheFirstRecordThatWasNotQueued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		var batch events.DynamoDBEvent
+		var ids []string
+		for range 4 {
+			a, record := w.event("user.posted_comment", comment)
+			ids = append(ids, a.ID)
+			batch.Records = append(batch.Records, record)
+		}
+		w.queue.fail = func(i work.Item) error {
+			if i.EventID == ids[1] || i.EventID == ids[3] {
+				return errors.New("throttled")
+			}
+			return nil
+		}
+		response := w.FanOut(t.Context(), batch)
+		want := []events.DynamoDBBatchItemFailure{{ItemIdentifier: batch.Records[1].Change.SequenceNumber}}
+		if !slices.Equal(response.BatchItemFailures, want) {
+			t.Errorf("failures = %v, want the second record's sequence number %v", response.BatchItemFailures, want)
+		}
+	})
+}
+
+// failing makes a store's endpoints unreadable.
+type failing struct{ dispatch.Endpoints }
+
+func (failing) ListEndpoints(context.Context, string) ([]endpoint.Endpoint, error) {
+	return nil, errors.New("throttled")
+}
+
+func TestFanOutReportsTheRecordWhoseEndpointsCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *dispatch.Config) { c.Endpoints = failing{c.Endpoints} })
+		_, record := w.event("user.posted_comment", comment)
+		response := w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
+		if len(response.BatchItemFailures) != 1 {
+			t.Error("the event would be lost: no failure was reported")
+		}
+	})
+}
+
+func TestFirstTrySuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		item := w.fannedOut()
+		if failed := w.deliver(item); failed != nil {
+			t.Fatalf("failures: %v", failed)
+		}
+		d := w.delivery(item)
+		if d.State != delivery.Delivered || d.Attempts != 1 || !d.DueAt.IsZero() {
+			t.Errorf("delivery = %+v, want delivered by one attempt and out of the due index", d)
+		}
+		if sent := w.queue.take(); len(sent) != 0 {
+			t.Errorf("success queued %v", sent)
+		}
+		m := w.receiver.got[0]
+		stored, err := w.store.GetEvent(t.Context(), item.EventID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(m.Body) != string(stored.Body) {
+			t.Errorf("sent %s, stored %s", m.Body, stored.Body)
+		}
+		if m.Headers["idempotency-key"] != item.EventID || m.Headers[signature.HeaderID] != item.EventID || m.Subject != "d1" {
+			t.Errorf("message = %+v", m)
+		}
+		err = signature.Verify(e.Secrets[0].Secret, m.Headers[signature.HeaderID], m.Headers[signature.HeaderTimestamp],
+			m.Headers[signature.HeaderSignature], m.Body, time.Now())
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAFailureIsRetriedAtItsSecondUnderTheSameID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		item := w.fannedOut()
+		w.receiver.answer = answering(500)
+		began := time.Now()
+		d := w.run(item, 80*time.Hour)
+		if d.State != delivery.Dead || d.Attempts != 16 {
+			t.Fatalf("after only failures: %s after %d attempts (%s), want dead after 16", d.State, d.Attempts, d.Reason)
+		}
+		at := began
+		for i, got := range w.receiver.at {
+			if i > 0 {
+				at = at.Add(min(time.Second<<i, 6*time.Hour))
+			}
+			// A sweep every minute and a queue that counts whole seconds keep the
+			// second; the attempts take no time here.
+			if late := got.Sub(at); late < 0 || late > time.Second {
+				t.Errorf("attempt %d began %s from its time", i+1, late)
+			}
+			at = got
+			if id := w.receiver.got[i].Headers[signature.HeaderID]; id != item.EventID {
+				t.Errorf("attempt %d has webhook-id %s", i+1, id)
+			}
+		}
+	})
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		item := w.fannedOut()
+		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+			return delivery.Outcome{Class: delivery.Throttled, Status: 429, RetryAfter: 100 * time.Second}
+		}
+		w.deliver(item)
+		sent := w.queue.take()
+		if len(sent) != 1 || sent[0].Delay != 100*time.Second {
+			t.Errorf("queued %+v, want one item delayed by 100 s", sent)
+		}
+	})
+}
+
+func TestARetryWhoseItemIsLostComesBackByTheSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		item := w.fannedOut()
+		w.receiver.answer = answering(500)
+		w.deliver(item)
+		w.queue.take() // lost
+		w.receiver.answer = nil
+		var swept []work.Item
+		began := time.Now()
+		for len(swept) == 0 && time.Since(began) < time.Hour {
+			time.Sleep(time.Minute)
+			if _, err := w.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			swept = w.queue.take()
+		}
+		if time.Since(began) > dispatch.Backstop {
+			t.Errorf("the sweep took %s to notice", time.Since(began))
+		}
+		w.deliver(swept...)
+		if d := w.delivery(item); d.State != delivery.Delivered {
+			t.Errorf("state = %s", d.State)
+		}
+	})
+}
+
+func TestSweepsThatOverlapQueueADeliveryOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		w.receiver.answer = answering(503)
+		const n = 300
+		for range n {
+			w.deliver(w.fannedOut())
+			w.queue.take()
+		}
+		time.Sleep(dispatch.Backstop + time.Minute)
+		var sweeps sync.WaitGroup
+		for range 8 {
+			sweeps.Go(func() {
+				if _, err := w.Sweep(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		sweeps.Wait()
+		if got := len(w.queue.take()); got != n {
+			t.Errorf("8 overlapping sweeps queued %d items for %d due deliveries", got, n)
+		}
+	})
+}
+
+func TestManyWorkersOnOneItemMakeOneAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		item := w.fannedOut()
+		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+			time.Sleep(time.Second)
+			return delivery.Outcome{Class: delivery.Success, Status: 204}
+		}
+		var workers sync.WaitGroup
+		for range 64 {
+			workers.Go(func() { w.deliver(item) })
+		}
+		workers.Wait()
+		if w.receiver.count() != 1 {
+			t.Errorf("%d attempts, want 1", w.receiver.count())
+		}
+		// The losers must not drop the delivery while the winner may yet die.
+		sent := w.queue.take()
+		if len(sent) == 0 {
+			t.Fatal("no loser put the item back")
+		}
+		for _, back := range sent {
+			if back.Delay <= 0 {
+				t.Errorf("put back with delay %s: it would spin", back.Delay)
+			}
+		}
+		time.Sleep(time.Minute)
+		if failed := w.deliver(sent...); failed != nil || w.receiver.count() != 1 || len(w.queue.take()) != 0 {
+			t.Errorf("items put back did not end quietly: failed %v, %d attempts", failed, w.receiver.count())
+		}
+	})
+}
+
+func TestADeadWorkersDeliveryIsTakenOverWhenItsLeaseEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		item := w.fannedOut()
+		// A worker claims and dies.
+		_, err := w.store.Claim(t.Context(), delivery.Claim{
+			Key:    delivery.Key{EndpointID: e.ID, EventID: item.EventID},
+			Tenant: e.Tenant, EventType: "user.posted_comment", Accepted: time.Now(), ID: "dead worker",
+			Now: time.Now(), Lease: endpoint.DefaultTimeout + dispatch.LeaseMargin,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		d := w.run(item, time.Hour)
+		if d.State != delivery.Delivered || d.Attempts != 2 || w.receiver.count() != 1 {
+			t.Fatalf("delivery = %+v after %d requests", d, w.receiver.count())
+		}
+		if took := time.Since(began); took < endpoint.DefaultTimeout+dispatch.LeaseMargin || took > time.Minute {
+			t.Errorf("taken over after %s", took)
+		}
+		if d.History[0].Class != delivery.Lost {
+			t.Errorf("history = %+v, want the dead worker's attempt as lost", d.History)
+		}
+	})
+}
+
+func TestASlowAttemptNeverOutlivesItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		item := w.fannedOut()
+		var hung time.Duration
+		w.receiver.answer = func(ctx context.Context, _ adapter.Message) delivery.Outcome {
+			began := time.Now()
+			<-ctx.Done()
+			hung = time.Since(began)
+			return delivery.Outcome{Class: delivery.Timeout, Error: "no answer in time"}
+		}
+		w.deliver(item)
+		if hung != endpoint.DefaultTimeout {
+			t.Errorf("the attempt was cut after %s, want %s", hung, endpoint.DefaultTimeout)
+		}
+	})
+}
+
+func TestAnItemWhoseWorkersAllDiedEndsAsADeadLetterUnsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint(func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = 2 })
+		item := w.fannedOut()
+		for i := range 2 {
+			_, err := w.store.Claim(t.Context(), delivery.Claim{
+				Key: delivery.Key{EndpointID: e.ID, EventID: item.EventID}, Tenant: e.Tenant, Accepted: time.Now(),
+				ID: fmt.Sprint("dead worker ", i), Now: time.Now(), Lease: time.Second,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		w.deliver(item)
+		if d := w.delivery(item); d.State != delivery.Dead || w.receiver.count() != 0 {
+			t.Errorf("state %s after %d requests, want dead without one", d.State, w.receiver.count())
+		}
+	})
+}
+
+func TestGoneDisablesTheEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		first, second := w.fannedOut(), w.fannedOut()
+		w.receiver.answer = answering(410)
+		w.deliver(first)
+		if d := w.delivery(first); d.State != delivery.Dead {
+			t.Errorf("the delivery that was answered 410 is %s", d.State)
+		}
+		after, err := w.store.GetEndpoint(t.Context(), e.Tenant, e.ID)
+		if err != nil || after.Status != endpoint.Disabled || after.StatusReason == "" {
+			t.Errorf("endpoint = %+v, %v; want disabled with a reason", after, err)
+		}
+		w.deliver(second)
+		if d := w.delivery(second); d.State != delivery.Skipped || w.receiver.count() != 1 {
+			t.Errorf("the waiting delivery is %s after %d requests, want skipped after 1", d.State, w.receiver.count())
+		}
+	})
+}
+
+func TestDeliveriesOfARemovedEndpointEndAsSkipped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		waiting, retried := w.fannedOut(), w.fannedOut()
+		w.receiver.answer = answering(500)
+		w.deliver(retried)
+		retry := w.queue.take()
+		if err := w.store.RemoveEndpoint(t.Context(), e.Tenant, e.ID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(dispatch.CacheTime)
+		w.deliver(append(retry, waiting)...)
+		for _, item := range []work.Item{waiting, retried} {
+			if d := w.delivery(item); d.State != delivery.Skipped || !d.DueAt.IsZero() || d.Reason == "" {
+				t.Errorf("delivery = %+v, want skipped with a reason and out of the due index", d)
+			}
+		}
+	})
+}
+
+func TestAnEndpointThatWasEnabledAgainIsNotSkippedFromTheCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		item := w.fannedOut()
+		if err := w.store.DisableEndpoint(t.Context(), e.Tenant, e.ID, "by hand", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(dispatch.CacheTime)
+		w.fanOutNothing() // caches the endpoint as disabled
+		e, err := w.store.GetEndpoint(t.Context(), e.Tenant, e.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Status, e.StatusReason = endpoint.Enabled, ""
+		if _, err := w.store.UpdateEndpoint(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		w.deliver(item)
+		if d := w.delivery(item); d.State != delivery.Delivered {
+			t.Errorf("state = %s (%s)", d.State, d.Reason)
+		}
+	})
+}
+
+func (w *world) fanOutNothing() {
+	w.t.Helper()
+	_, record := w.event("user.posted_comment", comment)
+	w.FanOut(w.t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
+	if sent := w.queue.take(); len(sent) != 0 {
+		w.t.Fatalf("queued %v", sent)
+	}
+}
+
+func TestOneItemsTroubleIsItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		good, poison := w.fannedOut(), w.fannedOut()
+		w.receiver.answer = func(_ context.Context, m adapter.Message) delivery.Outcome {
+			if m.EventID == poison.EventID {
+				panic("an adapter's bug")
+			}
+			return delivery.Outcome{Class: delivery.Success, Status: 200}
+		}
+		batch := events.SQSEvent{Records: []events.SQSMessage{
+			{MessageId: "poison", Body: poison.Encode()}, {MessageId: "malformed", Body: "{"}, {MessageId: "good", Body: good.Encode()},
+		}}
+		var failed []string
+		for _, f := range w.Deliver(t.Context(), batch).BatchItemFailures {
+			failed = append(failed, f.ItemIdentifier)
+		}
+		if !slices.Equal(failed, []string{"poison", "malformed"}) {
+			t.Errorf("failed = %v, want the poison and the malformed one", failed)
+		}
+		if d := w.delivery(good); d.State != delivery.Delivered {
+			t.Errorf("the good one is %s", d.State)
+		}
+	})
+}
+
+func TestReplay(t *testing.T) {
+	dead := func(w *world) work.Item {
+		item := w.fannedOut()
+		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+			return delivery.Outcome{Class: delivery.Blocked, Permanent: true, Error: "the address is not public"}
+		}
+		w.deliver(item)
+		w.receiver.answer = nil
+		if d := w.delivery(item); d.State != delivery.Dead {
+			w.t.Fatalf("state = %s, want dead at once", d.State)
+		}
+		return item
+	}
+	command := func(item work.Item) dispatch.Command {
+		return dispatch.Command{Action: "replay", EndpointID: item.EndpointID, EventID: item.EventID}
+	}
+	t.Run("a dead letter goes out again under its id", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.endpoint()
+			item := dead(w)
+			if _, err := w.Replay(t.Context(), command(item)); err != nil {
+				t.Fatal(err)
+			}
+			sent := w.queue.take()
+			if len(sent) != 1 {
+				t.Fatalf("queued %v", sent)
+			}
+			w.deliver(sent...)
+			if d := w.delivery(item); d.State != delivery.Delivered || w.receiver.got[1].Headers[signature.HeaderID] != item.EventID {
+				t.Errorf("delivery = %+v", d)
+			}
+		})
+	})
+	t.Run("attempts and age count anew", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.endpoint()
+			item := dead(w)
+			time.Sleep(100 * time.Hour)
+			if _, err := w.Replay(t.Context(), command(item)); err != nil {
+				t.Fatal(err)
+			}
+			w.receiver.answer = answering(500)
+			w.deliver(w.queue.take()...)
+			if d := w.delivery(item); d.State != delivery.Pending || d.Round() != 1 {
+				t.Errorf("after a failed replay: %s, round %d (%s)", d.State, d.Round(), d.Reason)
+			}
+		})
+	})
+	t.Run("a replay whose item is lost is swept", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.endpoint()
+			item := dead(w)
+			w.queue.fail = func(work.Item) error { return errors.New("down") }
+			if _, err := w.Replay(t.Context(), command(item)); err != nil {
+				t.Fatal(err)
+			}
+			w.queue.fail = nil
+			time.Sleep(dispatch.Backstop)
+			if _, err := w.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if sent := w.queue.take(); len(sent) != 1 {
+				t.Errorf("swept %v", sent)
+			}
+		})
+	})
+	t.Run("refused with a reason", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			e := w.endpoint()
+			item := w.fannedOut()
+			w.receiver.answer = answering(500)
+			w.deliver(item)
+			for name, c := range map[string]dispatch.Command{
+				"what is pending already":   command(item),
+				"a delivery nobody made":    {EndpointID: e.ID, EventID: event.NewID(time.Now())},
+				"an endpoint nobody added":  {EndpointID: "ep_nobody", EventID: item.EventID},
+				"a command without its ids": {},
+			} {
+				if _, err := w.Replay(t.Context(), c); err == nil {
+					t.Errorf("%s: no error", name)
+				}
+			}
+			if err := w.store.DisableEndpoint(t.Context(), e.Tenant, e.ID, "by hand", time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.ReplayDead(t.Context(), dispatch.Command{EndpointID: e.ID}); err == nil {
+				t.Error("a disabled endpoint: no error")
+			}
+		})
+	})
+	t.Run("all dead letters of a time range, and no others", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			e := w.endpoint()
+			early := dead(w)
+			time.Sleep(time.Hour)
+			from := time.Now()
+			for range 250 {
+				dead(w)
+			}
+			delivered := w.fannedOut()
+			w.deliver(delivered)
+			to := time.Now()
+			time.Sleep(time.Hour)
+			late := dead(w)
+			w.queue.take()
+			done, err := w.ReplayDead(t.Context(), dispatch.Command{EndpointID: e.ID, From: from, To: to})
+			if err != nil || done.Replayed != 250 || done.Next != "" {
+				t.Errorf("ReplayDead = %+v, %v; want 250", done, err)
+			}
+			if got := len(w.queue.take()); got != 250 {
+				t.Errorf("queued %d", got)
+			}
+			for _, item := range []work.Item{early, late} {
+				if d := w.delivery(item); d.State != delivery.Dead {
+					t.Errorf("one outside the range is %s", d.State)
+				}
+			}
+		})
+	})
+}
+
+func TestHandleTellsTriggersApart(t *testing.T) {
+	w := newWorld(t)
+	for name, c := range map[string]struct {
+		payload string
+		fails   bool
+	}{
+		"a schedule's sweep":            {payload: `{"action":"sweep"}`},
+		"an empty queue batch is none":  {payload: `{"Records":[]}`, fails: true},
+		"an action that does not exist": {payload: `{"action":"explode"}`, fails: true},
+		"a function URL":                {payload: `{"requestContext":{"http":{"method":"GET"}}}`, fails: true},
+		"no JSON":                       {payload: `{`, fails: true},
+		"a queue batch":                 {payload: `{"Records":[{"eventSource":"aws:sqs","messageId":"m","body":"{}"}]}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := w.Handle(t.Context(), json.RawMessage(c.payload)); (err != nil) != c.fails {
+				t.Errorf("error = %v, want one: %v", err, c.fails)
+			}
+		})
+	}
+}

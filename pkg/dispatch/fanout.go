@@ -1,0 +1,92 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+// FanOut puts one work item on the queue for each endpoint that wants an event
+// of the batch. It writes no delivery: the item is what holds the delivery until
+// a worker claims it, so an event costs nothing for endpoints that don't want it
+// and one write less for those that do.
+//
+// On failure it reports the first record that was not wholly queued; the stream
+// then replays that record and everything after it, and the items that are on
+// the queue twice are told apart by their claims. A record that can't be read
+// will never be readable: it is logged with its key, counted and passed over,
+// because behind it the whole shard would wait.
+func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) events.DynamoDBEventResponse {
+	var items []work.Item
+	var owner []int // the record of each item
+	failed := len(batch.Records)
+	for i, record := range batch.Records {
+		if record.EventName != string(events.DynamoDBOperationTypeInsert) {
+			continue // events are immutable; what remains is their expiry
+		}
+		more, err := d.itemsOf(ctx, record)
+		if err != nil {
+			d.Log.ErrorContext(ctx, "fanout.failed", "sequence_number", record.Change.SequenceNumber, "error", err.Error())
+			failed = i
+			break
+		}
+		for range more {
+			owner = append(owner, i)
+		}
+		items = append(items, more...)
+	}
+	if len(items) > 0 {
+		for i, err := range d.Queue.Send(ctx, items) {
+			if err == nil {
+				continue
+			}
+			d.Log.ErrorContext(ctx, "fanout.not_queued", "event_id", items[i].EventID, "endpoint_id", items[i].EndpointID, "error", err.Error())
+			failed = min(failed, owner[i])
+		}
+	}
+	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch.Records), "queued", len(items))
+	if failed == len(batch.Records) {
+		return events.DynamoDBEventResponse{}
+	}
+	// The mapping wants the sequence number, not the event id.
+	return events.DynamoDBEventResponse{BatchItemFailures: []events.DynamoDBBatchItemFailure{
+		{ItemIdentifier: batch.Records[failed].Change.SequenceNumber},
+	}}
+}
+
+// itemsOf returns the work items of one record; an error means that the record
+// should come again.
+func (d *Dispatcher) itemsOf(ctx context.Context, record events.DynamoDBEventRecord) ([]work.Item, error) {
+	accepted, e, err := readRecord(record)
+	if err != nil {
+		d.Log.ErrorContext(ctx, "fanout.malformed_record", "keys", fmt.Sprint(record.Change.Keys),
+			"sequence_number", record.Change.SequenceNumber, "error", err.Error())
+		return nil, nil
+	}
+	ids, err := d.receivers.subscribers(ctx, accepted.Tenant, e, accepted.Body)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]work.Item, len(ids))
+	for i, id := range ids {
+		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, Trace: accepted.Trace}
+	}
+	return items, nil
+}
+
+func readRecord(record events.DynamoDBEventRecord) (event.Accepted, event.Event, error) {
+	accepted, err := schema.EventFromImage(record.Change.NewImage)
+	if err != nil {
+		return accepted, event.Event{}, err
+	}
+	if _, err := event.IDTime(accepted.ID); err != nil {
+		return accepted, event.Event{}, err
+	}
+	e, err := event.Decode(accepted.Body)
+	return accepted, e, err
+}

@@ -1,0 +1,122 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+const (
+	// sweepPage is how many due deliveries are read at a time.
+	sweepPage = 250
+	// sweepWriters bounds the writes under way in one sweep.
+	sweepWriters = 32
+	// sweepReserve is what a sweep leaves of its invocation's time.
+	sweepReserve = 10 * time.Second
+)
+
+// Swept says what a sweep did.
+type Swept struct {
+	Due    int  `json:"due"`    // deliveries found due
+	Queued int  `json:"queued"` // of which this sweep queued so many; another one had the rest
+	Done   bool `json:"done"`   // false if the time ran out; the next sweep goes on
+}
+
+// Sweep queues what is due, or will be before the next sweep: the far retries
+// at their second, and the near ones whose work item was lost. Each delivery's
+// due time is moved first, on condition that nobody has, so sweeps that overlap
+// queue it once; if this one dies before it has queued, the moved due time
+// brings the delivery back.
+func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
+	began := d.Now()
+	var due, queued atomic.Int64
+	var cut atomic.Bool
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(4)
+	for shard := range delivery.DueShards {
+		group.Go(func() error {
+			cursor := ""
+			for {
+				if deadline, ok := ctx.Deadline(); ok && deadline.Sub(d.Now()) < sweepReserve {
+					cut.Store(true)
+					return nil
+				}
+				page, next, err := d.Due.Due(groupCtx, shard, began.Add(Lookahead), cursor, sweepPage)
+				if err != nil {
+					return fmt.Errorf("due index, shard %d: %w", shard, err)
+				}
+				due.Add(int64(len(page)))
+				n, err := d.queueDue(groupCtx, page)
+				queued.Add(int64(n))
+				if err != nil {
+					return err
+				}
+				if next == "" {
+					return nil
+				}
+				cursor = next
+			}
+		})
+	}
+	err := group.Wait()
+	swept := Swept{Due: int(due.Load()), Queued: int(queued.Load()), Done: err == nil && !cut.Load()}
+	d.Log.InfoContext(ctx, "sweep.done", "due", swept.Due, "queued", swept.Queued, "done", swept.Done, "ms", d.Now().Sub(began).Milliseconds())
+	return swept, err
+}
+
+// queueDue moves the due times of a page and queues what it won.
+func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) (int, error) {
+	items := make([]work.Item, len(page))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(sweepWriters / 4)
+	for i, one := range page {
+		group.Go(func() error {
+			now := d.Now()
+			to := one.DueAt
+			if to.Before(now) {
+				to = now
+			}
+			held, err := d.Due.Postpone(groupCtx, one, to.Add(Backstop))
+			if errors.Is(err, delivery.ErrFenced) {
+				return nil // another sweep has it, or a verdict came in between
+			}
+			if err != nil {
+				return fmt.Errorf("postpone %s: %w", one.Key, err)
+			}
+			begin := held.NextAttemptAt
+			if held.State == delivery.InFlight {
+				begin = held.LeaseUntil
+			}
+			items[i] = work.Item{
+				Tenant: held.Tenant, EndpointID: held.EndpointID, EventID: held.EventID, Attempts: held.Attempts,
+				Delay: min(max(begin.Sub(now), 0), work.MaxDelay),
+			}
+			return nil
+		})
+	}
+	err := group.Wait()
+	won := items[:0]
+	for _, item := range items {
+		if item.EventID != "" {
+			won = append(won, item)
+		}
+	}
+	if len(won) == 0 {
+		return 0, err
+	}
+	sent := len(won)
+	for i, failed := range d.Queue.Send(ctx, won) {
+		if failed != nil {
+			sent--
+			d.Log.WarnContext(ctx, "sweep.not_queued", "endpoint_id", won[i].EndpointID, "event_id", won[i].EventID, "error", failed.Error())
+		}
+	}
+	return sent, err
+}

@@ -1,0 +1,647 @@
+// Package dynamostore keeps events, deliveries, endpoints and idempotency keys
+// in DynamoDB. Each move of a delivery is one conditional write whose condition
+// says what the transition in package delivery says; where it fails, DynamoDB
+// returns the item as it is (ALL_OLD), and the transition itself names the
+// cause. It promises that a write whose answer was lost, and which the SDK
+// therefore repeats, has the effect and the result of one.
+package dynamostore
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/schema"
+)
+
+// Client is the part of *dynamodb.Client that the store uses.
+type Client interface {
+	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
+	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
+	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
+	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
+	Query(context.Context, *dynamodb.QueryInput, ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error)
+}
+
+// Tables names the tables. A function names only those it uses.
+type Tables struct {
+	Events, Deliveries, Endpoints, Control string
+}
+
+// Store is the DynamoDB store. It is safe for concurrent use.
+type Store struct {
+	db     Client
+	tables Tables
+	meter  func(types.ConsumedCapacity)
+}
+
+// Option changes a Store.
+type Option func(*Store)
+
+// WithMeter reports the capacity that each call consumed, indexes included. It
+// may be called concurrently.
+func WithMeter(meter func(types.ConsumedCapacity)) Option {
+	return func(s *Store) { s.meter = meter }
+}
+
+// New returns a store on the tables, which must exist.
+func New(db Client, tables Tables, options ...Option) *Store {
+	s := &Store{db: db, tables: tables}
+	for _, o := range options {
+		o(s)
+	}
+	return s
+}
+
+func (s *Store) wantCapacity() types.ReturnConsumedCapacity {
+	if s.meter != nil {
+		return types.ReturnConsumedCapacityIndexes
+	}
+	return ""
+}
+
+func (s *Store) measure(c *types.ConsumedCapacity) {
+	if s.meter != nil && c != nil {
+		s.meter(*c)
+	}
+}
+
+// PutEvent: see emit.Events.
+func (s *Store) PutEvent(ctx context.Context, a event.Accepted) error {
+	item, err := schema.EncodeEvent(a)
+	if err != nil {
+		return err
+	}
+	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &s.tables.Events, Item: item,
+		ConditionExpression:    aws.String("attribute_not_exists(event_id)"),
+		ReturnConsumedCapacity: s.wantCapacity(),
+	})
+	if _, failed := conditionFailed(err); failed {
+		return event.ErrExists
+	}
+	if err != nil {
+		return fmt.Errorf("put event %s: %w", a.ID, err)
+	}
+	s.measure(out.ConsumedCapacity)
+	return nil
+}
+
+// GetEvent: see dispatch.Events. An event that is not found by the cheap read
+// is looked for by the consistent one before it is called missing.
+func (s *Store) GetEvent(ctx context.Context, id string) (event.Accepted, error) {
+	for _, consistent := range []bool{false, true} {
+		out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
+			TableName: &s.tables.Events, Key: schema.Item{schema.EventID: schema.S(id)},
+			ConsistentRead: &consistent, ReturnConsumedCapacity: s.wantCapacity(),
+		})
+		if err != nil {
+			return event.Accepted{}, fmt.Errorf("get event %s: %w", id, err)
+		}
+		s.measure(out.ConsumedCapacity)
+		if out.Item != nil {
+			return schema.DecodeEvent(out.Item)
+		}
+	}
+	return event.Accepted{}, event.ErrNotFound
+}
+
+// ReserveKey: see emit.Keys. A key whose time is over counts as free, though
+// DynamoDB deletes it only some time later.
+func (s *Store) ReserveKey(ctx context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error) {
+	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &s.tables.Control, Item: schema.EncodeReservation(tenant, key, r, expires),
+		ConditionExpression:                 aws.String("attribute_not_exists(#key) OR expires_at <= :now"),
+		ExpressionAttributeNames:            map[string]string{"#key": schema.Key},
+		ExpressionAttributeValues:           schema.Item{":now": schema.Seconds(time.Now())},
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              s.wantCapacity(),
+	})
+	if old, failed := conditionFailed(err); failed {
+		holds, _, err := schema.DecodeReservation(old)
+		return holds, err
+	}
+	if err != nil {
+		return r, fmt.Errorf("reserve an idempotency key: %w", err)
+	}
+	s.measure(out.ConsumedCapacity)
+	return r, nil
+}
+
+// conditionFailed tells whether a write's condition failed, and what the item
+// was then (nil if there was none, or if it was not asked for).
+func conditionFailed(err error) (old schema.Item, failed bool) {
+	var check *types.ConditionalCheckFailedException
+	if errors.As(err, &check) {
+		return check.Item, true
+	}
+	return nil, false
+}
+
+// update is an UpdateItem in the making.
+type update struct {
+	set, remove []string
+	values      schema.Item
+}
+
+func (u *update) put(name string, value types.AttributeValue) {
+	u.set = append(u.set, "#"+name+" = :"+name)
+	u.values[":"+name] = value
+}
+
+// putFirst sets an attribute only where there is none yet.
+func (u *update) putFirst(name string, value types.AttributeValue) {
+	u.set = append(u.set, "#"+name+" = if_not_exists(#"+name+", :"+name+")")
+	u.values[":"+name] = value
+}
+
+func (u *update) drop(name string) { u.remove = append(u.remove, "#"+name) }
+
+func (u *update) expression() string {
+	var parts []string
+	if len(u.set) > 0 {
+		parts = append(parts, "SET "+strings.Join(u.set, ", "))
+	}
+	if len(u.remove) > 0 {
+		parts = append(parts, "REMOVE "+strings.Join(u.remove, ", "))
+	}
+	return strings.Join(parts, " ")
+}
+
+// names maps every #name in the expressions to its attribute: several
+// attributes here are words that DynamoDB reserves.
+func names(expressions ...string) map[string]string {
+	found := map[string]string{}
+	for _, e := range expressions {
+		for _, word := range strings.FieldsFunc(e, func(r rune) bool { return strings.ContainsRune(" ,()=<>", r) }) {
+			if name, ok := strings.CutPrefix(word, "#"); ok {
+				found[word] = name
+			}
+		}
+	}
+	return found
+}
+
+// moveDelivery applies an update to a delivery under a condition and returns the
+// item after it, or, where the condition failed, the one that stood against it.
+func (s *Store) moveDelivery(ctx context.Context, k delivery.Key, u update, condition string) (after schema.Item, against schema.Item, ok bool, err error) {
+	expression := u.expression()
+	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.tables.Deliveries, Key: schema.DeliveryKey(k),
+		UpdateExpression: &expression, ConditionExpression: &condition,
+		ExpressionAttributeNames: names(expression, condition), ExpressionAttributeValues: u.values,
+		ReturnValues:                        types.ReturnValueAllNew,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              s.wantCapacity(),
+	})
+	if old, failed := conditionFailed(err); failed {
+		return nil, old, false, nil
+	}
+	if err != nil {
+		return nil, nil, false, err
+	}
+	s.measure(out.ConsumedCapacity)
+	return out.Attributes, nil, true, nil
+}
+
+// refusal asks a transition why it does not apply to the item that stood
+// against it. Where the transition would apply after all (the write was ours, or
+// something moved in between) it returns the transition's result.
+func refusal(against schema.Item, apply func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal)) (delivery.Delivery, error) {
+	var current *delivery.Delivery
+	if against != nil {
+		d, err := schema.DecodeDelivery(against)
+		if err != nil {
+			return d, err
+		}
+		current = &d
+	}
+	after, refused := apply(current)
+	if refused != nil {
+		return after, refused
+	}
+	return after, nil
+}
+
+// Claim: see dispatch.Deliveries.
+func (s *Store) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery, error) {
+	u := update{values: schema.Item{
+		":pending": schema.S(string(delivery.Pending)), ":expected": schema.N(int64(c.Attempts)),
+		":now": schema.Millis(c.Now), ":zero": schema.N(0), ":one": schema.N(1),
+	}}
+	u.set = append(u.set, "#attempts = if_not_exists(#attempts, :zero) + :one")
+	u.put(schema.State, schema.S(string(delivery.InFlight)))
+	u.put(schema.ClaimID, schema.S(c.ID))
+	u.put(schema.LeaseUntil, schema.Millis(c.Now.Add(c.Lease)))
+	u.put(schema.UpdatedAt, schema.Millis(c.Now))
+	u.put(schema.ExpiresAt, schema.Seconds(c.Now.Add(delivery.Retention)))
+	u.putFirst(schema.Tenant, schema.S(c.Tenant))
+	u.putFirst(schema.EventType, schema.S(c.EventType))
+	u.putFirst(schema.Since, schema.Millis(c.Accepted))
+	u.putFirst(schema.CreatedAt, schema.Millis(c.Now))
+	condition := "(#state = :pending AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
+		" OR (#state = :state AND #lease_until <= :now AND #claim_id <> :claim_id)"
+	if c.Attempts == 0 {
+		condition += " OR attribute_not_exists(#event_id)"
+	}
+	after, against, ok, err := s.moveDelivery(ctx, c.Key, u, condition)
+	switch {
+	case err != nil:
+		return delivery.Delivery{}, fmt.Errorf("claim %s: %w", c.Key, err)
+	case ok:
+		return schema.DecodeDelivery(after)
+	}
+	d, err := refusal(against, c.Apply)
+	if err == nil && d.ClaimID == c.ID && against != nil && d.Attempts == attempts(against) {
+		return d, nil // our own write, repeated by the SDK
+	}
+	if err == nil {
+		// The transition allows what the condition refused. That is no answer to
+		// act upon; the item comes again.
+		return d, fmt.Errorf("claim %s: its condition and its transition disagree", c.Key)
+	}
+	return d, err
+}
+
+// attempts is the count in an item, -1 where it has none.
+func attempts(item schema.Item) int {
+	d, err := schema.DecodeDelivery(item)
+	if err != nil {
+		return -1
+	}
+	return d.Attempts
+}
+
+// Complete: see dispatch.Deliveries.
+func (s *Store) Complete(ctx context.Context, d delivery.Delivery) error {
+	item := schema.EncodeDelivery(d)
+	u := update{values: schema.Item{":in_flight": schema.S(string(delivery.InFlight))}}
+	for _, name := range verdict {
+		if value, ok := item[name]; ok {
+			u.put(name, value)
+		} else {
+			u.drop(name)
+		}
+	}
+	u.values[":claim_id"], u.values[":attempts"] = item[schema.ClaimID], item[schema.Attempts]
+	_, against, ok, err := s.moveDelivery(ctx, d.Key, u, "#state = :in_flight AND #claim_id = :claim_id AND #attempts = :attempts")
+	if err != nil {
+		return fmt.Errorf("complete %s: %w", d.Key, err)
+	}
+	if ok {
+		return nil
+	}
+	if against != nil {
+		held, err := schema.DecodeDelivery(against)
+		if err == nil && held.ClaimID == d.ClaimID && held.Attempts == d.Attempts && held.State == d.State {
+			return nil // our own write, repeated by the SDK
+		}
+	}
+	return delivery.ErrFenced
+}
+
+// verdict is what a conclusion, a skip or a replay may change.
+var verdict = []string{
+	schema.State, schema.Reason, "snippet", "history", schema.LeaseUntil, schema.NextAt,
+	schema.DueShard, schema.DueAt, schema.UpdatedAt, schema.ExpiresAt,
+}
+
+// Skip: see dispatch.Deliveries.
+func (s *Store) Skip(ctx context.Context, skip delivery.Skip) error {
+	u := update{values: schema.Item{
+		":pending": schema.S(string(delivery.Pending)), ":in_flight": schema.S(string(delivery.InFlight)), ":now": schema.Millis(skip.Now),
+	}}
+	u.put(schema.State, schema.S(string(delivery.Skipped)))
+	u.put(schema.Reason, schema.S(skip.Reason))
+	u.put(schema.UpdatedAt, schema.Millis(skip.Now))
+	u.put(schema.ExpiresAt, schema.Seconds(skip.Now.Add(delivery.Retention)))
+	u.putFirst(schema.Tenant, schema.S(skip.Tenant))
+	u.putFirst(schema.Attempts, schema.N(0))
+	u.putFirst(schema.Since, schema.Millis(skip.Now))
+	u.putFirst(schema.CreatedAt, schema.Millis(skip.Now))
+	if skip.EventType != "" {
+		u.putFirst(schema.EventType, schema.S(skip.EventType))
+	}
+	for _, name := range []string{schema.LeaseUntil, schema.NextAt, schema.DueShard, schema.DueAt} {
+		u.drop(name)
+	}
+	_, against, ok, err := s.moveDelivery(ctx, skip.Key, u,
+		"attribute_not_exists(#event_id) OR #state = :pending OR (#state = :in_flight AND #lease_until <= :now)")
+	if err != nil {
+		return fmt.Errorf("skip %s: %w", skip.Key, err)
+	}
+	if ok {
+		return nil
+	}
+	if _, err := refusal(against, skip.Apply); err != nil {
+		return err
+	}
+	return fmt.Errorf("skip %s: its condition and its transition disagree", skip.Key)
+}
+
+// Replay: see dispatch.Replays.
+func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Delivery, error) {
+	before, err := s.GetDelivery(ctx, r.Key)
+	if err != nil {
+		return before, err
+	}
+	after, refused := r.Apply(before)
+	if refused != nil {
+		return after, refused
+	}
+	item := schema.EncodeDelivery(after)
+	u := update{values: schema.Item{":was": schema.S(string(before.State)), ":attempts": schema.N(int64(before.Attempts))}}
+	for _, name := range append([]string{schema.Since, "replayed_after"}, verdict...) {
+		if value, ok := item[name]; ok {
+			u.put(name, value)
+		} else {
+			u.drop(name)
+		}
+	}
+	stored, against, ok, err := s.moveDelivery(ctx, r.Key, u, "#state = :was AND #attempts = :attempts")
+	switch {
+	case err != nil:
+		return before, fmt.Errorf("replay %s: %w", r.Key, err)
+	case ok:
+		return schema.DecodeDelivery(stored)
+	case against == nil:
+		return before, delivery.ErrNotFound
+	}
+	d, err := schema.DecodeDelivery(against)
+	if err == nil && d.State == delivery.Pending && d.Attempts == before.Attempts && d.Since.Equal(after.Since) {
+		return d, nil // our own write, repeated by the SDK
+	}
+	if err == nil {
+		_, err = refusal(against, func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal) { return r.Apply(d) })
+	}
+	if err == nil {
+		err = fmt.Errorf("replay %s: it changed in between: try again", r.Key)
+	}
+	return d, err
+}
+
+// GetDelivery returns one delivery as it is now, or delivery.ErrNotFound.
+func (s *Store) GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error) {
+	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName: &s.tables.Deliveries, Key: schema.DeliveryKey(k), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.wantCapacity(),
+	})
+	if err != nil {
+		return delivery.Delivery{}, fmt.Errorf("get delivery %s: %w", k, err)
+	}
+	s.measure(out.ConsumedCapacity)
+	if out.Item == nil {
+		return delivery.Delivery{}, delivery.ErrNotFound
+	}
+	return schema.DecodeDelivery(out.Item)
+}
+
+// QueryDeliveries: see dispatch.Replays. With a state it reads on until the
+// page is full, so it may read much more than it returns.
+func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error) {
+	var page delivery.Page
+	first, last, err := q.Bounds()
+	if err != nil {
+		return page, err
+	}
+	in := &dynamodb.QueryInput{
+		TableName:                &s.tables.Deliveries,
+		KeyConditionExpression:   aws.String("#endpoint_id = :endpoint AND #event_id BETWEEN :first AND :last"),
+		ExpressionAttributeNames: map[string]string{"#endpoint_id": schema.EndpointID, "#event_id": schema.EventID},
+		ExpressionAttributeValues: schema.Item{
+			":endpoint": schema.S(q.EndpointID), ":first": schema.S(first), ":last": schema.S(last),
+		},
+		ScanIndexForward: aws.Bool(false), ReturnConsumedCapacity: s.wantCapacity(),
+	}
+	if q.State == "" {
+		in.Limit = aws.Int32(int32(q.PageSize() + 1))
+	} else {
+		in.FilterExpression = aws.String("#state = :state")
+		in.ExpressionAttributeNames["#state"] = schema.State
+		in.ExpressionAttributeValues[":state"] = schema.S(string(q.State))
+	}
+	for {
+		out, err := s.db.Query(ctx, in)
+		if err != nil {
+			return page, fmt.Errorf("query deliveries of %s: %w", q.EndpointID, err)
+		}
+		s.measure(out.ConsumedCapacity)
+		for _, item := range out.Items {
+			d, err := schema.DecodeDelivery(item)
+			if err != nil {
+				return page, err
+			}
+			if len(page.Deliveries) == q.PageSize() {
+				page.Next = q.CursorAfter(page.Deliveries[len(page.Deliveries)-1].EventID)
+				return page, nil
+			}
+			page.Deliveries = append(page.Deliveries, d)
+		}
+		if out.LastEvaluatedKey == nil {
+			return page, nil
+		}
+		in.ExclusiveStartKey = out.LastEvaluatedKey
+	}
+}
+
+// dueCursor is where a page of the due index ended.
+type dueCursor struct {
+	At                  int64 // epoch ms
+	EndpointID, EventID string
+}
+
+// Due: see dispatch.DueIndex. The index follows the table by moments; a delivery
+// it does not show yet is there at the next sweep.
+func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor string, limit int) ([]delivery.Due, string, error) {
+	in := &dynamodb.QueryInput{
+		TableName: &s.tables.Deliveries, IndexName: aws.String(schema.DueIndex),
+		KeyConditionExpression:    aws.String("due_shard = :shard AND due_at <= :before"),
+		ExpressionAttributeValues: schema.Item{":shard": schema.N(int64(shard)), ":before": schema.Millis(before)},
+		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.wantCapacity(),
+	}
+	if cursor != "" {
+		var at dueCursor
+		text, err := base64.RawURLEncoding.DecodeString(cursor)
+		if err == nil {
+			err = json.Unmarshal(text, &at)
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("cursor %q is not one that a page ended with", cursor)
+		}
+		in.ExclusiveStartKey = schema.Item{
+			schema.DueShard: schema.N(int64(shard)), schema.DueAt: schema.N(at.At),
+			schema.EndpointID: schema.S(at.EndpointID), schema.EventID: schema.S(at.EventID),
+		}
+	}
+	out, err := s.db.Query(ctx, in)
+	if err != nil {
+		return nil, "", fmt.Errorf("query the due index: %w", err)
+	}
+	s.measure(out.ConsumedCapacity)
+	page := make([]delivery.Due, 0, len(out.Items))
+	for _, item := range out.Items {
+		due, err := schema.DecodeDue(item)
+		if err != nil {
+			return nil, "", err
+		}
+		page = append(page, due)
+	}
+	if out.LastEvaluatedKey == nil {
+		return page, "", nil
+	}
+	last, err := schema.DecodeDue(out.LastEvaluatedKey)
+	if err != nil {
+		return nil, "", err
+	}
+	text, err := json.Marshal(dueCursor{last.DueAt.UnixMilli(), last.EndpointID, last.EventID})
+	if err != nil {
+		return nil, "", err
+	}
+	return page, base64.RawURLEncoding.EncodeToString(text), nil
+}
+
+// Postpone: see dispatch.DueIndex.
+func (s *Store) Postpone(ctx context.Context, due delivery.Due, to time.Time) (delivery.Delivery, error) {
+	u := update{values: schema.Item{":was": schema.Millis(due.DueAt)}}
+	u.put(schema.DueAt, schema.Millis(to))
+	after, _, ok, err := s.moveDelivery(ctx, due.Key, u, "#due_at = :was")
+	switch {
+	case err != nil:
+		return delivery.Delivery{}, fmt.Errorf("postpone %s: %w", due.Key, err)
+	case !ok:
+		return delivery.Delivery{}, delivery.ErrFenced
+	}
+	return schema.DecodeDelivery(after)
+}
+
+// AddEndpoint stores a new endpoint; endpoint.ErrConflict if its id is taken.
+func (s *Store) AddEndpoint(ctx context.Context, e endpoint.Endpoint) error {
+	_, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &s.tables.Endpoints, Item: schema.EncodeEndpoint(e),
+		ConditionExpression: aws.String("attribute_not_exists(endpoint_id)"),
+	})
+	if _, failed := conditionFailed(err); failed {
+		return endpoint.ErrConflict
+	}
+	if err != nil {
+		return fmt.Errorf("add endpoint: %w", err)
+	}
+	return nil
+}
+
+// UpdateEndpoint stores an endpoint that was read with e.Version and returns it
+// with its new version; endpoint.ErrConflict if another change came between.
+func (s *Store) UpdateEndpoint(ctx context.Context, e endpoint.Endpoint) (endpoint.Endpoint, error) {
+	was := e.Version
+	e.Version++
+	_, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &s.tables.Endpoints, Item: schema.EncodeEndpoint(e),
+		ConditionExpression:                 aws.String("#version = :was"),
+		ExpressionAttributeNames:            map[string]string{"#version": schema.Version},
+		ExpressionAttributeValues:           schema.Item{":was": schema.N(int64(was))},
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	})
+	if old, failed := conditionFailed(err); failed {
+		if old == nil {
+			return e, endpoint.ErrNotFound
+		}
+		return e, endpoint.ErrConflict
+	}
+	if err != nil {
+		return e, fmt.Errorf("update endpoint %s: %w", e.ID, err)
+	}
+	return e, nil
+}
+
+// RemoveEndpoint forgets an endpoint; endpoint.ErrNotFound if there is none.
+func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
+	_, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+		TableName: &s.tables.Endpoints, Key: schema.EndpointKey(tenant, id),
+		ConditionExpression: aws.String("attribute_exists(endpoint_id)"),
+	})
+	if _, failed := conditionFailed(err); failed {
+		return endpoint.ErrNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("remove endpoint %s: %w", id, err)
+	}
+	return nil
+}
+
+// GetEndpoint: see dispatch.Endpoints. It reads what was last written, because
+// a worker is about to act upon it.
+func (s *Store) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
+	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName: &s.tables.Endpoints, Key: schema.EndpointKey(tenant, id), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.wantCapacity(),
+	})
+	if err != nil {
+		return endpoint.Endpoint{}, fmt.Errorf("get endpoint %s: %w", id, err)
+	}
+	s.measure(out.ConsumedCapacity)
+	if out.Item == nil {
+		return endpoint.Endpoint{}, endpoint.ErrNotFound
+	}
+	return schema.DecodeEndpoint(out.Item)
+}
+
+// ListEndpoints: see dispatch.Endpoints. They come in the order of their ids,
+// which is the order in which they were added.
+func (s *Store) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error) {
+	list := []endpoint.Endpoint{}
+	pages := dynamodb.NewQueryPaginator(s.db, &dynamodb.QueryInput{
+		TableName:                 &s.tables.Endpoints,
+		KeyConditionExpression:    aws.String("tenant = :tenant"),
+		ExpressionAttributeValues: schema.Item{":tenant": schema.S(tenant)},
+		ReturnConsumedCapacity:    s.wantCapacity(),
+	})
+	for pages.HasMorePages() {
+		out, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list endpoints of tenant %s: %w", tenant, err)
+		}
+		s.measure(out.ConsumedCapacity)
+		for _, item := range out.Items {
+			e, err := schema.DecodeEndpoint(item)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, e)
+		}
+	}
+	return slices.Clip(list), nil
+}
+
+// DisableEndpoint: see dispatch.Disabler.
+func (s *Store) DisableEndpoint(ctx context.Context, tenant, id, reason string, now time.Time) error {
+	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.tables.Endpoints, Key: schema.EndpointKey(tenant, id),
+		UpdateExpression:    aws.String("SET #status = :disabled, status_reason = :reason, updated_at = :now ADD #version :one"),
+		ConditionExpression: aws.String("attribute_exists(endpoint_id) AND #status <> :disabled"),
+		ExpressionAttributeNames: map[string]string{
+			"#status": schema.Status, "#version": schema.Version,
+		},
+		ExpressionAttributeValues: schema.Item{
+			":disabled": schema.S(string(endpoint.Disabled)), ":reason": schema.S(reason), ":now": schema.Millis(now), ":one": schema.N(1),
+		},
+		ReturnConsumedCapacity: s.wantCapacity(),
+	})
+	if _, failed := conditionFailed(err); failed {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("disable endpoint %s: %w", id, err)
+	}
+	s.measure(out.ConsumedCapacity)
+	return nil
+}

@@ -1,0 +1,255 @@
+// Package emit is the door: it takes what a producer says has happened, refuses
+// what is wrong with a sentence that names the field, and stores the rest in
+// the Events table. It promises that an event it has answered for is durable,
+// that what it refused left nothing behind, and that the same idempotency key
+// stands for one event, whoever dies in between.
+package emit
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+const (
+	// MaxList is how many events one call may bring.
+	MaxList = 500
+	// KeyRetention is how long an idempotency key is remembered.
+	KeyRetention = 7 * 24 * time.Hour
+	// maxText bounds ids, keys and the like, in bytes.
+	maxText = 256
+	// parallel puts keep a full list well under the function's timeout.
+	parallelPuts = 16
+)
+
+// Request is what a producer says of one event.
+type Request struct {
+	Event          string          `json:"event"`
+	Tenant         string          `json:"tenant,omitempty"`        // default where empty
+	Timestamp      string          `json:"timestamp,omitempty"`     // RFC 3339; now where empty
+	ActorUserID    string          `json:"actor_user_id,omitempty"` // who did it
+	Data           json.RawMessage `json:"data"`
+	RequestID      string          `json:"request_id,omitempty"`
+	IdempotencyKey string          `json:"idempotency_key,omitempty"`
+}
+
+// Result answers for one event: its id, or why it was refused.
+type Result struct {
+	ID string `json:"id,omitempty"`
+	// Duplicate says that the idempotency key had brought this event before.
+	Duplicate bool   `json:"duplicate"`
+	Error     *Error `json:"error,omitempty"`
+}
+
+// Code is why an event was refused, for programs.
+type Code string
+
+const (
+	MalformedJSON Code = "malformed_json"
+	UnknownType   Code = "unknown_event_type"
+	InvalidData   Code = "invalid_data"
+	InvalidField  Code = "invalid_field"
+	TooLarge      Code = "too_large"
+	TooMany       Code = "too_many_events"
+	KeyConflict   Code = "idempotency_key_conflict"
+	Unavailable   Code = "unavailable"
+)
+
+// Error is why an event was refused, for people too. Unless its code is
+// Unavailable, asking again will not help.
+type Error struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+	Field   string `json:"field,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Emitter takes events in.
+type Emitter struct {
+	Catalog *catalog.Catalog
+	Events  Events
+	Keys    Keys
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+var tenantForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// EmitAll takes a list in, item by item: one that is refused does not keep the
+// others out. The results stand in the order of the requests.
+func (em *Emitter) EmitAll(ctx context.Context, requests []Request) []Result {
+	results := make([]Result, len(requests))
+	var group errgroup.Group
+	group.SetLimit(parallelPuts)
+	for i, r := range requests {
+		group.Go(func() error {
+			results[i] = em.Emit(ctx, r)
+			return nil
+		})
+	}
+	_ = group.Wait() // each item answers for itself
+	return results
+}
+
+// Emit takes one event in. When the result has no error, the event is stored.
+func (em *Emitter) Emit(ctx context.Context, r Request) Result {
+	id, duplicate, err := em.accept(ctx, r)
+	if err == nil {
+		em.Log.InfoContext(ctx, "event.accepted", "event_id", id, "event_type", r.Event, "tenant", r.Tenant, "duplicate", duplicate)
+		return Result{ID: id, Duplicate: duplicate}
+	}
+	var refused *Error
+	if !errors.As(err, &refused) {
+		// The store's own words are for the log; the producer needs to know only
+		// that trying again is right.
+		em.Log.ErrorContext(ctx, "event.not_stored", "event_type", r.Event, "error", err.Error())
+		refused = &Error{Code: Unavailable, Message: "the event could not be stored just now: try again, with the same idempotency_key if it has one"}
+	} else {
+		em.Log.WarnContext(ctx, "event.refused", "event_type", clip(r.Event), "code", string(refused.Code), "field", refused.Field)
+	}
+	return Result{Error: refused}
+}
+
+func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate bool, err error) {
+	e, tenant, err := em.check(r)
+	if err != nil {
+		return "", false, err
+	}
+	now := em.Now()
+	e.ID = event.NewID(now)
+	if e.RequestID == "" {
+		if lc, ok := lambdacontext.FromContext(ctx); ok {
+			e.RequestID = lc.AwsRequestID
+		}
+	}
+	trace := traceHeader(ctx)
+	e.TraceID = traceRoot(trace)
+
+	// What can be refused is refused before a key is bound.
+	if _, err := stamped(e).Encode(); err != nil {
+		return "", false, asRefusal(err)
+	}
+	fresh := true
+	if r.IdempotencyKey != "" {
+		mine := event.Reservation{EventID: e.ID, Digest: digest(r)}
+		holds, err := em.Keys.ReserveKey(ctx, tenant, r.IdempotencyKey, mine, now.Add(KeyRetention))
+		if err != nil {
+			return "", false, fmt.Errorf("reserve idempotency key: %w", err)
+		}
+		if holds.Digest != mine.Digest {
+			return "", false, &Error{Code: KeyConflict, Field: "idempotency_key",
+				Message: fmt.Sprintf("idempotency_key: it stands for another event already (%s): use a new key for a new event", holds.EventID)}
+		}
+		fresh = holds.EventID == mine.EventID
+		e.ID = holds.EventID
+	}
+	body, err := stamped(e).Encode()
+	if err != nil {
+		return "", false, asRefusal(err)
+	}
+	err = em.Events.PutEvent(ctx, event.Accepted{ID: e.ID, Tenant: tenant, Body: body, Trace: trace})
+	switch {
+	case errors.Is(err, event.ErrExists):
+		// Under a fresh id this is our own write, repeated because its answer
+		// was lost.
+		return e.ID, !fresh, nil
+	case err != nil:
+		return "", false, fmt.Errorf("put event: %w", err)
+	}
+	return e.ID, false, nil
+}
+
+// stamped gives an event without a time the time in its id, so that whoever
+// completes a reserved key builds the same event.
+func stamped(e event.Event) event.Event {
+	if e.Timestamp.IsZero() {
+		e.Timestamp, _ = event.IDTime(e.ID) // the id was made by this package
+	}
+	return e
+}
+
+func (em *Emitter) check(r Request) (e event.Event, tenant string, err error) {
+	tenant = r.Tenant
+	if tenant == "" {
+		tenant = event.DefaultTenant
+	}
+	if !tenantForm.MatchString(tenant) {
+		return e, "", &Error{Code: InvalidField, Field: "tenant", Message: "tenant: must be 1 to 64 letters, digits, dots, dashes or underscores"}
+	}
+	if r.Event == "" {
+		return e, "", &Error{Code: InvalidField, Field: "event", Message: "event: is missing; it names the type, one of " + strings.Join(em.Catalog.Types(), ", ")}
+	}
+	for _, f := range []struct{ field, value string }{
+		{"actor_user_id", r.ActorUserID}, {"request_id", r.RequestID}, {"idempotency_key", r.IdempotencyKey},
+	} {
+		if len(f.value) > maxText {
+			return e, "", &Error{Code: InvalidField, Field: f.field, Message: fmt.Sprintf("%s: is %d bytes; the limit is %d", f.field, len(f.value), maxText)}
+		}
+	}
+	var at time.Time
+	if r.Timestamp != "" {
+		if at, err = time.Parse(time.RFC3339Nano, r.Timestamp); err != nil {
+			return e, "", &Error{Code: InvalidField, Field: "timestamp", Message: "timestamp: must be an RFC 3339 date and time, such as 2026-01-29T12:34:56.789Z"}
+		}
+	}
+	if len(r.Data) > event.MaxBodyBytes {
+		return e, "", asRefusal(&event.TooLargeError{Bytes: len(r.Data)})
+	}
+	if err := em.Catalog.Validate(r.Event, r.Data); err != nil {
+		return e, "", asRefusal(err)
+	}
+	return event.Event{
+		Type: r.Event, Timestamp: at, ActorUserID: r.ActorUserID, Data: r.Data,
+		RequestID: r.RequestID, IdempotencyKey: r.IdempotencyKey,
+	}, tenant, nil
+}
+
+// asRefusal turns the vocabulary's errors into the producer's.
+func asRefusal(err error) error {
+	var unknown *catalog.UnknownTypeError
+	var invalid *catalog.InvalidDataError
+	var large *event.TooLargeError
+	switch {
+	case errors.As(err, &unknown):
+		return &Error{Code: UnknownType, Field: "event", Message: "event: " + err.Error()}
+	case errors.As(err, &invalid):
+		field := "data"
+		if len(invalid.Problems) > 0 {
+			field = invalid.Problems[0].Field
+		}
+		return &Error{Code: InvalidData, Field: field, Message: err.Error()}
+	case errors.As(err, &large):
+		return &Error{Code: TooLarge, Field: "data", Message: err.Error()}
+	}
+	return &Error{Code: InvalidData, Field: "data", Message: err.Error()}
+}
+
+// digest is of what makes two requests the same event.
+func digest(r Request) string {
+	h := sha256.New()
+	for _, part := range []string{r.Event, r.Timestamp, r.ActorUserID, string(compact(r.Data))} {
+		fmt.Fprintf(h, "%d:%s", len(part), part)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+func clip(s string) string {
+	if len(s) > maxText {
+		return s[:maxText]
+	}
+	return s
+}

@@ -1,0 +1,212 @@
+package emit
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/tidings-dev/tidings/pkg/trigger"
+)
+
+// Handle is the Lambda function: direct invocation and function URL.
+//
+// A direct payload is one event, a list of events, or {"events":[…]}. One event
+// is answered with its Result, or fails the invocation with the refusal as its
+// message; lists are answered with {"results":[…]}.
+func (em *Emitter) Handle(ctx context.Context, payload json.RawMessage) (any, error) {
+	kind, err := trigger.Of(payload)
+	if err != nil {
+		return nil, &Error{Code: MalformedJSON, Message: err.Error()}
+	}
+	switch kind {
+	case trigger.FunctionURL:
+		var request events.LambdaFunctionURLRequest
+		if err := json.Unmarshal(payload, &request); err != nil {
+			return nil, fmt.Errorf("function URL request: %w", err)
+		}
+		return em.serve(ctx, request), nil
+	case trigger.Direct:
+		requests, list, err := parse(payload)
+		if err != nil {
+			return nil, err
+		}
+		if list {
+			return map[string][]Result{"results": em.EmitAll(ctx, requests)}, nil
+		}
+		result := em.Emit(ctx, requests[0])
+		if result.Error != nil {
+			return nil, result.Error
+		}
+		return result, nil
+	}
+	return nil, fmt.Errorf("emit does not serve a %s", kind)
+}
+
+// serve answers a function URL request: 202 for an event taken in, 200 for one
+// that its key had brought before, 207 for a list of which some were refused.
+func (em *Emitter) serve(ctx context.Context, r events.LambdaFunctionURLRequest) events.LambdaFunctionURLResponse {
+	if r.RequestContext.HTTP.Method != http.MethodPost {
+		return respond(http.StatusMethodNotAllowed, Result{Error: &Error{Code: InvalidField, Message: "send events with POST"}}, "Allow", http.MethodPost)
+	}
+	body := []byte(r.Body)
+	if r.IsBase64Encoded {
+		decoded, err := base64.StdEncoding.DecodeString(r.Body)
+		if err != nil {
+			return respond(http.StatusBadRequest, Result{Error: &Error{Code: MalformedJSON, Message: "the request's body could not be read"}})
+		}
+		body = decoded
+	}
+	requests, list, err := parse(body)
+	if err != nil {
+		return refuse(err)
+	}
+	if list {
+		results := em.EmitAll(ctx, requests)
+		status := http.StatusAccepted
+		for _, one := range results {
+			if one.Error != nil {
+				status = http.StatusMultiStatus
+			}
+		}
+		return respond(status, map[string][]Result{"results": results})
+	}
+	request := requests[0]
+	if key := r.Headers["idempotency-key"]; key != "" && request.IdempotencyKey == "" {
+		request.IdempotencyKey = key
+	}
+	result := em.Emit(ctx, request)
+	switch {
+	case result.Error != nil:
+		return refuse(result.Error)
+	case result.Duplicate:
+		return respond(http.StatusOK, result)
+	}
+	return respond(http.StatusAccepted, result)
+}
+
+func refuse(err error) events.LambdaFunctionURLResponse {
+	var refused *Error
+	if !errors.As(err, &refused) {
+		refused = &Error{Code: MalformedJSON, Message: err.Error()}
+	}
+	status := map[Code]int{
+		TooLarge:    http.StatusRequestEntityTooLarge,
+		TooMany:     http.StatusRequestEntityTooLarge,
+		KeyConflict: http.StatusConflict,
+		UnknownType: http.StatusUnprocessableEntity,
+		InvalidData: http.StatusUnprocessableEntity,
+		Unavailable: http.StatusServiceUnavailable,
+	}[refused.Code]
+	if status == 0 {
+		status = http.StatusBadRequest
+	}
+	if status == http.StatusServiceUnavailable {
+		return respond(status, Result{Error: refused}, "Retry-After", "5")
+	}
+	return respond(status, Result{Error: refused})
+}
+
+func respond(status int, answer any, header ...string) events.LambdaFunctionURLResponse {
+	headers := map[string]string{"Content-Type": "application/json"}
+	for i := 0; i+1 < len(header); i += 2 {
+		headers[header[i]] = header[i+1]
+	}
+	body, err := json.Marshal(answer)
+	if err != nil {
+		panic(err) // Result holds strings and a bool
+	}
+	return events.LambdaFunctionURLResponse{StatusCode: status, Headers: headers, Body: string(body) + "\n"}
+}
+
+// parse reads one event or a list. Names it does not know are refused, because
+// a misspelt idempotency_key would otherwise be ignored in silence.
+func parse(payload []byte) (requests []Request, list bool, err error) {
+	trimmed := bytes.TrimSpace(payload)
+	switch {
+	case len(trimmed) == 0:
+		return nil, false, &Error{Code: MalformedJSON, Message: "the payload is empty; send one event, or {\"events\":[…]}"}
+	case trimmed[0] == '[':
+		err = strict(trimmed, &requests)
+		list = true
+	default:
+		var names map[string]json.RawMessage
+		if err := strict(trimmed, &names); err != nil {
+			return nil, false, err
+		}
+		if _, list = names["events"]; list {
+			var many struct {
+				Events []Request `json:"events"`
+			}
+			err = strict(trimmed, &many)
+			requests = many.Events
+		} else {
+			requests = make([]Request, 1)
+			err = strict(trimmed, &requests[0])
+		}
+	}
+	if err != nil {
+		return nil, list, err
+	}
+	if len(requests) == 0 {
+		return nil, list, &Error{Code: InvalidField, Field: "events", Message: "events: is an empty list"}
+	}
+	if len(requests) > MaxList {
+		return nil, list, &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit of one call is %d", len(requests), MaxList)}
+	}
+	return requests, list, nil
+}
+
+func strict(text []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(into)
+	if err == nil {
+		if _, more := dec.Token(); more != io.EOF {
+			err = errors.New("something follows the JSON document")
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrongType):
+		field := wrongType.Field
+		if field == "" {
+			field = "the payload"
+		}
+		return &Error{Code: InvalidField, Field: wrongType.Field, Message: fmt.Sprintf("%s: must be %s, not %s", field, jsonName(wrongType.Type.Kind().String()), wrongType.Value)}
+	case strings.HasPrefix(err.Error(), "json: unknown field "):
+		// The standard library has no type for this one.
+		name := strings.Trim(strings.TrimPrefix(err.Error(), "json: unknown field "), `"`)
+		return &Error{Code: InvalidField, Field: name, Message: name + ": is not a field of an event; the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"}
+	}
+	return &Error{Code: MalformedJSON, Message: "malformed JSON: " + strings.TrimPrefix(err.Error(), "json: ")}
+}
+
+// jsonName says a Go kind in JSON's words.
+func jsonName(kind string) string {
+	switch kind {
+	case "struct", "map":
+		return "an object"
+	case "slice":
+		return "a list"
+	}
+	return "a " + kind
+}
+
+func compact(data json.RawMessage) []byte {
+	var buf bytes.Buffer
+	if err := json.Compact(&buf, data); err != nil {
+		return data
+	}
+	return buf.Bytes()
+}
