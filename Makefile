@@ -28,6 +28,10 @@ tools: $(DYNOXIDE) ## Fetch the local DynamoDB (dynoxide, pinned in tools/dynoxi
 
 $(DYNOXIDE): tools/dynoxide/package-lock.json
 	npm ci --prefix tools/dynoxide --no-audit --no-fund --loglevel=error
+	@# The lock file pins Linux on x86; other machines get the same version.
+	@platform=$$(node -p 'process.platform + "-" + process.arch'); \
+	  [ -x tools/dynoxide/node_modules/@dynoxide/$$platform/dynoxide ] || \
+	  npm install --no-save --prefix tools/dynoxide --no-audit --no-fund --loglevel=error @dynoxide/$$platform@1.2.1
 	@touch $@
 
 .PHONY: test

@@ -1,0 +1,274 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/registry"
+	"github.com/tidings-dev/tidings/pkg/retry"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+// registry returns the endpoints' registry. On a runner on this machine
+// receivers may be on it too; a deployment's own guard decides at every attempt.
+func (a *app) registry(ctx context.Context) (*registry.Registry, error) {
+	t, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var allow assemble.DestinationSettings
+	if a.stack == "" {
+		allow = assemble.DestinationSettings{AllowHTTP: true, AllowNetworks: "127.0.0.0/8,::1/128"}
+	}
+	destinations, err := assemble.Destinations(allow)
+	if err != nil {
+		return nil, err
+	}
+	return &registry.Registry{Store: t.store, Types: catalog.Default().Types(), CheckURL: destinations.Check, Now: time.Now}, nil
+}
+
+func (a *app) endpointCommand() *cobra.Command {
+	c := &cobra.Command{Use: "endpoint", Short: "Who receives: add, list, show, disable, enable, rotate-secret, remove"}
+	c.AddCommand(a.endpointAdd(), a.endpointList(), a.endpointShow(), a.endpointRemove(), a.endpointRotate(),
+		a.endpointSwitch("disable", "Take an endpoint out of service; what waits for it ends as skipped"),
+		a.endpointSwitch("enable", "Put an endpoint into service again"))
+	return c
+}
+
+func (a *app) endpointAdd() *cobra.Command {
+	var e endpoint.Endpoint
+	var filter string
+	var secret, ed25519 bool
+	c := &cobra.Command{
+		Use: "add URL", Short: "Add an endpoint and show its secret, once",
+		Example: `  tidings endpoint add https://crm.example.com/hooks --types 'user.*'
+  tidings endpoint add https://crm.example.com/hooks --filter '{"data":{"status":["success"]}}'`,
+		Args: args(1, "one URL"),
+		RunE: func(c *cobra.Command, given []string) error {
+			r, err := a.registry(c.Context())
+			if err != nil {
+				return err
+			}
+			e.Tenant, e.URL = a.tenant, given[0]
+			if filter != "" {
+				e.Filter = json.RawMessage(filter)
+			}
+			switch {
+			case secret && ed25519:
+				return usage("--secret-stdin and --ed25519 exclude each other")
+			case secret:
+				text, err := io.ReadAll(a.in)
+				if err != nil {
+					return err
+				}
+				s, err := signature.ParseSecret(strings.TrimSpace(string(text)))
+				if err != nil {
+					return err
+				}
+				e.Secrets = []endpoint.SigningSecret{{Secret: s}}
+			case ed25519:
+				e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewEd25519()}}
+			}
+			added, err := r.Add(c.Context(), e)
+			if err != nil {
+				return unreachable(err)
+			}
+			return a.showSecret(added, "added", !secret)
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&e.EventTypes, "types", []string{"*"}, "event types: exact, user.*, or *")
+	f.StringVar(&filter, "filter", "", "an EventBridge event pattern over the body")
+	f.StringVar(&e.Description, "description", "", "what it is, for people")
+	f.DurationVar(&e.Timeout, "timeout", endpoint.DefaultTimeout, "how long a whole attempt may take, 1s to 30s")
+	f.IntVar(&e.Retry.MaxAttempts, "max-attempts", 0, fmt.Sprintf("attempts in all, 1 to 30 (0: %d)", retry.DefaultMaxAttempts))
+	f.DurationVar(&e.Retry.MaxAge, "max-age", 0, fmt.Sprintf("nothing is attempted later, 1m to 336h (0: %s)", retry.DefaultMaxAge))
+	f.DurationVar(&e.Retry.MaxDelay, "max-delay", 0, fmt.Sprintf("longest wait between attempts, 1s to 24h (0: %s)", retry.DefaultMaxDelay))
+	f.BoolVar(&secret, "secret-stdin", false, "read the signing secret (whsec_…) from standard input instead of making one")
+	f.BoolVar(&ed25519, "ed25519", false, "sign with an Ed25519 key (v1a) instead of a shared secret")
+	return c
+}
+
+// showSecret prints an endpoint whose secret was just made: the one time that it
+// is shown. What an Ed25519 endpoint's receiver needs is the public key.
+func (a *app) showSecret(e endpoint.Endpoint, what string, made bool) error {
+	v := viewEndpoint(e)
+	label, text := "secret", e.Secrets[0].Secret.Reveal()
+	if public := e.Secrets[0].Secret.Public(); public != "" {
+		label, text = "public key", public
+	}
+	if !made {
+		text = ""
+	}
+	if a.json {
+		v.Secret = text
+		return a.printJSON(v)
+	}
+	if err := a.fields("endpoint", e.ID+" "+what, "url", e.URL, "types", strings.Join(e.EventTypes, ", "), "filter", string(e.Filter), label, text); err != nil {
+		return err
+	}
+	if made && label == "secret" {
+		fmt.Fprintln(a.out, "\nThe secret is shown this once. Receivers verify the webhook-signature header with it.")
+	}
+	return nil
+}
+
+func (a *app) endpointList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "All endpoints of the tenant", Args: args(0, "no arguments"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			r, err := a.registry(c.Context())
+			if err != nil {
+				return err
+			}
+			list, err := r.Store.ListEndpoints(c.Context(), a.tenant)
+			if err != nil {
+				return unreachable(err)
+			}
+			if a.json {
+				views := []endpointView{}
+				for _, e := range list {
+					views = append(views, viewEndpoint(e))
+				}
+				return a.printJSON(views)
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(a.out, "no endpoints yet: `tidings endpoint add URL` adds one")
+				return nil
+			}
+			return a.table("ENDPOINT\tSTATUS\tTYPES\tURL", func(row func(...any)) {
+				for _, e := range list {
+					row(e.ID, e.Status, strings.Join(e.EventTypes, ","), e.URL)
+				}
+			})
+		},
+	}
+}
+
+func (a *app) endpointShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ENDPOINT", Short: "One endpoint, without its secrets", Args: args(1, "an endpoint's id"),
+		RunE: func(c *cobra.Command, given []string) error {
+			r, err := a.registry(c.Context())
+			if err != nil {
+				return err
+			}
+			e, err := r.Store.GetEndpoint(c.Context(), a.tenant, given[0])
+			if err != nil {
+				return a.endpointError(given[0], err)
+			}
+			return a.showEndpoint(e)
+		},
+	}
+}
+
+func (a *app) showEndpoint(e endpoint.Endpoint) error {
+	v := viewEndpoint(e)
+	if a.json {
+		return a.printJSON(v)
+	}
+	var secrets []string
+	for _, s := range v.Secrets {
+		text := "current"
+		if !s.ExpiresAt.IsZero() {
+			text = "signs until " + moment(s.ExpiresAt)
+		}
+		if s.Public != "" {
+			text += " (" + s.Public + ")"
+		}
+		secrets = append(secrets, text)
+	}
+	attempts := ""
+	if v.MaxAttempts > 0 {
+		attempts = fmt.Sprint(v.MaxAttempts)
+	}
+	return a.fields("endpoint", v.ID, "status", v.Status, "reason", v.StatusReason, "url", v.URL, "description", v.Description,
+		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "timeout", fmt.Sprintf("%gs", v.Timeout),
+		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
+		"secrets", strings.Join(secrets, ", "), "created", moment(v.CreatedAt), "updated", moment(v.UpdatedAt))
+}
+
+func (a *app) endpointError(id string, err error) error {
+	if errors.Is(err, endpoint.ErrNotFound) {
+		return fmt.Errorf("tenant %s has no endpoint %s: `tidings endpoint list` shows what it has", a.tenant, id)
+	}
+	return unreachable(err)
+}
+
+func (a *app) endpointSwitch(word, short string) *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: word + " ENDPOINT", Short: short, Args: args(1, "an endpoint's id"),
+		RunE: func(c *cobra.Command, given []string) error {
+			r, err := a.registry(c.Context())
+			if err != nil {
+				return err
+			}
+			var e endpoint.Endpoint
+			if word == "enable" {
+				e, err = r.Enable(c.Context(), a.tenant, given[0])
+			} else {
+				e, err = r.Disable(c.Context(), a.tenant, given[0], reason)
+			}
+			if err != nil {
+				return a.endpointError(given[0], err)
+			}
+			return a.showEndpoint(e)
+		},
+	}
+	if word == "disable" {
+		c.Flags().StringVar(&reason, "reason", "by an operator", "why, for whoever looks at it later")
+	}
+	return c
+}
+
+func (a *app) endpointRotate() *cobra.Command {
+	var overlap time.Duration
+	c := &cobra.Command{
+		Use: "rotate-secret ENDPOINT", Short: "Make a new secret and show it, once; the old one signs beside it for a while",
+		Args: args(1, "an endpoint's id"),
+		RunE: func(c *cobra.Command, given []string) error {
+			r, err := a.registry(c.Context())
+			if err != nil {
+				return err
+			}
+			e, err := r.RotateSecret(c.Context(), a.tenant, given[0], overlap)
+			if err != nil {
+				return a.endpointError(given[0], err)
+			}
+			return a.showSecret(e, "has a new secret", true)
+		},
+	}
+	c.Flags().DurationVar(&overlap, "overlap", endpoint.RotationOverlap, "how long the old secret goes on signing")
+	return c
+}
+
+func (a *app) endpointRemove() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove ENDPOINT", Short: "Forget an endpoint; what waits for it ends as skipped", Args: args(1, "an endpoint's id"),
+		RunE: func(c *cobra.Command, given []string) error {
+			r, err := a.registry(c.Context())
+			if err != nil {
+				return err
+			}
+			if err := r.Remove(c.Context(), a.tenant, given[0]); err != nil {
+				return a.endpointError(given[0], err)
+			}
+			if a.json {
+				return a.printJSON(map[string]string{"removed": given[0]})
+			}
+			fmt.Fprintln(a.out, given[0], "removed")
+			return nil
+		},
+	}
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+)
+
+// printJSON prints one document, for programs.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// table prints aligned columns under a heading.
+func (a *app) table(heading string, rows func(row func(cells ...any))) error {
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, heading)
+	rows(func(cells ...any) { line(w, cells...) })
+	return w.Flush()
+}
+
+// fields prints names and values, aligned; empty values are left out.
+func (a *app) fields(list ...any) error {
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for i := 0; i+1 < len(list); i += 2 {
+		if text := fmt.Sprint(list[i+1]); text != "" {
+			line(w, list[i], text)
+		}
+	}
+	return w.Flush()
+}
+
+func line(w io.Writer, cells ...any) {
+	for i, c := range cells {
+		if i > 0 {
+			fmt.Fprint(w, "\t")
+		}
+		fmt.Fprint(w, c)
+	}
+	fmt.Fprintln(w)
+}
+
+// moment shows a time in the reader's zone, to the second; "" for none.
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// endpointView is an endpoint as it is printed: without its secrets.
+type endpointView struct {
+	ID           string          `json:"id"`
+	Tenant       string          `json:"tenant"`
+	URL          string          `json:"url"`
+	Description  string          `json:"description,omitempty"`
+	EventTypes   []string        `json:"event_types"`
+	Filter       json.RawMessage `json:"filter,omitempty"`
+	Status       endpoint.Status `json:"status"`
+	StatusReason string          `json:"status_reason,omitempty"`
+	Timeout      float64         `json:"timeout_seconds"`
+	MaxAttempts  int             `json:"max_attempts,omitempty"`
+	MaxAge       string          `json:"max_age,omitempty"`
+	MaxDelay     string          `json:"max_delay,omitempty"`
+	Secrets      []secretView    `json:"secrets"`
+	Secret       string          `json:"secret,omitempty"` // only when it was just made
+	CreatedAt    time.Time       `json:"created_at"`
+	UpdatedAt    time.Time       `json:"updated_at"`
+}
+
+type secretView struct {
+	Public    string    `json:"public_key,omitempty"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+}
+
+func viewEndpoint(e endpoint.Endpoint) endpointView {
+	v := endpointView{
+		ID: e.ID, Tenant: e.Tenant, URL: e.URL, Description: e.Description, EventTypes: e.EventTypes, Filter: e.Filter,
+		Status: e.Status, StatusReason: e.StatusReason, Timeout: e.AttemptTimeout().Seconds(),
+		MaxAttempts: e.Retry.MaxAttempts, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
+	}
+	if e.Retry.MaxAge > 0 {
+		v.MaxAge = e.Retry.MaxAge.String()
+	}
+	if e.Retry.MaxDelay > 0 {
+		v.MaxDelay = e.Retry.MaxDelay.String()
+	}
+	for _, s := range e.Secrets {
+		v.Secrets = append(v.Secrets, secretView{Public: s.Secret.Public(), ExpiresAt: s.ExpiresAt})
+	}
+	return v
+}
+
+// deliveryView is a delivery as it is printed.
+type deliveryView struct {
+	EndpointID  string         `json:"endpoint_id"`
+	EventID     string         `json:"event_id"`
+	EventType   string         `json:"event_type"`
+	State       delivery.State `json:"state"`
+	Attempts    int            `json:"attempts"`
+	Reason      string         `json:"reason,omitempty"`
+	Snippet     string         `json:"snippet,omitempty"`
+	NextAttempt time.Time      `json:"next_attempt_at,omitzero"`
+	CreatedAt   time.Time      `json:"created_at"`
+	UpdatedAt   time.Time      `json:"updated_at"`
+	History     []attemptView  `json:"history"`
+}
+
+type attemptView struct {
+	Number    int            `json:"number"`
+	At        time.Time      `json:"at,omitzero"`
+	Outcome   delivery.Class `json:"outcome"`
+	Status    int            `json:"status,omitempty"`
+	DNS       int64          `json:"dns_ms"`
+	Connect   int64          `json:"connect_ms"`
+	TLS       int64          `json:"tls_ms"`
+	FirstByte int64          `json:"first_byte_ms"`
+	Total     int64          `json:"total_ms"`
+}
+
+func viewDelivery(d delivery.Delivery) deliveryView {
+	v := deliveryView{
+		EndpointID: d.EndpointID, EventID: d.EventID, EventType: d.EventType, State: d.State, Attempts: d.Attempts,
+		Reason: d.Reason, Snippet: d.Snippet, NextAttempt: d.NextAttemptAt, CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt,
+		History: []attemptView{},
+	}
+	for _, t := range d.History {
+		v.History = append(v.History, attemptView{
+			Number: t.Number, At: t.At, Outcome: t.Class, Status: t.Status,
+			DNS: t.Timings.DNS.Milliseconds(), Connect: t.Timings.Connect.Milliseconds(), TLS: t.Timings.TLS.Milliseconds(),
+			FirstByte: t.Timings.FirstByte.Milliseconds(), Total: t.Timings.Total.Milliseconds(),
+		})
+	}
+	return v
+}

@@ -1,0 +1,82 @@
+// Package local runs the deployed functions on one machine: the same handlers,
+// called with the events that Lambda would call them with. Triggers and schedules
+// come from the template. It promises Lambda's own rules of delivery, as far as
+// handlers can tell: streams in order and at least once, with the checkpoint at
+// the first failure; queue messages hidden while they are worked on; functions
+// ended at their timeout; a panic that ends one invocation and nothing else.
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambda/messages"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/google/uuid"
+
+	"github.com/tidings-dev/tidings/pkg/template"
+)
+
+// Function is a handler with what the template says of it.
+type Function struct {
+	template.Function
+	ARN     string
+	Handler lambda.Handler
+	Log     *slog.Logger
+}
+
+// Failure is what Lambda answers when a function fails.
+type Failure struct {
+	Message string `json:"errorMessage"`
+	Type    string `json:"errorType"`
+}
+
+func (f *Failure) Error() string { return f.Message }
+
+// Invoke calls the handler as Lambda does. A function that fails, panics or runs
+// past its timeout gives a *Failure.
+func (f *Function) Invoke(ctx context.Context, payload []byte) (answer []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
+	defer cancel()
+	id := uuid.NewString()
+	ctx = lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: id, InvokedFunctionArn: f.ARN})
+	defer func() {
+		if p := recover(); p != nil {
+			f.Log.Error("function panicked", "function", f.Folder, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			answer, err = nil, &Failure{Message: fmt.Sprint(p), Type: "Runtime.Panic"}
+		}
+	}()
+	answer, err = f.Handler.Invoke(ctx, payload)
+	switch failed := err.(type) {
+	case nil:
+	case messages.InvokeResponse_Error:
+		err = &Failure{Message: failed.Message, Type: failed.Type}
+	default:
+		err = &Failure{Message: failed.Error(), Type: fmt.Sprintf("%T", failed)}
+	}
+	if ctx.Err() == context.DeadlineExceeded {
+		err = &Failure{Message: fmt.Sprintf("%s %s Task timed out after %.2f seconds", time.Now().UTC().Format(time.RFC3339), id, f.Timeout.Seconds()), Type: "Sandbox.Timedout"}
+	}
+	return answer, err
+}
+
+// call marshals an event, invokes the function and reads its answer.
+func (f *Function) call(ctx context.Context, event, answer any) error {
+	payload, err := json.Marshal(event)
+	if err != nil {
+		return fmt.Errorf("event for %s: %w", f.Folder, err)
+	}
+	text, err := f.Invoke(ctx, payload)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("answer of %s: %w", f.Folder, err)
+	}
+	return nil
+}

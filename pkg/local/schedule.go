@@ -1,0 +1,26 @@
+package local
+
+import (
+	"context"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/template"
+)
+
+// RunSchedule invokes a function at once and then every period, until ctx ends.
+// The first call at once lets a restarted runner find what fell due meanwhile. A
+// call that is still running when the next is due delays it.
+func RunSchedule(ctx context.Context, f *Function, s template.Schedule) error {
+	tick := time.NewTicker(s.Every)
+	defer tick.Stop()
+	for {
+		if _, err := f.Invoke(context.WithoutCancel(ctx), s.Input); err != nil {
+			f.Log.Error("scheduled call failed", "function", f.Folder, "schedule", s.Name, "error", err.Error())
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,427 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	dbtypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/dynamostore"
+	"github.com/tidings-dev/tidings/pkg/localdynamo"
+	"github.com/tidings-dev/tidings/pkg/localqueue"
+	"github.com/tidings-dev/tidings/pkg/memstore"
+	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/template"
+)
+
+// StackName is the stack that the runner pretends to be.
+const StackName = "tidings-local"
+
+// cacheTime keeps the runner from reading endpoints for every event, and is
+// short enough that nobody waits for an endpoint that was just added.
+const cacheTime = 200 * time.Millisecond
+
+// pauseAfterError is how long a poller rests when what it polls is away.
+const pauseAfterError = time.Second
+
+// Options say what to run.
+type Options struct {
+	Template string // path of template.yaml
+	// StateDir keeps the database, the queues and the checkpoints; "" keeps
+	// nothing once the runner ends.
+	StateDir string
+	// DynamoDB is the URL of a DynamoDB that runs already; "" starts one.
+	DynamoDB string
+	// Memory uses the memory store instead of a DynamoDB.
+	Memory bool
+	// Port is the Invoke API's; what else listens takes the following ones. 0
+	// takes free ones.
+	Port int
+	Log  *slog.Logger
+	// Meter hears what each DynamoDB call of a handler consumed; nil for nobody.
+	Meter func(dbtypes.ConsumedCapacity)
+	// DynamoLog gets what the started DynamoDB prints; nil drops it.
+	DynamoLog io.Writer
+}
+
+// System is a whole stack on this machine.
+type System struct {
+	Stack     *template.Stack
+	InvokeURL string
+	// URLs are the function URLs, by the function's folder.
+	URLs map[string]string
+	// DynamoURL is "" on the memory store.
+	DynamoURL string
+	// Store is what the operator's side uses; the handlers have their own.
+	Store Store
+	// Queues are by their logical id.
+	Queues map[string]*localqueue.Queue
+
+	options   Options
+	functions []*Function
+	memory    *memstore.Store
+	dynamo    *localdynamo.Server
+	db        *dynamodb.Client
+	lock      *os.File
+	listeners []listener
+}
+
+// Store is a store with everything: both implementations are.
+type Store interface {
+	assemble.Store
+	Administration
+}
+
+type listener struct {
+	net.Listener
+	handler http.Handler
+}
+
+// Open starts what the stack stands on, creates its tables and queues, and
+// builds its functions. Nothing is delivered before Run.
+func Open(ctx context.Context, o Options) (system *System, err error) {
+	parsed, err := template.Load(o.Template)
+	if err != nil {
+		return nil, err
+	}
+	s := &System{options: o, Queues: map[string]*localqueue.Queue{}, URLs: map[string]string{}}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	s.Stack, err = parsed.Resolve(template.Context{
+		StackName: StackName, Region: localdynamo.Region, Account: "000000000000",
+		// Receivers on this machine have no certificate and no public address.
+		Parameters: map[string]string{"AllowHttp": "true", "AllowNetworks": "127.0.0.0/8,::1/128"},
+		QueueURL:   func(name string) string { return name },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.lockState(); err != nil {
+		return nil, err
+	}
+	if err := s.openStore(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openQueues(); err != nil {
+		return nil, err
+	}
+	if err := s.buildFunctions(); err != nil {
+		return nil, err
+	}
+	if s.InvokeURL, err = s.listen(0, InvokeAPI(s.functions)); err != nil {
+		return nil, err
+	}
+	next := 1
+	for _, f := range s.functions {
+		if !f.URL {
+			continue
+		}
+		if s.URLs[f.Folder], err = s.listen(next, FunctionURL(f)); err != nil {
+			return nil, err
+		}
+		next++
+	}
+	return s, nil
+}
+
+func (s *System) openStore(ctx context.Context) error {
+	if s.options.Memory {
+		s.memory = memstore.New(time.Now)
+		s.Store = s.memory
+		return nil
+	}
+	s.DynamoURL = s.options.DynamoDB
+	if s.DynamoURL == "" {
+		o := localdynamo.Options{Log: s.options.DynamoLog}
+		if s.options.Port != 0 {
+			o.Port = s.options.Port + 9
+		}
+		if s.options.StateDir != "" {
+			o.DBPath = filepath.Join(s.options.StateDir, "dynamodb.db")
+		}
+		var err error
+		if s.dynamo, err = localdynamo.Start(ctx, o); err != nil {
+			return err
+		}
+		s.DynamoURL = s.dynamo.URL
+	}
+	s.db = localdynamo.Client(s.DynamoURL)
+	if err := localdynamo.CreateTables(ctx, s.db, s.Stack.Tables); err != nil {
+		return err
+	}
+	s.Store = dynamostore.New(s.db, Tables(StackName))
+	return nil
+}
+
+// Tables are the tables' names in a stack, as the template names them.
+func Tables(stack string) dynamostore.Tables {
+	return dynamostore.Tables{
+		Events: stack + "-" + schema.Events, Deliveries: stack + "-" + schema.Deliveries,
+		Endpoints: stack + "-" + schema.Endpoints, Control: stack + "-" + schema.Control,
+	}
+}
+
+func (s *System) openQueues() error {
+	open := func(q template.Queue, dead *localqueue.Queue) error {
+		c := localqueue.Config{Name: q.Name, Visibility: q.Visibility, MaxReceives: q.MaxReceives, Dead: dead}
+		if s.options.StateDir != "" {
+			c.Journal = filepath.Join(s.options.StateDir, q.Name+".queue")
+		}
+		opened, err := localqueue.Open(c)
+		if err != nil {
+			return err
+		}
+		s.Queues[q.LogicalID] = opened
+		return nil
+	}
+	for _, q := range s.Stack.Queues {
+		if q.DeadARN == "" {
+			if err := open(q, nil); err != nil {
+				return err
+			}
+		}
+	}
+	for _, q := range s.Stack.Queues {
+		if q.DeadARN != "" {
+			if err := open(q, s.queueByARN(q.DeadARN)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *System) queueByARN(arn string) *localqueue.Queue {
+	for _, q := range s.Stack.Queues {
+		if q.ARN == arn {
+			return s.Queues[q.LogicalID]
+		}
+	}
+	return nil
+}
+
+func (s *System) buildFunctions() error {
+	backend := assemble.Backend{
+		Store: func(t dynamostore.Tables) assemble.Store {
+			if s.memory != nil {
+				return s.memory
+			}
+			var options []dynamostore.Option
+			if s.options.Meter != nil {
+				options = append(options, dynamostore.WithMeter(s.options.Meter))
+			}
+			return dynamostore.New(s.db, t, options...)
+		},
+		Queue: func(url string) dispatch.Queue {
+			for _, q := range s.Stack.Queues {
+				if q.URL == url {
+					return s.Queues[q.LogicalID]
+				}
+			}
+			return nil
+		},
+		Log:       s.options.Log,
+		CacheTime: cacheTime,
+	}
+	for _, f := range s.Stack.Functions {
+		build, ok := assemble.Functions[f.Folder]
+		if !ok {
+			return fmt.Errorf("function %s has no handler", f.Folder)
+		}
+		handler, err := build(backend, f.Environment)
+		if err != nil {
+			return fmt.Errorf("function %s: %w", f.Folder, err)
+		}
+		s.functions = append(s.functions, &Function{
+			Function: f, ARN: "arn:aws:lambda:" + localdynamo.Region + ":000000000000:function:" + f.Name, Handler: handler, Log: s.options.Log,
+		})
+	}
+	return nil
+}
+
+// listen serves a handler on the port that is n after the first one.
+func (s *System) listen(n int, handler http.Handler) (string, error) {
+	port := 0
+	if s.options.Port != 0 {
+		port = s.options.Port + n
+	}
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return "", fmt.Errorf("port %d is taken; choose another with --port: %w", port, err)
+	}
+	s.listeners = append(s.listeners, listener{l, handler})
+	return "http://" + l.Addr().String(), nil
+}
+
+// Run works until ctx ends, and then until what is under way has ended.
+func (s *System) Run(ctx context.Context) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	for _, l := range s.listeners {
+		server := &http.Server{Handler: l.handler, ReadHeaderTimeout: 10 * time.Second}
+		group.Go(func() error {
+			if err := server.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-groupCtx.Done()
+			stop, cancel := context.WithTimeout(context.WithoutCancel(groupCtx), 5*time.Second)
+			defer cancel()
+			return server.Shutdown(stop)
+		})
+	}
+	for _, f := range s.functions {
+		for _, t := range f.Streams {
+			run, err := s.stream(f, t)
+			if err != nil {
+				return err
+			}
+			group.Go(func() error { return s.keep(groupCtx, "stream of "+f.Folder, run) })
+		}
+		for _, t := range f.Queues {
+			q := s.queueByARN(t.QueueARN)
+			if q == nil {
+				return fmt.Errorf("function %s: its trigger %s reads a queue that is not in the template", f.Folder, t.Name)
+			}
+			mapping := &QueueMapping{Function: f, Queue: q, Trigger: t, Region: localdynamo.Region}
+			group.Go(func() error { return s.keep(groupCtx, "queue of "+f.Folder, mapping.Run) })
+		}
+		for _, schedule := range f.Schedules {
+			group.Go(func() error { return RunSchedule(groupCtx, f, schedule) })
+		}
+	}
+	return group.Wait()
+}
+
+// keep runs a poller again when it fails: what it polls may be back soon.
+func (s *System) keep(ctx context.Context, what string, run func(context.Context) error) error {
+	for {
+		err := run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		s.options.Log.Error("poller failed", "what", what, "error", err.Error())
+		select {
+		case <-time.After(pauseAfterError):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// stream returns what follows a stream for a trigger.
+func (s *System) stream(f *Function, t template.StreamTrigger) (func(context.Context) error, error) {
+	i := slices.IndexFunc(s.Stack.Tables, func(table template.Table) bool { return table.StreamARN == t.StreamARN && t.StreamARN != "" })
+	if i < 0 {
+		return nil, fmt.Errorf("function %s: its trigger %s reads a stream that no table in the template has", f.Folder, t.Name)
+	}
+	table := s.Stack.Tables[i]
+	mapping := func(shard Shard, after string) *StreamMapping {
+		return &StreamMapping{Function: f, Shard: shard, Trigger: t, Failures: s.queueByARN(t.FailureARN), After: after}
+	}
+	if s.memory != nil {
+		// The memory store knows its tables by the design's names.
+		name := table.Name[len(StackName)+1:]
+		return mapping(MemoryShard{Store: s.memory, Table: name}, "").Run, nil
+	}
+	path := ""
+	if s.options.StateDir != "" {
+		path = filepath.Join(s.options.StateDir, fmt.Sprintf("%s.%s.checkpoint", f.Folder, t.Name))
+	}
+	checkpoints, err := OpenCheckpoints(path)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		stream := &DynamoStream{DB: s.db, Streams: localdynamo.Streams(s.DynamoURL), Table: table.Name, Checkpoints: checkpoints, Mapping: mapping}
+		return stream.Run(ctx)
+	}, nil
+}
+
+// Close ends what Open started.
+func (s *System) Close() {
+	for _, l := range s.listeners {
+		_ = l.Close() // Run has closed those it served
+	}
+	for _, q := range s.Queues {
+		_ = q.Close()
+	}
+	if s.dynamo != nil {
+		s.dynamo.Stop()
+	}
+	if s.lock != nil {
+		_ = s.lock.Close()
+	}
+}
+
+// lockState keeps two runners from sharing a state folder.
+func (s *System) lockState() error {
+	if s.options.StateDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(s.options.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(s.options.StateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	if err := lockFile(lock); err != nil {
+		_ = lock.Close()
+		return fmt.Errorf("another runner uses %s: stop it, or choose another folder with --state-dir", s.options.StateDir)
+	}
+	s.lock = lock
+	return nil
+}
+
+// Note is what the operator's tool reads to find a running system.
+type Note struct {
+	Stack     string            `json:"stack"`
+	InvokeURL string            `json:"invoke_url"`
+	URLs      map[string]string `json:"urls"` // function URLs, by function
+	DynamoURL string            `json:"dynamodb_url"`
+	Receiver  string            `json:"receiver_url,omitempty"`
+	PID       int               `json:"pid"`
+}
+
+// NoteFile is its name in the state folder.
+const NoteFile = "local.json"
+
+// WriteNote leaves a note of the system in its state folder.
+func (s *System) WriteNote(receiver string) error {
+	text, err := json.MarshalIndent(Note{
+		Stack: StackName, InvokeURL: s.InvokeURL, URLs: s.URLs, DynamoURL: s.DynamoURL, Receiver: receiver, PID: os.Getpid(),
+	}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.options.StateDir, NoteFile), append(text, '\n'), 0o600)
+}
+
+// ReadNote reads the note in a state folder.
+func ReadNote(stateDir string) (Note, error) {
+	var n Note
+	text, err := os.ReadFile(filepath.Join(stateDir, NoteFile))
+	if err != nil {
+		return n, err
+	}
+	return n, json.Unmarshal(text, &n)
+}

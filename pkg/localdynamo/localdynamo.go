@@ -1,0 +1,189 @@
+// Package localdynamo runs a small DynamoDB on this machine: dynoxide, a static
+// binary that `make tools` fetches. Tests and the local runner talk to it through
+// the AWS SDK as they would to AWS. It promises that the process it starts ends
+// with it, and that a started one answers.
+package localdynamo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
+
+	"github.com/tidings-dev/tidings/pkg/template"
+)
+
+// Region is the region that local clients name.
+const Region = "us-east-1"
+
+// readyTime is how long a started process may take to answer.
+const readyTime = 20 * time.Second
+
+// Server is a running local DynamoDB.
+type Server struct {
+	URL     string
+	process *exec.Cmd
+	ended   chan struct{}
+}
+
+// Options say how to start one.
+type Options struct {
+	Port   int       // 0 takes a free one
+	DBPath string    // the file that keeps the data; "" keeps it in memory
+	Log    io.Writer // what the process prints; nil drops it
+}
+
+// Start starts a DynamoDB and waits until it answers.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	binary, err := find()
+	if err != nil {
+		return nil, err
+	}
+	if o.Port == 0 {
+		if o.Port, err = freePort(); err != nil {
+			return nil, err
+		}
+	}
+	args := []string{"--host", "127.0.0.1", "--port", fmt.Sprint(o.Port)}
+	if o.DBPath != "" {
+		args = append(args, "--db-path", o.DBPath)
+	}
+	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", o.Port), process: exec.Command(binary, args...), ended: make(chan struct{})}
+	s.process.Stdout, s.process.Stderr = o.Log, o.Log
+	dieWithParent(s.process)
+	started := make(chan error)
+	go func() {
+		// The kernel ends the child when the thread that started it ends, so that
+		// thread has to live as long as the process.
+		runtime.LockOSThread()
+		err := s.process.Start()
+		started <- err
+		if err == nil {
+			_ = s.process.Wait() // how it ended shows in whoever talks to it
+			close(s.ended)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start the local DynamoDB: %w", err)
+	}
+	if err := s.ready(ctx); err != nil {
+		s.Stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	for {
+		_, err := s.Client().ListTables(ctx, &dynamodb.ListTablesInput{Limit: aws.Int32(1)})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-s.ended:
+			return fmt.Errorf("the local DynamoDB ended at once; is the port of %s taken?", s.URL)
+		case <-ctx.Done():
+			return fmt.Errorf("the local DynamoDB at %s did not answer: %w", s.URL, err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// Stop ends the process and waits for its end.
+func (s *Server) Stop() {
+	_ = s.process.Process.Kill() // fails only where it has ended already
+	<-s.ended
+}
+
+// PID is the process's id.
+func (s *Server) PID() int { return s.process.Process.Pid }
+
+// Client returns a client of it.
+func (s *Server) Client() *dynamodb.Client { return Client(s.URL) }
+
+// Config is the AWS configuration for a local service: any credentials do.
+func Config() aws.Config {
+	return aws.Config{Region: Region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")}
+}
+
+// Client returns a client of the DynamoDB at a URL.
+func Client(url string) *dynamodb.Client {
+	return dynamodb.NewFromConfig(Config(), func(o *dynamodb.Options) { o.BaseEndpoint = &url })
+}
+
+// Streams returns a client of the streams at a URL.
+func Streams(url string) *dynamodbstreams.Client {
+	return dynamodbstreams.NewFromConfig(Config(), func(o *dynamodbstreams.Options) { o.BaseEndpoint = &url })
+}
+
+// CreateTables creates the template's tables where they do not exist.
+func CreateTables(ctx context.Context, db *dynamodb.Client, tables []template.Table) error {
+	for _, t := range tables {
+		_, err := db.CreateTable(ctx, &t.Input)
+		var exists *types.ResourceInUseException
+		if errors.As(err, &exists) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("create table %s: %w", t.Name, err)
+		}
+		if err := dynamodb.NewTableExistsWaiter(db).Wait(ctx, &dynamodb.DescribeTableInput{TableName: &t.Name}, time.Minute); err != nil {
+			return fmt.Errorf("create table %s: %w", t.Name, err)
+		}
+		if t.TTLAttribute == "" {
+			continue
+		}
+		if _, err := db.UpdateTimeToLive(ctx, &dynamodb.UpdateTimeToLiveInput{TableName: &t.Name, TimeToLiveSpecification: &types.TimeToLiveSpecification{
+			AttributeName: &t.TTLAttribute, Enabled: aws.Bool(true),
+		}}); err != nil {
+			return fmt.Errorf("set the TTL of table %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// find returns the binary's path: in the tools folder of the checkout that the
+// working directory is in, or on PATH.
+func find() (string, error) {
+	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
+	inside := filepath.Join("tools", "dynoxide", "node_modules", "@dynoxide", runtime.GOOS+"-"+arch, "dynoxide")
+	dir, err := os.Getwd()
+	for err == nil {
+		path := filepath.Join(dir, inside)
+		if _, missing := os.Stat(path); missing == nil {
+			return path, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			break
+		}
+		dir = up
+	}
+	if path, err := exec.LookPath("dynoxide"); err == nil {
+		return path, nil
+	}
+	return "", errors.New("no local DynamoDB on this machine: `make tools` fetches it")
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
