@@ -195,6 +195,9 @@ func (c Claim) Apply(current *Delivery) (Delivery, *Refusal) {
 }
 
 func (c Claim) begin(d Delivery) Delivery {
+	if d.EventType == "" {
+		d.EventType = c.EventType // a skip made the record, without reading the event
+	}
 	d.State = InFlight
 	d.Attempts++
 	d.ClaimID = c.ID
@@ -255,10 +258,9 @@ func (c Conclusion) Apply(d Delivery) Delivery {
 // disabled or gone, or its event has expired.
 type Skip struct {
 	Key
-	Tenant    string
-	EventType string // may be empty: the event need not be read to skip it
-	Reason    string
-	Now       time.Time
+	Tenant string
+	Reason string
+	Now    time.Time
 }
 
 // Apply settles the delivery as skipped. It is refused where the delivery is
@@ -266,7 +268,7 @@ type Skip struct {
 func (s Skip) Apply(current *Delivery) (Delivery, *Refusal) {
 	var d Delivery
 	if current == nil {
-		d = Delivery{Key: s.Key, Tenant: s.Tenant, EventType: s.EventType, CreatedAt: s.Now, Since: s.Now}
+		d = Delivery{Key: s.Key, Tenant: s.Tenant, CreatedAt: s.Now, Since: s.Now}
 	} else {
 		d = *current
 		if d.State.Settled() {

@@ -331,9 +331,6 @@ func (s *Store) Skip(ctx context.Context, skip delivery.Skip) error {
 	u.putFirst(schema.Attempts, schema.N(0))
 	u.putFirst(schema.Since, schema.Millis(skip.Now))
 	u.putFirst(schema.CreatedAt, schema.Millis(skip.Now))
-	if skip.EventType != "" {
-		u.putFirst(schema.EventType, schema.S(skip.EventType))
-	}
 	for _, name := range []string{schema.LeaseUntil, schema.NextAt, schema.DueShard, schema.DueAt} {
 		u.drop(name)
 	}

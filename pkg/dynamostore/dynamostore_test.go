@@ -1,0 +1,153 @@
+package dynamostore_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/dynamostore"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
+	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/storetest"
+)
+
+func TestConformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Store {
+		client, stack := dynamotest.New(t)
+		return dynamostore.New(client, local.Tables(stack.Name))
+	})
+}
+
+// meter sums the write and read units of the calls it hears of.
+type meter struct {
+	mu           sync.Mutex
+	writes       float64
+	reads        float64
+	indexTouched bool
+}
+
+func (m *meter) hear(c types.ConsumedCapacity) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// The local DynamoDB gives the total only; every call here either reads or writes.
+	m.writes += aws.ToFloat64(c.CapacityUnits)
+	m.indexTouched = m.indexTouched || len(c.GlobalSecondaryIndexes) > 0
+}
+
+func TestAFirstTryThatSucceedsCostsThreeWriteUnits(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	var m meter
+	s := dynamostore.New(client, local.Tables(stack.Name), dynamostore.WithMeter(m.hear))
+	now := time.Now()
+	body, err := event.Event{ID: event.NewID(now), Type: "user.joined_community", Timestamp: now, ActorUserID: "u_1042",
+		Data: json.RawMessage(`{"community_id":"c_7","community_name":"Gophers Berlin"}`)}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := event.Accepted{ID: event.NewID(now), Tenant: event.DefaultTenant, Body: body}
+	if err := s.PutEvent(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	claimed, err := s.Claim(t.Context(), delivery.Claim{
+		Key: delivery.Key{EndpointID: endpoint.NewID(now), EventID: a.ID}, Tenant: a.Tenant, EventType: "user.joined_community",
+		Accepted: now, ID: "worker", Now: now, Lease: 25 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := delivery.Conclusion{State: delivery.Delivered, Now: now, Attempt: delivery.Attempt{Number: 1, At: now, Class: delivery.Success, Status: 200}}
+	if err := s.Complete(t.Context(), done.Apply(claimed)); err != nil {
+		t.Fatal(err)
+	}
+	if m.writes != 3 || m.indexTouched {
+		t.Errorf("%g write units, index touched: %v; want 3 and an untouched index", m.writes, m.indexTouched)
+	}
+}
+
+func TestItemsExpire(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	tables := local.Tables(stack.Name)
+	s := dynamostore.New(client, tables)
+	now := time.Now()
+	a := event.Accepted{ID: event.NewID(now), Tenant: "t", Body: []byte(`{}`)}
+	if err := s.PutEvent(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	key := delivery.Key{EndpointID: "ep_1", EventID: a.ID}
+	if _, err := s.Claim(t.Context(), delivery.Claim{Key: key, Tenant: "t", EventType: "x", Accepted: now, ID: "w", Now: now, Lease: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	expires := now.Add(time.Hour)
+	if _, err := s.ReserveKey(t.Context(), "t", "k", event.Reservation{EventID: a.ID, Digest: "d"}, expires); err != nil {
+		t.Fatal(err)
+	}
+	for table, c := range map[string]struct {
+		key  schema.Item
+		want time.Time
+	}{
+		tables.Events:     {schema.Item{schema.EventID: schema.S(a.ID)}, now.Add(schema.EventRetention)},
+		tables.Deliveries: {schema.DeliveryKey(key), now.Add(delivery.Retention)},
+		tables.Control:    {schema.Item{schema.Key: schema.S(schema.KeyOf("t", "k"))}, expires},
+	} {
+		out, err := client.GetItem(t.Context(), &dynamodb.GetItemInput{TableName: &table, Key: c.key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := out.Item[schema.ExpiresAt], schema.Seconds(c.want); got.(*types.AttributeValueMemberN).Value != want.(*types.AttributeValueMemberN).Value {
+			t.Errorf("%s expires at %v, want %v", table, got, want)
+		}
+		ttl, err := client.DescribeTimeToLive(t.Context(), &dynamodb.DescribeTimeToLiveInput{TableName: &table})
+		if err != nil || aws.ToString(ttl.TimeToLiveDescription.AttributeName) != schema.ExpiresAt {
+			t.Errorf("%s: TTL attribute %v, %v", table, ttl, err)
+		}
+	}
+}
+
+// amnesiac applies writes and then loses the answer once, so that the SDK's
+// retry meets its own write.
+type amnesiac struct {
+	dynamostore.Client
+	updates int
+}
+
+func (a *amnesiac) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, o ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
+	a.updates++
+	if _, err := a.Client.UpdateItem(ctx, in, o...); err != nil {
+		return nil, err
+	}
+	return a.Client.UpdateItem(ctx, in, o...) // the SDK tries again
+}
+
+func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	s := dynamostore.New(&amnesiac{Client: client}, local.Tables(stack.Name))
+	now := time.Now().Truncate(time.Millisecond)
+	c := delivery.Claim{Key: delivery.Key{EndpointID: "ep_1", EventID: event.NewID(now)}, Tenant: "t", EventType: "x", Accepted: now, ID: "w", Now: now, Lease: time.Minute}
+	claimed, err := s.Claim(t.Context(), c)
+	if err != nil || claimed.Attempts != 1 {
+		t.Fatalf("claim = %+v, %v; want the first attempt, won", claimed, err)
+	}
+	pending := delivery.Conclusion{State: delivery.Dead, Reason: "no", Now: now, Attempt: delivery.Attempt{Number: 1, At: now, Class: delivery.Answered}}
+	if err := s.Complete(t.Context(), pending.Apply(claimed)); err != nil {
+		t.Errorf("complete: %v", err)
+	}
+	replayed, err := s.Replay(t.Context(), delivery.Replay{Key: c.Key, Now: now.Add(time.Second), DueAt: now.Add(time.Minute)})
+	if err != nil || replayed.State != delivery.Pending {
+		t.Errorf("replay = %+v, %v", replayed, err)
+	}
+	if _, err := s.Postpone(t.Context(), delivery.Due{Key: c.Key, DueAt: now.Add(time.Minute)}, now.Add(time.Hour)); !errors.Is(err, delivery.ErrFenced) {
+		// Safe either way: the due time has moved, and brings the delivery back.
+		t.Errorf("postpone: %v, want ErrFenced", err)
+	}
+}
