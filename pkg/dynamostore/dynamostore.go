@@ -44,15 +44,18 @@ type Tables struct {
 type Store struct {
 	db     Client
 	tables Tables
-	meter  func(types.ConsumedCapacity)
+	meter  Meter
 }
 
 // Option changes a Store.
 type Option func(*Store)
 
-// WithMeter reports the capacity that each call consumed, indexes included. It
-// may be called concurrently.
-func WithMeter(meter func(types.ConsumedCapacity)) Option {
+// Meter hears what a call consumed, and whether it was a write. It is called
+// concurrently.
+type Meter func(write bool, c types.ConsumedCapacity)
+
+// WithMeter reports the capacity that each call consumed, indexes included.
+func WithMeter(meter Meter) Option {
 	return func(s *Store) { s.meter = meter }
 }
 
@@ -72,9 +75,15 @@ func (s *Store) wantCapacity() types.ReturnConsumedCapacity {
 	return ""
 }
 
-func (s *Store) measure(c *types.ConsumedCapacity) {
+func (s *Store) wrote(c *types.ConsumedCapacity) {
 	if s.meter != nil && c != nil {
-		s.meter(*c)
+		s.meter(true, *c)
+	}
+}
+
+func (s *Store) read(c *types.ConsumedCapacity) {
+	if s.meter != nil && c != nil {
+		s.meter(false, *c)
 	}
 }
 
@@ -95,7 +104,7 @@ func (s *Store) PutEvent(ctx context.Context, a event.Accepted) error {
 	if err != nil {
 		return fmt.Errorf("put event %s: %w", a.ID, err)
 	}
-	s.measure(out.ConsumedCapacity)
+	s.wrote(out.ConsumedCapacity)
 	return nil
 }
 
@@ -110,7 +119,7 @@ func (s *Store) GetEvent(ctx context.Context, id string) (event.Accepted, error)
 		if err != nil {
 			return event.Accepted{}, fmt.Errorf("get event %s: %w", id, err)
 		}
-		s.measure(out.ConsumedCapacity)
+		s.read(out.ConsumedCapacity)
 		if out.Item != nil {
 			return schema.DecodeEvent(out.Item)
 		}
@@ -136,7 +145,7 @@ func (s *Store) ReserveKey(ctx context.Context, tenant, key string, r event.Rese
 	if err != nil {
 		return r, fmt.Errorf("reserve an idempotency key: %w", err)
 	}
-	s.measure(out.ConsumedCapacity)
+	s.wrote(out.ConsumedCapacity)
 	return r, nil
 }
 
@@ -212,7 +221,7 @@ func (s *Store) moveDelivery(ctx context.Context, k delivery.Key, u update, cond
 	if err != nil {
 		return nil, nil, false, err
 	}
-	s.measure(out.ConsumedCapacity)
+	s.wrote(out.ConsumedCapacity)
 	return out.Attributes, nil, true, nil
 }
 
@@ -397,7 +406,7 @@ func (s *Store) GetDelivery(ctx context.Context, k delivery.Key) (delivery.Deliv
 	if err != nil {
 		return delivery.Delivery{}, fmt.Errorf("get delivery %s: %w", k, err)
 	}
-	s.measure(out.ConsumedCapacity)
+	s.read(out.ConsumedCapacity)
 	if out.Item == nil {
 		return delivery.Delivery{}, delivery.ErrNotFound
 	}
@@ -433,7 +442,7 @@ func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery
 		if err != nil {
 			return page, fmt.Errorf("query deliveries of %s: %w", q.EndpointID, err)
 		}
-		s.measure(out.ConsumedCapacity)
+		s.read(out.ConsumedCapacity)
 		for _, item := range out.Items {
 			d, err := schema.DecodeDelivery(item)
 			if err != nil {
@@ -485,7 +494,7 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 	if err != nil {
 		return nil, "", fmt.Errorf("query the due index: %w", err)
 	}
-	s.measure(out.ConsumedCapacity)
+	s.read(out.ConsumedCapacity)
 	page := make([]delivery.Due, 0, len(out.Items))
 	for _, item := range out.Items {
 		due, err := schema.DecodeDue(item)
@@ -585,7 +594,7 @@ func (s *Store) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.En
 	if err != nil {
 		return endpoint.Endpoint{}, fmt.Errorf("get endpoint %s: %w", id, err)
 	}
-	s.measure(out.ConsumedCapacity)
+	s.read(out.ConsumedCapacity)
 	if out.Item == nil {
 		return endpoint.Endpoint{}, endpoint.ErrNotFound
 	}
@@ -607,7 +616,7 @@ func (s *Store) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.En
 		if err != nil {
 			return nil, fmt.Errorf("list endpoints of tenant %s: %w", tenant, err)
 		}
-		s.measure(out.ConsumedCapacity)
+		s.read(out.ConsumedCapacity)
 		for _, item := range out.Items {
 			e, err := schema.DecodeEndpoint(item)
 			if err != nil {
@@ -639,6 +648,6 @@ func (s *Store) DisableEndpoint(ctx context.Context, tenant, id, reason string, 
 	if err != nil {
 		return fmt.Errorf("disable endpoint %s: %w", id, err)
 	}
-	s.measure(out.ConsumedCapacity)
+	s.wrote(out.ConsumedCapacity)
 	return nil
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	dbtypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
@@ -53,7 +52,7 @@ type Options struct {
 	Port int
 	Log  *slog.Logger
 	// Meter hears what each DynamoDB call of a handler consumed; nil for nobody.
-	Meter func(dbtypes.ConsumedCapacity)
+	Meter dynamostore.Meter
 	// DynamoLog gets what the started DynamoDB prints; nil drops it.
 	DynamoLog io.Writer
 }

@@ -1,0 +1,491 @@
+// Command figures measures what the README promises, on this machine, with the
+// real runner, a real DynamoDB API and a receiver that keeps its own record. It
+// prints a table and fails where a promise is not kept.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/dynamostore"
+	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/localdynamo"
+	"github.com/tidings-dev/tidings/pkg/receiver"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+// figure is one line of the table.
+type figure struct {
+	what, measured, promised string
+	kept                     bool
+}
+
+type report struct {
+	figures []figure
+}
+
+func (r *report) add(kept bool, what, promised, measured string, args ...any) {
+	f := figure{what, fmt.Sprintf(measured, args...), promised, kept}
+	r.figures = append(r.figures, f)
+	fmt.Fprintf(os.Stderr, "  %s: %s\n", f.what, f.measured)
+}
+
+func main() {
+	events := flag.Int("events", 10_000, "how many events the failing receiver gets")
+	binary := flag.String("tidings", "bin/tidings", "the runner that is killed")
+	flag.Parse()
+	r := &report{}
+	ctx := context.Background()
+	for _, step := range []struct {
+		name string
+		run  func(context.Context, *report) error
+	}{
+		{"units of one event", units},
+		{"latency at 50 events/s", latency},
+		{"the runner killed in the middle", func(ctx context.Context, r *report) error { return killed(ctx, r, *binary) }},
+		{"a receiver that fails 30 %", func(ctx context.Context, r *report) error { return failing(ctx, r, *events) }},
+	} {
+		fmt.Fprintf(os.Stderr, "measuring %s …\n", step.name)
+		if err := step.run(ctx, r); err != nil {
+			fmt.Fprintf(os.Stderr, "figures: %s: %v\n", step.name, err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(r.print())
+}
+
+func (r *report) print() (code int) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "FIGURE\tMEASURED\tPROMISED\t")
+	for _, f := range r.figures {
+		verdict := "kept"
+		if !f.kept {
+			verdict, code = "BROKEN", 1
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.what, f.measured, f.promised, verdict)
+	}
+	_ = w.Flush()
+	return code
+}
+
+// arrivals is a receiver that notes when each event first came.
+type arrivals struct {
+	*receiver.Receiver
+	url string
+
+	mu sync.Mutex
+	at map[string]time.Time
+	// again are the events that came after they had been answered with success.
+	again map[string]bool
+}
+
+// receive serves a receiver until the process ends.
+func receive(seed uint64, b receiver.Behaviour, secret signature.Secret) (*arrivals, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	a := &arrivals{Receiver: receiver.New(seed, b), url: "http://" + l.Addr().String() + "/", at: map[string]time.Time{}, again: map[string]bool{}}
+	a.Secrets = func() []string { return []string{secret.Reveal()} }
+	a.Show = func(w receiver.Webhook) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if _, ok := a.at[w.ID]; !ok {
+			a.at[w.ID] = w.Began
+		}
+		if w.Duplicate {
+			a.again[w.ID] = true
+		}
+	}
+	go func() { _ = http.Serve(l, a) }() // ends with the process
+	return a, nil
+}
+
+// wait waits until the receiver has answered n events with success.
+func (a *arrivals) wait(ctx context.Context, n int, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	report := time.Now()
+	for a.Counts().Succeeded < n {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("after %s only %+v of %d events", limit, a.Counts(), n)
+		}
+		if time.Since(report) > 15*time.Second {
+			report = time.Now()
+			fmt.Fprintf(os.Stderr, "    %d of %d delivered, %d requests\n", a.Counts().Succeeded, n, a.Counts().Requests)
+		}
+	}
+	return nil
+}
+
+func addEndpoint(ctx context.Context, store local.Store, url string, secret signature.Secret) (endpoint.Endpoint, error) {
+	now := time.Now()
+	e := endpoint.Endpoint{
+		Tenant: event.DefaultTenant, ID: endpoint.NewID(now), URL: url, EventTypes: []string{"*"}, Status: endpoint.Enabled,
+		Secrets: []endpoint.SigningSecret{{Secret: secret}}, Version: 1, CreatedAt: now, UpdatedAt: now,
+	}
+	return e, store.AddEndpoint(ctx, e)
+}
+
+// running is a whole stack in this process.
+func running(ctx context.Context, meter dynamostore.Meter) (*local.System, func(), error) {
+	dir, err := os.MkdirTemp("", "tidings-figures-")
+	if err != nil {
+		return nil, nil, err
+	}
+	system, err := local.Open(ctx, local.Options{Template: "template.yaml", StateDir: dir, Log: slog.New(slog.DiscardHandler), Meter: meter})
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- system.Run(ctx) }()
+	return system, func() {
+		cancel()
+		<-done
+		system.Close()
+		_ = os.RemoveAll(dir)
+	}, nil
+}
+
+func post(url string, body any) ([]emit.Result, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.Post(url, "application/json", bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusAccepted {
+		return nil, fmt.Errorf("emit answered %d: %s", response.StatusCode, answer)
+	}
+	var many struct{ Results []emit.Result }
+	var one emit.Result
+	if err := errors.Join(json.Unmarshal(answer, &many), json.Unmarshal(answer, &one)); err != nil {
+		return nil, err
+	}
+	if one.ID != "" {
+		return []emit.Result{one}, nil
+	}
+	return many.Results, nil
+}
+
+func comment(n int) emit.Request {
+	return emit.Request{Event: "user.posted_comment", ActorUserID: "u_1042",
+		Data: json.RawMessage(fmt.Sprintf(`{"discussion_id":"d_%d","comment_id":"m_%d","comment_text":"Who brings the projector?"}`, n%50, n))}
+}
+
+// emitMany emits n events in lists of a hundred.
+func emitMany(url string, n int) error {
+	for from := 0; from < n; from += 100 {
+		var list []emit.Request
+		for i := from; i < min(from+100, n); i++ {
+			list = append(list, comment(i))
+		}
+		if _, err := post(url, map[string]any{"events": list}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// units measures what one event costs, to one endpoint and to three.
+func units(ctx context.Context, r *report) error {
+	for _, fan := range []int{1, 3} {
+		var mu sync.Mutex
+		var writes, reads float64
+		system, stop, err := running(ctx, func(write bool, c types.ConsumedCapacity) {
+			mu.Lock()
+			defer mu.Unlock()
+			if write {
+				writes += aws.ToFloat64(c.CapacityUnits)
+			} else {
+				reads += aws.ToFloat64(c.CapacityUnits)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		defer stop()
+		var receivers []*arrivals
+		for range fan {
+			secret := signature.NewSecret()
+			a, err := receive(1, receiver.Behaviour{}, secret)
+			if err != nil {
+				return err
+			}
+			if _, err := addEndpoint(ctx, system.Store, a.url, secret); err != nil {
+				return err
+			}
+			receivers = append(receivers, a)
+		}
+		all := func(n int) error {
+			for _, a := range receivers {
+				if err := a.wait(ctx, n, time.Minute); err != nil {
+					return err
+				}
+			}
+			// The last verdicts are stored just after the answers.
+			time.Sleep(500 * time.Millisecond)
+			return nil
+		}
+		// The first event warms connections and lets the first sweep go by.
+		if _, err := post(system.URLs["emit"], comment(0)); err != nil {
+			return err
+		}
+		if err := all(1); err != nil {
+			return err
+		}
+		mu.Lock()
+		writes, reads = 0, 0
+		mu.Unlock()
+		const n = 20
+		for i := range n {
+			if _, err := post(system.URLs["emit"], comment(i+1)); err != nil {
+				return err
+			}
+			if err := all(i + 2); err != nil {
+				return err
+			}
+		}
+		mu.Lock()
+		w, rd := writes/n, reads/n
+		mu.Unlock()
+		want := 3 + 2*float64(fan-1)
+		r.add(w <= want, fmt.Sprintf("write units of one event, %d endpoint(s)", fan), fmt.Sprintf("≤ %g", want), "%.2f", w)
+		r.add(rd <= 1 || fan > 1, fmt.Sprintf("read units of one event, %d endpoint(s)", fan), map[bool]string{true: "≤ 1", false: "–"}[fan == 1], "%.2f", rd)
+	}
+	return nil
+}
+
+// latency measures from the call of emit to the receiver, at 50 events a second.
+func latency(ctx context.Context, r *report) error {
+	secret := signature.NewSecret()
+	a, err := receive(1, receiver.Behaviour{}, secret)
+	if err != nil {
+		return err
+	}
+	system, stop, err := running(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if _, err := addEndpoint(ctx, system.Store, a.url, secret); err != nil {
+		return err
+	}
+	const rate, seconds = 50, 20
+	began := make(map[string]time.Time)
+	var mu sync.Mutex
+	var calls sync.WaitGroup
+	var failed error
+	tick := time.NewTicker(time.Second / rate)
+	defer tick.Stop()
+	for i := range rate * seconds {
+		<-tick.C
+		calls.Go(func() {
+			at := time.Now()
+			results, err := post(system.URLs["emit"], comment(i))
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = err
+				return
+			}
+			began[results[0].ID] = at
+		})
+	}
+	calls.Wait()
+	if failed != nil {
+		return failed
+	}
+	if err := a.wait(ctx, rate*seconds, time.Minute); err != nil {
+		return err
+	}
+	var took []time.Duration
+	for id, at := range began {
+		took = append(took, a.at[id].Sub(at))
+	}
+	slices.Sort(took)
+	p := func(q float64) time.Duration { return took[int(q*float64(len(took)-1))].Round(time.Millisecond) }
+	r.add(p(0.95) < time.Second, fmt.Sprintf("emit to receiver at %d events/s, %d events", rate, len(took)), "p95 < 1s", "p50 %s, p95 %s, p99 %s", p(0.5), p(0.95), p(0.99))
+	return nil
+}
+
+// failing has a receiver fail three of ten requests.
+func failing(ctx context.Context, r *report, n int) error {
+	secret := signature.NewSecret()
+	a, err := receive(7, receiver.Behaviour{FailRate: 0.3}, secret)
+	if err != nil {
+		return err
+	}
+	system, stop, err := running(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	e, err := addEndpoint(ctx, system.Store, a.url, secret)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := emitMany(system.URLs["emit"], n); err != nil {
+		return err
+	}
+	if err := a.wait(ctx, n, 25*time.Minute); err != nil {
+		return err
+	}
+	took := time.Since(began).Round(time.Second)
+	delivered, err := countDelivered(ctx, system.Store, e.ID, n)
+	if err != nil {
+		return err
+	}
+	c := a.Counts()
+	r.add(delivered == n && c.Succeeded == n, fmt.Sprintf("%d events, receiver fails 30 %%: delivered", n), fmt.Sprint(n), "%d after %d requests in %s", delivered, c.Requests, took)
+	r.add(c.Overlaps == 0, "… overlapping attempts of a delivery", "0", "%d", c.Overlaps)
+	r.add(c.Duplicates == 0, "… requests after a success", "0", "%d", c.Duplicates)
+	r.add(c.Unverified == 0, "… signatures that did not verify", "0", "%d", c.Unverified)
+	return nil
+}
+
+// countDelivered waits a moment for the last verdicts and counts them.
+func countDelivered(ctx context.Context, store local.Store, endpointID string, want int) (int, error) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		n := 0
+		q := delivery.Query{EndpointID: endpointID, State: delivery.Delivered, Limit: 1000}
+		for {
+			page, err := store.QueryDeliveries(ctx, q)
+			if err != nil {
+				return n, err
+			}
+			n += len(page.Deliveries)
+			if page.Next == "" {
+				break
+			}
+			q.Cursor = page.Next
+		}
+		if n == want || time.Now().After(end) {
+			return n, nil
+		}
+	}
+}
+
+// killed kills the runner with SIGKILL in the middle of a thousand deliveries,
+// starts it again, and asks the receiver and the store what became of them.
+func killed(ctx context.Context, r *report, binary string) error {
+	const n = 1000
+	secret := signature.NewSecret()
+	a, err := receive(1, receiver.Behaviour{Slow: 300 * time.Millisecond}, secret)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "tidings-figures-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	first, note, err := start(binary, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = first.Process.Kill() }()
+	store := dynamostore.New(localdynamo.Client(note.DynamoURL), local.Tables(note.Stack))
+	e, err := addEndpoint(ctx, store, a.url, secret)
+	if err != nil {
+		return err
+	}
+	time.Sleep(300 * time.Millisecond) // until the runner's cache has seen the endpoint
+	if err := emitMany(note.URLs["emit"], n); err != nil {
+		return err
+	}
+	if err := a.wait(ctx, n/3, time.Minute); err != nil {
+		return err
+	}
+	if err := first.Process.Kill(); err != nil {
+		return err
+	}
+	_ = first.Wait() // it was killed
+	at := a.Counts()
+	second, note, err := start(binary, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = second.Process.Kill(); _ = second.Wait() }()
+	if err := a.wait(ctx, n, 5*time.Minute); err != nil {
+		return err
+	}
+	store = dynamostore.New(localdynamo.Client(note.DynamoURL), local.Tables(note.Stack))
+	delivered, err := countDelivered(ctx, store, e.ID, n)
+	if err != nil {
+		return err
+	}
+	// A duplicate is excused if its first attempt was under way when the runner
+	// died: then no verdict on that attempt was ever stored.
+	unexcused := 0
+	for id := range a.again {
+		d, err := store.GetDelivery(ctx, delivery.Key{EndpointID: e.ID, EventID: id})
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(d.History, func(t delivery.Attempt) bool { return t.Class == delivery.Lost }) {
+			unexcused++
+		}
+	}
+	c := a.Counts()
+	r.add(delivered == n && c.Succeeded == n, fmt.Sprintf("runner killed after %d of %d deliveries, restarted: delivered", at.Succeeded, n), fmt.Sprint(n), "%d", delivered)
+	r.add(unexcused == 0, "… duplicates of deliveries that were not in flight", "0", "%d (of %d duplicates)", unexcused, len(a.again))
+	r.add(c.Overlaps == 0, "… overlapping attempts of a delivery", "0", "%d", c.Overlaps)
+	return nil
+}
+
+// start starts the runner as a process of its own and waits for its note.
+func start(binary, dir string) (*exec.Cmd, local.Note, error) {
+	path := filepath.Join(dir, local.NoteFile)
+	if err := os.RemoveAll(path); err != nil {
+		return nil, local.Note{}, err
+	}
+	c := exec.Command(binary, "local", "--state-dir", dir, "--port", "0", "--receiver=false")
+	c.Stderr = os.Stderr
+	if err := c.Start(); err != nil {
+		return nil, local.Note{}, fmt.Errorf("start %s: %w", binary, err)
+	}
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		note, err := local.ReadNote(dir)
+		if err != nil || note.PID != c.Process.Pid {
+			continue
+		}
+		if response, err := http.Get(note.InvokeURL); err == nil {
+			return c, note, response.Body.Close()
+		}
+	}
+	return nil, local.Note{}, errors.Join(errors.New("the runner did not start in 30 s"), c.Process.Kill())
+}
