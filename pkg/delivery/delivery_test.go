@@ -1,0 +1,156 @@
+package delivery_test
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+)
+
+var now = time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
+
+const lease = 25 * time.Second
+
+func claim() delivery.Claim {
+	return delivery.Claim{Key: delivery.Key{EndpointID: "ep", EventID: "ev"}, Tenant: "t", EventType: "x", Accepted: now.Add(-time.Minute), ID: "me", Now: now, Lease: lease}
+}
+
+func in(state delivery.State) *delivery.Delivery {
+	return &delivery.Delivery{Key: claim().Key, State: state, Attempts: 1, ClaimID: "other", LeaseUntil: now.Add(time.Second), NextAttemptAt: now.Add(time.Second)}
+}
+
+func TestWhatAClaimMeetsDecides(t *testing.T) {
+	for name, c := range map[string]struct {
+		current  *delivery.Delivery
+		change   func(*delivery.Claim)
+		cause    delivery.Cause // "" for won
+		attempts int
+	}{
+		"nothing yet":                {nil, nil, "", 1},
+		"nothing any more":           {nil, func(c *delivery.Claim) { c.Attempts = 1 }, delivery.CauseSuperseded, 0},
+		"delivered":                  {in(delivery.Delivered), nil, delivery.CauseSettled, 1},
+		"dead":                       {in(delivery.Dead), nil, delivery.CauseSettled, 1},
+		"skipped":                    {in(delivery.Skipped), nil, delivery.CauseSettled, 1},
+		"another's lease":            {in(delivery.InFlight), nil, delivery.CauseInFlight, 1},
+		"another's lease at its end": {in(delivery.InFlight), func(c *delivery.Claim) { c.Now = now.Add(time.Second) }, "", 2},
+		"its own claim":              {in(delivery.InFlight), func(c *delivery.Claim) { c.ID = "other" }, "", 1},
+		"a retry that is not due":    {in(delivery.Pending), func(c *delivery.Claim) { c.Attempts = 1 }, delivery.CauseEarly, 1},
+		"a retry that is due":        {in(delivery.Pending), func(c *delivery.Claim) { c.Attempts, c.Now = 1, now.Add(time.Second) }, "", 2},
+		"a retry, asked for by an item before it": {in(delivery.Pending), func(c *delivery.Claim) { c.Now = now.Add(time.Second) }, delivery.CauseSuperseded, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := claim()
+			if c.change != nil {
+				c.change(&cl)
+			}
+			d, refusal := cl.Apply(c.current)
+			var cause delivery.Cause
+			if refusal != nil {
+				cause = refusal.Cause
+			}
+			if cause != c.cause || d.Attempts != c.attempts {
+				t.Errorf("%+v, refusal %v; want cause %q and %d attempts", d, refusal, c.cause, c.attempts)
+			}
+			if refusal == nil && (d.State != delivery.InFlight || d.ClaimID != cl.ID) {
+				t.Errorf("won as %+v", d)
+			}
+			if refusal == nil && c.attempts > 1 && !d.LeaseUntil.Equal(cl.Now.Add(lease)) {
+				t.Errorf("lease until %s", d.LeaseUntil)
+			}
+		})
+	}
+}
+
+func TestTheHistoryNamesAttemptsThatNobodyConcluded(t *testing.T) {
+	d := delivery.Delivery{State: delivery.InFlight, Attempts: 4, History: []delivery.Attempt{{Number: 1, Class: delivery.Answered}}}
+	k := delivery.Conclusion{State: delivery.Delivered, Attempt: delivery.Attempt{Number: 4, Class: delivery.Success}}
+	got := k.Apply(d).History
+	if len(got) != 4 || got[1].Class != delivery.Lost || got[1].Number != 2 || got[2].Class != delivery.Lost || got[3].Class != delivery.Success {
+		t.Errorf("history = %+v", got)
+	}
+	if len(d.History) != 1 {
+		t.Error("Apply changed its input")
+	}
+}
+
+func TestTheHistoryKeepsTheLatest(t *testing.T) {
+	var d delivery.Delivery
+	for n := 1; n <= 30; n++ {
+		d = delivery.Conclusion{State: delivery.Pending, Attempt: delivery.Attempt{Number: n}}.Apply(d)
+	}
+	if len(d.History) != delivery.MaxHistory || d.History[delivery.MaxHistory-1].Number != 30 {
+		t.Errorf("history = %+v", d.History)
+	}
+}
+
+// Whatever happens in whatever order: the number of attempts never shrinks, a
+// settled delivery is out of the due index, and only a claim begins an attempt.
+func TestRandomLives(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		var d *delivery.Delivery
+		at := now
+		for range rapid.IntRange(1, 30).Draw(r, "moves") {
+			at = at.Add(time.Duration(rapid.IntRange(0, 40).Draw(r, "seconds")) * time.Second)
+			before := d
+			move := rapid.SampledFrom([]string{"claim", "conclude", "skip", "replay"}).Draw(r, "move")
+			switch move {
+			case "claim":
+				c := claim()
+				c.Now, c.ID = at, rapid.SampledFrom([]string{"a", "b"}).Draw(r, "worker")
+				if d != nil {
+					c.Attempts = d.Attempts
+				}
+				if after, refusal := c.Apply(d); refusal == nil {
+					d = &after
+				}
+			case "conclude":
+				if d != nil && d.State == delivery.InFlight {
+					k := delivery.Conclusion{State: rapid.SampledFrom([]delivery.State{delivery.Delivered, delivery.Dead, delivery.Pending}).Draw(r, "verdict"),
+						NextAt: at.Add(time.Second), DueAt: at.Add(time.Minute), Now: at, Attempt: delivery.Attempt{Number: d.Attempts}}
+					after := k.Apply(*d)
+					d = &after
+				}
+			case "skip":
+				if after, refusal := (delivery.Skip{Key: claim().Key, Now: at, Reason: "gone"}).Apply(d); refusal == nil {
+					d = &after
+				}
+			case "replay":
+				if d != nil {
+					if after, refusal := (delivery.Replay{Key: d.Key, Now: at, DueAt: at.Add(time.Minute)}).Apply(*d); refusal == nil {
+						d = &after
+					}
+				}
+			}
+			if d == nil {
+				continue
+			}
+			was := 0
+			if before != nil {
+				was = before.Attempts
+			}
+			if d.Attempts < was || d.Attempts > was && move != "claim" {
+				r.Fatalf("%s: attempts went from %d to %d", move, was, d.Attempts)
+			}
+			if d.State.Settled() && (!d.DueAt.IsZero() || !d.LeaseUntil.IsZero()) {
+				r.Fatalf("settled, and still %+v", d)
+			}
+			if d.State == delivery.Pending && d.DueAt.IsZero() {
+				r.Fatalf("pending, and nothing will look: %+v", d)
+			}
+		}
+	})
+}
+
+func TestCursors(t *testing.T) {
+	q := delivery.Query{EndpointID: "ep", Cursor: "%%%"}
+	if _, _, err := q.Bounds(); err == nil {
+		t.Error("a malformed cursor is accepted")
+	}
+	q.Cursor = q.CursorAfter("01J9Z8Q4X7RABCDEFGHJKMNPQ0")
+	_, last, err := q.Bounds()
+	if err != nil || last != "01J9Z8Q4X7RABCDEFGHJKMNPPZ" {
+		t.Errorf("the page after …Q0 ends at %s, %v; want …PZ", last, err)
+	}
+}

@@ -1,0 +1,80 @@
+package schema_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/schema"
+)
+
+// The worst that a delivery can hold: every attempt remembered, with the
+// longest timings and classes, and texts at their limits.
+func TestADeliveryFitsIntoOneWriteUnit(t *testing.T) {
+	now := time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
+	long := delivery.Timings{DNS: 30 * time.Second, Connect: 30 * time.Second, TLS: 30 * time.Second, FirstByte: 30 * time.Second, Total: 30 * time.Second}
+	d := delivery.Delivery{
+		Key: delivery.Key{EndpointID: endpoint.NewID(now), EventID: event.NewID(now)}, Tenant: strings.Repeat("t", 64), EventType: "user.cancelled_registration",
+		State: delivery.Pending, Attempts: 99, ReplayedAfter: 83, Since: now, ClaimID: strings.Repeat("x", 16), LeaseUntil: now, NextAttemptAt: now, DueAt: now,
+		Reason: strings.Repeat("ä", delivery.MaxErrorBytes/2), Snippet: strings.Repeat("🎟", delivery.MaxSnippetBytes/4), CreatedAt: now, UpdatedAt: now, ExpiresAt: now,
+	}
+	for n := range delivery.MaxHistory {
+		d.History = append(d.History, delivery.Attempt{Number: 92 + n, At: now, Class: delivery.Throttled, Status: 503, Timings: long})
+	}
+	item := schema.EncodeDelivery(d)
+	if size := schema.Size(item); size > 1024 {
+		t.Errorf("%d bytes; a write unit is 1024", size)
+	}
+	got, err := schema.DecodeDelivery(item)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !utf8.ValidString(got.Reason) || !utf8.ValidString(got.Snippet) || !strings.HasPrefix(d.Reason, got.Reason) || !strings.HasPrefix(d.Snippet, got.Snippet) {
+		t.Errorf("cut to %q, %q", got.Reason, got.Snippet)
+	}
+	if n := len(got.History); n == 0 || got.History[n-1].Number != 92+delivery.MaxHistory-1 {
+		t.Errorf("the latest attempt is not in %+v", got.History)
+	}
+	// A usual failed delivery loses nothing.
+	d.Tenant, d.Reason, d.Snippet, d.History = "default", "the receiver answered 503 Service Unavailable", "try later", d.History[:4]
+	got, err = schema.DecodeDelivery(schema.EncodeDelivery(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(d, got); diff != "" {
+		t.Errorf("changed (-want +got):\n%s", diff)
+	}
+}
+
+func TestSizeFollowsDynamoDBsRules(t *testing.T) {
+	// "name" 4 + "Grüße" 7; "n" 1 + 38 digits 19 + 1
+	item := schema.Item{"name": schema.S("Grüße"), "n": schema.N(1234567890123456)}
+	if got := schema.Size(item); got != 4+7+1+8+1 {
+		t.Errorf("Size = %d", got)
+	}
+}
+
+func TestDecodingWhatIsNotOursFails(t *testing.T) {
+	for name, err := range map[string]error{
+		"an empty delivery":   second(schema.DecodeDelivery(schema.Item{})),
+		"a number as id":      second(schema.DecodeDelivery(schema.Item{schema.EndpointID: schema.N(1), schema.EventID: schema.S("x"), schema.State: schema.S("dead")})),
+		"a broken history":    second(schema.DecodeDelivery(schema.Item{schema.EndpointID: schema.S("e"), schema.EventID: schema.S("x"), schema.State: schema.S("dead"), "history": schema.S("[[1]]")})),
+		"an empty event":      second(schema.DecodeEvent(schema.Item{})),
+		"an empty endpoint":   second(schema.DecodeEndpoint(schema.Item{})),
+		"an empty image":      second(schema.EventFromImage(nil)),
+		"an event without id": second(schema.EncodeEvent(event.Accepted{})),
+		"an empty due entry":  second(schema.DecodeDue(schema.Item{})),
+	} {
+		if err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
