@@ -1,0 +1,173 @@
+package queue_test
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/tidings-dev/tidings/pkg/localqueue"
+	"github.com/tidings-dev/tidings/pkg/queue"
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+// entry is one of SendMessageBatch, as the AWS JSON protocol has it.
+type entry struct {
+	ID             string `json:"Id"`
+	MessageBody    string
+	MessageGroupID string `json:"MessageGroupId"`
+	DelaySeconds   int
+}
+
+// service is SQS's SendMessageBatch over the local queue: the SDK's own client
+// talks to it, so what goes over the wire is what SQS would get.
+type service struct {
+	queue    *localqueue.Queue
+	requests int
+	// refuse returns the error code for an entry, "" to take it.
+	refuse func(e entry) string
+}
+
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.requests++
+	var in struct{ Entries []entry }
+	if r.Header.Get("X-Amz-Target") != "AmazonSQS.SendMessageBatch" || json.NewDecoder(r.Body).Decode(&in) != nil || len(in.Entries) > 10 {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	var out struct {
+		Successful []map[string]string
+		Failed     []map[string]any
+	}
+	for _, e := range in.Entries {
+		if code := s.refuse(e); code != "" {
+			out.Failed = append(out.Failed, map[string]any{"Id": e.ID, "Code": code, "Message": "no", "SenderFault": code == "InvalidMessageContents"})
+			continue
+		}
+		id, err := s.queue.Put(e.MessageBody, e.MessageGroupID, time.Duration(e.DelaySeconds)*time.Second)
+		if err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		sum := md5.Sum([]byte(e.MessageBody))
+		out.Successful = append(out.Successful, map[string]string{"Id": e.ID, "MessageId": id, "MD5OfMessageBody": hex.EncodeToString(sum[:])})
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+	_ = json.NewEncoder(w).Encode(out)
+}
+
+func open(t *testing.T) (*queue.Queue, *service) {
+	t.Helper()
+	local, err := localqueue.Open(localqueue.Config{Visibility: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{queue: local, refuse: func(entry) string { return "" }}
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	client := sqs.New(sqs.Options{Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("a", "b", ""))})
+	return queue.New(client, server.URL+"/000000000000/work"), s
+}
+
+func items(n int) []work.Item {
+	var list []work.Item
+	for i := range n {
+		list = append(list, work.Item{Tenant: "t", EndpointID: fmt.Sprint("ep_", i%3), EventID: fmt.Sprintf("ev_%02d", i), Attempts: i})
+	}
+	return list
+}
+
+func TestAllItemsArriveTenARequest(t *testing.T) {
+	q, s := open(t)
+	list := items(25)
+	if errs := q.Send(t.Context(), list); errs != nil {
+		t.Fatal(errs)
+	}
+	got, err := s.queue.Receive(t.Context(), 100)
+	if err != nil || len(got) != 25 || s.requests != 3 {
+		t.Fatalf("%d messages by %d requests, %v", len(got), s.requests, err)
+	}
+	found := map[work.Item]bool{}
+	for _, m := range got {
+		item, err := work.Decode(m.Body)
+		if err != nil || m.Group != item.EndpointID {
+			t.Errorf("message %+v, %v", m, err)
+		}
+		found[item] = true
+	}
+	for _, item := range list {
+		if !found[item] {
+			t.Errorf("%+v did not arrive", item)
+		}
+	}
+}
+
+func TestDelaysAreWholeSecondsRoundedUp(t *testing.T) {
+	q, s := open(t)
+	want := map[string]int{"ev_00": 0, "ev_01": 1, "ev_02": 2, "ev_03": 900, "ev_04": 0}
+	s.refuse = func(e entry) string {
+		item, err := work.Decode(e.MessageBody)
+		if err != nil || want[item.EventID] != e.DelaySeconds {
+			t.Errorf("%s is delayed by %d s, want %d", item.EventID, e.DelaySeconds, want[item.EventID])
+		}
+		return ""
+	}
+	list := items(5)
+	list[1].Delay, list[2].Delay, list[3].Delay, list[4].Delay = time.Millisecond, 2*time.Second, time.Hour, -time.Second
+	if errs := q.Send(t.Context(), list); errs != nil {
+		t.Fatal(errs)
+	}
+}
+
+func TestFailuresAreReportedItemByItem(t *testing.T) {
+	q, s := open(t)
+	throttled := 0
+	s.refuse = func(e entry) string {
+		item, _ := work.Decode(e.MessageBody)
+		switch item.EventID {
+		case "ev_03":
+			return "InvalidMessageContents"
+		case "ev_07":
+			if throttled++; throttled == 1 {
+				return "ThrottlingException" // cured by the second try
+			}
+		case "ev_12":
+			return "InternalError" // never cured
+		}
+		return ""
+	}
+	errs := q.Send(t.Context(), items(15))
+	for i, err := range errs {
+		if want := i == 3 || i == 12; (err != nil) != want {
+			t.Errorf("item %d: %v", i, err)
+		}
+	}
+	if len(errs) != 15 || !strings.Contains(errs[12].Error(), "InternalError") {
+		t.Errorf("errors = %v", errs)
+	}
+	got, err := s.queue.Receive(t.Context(), 100)
+	if err != nil || len(got) != 13 {
+		t.Errorf("%d messages arrived, %v", len(got), err)
+	}
+}
+
+func TestAQueueThatIsAwayFailsEveryItem(t *testing.T) {
+	q, _ := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for i, err := range q.Send(ctx, items(12)) {
+		if err == nil {
+			t.Errorf("item %d is said to be sent", i)
+		}
+	}
+}
