@@ -1,0 +1,306 @@
+package local_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/receiver"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+// world is a whole stack with a receiver.
+type world struct {
+	*local.System
+	t        *testing.T
+	receiver *receiver.Receiver
+	url      string
+	secret   signature.Secret
+	arrived  chan receiver.Webhook
+	stop     func()
+}
+
+func newWorld(t *testing.T, o local.Options, b receiver.Behaviour) *world {
+	t.Helper()
+	w := &world{t: t, receiver: receiver.New(1, b), secret: signature.NewSecret(), arrived: make(chan receiver.Webhook, 10_000)}
+	w.receiver.Secrets = func() []string { return []string{w.secret.Reveal()} }
+	w.receiver.Show = func(h receiver.Webhook) { w.arrived <- h }
+	server := httptest.NewServer(w.receiver)
+	t.Cleanup(server.Close)
+	w.url = server.URL + "/"
+	w.start(o)
+	return w
+}
+
+func (w *world) start(o local.Options) {
+	w.t.Helper()
+	o.Template = filepath.Join("..", "..", "template.yaml")
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	system, err := local.Open(w.t.Context(), o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.System = system
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- system.Run(ctx) }()
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Error(err)
+		}
+		system.Close()
+	})
+	w.t.Cleanup(w.stop)
+}
+
+func (w *world) endpoint(url string) endpoint.Endpoint {
+	w.t.Helper()
+	now := time.Now()
+	e := endpoint.Endpoint{
+		Tenant: event.DefaultTenant, ID: endpoint.NewID(now), URL: url, EventTypes: []string{"*"}, Status: endpoint.Enabled, Version: 1,
+		Secrets: []endpoint.SigningSecret{{Secret: w.secret}}, CreatedAt: now, UpdatedAt: now,
+	}
+	if err := w.Store.AddEndpoint(w.t.Context(), e); err != nil {
+		w.t.Fatal(err)
+	}
+	return e
+}
+
+func (w *world) emit(r any) []emit.Result {
+	w.t.Helper()
+	body, err := json.Marshal(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	response, err := http.Post(w.URLs["emit"], "application/json", bytes.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusAccepted {
+		w.t.Fatalf("emit answered %d", response.StatusCode)
+	}
+	var many struct {
+		emit.Result
+		Results []emit.Result
+	}
+	if err := json.NewDecoder(response.Body).Decode(&many); err != nil {
+		w.t.Fatal(err)
+	}
+	if many.ID != "" {
+		return []emit.Result{many.Result}
+	}
+	return many.Results
+}
+
+// next waits for the next request that the receiver gets.
+func (w *world) next() receiver.Webhook {
+	w.t.Helper()
+	select {
+	case h := <-w.arrived:
+		return h
+	case <-time.After(30 * time.Second):
+		w.t.Fatal("nothing arrived in 30 s")
+		return receiver.Webhook{}
+	}
+}
+
+// settled waits until the delivery is.
+func (w *world) settled(k delivery.Key) delivery.Delivery {
+	w.t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; {
+		d, err := w.Store.GetDelivery(w.t.Context(), k)
+		if err == nil && d.State.Settled() {
+			return d
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("delivery %s is not settled: %+v, %v", k, d, err)
+		}
+		runtime.Gosched()
+	}
+}
+
+func request(t *testing.T, eventType string) emit.Request {
+	t.Helper()
+	kind, ok := catalog.Default().Type(eventType)
+	if !ok {
+		t.Fatalf("no type %s", eventType)
+	}
+	return emit.Request{Event: eventType, ActorUserID: "u_1", Data: kind.Samples[0]}
+}
+
+func TestEveryEventTypeArrivesVerified(t *testing.T) {
+	for name, o := range map[string]local.Options{"on DynamoDB": {}, "in memory": {Memory: true}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, o, receiver.Behaviour{})
+			e := w.endpoint(w.url)
+			for _, name := range catalog.Default().Types() {
+				id := w.emit(request(t, name))[0].ID
+				got := w.next()
+				if !got.Verified || got.ID != id || got.Type != name {
+					t.Errorf("%s arrived as %+v", name, got)
+				}
+				if d := w.settled(delivery.Key{EndpointID: e.ID, EventID: id}); d.State != delivery.Delivered || d.EventType != name || d.History[0].Timings.Total < 0 {
+					t.Errorf("%s ended as %+v", name, d)
+				}
+			}
+		})
+	}
+}
+
+// The design's budget, measured: 3 write units and at most 1 read unit an event,
+// 2 write units for each further endpoint.
+func TestUnitsOfOneEvent(t *testing.T) {
+	for _, fan := range []int{1, 3} {
+		t.Run(fmt.Sprint(fan, " endpoints"), func(t *testing.T) {
+			var mu sync.Mutex
+			var writes, reads float64
+			w := newWorld(t, local.Options{Meter: func(write bool, c types.ConsumedCapacity) {
+				mu.Lock()
+				defer mu.Unlock()
+				if write {
+					writes += aws.ToFloat64(c.CapacityUnits)
+				} else {
+					reads += aws.ToFloat64(c.CapacityUnits)
+				}
+			}}, receiver.Behaviour{})
+			var ids []string
+			for i := range fan {
+				ids = append(ids, w.endpoint(fmt.Sprint(w.url, i)).ID)
+			}
+			one := func() {
+				event := w.emit(request(t, "user.joined_community"))[0].ID
+				for _, id := range ids {
+					w.settled(delivery.Key{EndpointID: id, EventID: event})
+				}
+			}
+			one() // the first sweep reads too; it is over when an event has gone through
+			mu.Lock()
+			writes, reads = 0, 0
+			mu.Unlock()
+			const n = 10
+			for range n {
+				one()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if want := float64(3 + 2*(fan-1)); writes/n != want {
+				t.Errorf("%.2f write units an event, want %g", writes/n, want)
+			}
+			// Each endpoint's worker reads the event: half a unit. The list of
+			// endpoints is read once a cache time.
+			if most := 0.5 + 0.5*float64(fan); reads/n > most {
+				t.Errorf("%.2f read units an event, want at most %g", reads/n, most)
+			}
+		})
+	}
+}
+
+func TestFailedDeliveriesAreRetriedUntilTheyArrive(t *testing.T) {
+	w := newWorld(t, local.Options{Memory: true}, receiver.Behaviour{FailRate: 1, FailStatus: 503, RetryAfter: "1"})
+	e := w.endpoint(w.url)
+	id := w.emit(request(t, "user.posted_comment"))[0].ID
+	first := w.next()
+	w.receiver.Behave(receiver.Behaviour{})
+	second := w.next()
+	// 2^1 s, less at most a quarter; the queue counts whole seconds.
+	if waited := second.Began.Sub(first.Began); waited < 1500*time.Millisecond || waited > 4*time.Second {
+		t.Errorf("retried after %s", waited)
+	}
+	d := w.settled(delivery.Key{EndpointID: e.ID, EventID: id})
+	if d.State != delivery.Delivered || d.Attempts != 2 || second.ID != id || first.Status != 503 {
+		t.Errorf("delivery = %+v", d)
+	}
+	if c := w.receiver.Counts(); c.Overlaps != 0 || c.Duplicates != 0 || c.Unverified != 0 {
+		t.Errorf("counts = %+v", c)
+	}
+}
+
+func TestAStoppedRunnerGoesOnWhereItWas(t *testing.T) {
+	dir := t.TempDir()
+	w := newWorld(t, local.Options{StateDir: dir}, receiver.Behaviour{FailRate: 1})
+	e := w.endpoint(w.url)
+	id := w.emit(request(t, "user.posted_comment"))[0].ID
+	w.next()
+	w.stop()
+	w.receiver.Behave(receiver.Behaviour{})
+	w.start(local.Options{StateDir: dir})
+	if d := w.settled(delivery.Key{EndpointID: e.ID, EventID: id}); d.State != delivery.Delivered {
+		t.Errorf("delivery = %+v", d)
+	}
+}
+
+func TestTwoRunnersDoNotShareAFolder(t *testing.T) {
+	dir := t.TempDir()
+	newWorld(t, local.Options{StateDir: dir, Memory: true}, receiver.Behaviour{})
+	_, err := local.Open(t.Context(), local.Options{Template: filepath.Join("..", "..", "template.yaml"), StateDir: dir, Memory: true, Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), "another runner") {
+		t.Errorf("opened: %v", err)
+	}
+}
+
+// Secrets and payloads are fed through every path; none may show in the log.
+func TestTheLogHoldsNoSecretAndNoPayload(t *testing.T) {
+	var mu sync.Mutex
+	var log bytes.Buffer
+	handler := slog.NewJSONHandler(writer(func(b []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return log.Write(b)
+	}), &slog.HandlerOptions{Level: slog.LevelDebug})
+	w := newWorld(t, local.Options{Memory: true, Log: slog.New(handler)}, receiver.Behaviour{})
+	good := w.endpoint(w.url + "path-secret?token=query-secret")
+	bad := w.endpoint("http://127.0.0.1:1/path-secret?token=query-secret")
+	r := emit.Request{Event: "user.posted_comment", Data: json.RawMessage(`{"discussion_id":"d","comment_id":"c","comment_text":"payload-secret"}`)}
+	id := w.emit(r)[0].ID
+	w.settled(delivery.Key{EndpointID: good.ID, EventID: id})
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		if d, err := w.Store.GetDelivery(t.Context(), delivery.Key{EndpointID: bad.ID, EventID: id}); err == nil && d.State == delivery.Pending {
+			break
+		}
+		runtime.Gosched()
+	}
+	response, err := http.Post(w.URLs["emit"], "application/json", strings.NewReader(`{"event":"user.joined_platform","data":{"email":"payload-secret"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	w.stop()
+	mu.Lock()
+	defer mu.Unlock()
+	text := log.String()
+	if !strings.Contains(text, "delivery.attempted") || !strings.Contains(text, "event.refused") {
+		t.Fatalf("the log says too little to prove anything:\n%s", text)
+	}
+	for _, secret := range []string{"payload-secret", "path-secret", "query-secret", w.secret.Reveal(), strings.TrimPrefix(w.secret.Reveal(), "whsec_")} {
+		if strings.Contains(text, secret) {
+			t.Errorf("the log holds %q", secret)
+		}
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }
