@@ -1,4 +1,4 @@
-// Package assemble builds each function's handler from its environment. The
+// Package assemble builds each function from its environment. The
 // Lambda binaries and the local runner build the same handlers here; what
 // differs is only the Backend under them. It promises that every variable a
 // function reads stands in that function's settings, so that the template can
@@ -7,6 +7,7 @@ package assemble
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -51,8 +52,11 @@ type Backend struct {
 	CacheTime time.Duration
 }
 
-// Function builds a handler from the function's environment.
-type Function func(b Backend, environment map[string]string) (lambda.Handler, error)
+// Handle is a function, as lambda.NewHandler takes it.
+type Handle = func(context.Context, json.RawMessage) (any, error)
+
+// Function builds a function from its environment.
+type Function func(b Backend, environment map[string]string) (Handle, error)
 
 // Functions are all there are, by the name of their folder.
 var Functions = map[string]Function{"emit": Emit, "dispatch": Dispatch}
@@ -68,14 +72,14 @@ type EmitSettings struct {
 }
 
 // Emit builds the emit function.
-func Emit(b Backend, environment map[string]string) (lambda.Handler, error) {
+func Emit(b Backend, environment map[string]string) (Handle, error) {
 	s, err := parse[EmitSettings](environment)
 	if err != nil {
 		return nil, err
 	}
 	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Control: s.ControlTable})
 	em := &emit.Emitter{Catalog: catalog.Default(), Events: store, Keys: store, Log: b.Log, Now: time.Now}
-	return lambda.NewHandler(em.Handle), nil
+	return em.Handle, nil
 }
 
 // DispatchSettings is dispatch's environment.
@@ -94,7 +98,7 @@ type DestinationSettings struct {
 }
 
 // Dispatch builds the dispatch function.
-func Dispatch(b Backend, environment map[string]string) (lambda.Handler, error) {
+func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 	s, err := parse[DispatchSettings](environment)
 	if err != nil {
 		return nil, err
@@ -108,7 +112,7 @@ func Dispatch(b Backend, environment map[string]string) (lambda.Handler, error) 
 		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store,
 		Due: store, Replays: store, Queue: b.Queue(s.WorkQueueURL), Sender: destinations, Log: b.Log, CacheTime: b.CacheTime,
 	})
-	return lambda.NewHandler(d.Handle), nil
+	return d.Handle, nil
 }
 
 // Destinations returns the registry of every protocol that webhooks can take.
@@ -134,15 +138,15 @@ func parse[T any](environment map[string]string) (T, error) {
 // first invocation. Clients are made, but nothing is connected before it is used.
 func Deployed(build Function) lambda.Handler {
 	log := lambdacontext.NewLogger()
-	handler, err := deployed(build, log)
+	handle, err := deployed(build, log)
 	if err != nil {
 		log.Error("function cannot start", "error", err.Error())
 		os.Exit(1)
 	}
-	return handler
+	return lambda.NewHandler(handle)
 }
 
-func deployed(build Function, log *slog.Logger) (lambda.Handler, error) {
+func deployed(build Function, log *slog.Logger) (Handle, error) {
 	aws, err := config.LoadDefaultConfig(context.Background())
 	if err != nil {
 		return nil, fmt.Errorf("AWS configuration: %w", err)

@@ -7,11 +7,13 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -25,9 +27,33 @@ import (
 // Function is a handler with what the template says of it.
 type Function struct {
 	template.Function
-	ARN     string
-	Handler lambda.Handler
-	Log     *slog.Logger
+	ARN string
+	// Handle is what lambda.NewHandler takes.
+	Handle any
+	Log    *slog.Logger
+
+	mu   sync.Mutex
+	idle []lambda.Handler
+}
+
+// environment returns a handler that serves nobody else. As on Lambda, an
+// execution environment works on one invocation at a time: aws-lambda-go writes
+// every answer of a handler into one buffer.
+func (f *Function) environment() lambda.Handler {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.idle); n > 0 {
+		h := f.idle[n-1]
+		f.idle = f.idle[:n-1]
+		return h
+	}
+	return lambda.NewHandler(f.Handle)
+}
+
+func (f *Function) rest(h lambda.Handler) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.idle = append(f.idle, h)
 }
 
 // Failure is what Lambda answers when a function fails.
@@ -51,7 +77,10 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) (answer []byte, e
 			answer, err = nil, &Failure{Message: fmt.Sprint(p), Type: "Runtime.Panic"}
 		}
 	}()
-	answer, err = f.Handler.Invoke(ctx, payload)
+	environment := f.environment()
+	answer, err = environment.Invoke(ctx, payload)
+	answer = bytes.Clone(answer)
+	f.rest(environment) // after a panic, its environment is not used again
 	switch failed := err.(type) {
 	case nil:
 	case messages.InvokeResponse_Error:

@@ -8,12 +8,12 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
-	"github.com/aws/aws-lambda-go/lambda"
 
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/localqueue"
@@ -23,7 +23,7 @@ import (
 func function(handler any) *local.Function {
 	return &local.Function{
 		Function: template.Function{Folder: "f", Name: "stack-f", Timeout: 10 * time.Second}, ARN: "arn:aws:lambda:us-east-1:000000000000:function:stack-f",
-		Handler: lambda.NewHandler(handler), Log: slog.New(slog.DiscardHandler),
+		Handle: handler, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -221,10 +221,9 @@ func TestAQueuesMessagesComeBackOnlyWhenTheyFailed(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				calls := 0
+				var calls atomic.Int32
 				f := function(func(_ context.Context, b events.SQSEvent) (events.SQSEventResponse, error) {
-					calls++
-					return c.handle(calls, b)
+					return c.handle(int(calls.Add(1)), b)
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 				defer cancel()
@@ -232,8 +231,8 @@ func TestAQueuesMessagesComeBackOnlyWhenTheyFailed(t *testing.T) {
 				if err := m.Run(ctx); err != nil {
 					t.Fatal(err)
 				}
-				if s := q.Stats(); calls != c.calls || s != (localqueue.Stats{}) {
-					t.Errorf("%d invocations, left %+v; want %d and nothing", calls, s, c.calls)
+				if s := q.Stats(); int(calls.Load()) != c.calls || s != (localqueue.Stats{}) {
+					t.Errorf("%d invocations, left %+v; want %d and nothing", calls.Load(), s, c.calls)
 				}
 			})
 		})

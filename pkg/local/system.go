@@ -244,12 +244,12 @@ func (s *System) buildFunctions() error {
 		if !ok {
 			return fmt.Errorf("function %s has no handler", f.Folder)
 		}
-		handler, err := build(backend, f.Environment)
+		handle, err := build(backend, f.Environment)
 		if err != nil {
 			return fmt.Errorf("function %s: %w", f.Folder, err)
 		}
 		s.functions = append(s.functions, &Function{
-			Function: f, ARN: "arn:aws:lambda:" + localdynamo.Region + ":000000000000:function:" + f.Name, Handler: handler, Log: s.options.Log,
+			Function: f, ARN: "arn:aws:lambda:" + localdynamo.Region + ":000000000000:function:" + f.Name, Handle: handle, Log: s.options.Log,
 		})
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,13 +34,13 @@ type entry struct {
 // talks to it, so what goes over the wire is what SQS would get.
 type service struct {
 	queue    *localqueue.Queue
-	requests int
+	requests atomic.Int32
 	// refuse returns the error code for an entry, "" to take it.
 	refuse func(e entry) string
 }
 
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.requests++
+	s.requests.Add(1)
 	var in struct{ Entries []entry }
 	if r.Header.Get("X-Amz-Target") != "AmazonSQS.SendMessageBatch" || json.NewDecoder(r.Body).Decode(&in) != nil || len(in.Entries) > 10 {
 		w.WriteHeader(http.StatusBadRequest)
@@ -94,8 +95,8 @@ func TestAllItemsArriveTenARequest(t *testing.T) {
 		t.Fatal(errs)
 	}
 	got, err := s.queue.Receive(t.Context(), 100)
-	if err != nil || len(got) != 25 || s.requests != 3 {
-		t.Fatalf("%d messages by %d requests, %v", len(got), s.requests, err)
+	if err != nil || len(got) != 25 || s.requests.Load() != 3 {
+		t.Fatalf("%d messages by %d requests, %v", len(got), s.requests.Load(), err)
 	}
 	found := map[work.Item]bool{}
 	for _, m := range got {
@@ -131,14 +132,14 @@ func TestDelaysAreWholeSecondsRoundedUp(t *testing.T) {
 
 func TestFailuresAreReportedItemByItem(t *testing.T) {
 	q, s := open(t)
-	throttled := 0
+	var throttled atomic.Int32
 	s.refuse = func(e entry) string {
 		item, _ := work.Decode(e.MessageBody)
 		switch item.EventID {
 		case "ev_03":
 			return "InvalidMessageContents"
 		case "ev_07":
-			if throttled++; throttled == 1 {
+			if throttled.Add(1) == 1 {
 				return "ThrottlingException" // cured by the second try
 			}
 		case "ev_12":

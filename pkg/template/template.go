@@ -140,7 +140,7 @@ func Parse(text []byte) (*Template, error) {
 	t := &Template{root: doc.Content[0], parameters: map[string]parameter{}}
 	if n := child(t.root, "Parameters"); n != nil {
 		if err := n.Decode(&t.parameters); err != nil {
-			return nil, fmt.Errorf("Parameters: %w", err)
+			return nil, fmt.Errorf("parameters: %w", err)
 		}
 	}
 	return t, nil
