@@ -28,7 +28,7 @@ func (a *app) registry(ctx context.Context) (*registry.Registry, error) {
 	}
 	var allow assemble.DestinationSettings
 	if a.stack == "" {
-		allow = assemble.DestinationSettings{AllowHTTP: true, AllowNetworks: "127.0.0.0/8,::1/128"}
+		allow = assemble.ThisMachine
 	}
 	destinations, err := assemble.Destinations(allow)
 	if err != nil {

@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,7 +12,6 @@ import (
 
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/catalog"
@@ -86,7 +82,6 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	}
 	defer system.Close()
 
-	group, ctx := errgroup.WithContext(ctx)
 	url := ""
 	if f.receiver {
 		r := receiver.New(1, receiver.Behaviour{FailRate: rate, Slow: f.slow})
@@ -94,7 +89,7 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 		if !f.quiet {
 			r.Show = show(a.out)
 		}
-		if url, err = a.serveReceiver(ctx, group, f.options.Port, r); err != nil {
+		if url, err = system.Listen(receiverPort, r); err != nil {
 			return err
 		}
 		if err := demoEndpoint(ctx, system.Store, url); err != nil {
@@ -104,35 +99,10 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	if err := system.WriteNote(url); err != nil {
 		return err
 	}
-	group.Go(func() error { return system.Run(ctx) })
 	a.banner(system, url)
-	err = group.Wait()
+	err = system.Run(ctx)
 	fmt.Fprintln(a.out, "\nstopped; what was not delivered yet goes on at the next start")
 	return err
-}
-
-func (a *app) serveReceiver(ctx context.Context, group *errgroup.Group, port int, r *receiver.Receiver) (string, error) {
-	if port != 0 {
-		port += receiverPort
-	}
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		return "", fmt.Errorf("port %d is taken; choose another with --port: %w", port, err)
-	}
-	server := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second}
-	group.Go(func() error {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		return server.Shutdown(stop)
-	})
-	return "http://" + l.Addr().String(), nil
 }
 
 // secrets returns all secrets, so that the receiver can verify for whichever
@@ -162,7 +132,7 @@ func demoEndpoint(ctx context.Context, store local.Store, url string) error {
 			return nil
 		}
 	}
-	destinations, err := assemble.Destinations(assemble.DestinationSettings{AllowHTTP: true, AllowNetworks: "127.0.0.0/8,::1/128"})
+	destinations, err := assemble.Destinations(assemble.ThisMachine)
 	if err != nil {
 		return err
 	}

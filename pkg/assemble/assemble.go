@@ -97,6 +97,10 @@ type DestinationSettings struct {
 	AllowNetworks string `env:"ALLOW_NETWORKS"` // comma separated CIDRs
 }
 
+// ThisMachine allows receivers on the machine itself: they have no certificate
+// and no public address. It is for the local runner.
+var ThisMachine = DestinationSettings{AllowHTTP: true, AllowNetworks: "127.0.0.0/8,::1/128"}
+
 // Dispatch builds the dispatch function.
 func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 	s, err := parse[DispatchSettings](environment)

@@ -505,6 +505,42 @@ func TestSweepsThatOverlapQueueADeliveryOnce(t *testing.T) {
 	})
 }
 
+// stuck can't move one delivery's due time.
+type stuck struct {
+	dispatch.DueIndex
+	event string
+}
+
+func (s *stuck) Postpone(ctx context.Context, d delivery.Due, to time.Time) (delivery.Delivery, error) {
+	if d.EventID == s.event {
+		return delivery.Delivery{}, errors.New("the record cannot be read")
+	}
+	return s.DueIndex.Postpone(ctx, d, to)
+}
+
+func TestADeliveryThatCannotBeMovedDoesNotStopTheSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		poison := &stuck{}
+		w := newWorld(t, func(c *dispatch.Config) {
+			poison.DueIndex = c.Due
+			c.Due = poison
+		})
+		w.endpoint()
+		w.receiver.answer = answering(503)
+		for range 50 {
+			item := w.fannedOut()
+			poison.event = item.EventID // the last one
+			w.deliver(item)
+			w.queue.take()
+		}
+		time.Sleep(dispatch.Backstop)
+		swept, err := w.Sweep(t.Context())
+		if err != nil || swept.Due != 50 || swept.Queued != 49 {
+			t.Errorf("swept %+v, %v; want 49 of 50 queued", swept, err)
+		}
+	})
+}
+
 func TestManyWorkersOnOneItemMakeOneAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +39,8 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 	began := d.Now()
 	var due, queued atomic.Int64
 	var cut atomic.Bool
-	group, groupCtx := errgroup.WithContext(ctx)
+	// A shard that fails does not keep the others from being swept.
+	var group errgroup.Group
 	group.SetLimit(4)
 	for shard := range delivery.DueShards {
 		group.Go(func() error {
@@ -48,16 +50,12 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 					cut.Store(true)
 					return nil
 				}
-				page, next, err := d.Due.Due(groupCtx, shard, began.Add(Lookahead), cursor, sweepPage)
+				page, next, err := d.Due.Due(ctx, shard, began.Add(Lookahead), cursor, sweepPage)
 				if err != nil {
 					return fmt.Errorf("due index, shard %d: %w", shard, err)
 				}
 				due.Add(int64(len(page)))
-				n, err := d.queueDue(groupCtx, page)
-				queued.Add(int64(n))
-				if err != nil {
-					return err
-				}
+				queued.Add(int64(d.queueDue(ctx, page)))
 				if next == "" {
 					return nil
 				}
@@ -71,10 +69,11 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 	return swept, err
 }
 
-// queueDue moves the due times of a page and queues what it won.
-func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) (int, error) {
+// queueDue moves the due times of a page and queues what it won. A delivery that
+// can't be moved is logged and passed over: behind it others are due.
+func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) int {
 	items := make([]work.Item, len(page))
-	group, groupCtx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	group.SetLimit(sweepWriters / 4)
 	for i, one := range page {
 		group.Go(func() error {
@@ -83,12 +82,13 @@ func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) (int, er
 			if to.Before(now) {
 				to = now
 			}
-			held, err := d.Due.Postpone(groupCtx, one, to.Add(Backstop))
+			held, err := d.Due.Postpone(ctx, one, to.Add(Backstop))
 			if errors.Is(err, delivery.ErrFenced) {
 				return nil // another sweep has it, or a verdict came in between
 			}
 			if err != nil {
-				return fmt.Errorf("postpone %s: %w", one.Key, err)
+				d.Log.ErrorContext(ctx, "sweep.not_postponed", "endpoint_id", one.EndpointID, "event_id", one.EventID, "error", err.Error())
+				return nil
 			}
 			begin := held.NextAttemptAt
 			if held.State == delivery.InFlight {
@@ -101,15 +101,10 @@ func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) (int, er
 			return nil
 		})
 	}
-	err := group.Wait()
-	won := items[:0]
-	for _, item := range items {
-		if item.EventID != "" {
-			won = append(won, item)
-		}
-	}
+	_ = group.Wait() // each has said its own
+	won := slices.DeleteFunc(items, func(i work.Item) bool { return i.EventID == "" })
 	if len(won) == 0 {
-		return 0, err
+		return 0
 	}
 	sent := len(won)
 	for i, failed := range d.Queue.Send(ctx, won) {
@@ -118,5 +113,5 @@ func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) (int, er
 			d.Log.WarnContext(ctx, "sweep.not_queued", "endpoint_id", won[i].EndpointID, "event_id", won[i].EventID, "error", failed.Error())
 		}
 	}
-	return sent, err
+	return sent
 }

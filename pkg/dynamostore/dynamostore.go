@@ -620,7 +620,9 @@ func (s *Store) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.En
 		for _, item := range out.Items {
 			e, err := schema.DecodeEndpoint(item)
 			if err != nil {
-				return nil, err
+				// One broken record must not stop a tenant's events; it shows as
+				// disabled, with what is wrong with it.
+				e.Status, e.StatusReason = endpoint.Disabled, err.Error()
 			}
 			list = append(list, e)
 		}

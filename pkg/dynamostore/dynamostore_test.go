@@ -154,3 +154,18 @@ func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
 		t.Errorf("postpone: %v, want ErrFenced", err)
 	}
 }
+
+func TestABrokenEndpointDoesNotStopItsTenant(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	tables := local.Tables(stack.Name)
+	s := dynamostore.New(client, tables)
+	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &tables.Endpoints, Item: schema.Item{
+		schema.Tenant: schema.S("t"), schema.EndpointID: schema.S("ep_broken"), schema.Status: schema.S("enabled"), "url": schema.S("https://example.com"),
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := s.ListEndpoints(t.Context(), "t")
+	if err != nil || len(list) != 1 || list[0].ID != "ep_broken" || list[0].Status != endpoint.Disabled || list[0].StatusReason == "" {
+		t.Errorf("list = %+v, %v; want it shown as disabled, with what is wrong", list, err)
+	}
+}

@@ -107,6 +107,9 @@ func (em *Emitter) EmitAll(ctx context.Context, requests []Request) []Result {
 
 // Emit takes one event in. When the result has no error, the event is stored.
 func (em *Emitter) Emit(ctx context.Context, r Request) Result {
+	if r.Tenant == "" {
+		r.Tenant = event.DefaultTenant
+	}
 	id, duplicate, err := em.accept(ctx, r)
 	if err == nil {
 		em.Log.InfoContext(ctx, "event.accepted", "event_id", id, "event_type", r.Event, "tenant", r.Tenant, "duplicate", duplicate)
@@ -125,7 +128,7 @@ func (em *Emitter) Emit(ctx context.Context, r Request) Result {
 }
 
 func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate bool, err error) {
-	e, tenant, err := em.check(r)
+	e, err := em.check(r)
 	if err != nil {
 		return "", false, err
 	}
@@ -146,7 +149,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	fresh := true
 	if r.IdempotencyKey != "" {
 		mine := event.Reservation{EventID: e.ID, Digest: digest(r)}
-		holds, err := em.Keys.ReserveKey(ctx, tenant, r.IdempotencyKey, mine, now.Add(KeyRetention))
+		holds, err := em.Keys.ReserveKey(ctx, r.Tenant, r.IdempotencyKey, mine, now.Add(KeyRetention))
 		if err != nil {
 			return "", false, fmt.Errorf("reserve idempotency key: %w", err)
 		}
@@ -161,7 +164,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	if err != nil {
 		return "", false, asRefusal(err)
 	}
-	err = em.Events.PutEvent(ctx, event.Accepted{ID: e.ID, Tenant: tenant, Body: body, Trace: trace})
+	err = em.Events.PutEvent(ctx, event.Accepted{ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace})
 	switch {
 	case errors.Is(err, event.ErrExists):
 		// Under a fresh id this is our own write, repeated because its answer
@@ -182,40 +185,36 @@ func stamped(e event.Event) event.Event {
 	return e
 }
 
-func (em *Emitter) check(r Request) (e event.Event, tenant string, err error) {
-	tenant = r.Tenant
-	if tenant == "" {
-		tenant = event.DefaultTenant
-	}
-	if !tenantForm.MatchString(tenant) {
-		return e, "", &Error{Code: InvalidField, Field: "tenant", Message: "tenant: must be 1 to 64 letters, digits, dots, dashes or underscores"}
+func (em *Emitter) check(r Request) (e event.Event, err error) {
+	if !tenantForm.MatchString(r.Tenant) {
+		return e, &Error{Code: InvalidField, Field: "tenant", Message: "tenant: must be 1 to 64 letters, digits, dots, dashes or underscores"}
 	}
 	if r.Event == "" {
-		return e, "", &Error{Code: InvalidField, Field: "event", Message: "event: is missing; it names the type, one of " + strings.Join(em.Catalog.Types(), ", ")}
+		return e, &Error{Code: InvalidField, Field: "event", Message: "event: is missing; it names the type, one of " + strings.Join(em.Catalog.Types(), ", ")}
 	}
 	for _, f := range []struct{ field, value string }{
 		{"actor_user_id", r.ActorUserID}, {"request_id", r.RequestID}, {"idempotency_key", r.IdempotencyKey},
 	} {
 		if len(f.value) > maxText {
-			return e, "", &Error{Code: InvalidField, Field: f.field, Message: fmt.Sprintf("%s: is %d bytes; the limit is %d", f.field, len(f.value), maxText)}
+			return e, &Error{Code: InvalidField, Field: f.field, Message: fmt.Sprintf("%s: is %d bytes; the limit is %d", f.field, len(f.value), maxText)}
 		}
 	}
 	var at time.Time
 	if r.Timestamp != "" {
 		if at, err = time.Parse(time.RFC3339Nano, r.Timestamp); err != nil {
-			return e, "", &Error{Code: InvalidField, Field: "timestamp", Message: "timestamp: must be an RFC 3339 date and time, such as 2026-01-29T12:34:56.789Z"}
+			return e, &Error{Code: InvalidField, Field: "timestamp", Message: "timestamp: must be an RFC 3339 date and time, such as 2026-01-29T12:34:56.789Z"}
 		}
 	}
 	if len(r.Data) > event.MaxBodyBytes {
-		return e, "", asRefusal(&event.TooLargeError{Bytes: len(r.Data)})
+		return e, asRefusal(&event.TooLargeError{Bytes: len(r.Data)})
 	}
 	if err := em.Catalog.Validate(r.Event, r.Data); err != nil {
-		return e, "", asRefusal(err)
+		return e, asRefusal(err)
 	}
 	return event.Event{
 		Type: r.Event, Timestamp: at, ActorUserID: r.ActorUserID, Data: r.Data,
 		RequestID: r.RequestID, IdempotencyKey: r.IdempotencyKey,
-	}, tenant, nil
+	}, nil
 }
 
 // asRefusal turns the vocabulary's errors into the producer's.

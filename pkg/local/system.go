@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -105,9 +106,10 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	}()
 	s.Stack, err = parsed.Resolve(template.Context{
 		StackName: StackName, Region: localdynamo.Region, Account: "000000000000",
-		// Receivers on this machine have no certificate and no public address.
-		Parameters: map[string]string{"AllowHttp": "true", "AllowNetworks": "127.0.0.0/8,::1/128"},
-		QueueURL:   func(name string) string { return name },
+		Parameters: map[string]string{
+			"AllowHttp": strconv.FormatBool(assemble.ThisMachine.AllowHTTP), "AllowNetworks": assemble.ThisMachine.AllowNetworks,
+		},
+		QueueURL: func(name string) string { return name },
 	})
 	if err != nil {
 		return nil, err
@@ -124,7 +126,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	if err := s.buildFunctions(); err != nil {
 		return nil, err
 	}
-	if s.InvokeURL, err = s.listen(0, InvokeAPI(s.functions)); err != nil {
+	if s.InvokeURL, err = s.Listen(0, InvokeAPI(s.functions)); err != nil {
 		return nil, err
 	}
 	next := 1
@@ -132,7 +134,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 		if !f.URL {
 			continue
 		}
-		if s.URLs[f.Folder], err = s.listen(next, FunctionURL(f)); err != nil {
+		if s.URLs[f.Folder], err = s.Listen(next, FunctionURL(f)); err != nil {
 			return nil, err
 		}
 		next++
@@ -255,8 +257,9 @@ func (s *System) buildFunctions() error {
 	return nil
 }
 
-// listen serves a handler on the port that is n after the first one.
-func (s *System) listen(n int, handler http.Handler) (string, error) {
+// Listen has Run serve a handler on the port that is n after the first one, and
+// returns its URL.
+func (s *System) Listen(n int, handler http.Handler) (string, error) {
 	port := 0
 	if s.options.Port != 0 {
 		port = s.options.Port + n
