@@ -24,12 +24,19 @@ import (
 func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) events.DynamoDBEventResponse {
 	var items []work.Item
 	var owner []int // the record of each item
-	failed := len(batch.Records)
+	failed, malformed := len(batch.Records), 0
 	for i, record := range batch.Records {
 		if record.EventName != string(events.DynamoDBOperationTypeInsert) {
 			continue // events are immutable; what remains is their expiry
 		}
-		more, err := d.itemsOf(ctx, record)
+		accepted, e, err := readRecord(record)
+		if err != nil {
+			malformed++
+			d.Log.ErrorContext(ctx, "fanout.malformed_record", "keys", fmt.Sprint(record.Change.Keys),
+				"sequence_number", record.Change.SequenceNumber, "error", err.Error())
+			continue
+		}
+		more, err := d.itemsOf(ctx, accepted, e)
 		if err != nil {
 			d.Log.ErrorContext(ctx, "fanout.failed", "sequence_number", record.Change.SequenceNumber, "error", err.Error())
 			failed = i
@@ -49,7 +56,7 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) eve
 			failed = min(failed, owner[i])
 		}
 	}
-	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch.Records), "queued", len(items))
+	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch.Records), "malformed", malformed, "queued", len(items))
 	if failed == len(batch.Records) {
 		return events.DynamoDBEventResponse{}
 	}
@@ -59,15 +66,9 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) eve
 	}}
 }
 
-// itemsOf returns the work items of one record; an error means that the record
+// itemsOf returns the work items of one event; an error means that its record
 // should come again.
-func (d *Dispatcher) itemsOf(ctx context.Context, record events.DynamoDBEventRecord) ([]work.Item, error) {
-	accepted, e, err := readRecord(record)
-	if err != nil {
-		d.Log.ErrorContext(ctx, "fanout.malformed_record", "keys", fmt.Sprint(record.Change.Keys),
-			"sequence_number", record.Change.SequenceNumber, "error", err.Error())
-		return nil, nil
-	}
+func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e event.Event) ([]work.Item, error) {
 	ids, err := d.receivers.subscribers(ctx, accepted.Tenant, e, accepted.Body)
 	if err != nil {
 		return nil, err
