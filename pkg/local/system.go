@@ -290,6 +290,16 @@ func (s *System) Run(ctx context.Context) error {
 			return server.Shutdown(stop)
 		})
 	}
+	if s.dynamo != nil {
+		group.Go(func() error {
+			select {
+			case <-s.dynamo.Ended():
+				return errors.New("the local DynamoDB has ended; start the runner again, nothing that was accepted is lost")
+			case <-groupCtx.Done():
+				return nil
+			}
+		})
+	}
 	for _, f := range s.functions {
 		for _, t := range f.Streams {
 			run, err := s.stream(f, t)

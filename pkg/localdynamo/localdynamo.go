@@ -109,8 +109,8 @@ func (s *Server) Stop() {
 	<-s.ended
 }
 
-// PID is the process's id.
-func (s *Server) PID() int { return s.process.Process.Pid }
+// Ended is closed when the process has ended, by Stop or by itself.
+func (s *Server) Ended() <-chan struct{} { return s.ended }
 
 // Client returns a client of it.
 func (s *Server) Client() *dynamodb.Client { return Client(s.URL) }

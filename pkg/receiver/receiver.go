@@ -28,10 +28,11 @@ type Behaviour struct {
 
 // Webhook is one request, as it was received.
 type Webhook struct {
+	Path      string
 	ID        string
 	Type      string
 	Body      []byte
-	Attempt   int // how often this id has come, this time included
+	Attempt   int // how often this id has come on this path, this time included
 	Verified  bool
 	Status    int // what it was answered
 	Began     time.Time
@@ -42,7 +43,7 @@ type Webhook struct {
 // Counts sum up the receiver's record.
 type Counts struct {
 	Requests   int `json:"requests"`
-	Events     int `json:"events"`     // distinct webhook-ids
+	Events     int `json:"events"`     // distinct webhook-ids, by path
 	Succeeded  int `json:"succeeded"`  // of which answered with success at least once
 	Unverified int `json:"unverified"` // requests whose signature did not verify
 	Overlaps   int `json:"overlaps"`   // requests that began while another of the same id was running
@@ -61,9 +62,13 @@ type Receiver struct {
 	behaviour Behaviour
 	random    *rand.Rand
 	counts    Counts
-	seen      map[string]*seen
+	seen      map[identity]*seen
 	verifiers map[string]*standardwebhooks.Webhook
 }
+
+// identity is what must not come twice: one event on one path, since several
+// endpoints may point at one receiver.
+type identity struct{ path, id string }
 
 type seen struct {
 	attempts, running int
@@ -75,7 +80,7 @@ func New(seed uint64, b Behaviour) *Receiver {
 	return &Receiver{
 		Secrets:   func() []string { return nil },
 		behaviour: b, random: rand.New(rand.NewPCG(seed, seed)),
-		seen: map[string]*seen{}, verifiers: map[string]*standardwebhooks.Webhook{},
+		seen: map[identity]*seen{}, verifiers: map[string]*standardwebhooks.Webhook{},
 	}
 }
 
@@ -106,7 +111,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		http.Error(w, "the body could not be read", http.StatusBadRequest)
 		return
 	}
-	hook := Webhook{ID: request.Header.Get("webhook-id"), Body: body, Began: began}
+	hook := Webhook{Path: request.URL.Path, ID: request.Header.Get("webhook-id"), Body: body, Began: began}
 	var head struct {
 		Event string `json:"event"`
 	}
@@ -139,10 +144,10 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 func (r *Receiver) begin(hook *Webhook) Behaviour {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.seen[hook.ID]
+	s := r.seen[identity{hook.Path, hook.ID}]
 	if s == nil {
 		s = &seen{}
-		r.seen[hook.ID] = s
+		r.seen[identity{hook.Path, hook.ID}] = s
 		r.counts.Events++
 	}
 	s.attempts++
@@ -177,7 +182,7 @@ func (r *Receiver) begin(hook *Webhook) Behaviour {
 func (r *Receiver) end(hook *Webhook) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.seen[hook.ID]
+	s := r.seen[identity{hook.Path, hook.ID}]
 	s.running--
 	if hook.Status < 300 && !s.succeeded {
 		s.succeeded = true

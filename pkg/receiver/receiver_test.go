@@ -54,11 +54,12 @@ func TestItKeepsTheRecordThatTestsAskFor(t *testing.T) {
 	r.Behave(receiver.Behaviour{})
 	send(t, server.URL, "c", known)
 	send(t, server.URL, "a", known)
-	want := receiver.Counts{Requests: 5, Events: 3, Succeeded: 2, Unverified: 1, Duplicates: 1}
+	send(t, server.URL+"/another-endpoint", "a", known) // is no duplicate
+	want := receiver.Counts{Requests: 6, Events: 4, Succeeded: 3, Unverified: 1, Duplicates: 1}
 	if got := r.Counts(); got != want {
 		t.Errorf("counts = %+v, want %+v", got, want)
 	}
-	if len(shown) != 5 || shown[3].Attempt != 2 || !shown[4].Duplicate || shown[0].Type != "user.posted_comment" || shown[1].Verified {
+	if len(shown) != 6 || shown[3].Attempt != 2 || !shown[4].Duplicate || shown[0].Type != "user.posted_comment" || shown[1].Verified {
 		t.Errorf("shown %+v", shown)
 	}
 	response, err := http.Get(server.URL)
