@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 DYNOXIDE := tools/dynoxide/node_modules/.package-lock.json
-FUNCTIONS := $(notdir $(wildcard functions/*))
+FUNCTIONS := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go))
 # The version that the binaries report.
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 

@@ -404,7 +404,7 @@ func countDelivered(ctx context.Context, store local.Store, endpointID string, w
 func killed(ctx context.Context, r *report, binary string) error {
 	const n = 1000
 	secret := signature.NewSecret()
-	a, err := receive(1, receiver.Behaviour{Slow: time.Second}, secret)
+	a, err := receive(1, receiver.Behaviour{Slow: 3 * time.Second}, secret)
 	if err != nil {
 		return err
 	}
