@@ -58,12 +58,17 @@ type Handle = func(context.Context, json.RawMessage) (any, error)
 // Function builds a function from its environment.
 type Function func(b Backend, environment map[string]string) (Handle, error)
 
-// Functions are all there are, by the name of their folder.
-var Functions = map[string]Function{"emit": Emit, "dispatch": Dispatch}
+// Functions returns all there are, by the name of their folder. It is a function
+// and not a variable, so that a binary links only what it serves.
+func Functions() map[string]Function {
+	return map[string]Function{"emit": Emit, "dispatch": Dispatch}
+}
 
-// Settings returns, for a function's name, the zero value of the struct that
-// its environment is parsed into; the template's tests read its tags.
-var Settings = map[string]any{"emit": EmitSettings{}, "dispatch": DispatchSettings{}}
+// Settings returns, by the function's name, the zero value of the struct that its
+// environment is parsed into; the template's tests read its tags.
+func Settings() map[string]any {
+	return map[string]any{"emit": EmitSettings{}, "dispatch": DispatchSettings{}}
+}
 
 // EmitSettings is emit's environment.
 type EmitSettings struct {

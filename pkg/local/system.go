@@ -242,7 +242,7 @@ func (s *System) buildFunctions() error {
 		CacheTime: cacheTime,
 	}
 	for _, f := range s.Stack.Functions {
-		build, ok := assemble.Functions[f.Folder]
+		build, ok := assemble.Functions()[f.Folder]
 		if !ok {
 			return fmt.Errorf("function %s has no handler", f.Folder)
 		}

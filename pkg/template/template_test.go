@@ -217,7 +217,7 @@ func TestEveryFunctionHasItsFolderAndHandler(t *testing.T) {
 	for _, f := range stack(t).Functions {
 		declared = append(declared, f.Folder)
 	}
-	for name := range assemble.Functions {
+	for name := range assemble.Functions() {
 		built = append(built, name)
 	}
 	slices.Sort(declared)
@@ -243,7 +243,7 @@ func TestEnvironments(t *testing.T) {
 				reads = append(reads, name)
 			}
 		}
-		walk(reflect.TypeOf(assemble.Settings[f.Folder]))
+		walk(reflect.TypeOf(assemble.Settings()[f.Folder]))
 		var set []string
 		for name := range f.Environment {
 			set = append(set, name)
