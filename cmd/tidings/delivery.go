@@ -91,11 +91,23 @@ func (a *app) printDeliveries(list []delivery.Delivery) error {
 		fmt.Fprintln(a.out, "no deliveries")
 		return nil
 	}
-	return a.table("UPDATED\tSTATE\tATTEMPTS\tTYPE\tEVENT\tENDPOINT\tREASON", func(row func(...any)) {
+	return a.table("UPDATED\tSTATE\tATTEMPTS\tNEXT\tTYPE\tEVENT\tENDPOINT\tREASON", func(row func(...any)) {
 		for _, d := range list {
-			row(moment(d.UpdatedAt), d.State, d.Attempts, d.EventType, d.EventID, d.EndpointID, d.Reason)
+			row(moment(d.UpdatedAt), d.State, d.Attempts, until(d.NextAttemptAt), d.EventType, d.EventID, d.EndpointID, d.Reason)
 		}
 	})
+}
+
+// until shows how far away the next attempt is: what an operator wants to know
+// of a delivery that waits.
+func until(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	if wait := time.Until(at).Round(time.Second); wait > 0 {
+		return "in " + wait.String()
+	}
+	return "now"
 }
 
 func (a *app) deliveryShow() *cobra.Command {
