@@ -126,7 +126,7 @@ func TestEachRuleCanFail(t *testing.T) {
 		"a batch over ten":          {"BatchSize: 10\n", "BatchSize: 11\n", "needs a window"},
 		"a short visibility":        {"VisibilityTimeout: 360", "VisibilityTimeout: 300", "six times"},
 		"a filter that is none":     {`'{"eventName":["INSERT"]}'`, `'{"eventName":"INSERT"}'`, "no event pattern"},
-		"retries for ever":          {"            MaximumRetryAttempts: 100\n", "", "for ever"},
+		"retries for ever":          {"            MaximumRetryAttempts: 10000\n", "", "for ever"},
 		"no failure destination":    {"OnFailure: { Destination: !GetAtt StreamDeadLetterQueue.Arn }", "OnFailure: {}", "goes nowhere"},
 		"no partial failures":       {"            FunctionResponseTypes: [ReportBatchItemFailures]\n            ScalingConfig", "            ScalingConfig", "one message fails"},
 		"a schedule for all stacks": {"Name: !Sub '${AWS::StackName}-sweep'", "Name: sweep", "collide"},
