@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -111,8 +112,39 @@ type Template struct {
 }
 
 type parameter struct {
-	Type    string `yaml:"Type"`
-	Default any    `yaml:"Default"`
+	Default        any      `yaml:"Default"`
+	AllowedValues  []any    `yaml:"AllowedValues"`
+	AllowedPattern string   `yaml:"AllowedPattern"`
+	MinValue       *float64 `yaml:"MinValue"`
+	MaxValue       *float64 `yaml:"MaxValue"`
+}
+
+// refuses says why CloudFormation would not take the value, or nil.
+func (p parameter) refuses(value string) error {
+	if p.AllowedValues != nil && !slices.ContainsFunc(p.AllowedValues, func(v any) bool { return fmt.Sprint(v) == value }) {
+		return fmt.Errorf("%q is none of %v", value, p.AllowedValues)
+	}
+	if p.AllowedPattern != "" {
+		// CloudFormation holds the whole value against it.
+		pattern, err := regexp.Compile("^(?:" + p.AllowedPattern + ")$")
+		if err != nil {
+			return fmt.Errorf("AllowedPattern: %w", err)
+		}
+		if !pattern.MatchString(value) {
+			return fmt.Errorf("%q does not match %s", value, p.AllowedPattern)
+		}
+	}
+	if p.MinValue == nil && p.MaxValue == nil {
+		return nil
+	}
+	n, err := strconv.ParseFloat(value, 64)
+	if err != nil {
+		return fmt.Errorf("%q is not a number", value)
+	}
+	if p.MinValue != nil && n < *p.MinValue || p.MaxValue != nil && n > *p.MaxValue {
+		return fmt.Errorf("%s is out of its bounds", value)
+	}
+	return nil
 }
 
 // Load reads a template file.
@@ -137,6 +169,9 @@ func Parse(text []byte) (*Template, error) {
 	if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
 		return nil, errors.New("is not a mapping")
 	}
+	if err := unambiguous(doc.Content[0]); err != nil {
+		return nil, err
+	}
 	t := &Template{root: doc.Content[0], parameters: map[string]parameter{}}
 	if n := child(t.root, "Parameters"); n != nil {
 		if err := n.Decode(&t.parameters); err != nil {
@@ -144,6 +179,34 @@ func Parse(text []byte) (*Template, error) {
 		}
 	}
 	return t, nil
+}
+
+// unambiguous refuses what YAML's readers read differently: a key given twice
+// (some take the first, some the last), aliases and merge keys (CloudFormation
+// User Guide, "Template formats": not supported).
+func unambiguous(n *yaml.Node) error {
+	if n.Kind == yaml.AliasNode {
+		return fmt.Errorf("line %d: aliases (*%s) are not understood", n.Line, n.Value)
+	}
+	if n.Kind == yaml.MappingNode {
+		lines := map[string]int{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			if key.Value == "<<" {
+				return fmt.Errorf("line %d: merge keys (<<) are not understood", key.Line)
+			}
+			if first, ok := lines[key.Value]; ok {
+				return fmt.Errorf("line %d: %s stands in line %d already", key.Line, key.Value, first)
+			}
+			lines[key.Value] = key.Line
+		}
+	}
+	for _, c := range n.Content {
+		if err := unambiguous(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // child returns the value of a key, or nil.
@@ -164,6 +227,7 @@ type resolver struct {
 	*Template
 	Context
 	kinds map[string]string // resource type by logical id
+	depth int               // of the evaluation, see eval
 }
 
 // Resolve returns what the template deploys in a context.
@@ -183,9 +247,30 @@ func (t *Template) Resolve(c Context) (*Stack, error) {
 			return nil, fmt.Errorf("template: has no parameter %s", name)
 		}
 	}
+	for name, p := range t.parameters {
+		value, ok := c.Parameters[name]
+		if !ok && p.Default == nil {
+			continue // refused where it is used
+		}
+		if !ok {
+			value = fmt.Sprint(p.Default)
+		}
+		if err := p.refuses(value); err != nil {
+			return nil, fmt.Errorf("template: parameter %s (line %d): %w", name, child(child(t.root, "Parameters"), name).Line, err)
+		}
+	}
 	s := &Stack{Name: c.StackName}
 	for i := 0; i+1 < len(resources.Content); i += 2 {
 		id, node := resources.Content[i].Value, resources.Content[i+1]
+		if c := child(node, "Condition"); c != nil {
+			holds, err := r.condition(c.Value)
+			if err != nil {
+				return nil, fmt.Errorf("template: %s (line %d): %w", id, c.Line, err)
+			}
+			if !holds {
+				continue
+			}
+		}
 		var err error
 		switch r.kinds[id] {
 		case "AWS::DynamoDB::Table":
@@ -202,7 +287,8 @@ func (t *Template) Resolve(c Context) (*Stack, error) {
 	return s, nil
 }
 
-// into evaluates a resource's properties and reads them into a struct.
+// into evaluates a resource's properties and reads them into a struct, which
+// has a field for every property that may be there.
 func (r *resolver) into(node *yaml.Node, properties any) error {
 	v, err := r.eval(child(node, "Properties"))
 	if err != nil {
@@ -212,8 +298,27 @@ func (r *resolver) into(node *yaml.Node, properties any) error {
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(text, properties)
+	return strict(text, properties)
 }
+
+// strict refuses a property that v has no field for: this package would pass it
+// over, and AWS would not.
+func strict(text []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil {
+		return nil
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return fmt.Errorf("property %s is not understood: what runs on this machine would differ from what is deployed", name)
+	}
+	return err
+}
+
+// elsewhere holds a property that is AWS's business alone: nothing that runs
+// on this machine behaves differently for it.
+type elsewhere = json.RawMessage
 
 // number reads what CloudFormation takes as a number, written as one or quoted.
 type number int
@@ -249,10 +354,19 @@ func (r *resolver) table(s *Stack, id string, node *yaml.Node) error {
 			}
 		}
 		StreamSpecification     *struct{ StreamViewType string }
-		TimeToLiveSpecification *struct{ AttributeName string }
+		TimeToLiveSpecification struct {
+			AttributeName string
+			Enabled       boolean
+		}
+		BillingMode string
+
+		DeletionProtectionEnabled, PointInTimeRecoverySpecification, SSESpecification, Tags elsewhere
 	}
 	if err := r.into(node, &p); err != nil {
 		return err
+	}
+	if p.BillingMode != string(types.BillingModePayPerRequest) {
+		return fmt.Errorf("BillingMode is %q; the tables are %s", p.BillingMode, types.BillingModePayPerRequest)
 	}
 	keys := func(list []key) (out []types.KeySchemaElement) {
 		for _, k := range list {
@@ -274,12 +388,15 @@ func (r *resolver) table(s *Stack, id string, node *yaml.Node) error {
 		})
 	}
 	if p.StreamSpecification != nil {
-		t.StreamARN = r.arn(id, "StreamArn")
+		var err error
+		if t.StreamARN, err = r.attribute(id, "StreamArn"); err != nil {
+			return err
+		}
 		t.Input.StreamSpecification = &types.StreamSpecification{
 			StreamEnabled: aws.Bool(true), StreamViewType: types.StreamViewType(p.StreamSpecification.StreamViewType),
 		}
 	}
-	if p.TimeToLiveSpecification != nil {
+	if p.TimeToLiveSpecification.Enabled {
 		t.TTLAttribute = p.TimeToLiveSpecification.AttributeName
 	}
 	s.Tables = append(s.Tables, t)
@@ -294,11 +411,21 @@ func (r *resolver) queue(s *Stack, id string, node *yaml.Node) error {
 			DeadLetterTargetArn string `json:"deadLetterTargetArn"`
 			MaxReceiveCount     number `json:"maxReceiveCount"`
 		}
+
+		SqsManagedSseEnabled, MessageRetentionPeriod, Tags elsewhere
 	}
 	if err := r.into(node, &p); err != nil {
 		return err
 	}
-	q := Queue{LogicalID: id, Name: p.QueueName, ARN: r.arn(id, "Arn"), URL: r.ref(id), Visibility: 30 * time.Second}
+	arn, err := r.attribute(id, "Arn")
+	if err != nil {
+		return err
+	}
+	url, err := r.ref(id)
+	if err != nil {
+		return err
+	}
+	q := Queue{LogicalID: id, Name: p.QueueName, ARN: arn, URL: url, Visibility: 30 * time.Second}
 	if p.VisibilityTimeout != nil {
 		q.Visibility = time.Duration(*p.VisibilityTimeout) * time.Second
 	}
@@ -309,90 +436,166 @@ func (r *resolver) queue(s *Stack, id string, node *yaml.Node) error {
 	return nil
 }
 
-// trigger is one entry of a function's Events.
-type trigger struct {
-	Type       string
-	Properties struct {
-		// DynamoDB
+// The properties of a function's triggers, by the trigger's type.
+type (
+	streamProperties struct {
 		Stream                     string
 		StartingPosition           string
+		BatchSize                  *number
 		MaximumRetryAttempts       *number
 		MaximumRecordAgeInSeconds  *number
 		BisectBatchOnFunctionError boolean
-		DestinationConfig          struct{ OnFailure struct{ Destination string } }
-		FilterCriteria             struct{ Filters []struct{ Pattern string } }
-		// SQS
-		Queue         string
-		ScalingConfig struct{ MaximumConcurrency number }
-		// both
-		BatchSize             number
+		DestinationConfig          struct {
+			OnFailure struct {
+				Type        elsewhere
+				Destination string
+			}
+		}
+		FilterCriteria        struct{ Filters []struct{ Pattern string } }
 		FunctionResponseTypes []string
-		// ScheduleV2
+		// A local stream has one shard, and one lane.
+		ParallelizationFactor elsewhere
+	}
+	queueProperties struct {
+		Queue                 string
+		BatchSize             *number
+		ScalingConfig         struct{ MaximumConcurrency number }
+		FunctionResponseTypes []string
+	}
+	scheduleProperties struct {
 		Name               string
 		ScheduleExpression string
 		Input              string
+
+		Description, RetryPolicy elsewhere
 	}
+)
+
+// What AWS takes where the template says nothing (AWS::Lambda::Function and
+// AWS::Lambda::EventSourceMapping, CloudFormation's reference).
+const (
+	defaultTimeout     = 3
+	defaultStreamBatch = 100
+	defaultQueueBatch  = 10
+)
+
+func (n *number) or(otherwise int) int {
+	if n == nil {
+		return otherwise
+	}
+	return int(*n)
 }
 
 func (r *resolver) function(s *Stack, id string, node *yaml.Node) error {
+	own, err := r.eval(child(node, "Properties"))
+	if err != nil {
+		return err
+	}
+	shared, err := r.eval(child(child(r.root, "Globals"), "Function"))
+	if err != nil {
+		return fmt.Errorf("globals: %w", err)
+	}
+	text, err := json.Marshal(merge(shared, own))
+	if err != nil {
+		return err
+	}
+	// Not strict: most of what a function can be told is AWS's business alone.
 	var p struct {
 		FunctionName      string
-		Timeout           number
+		Timeout           *number
 		Environment       struct{ Variables map[string]any }
 		FunctionUrlConfig map[string]any
-		Events            map[string]trigger
+		Events            map[string]struct {
+			Type       string
+			Properties json.RawMessage
+		}
 	}
-	if err := r.into(node, &p); err != nil {
+	if err := json.Unmarshal(text, &p); err != nil {
 		return err
 	}
 	f := Function{
-		LogicalID: id, Folder: Folder(id), Name: p.FunctionName, Timeout: time.Duration(p.Timeout) * time.Second,
+		LogicalID: id, Folder: Folder(id), Name: p.FunctionName, Timeout: time.Duration(p.Timeout.or(defaultTimeout)) * time.Second,
 		Environment: map[string]string{}, URL: p.FunctionUrlConfig != nil,
 	}
 	for name, v := range p.Environment.Variables {
 		f.Environment[name] = fmt.Sprint(v)
 	}
-	names := make([]string, 0, len(p.Events))
-	for name := range p.Events {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		t := p.Events[name]
-		reports := slices.Contains(t.Properties.FunctionResponseTypes, "ReportBatchItemFailures")
-		switch t.Type {
-		case "DynamoDB":
-			one := StreamTrigger{
-				Name: name, StreamARN: t.Properties.Stream, BatchSize: int(t.Properties.BatchSize), MaxRetries: -1,
-				Bisect: bool(t.Properties.BisectBatchOnFunctionError), ReportsItems: reports,
-				FailureARN: t.Properties.DestinationConfig.OnFailure.Destination, FromBeginning: t.Properties.StartingPosition == "TRIM_HORIZON",
-			}
-			if n := t.Properties.MaximumRetryAttempts; n != nil {
-				one.MaxRetries = int(*n)
-			}
-			if n := t.Properties.MaximumRecordAgeInSeconds; n != nil && *n > 0 {
-				one.MaxAge = time.Duration(*n) * time.Second
-			}
-			for _, filter := range t.Properties.FilterCriteria.Filters {
-				one.Filters = append(one.Filters, json.RawMessage(filter.Pattern))
-			}
-			f.Streams = append(f.Streams, one)
-		case "SQS":
-			f.Queues = append(f.Queues, QueueTrigger{
-				Name: name, QueueARN: t.Properties.Queue, BatchSize: int(t.Properties.BatchSize),
-				MaxConcurrency: int(t.Properties.ScalingConfig.MaximumConcurrency), ReportsItems: reports,
-			})
-		case "ScheduleV2":
-			every, err := rate(t.Properties.ScheduleExpression)
-			if err != nil {
-				return fmt.Errorf("event %s: %w", name, err)
-			}
-			f.Schedules = append(f.Schedules, Schedule{Name: t.Properties.Name, Every: every, Input: json.RawMessage(t.Properties.Input)})
-		default:
-			return fmt.Errorf("event %s has type %s; DynamoDB, SQS and ScheduleV2 are understood", name, t.Type)
+	for _, name := range slices.Sorted(maps.Keys(p.Events)) {
+		if err := f.trigger(name, p.Events[name].Type, p.Events[name].Properties); err != nil {
+			return fmt.Errorf("event %s (line %d): %w", name, child(child(child(node, "Properties"), "Events"), name).Line, err)
 		}
 	}
 	s.Functions = append(s.Functions, f)
+	return nil
+}
+
+// merge lays what one function says over what Globals say of all, as SAM does:
+// maps are merged, lists joined, everything else replaced.
+func merge(shared, own any) any {
+	switch over := own.(type) {
+	case nil:
+		return shared
+	case map[string]any:
+		under, ok := shared.(map[string]any)
+		if !ok {
+			return own
+		}
+		merged := maps.Clone(under)
+		for name, v := range over {
+			merged[name] = merge(under[name], v)
+		}
+		return merged
+	case []any:
+		if under, ok := shared.([]any); ok {
+			return slices.Concat(under, over)
+		}
+	}
+	return own
+}
+
+// trigger adds one entry of the function's Events.
+func (f *Function) trigger(name, kind string, properties []byte) error {
+	const reports = "ReportBatchItemFailures"
+	switch kind {
+	case "DynamoDB":
+		var p streamProperties
+		if err := strict(properties, &p); err != nil {
+			return err
+		}
+		t := StreamTrigger{
+			Name: name, StreamARN: p.Stream, BatchSize: p.BatchSize.or(defaultStreamBatch), MaxRetries: p.MaximumRetryAttempts.or(-1),
+			Bisect: bool(p.BisectBatchOnFunctionError), ReportsItems: slices.Contains(p.FunctionResponseTypes, reports),
+			FailureARN: p.DestinationConfig.OnFailure.Destination, FromBeginning: p.StartingPosition == "TRIM_HORIZON",
+		}
+		if age := p.MaximumRecordAgeInSeconds.or(-1); age > 0 {
+			t.MaxAge = time.Duration(age) * time.Second
+		}
+		for _, filter := range p.FilterCriteria.Filters {
+			t.Filters = append(t.Filters, json.RawMessage(filter.Pattern))
+		}
+		f.Streams = append(f.Streams, t)
+	case "SQS":
+		var p queueProperties
+		if err := strict(properties, &p); err != nil {
+			return err
+		}
+		f.Queues = append(f.Queues, QueueTrigger{
+			Name: name, QueueARN: p.Queue, BatchSize: p.BatchSize.or(defaultQueueBatch),
+			MaxConcurrency: int(p.ScalingConfig.MaximumConcurrency), ReportsItems: slices.Contains(p.FunctionResponseTypes, reports),
+		})
+	case "ScheduleV2":
+		var p scheduleProperties
+		if err := strict(properties, &p); err != nil {
+			return err
+		}
+		every, err := rate(p.ScheduleExpression)
+		if err != nil {
+			return err
+		}
+		f.Schedules = append(f.Schedules, Schedule{Name: p.Name, Every: every, Input: json.RawMessage(p.Input)})
+	default:
+		return fmt.Errorf("type %s; DynamoDB, SQS and ScheduleV2 are understood", kind)
+	}
 	return nil
 }
 
@@ -424,14 +627,19 @@ func rate(expression string) (time.Duration, error) {
 	return time.Duration(n) * periods[m[2]], nil
 }
 
+// maxDepth is far deeper than templates are; what is deeper goes in a circle.
+const maxDepth = 100
+
 // eval evaluates a node to maps, lists and scalars.
 func (r *resolver) eval(n *yaml.Node) (any, error) {
 	if n == nil {
 		return nil, nil
 	}
-	if n.Kind == yaml.AliasNode {
-		return r.eval(n.Alias)
+	if r.depth == maxDepth {
+		return nil, fmt.Errorf("line %d: refers to itself", n.Line)
 	}
+	r.depth++
+	defer func() { r.depth-- }()
 	if name, ok := strings.CutPrefix(n.Tag, "!"); ok && !strings.HasPrefix(n.Tag, "!!") {
 		plain := *n
 		plain.Tag = ""
@@ -500,25 +708,33 @@ func (r *resolver) call(name string, arg *yaml.Node) (any, error) {
 		if arg.Kind == yaml.SequenceNode && len(arg.Content) == 2 {
 			id, attribute = arg.Content[0].Value, arg.Content[1].Value
 		}
-		return r.arn(id, attribute), nil
+		v, err := r.attribute(id, attribute)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: !%s: %w", arg.Line, name, err)
+		}
+		return v, nil
 	case "Sub":
 		if arg.Kind != yaml.ScalarNode {
 			return nil, wrong("with variables of its own is not understood")
 		}
 		var failed error
 		text := inSub.ReplaceAllStringFunc(arg.Value, func(match string) string {
-			inner := match[2 : len(match)-1]
-			if id, attribute, ok := strings.Cut(inner, "."); ok {
-				return r.arn(id, attribute)
+			if failed != nil {
+				return ""
 			}
-			v, err := r.lookup(inner)
-			failed = errors.Join(failed, err)
+			inner := match[2 : len(match)-1]
+			var v string
+			if id, attribute, ok := strings.Cut(inner, "."); ok {
+				v, failed = r.attribute(id, attribute)
+			} else {
+				v, failed = r.lookup(inner)
+			}
 			return v
 		})
 		if failed != nil {
 			return nil, fmt.Errorf("line %d: !%s: %w", arg.Line, name, failed)
 		}
-		return text, nil
+		return strings.ReplaceAll(text, "${!", "${"), nil // the way to write a literal ${
 	case "If", "Equals", "Not", "And", "Or", "Condition":
 		return r.logic(name, arg, wrong)
 	}
@@ -596,50 +812,68 @@ func (r *resolver) lookup(name string) (string, error) {
 		return "amazonaws.com", nil
 	}
 	if _, ok := r.kinds[name]; ok {
-		return r.ref(name), nil
+		return r.ref(name)
 	}
 	return "", fmt.Errorf("%s is no parameter and no resource", name)
 }
 
-// physical returns a resource's own name, or its logical id where it has none.
-func (r *resolver) physical(id string) string {
-	property := map[string]string{
+// physical returns a resource's own name. It needs one: a name that
+// CloudFormation makes up is not known before it has.
+func (r *resolver) physical(id string) (string, error) {
+	kind, ok := r.kinds[id]
+	if !ok {
+		return "", fmt.Errorf("%s is no resource", id)
+	}
+	property, ok := map[string]string{
 		"AWS::DynamoDB::Table": "TableName", "AWS::SQS::Queue": "QueueName",
 		"AWS::Serverless::Function": "FunctionName", "AWS::Logs::LogGroup": "LogGroupName",
-	}[r.kinds[id]]
-	if v, err := r.eval(child(child(child(child(r.root, "Resources"), id), "Properties"), property)); err == nil {
-		if name, ok := v.(string); ok {
-			return name
-		}
+	}[kind]
+	if !ok {
+		return "", fmt.Errorf("%s is of type %s: what refers to it is not understood", id, kind)
 	}
-	return id
+	v, err := r.eval(child(child(child(child(r.root, "Resources"), id), "Properties"), property))
+	if err != nil {
+		return "", err
+	}
+	name, ok := v.(string)
+	if !ok {
+		return "", fmt.Errorf("%s has no %s", id, property)
+	}
+	return name, nil
 }
 
 // ref is what Ref gives for a resource.
-func (r *resolver) ref(id string) string {
-	name := r.physical(id)
-	if r.kinds[id] != "AWS::SQS::Queue" {
-		return name
+func (r *resolver) ref(id string) (string, error) {
+	name, err := r.physical(id)
+	switch {
+	case err != nil || r.kinds[id] != "AWS::SQS::Queue":
+		return name, err
+	case r.QueueURL != nil:
+		return r.QueueURL(name), nil
 	}
-	if r.QueueURL != nil {
-		return r.QueueURL(name)
-	}
-	return fmt.Sprintf("https://sqs.%s.amazonaws.com/%s/%s", r.Region, r.Account, name)
+	return fmt.Sprintf("https://sqs.%s.amazonaws.com/%s/%s", r.Region, r.Account, name), nil
 }
 
-// arn is what GetAtt gives: an ARN of AWS's form, or the name itself for
-// attributes that are names.
-func (r *resolver) arn(id, attribute string) string {
-	name := r.physical(id)
-	switch {
-	case attribute == "QueueName":
-		return name
-	case r.kinds[id] == "AWS::DynamoDB::Table" && attribute == "StreamArn":
-		return fmt.Sprintf("arn:aws:dynamodb:%s:%s:table/%s/stream/local", r.Region, r.Account, name)
-	case r.kinds[id] == "AWS::DynamoDB::Table":
-		return fmt.Sprintf("arn:aws:dynamodb:%s:%s:table/%s", r.Region, r.Account, name)
-	case r.kinds[id] == "AWS::SQS::Queue":
-		return fmt.Sprintf("arn:aws:sqs:%s:%s:%s", r.Region, r.Account, name)
+// attribute is what GetAtt gives, ARNs in AWS's form.
+func (r *resolver) attribute(id, attribute string) (string, error) {
+	name, err := r.physical(id)
+	if err != nil {
+		return "", err
 	}
-	return fmt.Sprintf("arn:aws:lambda:%s:%s:function:%s", r.Region, r.Account, name)
+	arn := func(service, resource string) (string, error) {
+		return fmt.Sprintf("arn:aws:%s:%s:%s:%s", service, r.Region, r.Account, resource), nil
+	}
+	switch r.kinds[id] + " " + attribute {
+	case "AWS::DynamoDB::Table Arn":
+		return arn("dynamodb", "table/"+name)
+	case "AWS::DynamoDB::Table StreamArn":
+		return arn("dynamodb", "table/"+name+"/stream/local")
+	case "AWS::SQS::Queue Arn":
+		return arn("sqs", name)
+	case "AWS::SQS::Queue QueueName":
+		return name, nil
+	case "AWS::Serverless::Function Arn":
+		return arn("lambda", "function:"+name)
+	}
+	return "", fmt.Errorf("attribute %s of %s, a %s, is not understood", attribute, id, r.kinds[id])
 }

@@ -1,7 +1,10 @@
 package template_test
 
 import (
+	"crypto/md5"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,12 +14,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BurntSushi/toml"
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/pattern"
 	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/template"
@@ -112,8 +120,167 @@ func problems(s *template.Stack) (list []string) {
 	return list
 }
 
+// written returns a node as maps, lists and strings, an intrinsic function as
+// its argument (`!GetAtt Queue.Arn` is "Queue.Arn"): what a Stack does not hold.
+func written(n *yaml.Node) any {
+	switch n.Kind {
+	case yaml.DocumentNode:
+		return written(n.Content[0])
+	case yaml.MappingNode:
+		m := map[string]any{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			m[n.Content[i].Value] = written(n.Content[i+1])
+		}
+		return m
+	case yaml.SequenceNode:
+		list := []any{}
+		for _, c := range n.Content {
+			list = append(list, written(c))
+		}
+		return list
+	}
+	return n.Value
+}
+
+// words is a string, or a list of them.
+type words []string
+
+func (w *words) UnmarshalJSON(b []byte) error {
+	if b[0] != '"' {
+		return json.Unmarshal(b, (*[]string)(w))
+	}
+	*w = words{""}
+	return json.Unmarshal(b, &(*w)[0])
+}
+
+// document is what the rules below read of the template as it is written.
+type document struct {
+	Parameters map[string]any
+	Resources  map[string]struct {
+		Type       string
+		Properties struct {
+			// a function's
+			LoggingConfig struct{ LogGroup string }
+			Policies      []struct {
+				Statement []struct {
+					Sid              string
+					Action, Resource words
+				}
+			}
+			Events map[string]struct {
+				Properties struct {
+					DestinationConfig struct{ OnFailure struct{ Destination string } }
+				}
+			}
+			// a log group's
+			RetentionInDays string
+			// a queue's
+			RedrivePolicy struct{ DeadLetterTargetArn string }
+			// a topic's
+			KmsMasterKeyId string
+			// an alarm's
+			MetricName   string
+			AlarmActions []string
+			Dimensions   []struct{ Value string }
+		}
+	}
+}
+
+// oversights holds the template as it is written against what neither cfn-lint
+// nor the resolved Stack shows.
+func oversights(t *testing.T, text string) (list []string) {
+	t.Helper()
+	bad := func(ok bool, what string) {
+		if !ok {
+			list = append(list, what)
+		}
+	}
+	var root yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &root); err != nil {
+		t.Fatal(err)
+	}
+	plain, err := json.Marshal(written(&root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc document
+	if err := json.Unmarshal(plain, &doc); err != nil {
+		t.Fatal(err)
+	}
+	dead, watched := map[string]bool{}, map[string]bool{}
+	for id, r := range doc.Resources {
+		p := r.Properties
+		switch r.Type {
+		case "AWS::SQS::Queue":
+			if to := p.RedrivePolicy.DeadLetterTargetArn; to != "" {
+				dead[strings.TrimSuffix(to, ".Arn")] = true
+			}
+		case "AWS::CloudWatch::Alarm":
+			bad(len(p.AlarmActions) > 0, id+": tells nobody")
+			for _, d := range p.Dimensions {
+				if p.MetricName == "ApproximateNumberOfMessagesVisible" {
+					watched[strings.TrimSuffix(d.Value, ".QueueName")] = true
+				}
+			}
+		case "AWS::SNS::Topic":
+			// AWS re:Post, "Why didn't I receive an SNS notification for my CloudWatch alarm trigger?"
+			bad(p.KmsMasterKeyId != "alias/aws/sns", id+": CloudWatch may not use alias/aws/sns")
+		case "AWS::Serverless::Function":
+			group := doc.Resources[p.LoggingConfig.LogGroup]
+			bad(group.Type == "AWS::Logs::LogGroup" && group.Properties.RetentionInDays != "", id+": its logs would be kept for ever")
+			var sends words
+			for _, policy := range p.Policies {
+				for _, s := range policy.Statement {
+					for _, v := range slices.Concat(s.Action, s.Resource) {
+						bad(!strings.Contains(v, "*"), id+", statement "+s.Sid+": "+v+" allows more than is needed")
+					}
+					if slices.Contains(s.Action, "sqs:SendMessage") {
+						sends = append(sends, s.Resource...)
+					}
+				}
+			}
+			for name, e := range p.Events {
+				if to := e.Properties.DestinationConfig.OnFailure.Destination; to != "" {
+					dead[strings.TrimSuffix(to, ".Arn")] = true
+					bad(slices.Contains(sends, to), id+", trigger "+name+": may not send to "+to+", and Lambda sends there as the function")
+				}
+			}
+		}
+	}
+	for queue := range dead {
+		bad(watched[queue], queue+": what ends there is seen by nobody, no alarm watches it")
+	}
+	used := references(&root)
+	for name := range doc.Parameters {
+		bad(used[name], "parameter "+name+": is not used")
+	}
+	return list
+}
+
+var inSub = regexp.MustCompile(`\$\{([^!}.]+)`)
+
+// references returns every name that a Ref or a Sub under the node refers to.
+func references(n *yaml.Node) map[string]bool {
+	found := map[string]bool{}
+	switch n.Tag {
+	case "!Ref":
+		found[n.Value] = true
+	case "!Sub":
+		for _, m := range inSub.FindAllStringSubmatch(n.Value, -1) {
+			found[m[1]] = true
+		}
+	}
+	for _, c := range n.Content {
+		maps.Copy(found, references(c))
+	}
+	return found
+}
+
 func TestTheTemplateHoldsTogether(t *testing.T) {
 	for _, p := range problems(stack(t)) {
+		t.Error(p)
+	}
+	for _, p := range oversights(t, text(t)) {
 		t.Error(p)
 	}
 }
@@ -133,6 +300,23 @@ func TestEachRuleCanFail(t *testing.T) {
 		"a table for all stacks":    {"TableName: !Sub '${AWS::StackName}-Events'", "TableName: Events", "lacks the stack's"},
 		"no dead-letter queue":      {"      RedrivePolicy:\n        deadLetterTargetArn: !GetAtt WorkDeadLetterQueue.Arn\n        maxReceiveCount: 10\n", "", "no dead-letter queue"},
 		"an input that is no JSON":  {`'{"action":"sweep"}'`, `'sweep'`, "not JSON"},
+
+		"a queue for all stacks":     {"QueueName: !Sub '${AWS::StackName}-work'", "QueueName: work", "queue WorkQueue: its name"},
+		"a function for all stacks":  {"FunctionName: !Sub '${AWS::StackName}-emit'", "FunctionName: emit", "function EmitFunction: its name"},
+		"what was before is lost":    {"StartingPosition: TRIM_HORIZON", "StartingPosition: LATEST", "is lost"},
+		"a whole batch fails":        {"            BisectBatchOnFunctionError: true\n", "", "one record fails its whole batch"},
+		"no limit of concurrency":    {"            ScalingConfig: { MaximumConcurrency: !Ref MaximumConcurrency }\n", "", "maximum concurrency"},
+		"an action with a star":      {"Action: dynamodb:GetItem\n", "Action: dynamodb:*\n", "dynamodb:* allows more"},
+		"a resource with a star":     {"${DeliveriesTable.Arn}/index/due", "${DeliveriesTable.Arn}/index/*", "index/* allows more"},
+		"a star in a list":           {"Action: [dynamodb:UpdateItem,", "Action: [dynamodb:Batch*,", "dynamodb:Batch* allows more"},
+		"logs kept for ever":         {"      RetentionInDays: !Ref LogRetentionDays\n", "", "kept for ever"},
+		"logs to no group":           {"        LogGroup: !Ref EmitLogs\n", "", "kept for ever"},
+		"failures it may not send":   {"Resource: !GetAtt StreamDeadLetterQueue.Arn", "Resource: !GetAtt WorkDeadLetterQueue.Arn", "may not send to StreamDeadLetterQueue"},
+		"dead letters nobody sees":   {"Value: !GetAtt WorkDeadLetterQueue.QueueName", "Value: !GetAtt WorkQueue.QueueName", "WorkDeadLetterQueue: what ends there"},
+		"failed batches nobody sees": {"Value: !GetAtt StreamDeadLetterQueue.QueueName", "Value: !GetAtt WorkQueue.QueueName", "StreamDeadLetterQueue: what ends there"},
+		"an alarm that tells nobody": {"      AlarmActions: [!Ref AlarmTopic]\n", "", "tells nobody"},
+		"a topic alarms can't reach": {"TopicName: !Sub '${AWS::StackName}-alarms'\n", "TopicName: !Sub '${AWS::StackName}-alarms'\n      KmsMasterKeyId: alias/aws/sns\n", "CloudWatch may not use"},
+		"an unused parameter":        {"ALLOW_NETWORKS: !Ref AllowNetworks", "ALLOW_NETWORKS: ''", "parameter AllowNetworks: is not used"},
 	} {
 		changed := strings.Replace(original, c.from, c.to, 1)
 		if changed == original {
@@ -144,7 +328,7 @@ func TestEachRuleCanFail(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if found := strings.Join(problems(s), "\n"); !strings.Contains(found, c.says) {
+		if found := strings.Join(append(problems(s), oversights(t, changed)...), "\n"); !strings.Contains(found, c.says) {
 			t.Errorf("%s: found %q, want it to say %q", name, found, c.says)
 		}
 	}
@@ -153,23 +337,104 @@ func TestEachRuleCanFail(t *testing.T) {
 func TestWhatCannotBeResolvedIsRefusedWithItsLine(t *testing.T) {
 	original := text(t)
 	for name, c := range map[string]struct{ from, to, says string }{
-		"rate(1 minutes)":      {"rate(1 minute)", "rate(1 minutes)", "rate(1 minute)"},
-		"a name misspelt":      {"!Ref EventsTable", "!Ref EventTable", "EventTable is no parameter"},
-		"an unknown function":  {"!Ref EventsTable", "!ImportValue x", "!ImportValue"},
-		"an unknown trigger":   {"Type: ScheduleV2", "Type: Cron", "Cron"},
-		"a name in Sub missed": {"${AWS::StackName}-Events", "${Stack}-Events", "Stack is no parameter"},
+		"rate(1 minutes)":              {"rate(1 minute)", "rate(1 minutes)", "rate(1 minute)"},
+		"a name misspelt":              {"!Ref EventsTable", "!Ref EventTable", "EventTable is no parameter"},
+		"a name in GetAtt misspelt":    {"!GetAtt EventsTable.StreamArn", "!GetAtt EventTable.StreamArn", "EventTable is no resource"},
+		"an attribute misspelt":        {"Resource: !GetAtt WorkQueue.Arn", "Resource: !GetAtt WorkQueue.An", "attribute An of WorkQueue"},
+		"a name in Sub misspelt":       {"${DeliveriesTable.Arn}/index", "${DeliveryTable.Arn}/index", "DeliveryTable is no resource"},
+		"a name in Sub missed":         {"${AWS::StackName}-Events", "${Stack}-Events", "Stack is no parameter"},
+		"an unknown function":          {"!Ref EventsTable", "!ImportValue x", "!ImportValue"},
+		"an unknown trigger":           {"Type: ScheduleV2", "Type: Cron", "Cron"},
+		"a trigger that is off":        {"            BatchSize: 10\n", "            BatchSize: 10\n            Enabled: false\n", `"Enabled" is not understood`},
+		"a window":                     {"            BatchSize: 10\n", "            BatchSize: 10\n            MaximumBatchingWindowInSeconds: 5\n", `"MaximumBatchingWindowInSeconds" is not understood`},
+		"a queue that delays":          {"      VisibilityTimeout: 360\n", "      VisibilityTimeout: 360\n      DelaySeconds: 60\n", `"DelaySeconds" is not understood`},
+		"a local index":                {"      StreamSpecification: { StreamViewType: NEW_IMAGE }\n", "      LocalSecondaryIndexes: []\n", `"LocalSecondaryIndexes" is not understood`},
+		"provisioned capacity":         {"BillingMode: PAY_PER_REQUEST", "BillingMode: PROVISIONED", `BillingMode is "PROVISIONED"`},
+		"a name that refers to itself": {"TableName: !Sub '${AWS::StackName}-Events'", "TableName: !Ref EventsTable", "refers to itself"},
+		"a name twice in itself":       {"TableName: !Sub '${AWS::StackName}-Events'", "TableName: !Sub '${EventsTable}${EventsTable}'", "refers to itself"},
+		"a table without a name":       {"      TableName: !Sub '${AWS::StackName}-Control'\n", "", "ControlTable has no TableName"},
+		"an unknown condition":         {"  ControlTable:\n    Type:", "  ControlTable:\n    Condition: Sunny\n    Type:", "Sunny does not exist"},
+		"a default that is not one":    {"Default: INFO", "Default: LOUD", `parameter LogLevel`},
+		"a number out of bounds":       {"Default: 50", "Default: 1", `parameter MaximumConcurrency`},
+		"a key given twice":            {"      VisibilityTimeout: 360\n", "      VisibilityTimeout: 360\n      VisibilityTimeout: 10\n", "VisibilityTimeout stands in line"},
+		"a merge key":                  {"      VisibilityTimeout: 360\n", "      <<: { VisibilityTimeout: 360 }\n", "merge keys"},
+		"an alias":                     {"Default: 50\n    MinValue: 2", "Default: &d 50\n    MinValue: *d", "aliases (*d)"},
 	} {
-		_, err := resolve(strings.Replace(original, c.from, c.to, 1))
+		changed := strings.Replace(original, c.from, c.to, 1)
+		if changed == original {
+			t.Errorf("%s: %q is not in the template", name, c.from)
+			continue
+		}
+		_, err := resolve(changed)
 		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "line ") {
 			t.Errorf("%s: %v, want it to say %q and the line", name, err, c.says)
 		}
 	}
-	parsed, err := template.Parse([]byte(original))
+}
+
+func TestParametersAreHeldToTheirRules(t *testing.T) {
+	parsed, err := template.Parse([]byte(text(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parsed.Resolve(template.Context{Parameters: map[string]string{"Nobody": "x"}}); err == nil {
-		t.Error("a parameter that does not exist is accepted")
+	for name, c := range map[string]struct{ parameter, value, says string }{
+		"one that does not exist": {"Nobody", "x", "has no parameter Nobody"},
+		"none of the values":      {"AllowHttp", "yes", `"yes" is none of [true false]`},
+		"a pattern not met":       {"AllowNetworks", "everywhere", "does not match"},
+		"a pattern half met":      {"AllowNetworks", "10.0.0.0/8,", "does not match"},
+		"no number":               {"MaximumConcurrency", "many", "not a number"},
+		"too large":               {"MaximumConcurrency", "1001", "out of its bounds"},
+		"the largest":             {"MaximumConcurrency", "1000", ""},
+		"two networks":            {"AllowNetworks", "127.0.0.0/8,::1/128", ""},
+	} {
+		_, err := parsed.Resolve(template.Context{StackName: "mine", Parameters: map[string]string{c.parameter: c.value}})
+		if (err != nil) != (c.says != "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want it to say %q", name, err, c.says)
+		}
+	}
+}
+
+// What `sam deploy` is told for each environment fits the template.
+func TestDeployments(t *testing.T) {
+	var config map[string]any
+	if _, err := toml.DecodeFile(filepath.Join(root, "samconfig.toml"), &config); err != nil {
+		t.Fatal(err)
+	}
+	if config["version"] != 0.1 {
+		t.Errorf("version = %v", config["version"])
+	}
+	parsed, err := template.Parse([]byte(text(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stacks := map[string]string{}
+	for _, environment := range []string{"default", "staging", "prod"} {
+		parameters := func(command string) map[string]any {
+			section, _ := config[environment].(map[string]any)
+			of, _ := section[command].(map[string]any)
+			p, _ := of["parameters"].(map[string]any)
+			return p
+		}
+		if parameters("build")["cached"] != false {
+			t.Errorf("%s builds from a cache that does not see pkg/", environment)
+		}
+		name, _ := parameters("deploy")["stack_name"].(string)
+		if other := stacks[name]; name == "" || other != "" {
+			t.Errorf("%s deploys to the stack %q, and so does %q", environment, name, other)
+		}
+		stacks[name] = environment
+		overrides := map[string]string{}
+		given, _ := parameters("deploy")["parameter_overrides"].(string)
+		for _, pair := range strings.Fields(given) {
+			parameter, value, _ := strings.Cut(pair, "=")
+			overrides[parameter] = value
+		}
+		if _, err := parsed.Resolve(template.Context{StackName: name, Parameters: overrides}); err != nil {
+			t.Errorf("%s: %v", environment, err)
+		}
+		if environment == "prod" && overrides["DeletionProtection"] != "true" {
+			t.Error("prod's tables can be deleted")
+		}
 	}
 }
 
@@ -283,91 +548,134 @@ func TestTimesFitTogether(t *testing.T) {
 	}
 }
 
-func TestLeastPrivilege(t *testing.T) {
-	var doc struct {
-		Parameters map[string]any
-		Resources  map[string]struct {
-			Type       string
-			Properties struct {
-				Policies []struct {
-					Statement []struct {
-						Sid              string
-						Action, Resource yaml.Node
-					}
-				}
-			}
-		}
-	}
-	all := text(t)
-	if err := yaml.Unmarshal([]byte(all), &doc); err != nil {
+func sample(t *testing.T, name string, into any) []byte {
+	t.Helper()
+	payload, err := os.ReadFile(filepath.Join(root, "events", name+".json"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	logs := map[string]bool{}
-	for id, r := range doc.Resources {
-		if r.Type == "AWS::Logs::LogGroup" {
-			logs[id] = true
+	if err := json.Unmarshal(payload, into); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return payload
+}
+
+// checkRequest fails the test where emit would refuse the request.
+func checkRequest(t *testing.T, name string, r emit.Request) {
+	t.Helper()
+	if err := catalog.Default().Validate(r.Event, r.Data); err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+}
+
+// Every type of the catalog has a sample, and every sample is what its function
+// would get.
+func TestSampleEvents(t *testing.T) {
+	rest := map[string]trigger.Kind{
+		"emit-list": trigger.Direct, "emit-function-url": trigger.FunctionURL,
+		"dispatch-stream": trigger.Stream, "dispatch-sqs": trigger.Queue,
+		"dispatch-sweep": trigger.Direct, "dispatch-replay": trigger.Direct, "dispatch-replay-dead": trigger.Direct,
+	}
+	for _, eventType := range catalog.Default().Types() {
+		name := "emit-" + strings.NewReplacer(".", "-", "_", "-").Replace(eventType)
+		rest[name] = trigger.Direct
+		var r emit.Request
+		sample(t, name, &r)
+		if r.Event != eventType {
+			t.Errorf("%s holds %q", name, r.Event)
+		}
+		checkRequest(t, name, r)
+	}
+	files, err := filepath.Glob(filepath.Join(root, "events", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".json")
+		want, ok := rest[name]
+		if !ok {
+			continue // another function's, which has its own tests
+		}
+		delete(rest, name)
+		var any json.RawMessage
+		if kind, err := trigger.Of(sample(t, name, &any)); err != nil || kind != want {
+			t.Errorf("%s: %s, %v; want %s", name, kind, err, want)
 		}
 	}
-	for id, r := range doc.Resources {
-		if r.Type != "AWS::Serverless::Function" {
-			continue
-		}
-		if !logs[strings.TrimSuffix(id, "Function")+"Logs"] {
-			t.Errorf("%s has no log group of its own: its logs would be kept for ever", id)
-		}
-		for _, p := range r.Properties.Policies {
-			for _, s := range p.Statement {
-				for _, n := range append([]*yaml.Node{&s.Action, &s.Resource}, append(s.Action.Content, s.Resource.Content...)...) {
-					if strings.Contains(n.Value, "*") {
-						t.Errorf("%s, statement %s: %q", id, s.Sid, n.Value)
-					}
-				}
-			}
-		}
+	for name := range rest {
+		t.Errorf("events/%s.json is missing", name)
 	}
-	for name := range doc.Parameters {
-		if !regexp.MustCompile(`(!Ref |\$\{|\[)`+name+`\b`).MatchString(strings.SplitN(all, "\nConditions:", 2)[1]) &&
-			!strings.Contains(all, "!Equals [!Ref "+name) {
-			t.Errorf("parameter %s is not used", name)
+}
+
+func TestSampleOfAList(t *testing.T) {
+	var list struct{ Events []emit.Request }
+	sample(t, "emit-list", &list)
+	if len(list.Events) < 2 {
+		t.Errorf("%d events", len(list.Events))
+	}
+	for _, r := range list.Events {
+		checkRequest(t, "emit-list", r)
+	}
+}
+
+func TestSampleOfAFunctionURL(t *testing.T) {
+	var request events.LambdaFunctionURLRequest
+	sample(t, "emit-function-url", &request)
+	var r emit.Request
+	if err := json.Unmarshal([]byte(request.Body), &r); err != nil {
+		t.Fatal(err)
+	}
+	checkRequest(t, "emit-function-url", r)
+}
+
+func TestSampleOfTheStream(t *testing.T) {
+	var batch events.DynamoDBEvent
+	sample(t, "dispatch-stream", &batch)
+	for _, r := range batch.Records {
+		body := r.Change.NewImage["body"].String()
+		e, err := event.Decode([]byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := e.Encode(); err != nil || string(again) != body {
+			t.Errorf("the body is not as Encode makes it: %s, %v", again, err)
+		}
+		if key := r.Change.Keys["event_id"].String(); key != e.ID {
+			t.Errorf("the record of %s holds %s", key, e.ID)
+		}
+		if at, err := event.IDTime(e.ID); err != nil || !at.Equal(e.Timestamp) {
+			t.Errorf("the id says %s, %v; the event %s", at, err, e.Timestamp)
+		}
+		checkRequest(t, "dispatch-stream", emit.Request{Event: e.Type, Data: e.Data})
+	}
+}
+
+func TestSampleOfTheQueue(t *testing.T) {
+	var batch events.SQSEvent
+	sample(t, "dispatch-sqs", &batch)
+	for _, m := range batch.Records {
+		item, err := work.Decode(m.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := event.IDTime(item.EventID); err != nil {
+			t.Error(err)
+		}
+		if m.Attributes["MessageGroupId"] != item.EndpointID {
+			t.Errorf("the item of %s travels in the group %s", item.EndpointID, m.Attributes["MessageGroupId"])
+		}
+		if sum := fmt.Sprintf("%x", md5.Sum([]byte(m.Body))); sum != m.Md5OfBody {
+			t.Errorf("md5OfBody is %s, want %s", m.Md5OfBody, sum)
 		}
 	}
 }
 
-// The files in events/ are what the functions would get.
-func TestSampleEvents(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(root, "events", "*.json"))
-	if err != nil || len(files) < 16 {
-		t.Fatalf("%d files, %v", len(files), err)
-	}
-	kinds := map[string]trigger.Kind{"emit-function-url": trigger.FunctionURL, "dispatch-stream": trigger.Stream, "dispatch-sqs": trigger.Queue}
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".json")
-		payload, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if kind, err := trigger.Of(payload); err != nil || kind != kinds[name] {
-			t.Errorf("%s: %s, %v", name, kind, err)
-		}
-		switch {
-		case name == "dispatch-sqs":
-			var batch struct{ Records []struct{ Body string } }
-			if err := json.Unmarshal(payload, &batch); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := work.Decode(batch.Records[0].Body); err != nil {
-				t.Error(err)
-			}
-		case strings.HasPrefix(name, "dispatch-") && kinds[name] == trigger.Direct:
-			var c dispatch.Command
-			if err := json.Unmarshal(payload, &c); err != nil || c.Action == "" {
-				t.Errorf("%s: %+v, %v", name, c, err)
-			}
-		case strings.HasPrefix(name, "emit-user") || strings.HasPrefix(name, "emit-discussion"):
-			var r emit.Request
-			if err := json.Unmarshal(payload, &r); err != nil || "emit-"+strings.NewReplacer(".", "-", "_", "-").Replace(r.Event) != name {
-				t.Errorf("%s holds %q, %v", name, r.Event, err)
-			}
+func TestSampleCommands(t *testing.T) {
+	for name, action := range map[string]string{"dispatch-sweep": "sweep", "dispatch-replay": "replay", "dispatch-replay-dead": "replay_dead"} {
+		var c dispatch.Command
+		sample(t, name, &c)
+		if c.Action != action {
+			t.Errorf("%s asks for %q", name, c.Action)
 		}
 	}
 }
@@ -380,22 +688,69 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-func TestParametersAndConditions(t *testing.T) {
+// What a small template says, in the words of the Stack.
+func TestResolution(t *testing.T) {
 	s, err := resolve(`
 Parameters:
   Fast: { Type: String, Default: 'no' }
 Conditions:
   IsFast: !Equals [!Ref Fast, 'yes']
   IsSlow: !Not [!Condition IsFast]
+Globals:
+  Function:
+    Timeout: 20
+    Environment:
+      Variables: { LEVEL: INFO, PLACE: everywhere }
 Resources:
   Q:
     Type: AWS::SQS::Queue
     Properties:
       QueueName: !Sub '${AWS::StackName}-q'
       VisibilityTimeout: !If [IsSlow, 60, 10]
-      Other: !If [IsFast, x, !Ref AWS::NoValue]
+      DelaySeconds: !If [IsFast, 1, !Ref AWS::NoValue]
+  OnlyFast:
+    Type: AWS::SQS::Queue
+    Condition: IsFast
+    Properties: { QueueName: fast }
+  AFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      FunctionName: a
+      Environment:
+        Variables:
+          PLACE: here
+          LITERAL: !Sub '${!AWS::StackName} ${AWS::StackName}'
+          LONG: { 'Fn::GetAtt': [Q, Arn] }
+          SHORT: !GetAtt Q.Arn
+          URL: { Ref: Q }
+      Events:
+        Work: { Type: SQS, Properties: { Queue: !GetAtt Q.Arn } }
+        Stream: { Type: DynamoDB, Properties: { Stream: x, StartingPosition: LATEST } }
+  BFunction:
+    Type: AWS::Serverless::Function
+    Properties: { FunctionName: b, Timeout: 5 }
 `)
-	if err != nil || len(s.Queues) != 1 || s.Queues[0].Visibility != time.Minute || s.Queues[0].Name != "mine-q" {
-		t.Errorf("stack = %+v, %v", s, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	arn, url := "arn:aws:sqs:eu-west-1:123456789012:mine-q", "https://sqs.eu-west-1.amazonaws.com/123456789012/mine-q"
+	want := &template.Stack{
+		Name:   "mine",
+		Queues: []template.Queue{{LogicalID: "Q", Name: "mine-q", ARN: arn, URL: url, Visibility: time.Minute}},
+		Functions: []template.Function{
+			{
+				LogicalID: "AFunction", Folder: "a", Name: "a", Timeout: 20 * time.Second,
+				Environment: map[string]string{
+					"LEVEL": "INFO", "PLACE": "here", "LITERAL": "${AWS::StackName} mine", "LONG": arn, "SHORT": arn, "URL": url,
+				},
+				// AWS's own defaults where the template says nothing.
+				Queues:  []template.QueueTrigger{{Name: "Work", QueueARN: arn, BatchSize: 10}},
+				Streams: []template.StreamTrigger{{Name: "Stream", StreamARN: "x", BatchSize: 100, MaxRetries: -1}},
+			},
+			{LogicalID: "BFunction", Folder: "b", Name: "b", Timeout: 5 * time.Second, Environment: map[string]string{"LEVEL": "INFO", "PLACE": "everywhere"}},
+		},
+	}
+	if diff := cmp.Diff(want, s); diff != "" {
+		t.Errorf("stack (-want +got):\n%s", diff)
 	}
 }
