@@ -50,5 +50,5 @@ build-%Function:
 	CGO_ENABLED=0 GOOS=linux GOARCH=$${TIDINGS_GOARCH:-arm64} go build -trimpath -tags lambda.norpc -ldflags "-s -w" -o $(ARTIFACTS_DIR)/bootstrap ./functions/$$name
 
 .PHONY: figures
-figures: bin/tidings tools ## Measure what the README promises (about 10 minutes; EVENTS=1000 is quicker)
+figures: bin/tidings tools ## Measure what the README promises (about 6 minutes; EVENTS=1000 is quicker)
 	go run ./cmd/figures -events $(or $(EVENTS),10000)
