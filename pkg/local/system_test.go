@@ -177,7 +177,15 @@ func TestUnitsOfOneEvent(t *testing.T) {
 		t.Run(fmt.Sprint(fan, " endpoints"), func(t *testing.T) {
 			var mu sync.Mutex
 			var writes, reads float64
-			w := newWorld(t, local.Options{Meter: func(write bool, c types.ConsumedCapacity) {
+			swept := make(chan struct{})
+			first := sync.OnceFunc(func() { close(swept) })
+			log := slog.New(slog.NewTextHandler(writer(func(line []byte) (int, error) {
+				if bytes.Contains(line, []byte("sweep.done")) {
+					first()
+				}
+				return len(line), nil
+			}), nil))
+			w := newWorld(t, local.Options{Log: log, Meter: func(write bool, c types.ConsumedCapacity) {
 				mu.Lock()
 				defer mu.Unlock()
 				if write {
@@ -196,7 +204,25 @@ func TestUnitsOfOneEvent(t *testing.T) {
 					w.settled(delivery.Key{EndpointID: id, EventID: event})
 				}
 			}
-			one() // the first sweep reads too; it is over when an event has gone through
+			want := float64(3 + 2*(fan-1))
+			// A write shows in the table a moment before its units are counted.
+			counted := func(n float64) {
+				t.Helper()
+				for end := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
+					mu.Lock()
+					enough := writes >= n
+					mu.Unlock()
+					if enough {
+						return
+					}
+					if time.Now().After(end) {
+						t.Fatalf("%.2f write units, want %g", writes, n)
+					}
+				}
+			}
+			one()
+			counted(want)
+			<-swept // the first sweep reads too
 			mu.Lock()
 			writes, reads = 0, 0
 			mu.Unlock()
@@ -204,9 +230,10 @@ func TestUnitsOfOneEvent(t *testing.T) {
 			for range n {
 				one()
 			}
+			counted(want * n)
 			mu.Lock()
 			defer mu.Unlock()
-			if want := float64(3 + 2*(fan-1)); writes/n != want {
+			if writes/n != want {
 				t.Errorf("%.2f write units an event, want %g", writes/n, want)
 			}
 			// Each endpoint's worker reads the event: half a unit. The list of
