@@ -3,7 +3,8 @@
 // says what the transition in package delivery says; where it fails, DynamoDB
 // returns the item as it is (ALL_OLD), and the transition itself names the
 // cause. It promises that a write whose answer was lost, and which the SDK
-// therefore repeats, has the effect and the result of one.
+// therefore repeats, has the effect of one. Its result is that of one too, but
+// where a method says otherwise.
 package dynamostore
 
 import (
@@ -12,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -87,7 +89,8 @@ func (s *Store) read(c *types.ConsumedCapacity) {
 	}
 }
 
-// PutEvent: see emit.Events.
+// PutEvent: see emit.Events. Its own write, repeated, is ErrExists too: whoever
+// puts an event under a fresh id knows what that means.
 func (s *Store) PutEvent(ctx context.Context, a event.Accepted) error {
 	item, err := schema.EncodeEvent(a)
 	if err != nil {
@@ -327,7 +330,8 @@ var verdict = []string{
 	schema.DueShard, schema.DueAt, schema.UpdatedAt, schema.ExpiresAt,
 }
 
-// Skip: see dispatch.Deliveries.
+// Skip: see dispatch.Deliveries. Its own write, repeated, is refused as settled,
+// which is what the caller wanted.
 func (s *Store) Skip(ctx context.Context, skip delivery.Skip) error {
 	u := update{values: schema.Item{
 		":pending": schema.S(string(delivery.Pending)), ":in_flight": schema.S(string(delivery.InFlight)), ":now": schema.Millis(skip.Now),
@@ -482,7 +486,7 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 		if err == nil {
 			err = json.Unmarshal(text, &at)
 		}
-		if err != nil {
+		if err != nil || at.EndpointID == "" || at.EventID == "" {
 			return nil, "", fmt.Errorf("cursor %q is not one that a page ended with", cursor)
 		}
 		in.ExclusiveStartKey = schema.Item{
@@ -517,7 +521,8 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 	return page, base64.RawURLEncoding.EncodeToString(text), nil
 }
 
-// Postpone: see dispatch.DueIndex.
+// Postpone: see dispatch.DueIndex. Its own write, repeated, is ErrFenced: the
+// caller forgets the delivery, and the due time it has set brings it back.
 func (s *Store) Postpone(ctx context.Context, due delivery.Due, to time.Time) (delivery.Delivery, error) {
 	u := update{values: schema.Item{":was": schema.Millis(due.DueAt)}}
 	u.put(schema.DueAt, schema.Millis(to))
@@ -531,17 +536,34 @@ func (s *Store) Postpone(ctx context.Context, due delivery.Due, to time.Time) (d
 	return schema.DecodeDelivery(after)
 }
 
-// AddEndpoint stores a new endpoint; endpoint.ErrConflict if its id is taken.
-func (s *Store) AddEndpoint(ctx context.Context, e endpoint.Endpoint) error {
-	_, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Endpoints, Item: schema.EncodeEndpoint(e),
-		ConditionExpression: aws.String("attribute_not_exists(endpoint_id)"),
-	})
-	if _, failed := conditionFailed(err); failed {
-		return endpoint.ErrConflict
+// putEndpoint stores an endpoint under a condition. Where the condition failed
+// because the very same write was applied before, that is success; else it
+// returns failed, and what stood against it.
+func (s *Store) putEndpoint(ctx context.Context, in *dynamodb.PutItemInput) (against schema.Item, failed bool, err error) {
+	in.TableName = &s.tables.Endpoints
+	in.ReturnValuesOnConditionCheckFailure = types.ReturnValuesOnConditionCheckFailureAllOld
+	in.ReturnConsumedCapacity = s.wantCapacity()
+	out, err := s.db.PutItem(ctx, in)
+	if old, failed := conditionFailed(err); failed {
+		return old, !reflect.DeepEqual(old, in.Item), nil
 	}
 	if err != nil {
+		return nil, false, err
+	}
+	s.wrote(out.ConsumedCapacity)
+	return nil, false, nil
+}
+
+// AddEndpoint stores a new endpoint; endpoint.ErrConflict if another has its id.
+func (s *Store) AddEndpoint(ctx context.Context, e endpoint.Endpoint) error {
+	_, failed, err := s.putEndpoint(ctx, &dynamodb.PutItemInput{
+		Item: schema.EncodeEndpoint(e), ConditionExpression: aws.String("attribute_not_exists(endpoint_id)"),
+	})
+	switch {
+	case err != nil:
 		return fmt.Errorf("add endpoint: %w", err)
+	case failed:
+		return endpoint.ErrConflict
 	}
 	return nil
 }
@@ -551,30 +573,29 @@ func (s *Store) AddEndpoint(ctx context.Context, e endpoint.Endpoint) error {
 func (s *Store) UpdateEndpoint(ctx context.Context, e endpoint.Endpoint) (endpoint.Endpoint, error) {
 	was := e.Version
 	e.Version++
-	_, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Endpoints, Item: schema.EncodeEndpoint(e),
-		ConditionExpression:                 aws.String("#version = :was"),
-		ExpressionAttributeNames:            map[string]string{"#version": schema.Version},
-		ExpressionAttributeValues:           schema.Item{":was": schema.N(int64(was))},
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	against, failed, err := s.putEndpoint(ctx, &dynamodb.PutItemInput{
+		Item:                      schema.EncodeEndpoint(e),
+		ConditionExpression:       aws.String("#version = :was"),
+		ExpressionAttributeNames:  map[string]string{"#version": schema.Version},
+		ExpressionAttributeValues: schema.Item{":was": schema.N(int64(was))},
 	})
-	if old, failed := conditionFailed(err); failed {
-		if old == nil {
-			return e, endpoint.ErrNotFound
-		}
-		return e, endpoint.ErrConflict
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return e, fmt.Errorf("update endpoint %s: %w", e.ID, err)
+	case failed && against == nil:
+		return e, endpoint.ErrNotFound
+	case failed:
+		return e, endpoint.ErrConflict
 	}
 	return e, nil
 }
 
-// RemoveEndpoint forgets an endpoint; endpoint.ErrNotFound if there is none.
+// RemoveEndpoint forgets an endpoint; endpoint.ErrNotFound if there is none,
+// and for its own write, repeated.
 func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
-	_, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+	out, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName: &s.tables.Endpoints, Key: schema.EndpointKey(tenant, id),
-		ConditionExpression: aws.String("attribute_exists(endpoint_id)"),
+		ConditionExpression: aws.String("attribute_exists(endpoint_id)"), ReturnConsumedCapacity: s.wantCapacity(),
 	})
 	if _, failed := conditionFailed(err); failed {
 		return endpoint.ErrNotFound
@@ -582,6 +603,7 @@ func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
 	if err != nil {
 		return fmt.Errorf("remove endpoint %s: %w", id, err)
 	}
+	s.wrote(out.ConsumedCapacity)
 	return nil
 }
 

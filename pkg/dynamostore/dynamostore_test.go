@@ -2,6 +2,7 @@ package dynamostore_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
+	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/storetest"
 )
@@ -130,6 +132,37 @@ func (a *amnesiac) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput,
 		return nil, err
 	}
 	return a.Client.UpdateItem(ctx, in, o...) // the SDK tries again
+}
+
+func (a *amnesiac) PutItem(ctx context.Context, in *dynamodb.PutItemInput, o ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+	if _, err := a.Client.PutItem(ctx, in, o...); err != nil {
+		return nil, err
+	}
+	return a.Client.PutItem(ctx, in, o...) // the SDK tries again
+}
+
+func TestAnEndpointWhoseAnswerWasLostIsWrittenOnce(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	s := dynamostore.New(&amnesiac{Client: client}, local.Tables(stack.Name))
+	admin := &registry.Registry{Store: s, Types: []string{"x"}, CheckURL: func(string) error { return nil }, Now: time.Now}
+	added, err := admin.Add(t.Context(), endpoint.Endpoint{Tenant: "t", URL: "https://example.com"})
+	if err != nil {
+		t.Fatalf("add: %v; the endpoint is there, and nobody was shown its secret", err)
+	}
+	rotated, err := admin.RotateSecret(t.Context(), "t", added.ID, time.Hour)
+	if err != nil || rotated.Version != 2 || len(rotated.Secrets) != 2 {
+		t.Errorf("rotate: version %d with %d secrets, %v; want one rotation", rotated.Version, len(rotated.Secrets), err)
+	}
+}
+
+func TestDueRefusesACursorThatNoPageEndedWith(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	s := dynamostore.New(client, local.Tables(stack.Name))
+	for _, text := range []string{"null", "{}", "[]", "x"} {
+		if _, _, err := s.Due(t.Context(), 0, time.Now(), base64.RawURLEncoding.EncodeToString([]byte(text)), 10); err == nil {
+			t.Errorf("the cursor %s is taken", text)
+		}
+	}
 }
 
 func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -28,8 +29,23 @@ import (
 // Region is the region that local clients name.
 const Region = "us-east-1"
 
-// readyTime is how long a started process may take to answer.
-const readyTime = 20 * time.Second
+// BinaryVariable is the environment variable that names another dynoxide than
+// the one of `make tools`.
+const BinaryVariable = "TIDINGS_DYNOXIDE"
+
+const (
+	// readyTime is how long a started process may take to answer.
+	readyTime = 20 * time.Second
+	// portTime is how long a predecessor that was just killed may take to give
+	// its port back.
+	portTime = time.Second
+	// startTries is how often a start on a free port is tried: between its choice
+	// and its use somebody else may take it.
+	startTries = 3
+)
+
+// errEnded is the error of a process that ended before it answered.
+var errEnded = errors.New("the local DynamoDB ended at once")
 
 // Server is a running local DynamoDB.
 type Server struct {
@@ -40,6 +56,7 @@ type Server struct {
 
 // Options say how to start one.
 type Options struct {
+	Binary string    // dynoxide's path; "" looks where BinaryVariable and `make tools` have it
 	Port   int       // 0 takes a free one
 	DBPath string    // the file that keeps the data; "" keeps it in memory
 	Log    io.Writer // what the process prints; nil drops it
@@ -47,15 +64,29 @@ type Options struct {
 
 // Start starts a DynamoDB and waits until it answers.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	binary, err := find()
+	binary, err := find(o.Binary)
 	if err != nil {
 		return nil, err
 	}
-	if o.Port == 0 {
+	if o.Port != 0 {
+		// Another DynamoDB on the port would answer in our process's place.
+		if err := awaitPort(ctx, o.Port); err != nil {
+			return nil, err
+		}
+		return start(ctx, binary, o)
+	}
+	for try := 1; ; try++ {
 		if o.Port, err = freePort(); err != nil {
 			return nil, err
 		}
+		s, err := start(ctx, binary, o)
+		if !errors.Is(err, errEnded) || try == startTries {
+			return s, err
+		}
 	}
+}
+
+func start(ctx context.Context, binary string, o Options) (*Server, error) {
 	args := []string{"--host", "127.0.0.1", "--port", fmt.Sprint(o.Port)}
 	if o.DBPath != "" {
 		args = append(args, "--db-path", o.DBPath)
@@ -90,12 +121,17 @@ func (s *Server) ready(ctx context.Context) error {
 	defer cancel()
 	for {
 		_, err := s.Client().ListTables(ctx, &dynamodb.ListTablesInput{Limit: aws.Int32(1)})
+		select {
+		case <-s.ended:
+			return fmt.Errorf("%w (%s, %s): is it the right binary, is the port free, is the data's file readable and not in use?",
+				errEnded, s.process.Path, s.URL)
+		default:
+		}
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-s.ended:
-			return fmt.Errorf("the local DynamoDB ended at once; is the port of %s taken?", s.URL)
 		case <-ctx.Done():
 			return fmt.Errorf("the local DynamoDB at %s did not answer: %w", s.URL, err)
 		case <-time.After(5 * time.Millisecond):
@@ -156,10 +192,23 @@ func CreateTables(ctx context.Context, db *dynamodb.Client, tables []template.Ta
 	return nil
 }
 
-// find returns the binary's path: in the tools folder of the checkout that the
-// working directory is in, or on PATH.
-func find() (string, error) {
-	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
+// find returns the binary's path: the one asked for, or the environment's; else
+// the one in the tools folder of the checkout that the working directory is in,
+// or on PATH.
+func find(asked string) (string, error) {
+	for _, named := range []struct{ by, path string }{{"Options.Binary", asked}, {BinaryVariable, os.Getenv(BinaryVariable)}} {
+		if named.path == "" {
+			continue
+		}
+		if _, err := os.Stat(named.path); err != nil {
+			return "", fmt.Errorf("the local DynamoDB that %s names is not there: %w", named.by, err)
+		}
+		return named.path, nil
+	}
+	arch := map[string]string{"amd64": "x64"}[runtime.GOARCH]
+	if arch == "" {
+		arch = runtime.GOARCH
+	}
 	inside := filepath.Join("tools", "dynoxide", "node_modules", "@dynoxide", runtime.GOOS+"-"+arch, "dynoxide")
 	dir, err := os.Getwd()
 	for err == nil {
@@ -176,7 +225,24 @@ func find() (string, error) {
 	if path, err := exec.LookPath("dynoxide"); err == nil {
 		return path, nil
 	}
-	return "", errors.New("no local DynamoDB on this machine: `make tools` fetches it")
+	return "", fmt.Errorf("no local DynamoDB on this machine: `make tools` fetches it, or %s names one", BinaryVariable)
+}
+
+// awaitPort waits a moment for a port to be free.
+func awaitPort(ctx context.Context, port int) error {
+	ctx, cancel := context.WithTimeout(ctx, portTime)
+	defer cancel()
+	for {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			return l.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("start the local DynamoDB: its port is taken: %w", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func freePort() (int, error) {

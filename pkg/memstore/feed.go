@@ -3,6 +3,7 @@ package memstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -51,7 +52,7 @@ func (s *Store) Records(ctx context.Context, table, after string, limit int) ([]
 		f.mu.Lock()
 		from := max(last+1-f.first, 0)
 		if from < len(f.records) {
-			page := f.records[from:min(from+limit, len(f.records))]
+			page := slices.Clone(f.records[from:min(from+limit, len(f.records))])
 			f.mu.Unlock()
 			return page, nil
 		}

@@ -8,7 +8,9 @@ package memstore
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -236,7 +238,7 @@ func decodeDue(cursor string) (d delivery.Due, err error) {
 	parts := strings.SplitN(cursor, "/", 3)
 	var nanos int64
 	if len(parts) == 3 {
-		_, err = fmt.Sscan(parts[0], &nanos)
+		nanos, err = strconv.ParseInt(parts[0], 10, 64)
 	}
 	if len(parts) != 3 || err != nil {
 		return d, fmt.Errorf("cursor %q is not one that a page ended with", cursor)
@@ -298,17 +300,29 @@ func (s *Store) QueryDeliveries(_ context.Context, q delivery.Query) (delivery.P
 	return page, nil
 }
 
-// AddEndpoint stores a new endpoint; endpoint.ErrConflict if its id is taken.
+// clone shares nothing with e that either side could change.
+func clone(e endpoint.Endpoint) endpoint.Endpoint {
+	e.EventTypes, e.Filter, e.Secrets = slices.Clone(e.EventTypes), slices.Clone(e.Filter), slices.Clone(e.Secrets)
+	return e
+}
+
+// written tells whether storing e again would change nothing: it is a write
+// whose answer was lost, repeated.
+func written(stored, e endpoint.Endpoint) bool {
+	return reflect.DeepEqual(schema.EncodeEndpoint(stored), schema.EncodeEndpoint(e))
+}
+
+// AddEndpoint stores a new endpoint; endpoint.ErrConflict if another has its id.
 func (s *Store) AddEndpoint(_ context.Context, e endpoint.Endpoint) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.endpoints[e.Tenant] == nil {
 		s.endpoints[e.Tenant] = map[string]endpoint.Endpoint{}
 	}
-	if _, ok := s.endpoints[e.Tenant][e.ID]; ok {
+	if stored, ok := s.endpoints[e.Tenant][e.ID]; ok && !written(stored, e) {
 		return endpoint.ErrConflict
 	}
-	s.endpoints[e.Tenant][e.ID] = e
+	s.endpoints[e.Tenant][e.ID] = clone(e)
 	return nil
 }
 
@@ -321,11 +335,12 @@ func (s *Store) UpdateEndpoint(_ context.Context, e endpoint.Endpoint) (endpoint
 	if !ok {
 		return e, endpoint.ErrNotFound
 	}
-	if before.Version != e.Version {
+	was := e.Version
+	e.Version++
+	if before.Version != was && !written(before, e) {
 		return e, endpoint.ErrConflict
 	}
-	e.Version++
-	s.endpoints[e.Tenant][e.ID] = e
+	s.endpoints[e.Tenant][e.ID] = clone(e)
 	return e, nil
 }
 
@@ -348,7 +363,7 @@ func (s *Store) GetEndpoint(_ context.Context, tenant, id string) (endpoint.Endp
 	if !ok {
 		return e, endpoint.ErrNotFound
 	}
-	return e, nil
+	return clone(e), nil
 }
 
 // ListEndpoints: see dispatch.Endpoints. They come in the order of their ids,
@@ -358,7 +373,7 @@ func (s *Store) ListEndpoints(_ context.Context, tenant string) ([]endpoint.Endp
 	defer s.mu.Unlock()
 	list := make([]endpoint.Endpoint, 0, len(s.endpoints[tenant]))
 	for _, e := range s.endpoints[tenant] {
-		list = append(list, e)
+		list = append(list, clone(e))
 	}
 	slices.SortFunc(list, func(a, b endpoint.Endpoint) int { return strings.Compare(a.ID, b.ID) })
 	return list, nil

@@ -455,8 +455,13 @@ func endpoints(t *testing.T, s Store) {
 	if err := s.AddEndpoint(ctx, e); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.AddEndpoint(ctx, e); !errors.Is(err, endpoint.ErrConflict) {
-		t.Errorf("added twice: %v", err)
+	if err := s.AddEndpoint(ctx, e); err != nil {
+		t.Errorf("the same write, repeated because its answer was lost: %v", err)
+	}
+	taken := e
+	taken.URL = "https://example.com/another"
+	if err := s.AddEndpoint(ctx, taken); !errors.Is(err, endpoint.ErrConflict) {
+		t.Errorf("another endpoint under its id: %v", err)
 	}
 	equal(must[endpoint.Endpoint](t)(s.GetEndpoint(ctx, "t1", e.ID)), e)
 	if _, err := s.GetEndpoint(ctx, "t2", e.ID); !errors.Is(err, endpoint.ErrNotFound) {
@@ -468,6 +473,11 @@ func endpoints(t *testing.T, s Store) {
 	edited = must[endpoint.Endpoint](t)(s.UpdateEndpoint(ctx, edited))
 	if edited.Version != 2 {
 		t.Errorf("version = %d", edited.Version)
+	}
+	again := edited
+	again.Version = 1
+	if got := must[endpoint.Endpoint](t)(s.UpdateEndpoint(ctx, again)); got.Version != 2 {
+		t.Errorf("the same edit, repeated because its answer was lost, makes version %d", got.Version)
 	}
 	if _, err := s.UpdateEndpoint(ctx, e); !errors.Is(err, endpoint.ErrConflict) {
 		t.Errorf("an editor who read before the last change wins: %v", err)
