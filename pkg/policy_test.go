@@ -21,8 +21,9 @@ const module = "github.com/tidings-dev/tidings/"
 var layers = [][]string{
 	{"event", "delivery", "retry", "signature", "pattern", "endpoint", "work", "catalog"}, // vocabulary and policies
 	{"schema", "guard", "adapter", "trigger"},
-	{"dynamostore", "memstore", "queue", "localqueue", "adapter/httpadapter"}, // I/O
-	{"emit", "dispatch", "registry"},                                          // the stories
+	{"dynamostore", "memstore", "queue", "localqueue",
+		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
+	{"emit", "dispatch", "registry"}, // the stories
 	{"template", "assemble", "receiver", "localdynamo", "local"},
 }
 

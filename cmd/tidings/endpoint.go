@@ -34,7 +34,7 @@ func (a *app) registry(ctx context.Context) (*registry.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &registry.Registry{Store: t.store, Types: catalog.Default().Types(), CheckURL: destinations.Check, Now: time.Now}, nil
+	return &registry.Registry{Store: t.store, Types: catalog.Default().Types(), Check: destinations.Check, Now: time.Now}, nil
 }
 
 func (a *app) endpointCommand() *cobra.Command {

@@ -136,7 +136,7 @@ func demoEndpoint(ctx context.Context, store local.Store, url string) error {
 	if err != nil {
 		return err
 	}
-	r := &registry.Registry{Store: store, Types: catalog.Default().Types(), CheckURL: destinations.Check, Now: time.Now}
+	r := &registry.Registry{Store: store, Types: catalog.Default().Types(), Check: destinations.Check, Now: time.Now}
 	_, err = r.Add(ctx, endpoint.Endpoint{Tenant: event.DefaultTenant, URL: url + "/", Description: "the receiver of tidings local"})
 	return err
 }

@@ -5,6 +5,7 @@ package adapter
 
 import (
 	"context"
+	"maps"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 )
@@ -22,6 +23,33 @@ type Message struct {
 	// webhook-signature, idempotency-key and what the endpoint opted into.
 	// Names are lower case.
 	Headers map[string]string
+}
+
+// Names of the values that brokers' consumers route by, beside the headers. HTTP
+// receivers find the same in the body.
+const (
+	AttributeContentType = "content-type"
+	AttributeEventType   = "event-type"
+	AttributeSubject     = "subject"
+)
+
+// ContentType is the media type of every body.
+const ContentType = "application/json"
+
+// Attributes are what travels beside the body where the protocol has attributes
+// or headers of its own: the message's headers, and what its consumers route by.
+// At most ten, which is what SQS takes.
+func (m Message) Attributes() map[string]string {
+	all := maps.Clone(m.Headers)
+	if all == nil {
+		all = map[string]string{}
+	}
+	all[AttributeContentType] = ContentType
+	all[AttributeEventType] = m.EventType
+	if m.Subject != "" {
+		all[AttributeSubject] = m.Subject
+	}
+	return all
 }
 
 // Adapter delivers messages to one destination.

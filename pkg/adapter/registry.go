@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 )
 
 // MaxOpen is how many adapters a registry keeps open.
@@ -18,9 +19,25 @@ const MaxOpen = 1000
 
 // Target is the destination of one endpoint.
 type Target struct {
+	Tenant  string
 	ID      string // the endpoint's
 	Version int    // of the endpoint, so that an edited one gets a new adapter
 	URL     string
+	// RoleARN is the role that the adapter assumes; "" is the function's own.
+	RoleARN string
+	// Credentials names the secret that holds the destination's user name and
+	// password; "" is none. It is never the secret itself.
+	Credentials string
+	// Ordered asks for order within a subject where that is a choice.
+	Ordered bool
+}
+
+// TargetOf is an endpoint's destination.
+func TargetOf(e endpoint.Endpoint) Target {
+	return Target{
+		Tenant: e.Tenant, ID: e.ID, Version: e.Version, URL: e.URL,
+		RoleARN: e.RoleARN, Credentials: e.Credentials, Ordered: e.Ordered,
+	}
 }
 
 // Kind is one protocol.
@@ -28,12 +45,15 @@ type Kind struct {
 	Schemes []string
 	// Form shows how a URL of this kind looks.
 	Form string
-	// Check refuses a URL that can never work, with a sentence for its owner. It
-	// connects to nothing.
-	Check func(*url.URL) error
+	// Check refuses a target that can never work, with a sentence for its owner.
+	// It connects to nothing.
+	Check func(Target, *url.URL) error
 	// Open makes an adapter. It connects to nothing either: that is for the
 	// first Deliver.
 	Open func(Target, *url.URL) (Adapter, error)
+	// Close ends what the kind's adapters shared, after the last of them; nil
+	// where they share nothing.
+	Close func() error
 }
 
 // Registry chooses the adapter by the URL's scheme, makes it at its first use,
@@ -42,6 +62,7 @@ type Kind struct {
 type Registry struct {
 	kinds map[string]Kind
 	forms []string
+	close []func() error
 	limit int
 
 	mu   sync.Mutex
@@ -68,6 +89,9 @@ func NewRegistry(limit int, kinds ...Kind) *Registry {
 			r.kinds[scheme] = k
 		}
 		r.forms = append(r.forms, k.Form)
+		if k.Close != nil {
+			r.close = append(r.close, k.Close)
+		}
 	}
 	open, err := simplelru.NewLRU[Target, *shared](limit, nil)
 	if err != nil {
@@ -77,15 +101,15 @@ func NewRegistry(limit int, kinds ...Kind) *Registry {
 	return r
 }
 
-// Check refuses a URL that no adapter can serve, with a sentence that shows the
-// right form. It repeats nothing of the URL that may be secret.
-func (r *Registry) Check(rawURL string) error {
-	_, _, err := r.parse(rawURL)
+// Check refuses a target that no adapter can serve, with a sentence that shows
+// the right form. It repeats nothing of the URL that may be secret.
+func (r *Registry) Check(t Target) error {
+	_, _, err := r.parse(t)
 	return err
 }
 
-func (r *Registry) parse(rawURL string) (Kind, *url.URL, error) {
-	u, err := url.Parse(rawURL)
+func (r *Registry) parse(t Target) (Kind, *url.URL, error) {
+	u, err := url.Parse(t.URL)
 	if err != nil {
 		// url.Parse repeats the whole URL; its cause is enough.
 		var wrong *url.Error
@@ -98,7 +122,7 @@ func (r *Registry) parse(rawURL string) (Kind, *url.URL, error) {
 	if !ok {
 		return Kind{}, nil, fmt.Errorf("url has scheme %q, which is none of the known ones; the forms are %s", u.Scheme, strings.Join(r.forms, ", "))
 	}
-	if err := k.Check(u); err != nil {
+	if err := k.Check(t, u); err != nil {
 		return Kind{}, nil, fmt.Errorf("url: %w (the form is %s)", err, k.Form)
 	}
 	return k, u, nil
@@ -111,7 +135,7 @@ func (r *Registry) Deliver(ctx context.Context, t Target, m Message) delivery.Ou
 	s.once.Do(func() {
 		var k Kind
 		var u *url.URL
-		if k, u, s.err = r.parse(t.URL); s.err == nil {
+		if k, u, s.err = r.parse(t); s.err == nil {
 			s.adapter, s.err = k.Open(t, u)
 		}
 	})
@@ -167,16 +191,21 @@ func (s *shared) close() {
 	}
 }
 
-// Close ends all adapters, each when its last attempt has ended. The registry
-// may not be used after it.
+// Close ends all adapters, each when its last attempt has ended, and what they
+// shared. The registry may not be used after it.
 func (r *Registry) Close() error {
 	for {
 		r.mu.Lock()
 		_, s, ok := r.open.RemoveOldest()
 		r.mu.Unlock()
 		if !ok {
-			return nil
+			break
 		}
 		r.evict(s)
 	}
+	var errs []error
+	for _, end := range r.close {
+		errs = append(errs, end())
+	}
+	return errors.Join(errs...)
 }

@@ -39,7 +39,7 @@ func (c *counted) Close() error {
 func kind(open func() (adapter.Adapter, error)) adapter.Kind {
 	return adapter.Kind{
 		Schemes: []string{"test"}, Form: "test://host",
-		Check: func(u *url.URL) error {
+		Check: func(_ adapter.Target, u *url.URL) error {
 			if u.Host == "" {
 				return errors.New("the host is missing")
 			}
@@ -62,7 +62,7 @@ func TestCheckShowsTheRightForm(t *testing.T) {
 		{"test:///path", []string{"host is missing", "test://host"}},
 		{"test://user:hunter2@ho st", []string{"malformed", "test://host"}},
 	} {
-		err := r.Check(c.url)
+		err := r.Check(adapter.Target{URL: c.url})
 		if (err != nil) != (c.want != nil) {
 			t.Errorf("Check(%q) = %v", c.url, err)
 		}

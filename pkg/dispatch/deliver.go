@@ -125,7 +125,7 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, ep 
 	}
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	outcome := d.Sender.Deliver(ctx, target(ep), d.message(ep, accepted, e, began))
+	outcome := d.Sender.Deliver(ctx, adapter.TargetOf(ep), d.message(ep, accepted, e, began))
 	if outcome.Timings.Total == 0 {
 		outcome.Timings.Total = d.Now().Sub(began)
 	}
@@ -137,10 +137,6 @@ func maxAttempts(ep endpoint.Endpoint) int {
 		return ep.Retry.MaxAttempts
 	}
 	return retry.DefaultMaxAttempts
-}
-
-func target(ep endpoint.Endpoint) adapter.Target {
-	return adapter.Target{ID: ep.ID, Version: ep.Version, URL: ep.URL}
 }
 
 // message is what goes out: the stored bytes, signed as they are.

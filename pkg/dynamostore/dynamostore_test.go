@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
@@ -144,7 +145,7 @@ func (a *amnesiac) PutItem(ctx context.Context, in *dynamodb.PutItemInput, o ...
 func TestAnEndpointWhoseAnswerWasLostIsWrittenOnce(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	s := dynamostore.New(&amnesiac{Client: client}, local.Tables(stack.Name))
-	admin := &registry.Registry{Store: s, Types: []string{"x"}, CheckURL: func(string) error { return nil }, Now: time.Now}
+	admin := &registry.Registry{Store: s, Types: []string{"x"}, Check: func(adapter.Target) error { return nil }, Now: time.Now}
 	added, err := admin.Add(t.Context(), endpoint.Endpoint{Tenant: "t", URL: "https://example.com"})
 	if err != nil {
 		t.Fatalf("add: %v; the endpoint is there, and nobody was shown its secret", err)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ const (
 	MaxURLBytes         = 2048
 	MaxDescriptionBytes = 256
 	MaxSecrets          = 4
+	MaxCredentialsBytes = 512 // Secrets Manager's limit on a secret's name
 	// RotationOverlap is how long a replaced secret goes on signing, unless
 	// whoever rotates says otherwise.
 	RotationOverlap = 24 * time.Hour
@@ -53,6 +55,15 @@ type Endpoint struct {
 	Filter json.RawMessage
 
 	Secrets []SigningSecret // newest first
+
+	// RoleARN is the AWS role that delivering assumes, under an external id that
+	// is the endpoint's tenant; "" is dispatch's own role. For SQS and MSK.
+	RoleARN string
+	// Credentials names the secret, in the deployment's own secret store, with
+	// which the destination is logged in to; "" is none. For Kafka.
+	Credentials string
+	// Ordered asks for order within a subject, where that is a choice: Pub/Sub.
+	Ordered bool
 
 	Timeout time.Duration // of a whole attempt; 0 means DefaultTimeout
 	Retry   retry.Policy
@@ -78,6 +89,15 @@ var (
 	ErrNotFound = errors.New("endpoint not found")
 	ErrConflict = errors.New("endpoint was changed by somebody else in the meantime: read it again and repeat the change")
 )
+
+var (
+	roleARN    = regexp.MustCompile(`^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}$`)
+	secretName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]+$`)
+)
+
+// CredentialsPrefix is how the names of a tenant's secrets begin, so that no
+// tenant can name another's.
+func CredentialsPrefix(tenant string) string { return "tidings/" + tenant + "/" }
 
 // NewID returns a fresh endpoint id.
 func NewID(now time.Time) string {
@@ -171,6 +191,13 @@ func (e Endpoint) Validate(knownTypes []string) error {
 		if _, err := pattern.Compile(e.Filter); err != nil {
 			add("filter: %w", err)
 		}
+	}
+	if e.RoleARN != "" && !roleARN.MatchString(e.RoleARN) {
+		add("role_arn %q is not of the form arn:aws:iam::123456789012:role/name", e.RoleARN)
+	}
+	if own := CredentialsPrefix(e.Tenant); e.Credentials != "" && (!strings.HasPrefix(e.Credentials, own) ||
+		len(e.Credentials) > MaxCredentialsBytes || !secretName.MatchString(e.Credentials)) {
+		add("credentials is not the name of a secret of this tenant: it must begin with %s, then letters, digits and -/_+=.@", own)
 	}
 	if e.Timeout != 0 && (e.Timeout < time.Second || e.Timeout > MaxTimeout) {
 		add("timeout_seconds is %g; it must be 1 to %g", e.Timeout.Seconds(), MaxTimeout.Seconds())

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
@@ -29,10 +30,10 @@ type Store interface {
 
 // Registry administers the endpoints of a store.
 type Registry struct {
-	Store    Store
-	Types    []string                  // the catalog's event types
-	CheckURL func(rawURL string) error // refuses a URL that no adapter can serve
-	Now      func() time.Time
+	Store Store
+	Types []string                   // the catalog's event types
+	Check func(adapter.Target) error // refuses what no adapter can serve
+	Now   func() time.Time
 }
 
 // Add stores a new endpoint: e with its id, status and times set, and a fresh
@@ -50,7 +51,7 @@ func (r *Registry) Add(ctx context.Context, e endpoint.Endpoint) (endpoint.Endpo
 	if len(e.Secrets) == 0 {
 		e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewSecret()}}
 	}
-	if err := errors.Join(r.CheckURL(e.URL), e.Validate(r.Types)); err != nil {
+	if err := errors.Join(r.Check(adapter.TargetOf(e)), e.Validate(r.Types)); err != nil {
 		return e, err
 	}
 	return e, r.Store.AddEndpoint(ctx, e)

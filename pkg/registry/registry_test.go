@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/memstore"
 	"github.com/tidings-dev/tidings/pkg/registry"
@@ -15,8 +16,8 @@ import (
 )
 
 func open() *registry.Registry {
-	return &registry.Registry{Store: memstore.New(time.Now), Types: []string{"user.joined_community"}, Now: time.Now, CheckURL: func(raw string) error {
-		if !strings.HasPrefix(raw, "https://") {
+	return &registry.Registry{Store: memstore.New(time.Now), Types: []string{"user.joined_community"}, Now: time.Now, Check: func(t adapter.Target) error {
+		if !strings.HasPrefix(t.URL, "https://") {
 			return errors.New("url has no known scheme")
 		}
 		return nil

@@ -375,11 +375,16 @@ func EncodeEndpoint(e endpoint.Endpoint) Item {
 	item := EndpointKey(e.Tenant, e.ID)
 	item["url"] = S(e.URL)
 	put(item, "description", e.Description)
-	types, err := json.Marshal(e.EventTypes)
+	put(item, "role_arn", e.RoleARN)
+	put(item, "credentials", e.Credentials)
+	if e.Ordered {
+		item["ordered"] = N(1)
+	}
+	subscribed, err := json.Marshal(e.EventTypes)
 	if err != nil {
 		panic(err) // a list of strings
 	}
-	item["event_types"] = S(string(types))
+	item["event_types"] = S(string(subscribed))
 	put(item, "filter", string(e.Filter))
 	secrets := make([]storedSecret, len(e.Secrets))
 	for i, s := range e.Secrets {
@@ -416,6 +421,7 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 	ms := func(name string) time.Duration { return time.Duration(r.n(name)) * time.Millisecond }
 	e := endpoint.Endpoint{
 		Tenant: r.s(Tenant), ID: r.s(EndpointID), URL: r.s("url"), Description: r.s("description"),
+		RoleARN: r.s("role_arn"), Credentials: r.s("credentials"), Ordered: r.n("ordered") != 0,
 		Timeout: ms("timeout_ms"),
 		Retry:   retry.Policy{MaxAttempts: int(r.n("max_attempts")), MaxAge: ms("max_age_ms"), MaxDelay: ms("max_delay_ms")},
 		Status:  endpoint.Status(r.s(Status)), StatusReason: r.s(StatusWhy), Version: int(r.n(Version)),

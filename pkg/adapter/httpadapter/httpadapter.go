@@ -47,8 +47,7 @@ type Options struct {
 	RootCAs *x509.CertPool
 }
 
-// Kind is HTTP for a registry. All its adapters share one pool of connections,
-// which stays open with the process.
+// Kind is HTTP for a registry. All its adapters share one pool of connections.
 func Kind(o Options) adapter.Kind {
 	client := &http.Client{
 		Transport: &http.Transport{
@@ -67,7 +66,15 @@ func Kind(o Options) adapter.Kind {
 	return adapter.Kind{
 		Schemes: []string{"https", "http"},
 		Form:    form,
-		Check: func(u *url.URL) error {
+		Check: func(t adapter.Target, u *url.URL) error {
+			switch {
+			case t.RoleARN != "":
+				return errors.New("role_arn is for SQS and Kafka, not for HTTP")
+			case t.Credentials != "":
+				return errors.New("credentials are for Kafka, not for HTTP: receivers verify the signature")
+			case t.Ordered:
+				return errors.New("ordered is for Pub/Sub; HTTP has no order to keep")
+			}
 			if u.Opaque != "" || u.Host == "" {
 				return errors.New("the host is missing")
 			}
@@ -75,6 +82,10 @@ func Kind(o Options) adapter.Kind {
 		},
 		Open: func(_ adapter.Target, u *url.URL) (adapter.Adapter, error) {
 			return &poster{client: client, url: u.String()}, nil
+		},
+		Close: func() error {
+			client.CloseIdleConnections()
+			return nil
 		},
 	}
 }
@@ -105,7 +116,7 @@ func (p *poster) post(ctx context.Context, m adapter.Message) delivery.Outcome {
 	if err != nil {
 		return delivery.Outcome{Class: delivery.Invalid, Permanent: true, Error: "the endpoint's URL is malformed"}
 	}
-	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Type", adapter.ContentType)
 	request.Header.Set("User-Agent", userAgent)
 	for name, value := range m.Headers {
 		// Not Header.Set: under its canonical name, an Idempotency-Key makes
