@@ -313,9 +313,17 @@ func concurrent(t *testing.T, w *world) {
 }
 
 func warm(t *testing.T, w *world) {
-	for range 3 { // some protocols need a second connection before they are warm
-		w.delivered(t, w.message("warming"))
+	// Several at once, as a batch from the queue is: a client that answers before
+	// it has put its connection back needs a second one now and then.
+	var batch sync.WaitGroup
+	for range 8 {
+		batch.Go(func() {
+			if o := w.deliver(t, w.Target, w.message("warming")); o.Class != delivery.Success {
+				t.Errorf("outcome = %+v", o)
+			}
+		})
 	}
+	batch.Wait()
 	before := w.Gate.Accepted()
 	for i := range 50 {
 		w.delivered(t, w.message(fmt.Sprint("number ", i)))

@@ -1,0 +1,144 @@
+package pubsubadapter_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/pstest"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/adapter/pubsubadapter"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+)
+
+func TestCheck(t *testing.T) {
+	r := adapter.NewRegistry(10, pubsubadapter.Kind(pubsubadapter.Options{}))
+	for name, c := range map[string]struct {
+		target adapter.Target
+		want   string // in the error; "" for none
+	}{
+		"project and topic":      {adapter.Target{URL: "pubsub://my-project-1/community.events"}, ""},
+		"ordered":                {adapter.Target{URL: "pubsub://my-project-1/events", Ordered: true}, ""},
+		"no topic":               {adapter.Target{URL: "pubsub://my-project-1"}, "topic's name"},
+		"no project":             {adapter.Target{URL: "pubsub:///events"}, "project's id"},
+		"a project that is long": {adapter.Target{URL: "pubsub://p" + strings.Repeat("x", 30) + "/events"}, "project's id"},
+		"upper case":             {adapter.Target{URL: "pubsub://My-Project/events"}, "project's id"},
+		"a short topic":          {adapter.Target{URL: "pubsub://my-project-1/ab"}, "topic's name"},
+		"a topic of Google's":    {adapter.Target{URL: "pubsub://my-project-1/google-events"}, "topic's name"},
+		"a resource name":        {adapter.Target{URL: "pubsub://my-project-1/topics/events"}, "topic's name"},
+		"a parameter":            {adapter.Target{URL: "pubsub://my-project-1/events?endpoint=evil.example.com"}, "no parameters"},
+		"a password":             {adapter.Target{URL: "pubsub://x:hunter2@my-project-1/events"}, "password"},
+		"a fragment":             {adapter.Target{URL: "pubsub://my-project-1/events#x"}, "fragment"},
+		"a role":                 {adapter.Target{URL: "pubsub://my-project-1/events", RoleARN: "arn:aws:iam::123456789012:role/x"}, "role_arn"},
+		"credentials":            {adapter.Target{URL: "pubsub://my-project-1/events", Credentials: "tidings/t/x"}, "pubsub.publisher"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := r.Check(c.target)
+			if c.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "pubsub://project/topic") {
+				t.Errorf("error = %v, want it to say %q and show the form", err, c.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Error("the error repeats the password")
+			}
+		})
+	}
+}
+
+func publish(t *testing.T, address string, body []byte) delivery.Outcome {
+	t.Helper()
+	r := adapter.NewRegistry(10, pubsubadapter.Kind(pubsubadapter.Options{Emulator: address}))
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	return r.Deliver(ctx, adapter.Target{URL: "pubsub://my-project-1/events"}, adapter.Message{EventID: "01J", EventType: "x", Body: body})
+}
+
+func TestEveryRefusalIsClassifiedByItsCode(t *testing.T) {
+	for _, c := range []struct {
+		code      codes.Code
+		class     delivery.Class
+		permanent bool
+	}{
+		{codes.NotFound, delivery.Missing, true},
+		{codes.PermissionDenied, delivery.Denied, true},
+		{codes.Unauthenticated, delivery.Denied, false},
+		{codes.ResourceExhausted, delivery.Throttled, false},
+		{codes.InvalidArgument, delivery.Invalid, true},
+		{codes.FailedPrecondition, delivery.Invalid, true},
+		{codes.DeadlineExceeded, delivery.Timeout, false},
+		{codes.Canceled, delivery.Timeout, false},
+		{codes.Unavailable, delivery.Connect, false},
+		{codes.Internal, delivery.Answered, false},
+		{codes.Aborted, delivery.Answered, false},
+		{codes.Unknown, delivery.Answered, false},
+	} {
+		t.Run(c.code.String(), func(t *testing.T) {
+			server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: refusal{status.New(c.code, "secret text of the service")}})
+			defer server.Close()
+			o := publish(t, server.Addr, []byte("{}"))
+			if o.Class != c.class || o.Permanent != c.permanent || o.Error == "" || strings.Contains(o.Error, "secret") {
+				t.Errorf("outcome = %+v", o)
+			}
+		})
+	}
+}
+
+// refusal answers every call with a status.
+type refusal struct{ status *status.Status }
+
+func (r refusal) React(any) (bool, any, error) { return true, nil, r.status.Err() }
+
+func TestTheServicesOwnWishIsHonoured(t *testing.T) {
+	with, err := status.New(codes.ResourceExhausted, "slow down").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(17 * time.Second)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: refusal{with}})
+	defer server.Close()
+	if o := publish(t, server.Addr, []byte("{}")); o.Class != delivery.Throttled || o.RetryAfter != 17*time.Second {
+		t.Errorf("outcome = %+v", o)
+	}
+}
+
+// counting refuses and counts.
+type counting struct{ calls *int }
+
+func (c counting) React(any) (bool, any, error) {
+	*c.calls++
+	return true, nil, status.Error(codes.Unavailable, "")
+}
+
+func TestARequestIsSentOnce(t *testing.T) {
+	calls := 0
+	server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: counting{&calls}})
+	defer server.Close()
+	if o := publish(t, server.Addr, []byte("{}")); o.Class != delivery.Connect || calls != 1 {
+		t.Errorf("%d requests for one attempt, outcome %+v", calls, o)
+	}
+}
+
+func TestADeploymentWithoutCredentialsSaysWhatToDo(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "credentials.json")
+	if err := os.WriteFile(broken, []byte(`{"type":"hunter2"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", broken)
+	o := publish(t, "", []byte("{}"))
+	if o.Class != delivery.Denied || !o.Permanent || !strings.Contains(o.Error, "docs/destinations.md") || strings.Contains(o.Error, "hunter2") {
+		t.Errorf("outcome = %+v", o)
+	}
+}
