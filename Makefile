@@ -49,6 +49,10 @@ build-%Function:
 	@name=$$(echo $* | sed 's/\([a-z0-9]\)\([A-Z]\)/\1-\2/g' | tr A-Z a-z); \
 	CGO_ENABLED=0 GOOS=linux GOARCH=$${TIDINGS_GOARCH:-arm64} go build -trimpath -tags lambda.norpc -ldflags "-s -w" -o $(ARTIFACTS_DIR)/bootstrap ./functions/$$name
 
+.PHONY: size
+size: ## Binary size and package init of every function, against their limits
+	@tools/size
+
 .PHONY: figures
 figures: bin/tidings tools ## Measure what the README promises (about 6 minutes; EVENTS=1000 is quicker)
 	go run ./cmd/figures -events $(or $(EVENTS),10000)

@@ -21,10 +21,10 @@ const module = "github.com/tidings-dev/tidings/"
 var layers = [][]string{
 	{"event", "delivery", "retry", "signature", "pattern", "endpoint", "work", "catalog"}, // vocabulary and policies
 	{"schema", "guard", "adapter", "trigger"},
-	{"dynamostore", "memstore", "queue", "localqueue",
+	{"dynamostore", "memstore", "queue", "localqueue", "secretstore", "sqsapi",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
 	{"emit", "dispatch", "registry"}, // the stories
-	{"template", "assemble", "receiver", "localdynamo", "local"},
+	{"template", "assemble", "destinations", "receiver", "localdynamo", "localbrokers", "local"},
 }
 
 // pure are the packages that do no I/O and read no clock.

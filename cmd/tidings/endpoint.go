@@ -13,6 +13,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/retry"
@@ -30,11 +31,11 @@ func (a *app) registry(ctx context.Context) (*registry.Registry, error) {
 	if a.stack == "" {
 		allow = assemble.ThisMachine
 	}
-	destinations, err := assemble.Destinations(allow)
+	protocols, err := destinations.Open(allow, destinations.Clouds{})
 	if err != nil {
 		return nil, err
 	}
-	return &registry.Registry{Store: t.store, Types: catalog.Default().Types(), Check: destinations.Check, Now: time.Now}, nil
+	return &registry.Registry{Store: t.store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}, nil
 }
 
 func (a *app) endpointCommand() *cobra.Command {
@@ -51,8 +52,12 @@ func (a *app) endpointAdd() *cobra.Command {
 	var secret, ed25519 bool
 	c := &cobra.Command{
 		Use: "add URL", Short: "Add an endpoint and show its secret, once",
+		Long: "The URL's scheme chooses the protocol; docs/destinations.md has a worked example for each.",
 		Example: `  tidings endpoint add https://crm.example.com/hooks --types 'user.*'
-  tidings endpoint add https://crm.example.com/hooks --filter '{"data":{"status":["success"]}}'`,
+  tidings endpoint add https://crm.example.com/hooks --filter '{"data":{"status":["success"]}}'
+  tidings endpoint add 'sqs://123456789012/webhooks-orders?region=eu-central-1' --role-arn arn:aws:iam::123456789012:role/webhooks-tidings
+  tidings endpoint add pubsub://my-project/community-events --ordered
+  tidings endpoint add 'kafka://b1.example.com:9093,b2.example.com:9093/community?tls=true&sasl=scram-sha-512' --credentials tidings/default/kafka`,
 		Args: args(1, "one URL"),
 		RunE: func(c *cobra.Command, given []string) error {
 			r, err := a.registry(c.Context())
@@ -90,6 +95,9 @@ func (a *app) endpointAdd() *cobra.Command {
 	f.StringSliceVar(&e.EventTypes, "types", []string{"*"}, "event types: exact, user.*, or *")
 	f.StringVar(&filter, "filter", "", "an EventBridge event pattern over the body")
 	f.StringVar(&e.Description, "description", "", "what it is, for people")
+	f.StringVar(&e.RoleARN, "role-arn", "", "SQS and MSK: the AWS role to assume, with the tenant as external id")
+	f.StringVar(&e.Credentials, "credentials", "", "Kafka: the name of the secret with user name and password, tidings/<tenant>/…")
+	f.BoolVar(&e.Ordered, "ordered", false, "Pub/Sub: keep the order of events about one subject")
 	f.DurationVar(&e.Timeout, "timeout", endpoint.DefaultTimeout, "how long a whole attempt may take, 1s to 30s")
 	f.IntVar(&e.Retry.MaxAttempts, "max-attempts", 0, fmt.Sprintf("attempts in all, 1 to 30 (0: %d)", retry.DefaultMaxAttempts))
 	f.DurationVar(&e.Retry.MaxAge, "max-age", 0, fmt.Sprintf("nothing is attempted later, 1m to 336h (0: %s)", retry.DefaultMaxAge))
@@ -192,8 +200,16 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 	if v.MaxAttempts > 0 {
 		attempts = fmt.Sprint(v.MaxAttempts)
 	}
+	role, ordered := "", ""
+	if v.RoleARN != "" {
+		role = v.RoleARN + " (external id " + v.Tenant + ")"
+	}
+	if v.Ordered {
+		ordered = "by subject"
+	}
 	return a.fields("endpoint", v.ID, "status", v.Status, "reason", v.StatusReason, "url", v.URL, "description", v.Description,
-		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "timeout", fmt.Sprintf("%gs", v.Timeout),
+		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered,
+		"timeout", fmt.Sprintf("%gs", v.Timeout),
 		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
 		"secrets", strings.Join(secrets, ", "), "created", moment(v.CreatedAt), "updated", moment(v.UpdatedAt))
 }

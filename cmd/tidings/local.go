@@ -7,17 +7,24 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"charm.land/lipgloss/v2"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/localbrokers"
+	"github.com/tidings-dev/tidings/pkg/localdynamo"
 	"github.com/tidings-dev/tidings/pkg/receiver"
 	"github.com/tidings-dev/tidings/pkg/registry"
 )
@@ -25,8 +32,11 @@ import (
 // defaultPort is the Invoke API's; the function URLs and the rest follow it.
 const defaultPort = 8700
 
-// receiverPort is how far the receiver's port lies behind the first.
-const receiverPort = 8
+// How far ports lie behind the first.
+const (
+	receiverPort = 8
+	brokersPort  = 10
+)
 
 // logName is the functions' log in the state folder.
 const logName = "functions.log"
@@ -36,6 +46,7 @@ type localFlags struct {
 	fails    string
 	slow     time.Duration
 	receiver bool
+	brokers  bool
 	quiet    bool
 }
 
@@ -56,6 +67,7 @@ func (a *app) localCommand() *cobra.Command {
 	flags.StringVar(&f.fails, "receiver-fails", "0%", "share of requests that the receiver fails")
 	flags.DurationVar(&f.slow, "receiver-slow", 0, "how long the receiver takes for each answer")
 	flags.BoolVar(&f.receiver, "receiver", true, "run the receiver and an endpoint for it")
+	flags.BoolVar(&f.brokers, "all-protocols", false, "also run an SQS, a Pub/Sub and a Kafka, with an endpoint and a consumer for each")
 	flags.BoolVar(&f.quiet, "quiet", false, "do not print what the receiver gets")
 	return c
 }
@@ -76,6 +88,18 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	f.options.Log = slog.New(slog.NewJSONHandler(log, nil))
 	f.options.DynamoLog = log
 
+	var brokers *localbrokers.Brokers
+	if f.brokers {
+		port := 0
+		if f.options.Port != 0 {
+			port = f.options.Port + brokersPort
+		}
+		if brokers, err = localbrokers.Start(ctx, port); err != nil {
+			return fmt.Errorf("%w; choose other ports with --port", err)
+		}
+		defer brokers.Close()
+	}
+	f.options.Clouds = clouds(brokers)
 	system, err := local.Open(ctx, f.options)
 	if err != nil {
 		return err
@@ -83,24 +107,38 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	defer system.Close()
 
 	url := ""
+	var wanted []endpoint.Endpoint
+	r := receiver.New(1, receiver.Behaviour{FailRate: rate, Slow: f.slow})
+	r.Secrets = func() []string { return secrets(ctx, system.Store) }
+	if !f.quiet {
+		r.Show = show(a.out)
+	}
 	if f.receiver {
-		r := receiver.New(1, receiver.Behaviour{FailRate: rate, Slow: f.slow})
-		r.Secrets = func() []string { return secrets(ctx, system.Store) }
-		if !f.quiet {
-			r.Show = show(a.out)
-		}
 		if url, err = system.Listen(receiverPort, r); err != nil {
 			return err
 		}
-		if err := demoEndpoint(ctx, system.Store, url); err != nil {
-			return err
+		wanted = append(wanted, endpoint.Endpoint{URL: url + "/"})
+	}
+	if brokers != nil {
+		for _, d := range brokers.Destinations(event.DefaultTenant) {
+			wanted = append(wanted, endpoint.Endpoint{URL: d.URL, Credentials: d.Credentials, Ordered: d.Ordered})
 		}
+	}
+	if err := demoEndpoints(ctx, system.Store, wanted); err != nil {
+		return err
 	}
 	if err := system.WriteNote(url); err != nil {
 		return err
 	}
-	a.banner(system, url)
-	err = system.Run(ctx)
+	a.banner(system, url, brokers)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return system.Run(ctx) })
+	if brokers != nil {
+		group.Go(func() error {
+			return brokers.Consume(ctx, func(m localbrokers.Message) { r.Take(m.Protocol, m.Body, m.Attributes) })
+		})
+	}
+	err = group.Wait()
 	fmt.Fprintln(a.out, "\nstopped; what was not delivered yet goes on at the next start")
 	return err
 }
@@ -121,35 +159,88 @@ func secrets(ctx context.Context, store local.Store) []string {
 	return texts
 }
 
-// demoEndpoint adds an endpoint for the receiver, unless one points at it.
-func demoEndpoint(ctx context.Context, store local.Store, url string) error {
+// clouds are what the runner's destinations are reached through: the brokers in
+// the process, or an emulator that the environment names. Never a cloud: what is
+// tried on this machine stays on it.
+func clouds(brokers *localbrokers.Brokers) destinations.Clouds {
+	c := destinations.Clouds{
+		Config:         aws.Config{Region: localdynamo.Region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")},
+		SQS:            os.Getenv("AWS_ENDPOINT_URL_SQS"),
+		PubSubEmulator: os.Getenv("PUBSUB_EMULATOR_HOST"),
+		Secrets:        noSecrets{},
+	}
+	if brokers != nil {
+		c.SQS, c.PubSubEmulator, c.Secrets = brokers.SQS, brokers.PubSub, brokers
+	}
+	const nowhere = "127.0.0.1:1"
+	if c.SQS == "" {
+		c.SQS = "http://" + nowhere
+	}
+	if c.PubSubEmulator == "" {
+		c.PubSubEmulator = nowhere
+	}
+	return c
+}
+
+// noSecrets is a secret store without any.
+type noSecrets struct{}
+
+func (noSecrets) Secret(_ context.Context, name string) (string, error) {
+	return "", fmt.Errorf("there is no secret %s on this machine", name)
+}
+
+// demoDescription marks the runner's own endpoints.
+const demoDescription = "of tidings local"
+
+// demoEndpoints adds the runner's own endpoints, unless they are there, and
+// removes those of an earlier run that have nobody behind them now.
+func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.Endpoint) error {
+	protocols, err := destinations.Open(assemble.ThisMachine, destinations.Clouds{})
+	if err != nil {
+		return err
+	}
+	r := &registry.Registry{Store: store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}
 	list, err := store.ListEndpoints(ctx, event.DefaultTenant)
 	if err != nil {
 		return err
 	}
+	there := map[string]bool{}
 	for _, e := range list {
-		if e.URL == url+"/" {
-			return nil
+		if e.Description != demoDescription {
+			there[e.URL] = true
+			continue
+		}
+		if slices.ContainsFunc(wanted, func(w endpoint.Endpoint) bool { return w.URL == e.URL }) {
+			there[e.URL] = true
+		} else if err := r.Remove(ctx, e.Tenant, e.ID); err != nil {
+			return err
 		}
 	}
-	destinations, err := assemble.Destinations(assemble.ThisMachine)
-	if err != nil {
-		return err
+	for _, e := range wanted {
+		if there[e.URL] {
+			continue
+		}
+		e.Tenant, e.Description = event.DefaultTenant, demoDescription
+		if _, err := r.Add(ctx, e); err != nil {
+			return err
+		}
 	}
-	r := &registry.Registry{Store: store, Types: catalog.Default().Types(), Check: destinations.Check, Now: time.Now}
-	_, err = r.Add(ctx, endpoint.Endpoint{Tenant: event.DefaultTenant, URL: url + "/", Description: "the receiver of tidings local"})
-	return err
+	return nil
 }
 
-func (a *app) banner(s *local.System, receiverURL string) {
+func (a *app) banner(s *local.System, receiverURL string, brokers *localbrokers.Brokers) {
 	store := "memory; all is gone when it stops"
 	if s.DynamoURL != "" {
 		store = s.DynamoURL + "  DynamoDB"
 	}
+	var sqs, pubsub, kafka string
+	if brokers != nil {
+		sqs, pubsub, kafka = brokers.SQS+"  in this process", brokers.PubSub+"  in this process", brokers.Kafka+"  in this process, with SCRAM-SHA-512"
+	}
 	lipgloss.Fprintln(a.out, lipgloss.NewStyle().Bold(true).Render("Tidings runs on this machine."))
 	fmt.Fprintln(a.out)
 	_ = a.fields("  emit", s.URLs["emit"]+"  function URL: POST events here", "  invoke", s.InvokeURL+"  Lambda's Invoke API",
-		"  store", store, "  receiver", receiverURL, "  log", filepath.Join(a.stateDir, logName))
+		"  store", store, "  receiver", receiverURL, "  sqs", sqs, "  pub/sub", pubsub, "  kafka", kafka, "  log", filepath.Join(a.stateDir, logName))
 	fmt.Fprintf(a.out, `
 Try, in another shell:
 
@@ -185,6 +276,6 @@ func show(out io.Writer) func(receiver.Webhook) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		lipgloss.Fprintln(out, fmt.Sprintf("%s  %s  %s  %-27s  %s%s", w.Began.Format("15:04:05.000"), mark, answer, w.Type, faint.Render(w.ID), note))
+		lipgloss.Fprintln(out, fmt.Sprintf("%s  %-6s  %s  %s  %-27s  %s%s", w.Began.Format("15:04:05.000"), w.Via, mark, answer, w.Type, faint.Render(w.ID), note))
 	}
 }

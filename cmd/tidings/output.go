@@ -64,6 +64,9 @@ type endpointView struct {
 	Description  string          `json:"description,omitempty"`
 	EventTypes   []string        `json:"event_types"`
 	Filter       json.RawMessage `json:"filter,omitempty"`
+	RoleARN      string          `json:"role_arn,omitempty"`
+	Credentials  string          `json:"credentials,omitempty"` // the secret's name
+	Ordered      bool            `json:"ordered,omitempty"`
 	Status       endpoint.Status `json:"status"`
 	StatusReason string          `json:"status_reason,omitempty"`
 	Timeout      float64         `json:"timeout_seconds"`
@@ -84,6 +87,7 @@ type secretView struct {
 func viewEndpoint(e endpoint.Endpoint) endpointView {
 	v := endpointView{
 		ID: e.ID, Tenant: e.Tenant, URL: e.URL, Description: e.Description, EventTypes: e.EventTypes, Filter: e.Filter,
+		RoleARN: e.RoleARN, Credentials: e.Credentials, Ordered: e.Ordered,
 		Status: e.Status, StatusReason: e.StatusReason, Timeout: e.AttemptTimeout().Seconds(),
 		MaxAttempts: e.Retry.MaxAttempts, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 	}

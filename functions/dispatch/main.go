@@ -5,6 +5,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/destinations"
 )
 
-func main() { lambda.Start(assemble.Deployed(assemble.Dispatch)) }
+func main() { lambda.Start(assemble.Deployed(assemble.Dispatch, destinations.Deployed)) }

@@ -7,4 +7,4 @@ import (
 	"github.com/tidings-dev/tidings/pkg/assemble"
 )
 
-func main() { lambda.Start(assemble.Deployed(assemble.Emit)) }
+func main() { lambda.Start(assemble.Deployed(assemble.Emit, nil)) }

@@ -16,18 +16,16 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/caarlos0/env/v11"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/adapter/httpadapter"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
-	"github.com/tidings-dev/tidings/pkg/guard"
 	"github.com/tidings-dev/tidings/pkg/queue"
 )
 
@@ -49,8 +47,13 @@ type Backend struct {
 	Queue func(url string) dispatch.Queue
 	Log   *slog.Logger
 	// CacheTime is how long dispatch uses endpoints unread.
-	CacheTime time.Duration
+	CacheTime    time.Duration
+	Destinations Destinations
 }
+
+// Destinations opens every protocol that webhooks can take; package destinations
+// has it.
+type Destinations func(DestinationSettings) (dispatch.Sender, error)
 
 // Handle is a function, as lambda.NewHandler takes it.
 type Handle = func(context.Context, json.RawMessage) (any, error)
@@ -100,6 +103,8 @@ type DispatchSettings struct {
 type DestinationSettings struct {
 	AllowHTTP     bool   `env:"ALLOW_HTTP"`
 	AllowNetworks string `env:"ALLOW_NETWORKS"` // comma separated CIDRs
+	// GoogleCredentials is a workload identity federation's configuration, as JSON.
+	GoogleCredentials string `env:"GOOGLE_CREDENTIALS"`
 }
 
 // ThisMachine allows receivers on the machine itself: they have no certificate
@@ -112,26 +117,16 @@ func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	destinations, err := Destinations(s.DestinationSettings)
+	sender, err := b.Destinations(s.DestinationSettings)
 	if err != nil {
 		return nil, err
 	}
 	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable})
 	d := dispatch.New(dispatch.Config{
 		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store,
-		Due: store, Replays: store, Queue: b.Queue(s.WorkQueueURL), Sender: destinations, Log: b.Log, CacheTime: b.CacheTime,
+		Due: store, Replays: store, Queue: b.Queue(s.WorkQueueURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
 	})
 	return d.Handle, nil
-}
-
-// Destinations returns the registry of every protocol that webhooks can take.
-func Destinations(s DestinationSettings) (*adapter.Registry, error) {
-	networks, err := guard.ParseNetworks(s.AllowNetworks)
-	if err != nil {
-		return nil, fmt.Errorf("ALLOW_NETWORKS: %w", err)
-	}
-	g := guard.New(guard.Options{AllowNetworks: networks, AllowHTTP: s.AllowHTTP})
-	return adapter.NewRegistry(adapter.MaxOpen, httpadapter.Kind(httpadapter.Options{Guard: g})), nil
 }
 
 func parse[T any](environment map[string]string) (T, error) {
@@ -145,9 +140,10 @@ func parse[T any](environment map[string]string) (T, error) {
 // Deployed builds a function on AWS from the process's environment. It ends the
 // process where that can't work: Lambda then reports the reason at deployment's
 // first invocation. Clients are made, but nothing is connected before it is used.
-func Deployed(build Function) lambda.Handler {
+// destinations is for a function that delivers; nil for one that does not.
+func Deployed(build Function, destinations func(aws.Config, map[string]string) Destinations) lambda.Handler {
 	log := lambdacontext.NewLogger()
-	handle, err := deployed(build, log)
+	handle, err := deployed(build, destinations, log)
 	if err != nil {
 		log.Error("function cannot start", "error", err.Error())
 		os.Exit(1)
@@ -155,8 +151,8 @@ func Deployed(build Function) lambda.Handler {
 	return lambda.NewHandler(handle)
 }
 
-func deployed(build Function, log *slog.Logger) (Handle, error) {
-	aws, err := config.LoadDefaultConfig(context.Background())
+func deployed(build Function, destinations func(aws.Config, map[string]string) Destinations, log *slog.Logger) (Handle, error) {
+	access, err := config.LoadDefaultConfig(context.Background())
 	if err != nil {
 		return nil, fmt.Errorf("AWS configuration: %w", err)
 	}
@@ -165,10 +161,14 @@ func deployed(build Function, log *slog.Logger) (Handle, error) {
 		name, value, _ := strings.Cut(pair, "=")
 		environment[name] = value
 	}
-	return build(Backend{
-		Store:     func(t dynamostore.Tables) Store { return dynamostore.New(dynamodb.NewFromConfig(aws), t) },
-		Queue:     func(url string) dispatch.Queue { return queue.New(sqs.NewFromConfig(aws), url) },
+	b := Backend{
+		Store:     func(t dynamostore.Tables) Store { return dynamostore.New(dynamodb.NewFromConfig(access), t) },
+		Queue:     func(url string) dispatch.Queue { return queue.New(sqs.NewFromConfig(access), url) },
 		Log:       log,
 		CacheTime: dispatch.CacheTime,
-	}, environment)
+	}
+	if destinations != nil {
+		b.Destinations = destinations(access, environment)
+	}
+	return build(b, environment)
 }

@@ -36,6 +36,7 @@ const (
 	MaxURLBytes         = 2048
 	MaxDescriptionBytes = 256
 	MaxSecrets          = 4
+	MaxRoleARNBytes     = 640 // IAM: a path of 512, a name of 64
 	MaxCredentialsBytes = 512 // Secrets Manager's limit on a secret's name
 	// RotationOverlap is how long a replaced secret goes on signing, unless
 	// whoever rotates says otherwise.
@@ -91,7 +92,7 @@ var (
 )
 
 var (
-	roleARN    = regexp.MustCompile(`^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}$`)
+	roleARN    = regexp.MustCompile(`^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
 	secretName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]+$`)
 )
 
@@ -192,7 +193,7 @@ func (e Endpoint) Validate(knownTypes []string) error {
 			add("filter: %w", err)
 		}
 	}
-	if e.RoleARN != "" && !roleARN.MatchString(e.RoleARN) {
+	if e.RoleARN != "" && (len(e.RoleARN) > MaxRoleARNBytes || !roleARN.MatchString(e.RoleARN)) {
 		add("role_arn %q is not of the form arn:aws:iam::123456789012:role/name", e.RoleARN)
 	}
 	if own := CredentialsPrefix(e.Tenant); e.Credentials != "" && (!strings.HasPrefix(e.Credentials, own) ||

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/localdynamo"
@@ -54,6 +55,8 @@ type Options struct {
 	Log  *slog.Logger
 	// Meter hears what each DynamoDB call of a handler consumed; nil for nobody.
 	Meter dynamostore.Meter
+	// Clouds are what destinations beyond HTTP are reached through.
+	Clouds destinations.Clouds
 	// DynamoLog gets what the started DynamoDB prints; nil drops it.
 	DynamoLog io.Writer
 }
@@ -240,6 +243,9 @@ func (s *System) buildFunctions() error {
 		},
 		Log:       s.options.Log,
 		CacheTime: cacheTime,
+		Destinations: func(settings assemble.DestinationSettings) (dispatch.Sender, error) {
+			return destinations.Open(settings, s.options.Clouds)
+		},
 	}
 	for _, f := range s.Stack.Functions {
 		build, ok := assemble.Functions()[f.Folder]

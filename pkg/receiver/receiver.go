@@ -26,9 +26,10 @@ type Behaviour struct {
 	Slow       time.Duration // before every answer
 }
 
-// Webhook is one request, as it was received.
+// Webhook is one request or message, as it was received.
 type Webhook struct {
-	Path      string
+	Via       string // http, or the broker's protocol
+	Path      string // of the request; the protocol for a message
 	ID        string
 	Type      string
 	Body      []byte
@@ -111,14 +112,8 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		http.Error(w, "the body could not be read", http.StatusBadRequest)
 		return
 	}
-	hook := Webhook{Path: request.URL.Path, ID: request.Header.Get("webhook-id"), Body: body, Began: began}
-	var head struct {
-		Event string `json:"event"`
-	}
-	if json.Unmarshal(body, &head) == nil {
-		hook.Type = head.Event
-	}
-	hook.Verified = r.verify(body, request.Header)
+	hook := r.read("http", request.URL.Path, body, request.Header)
+	hook.Began = began
 	behaviour := r.begin(&hook)
 	if behaviour.Slow > 0 {
 		select {
@@ -138,6 +133,37 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if hook.Status >= 300 {
 		fmt.Fprintln(w, http.StatusText(hook.Status))
 	}
+}
+
+// Take records a message that a broker handed out, verified as a request is. A
+// broker takes whatever comes: there is nothing to fail.
+func (r *Receiver) Take(protocol string, body []byte, attributes map[string]string) {
+	header := http.Header{}
+	for name, value := range attributes {
+		header.Set(name, value)
+	}
+	hook := r.read(protocol, protocol, body, header)
+	hook.Began = time.Now()
+	r.begin(&hook)
+	if hook.Verified {
+		hook.Status = http.StatusOK
+	}
+	r.end(&hook)
+	if r.Show != nil {
+		r.Show(hook)
+	}
+}
+
+// read verifies what came.
+func (r *Receiver) read(via, path string, body []byte, header http.Header) Webhook {
+	hook := Webhook{Via: via, Path: path, ID: header.Get("webhook-id"), Body: body, Verified: r.verify(body, header)}
+	var head struct {
+		Event string `json:"event"`
+	}
+	if json.Unmarshal(body, &head) == nil {
+		hook.Type = head.Event
+	}
+	return hook
 }
 
 // begin records that a request has begun, and returns how to treat it.

@@ -232,7 +232,8 @@ func oversights(t *testing.T, text string) (list []string) {
 			for _, policy := range p.Policies {
 				for _, s := range policy.Statement {
 					for _, v := range slices.Concat(s.Action, s.Resource) {
-						bad(!strings.Contains(v, "*"), id+", statement "+s.Sid+": "+v+" allows more than is needed")
+						// Secrets' names are the endpoints' to choose, within a namespace.
+						bad(!strings.Contains(strings.TrimSuffix(v, ":secret:tidings/*"), "*"), id+", statement "+s.Sid+": "+v+" allows more than is needed")
 					}
 					if slices.Contains(s.Action, "sqs:SendMessage") {
 						sends = append(sends, s.Resource...)

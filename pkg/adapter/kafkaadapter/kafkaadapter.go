@@ -31,7 +31,8 @@ import (
 )
 
 const (
-	form = "kafka://broker:9092[,broker2:9092]/topic?tls=true&sasl=scram-sha-512 (or plain, scram-sha-256, msk-iam with region=)"
+	form     = "kafka://broker:9092[,broker2:9092]/topic?tls=true&sasl=scram-sha-512 (or plain, scram-sha-256, msk-iam with region=)"
+	maxTopic = 249 // bytes; Kafka's own limit
 	// maxBrokers bounds the bootstrap list.
 	maxBrokers = 10
 	// maxRequests bounds the produce requests of one adapter under way, each of
@@ -93,7 +94,7 @@ type destination struct {
 }
 
 var (
-	topicForm  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+	topicForm  = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 	regionForm = regexp.MustCompile(`^[a-z]{2,3}(-[a-z]+)+-[0-9]{1,2}$`)
 )
 
@@ -120,7 +121,7 @@ func parse(t adapter.Target, u *url.URL, g *guard.Guard) (destination, error) {
 		return d, errors.New("a fragment (#…) means nothing here: leave it out")
 	case t.Ordered:
 		return d, errors.New("ordered is for Pub/Sub; Kafka keeps a subject's order by its key")
-	case !topicForm.MatchString(d.topic) || d.topic == "." || d.topic == "..":
+	case !topicForm.MatchString(d.topic) || len(d.topic) > maxTopic || d.topic == "." || d.topic == "..":
 		return d, errors.New("the topic is missing or malformed: 1 to 249 letters, digits and ._-")
 	}
 	if text := q.Get("tls"); text != "" {

@@ -42,12 +42,17 @@ type Options struct {
 	// Emulator is the host:port of an emulator, as PUBSUB_EMULATOR_HOST has it:
 	// no TLS, no credentials. "" is Google.
 	Emulator string
+	// Credentials is the credential configuration of a workload identity
+	// federation (the JSON that `gcloud iam workload-identity-pools
+	// create-cred-config` writes), given by whoever deploys, never by a tenant.
+	// "" takes the environment's (Application Default Credentials).
+	Credentials string
 }
 
 // Kind is Pub/Sub for a registry. All its adapters share one connection, which
 // is made at the first delivery.
 func Kind(o Options) adapter.Kind {
-	shared := &connection{emulator: o.Emulator}
+	shared := &connection{options: o}
 	return adapter.Kind{
 		Schemes: []string{"pubsub"},
 		Form:    form,
@@ -69,7 +74,7 @@ func Kind(o Options) adapter.Kind {
 // Google's rules for project ids (old domain-scoped ones too) and topic names.
 var (
 	projectForm = regexp.MustCompile(`^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$`)
-	topicForm   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$`)
+	topicForm   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]+$`)
 )
 
 // parse returns the topic's resource name.
@@ -84,7 +89,7 @@ func parse(t adapter.Target, u *url.URL) (string, error) {
 		return "", errors.New("a Pub/Sub URL has no parameters")
 	case !projectForm.MatchString(u.Host):
 		return "", errors.New("the project's id is missing or malformed: 6 to 30 lower-case letters, digits and -")
-	case !topicForm.MatchString(topic) || strings.HasPrefix(topic, "goog"):
+	case !topicForm.MatchString(topic) || len(topic) < 3 || len(topic) > 255 || strings.HasPrefix(topic, "goog"):
 		return "", errors.New("the topic's name is missing or malformed: 3 to 255 letters, digits and -._~+%, beginning with a letter and not with goog")
 	case t.RoleARN != "":
 		return "", errors.New("role_arn is for SQS and Kafka, not for Pub/Sub: grant roles/pubsub.publisher on the topic to the deployment's identity")
@@ -96,7 +101,7 @@ func parse(t adapter.Target, u *url.URL) (string, error) {
 
 // connection is the one gRPC connection to Pub/Sub.
 type connection struct {
-	emulator string
+	options Options
 
 	mu     sync.Mutex
 	client *apiv1.TopicAdminClient
@@ -118,9 +123,12 @@ func (c *connection) open() (*apiv1.TopicAdminClient, error) {
 			MinConnectTimeout: 5 * time.Second,
 		})),
 	}
-	if c.emulator != "" {
-		options = append(options, option.WithEndpoint(c.emulator), option.WithoutAuthentication(),
+	switch {
+	case c.options.Emulator != "":
+		options = append(options, option.WithEndpoint(c.options.Emulator), option.WithoutAuthentication(),
 			option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	case c.options.Credentials != "":
+		options = append(options, option.WithAuthCredentialsJSON(option.ExternalAccount, []byte(c.options.Credentials)))
 	}
 	// Its context is for the life of the credentials, not for this call.
 	client, err := apiv1.NewTopicAdminClient(context.Background(), options...)

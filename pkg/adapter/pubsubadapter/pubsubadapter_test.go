@@ -58,9 +58,9 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func publish(t *testing.T, address string, body []byte) delivery.Outcome {
+func publish(t *testing.T, options pubsubadapter.Options, body []byte) delivery.Outcome {
 	t.Helper()
-	r := adapter.NewRegistry(10, pubsubadapter.Kind(pubsubadapter.Options{Emulator: address}))
+	r := adapter.NewRegistry(10, pubsubadapter.Kind(options))
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -89,7 +89,7 @@ func TestEveryRefusalIsClassifiedByItsCode(t *testing.T) {
 		t.Run(c.code.String(), func(t *testing.T) {
 			server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: refusal{status.New(c.code, "secret text of the service")}})
 			defer server.Close()
-			o := publish(t, server.Addr, []byte("{}"))
+			o := publish(t, pubsubadapter.Options{Emulator: server.Addr}, []byte("{}"))
 			if o.Class != c.class || o.Permanent != c.permanent || o.Error == "" || strings.Contains(o.Error, "secret") {
 				t.Errorf("outcome = %+v", o)
 			}
@@ -109,7 +109,7 @@ func TestTheServicesOwnWishIsHonoured(t *testing.T) {
 	}
 	server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: refusal{with}})
 	defer server.Close()
-	if o := publish(t, server.Addr, []byte("{}")); o.Class != delivery.Throttled || o.RetryAfter != 17*time.Second {
+	if o := publish(t, pubsubadapter.Options{Emulator: server.Addr}, []byte("{}")); o.Class != delivery.Throttled || o.RetryAfter != 17*time.Second {
 		t.Errorf("outcome = %+v", o)
 	}
 }
@@ -126,7 +126,7 @@ func TestARequestIsSentOnce(t *testing.T) {
 	calls := 0
 	server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: counting{&calls}})
 	defer server.Close()
-	if o := publish(t, server.Addr, []byte("{}")); o.Class != delivery.Connect || calls != 1 {
+	if o := publish(t, pubsubadapter.Options{Emulator: server.Addr}, []byte("{}")); o.Class != delivery.Connect || calls != 1 {
 		t.Errorf("%d requests for one attempt, outcome %+v", calls, o)
 	}
 }
@@ -137,8 +137,14 @@ func TestADeploymentWithoutCredentialsSaysWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", broken)
-	o := publish(t, "", []byte("{}"))
-	if o.Class != delivery.Denied || !o.Permanent || !strings.Contains(o.Error, "docs/destinations.md") || strings.Contains(o.Error, "hunter2") {
-		t.Errorf("outcome = %+v", o)
+	for name, options := range map[string]pubsubadapter.Options{
+		"a file that is none":         {},
+		"a parameter that is none":    {Credentials: `{"type":"hunter2"}`},
+		"a key instead of federation": {Credentials: `{"type":"service_account","private_key":"hunter2"}`},
+	} {
+		o := publish(t, options, []byte("{}"))
+		if o.Class != delivery.Denied || !o.Permanent || !strings.Contains(o.Error, "docs/destinations.md") || strings.Contains(o.Error, "hunter2") {
+			t.Errorf("%s: outcome = %+v", name, o)
+		}
 	}
 }

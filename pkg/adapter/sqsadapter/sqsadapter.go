@@ -152,7 +152,7 @@ type destination struct {
 
 var (
 	accountForm = regexp.MustCompile(`^[0-9]{12}$`)
-	queueForm   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
+	queueForm   = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 	regionForm  = regexp.MustCompile(`^[a-z]{2,3}(-[a-z]+)+-[0-9]{1,2}$`)
 )
 
