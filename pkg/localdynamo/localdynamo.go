@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
+	"github.com/tidings-dev/tidings/pkg/daemon"
 	"github.com/tidings-dev/tidings/pkg/template"
 )
 
@@ -44,14 +45,10 @@ const (
 	startTries = 3
 )
 
-// errEnded is the error of a process that ended before it answered.
-var errEnded = errors.New("the local DynamoDB ended at once")
-
 // Server is a running local DynamoDB.
 type Server struct {
 	URL     string
-	process *exec.Cmd
-	ended   chan struct{}
+	process *daemon.Process
 }
 
 // Options say how to start one.
@@ -76,11 +73,11 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return start(ctx, binary, o)
 	}
 	for try := 1; ; try++ {
-		if o.Port, err = freePort(); err != nil {
+		if o.Port, err = daemon.FreePort(); err != nil {
 			return nil, err
 		}
 		s, err := start(ctx, binary, o)
-		if !errors.Is(err, errEnded) || try == startTries {
+		if !errors.Is(err, daemon.ErrEnded) || try == startTries {
 			return s, err
 		}
 	}
@@ -91,62 +88,29 @@ func start(ctx context.Context, binary string, o Options) (*Server, error) {
 	if o.DBPath != "" {
 		args = append(args, "--db-path", o.DBPath)
 	}
-	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", o.Port), process: exec.Command(binary, args...), ended: make(chan struct{})}
-	s.process.Stdout, s.process.Stderr = o.Log, o.Log
-	dieWithParent(s.process)
-	started := make(chan error)
-	go func() {
-		// The kernel ends the child when the thread that started it ends, so that
-		// thread has to live as long as the process.
-		runtime.LockOSThread()
-		err := s.process.Start()
-		started <- err
-		if err == nil {
-			_ = s.process.Wait() // how it ended shows in whoever talks to it
-			close(s.ended)
-		}
-	}()
-	if err := <-started; err != nil {
+	command := exec.Command(binary, args...)
+	command.Stdout, command.Stderr = o.Log, o.Log
+	process, err := daemon.Start(command)
+	if err != nil {
 		return nil, fmt.Errorf("start the local DynamoDB: %w", err)
 	}
-	if err := s.ready(ctx); err != nil {
-		s.Stop()
-		return nil, err
+	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", o.Port), process: process}
+	err = process.Ready(ctx, readyTime, func(ctx context.Context) error {
+		_, err := s.Client().ListTables(ctx, &dynamodb.ListTablesInput{Limit: aws.Int32(1)})
+		return err
+	})
+	if err != nil {
+		process.Stop()
+		return nil, fmt.Errorf("the local DynamoDB at %s: %w: is it the right binary, is the port free, is the data's file readable and not in use?", s.URL, err)
 	}
 	return s, nil
 }
 
-func (s *Server) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTime)
-	defer cancel()
-	for {
-		_, err := s.Client().ListTables(ctx, &dynamodb.ListTablesInput{Limit: aws.Int32(1)})
-		select {
-		case <-s.ended:
-			return fmt.Errorf("%w (%s, %s): is it the right binary, is the port free, is the data's file readable and not in use?",
-				errEnded, s.process.Path, s.URL)
-		default:
-		}
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-s.ended:
-		case <-ctx.Done():
-			return fmt.Errorf("the local DynamoDB at %s did not answer: %w", s.URL, err)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
 // Stop ends the process and waits for its end.
-func (s *Server) Stop() {
-	_ = s.process.Process.Kill() // fails only where it has ended already
-	<-s.ended
-}
+func (s *Server) Stop() { s.process.Stop() }
 
 // Ended is closed when the process has ended, by Stop or by itself.
-func (s *Server) Ended() <-chan struct{} { return s.ended }
+func (s *Server) Ended() <-chan struct{} { return s.process.Ended() }
 
 // Client returns a client of it.
 func (s *Server) Client() *dynamodb.Client { return Client(s.URL) }
@@ -243,13 +207,4 @@ func awaitPort(ctx context.Context, port int) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

@@ -36,17 +36,20 @@ func NewGate(t testing.TB, backend string) *Gate {
 // Accepted is how many connections were ever made.
 func (g *Gate) Accepted() int64 { return g.accepted.Load() }
 
-// Up lets connections through.
+// Up lets connections through, if it does not already.
 func (g *Gate) Up() {
 	g.t.Helper()
 	g.frozen.Store(false)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.listener != nil {
+		return
+	}
 	listener, err := net.Listen("tcp", g.Address)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	g.mu.Lock()
 	g.listener, g.Address = listener, listener.Addr().String()
-	g.mu.Unlock()
 	go func() {
 		for {
 			front, err := listener.Accept()
@@ -63,7 +66,11 @@ func (g *Gate) Up() {
 func (g *Gate) Down() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.listener == nil {
+		return
+	}
 	_ = g.listener.Close()
+	g.listener = nil
 	for c := range g.open {
 		_ = c.Close()
 	}

@@ -35,7 +35,7 @@ func (b behind) Addr() net.Addr { return b.gate }
 func cluster(t *testing.T, options ...kfake.Opt) (*kfake.Cluster, *adaptertest.Gate) {
 	t.Helper()
 	var gate *adaptertest.Gate
-	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(3, topic), kfake.ListenFn(func(network, _ string) (net.Listener, error) {
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(partitions, topic), kfake.ListenFn(func(network, _ string) (net.Listener, error) {
 		l, err := net.Listen(network, "127.0.0.1:0")
 		if err != nil {
 			return nil, err
@@ -51,7 +51,10 @@ func cluster(t *testing.T, options ...kfake.Opt) (*kfake.Cluster, *adaptertest.G
 	return c, gate
 }
 
-const topic = "events"
+const (
+	topic      = "events"
+	partitions = 3
+)
 
 // receive reads a topic's partitions from their beginning, one record a call.
 func receive(t *testing.T, broker, topic string, partitions int) func(context.Context) (adaptertest.Received, error) {
@@ -92,26 +95,31 @@ func receive(t *testing.T, broker, topic string, partitions int) func(context.Co
 	}
 }
 
+// destination is a topic of the cluster behind the gate.
+func destination(t *testing.T, gate *adaptertest.Gate, topic string) adaptertest.Destination {
+	var get func(context.Context) (adaptertest.Received, error)
+	url := "kafka://" + gate.Address + "/"
+	return adaptertest.Destination{
+		Kind:        kafkaadapter.Kind(kafkaadapter.Options{Guard: loopback()}),
+		Target:      adapter.Target{Tenant: "t", ID: "e", URL: url + topic},
+		Missing:     adapter.Target{Tenant: "t", ID: "m", URL: url + "nobody"},
+		Gate:        gate,
+		Keyed:       true,
+		TooLarge:    1100 * 1024, // the broker's max.message.bytes is a little over 1 MiB
+		Connections: 16,
+		Within:      50 * time.Millisecond,
+		Receive: func(ctx context.Context) (adaptertest.Received, error) {
+			if get == nil { // not before: it makes connections of its own
+				get = receive(t, gate.Address, topic, partitions)
+			}
+			return get(ctx)
+		},
+	}
+}
+
 func TestConformance(t *testing.T) {
 	adaptertest.Run(t, func(t *testing.T) adaptertest.Destination {
 		_, gate := cluster(t)
-		url := "kafka://" + gate.Address + "/"
-		var get func(context.Context) (adaptertest.Received, error)
-		return adaptertest.Destination{
-			Kind:        kafkaadapter.Kind(kafkaadapter.Options{Guard: loopback()}),
-			Target:      adapter.Target{Tenant: "t", ID: "e", URL: url + topic},
-			Missing:     adapter.Target{Tenant: "t", ID: "m", URL: url + "nobody"},
-			Gate:        gate,
-			Keyed:       true,
-			TooLarge:    1100 * 1024, // the broker's max.message.bytes is a little over 1 MiB
-			Connections: 16,
-			Within:      50 * time.Millisecond,
-			Receive: func(ctx context.Context) (adaptertest.Received, error) {
-				if get == nil { // not before: it makes connections of its own
-					get = receive(t, gate.Address, topic, 3)
-				}
-				return get(ctx)
-			},
-		}
+		return destination(t, gate, topic)
 	})
 }

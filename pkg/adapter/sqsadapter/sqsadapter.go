@@ -332,7 +332,8 @@ func refused(code string, status, size int) delivery.Outcome {
 	case "InvalidMessageContents":
 		o.Class, o.Permanent = delivery.Invalid, true
 		o.Error += ": the event holds characters that SQS does not take (U+FFFE, U+FFFF)"
-	case "InvalidParameterValue", "InvalidParameterValueException", "MessageTooLong":
+	case "InvalidParameterValue", "InvalidParameterValueException", "MessageTooLong",
+		"InvalidAttributeValue": // ElasticMQ's word for it
 		// All else in the request was checked before; what remains is the size.
 		o.Class, o.Permanent = delivery.TooLarge, true
 		o.Error += fmt.Sprintf(": the message has %d bytes with its attributes; raise the queue's MaximumMessageSize (at most %d)", size, maxMessage)

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package localdynamo
+package daemon
 
 import "os/exec"
 

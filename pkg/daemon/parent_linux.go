@@ -1,4 +1,4 @@
-package localdynamo
+package daemon
 
 import (
 	"os/exec"
