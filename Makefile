@@ -38,11 +38,16 @@ $(DYNOXIDE): tools/dynoxide/package-lock.json
 test: tools ## The tests, with the race detector
 	go test -race -timeout 5m ./...
 
+.PHONY: test-brokers
+test-brokers: tools ## The adapters and the store against real brokers (Kafka, ElasticMQ, moto, Pub/Sub emulator)
+	@tools/brokers/fetch
+	go test -tags brokers -count=1 -timeout 5m -run Real ./pkg/adapter/... ./pkg/dynamostore
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l cmd functions pkg); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }
-	go vet ./...
-	go tool staticcheck ./...
+	go vet -tags brokers ./...
+	go tool staticcheck -tags brokers ./...
 
 # What `sam build` calls: one binary a function, small and without cgo.
 build-%Function:
