@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/local"
+)
+
+func TestOneEventArrivesVerifiedOverEveryProtocol(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	reader, out := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"--state-dir", dir, "local", "--all-protocols", "--memory", "--port", "0", "--template", filepath.Join("..", "..", "template.yaml")},
+			strings.NewReader(""), out, out)
+		out.Close()
+	}()
+	webhook := regexp.MustCompile(`\s(http|sqs|pubsub|kafka)\s+(✓ verified|✗ not verified).*user\.joined_community\s+(\w{26})`)
+	via := map[string]string{}
+	for lines := bufio.NewScanner(reader); lines.Scan(); {
+		if strings.Contains(lines.Text(), "Ctrl-C") {
+			note, err := local.ReadNote(dir)
+			if err != nil {
+				t.Error(err)
+				cancel()
+				continue
+			}
+			event, err := os.Open(filepath.Join("..", "..", "events", "emit-user-joined-community.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.Post(note.URLs["emit"], "application/json", event)
+			if err != nil || response.StatusCode != http.StatusAccepted {
+				t.Errorf("emit: %v, %v", response, err)
+				cancel()
+				continue
+			}
+			response.Body.Close()
+		}
+		if m := webhook.FindStringSubmatch(lines.Text()); m != nil {
+			if m[2] != "✓ verified" {
+				t.Errorf("not verified: %s", lines.Text())
+			}
+			via[m[1]] = m[3]
+			if len(via) == 4 {
+				cancel()
+			}
+		}
+	}
+	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if len(via) != 4 || via["sqs"] != via["http"] || via["pubsub"] != via["http"] || via["kafka"] != via["http"] {
+		t.Errorf("arrived %v, want one id over four protocols", via)
+	}
+}
+
+func TestAnEndpointOfEachProtocol(t *testing.T) {
+	x := newTool(t)
+	for name, c := range map[string]struct {
+		args []string
+		says string // "" is added; otherwise the refusal
+	}{
+		"a standard queue of the own account":   {[]string{"sqs://webhooks-crm?region=eu-central-1"}, ""},
+		"a FIFO queue of another, by role":      {[]string{"sqs://210987654321/webhooks-crm.fifo?region=eu-central-1", "--role-arn", "arn:aws:iam::210987654321:role/webhooks-tidings"}, ""},
+		"a topic, in order":                     {[]string{"pubsub://my-project/community-events", "--ordered"}, ""},
+		"a Kafka without login":                 {[]string{"kafka://127.0.0.1:9092/community"}, ""},
+		"a Kafka by SCRAM":                      {[]string{"kafka://b1.example.com:9093,b2.example.com:9093/community?tls=true&sasl=scram-sha-512", "--credentials", "tidings/default/kafka"}, ""},
+		"an MSK by role":                        {[]string{"kafka://b.example.com:9198/community?tls=true&sasl=msk-iam&region=eu-central-1", "--role-arn", "arn:aws:iam::210987654321:role/webhooks-msk"}, ""},
+		"a queue without a region":              {[]string{"sqs://webhooks-crm"}, "add ?region="},
+		"a queue with a password":               {[]string{"sqs://u:hunter2@webhooks-crm?region=eu-central-1"}, "must not hold a user name"},
+		"a role that is none":                   {[]string{"sqs://webhooks-crm?region=eu-central-1", "--role-arn", "webhooks-tidings"}, "arn:aws:iam::123456789012:role/name"},
+		"a topic with a misspelt project":       {[]string{"pubsub://My_Project/community-events"}, "pubsub://project/topic"},
+		"a login in the URL of a Kafka":         {[]string{"kafka://u:hunter2@b.example.com:9092/community"}, "name it as the endpoint's credentials"},
+		"a Kafka login without credentials":     {[]string{"kafka://b.example.com:9092/community?sasl=scram-sha-256"}, "the name of the secret"},
+		"another tenant's secret":               {[]string{"kafka://b.example.com:9092/community?sasl=scram-sha-256", "--credentials", "tidings/other/kafka"}, "must begin with tidings/default/"},
+		"a password where TLS is off":           {[]string{"kafka://b.example.com:9092/community?sasl=plain", "--credentials", "tidings/default/kafka"}, "add tls=true"},
+		"a broker at the metadata address":      {[]string{"kafka://169.254.169.254:9092/community"}, "not a public address"},
+		"a role for a web server":               {[]string{"https://example.com", "--role-arn", "arn:aws:iam::210987654321:role/webhooks"}, "role_arn"},
+		"credentials for a web server":          {[]string{"https://example.com", "--credentials", "tidings/default/x"}, "credentials"},
+		"an order that HTTP does not keep":      {[]string{"https://example.com", "--ordered"}, "ordered"},
+		"a role for Google":                     {[]string{"pubsub://my-project/community-events", "--role-arn", "arn:aws:iam::210987654321:role/webhooks"}, "roles/pubsub.publisher"},
+		"a parameter that nobody knows (Kafka)": {[]string{"kafka://b.example.com:9092/community?acks=0"}, `the parameter "acks"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{"endpoint", "add"}, c.args...)
+			if c.says == "" {
+				if out, _ := x.do(0, "", args...); !strings.Contains(out, "whsec_") || !strings.Contains(out, c.args[0]) {
+					t.Errorf("added:\n%s", out)
+				}
+				return
+			}
+			if _, errOut := x.do(1, "", args...); !strings.Contains(errOut, c.says) || strings.Contains(errOut, "hunter2") {
+				t.Errorf("says %q, want %q", errOut, c.says)
+			}
+		})
+	}
+}
