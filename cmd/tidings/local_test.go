@@ -17,6 +17,7 @@ import (
 func TestOneEventArrivesVerifiedOverEveryProtocol(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	reader, out := io.Pipe()
 	ended := make(chan int, 1)
 	go func() {
