@@ -124,7 +124,8 @@ func ElasticMQ(ctx context.Context, log io.Writer) (*Server, error) {
 	return s, err
 }
 
-// Moto starts moto's server, many of AWS's services.
+// Moto starts moto's server, many of AWS's services; its DynamoDB takes one
+// request at a time (see tools/brokers/moto_server.py).
 func Moto(ctx context.Context, log io.Writer) (*Server, error) {
 	dir, err := fetched("moto")
 	if err != nil {
@@ -135,8 +136,8 @@ func Moto(ctx context.Context, log io.Writer) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Address: fmt.Sprintf("127.0.0.1:%d", port)}
-	s.process, err = launch(ctx, log, answers("http://"+s.Address+"/moto-api/"), filepath.Join(dir, "bin", "moto_server"),
-		"-H", "127.0.0.1", "-p", fmt.Sprint(port))
+	s.process, err = launch(ctx, log, answers("http://"+s.Address+"/moto-api/"), filepath.Join(dir, "bin", "python3"),
+		filepath.Join(dir, "..", "..", "moto_server.py"), "127.0.0.1", fmt.Sprint(port))
 	return s, err
 }
 
