@@ -20,7 +20,7 @@ const module = "github.com/tidings-dev/tidings/"
 // in one may import what stands below it, and nothing above.
 var layers = [][]string{
 	{"event", "delivery", "retry", "signature", "pattern", "endpoint", "work", "catalog"}, // vocabulary and policies
-	{"schema", "guard", "adapter", "trigger"},
+	{"schema", "guard", "adapter", "trigger", "functionurl"},
 	{"dynamostore", "memstore", "queue", "localqueue", "secretstore", "sqsapi",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
 	{"emit", "dispatch", "registry"}, // the stories
