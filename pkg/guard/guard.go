@@ -18,6 +18,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"code.dny.dev/ssrf"
 )
@@ -33,6 +34,10 @@ type Options struct {
 	AllowNetworks []netip.Prefix
 	// AllowHTTP permits http:// beside https://.
 	AllowHTTP bool
+	// Connecting, where it is set, is told of every address that may be reached,
+	// just before the connection begins; its error ends the attempt. It is how a
+	// test sees what would have been connected to.
+	Connecting func(netip.AddrPort) error
 }
 
 // Guard is safe for concurrent use.
@@ -85,13 +90,25 @@ func (g *Guard) DialContext(ctx context.Context, network, address string) (net.C
 
 // control runs after DNS and before the connection begins.
 func (g *Guard) control(_ context.Context, network, address string, raw syscall.RawConn) error {
-	if to, err := netip.ParseAddrPort(address); err == nil && g.allowed(to.Addr()) {
-		return nil
-	}
-	if err := g.public.Safe(network, address, raw); err != nil {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
 		return &BlockedError{Host: address, Reason: notPublic}
 	}
+	if !g.allowed(to.Addr()) && (g.public.Safe(network, address, raw) != nil || isatap(to.Addr())) {
+		return &BlockedError{Host: address, Reason: notPublic}
+	}
+	if g.options.Connecting != nil {
+		return g.options.Connecting(to)
+	}
 	return nil
+}
+
+// isatap reports whether the address ends in an IPv4 address by ISATAP's rule
+// (RFC 5214, section 6.1): whatever its prefix, it leads to that one. No server of
+// today lives there.
+func isatap(a netip.Addr) bool {
+	b := a.As16()
+	return a.Is6() && !a.Is4In6() && b[8]&^3 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
 // allowed reports whether the deployment allows the address. A zone names an
@@ -140,10 +157,14 @@ func (g *Guard) CheckHost(host string) error {
 		return errors.New("the host is missing")
 	}
 	if a, err := netip.ParseAddr(name); err == nil {
-		if !g.allowed(a) && (a.Zone() != "" || g.public.SafeAddr(a) != nil) {
+		if !g.allowed(a) && (a.Zone() != "" || g.public.SafeAddr(a) != nil || isatap(a)) {
 			return &BlockedError{Host: host, Reason: notPublic}
 		}
 		return nil
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
+		// １２７。０。０。１ becomes an address where it is looked up.
+		return fmt.Errorf("host %q holds other letters than ASCII's: write it in its xn-- form", host)
 	}
 	labels := strings.Split(name, ".")
 	last := labels[len(labels)-1]

@@ -62,7 +62,12 @@ func Kind(o Options) adapter.Kind {
 		IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true,
 		DialContext: (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 	}
-	shared := &clients{options: o, http: &http.Client{Transport: buffered{transport}}, open: map[identity]*sqs.Client{}}
+	client := &http.Client{
+		Transport: buffered{transport},
+		// The answer decides nothing about where requests go.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	shared := &clients{options: o, http: client, open: map[identity]*sqs.Client{}}
 	return adapter.Kind{
 		Schemes: []string{"sqs"},
 		Form:    form,
