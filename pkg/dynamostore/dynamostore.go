@@ -1,5 +1,5 @@
-// Package dynamostore keeps events, deliveries, endpoints and idempotency keys
-// in DynamoDB. Each move of a delivery is one conditional write whose condition
+// Package dynamostore keeps events, deliveries, endpoints, idempotency keys and
+// the platform's records in DynamoDB. Each move of a delivery is one conditional write whose condition
 // says what the transition in package delivery says; where it fails, DynamoDB
 // returns the item as it is (ALL_OLD), and the transition itself names the
 // cause. It promises that a write whose answer was lost, and which the SDK
@@ -35,11 +35,12 @@ type Client interface {
 	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
 	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
 	Query(context.Context, *dynamodb.QueryInput, ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error)
+	BatchGetItem(context.Context, *dynamodb.BatchGetItemInput, ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput, error)
 }
 
 // Tables names the tables. A function names only those it uses.
 type Tables struct {
-	Events, Deliveries, Endpoints, Control string
+	Events, Deliveries, Endpoints, Control, Platform string
 }
 
 // Store is the DynamoDB store. It is safe for concurrent use.

@@ -179,6 +179,7 @@ func Tables(stack string) dynamostore.Tables {
 	return dynamostore.Tables{
 		Events: stack + "-" + schema.Events, Deliveries: stack + "-" + schema.Deliveries,
 		Endpoints: stack + "-" + schema.Endpoints, Control: stack + "-" + schema.Control,
+		Platform: stack + "-" + schema.Platform,
 	}
 }
 

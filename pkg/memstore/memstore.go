@@ -35,6 +35,7 @@ type Store struct {
 	endpoints  map[string]map[string]endpoint.Endpoint // by tenant, then by id
 	keys       map[string]reservation
 	feeds      map[string]*feed
+	platform   platformTable
 }
 
 type reservation struct {
@@ -51,7 +52,8 @@ func New(now func() time.Time) *Store {
 		deliveries: map[string]*btree.Map[string, delivery.Delivery]{},
 		endpoints:  map[string]map[string]endpoint.Endpoint{},
 		keys:       map[string]reservation{},
-		feeds:      map[string]*feed{schema.Events: newFeed()},
+		feeds:      map[string]*feed{schema.Events: newFeed(), schema.Platform: newFeed()},
+		platform:   newPlatformTable(),
 	}
 	for i := range s.due {
 		s.due[i] = btree.NewBTreeGOptions(dueBefore, btree.Options{NoLocks: true})

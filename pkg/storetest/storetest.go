@@ -32,6 +32,7 @@ type Store interface {
 	assemble.Store
 	registry.Store
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
+	Platform
 }
 
 // start is a moment with milliseconds, as clocks have.
@@ -49,6 +50,10 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("due index", func(t *testing.T) { due(t, open(t)) })
 	t.Run("queries", func(t *testing.T) { queries(t, open(t)) })
 	t.Run("endpoints", func(t *testing.T) { endpoints(t, open(t)) })
+	t.Run("discussions", func(t *testing.T) { discussions(t, open(t)) })
+	t.Run("lists of discussions", func(t *testing.T) { discussionLists(t, open(t)) })
+	t.Run("an extension against a closing", func(t *testing.T) { extendAgainstClose(t, open(t)) })
+	t.Run("discussions agree with the pure transitions", func(t *testing.T) { discussionModel(t, open(t)) })
 	t.Run("many workers", func(t *testing.T) { manyWorkers(t, open(t)) })
 	t.Run("random moves agree with the pure transitions", func(t *testing.T) { model(t, open(t)) })
 }

@@ -445,7 +445,7 @@ func TestTheCodesTablesAreTheTemplates(t *testing.T) {
 		ttl  string
 	}{
 		schema.Events: {"event_id", "expires_at"}, schema.Deliveries: {"endpoint_id event_id due: due_shard due_at", "expires_at"},
-		schema.Endpoints: {"tenant endpoint_id", ""}, schema.Control: {"key", "expires_at"}, schema.Platform: {"pk sk expiring: expiring_shard expires_at", "ttl"},
+		schema.Endpoints: {"tenant endpoint_id", ""}, schema.Control: {"key", "expires_at"}, schema.Platform: {"pk sk expiring: expiring_shard expires_at closed: closed_shard closed_at", "ttl"},
 	}
 	s := stack(t)
 	if len(s.Tables) != len(want) {

@@ -1,0 +1,45 @@
+package platform_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/platform"
+)
+
+var now = time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
+
+func TestAMembershipStandsInOneOfTwoPlaces(t *testing.T) {
+	own := platform.Membership{UserID: "u", CommunityID: "c"}
+	added := own
+	added.AddedBy = "organiser"
+	if own.Key() != (platform.Key{PK: "USER#u", SK: "MEMBER#c"}) || added.Key() != (platform.Key{PK: "COMMUNITY#c", SK: "MEMBER#u"}) {
+		t.Errorf("they stand at %v and %v", own.Key(), added.Key())
+	}
+}
+
+func TestADiscussionWithoutAnEndIsOpenForEver(t *testing.T) {
+	d := platform.Discussion{ID: "d", Status: platform.Open}
+	if _, err := (platform.Extension{ID: "d", To: now, At: now}).Apply(&d); !errors.Is(err, platform.ErrNotLater) {
+		t.Errorf("extended: %v", err)
+	}
+	if _, err := (platform.Closing{ID: "d", Reason: platform.Expired, At: now}).Apply(&d); !errors.Is(err, platform.ErrNotExpired) {
+		t.Errorf("expired: %v", err)
+	}
+	if got, err := (platform.Closing{ID: "d", Reason: platform.ByHand, By: "a", At: now}).Apply(&d); err != nil || got.Status != platform.Closed {
+		t.Errorf("closed by hand: %+v, %v", got, err)
+	}
+}
+
+func TestShardsAreAllUsed(t *testing.T) {
+	used := map[int]int{}
+	for i := range 1000 {
+		used[platform.Shard(string(rune('a'+i%26))+string(rune('0'+i/26)))]++
+	}
+	for shard := range platform.Shards {
+		if used[shard] < 100 {
+			t.Errorf("of 1000 discussions shard %d has %d", shard, used[shard])
+		}
+	}
+}
