@@ -27,6 +27,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/queue"
+	"github.com/tidings-dev/tidings/pkg/stats"
 )
 
 // Store is everything the functions keep; dynamostore and memstore each are one.
@@ -39,6 +40,8 @@ type Store interface {
 	dispatch.Deliveries
 	dispatch.DueIndex
 	dispatch.Replays
+	dispatch.Statistics
+	stats.Source
 }
 
 // Backend is what handlers stand on. A function takes the parts that it needs.
@@ -95,6 +98,7 @@ type DispatchSettings struct {
 	EventsTable     string `env:"EVENTS_TABLE,required,notEmpty"`
 	DeliveriesTable string `env:"DELIVERIES_TABLE,required,notEmpty"`
 	EndpointsTable  string `env:"ENDPOINTS_TABLE,required,notEmpty"`
+	ControlTable    string `env:"CONTROL_TABLE,required,notEmpty"`
 	WorkQueueURL    string `env:"WORK_QUEUE_URL,required,notEmpty"`
 	DestinationSettings
 }
@@ -121,10 +125,10 @@ func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable})
+	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable})
 	d := dispatch.New(dispatch.Config{
 		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store,
-		Due: store, Replays: store, Queue: b.Queue(s.WorkQueueURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
+		Due: store, Replays: store, Statistics: store, Queue: b.Queue(s.WorkQueueURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
 	})
 	return d.Handle, nil
 }

@@ -25,6 +25,8 @@ import (
 // and reports the items that the queue has to bring again. One item's trouble
 // is its own.
 func (d *Dispatcher) Deliver(ctx context.Context, batch events.SQSEvent) events.SQSEventResponse {
+	ctx, counted := d.count(ctx)
+	defer counted()
 	errs := make([]error, len(batch.Records))
 	var running sync.WaitGroup
 	for i, message := range batch.Records {

@@ -63,6 +63,7 @@ type Config struct {
 	Replays    Replays
 	Queue      Queue
 	Sender     Sender
+	Statistics Statistics
 	Log        *slog.Logger
 	CacheTime  time.Duration // how long endpoints are used unread; 0 reads them every time
 
@@ -92,6 +93,7 @@ func New(c Config) *Dispatcher {
 	if c.ClaimID == nil {
 		c.ClaimID = func() string { return rand.Text()[:16] }
 	}
+	c.Deliveries = counted{c.Deliveries}
 	return &Dispatcher{Config: c, receivers: newReceivers(c.Endpoints, c.CacheTime, c.Now)}
 }
 

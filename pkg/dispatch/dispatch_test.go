@@ -23,6 +23,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/memstore"
 	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/stats"
 	"github.com/tidings-dev/tidings/pkg/work"
 )
 
@@ -42,7 +43,7 @@ func newWorld(t *testing.T, change ...func(*dispatch.Config)) *world {
 	w := &world{t: t, store: memstore.New(time.Now), queue: &queue{}, receiver: &receiver{}}
 	c := dispatch.Config{
 		Catalog: catalog.Default(), Events: w.store, Endpoints: w.store, Disabler: w.store, Deliveries: w.store,
-		Due: w.store, Replays: w.store, Queue: w.queue, Sender: w.receiver, CacheTime: dispatch.CacheTime,
+		Due: w.store, Replays: w.store, Statistics: w.store, Queue: w.queue, Sender: w.receiver, CacheTime: dispatch.CacheTime,
 		Log: slog.New(slog.DiscardHandler), Random: func() float64 { return 0 },
 	}
 	for _, f := range change {
@@ -892,4 +893,135 @@ func TestHandleTellsTriggersApart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// statistics reads what the last minutes came to.
+func (w *world) statistics() stats.Summary {
+	w.t.Helper()
+	s, err := (&stats.Reader{Source: w.store, Now: time.Now}).Summary(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+func TestWhatHappensIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint(func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = 2 })
+		accepted := time.Now()
+		first, second, third := w.fannedOut(), w.fannedOut(), w.fannedOut()
+		time.Sleep(3 * time.Second)
+		w.deliver(first)
+		w.receiver.answer = answering(503)
+		w.deliver(second)
+		w.deliver(second) // refused: it is not time yet
+		w.queue.take()
+		time.Sleep(10 * time.Second)
+		second.Attempts = 1
+		w.deliver(second)
+		if err := w.store.DisableEndpoint(t.Context(), e.Tenant, e.ID, "enough", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(dispatch.CacheTime)
+		last := time.Now()
+		w.deliver(third)
+		s := w.statistics()
+		want := stats.Counts{Accepted: 3, Queued: 3, Attempts: 3, Delivered: 1, Failed: 2, Retried: 1, Dead: 1, Skipped: 1}
+		want.Latency.Count(3 * time.Second)
+		if s.Hour != want || s.Day != want {
+			t.Errorf("counted\n%+v, want\n%+v", s.Hour, want)
+		}
+		if !s.LastBatch.Equal(last) || s.LastEvent.Before(accepted.Truncate(time.Millisecond)) || s.LastEvent.After(accepted.Add(time.Second)) {
+			t.Errorf("last batch %s, want %s; last event %s, want %s", s.LastBatch, last, s.LastEvent, accepted)
+		}
+	})
+}
+
+func TestASweepSaysWhatItSaw(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		w.receiver.answer = answering(503)
+		for range 30 {
+			w.deliver(w.fannedOut())
+			w.queue.take()
+		}
+		sweep := func() stats.Sweep {
+			t.Helper()
+			if _, err := w.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			s := w.statistics().Sweep
+			if !s.At.Equal(time.Now()) || !s.Done {
+				t.Fatalf("noted %+v at %s", s, time.Now())
+			}
+			return s
+		}
+		if s := sweep(); s.Retrying != 30 || s.Overdue != 0 || s.Due != 0 || s.More {
+			t.Errorf("at once: %+v, want 30 that retry and none due", s)
+		}
+		due := time.Now().Add(2*time.Second + dispatch.Backstop)
+		time.Sleep(dispatch.Backstop + time.Minute)
+		if s := sweep(); s.Retrying != 30 || s.Overdue != 30 || s.Due != 30 || s.Queued != 30 || s.OldestDue.Sub(due).Abs() > time.Second {
+			t.Errorf("a minute late: %+v, want 30 overdue since %s", s, due)
+		}
+		if s := sweep(); s.Retrying != 30 || s.Overdue != 0 || !s.OldestDue.IsZero() {
+			t.Errorf("after it: %+v, want none overdue", s)
+		}
+	})
+}
+
+// deaf can't store statistics.
+type deaf struct{ calls int }
+
+func (d *deaf) AddStatistics(context.Context, stats.Batch) error {
+	d.calls++
+	return errors.New("the table is away")
+}
+func (d *deaf) NoteSweep(context.Context, stats.Sweep) error { return errors.New("the table is away") }
+
+func TestStatisticsThatCannotBeStoredHurtNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &deaf{}
+		w := newWorld(t, func(c *dispatch.Config) { c.Statistics = d })
+		w.endpoint()
+		items := []work.Item{w.fannedOut(), w.fannedOut()}
+		before := d.calls
+		if failed := w.deliver(items...); failed != nil {
+			t.Errorf("failed: %v", failed)
+		}
+		for _, item := range items {
+			if got := w.delivery(item); got.State != delivery.Delivered {
+				t.Errorf("state = %s", got.State)
+			}
+		}
+		if d.calls != before+1 {
+			t.Errorf("%d writes for one batch of two deliveries, want 1", d.calls-before)
+		}
+		if _, err := w.Sweep(t.Context()); err != nil {
+			t.Errorf("sweep: %v", err)
+		}
+	})
+}
+
+func TestWhatTheStreamBringsAgainIsCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		_, one := w.event("user.posted_comment", `{"discussion_id":"d_1","comment_id":"c_1","comment_text":"x"}`)
+		stored, two := w.event("user.posted_comment", `{"discussion_id":"d_1","comment_id":"c_2","comment_text":"x"}`)
+		w.queue.fail = func(i work.Item) error {
+			if i.EventID == stored.ID {
+				return errors.New("no")
+			}
+			return nil
+		}
+		w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{one, two}})
+		w.queue.fail = nil
+		w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{two}})
+		if s := w.statistics(); s.Hour.Accepted != 2 || s.Hour.Queued != 2 {
+			t.Errorf("%d accepted, %d queued; want 2 and 2", s.Hour.Accepted, s.Hour.Queued)
+		}
+	})
 }

@@ -25,6 +25,7 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) eve
 	var items []work.Item
 	var owner []int // the record of each item
 	failed, malformed := len(batch.Records), 0
+	fannedOut := make([]string, len(batch.Records)) // the events' ids
 	for i, record := range batch.Records {
 		if record.EventName != string(events.DynamoDBOperationTypeInsert) {
 			continue // events are immutable; what remains is their expiry
@@ -42,6 +43,7 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) eve
 			failed = i
 			break
 		}
+		fannedOut[i] = accepted.ID
 		for range more {
 			owner = append(owner, i)
 		}
@@ -56,6 +58,7 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) eve
 			failed = min(failed, owner[i])
 		}
 	}
+	d.countFanOut(ctx, fannedOut[:failed], owner)
 	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch.Records), "malformed", malformed, "queued", len(items))
 	if failed == len(batch.Records) {
 		return events.DynamoDBEventResponse{}

@@ -7,6 +7,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/stats"
 	"github.com/tidings-dev/tidings/pkg/work"
 )
 
@@ -51,6 +52,19 @@ type DueIndex interface {
 	// returns the delivery; delivery.ErrFenced where it is not. Of two sweeps
 	// that overlap, one wins.
 	Postpone(ctx context.Context, d delivery.Due, to time.Time) (delivery.Delivery, error)
+	// CountDue counts, up to limit, the deliveries of one shard whose due time is
+	// after a time; more says that there are, or may be, more.
+	CountDue(ctx context.Context, shard int, after time.Time, limit int) (n int, more bool, err error)
+}
+
+// Statistics hears what a batch came to, once, at its end. Nothing that is
+// delivered depends on it.
+type Statistics interface {
+	// AddStatistics adds the batch to its minute. A batch whose ID was the last to
+	// be added is not added again.
+	AddStatistics(ctx context.Context, b stats.Batch) error
+	// NoteSweep replaces what was noted of the sweep before.
+	NoteSweep(ctx context.Context, s stats.Sweep) error
 }
 
 // Replays is what replaying needs.

@@ -39,11 +39,13 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 	began := d.Now()
 	var due, queued atomic.Int64
 	var cut atomic.Bool
+	seen := sweepNotes{began: began}
 	// A shard that fails does not keep the others from being swept.
 	var group errgroup.Group
 	group.SetLimit(4)
 	for shard := range delivery.DueShards {
 		group.Go(func() error {
+			d.countWaiting(ctx, shard, &seen) // before what is due is moved among it
 			cursor := ""
 			for {
 				if deadline, ok := ctx.Deadline(); ok && deadline.Sub(d.Now()) < sweepReserve {
@@ -55,6 +57,7 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 					return fmt.Errorf("due index, shard %d: %w", shard, err)
 				}
 				due.Add(int64(len(page)))
+				seen.page(page)
 				queued.Add(int64(d.queueDue(ctx, page)))
 				if next == "" {
 					return nil
@@ -65,6 +68,7 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 	}
 	err := group.Wait()
 	swept := Swept{Due: int(due.Load()), Queued: int(queued.Load()), Done: err == nil && !cut.Load()}
+	d.noteSweep(ctx, &seen, swept)
 	d.Log.InfoContext(ctx, "sweep.done", "due", swept.Due, "queued", swept.Queued, "done", swept.Done, "ms", d.Now().Sub(began).Milliseconds())
 	return swept, err
 }

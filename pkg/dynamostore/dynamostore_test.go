@@ -22,6 +22,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
 	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/stats"
 	"github.com/tidings-dev/tidings/pkg/storetest"
 )
 
@@ -182,6 +183,12 @@ func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
 	if err != nil || claimed.Attempts != 1 {
 		t.Fatalf("claim = %+v, %v; want the first attempt, won", claimed, err)
 	}
+	if err := s.AddStatistics(t.Context(), stats.Batch{ID: "b", At: now, Counts: stats.Counts{Attempts: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.ReadStatistics(t.Context(), stats.Buckets(now, now)); err != nil || len(r.Minutes) != 1 || r.Minutes[0].Attempts != 1 {
+		t.Errorf("statistics = %+v, %v; want one attempt", r, err)
+	}
 	pending := delivery.Conclusion{State: delivery.Dead, Reason: "no", Now: now, Attempt: delivery.Attempt{Number: 1, At: now, Class: delivery.Answered}}
 	if err := s.Complete(t.Context(), pending.Apply(claimed)); err != nil {
 		t.Errorf("complete: %v", err)
@@ -209,4 +216,50 @@ func TestABrokenEndpointDoesNotStopItsTenant(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].ID != "ep_broken" || list[0].Status != endpoint.Disabled || list[0].StatusReason == "" {
 		t.Errorf("list = %+v, %v; want it shown as disabled, with what is wrong", list, err)
 	}
+}
+
+func TestABatchOfStatisticsCostsOneWriteUnitAndADayAFewReads(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	var m meter
+	calls := &counting{Client: client}
+	s := dynamostore.New(calls, local.Tables(stack.Name), dynamostore.WithMeter(m.hear))
+	now := stats.Bucket(time.Now())
+	// A busy bucket: every count of every minute, latencies over four places.
+	for minute := range 10 {
+		b := stats.Batch{
+			ID: "the same shard" + string(rune('a'+minute)), At: now.Add(time.Duration(minute) * time.Minute), Worked: true, LastEvent: now,
+			Counts:    stats.Counts{Accepted: 1234, Queued: 1234, Attempts: 1234, Delivered: 1234, Failed: 12, Retried: 12, Dead: 1, Skipped: 1},
+			Latencies: []time.Duration{10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond},
+		}
+		if err := s.AddStatistics(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m.writes != 10 {
+		t.Errorf("%g write units for 10 batches", m.writes)
+	}
+	reader := &stats.Reader{Source: s, Now: func() time.Time { return now.Add(24 * time.Hour) }}
+	for i, want := range []int{3, 4} {
+		if _, err := reader.Summary(t.Context()); err != nil || calls.batches != want {
+			t.Errorf("summary %d: %d reads in all, %v; want %d", i+1, calls.batches, err, want)
+		}
+	}
+	out, err := client.GetItem(t.Context(), &dynamodb.GetItemInput{
+		TableName: aws.String(local.Tables(stack.Name).Control),
+		Key:       schema.Item{schema.Key: schema.S(schema.StatisticsKey(now, stats.Batch{ID: "the same sharda"}.Shard()))},
+	})
+	if err != nil || out.Item[schema.ExpiresAt] == nil {
+		t.Errorf("statistics never expire: %v, %v", out, err)
+	}
+}
+
+// counting counts batch reads.
+type counting struct {
+	dynamostore.Client
+	batches int
+}
+
+func (c *counting) BatchGetItem(ctx context.Context, in *dynamodb.BatchGetItemInput, o ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput, error) {
+	c.batches++
+	return c.Client.BatchGetItem(ctx, in, o...)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/stats"
 )
 
 // Store is the memory store. It is safe for concurrent use.
@@ -36,6 +37,8 @@ type Store struct {
 	keys       map[string]reservation
 	feeds      map[string]*feed
 	platform   platformTable
+	statistics map[string]bucket // by the key of their item
+	sweep      stats.Sweep
 }
 
 type reservation struct {

@@ -54,6 +54,9 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("lists of discussions", func(t *testing.T) { discussionLists(t, open(t)) })
 	t.Run("an extension against a closing", func(t *testing.T) { extendAgainstClose(t, open(t)) })
 	t.Run("discussions agree with the pure transitions", func(t *testing.T) { discussionModel(t, open(t)) })
+	t.Run("statistics", func(t *testing.T) { statistics(t, open(t)) })
+	t.Run("concurrent statistics", func(t *testing.T) { concurrentStatistics(t, open(t)) })
+	t.Run("sweeps", func(t *testing.T) { sweeps(t, open(t)) })
 	t.Run("many workers", func(t *testing.T) { manyWorkers(t, open(t)) })
 	t.Run("random moves agree with the pure transitions", func(t *testing.T) { model(t, open(t)) })
 }

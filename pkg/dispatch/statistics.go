@@ -1,0 +1,171 @@
+package dispatch
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/stats"
+)
+
+const (
+	// statisticsTime is how long storing a batch's counts may take. Nothing waits
+	// for them, but a batch's messages are acknowledged after it.
+	statisticsTime = 2 * time.Second
+	// countLimit bounds what the sweep counts in each shard of what is not due yet,
+	// so that a large backlog does not make each sweep dear.
+	countLimit = 500
+)
+
+// tally is what happened in a batch so far.
+type tally struct {
+	mu sync.Mutex
+	stats.Batch
+}
+
+type tallyKey struct{}
+
+// count begins to count what happens under the context it returns. What it returns
+// besides ends that, and stores the counts by one write.
+func (d *Dispatcher) count(ctx context.Context) (context.Context, func()) {
+	t := &tally{Batch: stats.Batch{Worked: true}}
+	return context.WithValue(ctx, tallyKey{}, t), func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		d.addStatistics(ctx, t.Batch)
+	}
+}
+
+func (d *Dispatcher) addStatistics(ctx context.Context, b stats.Batch) {
+	if b.Zero() {
+		return
+	}
+	// The batch is over: even an invocation that runs out of time should count it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statisticsTime)
+	defer cancel()
+	b.ID, b.At = rand.Text()[:12], d.Now()
+	if err := d.Statistics.AddStatistics(ctx, b); err != nil {
+		d.Log.WarnContext(ctx, "statistics.not_stored", "attempts", b.Attempts, "delivered", b.Delivered, "failed", b.Failed,
+			"dead", b.Dead, "accepted", b.Accepted, "error", err.Error())
+	}
+}
+
+// counted notes in its context's tally what becomes of deliveries, where it has
+// become true: in the store.
+type counted struct{ Deliveries }
+
+func (c counted) Complete(ctx context.Context, d delivery.Delivery) error {
+	err := c.Deliveries.Complete(ctx, d)
+	if t, ok := ctx.Value(tallyKey{}).(*tally); ok && err == nil {
+		t.completed(d)
+	}
+	return err
+}
+
+func (c counted) Skip(ctx context.Context, s delivery.Skip) error {
+	err := c.Deliveries.Skip(ctx, s)
+	if t, ok := ctx.Value(tallyKey{}).(*tally); ok && err == nil {
+		t.settled(delivery.Skipped)
+	}
+	return err
+}
+
+func (t *tally) completed(d delivery.Delivery) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Attempts++
+	switch d.State {
+	case delivery.Delivered:
+		t.Delivered++
+		t.Latencies = append(t.Latencies, d.UpdatedAt.Sub(d.Since))
+		return
+	case delivery.Pending:
+		t.Retried++
+	case delivery.Dead:
+		t.Dead++
+	}
+	t.Failed++
+}
+
+func (t *tally) settled(s delivery.State) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s == delivery.Dead {
+		t.Dead++
+	} else {
+		t.Skipped++
+	}
+}
+
+// countFanOut counts the events that need not come again, and the deliveries made
+// of them: owner has the place of each one's event.
+func (d *Dispatcher) countFanOut(ctx context.Context, ids []string, owner []int) {
+	var b stats.Batch
+	for _, id := range ids {
+		at, err := event.IDTime(id)
+		if err != nil {
+			continue // not an event that was fanned out
+		}
+		b.Accepted++
+		if at.After(b.LastEvent) {
+			b.LastEvent = at
+		}
+	}
+	for _, place := range owner {
+		if place < len(ids) {
+			b.Queued++
+		}
+	}
+	d.addStatistics(ctx, b)
+}
+
+// sweepNotes is what a sweep saw, shard by shard.
+type sweepNotes struct {
+	began time.Time
+
+	mu sync.Mutex
+	stats.Sweep
+}
+
+// page notes a page of what is due. What was due before the sweep began should not
+// have been: the sweep before queued what would fall due until now.
+func (n *sweepNotes) page(page []delivery.Due) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, d := range page {
+		n.Retrying++
+		if !d.DueAt.Before(n.began) {
+			continue
+		}
+		n.Overdue++
+		if n.OldestDue.IsZero() || d.DueAt.Before(n.OldestDue) {
+			n.OldestDue = d.DueAt
+		}
+	}
+}
+
+// countWaiting counts the deliveries of a shard that are not due yet.
+func (d *Dispatcher) countWaiting(ctx context.Context, shard int, n *sweepNotes) {
+	count, more, err := d.Due.CountDue(ctx, shard, n.began.Add(Lookahead), countLimit)
+	if err != nil {
+		d.Log.WarnContext(ctx, "sweep.not_counted", "shard", shard, "error", err.Error())
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Retrying += count
+	n.More = n.More || more || err != nil
+}
+
+func (d *Dispatcher) noteSweep(ctx context.Context, n *sweepNotes, swept Swept) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statisticsTime)
+	defer cancel()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.At, n.Done, n.Due, n.Queued = n.began, swept.Done, swept.Due, swept.Queued
+	if err := d.Statistics.NoteSweep(ctx, n.Sweep); err != nil {
+		d.Log.WarnContext(ctx, "sweep.not_noted", "error", err.Error())
+	}
+}

@@ -1,0 +1,86 @@
+package memstore
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/stats"
+)
+
+// bucket is a part of ten minutes' statistics, and the batch that was added last.
+type bucket struct {
+	stats.Record
+	at      time.Time
+	batchID string
+}
+
+// AddStatistics: see dispatch.Statistics.
+func (s *Store) AddStatistics(_ context.Context, b stats.Batch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.statistics == nil {
+		s.statistics = map[string]bucket{}
+	}
+	key := schema.StatisticsKey(stats.Bucket(b.At), b.Shard())
+	held := s.statistics[key]
+	if held.batchID == b.ID {
+		return nil // our own write, repeated
+	}
+	held.batchID, held.at = b.ID, b.At
+	if c := b.Totals(); c != (stats.Counts{}) {
+		minute := stats.Minute{At: b.At.UTC().Truncate(time.Minute), Counts: c}
+		held.Record = stats.Merge(held.Record, stats.Record{Minutes: []stats.Minute{minute}})
+	}
+	if !b.LastEvent.IsZero() {
+		held.LastEvent = b.LastEvent.UTC()
+	}
+	if b.Worked {
+		held.LastBatch = b.At.UTC()
+	}
+	s.statistics[key] = held
+	if len(s.statistics) > 2*stats.Shards*int(stats.Retention/stats.BucketTime) {
+		maps.DeleteFunc(s.statistics, func(_ string, old bucket) bool { return b.At.Sub(old.at) > stats.Retention })
+	}
+	return nil
+}
+
+// NoteSweep: see dispatch.Statistics.
+func (s *Store) NoteSweep(_ context.Context, sweep stats.Sweep) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sweep = sweep
+	return nil
+}
+
+// ReadStatistics: see stats.Source.
+func (s *Store) ReadStatistics(_ context.Context, buckets []time.Time) (stats.Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parts := []stats.Record{{Sweep: s.sweep}}
+	for _, b := range buckets {
+		for shard := range stats.Shards {
+			parts = append(parts, s.statistics[schema.StatisticsKey(b, shard)].Record)
+		}
+	}
+	return stats.Merge(parts...), nil
+}
+
+// CountDue: see dispatch.DueIndex.
+func (s *Store) CountDue(_ context.Context, shard int, after time.Time, limit int) (n int, more bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.due[shard].Ascend(delivery.Due{DueAt: after}, func(d delivery.Due) bool {
+		if !d.DueAt.After(after) {
+			return true
+		}
+		more = n == limit
+		if !more {
+			n++
+		}
+		return !more
+	})
+	return n, more, nil
+}

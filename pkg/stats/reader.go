@@ -1,0 +1,101 @@
+package stats
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Source is where statistics are read; both stores are one.
+type Source interface {
+	// ReadStatistics returns what is known of the buckets that begin at the times
+	// given, and the last sweep. It makes one read for each 100 items, of which a
+	// bucket has Shards: the traffic does not matter.
+	ReadStatistics(ctx context.Context, buckets []time.Time) (Record, error)
+}
+
+// closedAfter is how long after its end a bucket may still be written: a batch is
+// stored at the time that it says, give or take the retries.
+const closedAfter = 2 * time.Minute
+
+// Reader reads summaries. It remembers what lies so far back that nobody writes it
+// any more, so reading again costs one read; the first time costs three. It is safe
+// for concurrent use.
+type Reader struct {
+	Source Source
+	Now    func() time.Time
+
+	mu     sync.Mutex
+	closed map[time.Time]Record
+	newest Record // without minutes: when there was last something
+}
+
+// Read returns the record from a time on.
+func (r *Reader) Read(ctx context.Context, from time.Time) (Record, error) {
+	now := r.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var parts []Record
+	var ask []time.Time
+	for _, b := range Buckets(from, now) {
+		if known, ok := r.closed[b]; ok {
+			parts = append(parts, known)
+		} else {
+			ask = append(ask, b)
+		}
+	}
+	read, err := r.Source.ReadStatistics(ctx, ask)
+	if err != nil {
+		return Record{}, fmt.Errorf("statistics: %w", err)
+	}
+	r.remember(read, ask, now)
+	return Merge(append(parts, r.newest, read)...), nil
+}
+
+// remember keeps the closed buckets of what was read.
+func (r *Reader) remember(read Record, asked []time.Time, now time.Time) {
+	if r.closed == nil {
+		r.closed = map[time.Time]Record{}
+	}
+	for _, b := range asked {
+		end := b.Add(BucketTime)
+		if now.Before(end.Add(closedAfter)) {
+			continue
+		}
+		var part Record
+		for _, m := range read.Minutes {
+			if !m.At.Before(b) && m.At.Before(end) {
+				part.Minutes = append(part.Minutes, m)
+			}
+		}
+		r.closed[b] = part
+	}
+	r.newest = Merge(r.newest, Record{LastEvent: read.LastEvent, LastBatch: read.LastBatch})
+	for b := range r.closed {
+		if now.Sub(b) > Retention {
+			delete(r.closed, b)
+		}
+	}
+}
+
+// Summary returns the last hour and the last day.
+func (r *Reader) Summary(ctx context.Context) (Summary, error) {
+	now := r.Now()
+	from, _ := window(now, 24*time.Hour)
+	record, err := r.Read(ctx, from)
+	if err != nil {
+		return Summary{}, err
+	}
+	return Summarize(record, now), nil
+}
+
+// Series returns the last length of time, minute by minute, the one under way included.
+func (r *Reader) Series(ctx context.Context, length time.Duration) ([]Minute, error) {
+	from, to := window(r.Now(), length)
+	record, err := r.Read(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	return record.Series(from, to), nil
+}
