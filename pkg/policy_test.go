@@ -19,7 +19,7 @@ const module = "github.com/tidings-dev/tidings/"
 // layers are the packages from which imports may only point down. What stands
 // in one may import what stands below it, and nothing above.
 var layers = [][]string{
-	{"event", "delivery", "retry", "signature", "pattern", "endpoint", "work", "catalog", "platform", "stats"}, // vocabulary and policies
+	{"event", "delivery", "retry", "breaker", "ratelimit", "signature", "pattern", "endpoint", "work", "catalog", "platform", "stats"}, // vocabulary and policies
 	{"schema", "guard", "adapter", "trigger", "functionurl"},
 	{"dynamostore", "memstore", "queue", "localqueue", "secretstore", "sqsapi",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O

@@ -42,6 +42,9 @@ type Store interface {
 	dispatch.Replays
 	dispatch.Statistics
 	stats.Source
+	dispatch.Waiting
+	dispatch.Breakers
+	dispatch.Limits
 }
 
 // Backend is what handlers stand on. A function takes the parts that it needs.
@@ -128,7 +131,7 @@ func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable})
 	d := dispatch.New(dispatch.Config{
 		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store,
-		Due: store, Replays: store, Statistics: store, Queue: b.Queue(s.WorkQueueURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
+		Due: store, Replays: store, Statistics: store, Waiting: store, Breakers: store, Limits: store, Queue: b.Queue(s.WorkQueueURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
 	})
 	return d.Handle, nil
 }

@@ -73,9 +73,9 @@ type Delivery struct {
 
 	// Attempts counts the attempts ever begun, replays included. It only grows.
 	Attempts int
-	// ReplayedAfter counts the attempts begun before the last replay: the retry
-	// policy's attempt number is Attempts - ReplayedAfter.
-	ReplayedAfter int
+	// Uncounted is how many of them the retry policy does not count: those before
+	// the last replay, and those that were called off before anything was sent.
+	Uncounted int
 	// Since is what the age limit counts from: the event's acceptance, or the
 	// last replay.
 	Since time.Time
@@ -90,6 +90,12 @@ type Delivery struct {
 	// DueAt is when the sweep has to look at the delivery. Zero keeps it out of
 	// the due index: nothing to look after, or the queue's own redelivery does.
 	DueAt time.Time
+	// Waits is set while the delivery waits for its endpoint's circuit to close;
+	// it is then in the waiting index.
+	Waits bool
+	// Slot is the time reserved for it under the endpoint's rate limit; zero where
+	// it holds none.
+	Slot time.Time
 
 	// Reason is why the delivery is dead, skipped or waiting: the last failure
 	// in one sentence, and what was done about it.
@@ -103,7 +109,7 @@ type Delivery struct {
 }
 
 // Round is the number of the current attempt as the retry policy counts.
-func (d Delivery) Round() int { return d.Attempts - d.ReplayedAfter }
+func (d Delivery) Round() int { return d.Attempts - d.Uncounted }
 
 // Claim asks to begin an attempt.
 type Claim struct {
@@ -139,6 +145,8 @@ const (
 type Refusal struct {
 	Cause Cause
 	Until time.Time // for CauseInFlight and CauseEarly
+	// Slot is what the delivery has reserved under its endpoint's rate limit.
+	Slot time.Time
 	// Attempts is how many attempts have begun.
 	Attempts int
 	State    State
@@ -200,6 +208,7 @@ func (c Claim) begin(d Delivery) Delivery {
 	}
 	d.State = InFlight
 	d.Attempts++
+	d.Waits, d.Slot = false, time.Time{}
 	d.ClaimID = c.ID
 	d.LeaseUntil = c.Now.Add(c.Lease)
 	d.UpdatedAt = c.Now
@@ -210,7 +219,7 @@ func (c Claim) begin(d Delivery) Delivery {
 }
 
 func (d Delivery) refuse(cause Cause, until time.Time) *Refusal {
-	return &Refusal{Cause: cause, Until: until, Attempts: d.Attempts, State: d.State}
+	return &Refusal{Cause: cause, Until: until, Slot: d.Slot, Attempts: d.Attempts, State: d.State}
 }
 
 // Conclusion is what an attempt's decision makes of a claimed delivery.
@@ -222,13 +231,15 @@ type Conclusion struct {
 	Reason  string
 	Snippet string
 	Attempt Attempt // the one that just ended
+	// Unspent is set where nothing was sent: the attempt does not count.
+	Unspent bool
 	Now     time.Time
 }
 
 // Apply ends the attempt. Attempts that no worker ever concluded show in the
 // history as Lost.
 func (c Conclusion) Apply(d Delivery) Delivery {
-	last := d.ReplayedAfter
+	last := d.Uncounted
 	if n := len(d.History); n > 0 {
 		last = max(last, d.History[n-1].Number)
 	}
@@ -241,11 +252,14 @@ func (c Conclusion) Apply(d Delivery) Delivery {
 		history = history[len(history)-MaxHistory:]
 	}
 	d.History = history
+	if c.Unspent {
+		d.Uncounted++
+	}
 	d.State = c.State
 	d.Reason = c.Reason
 	d.Snippet = c.Snippet
 	d.LeaseUntil = time.Time{}
-	d.NextAttemptAt, d.DueAt = time.Time{}, time.Time{}
+	d.NextAttemptAt, d.DueAt, d.Waits, d.Slot = time.Time{}, time.Time{}, false, time.Time{}
 	if c.State == Pending {
 		d.NextAttemptAt, d.DueAt = c.NextAt, c.DueAt
 	}
@@ -254,21 +268,29 @@ func (c Conclusion) Apply(d Delivery) Delivery {
 	return d
 }
 
-// Skip asks to settle a delivery without an attempt, because its endpoint is
-// disabled or gone, or its event has expired.
-type Skip struct {
+// Settle asks to settle a delivery without an attempt: as skipped, because its
+// endpoint is disabled or gone, or its event has expired; as dead, because it has
+// waited for too long.
+type Settle struct {
 	Key
-	Tenant string
-	Reason string
-	Now    time.Time
+	Tenant    string
+	EventType string // where it is known
+	// Accepted is when the event was accepted (the time in its id).
+	Accepted time.Time
+	State    State // Skipped or Dead
+	// SinceBefore, if not zero, is the age that the delivery must have: one that
+	// was replayed in the meantime has not.
+	SinceBefore time.Time
+	Reason      string
+	Now         time.Time
 }
 
-// Apply settles the delivery as skipped. It is refused where the delivery is
-// settled already or an attempt's lease is alive.
-func (s Skip) Apply(current *Delivery) (Delivery, *Refusal) {
+// Apply settles the delivery. It is refused where the delivery is settled already
+// or an attempt's lease is alive.
+func (s Settle) Apply(current *Delivery) (Delivery, *Refusal) {
 	var d Delivery
 	if current == nil {
-		d = Delivery{Key: s.Key, Tenant: s.Tenant, CreatedAt: s.Now, Since: s.Now}
+		d = Delivery{Key: s.Key, Tenant: s.Tenant, EventType: s.EventType, CreatedAt: s.Now, Since: s.Accepted}
 	} else {
 		d = *current
 		if d.State.Settled() {
@@ -277,13 +299,100 @@ func (s Skip) Apply(current *Delivery) (Delivery, *Refusal) {
 		if d.State == InFlight && s.Now.Before(d.LeaseUntil) {
 			return d, d.refuse(CauseInFlight, d.LeaseUntil)
 		}
+		if !s.SinceBefore.IsZero() && d.Since.After(s.SinceBefore) {
+			return d, d.refuse(CauseSuperseded, time.Time{})
+		}
 	}
-	d.State = Skipped
+	if d.EventType == "" {
+		d.EventType = s.EventType
+	}
+	d.State = s.State
 	d.Reason = s.Reason
-	d.LeaseUntil, d.NextAttemptAt, d.DueAt = time.Time{}, time.Time{}, time.Time{}
+	d.LeaseUntil, d.NextAttemptAt, d.DueAt, d.Waits, d.Slot = time.Time{}, time.Time{}, time.Time{}, false, time.Time{}
 	d.UpdatedAt = s.Now
 	d.ExpiresAt = s.Now.Add(Retention)
 	return d, nil
+}
+
+// Park asks to let a delivery wait without an attempt: for its endpoint's circuit,
+// or for its slot under the rate limit.
+type Park struct {
+	Key
+	Tenant    string
+	EventType string
+	// Accepted is when the event was accepted (the time in its id).
+	Accepted time.Time
+	// Attempts is how many attempts whoever asks believes have begun.
+	Attempts int
+	Waits    bool      // for the circuit
+	Slot     time.Time // for its slot under the rate limit; zero where it holds none
+	DueAt    time.Time // when the sweep has to look
+	Reason   string
+	Now      time.Time
+}
+
+// Apply makes the delivery wait. It is refused where it is settled, an attempt's
+// lease is alive, or another attempt has begun since.
+func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
+	var d Delivery
+	if current == nil {
+		if p.Attempts > 0 {
+			return Delivery{}, &Refusal{Cause: CauseSuperseded} // the record has expired
+		}
+		d = Delivery{Key: p.Key, Tenant: p.Tenant, Since: p.Accepted, CreatedAt: p.Now}
+	} else {
+		d = *current
+		switch {
+		case d.State.Settled():
+			return d, d.refuse(CauseSettled, time.Time{})
+		case d.State == InFlight && p.Now.Before(d.LeaseUntil):
+			return d, d.refuse(CauseInFlight, d.LeaseUntil)
+		case d.State == Pending && d.Attempts != p.Attempts:
+			return d, d.refuse(CauseSuperseded, time.Time{})
+		}
+	}
+	if d.EventType == "" {
+		d.EventType = p.EventType
+	}
+	d.State = Pending
+	d.Waits, d.Slot = p.Waits, p.Slot
+	if !p.Slot.IsZero() {
+		d.NextAttemptAt = p.Slot
+	}
+	d.DueAt = p.DueAt
+	d.Reason = p.Reason
+	d.ClaimID, d.LeaseUntil = "", time.Time{} // of a worker that died
+	d.UpdatedAt = p.Now
+	d.ExpiresAt = p.Now.Add(Retention)
+	return d, nil
+}
+
+// Waiter is a delivery that waits for its endpoint's circuit, and how many attempts
+// it has had.
+type Waiter struct {
+	Key
+	Attempts int
+}
+
+// Release asks to let a delivery go that waits for its endpoint's circuit.
+type Release struct {
+	Key
+	NextAt time.Time // when its attempt may begin
+	DueAt  time.Time // when the sweep looks if its work item is lost
+	Now    time.Time
+}
+
+// Apply lets the delivery go. It reports false for one that does not wait (any
+// more): of two that would release it, one does.
+func (r Release) Apply(d Delivery) (Delivery, bool) {
+	if d.State != Pending || !d.Waits {
+		return d, false
+	}
+	d.Waits = false
+	d.NextAttemptAt, d.DueAt = r.NextAt, r.DueAt
+	d.UpdatedAt = r.Now
+	d.ExpiresAt = r.Now.Add(Retention)
+	return d, true
 }
 
 // Replay asks to begin again with a settled delivery.
@@ -305,7 +414,7 @@ func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
 		return d, d.refuse(cause, until)
 	}
 	d.State = Pending
-	d.ReplayedAfter = d.Attempts
+	d.Uncounted = d.Attempts
 	d.Since = r.Now
 	d.NextAttemptAt, d.DueAt = r.Now, r.DueAt
 	d.Reason = "replayed by an operator"

@@ -113,7 +113,7 @@ func TestRandomLives(t *testing.T) {
 					d = &after
 				}
 			case "skip":
-				if after, refusal := (delivery.Skip{Key: claim().Key, Now: at, Reason: "gone"}).Apply(d); refusal == nil {
+				if after, refusal := (delivery.Settle{Key: claim().Key, State: delivery.Skipped, Now: at, Reason: "gone"}).Apply(d); refusal == nil {
 					d = &after
 				}
 			case "replay":

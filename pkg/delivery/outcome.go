@@ -7,22 +7,23 @@ import "time"
 type Class string
 
 const (
-	Success   Class = "success"   // the receiver took it: 2xx, or the broker's acknowledgement
-	Answered  Class = "answered"  // the receiver answered, and not with success
-	Redirect  Class = "redirect"  // 3xx: not followed, because a followed redirect can turn a POST into an empty GET
-	Throttled Class = "throttled" // the receiver asked for less: HTTP 429, or a broker's throttling
-	Timeout   Class = "timeout"   // the attempt's time was over before a verdict
-	DNS       Class = "dns"       // the host's name has no address
-	Connect   Class = "connect"   // nobody listens, no route, connection reset
-	TLS       Class = "tls"       // handshake or certificate
-	Protocol  Class = "protocol"  // the answer is not what the protocol allows, or it broke off
-	Blocked   Class = "blocked"   // the address is not one that webhooks may reach
-	Missing   Class = "missing"   // queue or topic does not exist
-	Denied    Class = "denied"    // credentials are missing, wrong or not allowed to write
-	TooLarge  Class = "too_large" // the destination refuses messages of this size
-	Invalid   Class = "invalid"   // the endpoint's settings cannot work: a malformed URL, an unreadable credential
-	Gone      Class = "gone"      // HTTP 410: the receiver wants no more, ever
-	Lost      Class = "lost"      // the worker died before it stored a verdict; the receiver may have got it
+	Success   Class = "success"    // the receiver took it: 2xx, or the broker's acknowledgement
+	Answered  Class = "answered"   // the receiver answered, and not with success
+	Redirect  Class = "redirect"   // 3xx: not followed, because a followed redirect can turn a POST into an empty GET
+	Throttled Class = "throttled"  // the receiver asked for less: HTTP 429, or a broker's throttling
+	Timeout   Class = "timeout"    // the attempt's time was over before a verdict
+	DNS       Class = "dns"        // the host's name has no address
+	Connect   Class = "connect"    // nobody listens, no route, connection reset
+	TLS       Class = "tls"        // handshake or certificate
+	Protocol  Class = "protocol"   // the answer is not what the protocol allows, or it broke off
+	Blocked   Class = "blocked"    // the address is not one that webhooks may reach
+	Missing   Class = "missing"    // queue or topic does not exist
+	Denied    Class = "denied"     // credentials are missing, wrong or not allowed to write
+	TooLarge  Class = "too_large"  // the destination refuses messages of this size
+	Invalid   Class = "invalid"    // the endpoint's settings cannot work: a malformed URL, an unreadable credential
+	Gone      Class = "gone"       // HTTP 410: the receiver wants no more, ever
+	CalledOff Class = "called_off" // nothing was sent: its slot under the rate limit had passed
+	Lost      Class = "lost"       // the worker died before it stored a verdict; the receiver may have got it
 )
 
 // Limits on what an attempt keeps of a failure, in bytes.

@@ -1,11 +1,13 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -13,9 +15,11 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/work"
@@ -24,26 +28,45 @@ import (
 // Deliver makes the attempts that a batch of work items asks for, all at once,
 // and reports the items that the queue has to bring again. One item's trouble
 // is its own.
+//
+// Attempts at an endpoint with a rate limit need slots; the batch reserves those
+// of an endpoint in one write, between looking at all items and serving them.
 func (d *Dispatcher) Deliver(ctx context.Context, batch events.SQSEvent) events.SQSEventResponse {
 	ctx, counted := d.count(ctx)
 	defer counted()
 	errs := make([]error, len(batch.Records))
-	var running sync.WaitGroup
-	for i, message := range batch.Records {
-		running.Go(func() {
-			defer func() {
-				if p := recover(); p != nil {
-					errs[i] = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-				}
-			}()
-			item, err := work.Decode(message.Body)
-			if err == nil {
-				err = d.deliver(ctx, item)
+	jobs := make([]*job, len(batch.Records))
+	each := func(serve func(i int) error) {
+		var running sync.WaitGroup
+		for i := range batch.Records {
+			if errs[i] != nil {
+				continue
 			}
-			errs[i] = err
-		})
+			running.Go(func() {
+				defer func() {
+					if p := recover(); p != nil {
+						errs[i] = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+					}
+				}()
+				errs[i] = serve(i)
+			})
+		}
+		running.Wait()
 	}
-	running.Wait()
+	each(func(i int) error {
+		item, err := work.Decode(batch.Records[i].Body)
+		if err == nil {
+			jobs[i], err = d.consider(ctx, item)
+		}
+		return err
+	})
+	d.reserve(ctx, jobs, errs)
+	each(func(i int) error {
+		if jobs[i] == nil {
+			return nil // served without an attempt
+		}
+		return d.serve(ctx, jobs[i])
+	})
 	var response events.SQSEventResponse
 	for i, err := range errs {
 		if err == nil {
@@ -56,8 +79,34 @@ func (d *Dispatcher) Deliver(ctx context.Context, batch events.SQSEvent) events.
 	return response
 }
 
-// deliver serves one work item. When it returns nil the item may be forgotten.
-func (d *Dispatcher) deliver(ctx context.Context, item work.Item) error {
+// job is a work item whose attempt nothing speaks against so far.
+type job struct {
+	item     work.Item
+	endpoint endpoint.Endpoint
+	accepted event.Accepted
+	event    event.Event
+	at       time.Time // when the event was accepted
+	limit    ratelimit.Limit
+	slot     time.Time // when the attempt may begin under the limit
+	probe    bool      // the circuit is half-open: the attempt needs the one probe
+}
+
+func (j *job) key() delivery.Key {
+	return delivery.Key{EndpointID: j.endpoint.ID, EventID: j.accepted.ID}
+}
+
+// late reports whether the job's slot is none any more: an attempt now would come
+// together with those that follow it.
+func (j *job) late(now time.Time) bool {
+	return j.limit.On() && now.After(j.slot.Add(ratelimit.Grace))
+}
+
+// consider decides whether an item's attempt may be made. It returns no job for
+// an item that it has served without one.
+func (d *Dispatcher) consider(ctx context.Context, item work.Item) (*job, error) {
+	if item.Wake {
+		return nil, d.wake(ctx, item)
+	}
 	ep, err := d.receivers.get(ctx, item.Tenant, item.EndpointID)
 	if err == nil && ep.Status != endpoint.Enabled || errors.Is(err, endpoint.ErrNotFound) {
 		// Skipping is final, so it is decided on what the table says now.
@@ -65,55 +114,224 @@ func (d *Dispatcher) deliver(ctx context.Context, item work.Item) error {
 	}
 	switch {
 	case errors.Is(err, endpoint.ErrNotFound):
-		return d.skip(ctx, item, "the endpoint was removed")
+		return nil, d.settle(ctx, item, delivery.Skipped, "the endpoint was removed", time.Time{})
 	case err != nil:
-		return err
+		return nil, err
 	case ep.Status != endpoint.Enabled:
-		return d.skip(ctx, item, "the endpoint is disabled: "+ep.StatusReason)
+		return nil, d.settle(ctx, item, delivery.Skipped, "the endpoint is disabled: "+ep.StatusReason, time.Time{})
 	}
-	accepted, err := d.Events.GetEvent(ctx, item.EventID)
-	if errors.Is(err, event.ErrNotFound) {
-		return d.skip(ctx, item, "the event has expired")
+	j := &job{item: item, endpoint: ep, slot: item.Slot}
+	if j.at, err = event.IDTime(item.EventID); err != nil {
+		return nil, err
 	}
+	since := item.Since
+	if since.IsZero() {
+		since = j.at
+	}
+	now := d.Now()
+	if limit := ep.Retry.AgeLimit(); now.After(since.Add(limit)) {
+		reason := fmt.Sprintf("it has waited for longer than %s", limit)
+		return nil, d.settle(ctx, item, delivery.Dead, reason, now.Add(-limit))
+	}
+	j.accepted = event.Accepted{ID: item.EventID, Tenant: item.Tenant, Body: []byte(item.Body), Trace: item.Trace}
+	if item.Body == "" {
+		j.accepted, err = d.Events.GetEvent(ctx, item.EventID)
+		if errors.Is(err, event.ErrNotFound) {
+			return nil, d.settle(ctx, item, delivery.Skipped, "the event has expired", time.Time{})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("event %s: %w", item.EventID, err)
+		}
+	}
+	if j.event, err = event.Decode(j.accepted.Body); err != nil {
+		return nil, fmt.Errorf("event %s: %w", item.EventID, err)
+	}
+	circuit, err := d.circuits.look(ctx, ep.Tenant, ep.ID, false)
 	if err != nil {
-		return fmt.Errorf("event %s: %w", item.EventID, err)
+		return nil, err
 	}
-	e, err := event.Decode(accepted.Body)
-	if err != nil {
-		return fmt.Errorf("event %s: %w", item.EventID, err)
+	verdict := circuit.Admit(now)
+	if verdict.Wait {
+		return nil, d.parkForCircuit(ctx, j, circuit)
 	}
-	acceptedAt, err := event.IDTime(accepted.ID)
+	j.probe = verdict.Probe
+	j.limit = ratelimit.Tighter(ep.Limit, ratelimit.Pace(circuit.Slow))
+	return j, nil
+}
+
+// reserve gets slots for the jobs that need one: a write an endpoint, the oldest
+// events first.
+func (d *Dispatcher) reserve(ctx context.Context, jobs []*job, errs []error) {
+	now := d.Now()
+	byEndpoint := map[string][]int{}
+	for i, j := range jobs {
+		if j != nil && errs[i] == nil && j.late(now) {
+			byEndpoint[j.endpoint.ID] = append(byEndpoint[j.endpoint.ID], i)
+		}
+	}
+	var running sync.WaitGroup
+	for _, indexes := range byEndpoint {
+		running.Go(func() {
+			slices.SortStableFunc(indexes, func(a, b int) int { return cmp.Compare(jobs[a].accepted.ID, jobs[b].accepted.ID) })
+			wanting := make([]*job, len(indexes))
+			for n, i := range indexes {
+				wanting[n] = jobs[i]
+			}
+			if err := d.reserveSlots(ctx, wanting); err != nil {
+				for _, i := range indexes {
+					errs[i] = err
+				}
+			}
+		})
+	}
+	running.Wait()
+}
+
+// reserveSlots reserves slots for jobs of one endpoint.
+func (d *Dispatcher) reserveSlots(ctx context.Context, jobs []*job) error {
+	limit, now := jobs[0].limit, d.Now()
+	after, err := d.Limits.ReserveSlots(ctx, jobs[0].endpoint.ID, limit.Cost(len(jobs)), now)
 	if err != nil {
 		return err
 	}
+	for i, slot := range limit.Slots(after, len(jobs), now) {
+		jobs[i].slot = slot
+	}
+	return nil
+}
 
+// serve makes a job's attempt when its slot comes, or lets it wait for it. When
+// it returns nil the item may be forgotten.
+func (d *Dispatcher) serve(ctx context.Context, j *job) error {
+	if j.limit.On() {
+		wait := j.slot.Sub(d.Now())
+		if wait > slotWait {
+			return d.parkForSlot(ctx, j)
+		}
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+		if j.late(d.Now()) {
+			if err := d.reserveSlots(ctx, []*job{j}); err != nil {
+				return err
+			}
+			return d.parkForSlot(ctx, j)
+		}
+	}
+	claimID, lease := d.ClaimID(), j.endpoint.AttemptTimeout()+LeaseMargin
 	now := d.Now()
-	claim := delivery.Claim{
-		Key:    delivery.Key{EndpointID: ep.ID, EventID: accepted.ID},
-		Tenant: item.Tenant, EventType: e.Type, Accepted: acceptedAt,
-		Attempts: item.Attempts, ID: d.ClaimID(), Now: now, Lease: ep.AttemptTimeout() + LeaseMargin,
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(now.Add(j.endpoint.AttemptTimeout())) {
+		return fmt.Errorf("%s: the invocation has too little time left for an attempt", j.key())
 	}
-	if deadline, ok := ctx.Deadline(); ok && deadline.Before(now.Add(ep.AttemptTimeout())) {
-		return fmt.Errorf("%s: the invocation has too little time left for an attempt", claim.Key)
+	if j.probe {
+		circuit, probing, err := d.circuits.change(ctx, j.endpoint.Tenant, j.endpoint.ID, true, func(s breaker.State) (breaker.State, bool) {
+			return s.Probe(claimID, d.Now(), lease)
+		})
+		if err != nil {
+			return fmt.Errorf("circuit of %s: %w", j.endpoint.ID, err)
+		}
+		if !probing && circuit.Admit(d.Now()).Wait {
+			return d.parkForCircuit(ctx, j, circuit)
+		}
+		j.probe = probing
 	}
-	claimed, err := d.Deliveries.Claim(ctx, claim)
+	claimed, err := d.Deliveries.Claim(ctx, delivery.Claim{
+		Key: j.key(), Tenant: j.item.Tenant, EventType: j.event.Type, Accepted: j.at,
+		Attempts: j.item.Attempts, ID: claimID, Now: now, Lease: lease,
+	})
+	if err != nil && j.probe {
+		d.unprobe(ctx, j.endpoint, claimID)
+	}
 	var refused *delivery.Refusal
 	if errors.As(err, &refused) {
-		return d.refused(ctx, item, refused)
+		return d.refused(ctx, j.item, refused)
 	}
 	if err != nil {
-		return fmt.Errorf("claim %s: %w", claim.Key, err)
+		return fmt.Errorf("claim %s: %w", j.key(), err)
 	}
+	attempt, outcome := d.attempt(ctx, claimed, j)
+	return d.conclude(ctx, claimed, j, claimID, attempt, outcome)
+}
 
-	attempt, outcome := d.attempt(ctx, claimed, ep, accepted, e)
-	return d.conclude(ctx, item, claimed, ep, attempt, outcome)
+// pause waits, unless ctx ends before.
+func pause(ctx context.Context, wait time.Duration) error {
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// parkForSlot lets a delivery wait for its slot: in the queue where it is near, in
+// the due index where it is not.
+func (d *Dispatcher) parkForSlot(ctx context.Context, j *job) error {
+	// Rounded up: stores keep milliseconds, and a slot is never early.
+	slot := j.slot.Add(time.Millisecond - 1).Truncate(time.Millisecond)
+	wait := slot.Sub(d.Now())
+	park := delivery.Park{Slot: slot, DueAt: slot, Reason: "it waits for its turn under the rate limit"}
+	if wait <= work.MaxDelay {
+		park.DueAt = slot.Add(Backstop)
+	}
+	held, served, err := d.park(ctx, j, park)
+	if err != nil || served || wait > work.MaxDelay {
+		return err
+	}
+	item := again(held, wait)
+	item.Body, item.Trace = j.item.Body, j.item.Trace
+	if errs := d.Queue.Send(ctx, []work.Item{item}); errs != nil {
+		// The due time holds the delivery: it will be late, not lost.
+		d.Log.WarnContext(ctx, "park.not_queued", "endpoint_id", item.EndpointID, "event_id", item.EventID, "error", errs[0].Error())
+	}
+	return nil
+}
+
+// parkForCircuit lets a delivery wait until the circuit closes, without spending
+// an attempt.
+func (d *Dispatcher) parkForCircuit(ctx context.Context, j *job, circuit breaker.State) error {
+	now := d.Now()
+	held, served, err := d.park(ctx, j, delivery.Park{Waits: true, DueAt: now.Add(ParkTime), Reason: "the circuit is open: " + circuit.Cause})
+	if err != nil || served {
+		return err
+	}
+	// The circuit may have closed while the delivery was being parked, and whoever
+	// let go what waited may not have seen it.
+	circuit, err = d.circuits.look(ctx, j.endpoint.Tenant, j.endpoint.ID, true)
+	if err != nil {
+		return err
+	}
+	if circuit.Phase == breaker.Open {
+		return nil
+	}
+	_, err = d.release(ctx, j.endpoint, circuit, []delivery.Waiter{{Key: held.Key}}, false)
+	return err
+}
+
+// park makes a delivery wait. served says that there was nothing to let wait: its
+// item has found its end.
+func (d *Dispatcher) park(ctx context.Context, j *job, p delivery.Park) (held delivery.Delivery, served bool, err error) {
+	p.Key, p.Tenant, p.EventType, p.Accepted, p.Attempts, p.Now = j.key(), j.item.Tenant, j.event.Type, j.at, j.item.Attempts, d.Now()
+	held, err = d.Deliveries.Park(ctx, p)
+	var refused *delivery.Refusal
+	if errors.As(err, &refused) {
+		return held, true, d.refused(ctx, j.item, refused)
+	}
+	if err != nil {
+		return held, false, fmt.Errorf("park %s: %w", j.key(), err)
+	}
+	return held, false, nil
 }
 
 // attempt sends the event once, within the lease.
-func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, ep endpoint.Endpoint, accepted event.Accepted, e event.Event) (delivery.Attempt, delivery.Outcome) {
-	began := d.Now()
+func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *job) (delivery.Attempt, delivery.Outcome) {
+	ep, began := j.endpoint, d.Now()
 	attempt := delivery.Attempt{Number: claimed.Attempts, At: began}
-	if limit := maxAttempts(ep); claimed.Round() > limit {
+	if limit := ep.Retry.AttemptLimit(); claimed.Round() > limit {
 		// Workers died on it until nothing was left to try.
 		return attempt, delivery.Outcome{Class: delivery.Lost, Permanent: true,
 			Error: fmt.Sprintf("workers died during %d attempts before storing a verdict", limit)}
@@ -125,20 +343,16 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, ep 
 	if !until.After(began) {
 		return attempt, delivery.Outcome{Class: delivery.Lost, Error: "the lease was nearly over before the attempt could begin"}
 	}
+	if j.late(began) {
+		return attempt, delivery.Outcome{Class: delivery.CalledOff, Error: "its turn under the rate limit had passed before anything was sent"}
+	}
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	outcome := d.Sender.Deliver(ctx, adapter.TargetOf(ep), d.message(ep, accepted, e, began))
+	outcome := d.Sender.Deliver(ctx, adapter.TargetOf(ep), d.message(ep, j.accepted, j.event, began))
 	if outcome.Timings.Total == 0 {
 		outcome.Timings.Total = d.Now().Sub(began)
 	}
 	return attempt, outcome
-}
-
-func maxAttempts(ep endpoint.Endpoint) int {
-	if ep.Retry.MaxAttempts > 0 {
-		return ep.Retry.MaxAttempts
-	}
-	return retry.DefaultMaxAttempts
 }
 
 // message is what goes out: the stored bytes, signed as they are.
@@ -158,16 +372,19 @@ func (d *Dispatcher) message(ep endpoint.Endpoint, accepted event.Accepted, e ev
 }
 
 // conclude stores the verdict and sees to what follows from it.
-func (d *Dispatcher) conclude(ctx context.Context, item work.Item, claimed delivery.Delivery, ep endpoint.Endpoint, attempt delivery.Attempt, outcome delivery.Outcome) error {
+func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j *job, claimID string, attempt delivery.Attempt, outcome delivery.Outcome) error {
 	// The answer is there: even an invocation that runs out of time should
 	// store it, or the receiver gets the event again.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verdictTime)
 	defer cancel()
 
-	now := d.Now()
+	ep, now := j.endpoint, d.Now()
 	decision := retry.Decide(retry.Attempt{Number: claimed.Round(), Since: claimed.Since, Outcome: outcome}, ep.Retry, now, d.Random())
 	attempt.Class, attempt.Status, attempt.Timings = outcome.Class, outcome.Status, outcome.Timings
-	conclusion := delivery.Conclusion{State: decision.State, Reason: decision.Reason, Snippet: outcome.Snippet, Attempt: attempt, Now: now}
+	conclusion := delivery.Conclusion{
+		State: decision.State, Reason: decision.Reason, Snippet: outcome.Snippet, Attempt: attempt,
+		Unspent: outcome.Class == delivery.CalledOff, Now: now,
+	}
 	wait := decision.At.Sub(now)
 	if decision.State == delivery.Pending {
 		conclusion.NextAt = decision.At.Truncate(time.Millisecond)
@@ -179,8 +396,9 @@ func (d *Dispatcher) conclude(ctx context.Context, item work.Item, claimed deliv
 	next := conclusion.Apply(claimed)
 	err := d.Deliveries.Complete(ctx, next)
 	d.logAttempt(ctx, ep, next, attempt, outcome, err)
+	reported := d.report(ctx, ep, claimID, outcome)
 	if errors.Is(err, delivery.ErrFenced) {
-		return nil // whoever took over holds the delivery now
+		return reported // whoever took over holds the delivery now
 	}
 	if err != nil {
 		return fmt.Errorf("store the verdict on %s: %w", claimed.Key, err)
@@ -191,13 +409,14 @@ func (d *Dispatcher) conclude(ctx context.Context, item work.Item, claimed deliv
 		}
 	}
 	if decision.State == delivery.Pending && wait <= work.MaxDelay {
-		item.Attempts, item.Delay = next.Attempts, max(wait, 0)
+		item := j.item
+		item.Attempts, item.Since, item.Slot, item.Delay = next.Attempts, next.Since, time.Time{}, max(wait, 0)
 		if errs := d.Queue.Send(ctx, []work.Item{item}); errs != nil {
 			// The due time holds the delivery: it will be late, not lost.
 			d.Log.WarnContext(ctx, "retry.not_queued", "endpoint_id", ep.ID, "event_id", item.EventID, "error", errs[0].Error())
 		}
 	}
-	return nil
+	return reported
 }
 
 func (d *Dispatcher) disable(ctx context.Context, ep endpoint.Endpoint, reason string, now time.Time) error {
@@ -218,7 +437,7 @@ func (d *Dispatcher) refused(ctx context.Context, item work.Item, r *delivery.Re
 	// Another worker is at it, or it is not time yet. The item must not be
 	// forgotten: if that worker dies, nothing else may hold the delivery. It
 	// comes back when there is something to see, without counting as a failure.
-	item.Attempts = r.Attempts
+	item.Attempts, item.Slot = r.Attempts, r.Slot
 	wait := max(r.Until.Sub(d.Now()), 0)
 	if r.Cause == delivery.CauseInFlight {
 		wait += time.Second // let the verdict come first
@@ -230,17 +449,25 @@ func (d *Dispatcher) refused(ctx context.Context, item work.Item, r *delivery.Re
 	return nil
 }
 
-func (d *Dispatcher) skip(ctx context.Context, item work.Item, reason string) error {
+// settle ends a delivery without an attempt.
+func (d *Dispatcher) settle(ctx context.Context, item work.Item, state delivery.State, reason string, sinceBefore time.Time) error {
 	key := delivery.Key{EndpointID: item.EndpointID, EventID: item.EventID}
-	err := d.Deliveries.Skip(ctx, delivery.Skip{Key: key, Tenant: item.Tenant, Reason: reason, Now: d.Now()})
+	accepted, err := event.IDTime(item.EventID)
+	if err != nil {
+		return err
+	}
+	err = d.Deliveries.Settle(ctx, delivery.Settle{
+		Key: key, Tenant: item.Tenant, EventType: item.EventType, Accepted: accepted,
+		State: state, Reason: reason, SinceBefore: sinceBefore, Now: d.Now(),
+	})
 	var refused *delivery.Refusal
 	if errors.As(err, &refused) {
 		return d.refused(ctx, item, refused)
 	}
 	if err != nil {
-		return fmt.Errorf("skip %s: %w", key, err)
+		return fmt.Errorf("settle %s: %w", key, err)
 	}
-	d.Log.InfoContext(ctx, "delivery.skipped", "endpoint_id", item.EndpointID, "event_id", item.EventID, "reason", reason)
+	d.Log.InfoContext(ctx, "delivery."+string(state), "endpoint_id", item.EndpointID, "event_id", item.EventID, "reason", reason)
 	return nil
 }
 

@@ -44,6 +44,14 @@ const (
 	Lookahead = 90 * time.Second
 	// CacheTime is how long an endpoint's settings are used unread in a deployment.
 	CacheTime = 15 * time.Second
+	// CircuitTime is how long what is known of a circuit is used unread.
+	CircuitTime = time.Second
+	// ParkTime is how long a delivery waits for a circuit until the sweep looks
+	// whether it has been forgotten.
+	ParkTime = 6 * time.Hour
+	// slotWait is how long a worker waits for a slot itself, instead of the queue:
+	// the queue counts whole seconds, and rounded down.
+	slotWait = 1100 * time.Millisecond
 )
 
 // Sender makes attempts; the adapters' registry is one.
@@ -61,6 +69,9 @@ type Config struct {
 	Deliveries Deliveries
 	Due        DueIndex
 	Replays    Replays
+	Waiting    Waiting
+	Breakers   Breakers
+	Limits     Limits
 	Queue      Queue
 	Sender     Sender
 	Statistics Statistics
@@ -76,6 +87,7 @@ type Config struct {
 type Dispatcher struct {
 	Config
 	receivers *receivers
+	circuits  *circuits
 }
 
 // New returns a Dispatcher.
@@ -94,13 +106,17 @@ func New(c Config) *Dispatcher {
 		c.ClaimID = func() string { return rand.Text()[:16] }
 	}
 	c.Deliveries = counted{c.Deliveries}
-	return &Dispatcher{Config: c, receivers: newReceivers(c.Endpoints, c.CacheTime, c.Now)}
+	return &Dispatcher{
+		Config:    c,
+		receivers: newReceivers(c.Endpoints, c.CacheTime, c.Now),
+		circuits:  &circuits{store: c.Breakers, now: c.Now, known: map[string]*circuit{}},
+	}
 }
 
 // Command is a direct invocation: the schedule's, or an operator's.
 type Command struct {
-	// Action is "sweep", "replay" (one delivery) or "replay_dead" (an endpoint's
-	// dead letters).
+	// Action is "sweep", "replay" (one delivery), "replay_dead" (an endpoint's dead
+	// letters) or "close_circuit" (an endpoint's, by hand).
 	Action     string `json:"action"`
 	Tenant     string `json:"tenant,omitempty"` // of the endpoint; default where empty
 	EndpointID string `json:"endpoint_id,omitempty"`
@@ -144,8 +160,10 @@ func (d *Dispatcher) Handle(ctx context.Context, payload json.RawMessage) (any, 
 			return d.Replay(ctx, c)
 		case "replay_dead":
 			return d.ReplayDead(ctx, c)
+		case "close_circuit":
+			return d.CloseCircuit(ctx, c)
 		}
-		return nil, fmt.Errorf("action %q is unknown; the actions are sweep, replay and replay_dead", c.Action)
+		return nil, fmt.Errorf("action %q is unknown; the actions are sweep, replay, replay_dead and close_circuit", c.Action)
 	}
 	return nil, fmt.Errorf("dispatch does not serve a %s", kind)
 }

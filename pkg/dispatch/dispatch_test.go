@@ -43,7 +43,7 @@ func newWorld(t *testing.T, change ...func(*dispatch.Config)) *world {
 	w := &world{t: t, store: memstore.New(time.Now), queue: &queue{}, receiver: &receiver{}}
 	c := dispatch.Config{
 		Catalog: catalog.Default(), Events: w.store, Endpoints: w.store, Disabler: w.store, Deliveries: w.store,
-		Due: w.store, Replays: w.store, Statistics: w.store, Queue: w.queue, Sender: w.receiver, CacheTime: dispatch.CacheTime,
+		Due: w.store, Replays: w.store, Statistics: w.store, Waiting: w.store, Breakers: w.store, Limits: w.store, Queue: w.queue, Sender: w.receiver, CacheTime: dispatch.CacheTime,
 		Log: slog.New(slog.DiscardHandler), Random: func() float64 { return 0 },
 	}
 	for _, f := range change {
@@ -135,6 +135,12 @@ func answering(status int) func(context.Context, adapter.Message) delivery.Outco
 		}
 		return o
 	}
+}
+
+// lost is a failure that says nothing about the endpoint, so that its circuit
+// stays closed.
+func lost(context.Context, adapter.Message) delivery.Outcome {
+	return delivery.Outcome{Class: delivery.Lost, Error: "lost"}
 }
 
 func (w *world) endpoint(change ...func(*endpoint.Endpoint)) endpoint.Endpoint {
@@ -282,7 +288,7 @@ func TestFanOutQueuesOneItemForEachEndpointThatWantsTheEvent(t *testing.T) {
 				}
 				var want []work.Item
 				if c.want {
-					want = []work.Item{{Tenant: e.Tenant, EndpointID: e.ID, EventID: a.ID}}
+					want = []work.Item{{Tenant: e.Tenant, EndpointID: e.ID, EventID: a.ID, EventType: "user.posted_comment", Body: string(a.Body)}}
 				}
 				if got := w.queue.take(); !slices.Equal(got, want) {
 					t.Errorf("queued %+v, want %+v", got, want)
@@ -410,7 +416,7 @@ func TestFirstTrySuccess(t *testing.T) {
 func TestAFailureIsRetriedAtItsSecondUnderTheSameID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.endpoint()
+		w.endpoint(func(e *endpoint.Endpoint) { e.Breaker.Failures = 100 })
 		item := w.fannedOut()
 		w.receiver.answer = answering(500)
 		began := time.Now()
@@ -484,7 +490,7 @@ func TestSweepsThatOverlapQueueADeliveryOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
-		w.receiver.answer = answering(503)
+		w.receiver.answer = lost
 		const n = 300
 		for range n {
 			w.deliver(w.fannedOut())
@@ -527,7 +533,7 @@ func TestADeliveryThatCannotBeMovedDoesNotStopTheSweep(t *testing.T) {
 			c.Due = poison
 		})
 		w.endpoint()
-		w.receiver.answer = answering(503)
+		w.receiver.answer = lost
 		for range 50 {
 			item := w.fannedOut()
 			poison.event = item.EventID // the last one
@@ -942,7 +948,7 @@ func TestASweepSaysWhatItSaw(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
-		w.receiver.answer = answering(503)
+		w.receiver.answer = lost
 		for range 30 {
 			w.deliver(w.fannedOut())
 			w.queue.take()

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/events"
 
@@ -78,7 +79,10 @@ func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e eve
 	}
 	items := make([]work.Item, len(ids))
 	for i, id := range ids {
-		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, Trace: accepted.Trace}
+		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, EventType: e.Type, Trace: accepted.Trace}
+		if len(accepted.Body) <= work.MaxBody && utf8.Valid(accepted.Body) {
+			items[i].Body = string(accepted.Body)
+		}
 	}
 	return items, nil
 }

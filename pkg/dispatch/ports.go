@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -40,7 +41,38 @@ type Deliveries interface {
 	// delivery.ErrFenced where d's claim (ClaimID and Attempts) is no longer the
 	// latest.
 	Complete(ctx context.Context, d delivery.Delivery) error
-	Skip(ctx context.Context, s delivery.Skip) error
+	Settle(ctx context.Context, s delivery.Settle) error
+	Park(ctx context.Context, p delivery.Park) (delivery.Delivery, error)
+}
+
+// Waiting is what waits for an endpoint's circuit to close.
+type Waiting interface {
+	// Waiting returns up to limit deliveries that wait, those of the oldest events first.
+	Waiting(ctx context.Context, endpointID string, limit int) ([]delivery.Waiter, error)
+	// Release applies delivery.Release; delivery.ErrFenced where the delivery does
+	// not wait (any more).
+	Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error)
+}
+
+// Breakers is where circuits are kept.
+type Breakers interface {
+	// GetBreaker returns a clean breaker where none is stored. A read that is not
+	// consistent may be a moment old.
+	GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error)
+	// PutBreaker stores a breaker that was read with b.Version, and returns it with
+	// its new version; breaker.ErrConflict if another write came between.
+	PutBreaker(ctx context.Context, b breaker.State, now time.Time) (breaker.State, error)
+	// ListCircuits returns the circuits, open or draining, that somebody has to
+	// look after by then, the most urgent first; all of them where by is zero.
+	ListCircuits(ctx context.Context, by time.Time) ([]breaker.State, error)
+}
+
+// Limits is where rate limits are kept.
+type Limits interface {
+	// ReserveSlots applies ratelimit.Reserve to the endpoint's theoretical arrival
+	// time, in one write, and returns what it became. A write whose answer was
+	// lost may count twice: slots are then wasted, never given twice.
+	ReserveSlots(ctx context.Context, endpointID string, cost time.Duration, now time.Time) (time.Time, error)
 }
 
 // DueIndex is what the sweep goes through.

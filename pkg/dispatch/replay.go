@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
@@ -122,10 +121,7 @@ func (d *Dispatcher) queueReplays(ctx context.Context, held []delivery.Delivery)
 	}
 	items := make([]work.Item, len(held))
 	for i, one := range held {
-		items[i] = work.Item{
-			Tenant: one.Tenant, EndpointID: one.EndpointID, EventID: one.EventID, Attempts: one.Attempts,
-			Delay: max(one.NextAttemptAt.Sub(d.Now()), time.Duration(0)),
-		}
+		items[i] = again(one, one.NextAttemptAt.Sub(d.Now()))
 	}
 	for i, err := range d.Queue.Send(ctx, items) {
 		if err != nil {

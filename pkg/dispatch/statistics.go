@@ -65,10 +65,10 @@ func (c counted) Complete(ctx context.Context, d delivery.Delivery) error {
 	return err
 }
 
-func (c counted) Skip(ctx context.Context, s delivery.Skip) error {
-	err := c.Deliveries.Skip(ctx, s)
+func (c counted) Settle(ctx context.Context, s delivery.Settle) error {
+	err := c.Deliveries.Settle(ctx, s)
 	if t, ok := ctx.Value(tallyKey{}).(*tally); ok && err == nil {
-		t.settled(delivery.Skipped)
+		t.settled(s.State)
 	}
 	return err
 }
@@ -76,6 +76,9 @@ func (c counted) Skip(ctx context.Context, s delivery.Skip) error {
 func (t *tally) completed(d delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if n := len(d.History); n > 0 && d.History[n-1].Class == delivery.CalledOff {
+		return // nothing was sent
+	}
 	t.Attempts++
 	switch d.State {
 	case delivery.Delivered:

@@ -66,6 +66,7 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 			}
 		})
 	}
+	group.Go(func() error { return d.sweepCircuits(ctx, began) })
 	err := group.Wait()
 	swept := Swept{Due: int(due.Load()), Queued: int(queued.Load()), Done: err == nil && !cut.Load()}
 	d.noteSweep(ctx, &seen, swept)
@@ -98,10 +99,7 @@ func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) int {
 			if held.State == delivery.InFlight {
 				begin = held.LeaseUntil
 			}
-			items[i] = work.Item{
-				Tenant: held.Tenant, EndpointID: held.EndpointID, EventID: held.EventID, Attempts: held.Attempts,
-				Delay: min(max(begin.Sub(now), 0), work.MaxDelay),
-			}
+			items[i] = again(held, begin.Sub(now))
 			return nil
 		})
 	}

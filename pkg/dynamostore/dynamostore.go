@@ -264,6 +264,8 @@ func (s *Store) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery,
 	u.putFirst(schema.EventType, schema.S(c.EventType))
 	u.putFirst(schema.Since, schema.Millis(c.Accepted))
 	u.putFirst(schema.CreatedAt, schema.Millis(c.Now))
+	u.drop(schema.Waiting)
+	u.drop(schema.Slot)
 	condition := "(#state = :pending AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
 		" OR (#state = :state AND #lease_until <= :now AND #claim_id <> :claim_id)"
 	if c.Attempts == 0 {
@@ -325,41 +327,10 @@ func (s *Store) Complete(ctx context.Context, d delivery.Delivery) error {
 	return delivery.ErrFenced
 }
 
-// verdict is what a conclusion, a skip or a replay may change.
+// verdict is what a conclusion or a replay may change.
 var verdict = []string{
-	schema.State, schema.Reason, "snippet", "history", schema.LeaseUntil, schema.NextAt,
+	schema.State, schema.Waiting, schema.Slot, "uncounted", schema.Reason, "snippet", "history", schema.LeaseUntil, schema.NextAt,
 	schema.DueShard, schema.DueAt, schema.UpdatedAt, schema.ExpiresAt,
-}
-
-// Skip: see dispatch.Deliveries. Its own write, repeated, is refused as settled,
-// which is what the caller wanted.
-func (s *Store) Skip(ctx context.Context, skip delivery.Skip) error {
-	u := update{values: schema.Item{
-		":pending": schema.S(string(delivery.Pending)), ":in_flight": schema.S(string(delivery.InFlight)), ":now": schema.Millis(skip.Now),
-	}}
-	u.put(schema.State, schema.S(string(delivery.Skipped)))
-	u.put(schema.Reason, schema.S(skip.Reason))
-	u.put(schema.UpdatedAt, schema.Millis(skip.Now))
-	u.put(schema.ExpiresAt, schema.Seconds(skip.Now.Add(delivery.Retention)))
-	u.putFirst(schema.Tenant, schema.S(skip.Tenant))
-	u.putFirst(schema.Attempts, schema.N(0))
-	u.putFirst(schema.Since, schema.Millis(skip.Now))
-	u.putFirst(schema.CreatedAt, schema.Millis(skip.Now))
-	for _, name := range []string{schema.LeaseUntil, schema.NextAt, schema.DueShard, schema.DueAt} {
-		u.drop(name)
-	}
-	_, against, ok, err := s.moveDelivery(ctx, skip.Key, u,
-		"attribute_not_exists(#event_id) OR #state = :pending OR (#state = :in_flight AND #lease_until <= :now)")
-	if err != nil {
-		return fmt.Errorf("skip %s: %w", skip.Key, err)
-	}
-	if ok {
-		return nil
-	}
-	if _, err := refusal(against, skip.Apply); err != nil {
-		return err
-	}
-	return fmt.Errorf("skip %s: its condition and its transition disagree", skip.Key)
 }
 
 // Replay: see dispatch.Replays.
@@ -374,7 +345,7 @@ func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Deliver
 	}
 	item := schema.EncodeDelivery(after)
 	u := update{values: schema.Item{":was": schema.S(string(before.State)), ":attempts": schema.N(int64(before.Attempts))}}
-	for _, name := range append([]string{schema.Since, "replayed_after"}, verdict...) {
+	for _, name := range append([]string{schema.Since}, verdict...) {
 		if value, ok := item[name]; ok {
 			u.put(name, value)
 		} else {

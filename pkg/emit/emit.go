@@ -146,7 +146,6 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	if _, err := stamped(e).Encode(); err != nil {
 		return "", false, asRefusal(err)
 	}
-	fresh := true
 	if r.IdempotencyKey != "" {
 		mine := event.Reservation{EventID: e.ID, Digest: digest(r)}
 		holds, err := em.Keys.ReserveKey(ctx, r.Tenant, r.IdempotencyKey, mine, now.Add(KeyRetention))
@@ -157,7 +156,6 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 			return "", false, &Error{Code: KeyConflict, Field: "idempotency_key",
 				Message: fmt.Sprintf("idempotency_key: it stands for another event already (%s): use a new key for a new event", holds.EventID)}
 		}
-		fresh = holds.EventID == mine.EventID
 		e.ID = holds.EventID
 	}
 	body, err := stamped(e).Encode()
@@ -167,9 +165,10 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	err = em.Events.PutEvent(ctx, event.Accepted{ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace})
 	switch {
 	case errors.Is(err, event.ErrExists):
-		// Under a fresh id this is our own write, repeated because its answer
-		// was lost.
-		return e.ID, !fresh, nil
+		// Under an id of our own this is our write, repeated because its answer was
+		// lost. Under a key's id it may be another producer's: whoever wrote the
+		// event is the one that did not find it there.
+		return e.ID, r.IdempotencyKey != "", nil
 	case err != nil:
 		return "", false, fmt.Errorf("put event: %w", err)
 	}

@@ -14,7 +14,9 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/pattern"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
@@ -68,6 +70,8 @@ type Endpoint struct {
 
 	Timeout time.Duration // of a whole attempt; 0 means DefaultTimeout
 	Retry   retry.Policy
+	Breaker breaker.Policy
+	Limit   ratelimit.Limit
 
 	Status       Status
 	StatusReason string // why it is disabled
@@ -203,8 +207,10 @@ func (e Endpoint) Validate(knownTypes []string) error {
 	if e.Timeout != 0 && (e.Timeout < time.Second || e.Timeout > MaxTimeout) {
 		add("timeout_seconds is %g; it must be 1 to %g", e.Timeout.Seconds(), MaxTimeout.Seconds())
 	}
-	if err := e.Retry.Validate(); err != nil {
-		errs = append(errs, err)
+	for _, rule := range []interface{ Validate() error }{e.Retry, e.Breaker, e.Limit} {
+		if err := rule.Validate(); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if len(e.Secrets) == 0 || len(e.Secrets) > MaxSecrets {
 		add("secrets: %d; an endpoint has 1 to %d", len(e.Secrets), MaxSecrets)

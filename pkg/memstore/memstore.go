@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/tidwall/btree"
 
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -35,6 +36,9 @@ type Store struct {
 	due        [delivery.DueShards]*btree.BTreeG[delivery.Due]
 	endpoints  map[string]map[string]endpoint.Endpoint // by tenant, then by id
 	keys       map[string]reservation
+	waiting    map[string]*btree.Set[string] // the events that wait for an endpoint's circuit
+	breakers   map[string]breaker.State      // by endpoint
+	slots      map[string]time.Time          // by endpoint: a rate limit's theoretical arrival time
 	feeds      map[string]*feed
 	platform   platformTable
 	statistics map[string]bucket // by the key of their item
@@ -55,6 +59,9 @@ func New(now func() time.Time) *Store {
 		deliveries: map[string]*btree.Map[string, delivery.Delivery]{},
 		endpoints:  map[string]map[string]endpoint.Endpoint{},
 		keys:       map[string]reservation{},
+		waiting:    map[string]*btree.Set[string]{},
+		breakers:   map[string]breaker.State{},
+		slots:      map[string]time.Time{},
 		feeds:      map[string]*feed{schema.Events: newFeed(), schema.Platform: newFeed()},
 		platform:   newPlatformTable(),
 	}
@@ -139,6 +146,15 @@ func (s *Store) save(before *delivery.Delivery, d delivery.Delivery) {
 	if !d.DueAt.IsZero() {
 		s.due[d.DueShard()].Set(delivery.Due{Key: d.Key, DueAt: d.DueAt})
 	}
+	if set := s.waiting[d.EndpointID]; set != nil && !d.Waits {
+		set.Delete(d.EventID)
+	} else if d.Waits {
+		if set == nil {
+			set = new(btree.Set[string])
+			s.waiting[d.EndpointID] = set
+		}
+		set.Insert(d.EventID)
+	}
 	byEvent := s.deliveries[d.EndpointID]
 	if byEvent == nil {
 		byEvent = new(btree.Map[string, delivery.Delivery])
@@ -181,12 +197,6 @@ func (s *Store) Complete(_ context.Context, d delivery.Delivery) error {
 	}
 	s.save(before, d)
 	return nil
-}
-
-// Skip: see dispatch.Deliveries.
-func (s *Store) Skip(_ context.Context, skip delivery.Skip) error {
-	_, err := s.move(skip.Key, skip.Apply)
-	return err
 }
 
 // Replay: see dispatch.Replays.

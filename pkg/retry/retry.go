@@ -53,6 +53,12 @@ func (p Policy) orDefaults() Policy {
 	return p
 }
 
+// AttemptLimit is how many attempts there are in all.
+func (p Policy) AttemptLimit() int { return p.orDefaults().MaxAttempts }
+
+// AgeLimit is how long after acceptance an attempt may still be made.
+func (p Policy) AgeLimit() time.Duration { return p.orDefaults().MaxAge }
+
 // Attempt is the one that just ended.
 type Attempt struct {
 	Number  int       // 1 for the first since acceptance or replay
@@ -74,8 +80,11 @@ type Decision struct {
 // the retries of deliveries that failed together.
 func Decide(a Attempt, p Policy, now time.Time, random float64) Decision {
 	o := a.Outcome
-	if o.Class == delivery.Success {
+	switch o.Class {
+	case delivery.Success:
 		return Decision{State: delivery.Delivered}
+	case delivery.CalledOff: // nothing was sent, so there is nothing to wait for
+		return Decision{State: delivery.Pending, At: now, Reason: o.Error}
 	}
 	p = p.orDefaults()
 	reason := o.Error

@@ -15,9 +15,11 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
@@ -33,6 +35,17 @@ const (
 
 // DueIndex is the sparse index of Deliveries that the sweep goes through.
 const DueIndex = "due"
+
+// WaitingIndex is the sparse index of Deliveries that wait for their endpoint's
+// circuit, oldest event first.
+const WaitingIndex = "waiting"
+
+// WakeIndex is the sparse index of Control with the circuits that somebody has to
+// look after, and when.
+const WakeIndex = "wake"
+
+// OneShard is the one partition of WakeIndex: circuits that open are few.
+const OneShard = 0
 
 // Attributes that keys, indexes, conditions and TTL name.
 const (
@@ -56,13 +69,18 @@ const (
 	Status     = "status"
 	StatusWhy  = "status_reason"
 	Reason     = "reason"
+	Waiting    = "waiting" // the endpoint's id, while the delivery waits for its circuit
+	Slot       = "slot"
+	WakeShard  = "wake_shard"
+	WakeAt     = "wake_at"
+	SlotsAt    = "slots_at" // microseconds, the theoretical arrival time
 
-	body     = "body"
-	trace    = "trace"
-	replayed = "replayed_after"
-	snippet  = "snippet"
-	history  = "history"
-	digest   = "digest"
+	body      = "body"
+	trace     = "trace"
+	uncounted = "uncounted"
+	snippet   = "snippet"
+	history   = "history"
+	digest    = "digest"
 )
 
 // EventRetention is how long an event is kept.
@@ -227,12 +245,15 @@ func EncodeDelivery(d delivery.Delivery) Item {
 	put(item, EventType, d.EventType)
 	item[State] = S(string(d.State))
 	item[Attempts] = N(int64(d.Attempts))
-	if d.ReplayedAfter > 0 {
-		item[replayed] = N(int64(d.ReplayedAfter))
+	if d.Uncounted > 0 {
+		item[uncounted] = N(int64(d.Uncounted))
+	}
+	if d.Waits {
+		item[Waiting] = S(d.EndpointID)
 	}
 	put(item, ClaimID, d.ClaimID)
 	for name, t := range map[string]time.Time{
-		Since: d.Since, LeaseUntil: d.LeaseUntil, NextAt: d.NextAttemptAt,
+		Since: d.Since, LeaseUntil: d.LeaseUntil, NextAt: d.NextAttemptAt, Slot: d.Slot,
 		CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt,
 	} {
 		putTime(item, name, t)
@@ -286,9 +307,9 @@ func DecodeDelivery(item Item) (delivery.Delivery, error) {
 	d := delivery.Delivery{
 		Key:    delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)},
 		Tenant: r.s(Tenant), EventType: r.s(EventType), State: delivery.State(r.s(State)),
-		Attempts: int(r.n(Attempts)), ReplayedAfter: int(r.n(replayed)), Since: r.millis(Since),
+		Attempts: int(r.n(Attempts)), Uncounted: int(r.n(uncounted)), Waits: r.s(Waiting) != "", Since: r.millis(Since),
 		ClaimID: r.s(ClaimID), LeaseUntil: r.millis(LeaseUntil),
-		NextAttemptAt: r.millis(NextAt), DueAt: r.millis(DueAt),
+		NextAttemptAt: r.millis(NextAt), Slot: r.millis(Slot), DueAt: r.millis(DueAt),
 		Reason: r.s(Reason), Snippet: r.s(snippet),
 		CreatedAt: r.millis(CreatedAt), UpdatedAt: r.millis(UpdatedAt), ExpiresAt: r.seconds(ExpiresAt),
 	}
@@ -401,6 +422,9 @@ func EncodeEndpoint(e endpoint.Endpoint) Item {
 	for name, n := range map[string]int64{
 		"timeout_ms": e.Timeout.Milliseconds(), "max_attempts": int64(e.Retry.MaxAttempts),
 		"max_age_ms": e.Retry.MaxAge.Milliseconds(), "max_delay_ms": e.Retry.MaxDelay.Milliseconds(),
+		"breaker_failures": int64(e.Breaker.Failures), "breaker_open_ms": e.Breaker.OpenFor.Milliseconds(),
+		"breaker_max_open_ms": e.Breaker.MaxOpenFor.Milliseconds(), "disable_after_ms": e.Breaker.DisableAfter.Milliseconds(),
+		"rate_per_minute": int64(e.Limit.PerMinute), "burst": int64(e.Limit.Burst),
 	} {
 		if n != 0 {
 			item[name] = N(n)
@@ -424,7 +448,12 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 		RoleARN: r.s("role_arn"), Credentials: r.s("credentials"), Ordered: r.n("ordered") != 0,
 		Timeout: ms("timeout_ms"),
 		Retry:   retry.Policy{MaxAttempts: int(r.n("max_attempts")), MaxAge: ms("max_age_ms"), MaxDelay: ms("max_delay_ms")},
-		Status:  endpoint.Status(r.s(Status)), StatusReason: r.s(StatusWhy), Version: int(r.n(Version)),
+		Breaker: breaker.Policy{
+			Failures: int(r.n("breaker_failures")), OpenFor: ms("breaker_open_ms"),
+			MaxOpenFor: ms("breaker_max_open_ms"), DisableAfter: ms("disable_after_ms"),
+		},
+		Limit:  ratelimit.Limit{PerMinute: int(r.n("rate_per_minute")), Burst: int(r.n("burst"))},
+		Status: endpoint.Status(r.s(Status)), StatusReason: r.s(StatusWhy), Version: int(r.n(Version)),
 		CreatedAt: r.millis(CreatedAt), UpdatedAt: r.millis(UpdatedAt),
 	}
 	if text := r.s("filter"); text != "" {
@@ -470,6 +499,63 @@ func DecodeReservation(item Item) (r event.Reservation, expires time.Time, err e
 	return r, in.seconds(ExpiresAt), in.err
 }
 
+// BreakerKey is the Control key of an endpoint's breaker.
+func BreakerKey(endpointID string) Item { return Item{Key: S("breaker#" + endpointID)} }
+
+// breakerRetention is how long a breaker is kept after it was last written: longer
+// than an endpoint may fail before it is disabled.
+const breakerRetention = 60 * 24 * time.Hour
+
+// EncodeBreaker returns the item of a breaker.
+func EncodeBreaker(s breaker.State, now time.Time) Item {
+	item := BreakerKey(s.EndpointID)
+	item[EndpointID], item[Tenant], item[Version] = S(s.EndpointID), S(s.Tenant), N(int64(s.Version))
+	put(item, "phase", string(s.Phase))
+	put(item, "cause", s.Cause)
+	put(item, "probe_id", s.ProbeID)
+	for name, n := range map[string]int64{"failures": int64(s.Failures), "wait_ms": s.Wait.Milliseconds(), "slow_ms": s.Slow.Milliseconds()} {
+		if n != 0 {
+			item[name] = N(n)
+		}
+	}
+	for name, t := range map[string]time.Time{
+		"failing_since": s.FailingSince, Since: s.Since, "until": s.Until, "probe_until": s.ProbeUntil, WakeAt: s.WakeAt,
+	} {
+		putTime(item, name, t)
+	}
+	if !s.WakeAt.IsZero() {
+		item[WakeShard] = N(OneShard)
+	}
+	item[ExpiresAt] = Seconds(now.Add(breakerRetention))
+	return item
+}
+
+// DecodeBreaker reads what EncodeBreaker wrote.
+func DecodeBreaker(item Item) (breaker.State, error) {
+	r := reader{item: item}
+	r.must(EndpointID, Tenant, Version)
+	ms := func(name string) time.Duration { return time.Duration(r.n(name)) * time.Millisecond }
+	return breaker.State{
+		EndpointID: r.s(EndpointID), Tenant: r.s(Tenant), Version: int(r.n(Version)),
+		Phase: breaker.Phase(r.s("phase")), Failures: int(r.n("failures")), FailingSince: r.millis("failing_since"), Cause: r.s("cause"),
+		Since: r.millis(Since), Wait: ms("wait_ms"), Until: r.millis("until"),
+		ProbeID: r.s("probe_id"), ProbeUntil: r.millis("probe_until"), WakeAt: r.millis(WakeAt), Slow: ms("slow_ms"),
+	}, r.err
+}
+
+// LimitKey is the Control key of an endpoint's rate limit.
+func LimitKey(endpointID string) Item { return Item{Key: S("limit#" + endpointID)} }
+
+// Micros is a time attribute in epoch microseconds.
+func Micros(t time.Time) types.AttributeValue { return N(t.UnixMicro()) }
+
+// DecodeSlotsAt reads the theoretical arrival time of a rate limit's item.
+func DecodeSlotsAt(item Item) (time.Time, error) {
+	r := reader{item: item}
+	r.must(SlotsAt)
+	return time.UnixMicro(r.n(SlotsAt)).UTC(), r.err
+}
+
 // Size is an item's size in bytes as DynamoDB bills it: names and values in
 // UTF-8, a number as half its digits and one byte more. (Amazon DynamoDB
 // Developer Guide, "DynamoDB item sizes and formats"; only the types used here.)
@@ -508,9 +594,29 @@ func Image(item Item) map[string]events.DynamoDBAttributeValue {
 // DecodeDue reads an entry of the due index, or a key of one.
 func DecodeDue(item Item) (delivery.Due, error) {
 	r := reader{item: item}
-	r.must(EndpointID, EventID, DueAt)
-	return delivery.Due{
-		Key:   delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)},
-		DueAt: r.millis(DueAt),
-	}, r.err
+	r.must(DueAt)
+	key, err := DecodeKey(item)
+	if err == nil {
+		err = r.err
+	}
+	return delivery.Due{Key: key, DueAt: r.millis(DueAt)}, err
+}
+
+// DecodeKey reads a delivery's key.
+func DecodeKey(item Item) (delivery.Key, error) {
+	r := reader{item: item}
+	r.must(EndpointID, EventID)
+	return delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)}, r.err
+}
+
+// DecodeWaiter reads an entry of the waiting index.
+func DecodeWaiter(item Item) (delivery.Waiter, error) {
+	key, err := DecodeKey(item)
+	r := reader{item: item}
+	r.must(Attempts)
+	w := delivery.Waiter{Key: key, Attempts: int(r.n(Attempts))}
+	if err == nil {
+		err = r.err
+	}
+	return w, err
 }

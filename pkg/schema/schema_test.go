@@ -21,7 +21,7 @@ func TestADeliveryFitsIntoOneWriteUnit(t *testing.T) {
 	long := delivery.Timings{DNS: 30 * time.Second, Connect: 30 * time.Second, TLS: 30 * time.Second, FirstByte: 30 * time.Second, Total: 30 * time.Second}
 	d := delivery.Delivery{
 		Key: delivery.Key{EndpointID: endpoint.NewID(now), EventID: event.NewID(now)}, Tenant: strings.Repeat("t", 64), EventType: "user.cancelled_registration",
-		State: delivery.Pending, Attempts: 99, ReplayedAfter: 83, Since: now, ClaimID: strings.Repeat("x", 16), LeaseUntil: now, NextAttemptAt: now, DueAt: now,
+		State: delivery.Pending, Attempts: 99, Uncounted: 83, Since: now, ClaimID: strings.Repeat("x", 16), LeaseUntil: now, NextAttemptAt: now, DueAt: now,
 		Reason: strings.Repeat("ä", delivery.MaxErrorBytes/2), Snippet: strings.Repeat("🎟", delivery.MaxSnippetBytes/4), CreatedAt: now, UpdatedAt: now, ExpiresAt: now,
 	}
 	for n := range delivery.MaxHistory {

@@ -19,9 +19,11 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/signature"
@@ -47,6 +49,9 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("claims", func(t *testing.T) { claims(t, open(t)) })
 	t.Run("conclusions", func(t *testing.T) { conclusions(t, open(t)) })
 	t.Run("skips and replays", func(t *testing.T) { skipsAndReplays(t, open(t)) })
+	t.Run("parking and releasing", func(t *testing.T) { parking(t, open(t)) })
+	t.Run("circuits", func(t *testing.T) { circuits(t, open(t)) })
+	t.Run("rate limits", func(t *testing.T) { limits(t, open(t)) })
 	t.Run("due index", func(t *testing.T) { due(t, open(t)) })
 	t.Run("queries", func(t *testing.T) { queries(t, open(t)) })
 	t.Run("endpoints", func(t *testing.T) { endpoints(t, open(t)) })
@@ -277,7 +282,9 @@ func conclusions(t *testing.T, s Store) {
 func skipsAndReplays(t *testing.T, s Store) {
 	ctx := t.Context()
 	skip := func(k delivery.Key, at time.Time) error {
-		return s.Skip(ctx, delivery.Skip{Key: k, Tenant: "t1", Reason: "the endpoint was removed", Now: at})
+		return s.Settle(ctx, delivery.Settle{
+			Key: k, Tenant: "t1", EventType: "user.posted_comment", Accepted: start, State: delivery.Skipped, Reason: "the endpoint was removed", Now: at,
+		})
 	}
 	// What has no record yet, what waits, and what a dead worker left.
 	fresh := newClaim().Key
@@ -318,6 +325,177 @@ func skipsAndReplays(t *testing.T, s Store) {
 	refused(t, err, delivery.CauseInFlight)
 	if _, err := s.Replay(ctx, delivery.Replay{Key: newClaim().Key, Now: at, DueAt: at}); !errors.Is(err, delivery.ErrNotFound) {
 		t.Errorf("replayed what does not exist: %v", err)
+	}
+}
+
+func parking(t *testing.T, s Store) {
+	ctx := t.Context()
+	park := func(c delivery.Claim, waits bool, slot time.Time) (delivery.Delivery, error) {
+		return s.Park(ctx, delivery.Park{
+			Key: c.Key, Tenant: "t1", EventType: "user.posted_comment", Accepted: c.Accepted, Attempts: c.Attempts,
+			Waits: waits, Slot: slot, DueAt: start.Add(time.Hour), Reason: "the circuit is open", Now: start,
+		})
+	}
+	endpointID := endpoint.NewID(start)
+	var waiting []delivery.Claim
+	for i := range 5 {
+		c := newClaim()
+		c.EndpointID, c.EventID = endpointID, event.NewID(start.Add(time.Duration(i)*time.Minute))
+		waiting = append(waiting, c)
+	}
+	for _, i := range []int{3, 1, 4, 0, 2} { // the index orders, not the order of writing
+		d := must[delivery.Delivery](t)(park(waiting[i], true, time.Time{}))
+		if d.State != delivery.Pending || !d.Waits || d.Attempts != 0 || d.Round() != 0 {
+			t.Errorf("parked = %+v", d)
+		}
+		same(t, must[delivery.Delivery](t)(s.GetDelivery(ctx, waiting[i].Key)), d)
+	}
+	oldest := func() (ids []string) {
+		for _, w := range must[[]delivery.Waiter](t)(s.Waiting(ctx, endpointID, 3)) {
+			ids = append(ids, w.EventID)
+		}
+		return ids
+	}
+	same(t, oldest(), []string{waiting[0].EventID, waiting[1].EventID, waiting[2].EventID})
+
+	// Of two that would release one, one does; released is not waiting.
+	release := delivery.Release{Key: waiting[0].Key, NextAt: start.Add(time.Second), DueAt: start.Add(time.Minute), Now: start}
+	d := must[delivery.Delivery](t)(s.Release(ctx, release))
+	if d.Waits || !d.NextAttemptAt.Equal(release.NextAt) || !d.DueAt.Equal(release.DueAt) {
+		t.Errorf("released = %+v", d)
+	}
+	if _, err := s.Release(ctx, release); !errors.Is(err, delivery.ErrFenced) {
+		t.Errorf("released twice: %v", err)
+	}
+	// A claim ends the waiting too: the probe is one of those that wait.
+	must[delivery.Delivery](t)(s.Claim(ctx, waiting[1]))
+	same(t, oldest(), []string{waiting[2].EventID, waiting[3].EventID, waiting[4].EventID})
+
+	// A slot is a time before which no attempt may begin.
+	slot := start.Add(30 * time.Second)
+	limited := newClaim()
+	d = must[delivery.Delivery](t)(park(limited, false, slot))
+	if d.Waits || !d.Slot.Equal(slot) {
+		t.Errorf("parked for a slot = %+v", d)
+	}
+	limited.Now = slot.Add(-time.Millisecond)
+	_, err := s.Claim(ctx, limited)
+	if r := refused(t, err, delivery.CauseEarly); !r.Until.Equal(slot) || !r.Slot.Equal(slot) {
+		t.Errorf("refused = %+v, want until its slot", r)
+	}
+	limited.Now = slot
+	if d = must[delivery.Delivery](t)(s.Claim(ctx, limited)); !d.Slot.IsZero() {
+		t.Errorf("claimed = %+v: a slot is used up", d)
+	}
+	// What is settled, under way or further on can't be parked.
+	_, err = park(limited, true, time.Time{})
+	refused(t, err, delivery.CauseInFlight)
+	done, _ := concluded(t, s, delivery.Delivered)
+	_, err = park(done, true, time.Time{})
+	refused(t, err, delivery.CauseSettled)
+	retried, _ := concluded(t, s, delivery.Pending)
+	_, err = park(retried, true, time.Time{})
+	refused(t, err, delivery.CauseSuperseded)
+	expired := newClaim()
+	expired.Attempts = 2
+	_, err = park(expired, true, time.Time{})
+	refused(t, err, delivery.CauseSuperseded)
+	if got := must[[]delivery.Waiter](t)(s.Waiting(ctx, endpoint.NewID(start), 3)); len(got) != 0 {
+		t.Errorf("of an endpoint for which nothing waits: %v", got)
+	}
+}
+
+func circuits(t *testing.T, s Store) {
+	ctx := t.Context()
+	id := endpoint.NewID(start)
+	clean := must[breaker.State](t)(s.GetBreaker(ctx, "t1", id, true))
+	same(t, clean, breaker.State{EndpointID: id, Tenant: "t1"})
+
+	// Every field survives.
+	open := breaker.State{
+		EndpointID: id, Tenant: "t1", Phase: breaker.Open, Failures: 5, FailingSince: start, Cause: "the receiver answered 503",
+		Since: start.Add(time.Second), Wait: 5 * time.Minute, Until: start.Add(time.Hour), ProbeID: "p", ProbeUntil: start.Add(2 * time.Hour),
+		WakeAt: start.Add(time.Hour), Slow: 3 * time.Second,
+	}
+	stored := must[breaker.State](t)(s.PutBreaker(ctx, open, start))
+	open.Version = 1
+	same(t, stored, open)
+	same(t, must[breaker.State](t)(s.GetBreaker(ctx, "t1", id, true)), open)
+	// Who read an older version loses.
+	if _, err := s.PutBreaker(ctx, clean, start); !errors.Is(err, breaker.ErrConflict) {
+		t.Errorf("put over a newer one: %v, want ErrConflict", err)
+	}
+
+	// The index has those somebody has to look after, the most urgent first.
+	other := breaker.State{EndpointID: endpoint.NewID(start), Tenant: "t1", Phase: breaker.Draining, Since: start, WakeAt: start}
+	other = must[breaker.State](t)(s.PutBreaker(ctx, other, start))
+	failing := breaker.State{EndpointID: endpoint.NewID(start), Tenant: "t1", Failures: 1, FailingSince: start}
+	must[breaker.State](t)(s.PutBreaker(ctx, failing, start))
+	same(t, must[[]breaker.State](t)(s.ListCircuits(ctx, time.Time{})), []breaker.State{other, open})
+	same(t, must[[]breaker.State](t)(s.ListCircuits(ctx, start)), []breaker.State{other})
+	closed := other.Reset()
+	must[breaker.State](t)(s.PutBreaker(ctx, closed, start))
+	same(t, must[[]breaker.State](t)(s.ListCircuits(ctx, time.Time{})), []breaker.State{open})
+
+	// Of many that change one version, one does.
+	var wins atomic.Int32
+	var all sync.WaitGroup
+	for i := range 64 {
+		all.Go(func() {
+			mine := open
+			mine.ProbeID = fmt.Sprint("probe ", i)
+			_, err := s.PutBreaker(ctx, mine, start)
+			switch {
+			case err == nil:
+				wins.Add(1)
+			case !errors.Is(err, breaker.ErrConflict):
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if wins.Load() != 1 {
+		t.Errorf("%d of 64 changed one version, want 1", wins.Load())
+	}
+}
+
+func limits(t *testing.T, s Store) {
+	ctx := t.Context()
+	limit := ratelimit.Limit{PerMinute: 600, Burst: 10}
+	id := endpoint.NewID(start)
+	// Many at once: every reservation is another's neighbour, none is lost or given twice.
+	var mu sync.Mutex
+	var slots []time.Time
+	var all sync.WaitGroup
+	for range 32 {
+		all.Go(func() {
+			after, err := s.ReserveSlots(ctx, id, limit.Cost(3), start)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			slots = append(slots, limit.Slots(after, 3, start)...)
+			mu.Unlock()
+		})
+	}
+	all.Wait()
+	slices.SortFunc(slots, time.Time.Compare)
+	for i, slot := range slots {
+		window := slot.Sub(start)
+		if most := 10 + int(window*600/time.Minute); i+1 > most {
+			t.Fatalf("%d slots within %s; at most %d may begin", i+1, window, most)
+		}
+	}
+	if last := slots[len(slots)-1].Sub(start); last > 9*time.Second {
+		t.Errorf("the last of 96 slots is after %s; at 10 a second it should be after about 8.6s", last)
+	}
+	// After a pause the burst is there again, and no more.
+	later := start.Add(time.Hour)
+	after := must[time.Time](t)(s.ReserveSlots(ctx, id, limit.Cost(20), later))
+	at := limit.Slots(after, 20, later)
+	if immediate := slices.IndexFunc(at, func(slot time.Time) bool { return slot.After(later) }); immediate < 7 || immediate > 10 {
+		t.Errorf("%d of 20 may begin at once after a pause, want up to the burst of 10", immediate)
 	}
 }
 
@@ -587,7 +765,7 @@ func model(t *testing.T, s Store) {
 		}
 		for range rapid.IntRange(1, 12).Draw(r, "moves") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 40).Draw(r, "seconds")) * time.Second)
-			switch rapid.SampledFrom([]string{"claim", "complete", "skip", "replay"}).Draw(r, "move") {
+			switch rapid.SampledFrom([]string{"claim", "complete", "settle", "park", "release", "replay"}).Draw(r, "move") {
 			case "claim":
 				c := delivery.Claim{Key: key, Tenant: "t1", EventType: "x", Accepted: start, ID: rapid.SampledFrom([]string{"a", "b"}).Draw(r, "worker"), Now: now, Lease: lease,
 					Attempts: rapid.IntRange(0, 4).Draw(r, "believed")}
@@ -613,10 +791,37 @@ func model(t *testing.T, s Store) {
 				case holds, !repeated && !errors.Is(err, delivery.ErrFenced):
 					r.Fatalf("complete: %v; the store holds %+v", err, want)
 				}
-			case "skip":
-				k := delivery.Skip{Key: key, Tenant: "t1", Reason: "gone", Now: now}
+			case "settle":
+				k := delivery.Settle{Key: key, Tenant: "t1", Accepted: start, Reason: "gone", Now: now,
+					EventType: rapid.SampledFrom([]string{"", "x"}).Draw(r, "type"),
+					State:     rapid.SampledFrom([]delivery.State{delivery.Skipped, delivery.Dead}).Draw(r, "end")}
+				if rapid.Bool().Draw(r, "by age") {
+					k.SinceBefore = now.Add(-time.Minute)
+				}
 				after, refusal := k.Apply(want)
-				answer("skip", after, s.Skip(ctx, k), after, refusal)
+				answer("settle", after, s.Settle(ctx, k), after, refusal)
+			case "park":
+				k := delivery.Park{Key: key, Tenant: "t1", EventType: "x", Accepted: start, Reason: "waits", Now: now,
+					Attempts: rapid.IntRange(0, 4).Draw(r, "believed"), DueAt: now.Add(time.Hour), Waits: rapid.Bool().Draw(r, "for the circuit")}
+				if !k.Waits {
+					k.Slot = now.Add(time.Minute)
+				}
+				after, refusal := k.Apply(want)
+				got, err := s.Park(ctx, k)
+				answer("park", got, err, after, refusal)
+			case "release":
+				k := delivery.Release{Key: key, NextAt: now.Add(time.Second), DueAt: now.Add(time.Hour), Now: now}
+				_, err := s.Release(ctx, k)
+				switch {
+				case want != nil && want.Waits:
+					after, _ := k.Apply(*want)
+					if err != nil {
+						r.Fatalf("release: %v", err)
+					}
+					want = &after
+				case !errors.Is(err, delivery.ErrFenced):
+					r.Fatalf("released what does not wait: %v", err)
+				}
 			case "replay":
 				if want == nil {
 					continue

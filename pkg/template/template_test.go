@@ -444,8 +444,8 @@ func TestTheCodesTablesAreTheTemplates(t *testing.T) {
 		keys string
 		ttl  string
 	}{
-		schema.Events: {"event_id", "expires_at"}, schema.Deliveries: {"endpoint_id event_id due: due_shard due_at", "expires_at"},
-		schema.Endpoints: {"tenant endpoint_id", ""}, schema.Control: {"key", "expires_at"}, schema.Platform: {"pk sk expiring: expiring_shard expires_at closed: closed_shard closed_at", "ttl"},
+		schema.Events: {"event_id", "expires_at"}, schema.Deliveries: {"endpoint_id event_id due: due_shard due_at waiting: waiting event_id", "expires_at"},
+		schema.Endpoints: {"tenant endpoint_id", ""}, schema.Control: {"key wake: wake_shard wake_at", "expires_at"}, schema.Platform: {"pk sk expiring: expiring_shard expires_at closed: closed_shard closed_at", "ttl"},
 	}
 	s := stack(t)
 	if len(s.Tables) != len(want) {

@@ -14,11 +14,27 @@ import (
 // What is due later waits in the due index instead.
 const MaxDelay = 15 * time.Minute
 
-// Item asks for one attempt at one delivery.
+// MaxBody is the largest event, in bytes, that travels with its item. Ten such
+// items stay below the 64 KiB that SQS counts as one request.
+const MaxBody = 4096
+
+// Item asks for one attempt at one delivery, or, with Wake, that somebody looks
+// after an endpoint's circuit.
 type Item struct {
 	Tenant     string `json:"tenant"`
 	EndpointID string `json:"endpoint_id"`
-	EventID    string `json:"event_id"`
+	EventID    string `json:"event_id,omitempty"`
+	Wake       bool   `json:"wake,omitempty"`
+	// EventType is for the record of a delivery that has to wait.
+	EventType string `json:"event_type,omitempty"`
+	// Body is the event itself, for a first attempt at a small one: it spares
+	// reading it.
+	Body string `json:"body,omitempty"`
+	// Since is what the age limit counts from; zero is the event's acceptance.
+	Since time.Time `json:"since,omitzero"`
+	// Slot is when the attempt may begin under the endpoint's rate limit; zero is
+	// none reserved.
+	Slot time.Time `json:"slot,omitzero"`
 	// Attempts is how many attempts had begun when the item was made. A claim
 	// that finds another number knows that the item is stale.
 	Attempts int `json:"attempts"`
@@ -38,7 +54,7 @@ func (i Item) Group() string { return i.EndpointID }
 func (i Item) Encode() string {
 	b, err := json.Marshal(i)
 	if err != nil {
-		panic(err) // strings and an int always marshal
+		panic(err) // strings, a number and times of this age always marshal
 	}
 	return string(b)
 }
@@ -49,7 +65,7 @@ func Decode(body string) (Item, error) {
 	if err := json.Unmarshal([]byte(body), &i); err != nil {
 		return Item{}, fmt.Errorf("work item: %w", err)
 	}
-	if i.EndpointID == "" || i.EventID == "" || i.Tenant == "" || i.Attempts < 0 {
+	if i.EndpointID == "" || (i.EventID == "") != i.Wake || i.Tenant == "" || i.Attempts < 0 {
 		return Item{}, fmt.Errorf("work item: tenant, endpoint_id or event_id is missing, or attempts is negative")
 	}
 	return i, nil
