@@ -105,7 +105,7 @@ func New(c Config) *Dispatcher {
 	if c.ClaimID == nil {
 		c.ClaimID = func() string { return rand.Text()[:16] }
 	}
-	c.Deliveries = counted{c.Deliveries}
+	c.Deliveries, c.Disabler = counted{c.Deliveries}, countedDisabler{c.Disabler}
 	return &Dispatcher{
 		Config:    c,
 		receivers: newReceivers(c.Endpoints, c.CacheTime, c.Now),

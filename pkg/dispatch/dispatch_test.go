@@ -665,6 +665,9 @@ func TestGoneDisablesTheEndpoint(t *testing.T) {
 		if err != nil || after.Status != endpoint.Disabled || after.StatusReason == "" {
 			t.Errorf("endpoint = %+v, %v; want disabled with a reason", after, err)
 		}
+		if got := w.statistics().Disabled; len(got) != 1 || got[0].ID != e.ID {
+			t.Errorf("noted as disabled: %v", got)
+		}
 		w.deliver(second)
 		if d := w.delivery(second); d.State != delivery.Skipped || w.receiver.count() != 1 {
 			t.Errorf("the waiting delivery is %s after %d requests, want skipped after 1", d.State, w.receiver.count())

@@ -73,6 +73,19 @@ func (c counted) Settle(ctx context.Context, s delivery.Settle) error {
 	return err
 }
 
+// countedDisabler notes in its context's tally which endpoints are disabled.
+type countedDisabler struct{ Disabler }
+
+func (c countedDisabler) DisableEndpoint(ctx context.Context, tenant, id, reason string, now time.Time) error {
+	err := c.Disabler.DisableEndpoint(ctx, tenant, id, reason, now)
+	if t, ok := ctx.Value(tallyKey{}).(*tally); ok && err == nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.Disabled = append(t.Disabled, stats.Endpoint{Tenant: tenant, ID: id})
+	}
+	return err
+}
+
 func (t *tally) completed(d delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

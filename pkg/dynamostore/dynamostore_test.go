@@ -186,8 +186,8 @@ func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
 	if err := s.AddStatistics(t.Context(), stats.Batch{ID: "b", At: now, Counts: stats.Counts{Attempts: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := s.ReadStatistics(t.Context(), stats.Buckets(now, now)); err != nil || len(r.Minutes) != 1 || r.Minutes[0].Attempts != 1 {
-		t.Errorf("statistics = %+v, %v; want one attempt", r, err)
+	if all, _, err := s.ReadStatistics(t.Context(), stats.Buckets(now, now)); err != nil || len(all) != 1 || all[stats.Bucket(now)].Minutes[0].Attempts != 1 {
+		t.Errorf("statistics = %+v, %v; want one attempt", all, err)
 	}
 	pending := delivery.Conclusion{State: delivery.Dead, Reason: "no", Now: now, Attempt: delivery.Attempt{Number: 1, At: now, Class: delivery.Answered}}
 	if err := s.Complete(t.Context(), pending.Apply(claimed)); err != nil {

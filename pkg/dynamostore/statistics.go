@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/stats"
 )
@@ -22,6 +24,7 @@ func (s *Store) AddStatistics(ctx context.Context, b stats.Batch) error {
 	bucket := stats.Bucket(b.At)
 	names := map[string]string{"#batch": schema.BatchID, "#expires": schema.ExpiresAt}
 	values := schema.Item{":batch": schema.S(b.ID), ":expires": schema.Seconds(bucket.Add(stats.BucketTime + stats.Retention))}
+	var adds []string
 	expression := "SET #batch = :batch, #expires = :expires"
 	if !b.LastEvent.IsZero() {
 		names["#last_event"], values[":last_event"] = schema.LastEvent, schema.Millis(b.LastEvent)
@@ -31,8 +34,15 @@ func (s *Store) AddStatistics(ctx context.Context, b stats.Batch) error {
 		names["#last_batch"], values[":last_batch"] = schema.LastBatch, schema.Millis(b.At)
 		expression += ", #last_batch = :last_batch"
 	}
+	if len(b.Disabled) > 0 {
+		names["#disabled"], values[":disabled"] = schema.DisabledEndpoints, schema.EndpointSet(b.Disabled)
+		adds = append(adds, "#disabled :disabled")
+	}
 	if add := schema.AddTo(schema.EncodeCounts(b.At, b.Totals()), names, values); add != "" {
-		expression += " ADD " + add
+		adds = append(adds, add)
+	}
+	if adds != nil {
+		expression += " ADD " + strings.Join(adds, ", ")
 	}
 	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName: &s.tables.Control, Key: schema.Item{schema.Key: schema.S(schema.StatisticsKey(bucket, b.Shard()))},
@@ -66,48 +76,79 @@ func (s *Store) NoteSweep(ctx context.Context, sweep stats.Sweep) error {
 const batchGet = 100
 
 // ReadStatistics: see stats.Source.
-func (s *Store) ReadStatistics(ctx context.Context, buckets []time.Time) (stats.Record, error) {
+func (s *Store) ReadStatistics(ctx context.Context, buckets []time.Time) (map[time.Time]stats.Record, stats.Sweep, error) {
 	keys := []schema.Item{{schema.Key: schema.S(schema.SweepKey)}}
 	for _, b := range buckets {
 		for shard := range stats.Shards {
 			keys = append(keys, schema.Item{schema.Key: schema.S(schema.StatisticsKey(b, shard))})
 		}
 	}
-	var parts []stats.Record
+	records, sweep := map[time.Time]stats.Record{}, stats.Sweep{}
+	items, err := s.getAll(ctx, s.tables.Control, keys)
+	if err != nil {
+		return nil, sweep, fmt.Errorf("read statistics: %w", err)
+	}
+	for _, item := range items {
+		if key, ok := item[schema.Key].(*types.AttributeValueMemberS); ok && key.Value == schema.SweepKey {
+			if sweep, err = schema.DecodeSweep(item); err != nil {
+				return nil, sweep, err
+			}
+			continue
+		}
+		bucket, part, err := schema.DecodeStatistics(item)
+		if err != nil {
+			return nil, sweep, err
+		}
+		records[bucket] = stats.Merge(records[bucket], part)
+	}
+	return records, sweep, nil
+}
+
+// getAll reads items by their keys, a hundred at a time; those that are not there
+// are left out.
+func (s *Store) getAll(ctx context.Context, table string, keys []schema.Item) (items []schema.Item, err error) {
 	for len(keys) > 0 {
 		n := min(len(keys), batchGet)
 		out, err := s.db.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
-			RequestItems:           map[string]types.KeysAndAttributes{s.tables.Control: {Keys: keys[:n]}},
+			RequestItems:           map[string]types.KeysAndAttributes{table: {Keys: keys[:n]}},
 			ReturnConsumedCapacity: s.wantCapacity(),
 		})
 		if err != nil {
-			return stats.Record{}, fmt.Errorf("read statistics: %w", err)
+			return nil, err
 		}
 		for i := range out.ConsumedCapacity {
 			s.read(&out.ConsumedCapacity[i])
 		}
-		for _, item := range out.Responses[s.tables.Control] {
-			part, err := decodeStatistics(item)
-			if err != nil {
-				return stats.Record{}, err
-			}
-			parts = append(parts, part)
-		}
-		left := out.UnprocessedKeys[s.tables.Control].Keys
+		items = append(items, out.Responses[table]...)
+		left := out.UnprocessedKeys[table].Keys
 		if len(left) == n {
-			return stats.Record{}, errors.New("read statistics: the table is throttled")
+			return nil, errors.New("the table is throttled")
 		}
 		keys = append(left, keys[n:]...)
 	}
-	return stats.Merge(parts...), nil
+	return items, nil
 }
 
-func decodeStatistics(item schema.Item) (stats.Record, error) {
-	if key, ok := item[schema.Key].(*types.AttributeValueMemberS); ok && key.Value == schema.SweepKey {
-		sweep, err := schema.DecodeSweep(item)
-		return stats.Record{Sweep: sweep}, err
+// DisabledEndpoints returns those of the endpoints that are out of service, with
+// the reason, by one read for each hundred.
+func (s *Store) DisabledEndpoints(ctx context.Context, list []stats.Endpoint) (map[stats.Endpoint]string, error) {
+	var keys []schema.Item
+	for _, e := range list {
+		keys = append(keys, schema.EndpointKey(e.Tenant, e.ID))
 	}
-	return schema.DecodeStatistics(item)
+	items, err := s.getAll(ctx, s.tables.Endpoints, keys)
+	if err != nil {
+		return nil, fmt.Errorf("read disabled endpoints: %w", err)
+	}
+	disabled := map[stats.Endpoint]string{}
+	for _, item := range items {
+		e, err := schema.DecodeEndpoint(item)
+		if err != nil || e.Status != endpoint.Disabled {
+			continue // a record that can't be read says so where endpoints are listed
+		}
+		disabled[stats.Endpoint{Tenant: e.Tenant, ID: e.ID}] = e.StatusReason
+	}
+	return disabled, nil
 }
 
 // CountDue: see dispatch.DueIndex.

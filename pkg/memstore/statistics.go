@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/stats"
 )
@@ -37,6 +38,7 @@ func (s *Store) AddStatistics(_ context.Context, b stats.Batch) error {
 	if !b.LastEvent.IsZero() {
 		held.LastEvent = b.LastEvent.UTC()
 	}
+	held.Disabled = stats.Merge(held.Record, stats.Record{Disabled: b.Disabled}).Disabled
 	if b.Worked {
 		held.LastBatch = b.At.UTC()
 	}
@@ -56,16 +58,16 @@ func (s *Store) NoteSweep(_ context.Context, sweep stats.Sweep) error {
 }
 
 // ReadStatistics: see stats.Source.
-func (s *Store) ReadStatistics(_ context.Context, buckets []time.Time) (stats.Record, error) {
+func (s *Store) ReadStatistics(_ context.Context, buckets []time.Time) (map[time.Time]stats.Record, stats.Sweep, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	parts := []stats.Record{{Sweep: s.sweep}}
+	records := map[time.Time]stats.Record{}
 	for _, b := range buckets {
 		for shard := range stats.Shards {
-			parts = append(parts, s.statistics[schema.StatisticsKey(b, shard)].Record)
+			records[b] = stats.Merge(records[b], s.statistics[schema.StatisticsKey(b, shard)].Record)
 		}
 	}
-	return stats.Merge(parts...), nil
+	return records, s.sweep, nil
 }
 
 // CountDue: see dispatch.DueIndex.
@@ -83,4 +85,18 @@ func (s *Store) CountDue(_ context.Context, shard int, after time.Time, limit in
 		return !more
 	})
 	return n, more, nil
+}
+
+// DisabledEndpoints returns those of the endpoints that are out of service, with
+// the reason.
+func (s *Store) DisabledEndpoints(_ context.Context, list []stats.Endpoint) (map[stats.Endpoint]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	disabled := map[stats.Endpoint]string{}
+	for _, e := range list {
+		if stored, ok := s.endpoints[e.Tenant][e.ID]; ok && stored.Status == endpoint.Disabled {
+			disabled[e] = stored.StatusReason
+		}
+	}
+	return disabled, nil
 }

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ const (
 	// LastEvent and LastBatch are stats.Record's.
 	LastEvent = "last_event"
 	LastBatch = "last_batch"
+	// DisabledEndpoints is a set of stats.Endpoints, so that one which is disabled
+	// twice is in it once.
+	DisabledEndpoints = "disabled"
 )
 
 // SweepKey is the Control key under which the last sweep stands.
@@ -59,8 +63,19 @@ func EncodeCounts(at time.Time, c stats.Counts) Item {
 	return item
 }
 
-// DecodeStatistics reads an item of a bucket.
-func DecodeStatistics(item Item) (stats.Record, error) {
+// EndpointSet is a set of endpoints.
+func EndpointSet(list []stats.Endpoint) types.AttributeValue {
+	set := &types.AttributeValueMemberSS{}
+	for _, e := range list {
+		if !slices.Contains(set.Value, e.String()) {
+			set.Value = append(set.Value, e.String())
+		}
+	}
+	return set
+}
+
+// DecodeStatistics reads an item of a bucket, and when that begins.
+func DecodeStatistics(item Item) (time.Time, stats.Record, error) {
 	in := reader{item: item}
 	in.must(Key)
 	var at int64
@@ -69,6 +84,13 @@ func DecodeStatistics(item Item) (stats.Record, error) {
 		in.err = fmt.Errorf("item: %q is not the key of statistics", in.s(Key))
 	}
 	r := stats.Record{LastEvent: in.millis(LastEvent), LastBatch: in.millis(LastBatch)}
+	if set, ok := item[DisabledEndpoints].(*types.AttributeValueMemberSS); ok {
+		for _, text := range set.Value {
+			if e, ok := stats.ParseEndpoint(text); ok {
+				r.Disabled = append(r.Disabled, e)
+			}
+		}
+	}
 	minutes := map[byte]*stats.Counts{}
 	for name := range item {
 		if len(name) != 2 || name[0] < 'a' || name[0] > 'j' {
@@ -89,7 +111,7 @@ func DecodeStatistics(item Item) (stats.Record, error) {
 		begin := time.Unix(at, 0).UTC().Add(time.Duration(letter-'a') * time.Minute)
 		r.Minutes = append(r.Minutes, stats.Minute{At: begin, Counts: *c})
 	}
-	return stats.Merge(r), in.err
+	return time.Unix(at, 0).UTC(), stats.Merge(r), in.err
 }
 
 // EncodeSweep returns the item of the last sweep. It does not expire: that it is

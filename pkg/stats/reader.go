@@ -10,9 +10,9 @@ import (
 // Source is where statistics are read; both stores are one.
 type Source interface {
 	// ReadStatistics returns what is known of the buckets that begin at the times
-	// given, and the last sweep. It makes one read for each 100 items, of which a
-	// bucket has Shards: the traffic does not matter.
-	ReadStatistics(ctx context.Context, buckets []time.Time) (Record, error)
+	// given, by that time, and the last sweep. It makes one read for each 100 items,
+	// of which a bucket has Shards: the traffic does not matter.
+	ReadStatistics(ctx context.Context, buckets []time.Time) (map[time.Time]Record, Sweep, error)
 }
 
 // closedAfter is how long after its end a bucket may still be written: a batch is
@@ -28,7 +28,6 @@ type Reader struct {
 
 	mu     sync.Mutex
 	closed map[time.Time]Record
-	newest Record // without minutes: when there was last something
 }
 
 // Read returns the record from a time on.
@@ -45,38 +44,25 @@ func (r *Reader) Read(ctx context.Context, from time.Time) (Record, error) {
 			ask = append(ask, b)
 		}
 	}
-	read, err := r.Source.ReadStatistics(ctx, ask)
+	read, sweep, err := r.Source.ReadStatistics(ctx, ask)
 	if err != nil {
 		return Record{}, fmt.Errorf("statistics: %w", err)
 	}
-	r.remember(read, ask, now)
-	return Merge(append(parts, r.newest, read)...), nil
-}
-
-// remember keeps the closed buckets of what was read.
-func (r *Reader) remember(read Record, asked []time.Time, now time.Time) {
 	if r.closed == nil {
 		r.closed = map[time.Time]Record{}
 	}
-	for _, b := range asked {
-		end := b.Add(BucketTime)
-		if now.Before(end.Add(closedAfter)) {
-			continue
+	for _, b := range ask {
+		parts = append(parts, read[b])
+		if now.After(b.Add(BucketTime + closedAfter)) {
+			r.closed[b] = read[b]
 		}
-		var part Record
-		for _, m := range read.Minutes {
-			if !m.At.Before(b) && m.At.Before(end) {
-				part.Minutes = append(part.Minutes, m)
-			}
-		}
-		r.closed[b] = part
 	}
-	r.newest = Merge(r.newest, Record{LastEvent: read.LastEvent, LastBatch: read.LastBatch})
 	for b := range r.closed {
 		if now.Sub(b) > Retention {
 			delete(r.closed, b)
 		}
 	}
+	return Merge(append(parts, Record{Sweep: sweep})...), nil
 }
 
 // Summary returns the last hour and the last day.

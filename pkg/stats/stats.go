@@ -13,6 +13,7 @@ import (
 	"hash/fnv"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -151,11 +152,25 @@ type Batch struct {
 	LastEvent time.Time
 	// Worked says that it was a batch of the work queue, whatever came of it.
 	Worked bool
+	// Disabled are the endpoints that were taken out of service.
+	Disabled []Endpoint
 }
 
 // Zero reports whether there is nothing to store.
 func (b Batch) Zero() bool {
-	return b.Counts == Counts{} && len(b.Latencies) == 0 && b.LastEvent.IsZero() && !b.Worked
+	return b.Counts == Counts{} && len(b.Latencies) == 0 && b.LastEvent.IsZero() && !b.Worked && len(b.Disabled) == 0
+}
+
+// Endpoint names an endpoint.
+type Endpoint struct{ Tenant, ID string }
+
+func (e Endpoint) String() string { return e.Tenant + "/" + e.ID }
+
+// ParseEndpoint reads what Endpoint.String wrote. Neither a tenant's name nor an id
+// holds a slash.
+func ParseEndpoint(text string) (Endpoint, bool) {
+	tenant, id, ok := strings.Cut(text, "/")
+	return Endpoint{tenant, id}, ok && tenant != "" && id != ""
 }
 
 // Totals are the counts with the latencies counted in.
@@ -216,6 +231,8 @@ type Record struct {
 	LastEvent time.Time
 	LastBatch time.Time
 	Sweep     Sweep // zero before the first
+	// Disabled are the endpoints that were taken out of service, in order.
+	Disabled []Endpoint
 }
 
 // Sum adds up the minutes that began in [from, to).
@@ -254,6 +271,9 @@ type Summary struct {
 	LastEvent time.Time // zero if none within the day
 	LastBatch time.Time
 	Sweep     Sweep
+	// Disabled are the endpoints that were taken out of service within the day.
+	// Some may be in service again.
+	Disabled []Endpoint
 }
 
 // windows end with the minute that now falls into, which is under way: the last
@@ -265,7 +285,7 @@ func window(now time.Time, length time.Duration) (from, to time.Time) {
 
 // Summarize sums up what is known at now.
 func Summarize(r Record, now time.Time) Summary {
-	s := Summary{At: now, LastEvent: r.LastEvent, LastBatch: r.LastBatch, Sweep: r.Sweep}
+	s := Summary{At: now, LastEvent: r.LastEvent, LastBatch: r.LastBatch, Sweep: r.Sweep, Disabled: r.Disabled}
 	s.Hour = r.Sum(window(now, time.Hour))
 	s.Day = r.Sum(window(now, 24*time.Hour))
 	return s
@@ -288,7 +308,10 @@ func Merge(parts ...Record) Record {
 		if p.Sweep.At.After(r.Sweep.At) {
 			r.Sweep = p.Sweep
 		}
+		r.Disabled = append(r.Disabled, p.Disabled...)
 	}
+	slices.SortFunc(r.Disabled, func(a, b Endpoint) int { return strings.Compare(a.String(), b.String()) })
+	r.Disabled = slices.Compact(r.Disabled)
 	for at, c := range byMinute {
 		r.Minutes = append(r.Minutes, Minute{At: time.Unix(at, 0).UTC(), Counts: c})
 	}

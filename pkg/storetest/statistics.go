@@ -10,15 +10,34 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/stats"
 )
+
+func readStatistics(t *testing.T, s Store, buckets []time.Time) stats.Record {
+	t.Helper()
+	records, sweep, err := s.ReadStatistics(t.Context(), buckets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := []stats.Record{{Sweep: sweep}}
+	for bucket, r := range records {
+		for _, m := range r.Minutes {
+			if !stats.Bucket(m.At).Equal(bucket) {
+				t.Errorf("the bucket of %s holds %s", bucket, m.At)
+			}
+		}
+		parts = append(parts, r)
+	}
+	return stats.Merge(parts...)
+}
 
 // statistics holds what batches add to what is read.
 func statistics(t *testing.T, s Store) {
 	ctx := t.Context()
 	read := func(from, to time.Time) stats.Record {
 		t.Helper()
-		return must[stats.Record](t)(s.ReadStatistics(ctx, stats.Buckets(from, to)))
+		return readStatistics(t, s, stats.Buckets(from, to))
 	}
 	same(t, read(start, start.Add(time.Hour)), stats.Record{})
 
@@ -38,6 +57,31 @@ func statistics(t *testing.T, s Store) {
 		LastEvent: full.LastEvent, LastBatch: start,
 	}
 	same(t, read(start, start), want)
+
+	// Endpoints that were disabled are told apart, once each.
+	off := []stats.Endpoint{{Tenant: "t1", ID: "ep_1"}, {Tenant: "t2", ID: "ep_1"}}
+	for i := range 2 {
+		b := stats.Batch{ID: fmt.Sprint("off ", i), At: start, Disabled: []stats.Endpoint{off[1], off[i], off[1]}}
+		if err := s.AddStatistics(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want.Disabled = off
+	same(t, read(start, start), want)
+	if got := must[map[stats.Endpoint]string](t)(s.DisabledEndpoints(ctx, nil)); len(got) != 0 {
+		t.Errorf("of no endpoints %v are disabled", got)
+	}
+	for _, e := range off {
+		if err := s.AddEndpoint(ctx, endpoint.Endpoint{Tenant: e.Tenant, ID: e.ID, URL: "https://x.example", EventTypes: []string{"*"}, Status: endpoint.Enabled,
+			Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}, CreatedAt: start, UpdatedAt: start}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.DisableEndpoint(ctx, "t2", "ep_1", "gone", start); err != nil {
+		t.Fatal(err)
+	}
+	asked := append(off, stats.Endpoint{Tenant: "t1", ID: "ep_removed"})
+	same(t, must[map[stats.Endpoint]string](t)(s.DisabledEndpoints(ctx, asked)), map[stats.Endpoint]string{off[1]: "gone"})
 
 	// Others add to the same minute, to the next one, and to the next bucket.
 	for i, at := range []time.Time{start, start, start.Add(time.Minute), start.Add(stats.BucketTime)} {
@@ -97,7 +141,7 @@ func concurrentStatistics(t *testing.T, s Store) {
 		})
 	}
 	running.Wait()
-	r := must[stats.Record](t)(s.ReadStatistics(t.Context(), stats.Buckets(start, start)))
+	r := readStatistics(t, s, stats.Buckets(start, start))
 	if len(r.Minutes) != 1 || r.Minutes[0].Attempts != 10*workers*each || r.Minutes[0].Latency.Total() != 10*workers*each {
 		t.Errorf("%+v, want %d attempts", r.Minutes, 10*workers*each)
 	}
@@ -107,7 +151,7 @@ func sweeps(t *testing.T, s Store) {
 	ctx := t.Context()
 	read := func() stats.Sweep {
 		t.Helper()
-		return must[stats.Record](t)(s.ReadStatistics(ctx, nil)).Sweep
+		return readStatistics(t, s, nil).Sweep
 	}
 	same(t, read(), stats.Sweep{})
 	for _, want := range []stats.Sweep{

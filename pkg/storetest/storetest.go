@@ -27,6 +27,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/stats"
 )
 
 // Store is what the suite holds to its contract.
@@ -34,6 +35,7 @@ type Store interface {
 	assemble.Store
 	registry.Store
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
+	DisabledEndpoints(ctx context.Context, list []stats.Endpoint) (map[stats.Endpoint]string, error)
 	Platform
 }
 
