@@ -86,6 +86,7 @@ type job struct {
 	accepted event.Accepted
 	event    event.Event
 	at       time.Time // when the event was accepted
+	until    time.Time // after which no attempt may be made
 	limit    ratelimit.Limit
 	slot     time.Time // when the attempt may begin under the limit
 	probe    bool      // the circuit is half-open: the attempt needs the one probe
@@ -128,8 +129,8 @@ func (d *Dispatcher) consider(ctx context.Context, item work.Item) (*job, error)
 	if since.IsZero() {
 		since = j.at
 	}
-	now := d.Now()
-	if limit := ep.Retry.AgeLimit(); now.After(since.Add(limit)) {
+	now, limit := d.Now(), ep.Retry.AgeLimit()
+	if j.until = since.Add(limit); now.After(j.until) {
 		reason := fmt.Sprintf("it has waited for longer than %s", limit)
 		return nil, d.settle(ctx, item, delivery.Dead, reason, now.Add(-limit))
 	}
@@ -294,8 +295,11 @@ func (d *Dispatcher) parkForSlot(ctx context.Context, j *job) error {
 // parkForCircuit lets a delivery wait until the circuit closes, without spending
 // an attempt.
 func (d *Dispatcher) parkForCircuit(ctx context.Context, j *job, circuit breaker.State) error {
-	now := d.Now()
-	held, served, err := d.park(ctx, j, delivery.Park{Waits: true, DueAt: now.Add(ParkTime), Reason: "the circuit is open: " + circuit.Cause})
+	due := d.Now().Add(ParkTime)
+	if tooOld := j.until.Add(time.Millisecond); tooOld.Before(due) {
+		due = tooOld
+	}
+	held, served, err := d.park(ctx, j, delivery.Park{Waits: true, DueAt: due, Reason: "the circuit is open: " + circuit.Cause})
 	if err != nil || served {
 		return err
 	}

@@ -36,11 +36,12 @@ type world struct {
 	store    *memstore.Store
 	queue    *queue
 	receiver *receiver
+	tick     time.Duration // how often drive looks
 }
 
 func newWorld(t *testing.T, change ...func(*dispatch.Config)) *world {
 	t.Helper()
-	w := &world{t: t, store: memstore.New(time.Now), queue: &queue{}, receiver: &receiver{}}
+	w := &world{t: t, store: memstore.New(time.Now), queue: &queue{}, receiver: &receiver{}, tick: 50 * time.Millisecond}
 	c := dispatch.Config{
 		Catalog: catalog.Default(), Events: w.store, Endpoints: w.store, Disabler: w.store, Deliveries: w.store,
 		Due: w.store, Replays: w.store, Statistics: w.store, Waiting: w.store, Breakers: w.store, Limits: w.store, Queue: w.queue, Sender: w.receiver, CacheTime: dispatch.CacheTime,
@@ -191,6 +192,8 @@ const comment = `{"discussion_id":"d1","comment_id":"c1","comment_text":"hello"}
 // fannedOut accepts one event for the endpoint and returns its work item.
 func (w *world) fannedOut() work.Item {
 	w.t.Helper()
+	before := w.queue.take()
+	defer func() { w.queue.Send(w.t.Context(), before) }()
 	_, record := w.event("user.posted_comment", comment)
 	w.FanOut(w.t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
 	sent := w.queue.take()
@@ -203,12 +206,18 @@ func (w *world) fannedOut() work.Item {
 // deliver hands items to the dispatcher as one batch and returns the failures.
 func (w *world) deliver(items ...work.Item) []string {
 	w.t.Helper()
+	return w.deliverBy(w.Dispatcher, items...)
+}
+
+// deliverBy hands items to one of several workers.
+func (w *world) deliverBy(worker *dispatch.Dispatcher, items ...work.Item) []string {
+	w.t.Helper()
 	var batch events.SQSEvent
 	for i, item := range items {
 		batch.Records = append(batch.Records, events.SQSMessage{MessageId: fmt.Sprint("m", i), Body: item.Encode(), EventSource: "aws:sqs"})
 	}
 	var failed []string
-	for _, f := range w.Deliver(w.t.Context(), batch).BatchItemFailures {
+	for _, f := range worker.Deliver(w.t.Context(), batch).BatchItemFailures {
 		failed = append(failed, f.ItemIdentifier)
 	}
 	return failed
@@ -723,6 +732,8 @@ func TestAnEndpointThatWasEnabledAgainIsNotSkippedFromTheCache(t *testing.T) {
 
 func (w *world) fanOutNothing() {
 	w.t.Helper()
+	before := w.queue.take()
+	defer func() { w.queue.Send(w.t.Context(), before) }()
 	_, record := w.event("user.posted_comment", comment)
 	w.FanOut(w.t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
 	if sent := w.queue.take(); len(sent) != 0 {

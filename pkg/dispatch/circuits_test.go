@@ -1,0 +1,503 @@
+package dispatch_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+// drive plays the queue and the schedule for a while: items arrive when their
+// delay is over, in batches of up to ten that are served side by side, each by the
+// next of the workers.
+func (w *world) drive(span time.Duration, workers ...*dispatch.Dispatcher) {
+	w.t.Helper()
+	if len(workers) == 0 {
+		workers = []*dispatch.Dispatcher{w.Dispatcher}
+	}
+	type waiting struct {
+		at   time.Time
+		item work.Item
+	}
+	var list []waiting
+	var batches sync.WaitGroup
+	next := 0
+	sweepAt := time.Now()
+	for end := time.Now().Add(span); time.Now().Before(end); time.Sleep(w.tick) {
+		if !time.Now().Before(sweepAt) {
+			sweepAt = sweepAt.Add(time.Minute)
+			if _, err := w.Sweep(w.t.Context()); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		for _, sent := range w.queue.take() {
+			// SQS counts whole seconds; the queue rounds up.
+			delay := (sent.Delay + time.Second - 1).Truncate(time.Second)
+			list = append(list, waiting{time.Now().Add(delay), sent})
+		}
+		var due []work.Item
+		list = slices.DeleteFunc(list, func(x waiting) bool {
+			if x.at.After(time.Now()) {
+				return false
+			}
+			due = append(due, x.item)
+			return true
+		})
+		for batch := range slices.Chunk(due, 10) {
+			worker := workers[next%len(workers)]
+			next++
+			batches.Go(func() { w.deliverBy(worker, batch...) })
+		}
+	}
+	batches.Wait()
+}
+
+// accept fans out n events, a millisecond apart, so that their ids tell their order.
+func (w *world) accept(n int) []work.Item {
+	w.t.Helper()
+	items := make([]work.Item, n)
+	for i := range items {
+		items[i] = w.fannedOut()
+		time.Sleep(time.Millisecond)
+	}
+	return items
+}
+
+func (w *world) circuit(e endpoint.Endpoint) breaker.State {
+	w.t.Helper()
+	s, err := w.store.GetBreaker(w.t.Context(), e.Tenant, e.ID, true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// requeue puts items on the queue again.
+func (w *world) requeue(items ...work.Item) { w.queue.Send(w.t.Context(), items) }
+
+func TestFiveFailuresOpenTheCircuitAndWhatWaitsSpendsNoAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		w.receiver.answer = answering(503)
+		w.deliver(w.accept(5)...)
+		w.queue.take()
+		s := w.circuit(e)
+		if s.Phase != breaker.Open || s.Wait != breaker.DefaultOpenFor || s.Cause == "" {
+			t.Fatalf("after five failures: %+v", s)
+		}
+		waiting := w.accept(20)
+		w.requeue(waiting...)
+		w.drive(4 * time.Minute)
+		if got := w.receiver.count(); got != 5 {
+			t.Errorf("the receiver was asked %d times while its circuit was open, want 5 before", got)
+		}
+		for _, item := range waiting {
+			if d := w.delivery(item); d.State != delivery.Pending || !d.Waits || d.Attempts != 0 || d.EventType == "" || d.Reason == "" {
+				t.Fatalf("waits as %+v", d)
+			}
+		}
+	})
+}
+
+func TestWhatWaitedFlowsOldestFirstWhenTheCircuitCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *dispatch.Config) { c.Random = rand.Float64 })
+		e := w.endpoint()
+		w.receiver.answer = answering(503)
+		failed := w.accept(5)
+		w.deliver(failed...)
+		items := w.accept(250)
+		w.requeue(items...)
+		w.drive(time.Minute)
+		before := w.receiver.count()
+		w.receiver.answer = nil
+		opened := w.circuit(e)
+		w.drive(15 * time.Minute)
+		for _, item := range append(failed, items...) {
+			if d := w.delivery(item); d.State != delivery.Delivered {
+				t.Fatalf("%s is %s", item.EventID, d.State)
+			}
+		}
+		if s := w.circuit(e); !s.Clean() || !s.WakeAt.IsZero() {
+			t.Errorf("the circuit is left as %+v", s)
+		}
+		flowed := w.receiver.at[before:]
+		if first := flowed[0]; first.Before(opened.Until) || first.After(opened.Until.Add(2*time.Second)) {
+			t.Errorf("the probe went %s from its time", first.Sub(opened.Until))
+		}
+		// Spread, at the rate of a draining and not all at once; in the order of
+		// their events but for the jitter and a batch.
+		if span := flowed[len(flowed)-1].Sub(flowed[1]); span < 4*time.Second {
+			t.Errorf("250 waiting deliveries came within %s", span)
+		}
+		misplaced := 0
+		for i, m := range w.receiver.got[before+1:] {
+			place := slices.IndexFunc(items, func(x work.Item) bool { return x.EventID == m.EventID })
+			if place >= 0 && (place-i > 70 || i-place > 70) {
+				misplaced++
+			}
+		}
+		if misplaced > 0 {
+			t.Errorf("%d of 250 came more than a second's worth out of their order", misplaced)
+		}
+	})
+}
+
+func TestManyWorkersSendOneProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		workers := []*dispatch.Dispatcher{w.Dispatcher}
+		for range 63 {
+			workers = append(workers, dispatch.New(w.Config))
+		}
+		e := w.endpoint()
+		w.receiver.answer = answering(503)
+		w.deliver(w.accept(5)...)
+		w.queue.take()
+		time.Sleep(breaker.DefaultOpenFor)
+		var under, most int
+		var mu sync.Mutex
+		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+			mu.Lock()
+			under++
+			most = max(most, under)
+			mu.Unlock()
+			time.Sleep(5 * time.Second)
+			mu.Lock()
+			under--
+			mu.Unlock()
+			return delivery.Outcome{Class: delivery.Answered, Status: 503, Error: "no"}
+		}
+		before := w.receiver.count()
+		var all sync.WaitGroup
+		for i, item := range w.accept(64) {
+			all.Go(func() { w.deliverBy(workers[i], item) })
+		}
+		all.Wait()
+		if probes := w.receiver.count() - before; probes != 1 || most != 1 {
+			t.Errorf("64 workers sent %d probes, %d at once; want one", probes, most)
+		}
+		if s := w.circuit(e); s.Phase != breaker.Open || s.Wait != 2*breaker.DefaultOpenFor {
+			t.Errorf("after the probe failed: %+v, want open for twice as long", s)
+		}
+	})
+}
+
+func TestADeadWorkersProbeIsFollowedByAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		w.receiver.answer = answering(503)
+		w.deliver(w.accept(5)...)
+		s := w.circuit(e)
+		time.Sleep(breaker.DefaultOpenFor)
+		s, ok := s.Probe("of a worker that died", time.Now(), 25*time.Second)
+		if !ok {
+			t.Fatal("no probe")
+		}
+		if _, err := w.store.PutBreaker(t.Context(), s, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		w.receiver.answer = nil
+		items := w.accept(3)
+		w.requeue(items...)
+		w.drive(5 * time.Minute)
+		for _, item := range items {
+			if d := w.delivery(item); d.State != delivery.Delivered {
+				t.Errorf("%s is %s", item.EventID, d.State)
+			}
+		}
+	})
+}
+
+func TestAMessageThatTheReceiverCannotDigestDoesNotKeepTheCircuitOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		poison := w.fannedOut()
+		w.receiver.answer = func(_ context.Context, m adapter.Message) delivery.Outcome {
+			if m.EventID == poison.EventID {
+				return delivery.Outcome{Class: delivery.Answered, Status: 500, Error: "the receiver answered 500"}
+			}
+			return delivery.Outcome{Class: delivery.Success, Status: 200}
+		}
+		w.requeue(poison)
+		w.drive(2 * time.Minute) // it fails alone, until the circuit opens
+		items := w.accept(20)
+		w.requeue(items...)
+		w.drive(12 * time.Minute)
+		for _, item := range items {
+			if d := w.delivery(item); d.State != delivery.Delivered {
+				t.Errorf("behind the poison, %s is %s: %s", item.EventID, d.State, d.Reason)
+			}
+		}
+	})
+}
+
+func TestFiveFailingDaysDisableTheEndpointAndSettleWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		w.receiver.answer = answering(503)
+		w.deliver(w.accept(5)...)
+		w.tick = 5 * time.Second
+		began := time.Now()
+		var latest []work.Item
+		for day := range 6 {
+			latest = append(latest, w.accept(1)...)
+			w.requeue(latest[day])
+			w.drive(24 * time.Hour)
+		}
+		now, err := w.store.GetEndpoint(t.Context(), e.Tenant, e.ID)
+		if err != nil || now.Status != endpoint.Disabled {
+			t.Fatalf("after six failing days: %+v, %v", now.Status, err)
+		}
+		if after := now.UpdatedAt.Sub(began); after < breaker.DefaultDisableAfter || after > breaker.DefaultDisableAfter+2*time.Hour {
+			t.Errorf("disabled after %s", after)
+		}
+		for i, item := range latest {
+			if d := w.delivery(item); !d.State.Settled() || d.Reason == "" {
+				t.Errorf("the event of day %d is %s (%s)", i, d.State, d.Reason)
+			}
+		}
+		if s := w.circuit(e); !s.Clean() || !s.WakeAt.IsZero() {
+			t.Errorf("its circuit is left as %+v", s)
+		}
+	})
+}
+
+func TestAWaitingDeliveryGrowsTooOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint(func(e *endpoint.Endpoint) { e.Retry.MaxAge = 10 * time.Minute })
+		w.receiver.answer = answering(503)
+		w.deliver(w.accept(5)...)
+		w.queue.take()
+		items := w.accept(3)
+		w.requeue(items...)
+		w.drive(30 * time.Minute)
+		for _, item := range items {
+			if d := w.delivery(item); d.State != delivery.Dead || d.Reason == "" {
+				t.Errorf("%s is %s (%s), want dead of age", item.EventID, d.State, d.Reason)
+			}
+		}
+	})
+}
+
+func TestClosingACircuitByHandLetsGoWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		w.receiver.answer = answering(503)
+		w.deliver(w.accept(5)...)
+		w.queue.take()
+		items := w.accept(3)
+		w.requeue(items...)
+		w.drive(10 * time.Second)
+		w.receiver.answer = nil
+		done, err := w.CloseCircuit(t.Context(), dispatch.Command{EndpointID: e.ID})
+		if err != nil || !done.WasOpen {
+			t.Fatalf("closed: %+v, %v", done, err)
+		}
+		w.drive(time.Minute)
+		for _, item := range items {
+			if d := w.delivery(item); d.State != delivery.Delivered {
+				t.Errorf("%s is %s", item.EventID, d.State)
+			}
+		}
+		if done, err := w.CloseCircuit(t.Context(), dispatch.Command{EndpointID: e.ID}); err != nil || done.WasOpen {
+			t.Errorf("closed again: %+v, %v", done, err)
+		}
+		if _, err := w.CloseCircuit(t.Context(), dispatch.Command{}); err == nil {
+			t.Error("closed nobody's")
+		}
+	})
+}
+
+// frugal counts what is written of breakers.
+type frugal struct {
+	dispatch.Breakers
+	writes int
+}
+
+func (f *frugal) PutBreaker(ctx context.Context, b breaker.State, now time.Time) (breaker.State, error) {
+	f.writes++
+	return f.Breakers.PutBreaker(ctx, b, now)
+}
+
+func TestASuccessOnACleanBreakerWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &frugal{}
+		w := newWorld(t, func(c *dispatch.Config) { f.Breakers = c.Breakers; c.Breakers = f })
+		w.endpoint()
+		w.deliver(w.accept(10)...)
+		if w.receiver.count() != 10 || f.writes != 0 {
+			t.Errorf("%d deliveries wrote the breaker %d times", w.receiver.count(), f.writes)
+		}
+	})
+}
+
+// mute stores no breaker.
+type mute struct{ dispatch.Breakers }
+
+func (mute) PutBreaker(context.Context, breaker.State, time.Time) (breaker.State, error) {
+	return breaker.State{}, errors.New("throttled")
+}
+
+func TestABreakerThatCannotBeStoredLosesNoVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *dispatch.Config) { c.Breakers = mute{c.Breakers} })
+		w.endpoint()
+		w.receiver.answer = answering(503)
+		item := w.fannedOut()
+		if failed := w.deliver(item); len(failed) != 0 {
+			t.Errorf("failed: %v", failed)
+		}
+		if d := w.delivery(item); d.State != delivery.Pending || d.Attempts != 1 {
+			t.Errorf("delivery = %+v", d)
+		}
+	})
+}
+
+// At no time do more attempts begin than the limit allows, though 64 workers share
+// it; and it is reached.
+func TestManyWorkersKeepTheRateLimit(t *testing.T) {
+	for name, limit := range map[string]ratelimit.Limit{
+		"a default burst":                 {PerMinute: 600},
+		"a burst of ten":                  {PerMinute: 600, Burst: 10},
+		"one at a time":                   {PerMinute: 60, Burst: 2},
+		"more than a second's in a batch": {PerMinute: 3000, Burst: 50},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if err := limit.Validate(); err != nil {
+					t.Fatal(err)
+				}
+				w := newWorld(t)
+				workers := []*dispatch.Dispatcher{w.Dispatcher}
+				for range 63 {
+					workers = append(workers, dispatch.New(w.Config))
+				}
+				w.endpoint(func(e *endpoint.Endpoint) { e.Limit = limit })
+				random := rand.New(rand.NewPCG(3, 4))
+				var mu sync.Mutex
+				w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+					mu.Lock()
+					fails := random.IntN(10) == 0
+					mu.Unlock()
+					if fails {
+						return delivery.Outcome{Class: delivery.Lost, Error: "lost"}
+					}
+					return delivery.Outcome{Class: delivery.Success, Status: 200}
+				}
+				n := min(3*limit.PerMinute/2, 900)
+				began := time.Now()
+				items := w.accept(n)
+				w.requeue(items...)
+				w.drive(5*time.Minute, workers...)
+				for _, item := range items {
+					if d := w.delivery(item); d.State != delivery.Delivered {
+						t.Fatalf("%s is %s: %s", item.EventID, d.State, d.Reason)
+					}
+				}
+				burst := limit.Burst
+				if burst == 0 {
+					burst = limit.PerMinute / 12
+				}
+				at := slices.SortedFunc(slices.Values(w.receiver.at), time.Time.Compare)
+				for i := range at {
+					for j := i + 1; j < len(at); j++ {
+						window := at[j].Sub(at[i])
+						if most := float64(burst) + window.Minutes()*float64(limit.PerMinute); float64(j-i+1) > most+1e-6 {
+							t.Fatalf("%d attempts began within %s; at most %.1f may", j-i+1, window, most)
+						}
+					}
+				}
+				if took, ideal := at[len(at)-1].Sub(began), time.Duration(n)*time.Minute/time.Duration(limit.PerMinute); took > 2*ideal+10*time.Second {
+					t.Errorf("what the limit lets through in %s, and a tenth again, took %s", ideal, took)
+				}
+			})
+		})
+	}
+}
+
+func TestABatchReservesItsSlotsInOneWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		counting := &reservations{}
+		w := newWorld(t, func(c *dispatch.Config) { counting.Limits = c.Limits; c.Limits = counting })
+		w.endpoint(func(e *endpoint.Endpoint) { e.Limit = ratelimit.Limit{PerMinute: 60, Burst: 5} })
+		items := w.accept(10)
+		slices.Reverse(items)
+		w.deliver(items...)
+		if counting.n != 1 {
+			t.Errorf("ten deliveries reserved in %d writes, want one", counting.n)
+		}
+		// The oldest went at once, the others have their turns.
+		for i, item := range items {
+			d := w.delivery(item)
+			if old := i >= 5; old != (d.State == delivery.Delivered) {
+				t.Errorf("number %d of ten, counted from the oldest, is %s (slot %s)", 10-i, d.State, d.Slot)
+			}
+		}
+		for _, sent := range w.queue.take() {
+			if sent.Slot.IsZero() || sent.Delay > sent.Slot.Sub(time.Now()) {
+				t.Errorf("queued %+v: it would miss its slot", sent)
+			}
+		}
+	})
+}
+
+type reservations struct {
+	dispatch.Limits
+	n int
+}
+
+func (r *reservations) ReserveSlots(ctx context.Context, id string, cost time.Duration, now time.Time) (time.Time, error) {
+	r.n++
+	return r.Limits.ReserveSlots(ctx, id, cost, now)
+}
+
+// An endpoint whose answers take ten seconds is given no more than its share of
+// the workers.
+func TestASlowEndpointIsPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint(func(e *endpoint.Endpoint) { e.Timeout = 20 * time.Second })
+		var mu sync.Mutex
+		under, most := 0, 0
+		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+			mu.Lock()
+			under++
+			most = max(most, under)
+			mu.Unlock()
+			time.Sleep(10 * time.Second)
+			mu.Lock()
+			under--
+			mu.Unlock()
+			return delivery.Outcome{Class: delivery.Success, Status: 200, Timings: delivery.Timings{Total: 10 * time.Second}}
+		}
+		w.deliver(w.fannedOut())
+		most = 0
+		w.requeue(w.accept(200)...)
+		w.drive(5 * time.Minute)
+		if most > ratelimit.MaxInFlight+10 {
+			t.Errorf("%d attempts at once at an endpoint that takes 10 s; want about %d", most, ratelimit.MaxInFlight)
+		}
+		if got := w.receiver.count(); got != 201 {
+			t.Errorf("%d of 201 were delivered in five minutes", got)
+		}
+	})
+}
