@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,6 +68,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if err == nil {
 		return 0
 	}
+	if errors.Is(err, errNotDelivered) {
+		return exitFailed // the report has said it
+	}
 	fmt.Fprintln(errOut, "tidings:", err)
 	if errors.As(err, new(usageError)) {
 		fmt.Fprintln(errOut, "tidings: `tidings --help` and `tidings COMMAND --help` say how")
@@ -94,7 +98,7 @@ Exit codes: 0 done, 1 failed, 2 the command's words are wrong.`,
 	flags.StringVar(&a.stateDir, "state-dir", ".tidings", "where the local runner keeps its state")
 	flags.StringVar(&a.tenant, "tenant", event.DefaultTenant, "whose endpoints and events")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.eventsCommand())
+	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.eventsCommand(), a.testCommand())
 	return root
 }
 
@@ -141,11 +145,14 @@ func (a *app) connect(ctx context.Context) (*target, error) {
 
 // invoke calls a function and reads its answer.
 func (t *target) invoke(ctx context.Context, function string, payload, answer any) error {
-	text, err := json.Marshal(payload)
-	if err != nil {
+	// An event's data keeps its spelling: json.Marshal would write < as \u003c.
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(payload); err != nil {
 		return err
 	}
-	out, err := t.lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: aws.String(t.prefix + function), Payload: text})
+	out, err := t.lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: aws.String(t.prefix + function), Payload: text.Bytes()})
 	if err != nil {
 		return unreachable(err)
 	}

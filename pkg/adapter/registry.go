@@ -40,6 +40,17 @@ func TargetOf(e endpoint.Endpoint) Target {
 	}
 }
 
+// Protocol is the protocol that the URL's scheme chooses: http (for https too),
+// sqs, pubsub, kafka.
+func (t Target) Protocol() string {
+	scheme, _, _ := strings.Cut(t.URL, ":")
+	scheme = strings.ToLower(scheme)
+	if scheme == "https" {
+		return "http"
+	}
+	return scheme
+}
+
 // Kind is one protocol.
 type Kind struct {
 	Schemes []string

@@ -22,12 +22,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/caarlos0/env/v11"
 
+	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/queue"
 	"github.com/tidings-dev/tidings/pkg/stats"
+	"github.com/tidings-dev/tidings/pkg/testwebhook"
 )
 
 // Store is everything the functions keep; dynamostore and memstore each are one.
@@ -59,7 +61,7 @@ type Backend struct {
 
 // Destinations opens every protocol that webhooks can take; package destinations
 // has it.
-type Destinations func(DestinationSettings) (dispatch.Sender, error)
+type Destinations func(DestinationSettings) (*adapter.Registry, error)
 
 // Handle is a function, as lambda.NewHandler takes it.
 type Handle = func(context.Context, json.RawMessage) (any, error)
@@ -70,13 +72,13 @@ type Function func(b Backend, environment map[string]string) (Handle, error)
 // Functions returns all there are, by the name of their folder. It is a function
 // and not a variable, so that a binary links only what it serves.
 func Functions() map[string]Function {
-	return map[string]Function{"emit": Emit, "dispatch": Dispatch}
+	return map[string]Function{"emit": Emit, "dispatch": Dispatch, "test-webhook": TestWebhook}
 }
 
 // Settings returns, by the function's name, the zero value of the struct that its
 // environment is parsed into; the template's tests read its tags.
 func Settings() map[string]any {
-	return map[string]any{"emit": EmitSettings{}, "dispatch": DispatchSettings{}}
+	return map[string]any{"emit": EmitSettings{}, "dispatch": DispatchSettings{}, "test-webhook": TestWebhookSettings{}}
 }
 
 // EmitSettings is emit's environment.
@@ -134,6 +136,36 @@ func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 		Due: store, Replays: store, Statistics: store, Waiting: store, Breakers: store, Limits: store, Queue: b.Queue(s.WorkQueueURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
 	})
 	return d.Handle, nil
+}
+
+// TestWebhookSettings is test-webhook's environment.
+type TestWebhookSettings struct {
+	EndpointsTable string `env:"ENDPOINTS_TABLE,required,notEmpty"`
+	ControlTable   string `env:"CONTROL_TABLE,required,notEmpty"`
+	DestinationSettings
+}
+
+// TestWebhook builds the test-webhook function.
+func TestWebhook(b Backend, environment map[string]string) (Handle, error) {
+	s, err := parse[TestWebhookSettings](environment)
+	if err != nil {
+		return nil, err
+	}
+	// What cannot be opened is found out now, not at the first test.
+	first, err := b.Destinations(s.DestinationSettings)
+	if err != nil {
+		return nil, err
+	}
+	if err := first.Close(); err != nil {
+		return nil, err
+	}
+	store := b.Store(dynamostore.Tables{Endpoints: s.EndpointsTable, Control: s.ControlTable})
+	t := &testwebhook.Tester{
+		Catalog: catalog.Default(), Endpoints: store, Limits: store,
+		Open: func() (testwebhook.Sender, error) { return b.Destinations(s.DestinationSettings) },
+		Log:  b.Log, Now: time.Now,
+	}
+	return t.Handle, nil
 }
 
 func parse[T any](environment map[string]string) (T, error) {

@@ -18,7 +18,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/adapter/pubsubadapter"
 	"github.com/tidings-dev/tidings/pkg/adapter/sqsadapter"
 	"github.com/tidings-dev/tidings/pkg/assemble"
-	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/guard"
 	"github.com/tidings-dev/tidings/pkg/secretstore"
 )
@@ -39,7 +38,7 @@ type Clouds struct {
 // Deployed opens a deployment's destinations. PUBSUB_EMULATOR_HOST is honoured as
 // Google's own clients do.
 func Deployed(config aws.Config, environment map[string]string) assemble.Destinations {
-	return func(s assemble.DestinationSettings) (dispatch.Sender, error) {
+	return func(s assemble.DestinationSettings) (*adapter.Registry, error) {
 		return Open(s, Clouds{
 			Config:         config,
 			PubSubEmulator: environment["PUBSUB_EMULATOR_HOST"],

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -21,7 +20,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/retry"
-	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/work"
 )
 
@@ -361,18 +359,7 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 
 // message is what goes out: the stored bytes, signed as they are.
 func (d *Dispatcher) message(ep endpoint.Endpoint, accepted event.Accepted, e event.Event, now time.Time) adapter.Message {
-	return adapter.Message{
-		EventID:   accepted.ID,
-		EventType: e.Type,
-		Subject:   d.Catalog.Subject(e.Type, e.Data),
-		Body:      accepted.Body,
-		Headers: map[string]string{
-			signature.HeaderID:        accepted.ID,
-			signature.HeaderTimestamp: strconv.FormatInt(now.Unix(), 10),
-			signature.HeaderSignature: signature.Sign(ep.SigningSecrets(now), accepted.ID, now, accepted.Body),
-			"idempotency-key":         e.IdempotencyKey,
-		},
-	}
+	return adapter.Compose(ep, e, accepted.Body, d.Catalog.Subject(e.Type, e.Data), now)
 }
 
 // conclude stores the verdict and sees to what follows from it.

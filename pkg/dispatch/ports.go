@@ -71,7 +71,8 @@ type Breakers interface {
 type Limits interface {
 	// ReserveSlots applies ratelimit.Reserve to the endpoint's theoretical arrival
 	// time, in one write, and returns what it became. A write whose answer was
-	// lost may count twice: slots are then wasted, never given twice.
+	// lost may count twice: slots are then wasted, never given twice. A negative
+	// cost gives back what was reserved a moment ago.
 	ReserveSlots(ctx context.Context, endpointID string, cost time.Duration, now time.Time) (time.Time, error)
 }
 

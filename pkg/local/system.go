@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
@@ -244,7 +245,7 @@ func (s *System) buildFunctions() error {
 		},
 		Log:       s.options.Log,
 		CacheTime: cacheTime,
-		Destinations: func(settings assemble.DestinationSettings) (dispatch.Sender, error) {
+		Destinations: func(settings assemble.DestinationSettings) (*adapter.Registry, error) {
 			return destinations.Open(settings, s.options.Clouds)
 		},
 	}

@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -111,6 +112,22 @@ func (s Secret) Public() string {
 	}
 	pub := s.private.Public().(ed25519.PublicKey)
 	return publicKeyPrefix + base64.StdEncoding.EncodeToString(pub)
+}
+
+// Masked shows which kind of secret it is, and nothing of it.
+func (s Secret) Masked() string {
+	if s.private != nil {
+		return privateKeyPrefix + "••••••••"
+	}
+	return symmetricPrefix + "••••••••"
+}
+
+// Fingerprint tells secrets apart without giving one away: the first 8
+// hexadecimal digits of the SHA-256 of its text. Whoever has the text can
+// compute it and see whether both sides mean the same secret.
+func (s Secret) Fingerprint() string {
+	digest := sha256.Sum256([]byte(s.text))
+	return hex.EncodeToString(digest[:4])
 }
 
 // String, GoString, MarshalText and LogValue all redact.

@@ -499,6 +499,13 @@ func limits(t *testing.T, s Store) {
 	if immediate := slices.IndexFunc(at, func(slot time.Time) bool { return slot.After(later) }); immediate < 7 || immediate > 10 {
 		t.Errorf("%d of 20 may begin at once after a pause, want up to the burst of 10", immediate)
 	}
+	// A slot that is given back is there for the next one.
+	if back := must[time.Time](t)(s.ReserveSlots(ctx, id, -limit.Cost(1), later)); !back.Equal(after.Add(-limit.Cost(1))) {
+		t.Errorf("given back: %s, want %s", back, after.Add(-limit.Cost(1)))
+	}
+	if again := must[time.Time](t)(s.ReserveSlots(ctx, id, limit.Cost(1), later)); !again.Equal(after) {
+		t.Errorf("reserved again: %s, want %s", again, after)
+	}
 }
 
 func due(t *testing.T, s Store) {

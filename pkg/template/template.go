@@ -856,6 +856,10 @@ func (r *resolver) ref(id string) (string, error) {
 
 // attribute is what GetAtt gives, ARNs in AWS's form.
 func (r *resolver) attribute(id, attribute string) (string, error) {
+	// SAM makes a role for a function that names none, under this id.
+	if of, ok := strings.CutSuffix(id, "Role"); ok && r.kinds[id] == "" && r.kinds[of] == "AWS::Serverless::Function" && attribute == "Arn" {
+		return fmt.Sprintf("arn:aws:iam::%s:role/%s-%s", r.Account, r.StackName, id), nil
+	}
 	name, err := r.physical(id)
 	if err != nil {
 		return "", err

@@ -13,10 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,13 +105,21 @@ func (p *poster) Close() error { return nil }
 func (p *poster) Deliver(ctx context.Context, m adapter.Message) delivery.Outcome {
 	began := time.Now()
 	var watch stopwatch
-	outcome := p.post(httptrace.WithClientTrace(ctx, watch.trace()), m)
+	x := adapter.Observed(ctx)
+	outcome := p.post(httptrace.WithClientTrace(ctx, watch.trace(x != nil)), m, x)
 	outcome.Timings = watch.timings()
 	outcome.Timings.Total = time.Since(began)
+	if x != nil {
+		x.Ended, x.EndedAfter = watch.ended()
+		if wrote := watch.fields(); wrote != nil {
+			x.Sent = wrote
+		}
+	}
 	return outcome
 }
 
-func (p *poster) post(ctx context.Context, m adapter.Message) delivery.Outcome {
+// post makes the request. x is where whoever looks wants to see it, or nil.
+func (p *poster) post(ctx context.Context, m adapter.Message, x *adapter.Exchange) delivery.Outcome {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(m.Body))
@@ -125,11 +135,26 @@ func (p *poster) post(ctx context.Context, m adapter.Message) delivery.Outcome {
 		// Header names are case-insensitive on the wire (RFC 9110, 5.1).
 		request.Header[strings.ToLower(name)] = []string{value}
 	}
+	if x != nil {
+		x.Method, x.To = request.Method, p.url
+		x.Sent = append([]adapter.Field{{Name: "Host", Value: request.URL.Host}, {Name: "Content-Length", Value: strconv.Itoa(len(m.Body))}}, fields(request.Header)...)
+	}
 	response, err := p.client.Do(request)
 	if err != nil {
+		if x != nil {
+			x.Cause = err
+		}
 		return classify(err)
 	}
 	defer response.Body.Close()
+	if x != nil {
+		x.Proto, x.Got = response.Proto, fields(response.Header)
+		seen := &window{x: x}
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.TeeReader(response.Body, seen), response.Body}
+	}
 	if response.StatusCode >= 200 && response.StatusCode <= 299 {
 		// An answer that goes on for long costs its connection, nothing else.
 		stop := time.AfterFunc(drainTime, cancel)
@@ -140,6 +165,27 @@ func (p *poster) post(ctx context.Context, m adapter.Message) delivery.Outcome {
 	// A body that breaks off tells as much as it tells; the status is the verdict.
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody))
 	return refused(response, body)
+}
+
+// window keeps the beginning of what is read through it.
+type window struct{ x *adapter.Exchange }
+
+func (w *window) Write(b []byte) (int, error) {
+	room := adapter.MaxSeenBytes - len(w.x.Body)
+	w.x.Cut = w.x.Cut || len(b) > room
+	w.x.Body = append(w.x.Body, b[:min(len(b), room)]...)
+	return len(b), nil
+}
+
+// fields lists headers by name.
+func fields(h http.Header) []adapter.Field {
+	var list []adapter.Field
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		for _, value := range h[name] {
+			list = append(list, adapter.Field{Name: name, Value: value})
+		}
+	}
+	return list
 }
 
 // refused reports an answer that is no success.
@@ -175,13 +221,13 @@ func classify(err error) delivery.Outcome {
 		invalid   x509.CertificateInvalidError
 		verify    *tls.CertificateVerificationError
 		record    tls.RecordHeaderError
-		alert     tls.AlertError
 		dial      *net.OpError
 		timeout   net.Error
 	)
 	failed := func(c delivery.Class, sentence string) delivery.Outcome {
 		return delivery.Outcome{Class: c, Error: sentence}
 	}
+	alert, alerted := adapter.TLSAlert(err)
 	switch {
 	case errors.As(err, &blocked):
 		return delivery.Outcome{Class: delivery.Blocked, Permanent: true, Error: blocked.Error()}
@@ -206,8 +252,8 @@ func classify(err error) delivery.Outcome {
 		return failed(delivery.TLS, "the receiver's certificate could not be verified")
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return failed(delivery.TLS, "the receiver does not speak TLS on this port: is it an http:// address?")
-	case errors.As(err, &alert):
-		return failed(delivery.TLS, "the receiver broke off the TLS handshake ("+alert.Error()+")")
+	case alerted:
+		return failed(delivery.TLS, "the receiver broke off the TLS handshake ("+tls.AlertError(alert).Error()+")")
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return failed(delivery.Timeout, "the receiver did not answer in time")
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -262,13 +308,26 @@ type stopwatch struct {
 	mu                                   sync.Mutex
 	dns, connect, tls, wrote             time.Time
 	dnsTook, connectTook, tlsTook, first time.Duration
+
+	phase   adapter.Phase // the latest that has begun
+	phaseAt time.Time
+	sent    []adapter.Field // the headers as they were written, where somebody looks
 }
 
-func (w *stopwatch) trace() *httptrace.ClientTrace {
-	begin := func(at *time.Time) {
+// phases are in their order: an attempt goes forward only.
+var phases = []adapter.Phase{"", adapter.PhaseName, adapter.PhaseConnect, adapter.PhaseTLS, adapter.PhaseSend, adapter.PhaseAnswer, adapter.PhaseBody}
+
+func (w *stopwatch) trace(headers bool) *httptrace.ClientTrace {
+	begin := func(at *time.Time, phase adapter.Phase) {
 		w.mu.Lock()
-		*at = time.Now()
-		w.mu.Unlock()
+		defer w.mu.Unlock()
+		now := time.Now()
+		if at != nil {
+			*at = now
+		}
+		if slices.Index(phases, phase) > slices.Index(phases, w.phase) {
+			w.phase, w.phaseAt = phase, now
+		}
 	}
 	end := func(began *time.Time, took *time.Duration) {
 		w.mu.Lock()
@@ -277,20 +336,50 @@ func (w *stopwatch) trace() *httptrace.ClientTrace {
 		}
 		w.mu.Unlock()
 	}
-	return &httptrace.ClientTrace{
-		DNSStart:             func(httptrace.DNSStartInfo) { begin(&w.dns) },
-		DNSDone:              func(httptrace.DNSDoneInfo) { end(&w.dns, &w.dnsTook) },
-		ConnectStart:         func(string, string) { begin(&w.connect) },
-		ConnectDone:          func(string, string, error) { end(&w.connect, &w.connectTook) },
-		TLSHandshakeStart:    func() { begin(&w.tls) },
-		TLSHandshakeDone:     func(tls.ConnectionState, error) { end(&w.tls, &w.tlsTook) },
-		WroteRequest:         func(httptrace.WroteRequestInfo) { begin(&w.wrote) },
-		GotFirstResponseByte: func() { end(&w.wrote, &w.first) },
+	t := &httptrace.ClientTrace{
+		DNSStart:          func(httptrace.DNSStartInfo) { begin(&w.dns, adapter.PhaseName) },
+		DNSDone:           func(httptrace.DNSDoneInfo) { end(&w.dns, &w.dnsTook) },
+		ConnectStart:      func(string, string) { begin(&w.connect, adapter.PhaseConnect) },
+		ConnectDone:       func(string, string, error) { end(&w.connect, &w.connectTook) },
+		TLSHandshakeStart: func() { begin(&w.tls, adapter.PhaseTLS) },
+		TLSHandshakeDone:  func(tls.ConnectionState, error) { end(&w.tls, &w.tlsTook) },
+		GotConn:           func(httptrace.GotConnInfo) { begin(nil, adapter.PhaseSend) },
+		WroteRequest:      func(httptrace.WroteRequestInfo) { begin(&w.wrote, adapter.PhaseAnswer) },
+		GotFirstResponseByte: func() {
+			end(&w.wrote, &w.first)
+			begin(nil, adapter.PhaseBody)
+		},
 	}
+	if headers {
+		t.WroteHeaderField = func(name string, values []string) {
+			w.mu.Lock()
+			for _, value := range values {
+				w.sent = append(w.sent, adapter.Field{Name: name, Value: value})
+			}
+			w.mu.Unlock()
+		}
+	}
+	return t
 }
 
 func (w *stopwatch) timings() delivery.Timings {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return delivery.Timings{DNS: w.dnsTook, Connect: w.connectTook, TLS: w.tlsTook, FirstByte: w.first}
+}
+
+// ended returns the phase that was reached, and how long it has gone on.
+func (w *stopwatch) ended() (adapter.Phase, time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.phaseAt.IsZero() {
+		return w.phase, 0
+	}
+	return w.phase, time.Since(w.phaseAt)
+}
+
+func (w *stopwatch) fields() []adapter.Field {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.sent)
 }

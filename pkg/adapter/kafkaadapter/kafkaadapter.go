@@ -208,12 +208,18 @@ func (p *producer) drop() {
 // Deliver writes one record.
 func (p *producer) Deliver(ctx context.Context, m adapter.Message) delivery.Outcome {
 	began := time.Now()
-	o := p.deliver(ctx, m)
+	x := adapter.Observed(ctx)
+	if x == nil {
+		x = &adapter.Exchange{} // nobody looks
+	}
+	x.Method, x.To, x.Ended = "Produce", p.destination.topic, adapter.PhaseExchange
+	o := p.deliver(ctx, m, x)
 	o.Timings.Total = time.Since(began)
+	x.EndedAfter = o.Timings.Total
 	return o
 }
 
-func (p *producer) deliver(ctx context.Context, m adapter.Message) delivery.Outcome {
+func (p *producer) deliver(ctx context.Context, m adapter.Message, x *adapter.Exchange) delivery.Outcome {
 	late := delivery.Outcome{Class: delivery.Timeout, Error: "the brokers did not answer in time"}
 	select {
 	case p.slots <- struct{}{}:
@@ -223,11 +229,12 @@ func (p *producer) deliver(ctx context.Context, m adapter.Message) delivery.Outc
 	}
 	transport, loggedIn, err := p.connect(ctx)
 	if err == nil {
-		err = p.produce(ctx, transport, m)
+		err = p.produce(ctx, transport, m, x)
 	}
 	if err == nil {
 		return delivery.Outcome{Class: delivery.Success}
 	}
+	x.Cause, x.Code = err, codeOf(err)
 	if ctx.Err() != nil {
 		p.forget(transport)
 		return late
@@ -285,7 +292,7 @@ var errNoTopic = errors.New("the cluster has no such topic")
 // produce writes through the client and not through kafka-go's Writer: that one
 // keeps a record whose caller has given up in its queue, and writes it later,
 // beside the next attempt.
-func (p *producer) produce(ctx context.Context, transport *kafka.Transport, m adapter.Message) error {
+func (p *producer) produce(ctx context.Context, transport *kafka.Transport, m adapter.Message, x *adapter.Exchange) error {
 	client := &kafka.Client{Addr: kafka.TCP(p.destination.brokers...), Transport: transport}
 	partition, err := p.partition(ctx, client, m)
 	if err != nil {
@@ -299,13 +306,35 @@ func (p *producer) produce(ctx context.Context, transport *kafka.Transport, m ad
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		record.Headers = append(record.Headers, kafka.Header{Key: name, Value: []byte(attributes[name])})
 	}
+	x.Sent = append(adapter.Fields(attributes), adapter.Field{Name: "key", Value: m.Subject}, adapter.Field{Name: "partition", Value: strconv.Itoa(partition)})
 	answer, err := client.Produce(ctx, &kafka.ProduceRequest{
 		Topic: p.destination.topic, Partition: partition, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(record),
 	})
 	if err != nil {
 		return err
 	}
+	if answer.Error == nil {
+		x.Got = []adapter.Field{{Name: "offset", Value: strconv.FormatInt(answer.BaseOffset, 10)}}
+	}
 	return answer.Error
+}
+
+// codeOf is the protocol's name of an error, or one of ours where nobody was
+// asked; "" for what has none.
+func codeOf(err error) string {
+	var access *accessError
+	var answer kafka.Error
+	switch {
+	case errors.As(err, &access) && access.class == delivery.Invalid:
+		return adapter.CodeBadCredentials
+	case errors.As(err, &access):
+		return adapter.CodeNoCredentials
+	case errors.Is(err, errNoTopic):
+		return kafka.UnknownTopicOrPartition.Title()
+	case errors.As(err, &answer):
+		return answer.Title()
+	}
+	return ""
 }
 
 // partition chooses as Java clients do, among all partitions there are. The
@@ -350,12 +379,12 @@ func classify(err error) delivery.Outcome {
 		name    *net.DNSError
 		verify  *tls.CertificateVerificationError
 		record  tls.RecordHeaderError
-		alert   tls.AlertError
 		timeout net.Error
 	)
 	failed := func(c delivery.Class, sentence string) delivery.Outcome {
 		return delivery.Outcome{Class: c, Error: sentence}
 	}
+	_, alerted := adapter.TLSAlert(err)
 	switch {
 	case errors.As(err, &blocked):
 		return delivery.Outcome{Class: delivery.Blocked, Permanent: true, Error: blocked.Error()}
@@ -370,7 +399,7 @@ func classify(err error) delivery.Outcome {
 		return failed(delivery.DNS, "a broker's name has no address: check the URL, and what the brokers advertise")
 	case errors.As(err, &verify):
 		return failed(delivery.TLS, "a broker's certificate could not be verified: is it for this host name, from a known authority, and still valid?")
-	case errors.As(err, &record), errors.As(err, &alert):
+	case errors.As(err, &record), alerted:
 		return failed(delivery.TLS, "a broker does not speak TLS on this port, or broke off the handshake")
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return failed(delivery.Timeout, "the brokers did not answer in time")

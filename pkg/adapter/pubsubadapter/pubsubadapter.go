@@ -164,37 +164,46 @@ func (p *publisher) Close() error { return nil }
 // Deliver publishes the message once.
 func (p *publisher) Deliver(ctx context.Context, m adapter.Message) delivery.Outcome {
 	began := time.Now()
-	o := p.publish(ctx, m)
+	x := adapter.Observed(ctx)
+	if x == nil {
+		x = &adapter.Exchange{} // nobody looks
+	}
+	x.Method, x.To, x.Ended = "Publish", p.topic, adapter.PhaseExchange
+	o := p.publish(ctx, m, x)
 	o.Timings.Total = time.Since(began)
+	x.EndedAfter = o.Timings.Total
 	return o
 }
 
-func (p *publisher) publish(ctx context.Context, m adapter.Message) delivery.Outcome {
+func (p *publisher) publish(ctx context.Context, m adapter.Message, x *adapter.Exchange) delivery.Outcome {
 	if len(m.Body) > maxMessage {
 		return delivery.Outcome{Class: delivery.TooLarge, Permanent: true,
 			Error: fmt.Sprintf("the event has %d bytes; Pub/Sub takes messages of %d", len(m.Body), maxMessage)}
 	}
 	client, err := p.shared.open()
 	if err != nil {
+		x.Cause, x.Code = err, adapter.CodeNoCredentials
 		return delivery.Outcome{Class: delivery.Denied, Permanent: true,
 			Error: "this deployment has no Google credentials, or cannot read them: see docs/destinations.md on workload identity federation"}
 	}
 	message := &pubsubpb.PubsubMessage{Data: m.Body, Attributes: m.Attributes()}
+	x.Sent = adapter.Fields(message.Attributes)
 	if p.ordered {
 		message.OrderingKey = m.Subject
+		x.Sent = append(x.Sent, adapter.Field{Name: "ordering_key", Value: m.Subject})
 	}
-	if _, err := client.Publish(ctx, &pubsubpb.PublishRequest{Topic: p.topic, Messages: []*pubsubpb.PubsubMessage{message}}); err != nil {
+	receipt, err := client.Publish(ctx, &pubsubpb.PublishRequest{Topic: p.topic, Messages: []*pubsubpb.PubsubMessage{message}})
+	if err != nil {
+		x.Cause, x.Code = err, statusOf(err).Code().String()
 		return classify(ctx, err)
+	}
+	for _, id := range receipt.MessageIds {
+		x.Got = append(x.Got, adapter.Field{Name: "message_id", Value: id})
 	}
 	return delivery.Outcome{Class: delivery.Success}
 }
 
-// classify reports a publish that was not acknowledged, by its gRPC code
-// (cloud.google.com/pubsub/docs/reference/error-codes).
-func classify(ctx context.Context, err error) delivery.Outcome {
-	if ctx.Err() != nil {
-		return delivery.Outcome{Class: delivery.Timeout, Error: "Pub/Sub did not answer in time"}
-	}
+func statusOf(err error) *status.Status {
 	s, ok := status.FromError(err)
 	if !ok {
 		// The client library wraps a status in an error of its own.
@@ -203,6 +212,16 @@ func classify(ctx context.Context, err error) delivery.Outcome {
 			s = wrapped.GRPCStatus()
 		}
 	}
+	return s
+}
+
+// classify reports a publish that was not acknowledged, by its gRPC code
+// (cloud.google.com/pubsub/docs/reference/error-codes).
+func classify(ctx context.Context, err error) delivery.Outcome {
+	if ctx.Err() != nil {
+		return delivery.Outcome{Class: delivery.Timeout, Error: "Pub/Sub did not answer in time"}
+	}
+	s := statusOf(err)
 	code := s.Code()
 	o := delivery.Outcome{Class: delivery.Answered, RetryAfter: retryAfter(s), Error: "Pub/Sub answered " + code.String()}
 	switch code {

@@ -223,23 +223,51 @@ func (s *sender) Deliver(ctx context.Context, m adapter.Message) delivery.Outcom
 	if s.destination.fifo {
 		in.MessageDeduplicationId, in.MessageGroupId = &m.EventID, aws.String(group(m))
 	}
-	err := s.send(ctx, in)
+	receipt, err := s.send(ctx, in)
 	o := delivery.Outcome{Class: delivery.Success}
 	if err != nil {
 		o = classify(ctx, err, size)
+	}
+	if x := adapter.Observed(ctx); x != nil {
+		observe(x, s.destination, attributes, in, receipt, err)
+		x.EndedAfter = time.Since(began)
 	}
 	o.Timings.Total = time.Since(began)
 	return o
 }
 
-func (s *sender) send(ctx context.Context, in *sqs.SendMessageInput) error {
+func (s *sender) send(ctx context.Context, in *sqs.SendMessageInput) (*sqs.SendMessageOutput, error) {
 	queue, err := s.queueURL(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	in.QueueUrl = &queue
-	_, err = s.client.SendMessage(ctx, in)
-	return err
+	return s.client.SendMessage(ctx, in)
+}
+
+// observe shows an attempt to whoever looks.
+func observe(x *adapter.Exchange, d destination, attributes map[string]string, in *sqs.SendMessageInput, receipt *sqs.SendMessageOutput, err error) {
+	x.Method, x.To, x.Ended = "SendMessage", d.queue, adapter.PhaseExchange
+	if in.QueueUrl != nil {
+		x.To = *in.QueueUrl
+	}
+	x.Sent = adapter.Fields(attributes)
+	if d.fifo {
+		x.Sent = append(x.Sent, adapter.Field{Name: "MessageGroupId", Value: aws.ToString(in.MessageGroupId)},
+			adapter.Field{Name: "MessageDeduplicationId", Value: aws.ToString(in.MessageDeduplicationId)})
+	}
+	x.Cause = err
+	if err == nil {
+		x.Got = append(x.Got, adapter.Field{Name: "MessageId", Value: aws.ToString(receipt.MessageId)})
+		if receipt.SequenceNumber != nil {
+			x.Got = append(x.Got, adapter.Field{Name: "SequenceNumber", Value: *receipt.SequenceNumber})
+		}
+		return
+	}
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		x.Code = api.ErrorCode()
+	}
 }
 
 // queueURL builds the queue's URL, or asks for it where the account is not known.

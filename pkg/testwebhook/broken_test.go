@@ -1,0 +1,584 @@
+package testwebhook_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/pstest"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/adapter/httpadapter"
+	"github.com/tidings-dev/tidings/pkg/adapter/kafkaadapter"
+	"github.com/tidings-dev/tidings/pkg/adapter/pubsubadapter"
+	"github.com/tidings-dev/tidings/pkg/adapter/sqsadapter"
+	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/guard"
+	"github.com/tidings-dev/tidings/pkg/guard/guardtest"
+	"github.com/tidings-dev/tidings/pkg/memstore"
+	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/sqsapi"
+	"github.com/tidings-dev/tidings/pkg/testwebhook"
+)
+
+// lab is a tester with one endpoint, and what stands around it.
+type lab struct {
+	t        *testing.T
+	endpoint endpoint.Endpoint
+	roots    *x509.CertPool
+	resolver *net.Resolver
+	sqs      string
+	sts      string
+	emulator string
+	google   string
+	secrets  secrets
+	log      io.Writer
+	now      func() time.Time
+	limits   testwebhook.Limits
+}
+
+type secrets map[string]string
+
+func (s secrets) Secret(_ context.Context, name string) (string, error) {
+	text, ok := s[name]
+	if !ok {
+		return "", errors.New("no such secret")
+	}
+	return text, nil
+}
+
+func newLab(t *testing.T) *lab {
+	return &lab{t: t, log: io.Discard, now: time.Now, limits: memstore.New(time.Now), endpoint: endpoint.Endpoint{
+		Tenant: "default", ID: "ep_1", EventTypes: []string{"*"}, Status: endpoint.Enabled, Timeout: 5 * time.Second,
+		Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}},
+	}}
+}
+
+func (l *lab) GetEndpoint(_ context.Context, tenant, id string) (endpoint.Endpoint, error) {
+	if tenant != l.endpoint.Tenant || id != l.endpoint.ID {
+		return endpoint.Endpoint{}, endpoint.ErrNotFound
+	}
+	return l.endpoint, nil
+}
+
+func (l *lab) tester() *testwebhook.Tester {
+	return &testwebhook.Tester{
+		Catalog: catalog.Default(), Endpoints: l, Limits: l.limits, Open: func() (testwebhook.Sender, error) { return l.open(), nil },
+		Log: slog.New(slog.NewJSONHandler(l.log, nil)), Now: l.now,
+	}
+}
+
+func (l *lab) open() *adapter.Registry {
+	g := guard.New(guard.Options{AllowHTTP: true, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	if l.resolver != nil {
+		g = g.WithResolver(l.resolver)
+	}
+	config := aws.Config{Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("AKIATEST", "x", "")}
+	assume := func(role, external, region string) aws.CredentialsProvider {
+		client := sts.NewFromConfig(config, func(o *sts.Options) { o.BaseEndpoint = &l.sts })
+		return stscreds.NewAssumeRoleProvider(client, role, func(o *stscreds.AssumeRoleOptions) { o.ExternalID = &external })
+	}
+	return adapter.NewRegistry(10,
+		httpadapter.Kind(httpadapter.Options{Guard: g, RootCAs: l.roots}),
+		sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return config }, Endpoint: l.sqs, AssumeRole: assume}),
+		pubsubadapter.Kind(pubsubadapter.Options{Emulator: l.emulator, Credentials: l.google}),
+		kafkaadapter.Kind(kafkaadapter.Options{Guard: g, RootCAs: l.roots, Secrets: l.secrets}),
+	)
+}
+
+func (l *lab) run() testwebhook.Report {
+	l.t.Helper()
+	report, err := l.tester().Run(l.t.Context(), testwebhook.Request{EndpointID: l.endpoint.ID})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return report
+}
+
+// serve answers HTTP requests.
+func (l *lab) serve(answer http.HandlerFunc) {
+	server := httptest.NewServer(answer)
+	l.t.Cleanup(server.Close)
+	l.endpoint.URL = server.URL + "/hooks"
+}
+
+// status answers with a status, a header or two, and a body.
+func (l *lab) status(status int, header ...string) {
+	l.serve(func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i+1 < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.WriteHeader(status)
+		fmt.Fprint(w, "why not")
+	})
+}
+
+// accept hands each connection of a fresh listener over, closes it afterwards,
+// and returns the listener's address.
+func (l *lab) accept(serve func(net.Conn)) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// request reads a whole request.
+func request(conn net.Conn) {
+	r, err := http.ReadRequest(bufio.NewReader(conn))
+	if err == nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+}
+
+// silent says nothing until the other side goes.
+func silent(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
+
+// authority signs certificates.
+type authority struct {
+	t    *testing.T
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{t: t}
+	a.key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	sheet := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test Authority"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().AddDate(-3, 0, 0), NotAfter: time.Now().AddDate(3, 0, 0), KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.cert = a.sign(sheet, sheet, &a.key.PublicKey)
+	return a
+}
+
+func (a *authority) sign(sheet, parent *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
+	der, err := x509.CreateCertificate(rand.Reader, sheet, parent, key, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cert
+}
+
+func (a *authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+// certificate is one for 127.0.0.1 and hooks.example.com, changed.
+func (a *authority) certificate(change func(*x509.Certificate)) tls.Certificate {
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	sheet := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "receiver"}, DNSNames: []string{"hooks.example.com"}, IPAddresses: []net.IP{{127, 0, 0, 1}},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if change != nil {
+		change(sheet)
+	}
+	return tls.Certificate{Certificate: [][]byte{a.sign(sheet, a.cert, &key.PublicKey).Raw}, PrivateKey: key}
+}
+
+// https serves 204 with the configuration.
+func (l *lab) https(c *tls.Config) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	server.TLS = c
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	l.t.Cleanup(server.Close)
+	l.endpoint.URL = server.URL + "/hooks"
+}
+
+// certified serves with a certificate of a known authority, changed.
+func (l *lab) certified(change func(*x509.Certificate)) {
+	a := newAuthority(l.t)
+	l.roots = a.pool()
+	l.https(&tls.Config{Certificates: []tls.Certificate{a.certificate(change)}})
+}
+
+// dns answers each query with what the function makes of it; nothing for nil.
+func (l *lab) dns(answer func(query []byte) []byte) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = conn.Close() })
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if reply := answer(slices.Clone(buf[:n])); reply != nil {
+				_, _ = conn.WriteTo(reply, from)
+			}
+		}
+	}()
+	l.resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
+	}}
+}
+
+// sqsAnswers is an SQS that answers every request so.
+func (l *lab) sqsAnswers(status int, kind string) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"__type":"com.amazonaws.sqs#%s","message":"no"}`, kind)
+	}))
+	l.t.Cleanup(server.Close)
+	l.sqs, l.endpoint.URL = server.URL, "sqs://123456789012/webhooks-a?region=us-east-1"
+}
+
+type refusal struct{ *status.Status }
+
+func (r refusal) React(any) (bool, any, error) { return true, nil, r.Err() }
+
+// pubsub is a Pub/Sub whose publishing is refused.
+func (l *lab) pubsub(code codes.Code) {
+	server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: refusal{status.New(code, "no")}})
+	l.t.Cleanup(func() { _ = server.Close() })
+	l.emulator, l.endpoint.URL = server.Addr, "pubsub://some-project/some-topic"
+}
+
+// kafka is a broker with the topic events.
+func (l *lab) kafka(options ...kfake.Opt) *kfake.Cluster {
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(1, "events")}, options...)...)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(c.Close)
+	l.endpoint.URL = "kafka://" + c.ListenAddrs()[0] + "/events"
+	return c
+}
+
+// produced has the broker answer every record with the error.
+func (l *lab) produced(e *kerr.Error) {
+	l.kafka().ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		in := r.(*kmsg.ProduceRequest)
+		out := in.ResponseKind().(*kmsg.ProduceResponse)
+		for _, topic := range in.Topics {
+			of := kmsg.NewProduceResponseTopic()
+			of.Topic, of.TopicID = topic.Topic, topic.TopicID
+			for _, p := range topic.Partitions {
+				partition := kmsg.NewProduceResponseTopicPartition()
+				partition.Partition, partition.ErrorCode = p.Partition, e.Code
+				of.Partitions = append(of.Partitions, partition)
+			}
+			out.Topics = append(out.Topics, of)
+		}
+		return out, nil, true
+	})
+}
+
+const scram = "?sasl=scram-sha-512"
+
+// Every broken receiver here is a real one: sockets, certificates, name servers
+// and brokers that fail as those of integrators do.
+func TestBrokenReceivers(t *testing.T) {
+	const short = 400 * time.Millisecond // of attempts that are to run out of time
+	for name, c := range map[string]struct {
+		breakIt func(l *lab)
+		hint    testwebhook.HintCode
+		class   delivery.Class
+		ended   adapter.Phase // "" is not looked at
+		says    string        // in the hint
+		then    testwebhook.Consequence
+	}{
+		"no such name": {func(l *lab) {
+			l.resolver, l.endpoint.URL = guardtest.NewDNS(l.t).Resolver(), "https://hoooks.example.com/"
+		}, testwebhook.HintDNSNotFound, delivery.DNS, adapter.PhaseName, "hoooks.example.com", testwebhook.ThenRetried},
+		"name servers that fail": {func(l *lab) {
+			l.dns(func(query []byte) []byte {
+				query[2], query[3] = query[2]|0x80, query[3]&0xf0|2 // a response: SERVFAIL
+				return query
+			})
+			l.endpoint.URL = "https://hooks.example.com/"
+		}, testwebhook.HintDNSFailed, delivery.DNS, adapter.PhaseName, "dig hooks.example.com", testwebhook.ThenRetried},
+		"name servers that are silent": {func(l *lab) {
+			l.dns(func([]byte) []byte { return nil })
+			l.endpoint.URL, l.endpoint.Timeout = "https://hooks.example.com/", short
+		}, testwebhook.HintDNSTimeout, delivery.Timeout, adapter.PhaseName, "name servers of hooks.example.com", testwebhook.ThenRetried},
+		"a private address behind a name": {func(l *lab) {
+			d := guardtest.NewDNS(l.t)
+			d.Answer("hooks.example.com", []netip.Addr{netip.MustParseAddr("10.0.0.7")})
+			l.resolver, l.endpoint.URL = d.Resolver(), "https://hooks.example.com/"
+		}, testwebhook.HintBlocked, delivery.Blocked, adapter.PhaseConnect, "AllowNetworks", testwebhook.ThenDead},
+		"settings that cannot work": {func(l *lab) { l.endpoint.URL = "https://u:p@hooks.example.com/" },
+			testwebhook.HintInvalid, delivery.Invalid, "", "correct it", testwebhook.ThenDead},
+		"nobody listens": {func(l *lab) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			l.endpoint.URL = "http://" + listener.Addr().String()
+			_ = listener.Close()
+		}, testwebhook.HintRefused, delivery.Connect, adapter.PhaseConnect, "nothing listens", testwebhook.ThenRetried},
+		"a connection reset": {func(l *lab) {
+			l.endpoint.URL = "http://" + l.accept(func(conn net.Conn) {
+				request(conn)
+				_ = conn.(*net.TCPConn).SetLinger(0)
+			})
+		}, testwebhook.HintReset, delivery.Connect, adapter.PhaseAnswer, "reset", testwebhook.ThenRetried},
+		"a crash during the request": {func(l *lab) { l.endpoint.URL = "http://" + l.accept(request) },
+			testwebhook.HintClosed, delivery.Protocol, adapter.PhaseAnswer, "crashed", testwebhook.ThenRetried},
+		"an SSH server": {func(l *lab) {
+			l.endpoint.URL = "http://" + l.accept(func(conn net.Conn) {
+				request(conn)
+				fmt.Fprint(conn, "SSH-2.0-OpenSSH_9.9\r\n")
+			})
+		}, testwebhook.HintNotHTTP, delivery.Protocol, "", "does not speak HTTP", testwebhook.ThenRetried},
+
+		"another name's certificate": {func(l *lab) {
+			l.certified(func(c *x509.Certificate) {
+				c.DNSNames, c.IPAddresses = []string{"www.example.com", "example.com"}, nil
+			})
+			l.resolver = guardtest.NewDNS(l.t).Resolver()
+			d := guardtest.NewDNS(l.t)
+			d.Answer("hooks.example.com", []netip.Addr{netip.MustParseAddr("127.0.0.1")})
+			l.resolver = d.Resolver()
+			l.endpoint.URL = strings.Replace(l.endpoint.URL, "127.0.0.1", "hooks.example.com", 1)
+		}, testwebhook.HintTLSName, delivery.TLS, adapter.PhaseTLS, "for www.example.com, example.com, not for hooks.example.com", testwebhook.ThenRetried},
+		"an expired certificate": {func(l *lab) {
+			l.certified(func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = time.Now().AddDate(-1, 0, 0), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+			})
+		}, testwebhook.HintTLSExpired, delivery.TLS, adapter.PhaseTLS, "2026-01-02", testwebhook.ThenRetried},
+		"a certificate of tomorrow": {func(l *lab) {
+			l.certified(func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
+			})
+		}, testwebhook.HintTLSNotYet, delivery.TLS, adapter.PhaseTLS, "valid from", testwebhook.ThenRetried},
+		"a self-signed certificate": {func(l *lab) {
+			a := newAuthority(l.t)
+			l.https(&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{a.sign(&x509.Certificate{
+				SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "me"}, IPAddresses: []net.IP{{127, 0, 0, 1}},
+				NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			}, &x509.Certificate{Subject: pkix.Name{CommonName: "me"}}, &a.key.PublicKey).Raw}, PrivateKey: a.key}}})
+			l.roots = x509.NewCertPool()
+		}, testwebhook.HintTLSSelfSigned, delivery.TLS, adapter.PhaseTLS, "self-signed", testwebhook.ThenRetried},
+		"an intermediate certificate missing": {func(l *lab) {
+			l.certified(nil)
+			l.roots = x509.NewCertPool()
+		}, testwebhook.HintTLSUnknown, delivery.TLS, adapter.PhaseTLS, "intermediate", testwebhook.ThenRetried},
+		"a client's certificate on a server": {func(l *lab) {
+			l.certified(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
+		}, testwebhook.HintTLSNotServer, delivery.TLS, adapter.PhaseTLS, "not one for servers", testwebhook.ThenRetried},
+		"plain text on the TLS port": {func(l *lab) {
+			l.status(http.StatusOK)
+			l.endpoint.URL = strings.Replace(l.endpoint.URL, "http:", "https:", 1)
+		}, testwebhook.HintTLSNotSpoken, delivery.TLS, adapter.PhaseTLS, "not with TLS", testwebhook.ThenRetried},
+		"TLS 1.1": {func(l *lab) {
+			a := newAuthority(l.t)
+			l.roots = a.pool()
+			l.https(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, Certificates: []tls.Certificate{a.certificate(nil)}})
+		}, testwebhook.HintTLSVersion, delivery.TLS, adapter.PhaseTLS, "TLS 1.2", testwebhook.ThenRetried},
+		"mutual TLS": {func(l *lab) {
+			a := newAuthority(l.t)
+			l.roots = a.pool()
+			l.https(&tls.Config{ClientAuth: tls.RequireAnyClientCert, Certificates: []tls.Certificate{a.certificate(nil)}})
+		}, testwebhook.HintTLSClientCert, delivery.TLS, "", "client certificate", testwebhook.ThenRetried},
+		"a server without a certificate for the name": {func(l *lab) {
+			l.https(&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("who?") }})
+		}, testwebhook.HintTLSHandshake, delivery.TLS, adapter.PhaseTLS, "broke off the TLS handshake", testwebhook.ThenRetried},
+		"a handshake that hangs": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "https://"+l.accept(silent), short },
+			testwebhook.HintTLSTimeout, delivery.Timeout, adapter.PhaseTLS, "handshake was not finished within 400ms", testwebhook.ThenRetried},
+		"an answer that never comes": {func(l *lab) {
+			l.endpoint.URL, l.endpoint.Timeout = "http://"+l.accept(silent), short
+		}, testwebhook.HintAnswerTimeout, delivery.Timeout, adapter.PhaseAnswer, "do the work afterwards", testwebhook.ThenRetried},
+		"an error page that never ends": {func(l *lab) {
+			l.endpoint.URL, l.endpoint.Timeout = "http://"+l.accept(func(conn net.Conn) {
+				request(conn)
+				fmt.Fprint(conn, "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000\r\n\r\nbecause")
+				silent(conn)
+			}), short
+		}, testwebhook.HintServerError, delivery.Answered, adapter.PhaseBody, "500", testwebhook.ThenRetried},
+
+		"moved":           {func(l *lab) { l.status(301, "Location", "https://new.example.com/x") }, testwebhook.HintRedirect, delivery.Redirect, "", "redirects to https://new.example.com/x (301)", testwebhook.ThenRetried},
+		"a slash missing": {func(l *lab) { l.status(308, "Location", "/hooks/") }, testwebhook.HintRedirect, delivery.Redirect, "", "Only the slash", testwebhook.ThenRetried},
+		"http to https": {func(l *lab) {
+			l.status(302, "Location", "https://127.0.0.1/hooks")
+		}, testwebhook.HintHTTPSRedirect, delivery.Redirect, "", "https://127.0.0.1/hooks", testwebhook.ThenRetried},
+		"moved to nowhere":       {func(l *lab) { l.status(303) }, testwebhook.HintRedirect, delivery.Redirect, "", "final address", testwebhook.ThenRetried},
+		"bad request":            {func(l *lab) { l.status(400) }, testwebhook.HintBadRequest, delivery.Answered, "", "fingerprint", testwebhook.ThenRetried},
+		"signature refused":      {func(l *lab) { l.status(401) }, testwebhook.HintUnauthorized, delivery.Answered, "", "raw body", testwebhook.ThenRetried},
+		"a login wanted":         {func(l *lab) { l.status(401, "WWW-Authenticate", `Basic realm="x"`) }, testwebhook.HintUnauthorized, delivery.Answered, "", "login (401, Basic)", testwebhook.ThenRetried},
+		"forbidden":              {func(l *lab) { l.status(403) }, testwebhook.HintForbidden, delivery.Answered, "", "CSRF", testwebhook.ThenRetried},
+		"no such path":           {func(l *lab) { l.status(404) }, testwebhook.HintNotFound, delivery.Answered, "", "path", testwebhook.ThenRetried},
+		"GET only":               {func(l *lab) { l.status(405, "Allow", "GET, HEAD") }, testwebhook.HintMethod, delivery.Answered, "", "it takes GET, HEAD", testwebhook.ThenRetried},
+		"not acceptable":         {func(l *lab) { l.status(406) }, testwebhook.HintNotAcceptable, delivery.Answered, "", "406", testwebhook.ThenRetried},
+		"request timeout":        {func(l *lab) { l.status(408) }, testwebhook.HintRequestTimeout, delivery.Answered, "", "408", testwebhook.ThenRetried},
+		"a duplicate refused":    {func(l *lab) { l.status(409) }, testwebhook.HintConflict, delivery.Answered, "", "2xx", testwebhook.ThenRetried},
+		"gone":                   {func(l *lab) { l.status(410) }, testwebhook.HintGone, delivery.Gone, "", "for good", testwebhook.ThenDisabled},
+		"too large":              {func(l *lab) { l.status(413) }, testwebhook.HintTooLargeHTTP, delivery.Answered, "", "client_max_body_size", testwebhook.ThenRetried},
+		"not JSON please":        {func(l *lab) { l.status(415) }, testwebhook.HintMediaType, delivery.Answered, "", "application/json", testwebhook.ThenRetried},
+		"unprocessable":          {func(l *lab) { l.status(422) }, testwebhook.HintUnprocessable, delivery.Answered, "", "schema", testwebhook.ThenRetried},
+		"too many":               {func(l *lab) { l.status(429, "Retry-After", "7") }, testwebhook.HintTooMany, delivery.Throttled, "", "Retry-After", testwebhook.ThenRetried},
+		"an unusual refusal":     {func(l *lab) { l.status(418) }, testwebhook.HintStatus, delivery.Answered, "", "418", testwebhook.ThenRetried},
+		"a bug":                  {func(l *lab) { l.status(500) }, testwebhook.HintServerError, delivery.Answered, "", "log", testwebhook.ThenRetried},
+		"nothing behind a proxy": {func(l *lab) { l.status(502) }, testwebhook.HintBadGateway, delivery.Answered, "", "proxy", testwebhook.ThenRetried},
+		"maintenance":            {func(l *lab) { l.status(503) }, testwebhook.HintUnavailable, delivery.Answered, "", "not available", testwebhook.ThenRetried},
+		"slow behind a proxy":    {func(l *lab) { l.status(504) }, testwebhook.HintGatewayTimeout, delivery.Answered, "", "in vain", testwebhook.ThenRetried},
+
+		"a queue that is not there": {func(l *lab) {
+			server := httptest.NewServer(sqsapi.New("webhooks-b"))
+			l.t.Cleanup(server.Close)
+			l.sqs, l.endpoint.URL = server.URL, "sqs://000000000000/webhooks-a?region=us-east-1"
+		}, testwebhook.HintQueueMissing, delivery.Missing, adapter.PhaseExchange, "no such queue", testwebhook.ThenDead},
+		"a queue's policy": {func(l *lab) { l.sqsAnswers(403, "AccessDeniedException") },
+			testwebhook.HintQueueDenied, delivery.Denied, "", "sqs:SendMessage", testwebhook.ThenDead},
+		"a queue's key": {func(l *lab) { l.sqsAnswers(400, "KmsAccessDenied") },
+			testwebhook.HintKeyDenied, delivery.Denied, "", "data keys", testwebhook.ThenDead},
+		"a region that is not enabled": {func(l *lab) { l.sqsAnswers(403, "InvalidClientTokenId") },
+			testwebhook.HintCredentials, delivery.Denied, "", "region enabled", testwebhook.ThenDead},
+		"a queue that takes little": {func(l *lab) { l.sqsAnswers(400, "InvalidParameterValue") },
+			testwebhook.HintTooLarge, delivery.TooLarge, "", "MaximumMessageSize", testwebhook.ThenDead},
+		"a throttled queue": {func(l *lab) { l.sqsAnswers(400, "RequestThrottled") },
+			testwebhook.HintThrottled, delivery.Throttled, "", "asks for less", testwebhook.ThenRetried},
+		"SQS in trouble": {func(l *lab) { l.sqsAnswers(500, "InternalError") },
+			testwebhook.HintAnswered, delivery.Answered, "", "InternalError", testwebhook.ThenRetried},
+		"a role that does not trust us": {func(l *lab) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusForbidden)
+				fmt.Fprint(w, `<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`)
+			}))
+			l.t.Cleanup(server.Close)
+			l.sqsAnswers(500, "NotAsked")
+			l.sts, l.endpoint.RoleARN = server.URL, "arn:aws:iam::210987654321:role/webhooks-a"
+		}, testwebhook.HintRoleDenied, delivery.Denied, "", "external id", testwebhook.ThenDead},
+		"SQS that does not answer": {func(l *lab) {
+			l.sqs, l.endpoint.Timeout = "http://"+l.accept(silent), short
+			l.endpoint.URL = "sqs://000000000000/webhooks-a?region=us-east-1"
+		}, testwebhook.HintTimeout, delivery.Timeout, "", "no answer from SQS", testwebhook.ThenRetried},
+		"no way to SQS": {func(l *lab) {
+			l.sqs, l.endpoint.URL = "http://127.0.0.1:1", "sqs://000000000000/webhooks-a?region=us-east-1"
+		}, testwebhook.HintUnreached, delivery.Connect, "", "NAT", testwebhook.ThenRetried},
+
+		"no such topic": {func(l *lab) {
+			server := pstest.NewServer()
+			l.t.Cleanup(func() { _ = server.Close() })
+			l.emulator, l.endpoint.URL = server.Addr, "pubsub://some-project/some-topic"
+		}, testwebhook.HintPubSubTopic, delivery.Missing, adapter.PhaseExchange, "no such topic", testwebhook.ThenDead},
+		"a topic's policy":      {func(l *lab) { l.pubsub(codes.PermissionDenied) }, testwebhook.HintPubSubDenied, delivery.Denied, "", "roles/pubsub.publisher", testwebhook.ThenDead},
+		"an identity refused":   {func(l *lab) { l.pubsub(codes.Unauthenticated) }, testwebhook.HintPubSubIdentity, delivery.Denied, "", "GoogleCredentials", testwebhook.ThenRetried},
+		"a topic with a schema": {func(l *lab) { l.pubsub(codes.InvalidArgument) }, testwebhook.HintPubSubSchema, delivery.Invalid, "", "schema", testwebhook.ThenDead},
+		"a quota used up":       {func(l *lab) { l.pubsub(codes.ResourceExhausted) }, testwebhook.HintThrottled, delivery.Throttled, "", "quota", testwebhook.ThenRetried},
+		"Pub/Sub in trouble":    {func(l *lab) { l.pubsub(codes.Internal) }, testwebhook.HintAnswered, delivery.Answered, "", "Internal", testwebhook.ThenRetried},
+		"no Google credentials": {func(l *lab) { l.google, l.endpoint.URL = "{", "pubsub://some-project/some-topic" }, testwebhook.HintPubSubIdentity, delivery.Denied, "", "workload identity", testwebhook.ThenDead},
+		"Pub/Sub not reached":   {func(l *lab) { l.pubsub(codes.Unavailable) }, testwebhook.HintUnreached, delivery.Connect, "", "Pub/Sub could not be reached", testwebhook.ThenRetried},
+		"Kafka's topic missing": {func(l *lab) { l.kafka(); l.endpoint.URL += "2" }, testwebhook.HintKafkaTopic, delivery.Missing, adapter.PhaseExchange, "Create it", testwebhook.ThenDead},
+		"Kafka's ACL":           {func(l *lab) { l.produced(kerr.TopicAuthorizationFailed) }, testwebhook.HintKafkaDenied, delivery.Denied, "", "Describe and Write", testwebhook.ThenDead},
+		"Kafka's replicas gone": {func(l *lab) { l.produced(kerr.NotEnoughReplicas) }, testwebhook.HintKafkaReplicas, delivery.Answered, "", "min.insync.replicas", testwebhook.ThenRetried},
+		"Kafka's record limit":  {func(l *lab) { l.produced(kerr.MessageTooLarge) }, testwebhook.HintTooLarge, delivery.TooLarge, "", "max.message.bytes", testwebhook.ThenDead},
+		"Kafka's quota":         {func(l *lab) { l.produced(kerr.ThrottlingQuotaExceeded) }, testwebhook.HintThrottled, delivery.Throttled, "", "quota", testwebhook.ThenRetried},
+		"Kafka's policy":        {func(l *lab) { l.produced(kerr.PolicyViolation) }, testwebhook.HintAnswered, delivery.Invalid, "", "refused the record", testwebhook.ThenDead},
+		"Kafka's login refused": {func(l *lab) { l.produced(kerr.SaslAuthenticationFailed) }, testwebhook.HintKafkaLogin, delivery.Denied, "", "user name and password", testwebhook.ThenDead},
+		"Kafka, nobody listens": {func(l *lab) { l.endpoint.URL = "kafka://127.0.0.1:1/events" }, testwebhook.HintRefused, delivery.Connect, "", "nothing listens on port 1", testwebhook.ThenRetried},
+		"Kafka, TLS to a plain": {func(l *lab) { l.endpoint.URL = "kafka://" + l.accept(greeting) + "/events?tls=true" }, testwebhook.HintTLSNotSpoken, delivery.TLS, "", "not with TLS", testwebhook.ThenRetried},
+		"Kafka, plain to a TLS": {func(l *lab) {
+			l.certified(nil)
+			l.endpoint.URL = kafkaOf(l.endpoint.URL)
+		}, testwebhook.HintKafkaClosed, delivery.Protocol, "", "tls=true", testwebhook.ThenRetried},
+		"Kafka, unknown issuer":  {func(l *lab) { l.certified(nil); l.roots = nil; l.endpoint.URL = kafkaOf(l.endpoint.URL) + "?tls=true" }, testwebhook.HintTLSUnknown, delivery.TLS, "", "intermediate", testwebhook.ThenRetried},
+		"Kafka, a silent broker": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "kafka://"+l.accept(silent)+"/events", short }, testwebhook.HintTimeout, delivery.Timeout, "", "no answer from the brokers", testwebhook.ThenRetried},
+		"Kafka, a wrong password": {func(l *lab) {
+			l.kafka(kfake.EnableSASL(), kfake.User("SCRAM-SHA-512", "u", "right"))
+			l.endpoint.URL += scram
+			l.endpoint.Credentials, l.secrets = "tidings/default/k", secrets{"tidings/default/k": `{"username":"u","password":"wrong"}`}
+		}, testwebhook.HintKafkaLogin, "", "", "secret", testwebhook.ThenRetried},
+		"Kafka, no secret": {func(l *lab) {
+			l.kafka()
+			l.endpoint.URL, l.endpoint.Credentials = l.endpoint.URL+scram, "tidings/default/k"
+		}, testwebhook.HintKafkaSecret, delivery.Denied, "", "cannot be read", testwebhook.ThenRetried},
+		"Kafka, a malformed secret": {func(l *lab) {
+			l.kafka()
+			l.endpoint.URL, l.endpoint.Credentials, l.secrets = l.endpoint.URL+scram, "tidings/default/k", secrets{"tidings/default/k": "hunter2"}
+		}, testwebhook.HintKafkaForm, delivery.Invalid, "", `{"username":"…","password":"…"}`, testwebhook.ThenDead},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			c.breakIt(l)
+			r := l.run()
+			if r.Verdict != testwebhook.Failed || r.Hint == nil {
+				t.Fatalf("report = %+v", r)
+			}
+			if r.Hint.Code != c.hint || !strings.Contains(r.Hint.Text, c.says) {
+				t.Errorf("hint = %s: %s\nwant %s, saying %q (outcome %s: %s)", r.Hint.Code, r.Hint.Text, c.hint, c.says, r.Outcome, r.Error)
+			}
+			if c.class != "" && r.Outcome != c.class || r.Then != c.then {
+				t.Errorf("outcome = %s (%s), then %s; want %s, %s", r.Outcome, r.Error, r.Then, c.class, c.then)
+			}
+			if c.ended != "" && r.Timings.Ended != c.ended {
+				t.Errorf("ended in %q, want %q", r.Timings.Ended, c.ended)
+			}
+			if l.endpoint.Timeout == short {
+				of := map[adapter.Phase]float64{
+					adapter.PhaseName: r.Timings.DNS, adapter.PhaseConnect: r.Timings.Connect, adapter.PhaseTLS: r.Timings.TLS, adapter.PhaseAnswer: r.Timings.FirstByte,
+				}
+				if ms, ok := of[c.ended]; ok && (ms < 200 || ms > r.Timings.Total+1) {
+					t.Errorf("the phase %s took %g of %g ms", c.ended, ms, r.Timings.Total)
+				}
+			}
+		})
+	}
+}
+
+// greeting is a server that speaks first, and not TLS.
+func greeting(conn net.Conn) {
+	fmt.Fprint(conn, "220 mail.example.com ESMTP ready\r\n")
+	silent(conn)
+}
+
+func kafkaOf(url string) string {
+	return "kafka://" + strings.TrimSuffix(strings.TrimPrefix(url, "https://"), "/hooks") + "/events"
+}
