@@ -43,6 +43,10 @@ test-brokers: tools ## The adapters and the store against real brokers (Kafka, E
 	@tools/brokers/fetch
 	go test -tags brokers -count=1 -timeout 5m -run Real ./pkg/adapter/... ./pkg/dynamostore
 
+.PHONY: fuzz
+fuzz: ## Fuzz everything that parses what strangers send, a minute a target (FUZZTIME=5s, FUZZ=regexp)
+	@FUZZTIME=$(or $(FUZZTIME),1m) FUZZ='$(or $(FUZZ),.)' tools/fuzz
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l cmd functions pkg); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }

@@ -139,10 +139,18 @@ type Problem struct {
 	Message string
 }
 
+// maxProblems is how many problems an error names; who sent a thousand wrong
+// fields sees enough in ten.
+const maxProblems = 10
+
 func (e *InvalidDataError) Error() string {
-	parts := make([]string, len(e.Problems))
+	var parts []string
 	for i, p := range e.Problems {
-		parts[i] = p.Field + ": " + p.Message
+		if i == maxProblems {
+			parts = append(parts, fmt.Sprintf("and %d more", len(e.Problems)-i))
+			break
+		}
+		parts = append(parts, p.Field+": "+p.Message)
 	}
 	return e.Type + ": " + strings.Join(parts, "; ")
 }

@@ -469,13 +469,15 @@ func (q Query) Bounds() (first, last string, err error) {
 		return first, last, nil
 	}
 	id, err := base64.RawURLEncoding.DecodeString(q.Cursor)
+	before := ""
 	if err == nil {
-		last, err = event.IDBefore(string(id))
+		before, err = event.IDBefore(string(id))
 	}
-	if err != nil {
-		return "", "", fmt.Errorf("cursor %q is not one that a page ended with", q.Cursor)
+	// Another query's cursor would widen this one.
+	if err != nil || before < first || string(id) > last {
+		return "", "", fmt.Errorf("cursor %.64q is not one that a page of this query ended with", q.Cursor)
 	}
-	return first, last, nil
+	return first, before, nil
 }
 
 // CursorAfter is the cursor of a page that ended with the event.

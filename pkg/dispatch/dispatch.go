@@ -163,7 +163,7 @@ func (d *Dispatcher) Handle(ctx context.Context, payload json.RawMessage) (any, 
 		case "close_circuit":
 			return d.CloseCircuit(ctx, c)
 		}
-		return nil, fmt.Errorf("action %q is unknown; the actions are sweep, replay, replay_dead and close_circuit", c.Action)
+		return nil, fmt.Errorf("action %.64q is unknown; the actions are sweep, replay, replay_dead and close_circuit", c.Action)
 	}
 	return nil, fmt.Errorf("dispatch does not serve a %s", kind)
 }

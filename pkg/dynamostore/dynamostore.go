@@ -459,7 +459,7 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 			err = json.Unmarshal(text, &at)
 		}
 		if err != nil || at.EndpointID == "" || at.EventID == "" {
-			return nil, "", fmt.Errorf("cursor %q is not one that a page ended with", cursor)
+			return nil, "", fmt.Errorf("cursor %.64q is not one that a page ended with", cursor)
 		}
 		in.ExclusiveStartKey = schema.Item{
 			schema.DueShard: schema.N(int64(shard)), schema.DueAt: schema.N(at.At),

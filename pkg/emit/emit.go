@@ -245,9 +245,10 @@ func digest(r Request) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
+// clip keeps a stranger's text short in an answer and in the log.
 func clip(s string) string {
 	if len(s) > maxText {
-		return s[:maxText]
+		return strings.ToValidUTF8(s[:maxText], "") + "…"
 	}
 	return s
 }

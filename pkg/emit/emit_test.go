@@ -292,26 +292,3 @@ func encoded(body string) events.LambdaFunctionURLRequest {
 	r.IsBase64Encoded = true
 	return r
 }
-
-// FuzzHandle: whatever a stranger sends, emit answers or refuses, and stores
-// only what the catalog allows.
-func FuzzHandle(f *testing.F) {
-	for _, seed := range []string{joined, `[` + joined + `]`, `{"events":[null]}`, `[null]`, `null`, `5`, `{"Records":[{"eventSource":"aws:sqs"}]}`, `{"requestContext":{"http":{"method":"POST"}},"body":"{}"}`} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, payload string) {
-		em, store := newEmitter()
-		if _, err := em.Handle(t.Context(), json.RawMessage(payload)); err != nil && err.Error() == "" {
-			t.Error("refused without a word")
-		}
-		for _, a := range stored(t, store) {
-			e, err := event.Decode(a.Body)
-			if err == nil {
-				err = em.Catalog.Validate(e.Type, e.Data)
-			}
-			if err != nil {
-				t.Errorf("stored %s: %v", a.Body, err)
-			}
-		}
-	})
-}

@@ -183,10 +183,10 @@ func strict(text []byte, into any) error {
 		if field == "" {
 			field = "the payload"
 		}
-		return &Error{Code: InvalidField, Field: wrongType.Field, Message: fmt.Sprintf("%s: must be %s, not %s", field, jsonName(wrongType.Type.Kind().String()), wrongType.Value)}
+		return &Error{Code: InvalidField, Field: wrongType.Field, Message: fmt.Sprintf("%s: must be %s, not %s", field, jsonName(wrongType.Type.Kind().String()), clip(wrongType.Value))}
 	case strings.HasPrefix(err.Error(), "json: unknown field "):
 		// The standard library has no type for this one.
-		name := strings.Trim(strings.TrimPrefix(err.Error(), "json: unknown field "), `"`)
+		name := clip(strings.Trim(strings.TrimPrefix(err.Error(), "json: unknown field "), `"`))
 		return &Error{Code: InvalidField, Field: name, Message: name + ": is not a field of an event; the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"}
 	}
 	return &Error{Code: MalformedJSON, Message: "malformed JSON: " + strings.TrimPrefix(err.Error(), "json: ")}

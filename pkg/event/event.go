@@ -180,11 +180,14 @@ func IDRange(from, to time.Time) (first, last string) {
 }
 
 // IDBefore returns the largest id that is smaller than id: where a page that
-// goes backwards continues.
+// goes backwards continues. It fails where there is none.
 func IDBefore(id string) (string, error) {
 	u, err := ulid.ParseStrict(id)
 	if err != nil {
 		return "", fmt.Errorf("event id %q is not a ULID: %w", id, err)
+	}
+	if u == (ulid.ULID{}) {
+		return "", errors.New("no event id is smaller than the first")
 	}
 	for i := len(u) - 1; i >= 0; i-- {
 		u[i]--

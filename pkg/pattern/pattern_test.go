@@ -111,25 +111,6 @@ func TestCompileSaysWhereAndWhat(t *testing.T) {
 	}
 }
 
-func FuzzCompileAndMatch(f *testing.F) {
-	f.Add(`{"data":{"status":[{"prefix":"a"}]}}`, body)
-	f.Add(`{"$or":[{"a":[1]},{"b":[null]}]}`, `{"a":[[1]]}`)
-	f.Add(`{"a":[{"anything-but":{"wildcard":"*x*"}}]}`, `{"a":"x"}`)
-	f.Fuzz(func(t *testing.T, p, b string) {
-		compiled, err := pattern.Compile(json.RawMessage(p))
-		if err != nil {
-			return
-		}
-		doc, err := pattern.Parse([]byte(b))
-		if err != nil {
-			return
-		}
-		if first := compiled.Matches(doc); first != compiled.Matches(doc) {
-			t.Error("matching is not repeatable")
-		}
-	})
-}
-
 func BenchmarkMatchesOfTenThousand(b *testing.B) {
 	doc, err := pattern.Parse([]byte(body))
 	if err != nil {

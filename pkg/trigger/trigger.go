@@ -54,6 +54,6 @@ func Of(payload []byte) (Kind, error) {
 	case "aws:sqs":
 		return Queue, nil
 	default:
-		return Direct, fmt.Errorf("records come from %q; this function reads aws:dynamodb and aws:sqs", source)
+		return Direct, fmt.Errorf("records come from %.64q; this function reads aws:dynamodb and aws:sqs", source)
 	}
 }

@@ -63,7 +63,7 @@ func (i Item) Encode() string {
 func Decode(body string) (Item, error) {
 	var i Item
 	if err := json.Unmarshal([]byte(body), &i); err != nil {
-		return Item{}, fmt.Errorf("work item: %w", err)
+		return Item{}, fmt.Errorf("work item: %.200s", err) // json's words may repeat the whole message
 	}
 	if i.EndpointID == "" || (i.EventID == "") != i.Wake || i.Tenant == "" || i.Attempts < 0 {
 		return Item{}, fmt.Errorf("work item: tenant, endpoint_id or event_id is missing, or attempts is negative")

@@ -1,0 +1,57 @@
+package event_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// FuzzEncode: what Encode takes, Decode reads, and encoding that gives the same
+// bytes; the data keeps its spelling; nothing longer than the limit is taken.
+func FuzzEncode(f *testing.F) {
+	f.Add("user.posted_comment", "u_1", "key", []byte(`{"a": [1e21, 1.0, "<&>\u2028", "Grüße"], "a": null}`), int64(1_769_690_096_789))
+	f.Add("", "", "", []byte(`null`), int64(0))
+	f.Add("\ufffd", "\u2028", "\x00", []byte(" {\n} "), int64(-1))
+	f.Add("t", "", "", []byte(`{"a":"`+"\u2029"+`"}`), int64(253402300799999))
+	f.Fuzz(func(t *testing.T, eventType, actor, key string, data []byte, at int64) {
+		when := time.UnixMilli(at).UTC()
+		if when.Year() < 0 || when.Year() > 9999 {
+			return // RFC 3339 has no more
+		}
+		if !utf8.ValidString(eventType + "." + actor + "." + key) {
+			return // they come out of JSON, which has no such strings
+		}
+		e := event.Event{ID: event.DerivedID(time.UnixMilli(1), key), Type: eventType, Timestamp: when, ActorUserID: actor, Data: data, IdempotencyKey: key}
+		body, err := e.Encode()
+		if err != nil {
+			if json.Valid(data) && utf8.Valid(data) && len(data) < event.MaxBodyBytes/8 && len(eventType)+len(actor)+len(key) < event.MaxBodyBytes/8 {
+				t.Errorf("refused %q: %v", data, err)
+			}
+			return
+		}
+		if len(body) > event.MaxBodyBytes || !utf8.Valid(body) {
+			t.Fatalf("a body of %d bytes", len(body))
+		}
+		back, err := event.Decode(body)
+		if err != nil {
+			if eventType == "" {
+				return // no catalog has such a type
+			}
+			t.Fatalf("Decode(%q): %v", body, err)
+		}
+		var want bytes.Buffer
+		if err := json.Compact(&want, data); err != nil || !bytes.Equal(back.Data, want.Bytes()) {
+			t.Errorf("data %q became %q (%v)", data, back.Data, err)
+		}
+		if !back.Timestamp.Equal(when) || back.ID != e.ID {
+			t.Errorf("%+v became %+v", e, back)
+		}
+		if again, err := back.Encode(); err != nil || !bytes.Equal(again, body) {
+			t.Errorf("%q encodes again as %q (%v)", body, again, err)
+		}
+	})
+}

@@ -1,0 +1,37 @@
+package work_test
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+// FuzzDecode: an item that is read names a delivery and comes back as it was;
+// the error about another message is short and does not repeat it.
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{
+		`{"attempts":` + strings.Repeat("1", 5000) + `}`, ``, `{}`, `null`, `[]`, `{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":-1}`, `{"tenant":5}`, `{"tenant":"t","endpoint_id":"e","event_id":"v"}`,
+		`{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":1e3}`, `{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":9223372036854775808}`,
+		`{"TENANT":"t","Endpoint_ID":"e","event_id":"v","attempts":3,"trace":"Root=1-x","delay":5}`, work.Item{Tenant: "t", EndpointID: "e", EventID: "v", Attempts: 2, Trace: "<&>\u2028"}.Encode(),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		i, err := work.Decode(body)
+		if err != nil {
+			if len(err.Error()) > 512 || len(body) > 40 && strings.Contains(err.Error(), body) {
+				t.Errorf("an error of %d bytes: %v", len(err.Error()), err)
+			}
+			return
+		}
+		if i.Tenant == "" || i.EndpointID == "" || i.EventID == "" || i.Attempts < 0 || i.Delay != 0 {
+			t.Errorf("Decode(%q) = %+v", body, i)
+		}
+		text := i.Encode()
+		if back, err := work.Decode(text); err != nil || back != i || !utf8.ValidString(text) {
+			t.Errorf("%+v comes back as %+v (%v)", i, back, err)
+		}
+	})
+}
