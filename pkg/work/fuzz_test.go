@@ -14,6 +14,8 @@ func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`{"attempts":` + strings.Repeat("1", 5000) + `}`, ``, `{}`, `null`, `[]`, `{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":-1}`, `{"tenant":5}`, `{"tenant":"t","endpoint_id":"e","event_id":"v"}`,
 		`{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":1e3}`, `{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":9223372036854775808}`,
+		`{"tenant":"t","endpoint_id":"e","wake":true}`, `{"tenant":"t","endpoint_id":"e","event_id":"v","wake":true}`, `{"tenant":"t","endpoint_id":"e"}`,
+		`{"tenant":"t","endpoint_id":"e","event_id":"v","since":"0000-01-01T00:00:00+23:59","slot":"9999-12-31T23:59:59.999999999-23:59","body":"{}"}`,
 		`{"TENANT":"t","Endpoint_ID":"e","event_id":"v","attempts":3,"trace":"Root=1-x","delay":5}`, work.Item{Tenant: "t", EndpointID: "e", EventID: "v", Attempts: 2, Trace: "<&>\u2028"}.Encode(),
 	} {
 		f.Add(seed)
@@ -26,11 +28,16 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		if i.Tenant == "" || i.EndpointID == "" || i.EventID == "" || i.Attempts < 0 || i.Delay != 0 {
+		if i.Tenant == "" || i.EndpointID == "" || (i.EventID == "") != i.Wake || i.Attempts < 0 || i.Delay != 0 {
 			t.Errorf("Decode(%q) = %+v", body, i)
 		}
 		text := i.Encode()
-		if back, err := work.Decode(text); err != nil || back != i || !utf8.ValidString(text) {
+		back, err := work.Decode(text)
+		if !back.Since.Equal(i.Since) || !back.Slot.Equal(i.Slot) {
+			t.Errorf("%+v comes back as %+v", i, back)
+		}
+		back.Since, back.Slot = i.Since, i.Slot // equal instants, if not equal structs
+		if err != nil || back != i || !utf8.ValidString(text) {
 			t.Errorf("%+v comes back as %+v (%v)", i, back, err)
 		}
 	})
