@@ -62,6 +62,11 @@ build-%Function:
 size: ## Binary size and package init of every function, against their limits
 	@tools/size
 
+.PHONY: verify-deploy
+verify-deploy: tools ## The template and the built functions against AWS's own tools (sam, cfn-lint, checkov, the Lambda emulator)
+	@tools/sam/fetch
+	go run ./cmd/verifydeploy $(UPDATE)
+
 .PHONY: figures
 figures: bin/tidings tools ## Measure what the README promises (about 6 minutes; EVENTS=1000 is quicker)
 	go run ./cmd/figures -events $(or $(EVENTS),10000)

@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"dynamostore", "memstore", "queue", "localqueue", "secretstore", "sqsapi",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
 	{"emit", "dispatch", "registry", "testwebhook"}, // the stories
-	{"daemon", "template", "assemble", "destinations", "receiver", "localdynamo", "localbrokers", "realbrokers", "local"},
+	{"daemon", "template", "assemble", "destinations", "receiver", "localdynamo", "localbrokers", "realbrokers", "local", "rehearsal"},
 }
 
 // pure are the packages that do no I/O and read no clock.

@@ -10,6 +10,7 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -105,6 +106,13 @@ type request struct {
 	WaitTimeSeconds        int
 	VisibilityTimeout      *int
 	ReceiptHandle          string
+	// of a batch: its messages, each with what SendMessage takes
+	Entries []entry
+}
+
+type entry struct {
+	Id string
+	request
 }
 
 // fault is an error answer.
@@ -137,6 +145,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			out, err = s.queueURL(in, r.Host)
 		case "SendMessage":
 			out, err = s.send(in)
+		case "SendMessageBatch":
+			out, err = s.sendBatch(in)
 		case "ReceiveMessage":
 			out, err = s.receive(r.Context(), in)
 		case "DeleteMessage":
@@ -236,6 +246,51 @@ func (s *Service) send(in request) (any, error) {
 	q.arrived = make(chan struct{})
 	answer["MessageId"] = m.id
 	return answer, nil
+}
+
+// maxBatch is the most messages that SendMessageBatch takes.
+const maxBatch = 10
+
+// sendBatch sends each message of a batch; one that is refused fails alone.
+func (s *Service) sendBatch(in request) (any, error) {
+	var out struct {
+		Successful []map[string]string `json:",omitempty"`
+		Failed     []map[string]any    `json:",omitempty"`
+	}
+	ids, size := map[string]bool{}, 0
+	for _, e := range in.Entries {
+		if ids[e.Id] {
+			return nil, invalid("BatchEntryIdsNotDistinct", "Id %s repeated.", e.Id)
+		}
+		ids[e.Id] = true
+		size += len(e.MessageBody)
+	}
+	switch {
+	case len(in.Entries) == 0:
+		return nil, invalid("EmptyBatchRequest", "There should be at least one SendMessageBatchRequestEntry in the request.")
+	case len(in.Entries) > maxBatch:
+		return nil, invalid("TooManyEntriesInBatchRequest", "Maximum number of entries per request are 10. You have sent %d.", len(in.Entries))
+	case size > MaxMessageBytes:
+		return nil, invalid("BatchRequestTooLong", "Batch requests cannot be longer than %d bytes.", MaxMessageBytes)
+	}
+	for _, e := range in.Entries {
+		e.QueueUrl = in.QueueUrl
+		answer, err := s.send(e.request)
+		var f *fault
+		switch {
+		case errors.As(err, &f) && f.kind == "QueueDoesNotExist":
+			return nil, err
+		case errors.As(err, &f):
+			out.Failed = append(out.Failed, map[string]any{"Id": e.Id, "SenderFault": true, "Code": f.kind, "Message": f.message})
+		case err != nil:
+			return nil, err
+		default:
+			sent := answer.(map[string]string)
+			sent["Id"] = e.Id
+			out.Successful = append(out.Successful, sent)
+		}
+	}
+	return out, nil
 }
 
 // check refuses what SQS refuses.

@@ -606,6 +606,20 @@ func Folder(logicalID string) string {
 	return strings.ToLower(strings.Join(words, "-"))
 }
 
+// ForSample returns the function that a sample event is for, by the sample's name,
+// which begins with the function's folder: dispatch-sqs is dispatch's. It is nil
+// where there is none.
+func (s *Stack) ForSample(name string) *Function {
+	var found *Function
+	for i := range s.Functions {
+		f := &s.Functions[i]
+		if strings.HasPrefix(name, f.Folder+"-") && (found == nil || len(f.Folder) > len(found.Folder)) {
+			found = f
+		}
+	}
+	return found
+}
+
 var (
 	camel   = regexp.MustCompile(`[A-Z][a-z0-9]*`)
 	rates   = regexp.MustCompile(`^rate\((\d+) (minute|hour|day)(s?)\)$`)
