@@ -20,6 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/tidings-dev/tidings/pkg/capture"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
@@ -187,6 +190,22 @@ func TestEmitAsDeployed(t *testing.T) {
 		case "emit-list":
 			if strings.Count(string(a.body), `"id"`) != 2 {
 				t.Errorf("%s: %s", name, a.body)
+			}
+		case "emit-platform-stream":
+			if string(a.body) != `{"batchItemFailures":null}` && string(a.body) != `{"batchItemFailures":[]}` {
+				t.Errorf("%s: %s", name, a.body)
+			}
+			// The id is derived from the stream's record, so it is known.
+			var batch events.DynamoDBEvent
+			if err := json.Unmarshal(event(t, name), &batch); err != nil {
+				t.Fatal(err)
+			}
+			list, err := capture.Events(batch.Records[0])
+			if err != nil || len(list) != 1 {
+				t.Fatalf("%s means %+v, %v", name, list, err)
+			}
+			if _, err := store.GetEvent(t.Context(), list[0].Event.ID); err != nil {
+				t.Errorf("%s is not stored: %v", name, err)
 			}
 		case "emit-function-url":
 			if !strings.Contains(string(a.body), `"statusCode":202`) {

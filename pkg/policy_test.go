@@ -20,7 +20,7 @@ const module = "github.com/tidings-dev/tidings/"
 // in one may import what stands below it, and nothing above.
 var layers = [][]string{
 	{"event", "delivery", "retry", "breaker", "ratelimit", "signature", "pattern", "endpoint", "work", "catalog", "platform", "stats"}, // vocabulary and policies
-	{"schema", "guard", "adapter", "trigger", "functionurl"},
+	{"schema", "guard", "adapter", "trigger", "capture", "functionurl"},
 	{"dynamostore", "memstore", "queue", "localqueue", "secretstore", "sqsapi",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
 	{"emit", "dispatch", "registry", "testwebhook"}, // the stories
@@ -100,7 +100,7 @@ func checkImport(t *testing.T, file, dir, path string) {
 
 // Pure code gets its clock and its randomness from whoever calls it.
 func TestThePureReadNoClock(t *testing.T) {
-	for _, name := range pure {
+	for _, name := range append(slices.Clone(pure), "capture") {
 		files, err := filepath.Glob(filepath.Join(name, "*.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %v, %v", name, files, err)

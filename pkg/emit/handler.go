@@ -16,7 +16,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/trigger"
 )
 
-// Handle is the Lambda function: direct invocation and function URL.
+// Handle is the Lambda function: the platform table's stream, direct invocation
+// and function URL.
 //
 // A direct payload is one event, a list of events, or {"events":[…]}. One event
 // is answered with its Result, or fails the invocation with the refusal as its
@@ -33,6 +34,12 @@ func (em *Emitter) Handle(ctx context.Context, payload json.RawMessage) (any, er
 			return nil, fmt.Errorf("function URL request: %w", err)
 		}
 		return em.serve(ctx, request), nil
+	case trigger.Stream:
+		var batch events.DynamoDBEvent
+		if err := json.Unmarshal(payload, &batch); err != nil {
+			return nil, fmt.Errorf("stream batch: %w", err)
+		}
+		return em.Capture(ctx, batch), nil
 	case trigger.Direct:
 		requests, list, err := parse(payload)
 		if err != nil {

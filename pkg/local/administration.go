@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/registry"
 )
 
@@ -11,4 +12,7 @@ import (
 type Administration interface {
 	registry.Store
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
+	// The platform's own writes, for whoever plays it.
+	PutRecord(ctx context.Context, record platform.Record) error
+	DeleteRecord(ctx context.Context, k platform.Key) error
 }

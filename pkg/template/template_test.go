@@ -20,6 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/capture"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/emit"
@@ -578,7 +579,7 @@ func checkRequest(t *testing.T, name string, r emit.Request) {
 // would get.
 func TestSampleEvents(t *testing.T) {
 	rest := map[string]trigger.Kind{
-		"emit-list": trigger.Direct, "emit-function-url": trigger.FunctionURL,
+		"emit-list": trigger.Direct, "emit-function-url": trigger.FunctionURL, "emit-platform-stream": trigger.Stream,
 		"dispatch-stream": trigger.Stream, "dispatch-sqs": trigger.Queue,
 		"dispatch-sweep": trigger.Direct, "dispatch-replay": trigger.Direct, "dispatch-replay-dead": trigger.Direct,
 	}
@@ -632,6 +633,25 @@ func TestSampleOfAFunctionURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkRequest(t, "emit-function-url", r)
+}
+
+// The sample is somebody who joined, and a registration that expired.
+func TestSampleOfThePlatformsStream(t *testing.T) {
+	var batch events.DynamoDBEvent
+	sample(t, "emit-platform-stream", &batch)
+	var got []string
+	for _, r := range batch.Records {
+		list, err := capture.Events(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range list {
+			got = append(got, c.Event.Type)
+		}
+	}
+	if len(batch.Records) != 2 || !slices.Equal(got, []string{"user.joined_community"}) {
+		t.Errorf("%d records mean %v", len(batch.Records), got)
+	}
 }
 
 func TestSampleOfTheStream(t *testing.T) {
