@@ -24,6 +24,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/discussions"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
@@ -47,6 +48,7 @@ type Store interface {
 	dispatch.Waiting
 	dispatch.Breakers
 	dispatch.Limits
+	discussions.Store
 }
 
 // Backend is what handlers stand on. A function takes the parts that it needs.
@@ -72,13 +74,13 @@ type Function func(b Backend, environment map[string]string) (Handle, error)
 // Functions returns all there are, by the name of their folder. It is a function
 // and not a variable, so that a binary links only what it serves.
 func Functions() map[string]Function {
-	return map[string]Function{"emit": Emit, "dispatch": Dispatch, "test-webhook": TestWebhook}
+	return map[string]Function{"emit": Emit, "dispatch": Dispatch, "test-webhook": TestWebhook, "close-discussions": CloseDiscussions}
 }
 
 // Settings returns, by the function's name, the zero value of the struct that its
 // environment is parsed into; the template's tests read its tags.
 func Settings() map[string]any {
-	return map[string]any{"emit": EmitSettings{}, "dispatch": DispatchSettings{}, "test-webhook": TestWebhookSettings{}}
+	return map[string]any{"emit": EmitSettings{}, "dispatch": DispatchSettings{}, "test-webhook": TestWebhookSettings{}, "close-discussions": CloseDiscussionsSettings{}}
 }
 
 // EmitSettings is emit's environment.
@@ -96,6 +98,21 @@ func Emit(b Backend, environment map[string]string) (Handle, error) {
 	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Control: s.ControlTable})
 	em := &emit.Emitter{Catalog: catalog.Default(), Events: store, Keys: store, Log: b.Log, Now: time.Now}
 	return em.Handle, nil
+}
+
+// CloseDiscussionsSettings is close-discussions' environment.
+type CloseDiscussionsSettings struct {
+	PlatformTable string `env:"PLATFORM_TABLE,required,notEmpty"`
+}
+
+// CloseDiscussions builds the close-discussions function.
+func CloseDiscussions(b Backend, environment map[string]string) (Handle, error) {
+	s, err := parse[CloseDiscussionsSettings](environment)
+	if err != nil {
+		return nil, err
+	}
+	closer := &discussions.Closer{Store: b.Store(dynamostore.Tables{Platform: s.PlatformTable}), Log: b.Log, Now: time.Now}
+	return closer.Handle, nil
 }
 
 // DispatchSettings is dispatch's environment.

@@ -581,7 +581,7 @@ func TestSampleEvents(t *testing.T) {
 	rest := map[string]trigger.Kind{
 		"emit-list": trigger.Direct, "emit-function-url": trigger.FunctionURL, "emit-platform-stream": trigger.Stream,
 		"dispatch-stream": trigger.Stream, "dispatch-sqs": trigger.Queue,
-		"dispatch-sweep": trigger.Direct, "dispatch-replay": trigger.Direct, "dispatch-replay-dead": trigger.Direct,
+		"close-discussions": trigger.Direct, "dispatch-sweep": trigger.Direct, "dispatch-replay": trigger.Direct, "dispatch-replay-dead": trigger.Direct,
 	}
 	for _, eventType := range catalog.Default().Types() {
 		name := "emit-" + strings.NewReplacer(".", "-", "_", "-").Replace(eventType)
