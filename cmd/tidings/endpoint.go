@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/signature"
@@ -39,8 +42,8 @@ func (a *app) registry(ctx context.Context) (*registry.Registry, error) {
 }
 
 func (a *app) endpointCommand() *cobra.Command {
-	c := &cobra.Command{Use: "endpoint", Short: "Who receives: add, list, show, disable, enable, rotate-secret, remove"}
-	c.AddCommand(a.endpointAdd(), a.endpointList(), a.endpointShow(), a.endpointRemove(), a.endpointRotate(),
+	c := &cobra.Command{Use: "endpoint", Short: "Who receives: add, set, list, show, disable, enable, rotate-secret, remove"}
+	c.AddCommand(a.endpointAdd(), a.endpointSet(), a.endpointList(), a.endpointShow(), a.endpointRemove(), a.endpointRotate(),
 		a.endpointSwitch("disable", "Take an endpoint out of service; what waits for it ends as skipped"),
 		a.endpointSwitch("enable", "Put an endpoint into service again"))
 	return c
@@ -98,12 +101,72 @@ func (a *app) endpointAdd() *cobra.Command {
 	f.StringVar(&e.RoleARN, "role-arn", "", "SQS and MSK: the AWS role to assume, with the tenant as external id")
 	f.StringVar(&e.Credentials, "credentials", "", "Kafka: the name of the secret with user name and password, tidings/<tenant>/…")
 	f.BoolVar(&e.Ordered, "ordered", false, "Pub/Sub: keep the order of events about one subject")
+	ruleFlags(f, &e)
+	f.BoolVar(&secret, "secret-stdin", false, "read the signing secret (whsec_…) from standard input instead of making one")
+	f.BoolVar(&ed25519, "ed25519", false, "sign with an Ed25519 key (v1a) instead of a shared secret")
+	return c
+}
+
+// ruleFlags are the rules that an endpoint may have of its own.
+func ruleFlags(f *pflag.FlagSet, e *endpoint.Endpoint) {
 	f.DurationVar(&e.Timeout, "timeout", endpoint.DefaultTimeout, "how long a whole attempt may take, 1s to 30s")
 	f.IntVar(&e.Retry.MaxAttempts, "max-attempts", 0, fmt.Sprintf("attempts in all, 1 to 30 (0: %d)", retry.DefaultMaxAttempts))
 	f.DurationVar(&e.Retry.MaxAge, "max-age", 0, fmt.Sprintf("nothing is attempted later, 1m to 336h (0: %s)", retry.DefaultMaxAge))
 	f.DurationVar(&e.Retry.MaxDelay, "max-delay", 0, fmt.Sprintf("longest wait between attempts, 1s to 24h (0: %s)", retry.DefaultMaxDelay))
-	f.BoolVar(&secret, "secret-stdin", false, "read the signing secret (whsec_…) from standard input instead of making one")
-	f.BoolVar(&ed25519, "ed25519", false, "sign with an Ed25519 key (v1a) instead of a shared secret")
+	f.IntVar(&e.Limit.PerMinute, "rate-per-minute", 0, fmt.Sprintf("at most so many attempts a minute, 1 to %d (0: no limit)", ratelimit.MaxPerMinute))
+	f.IntVar(&e.Limit.Burst, "burst", 0, "of which so many may begin at once, 1 to 10000 (0: five seconds' worth)")
+	f.IntVar(&e.Breaker.Failures, "breaker-failures", 0, fmt.Sprintf("failures in a row that open the circuit, 1 to 100 (0: %d)", breaker.DefaultFailures))
+	f.DurationVar(&e.Breaker.OpenFor, "breaker-open-for", 0, fmt.Sprintf("how long it stays open until a probe, 1s to 1h (0: %s)", breaker.DefaultOpenFor))
+	f.DurationVar(&e.Breaker.MaxOpenFor, "breaker-max-open-for", 0, fmt.Sprintf("each failed probe doubles that, up to this, at most 24h (0: %s)", breaker.DefaultMaxOpenFor))
+	f.DurationVar(&e.Breaker.DisableAfter, "disable-after", 0, fmt.Sprintf("an endpoint that has only failed for so long is disabled, 1h to 720h (0: %s)", breaker.DefaultDisableAfter))
+}
+
+// endpointSet changes the rules that are named, and leaves the others.
+func (a *app) endpointSet() *cobra.Command {
+	var wanted endpoint.Endpoint
+	c := &cobra.Command{
+		Use: "set ENDPOINT", Short: "Change an endpoint's rules: retries, rate limit, circuit breaker",
+		Example: `  tidings endpoint set ep_01J… --rate-per-minute 600 --burst 20
+  tidings endpoint set ep_01J… --rate-per-minute 0`,
+		Args: args(1, "an endpoint's id"),
+	}
+	ruleFlags(c.Flags(), &wanted)
+	c.RunE = func(c *cobra.Command, given []string) error {
+		changes := map[string]func(*endpoint.Endpoint){
+			"timeout":              func(e *endpoint.Endpoint) { e.Timeout = wanted.Timeout },
+			"max-attempts":         func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = wanted.Retry.MaxAttempts },
+			"max-age":              func(e *endpoint.Endpoint) { e.Retry.MaxAge = wanted.Retry.MaxAge },
+			"max-delay":            func(e *endpoint.Endpoint) { e.Retry.MaxDelay = wanted.Retry.MaxDelay },
+			"rate-per-minute":      func(e *endpoint.Endpoint) { e.Limit.PerMinute = wanted.Limit.PerMinute },
+			"burst":                func(e *endpoint.Endpoint) { e.Limit.Burst = wanted.Limit.Burst },
+			"breaker-failures":     func(e *endpoint.Endpoint) { e.Breaker.Failures = wanted.Breaker.Failures },
+			"breaker-open-for":     func(e *endpoint.Endpoint) { e.Breaker.OpenFor = wanted.Breaker.OpenFor },
+			"breaker-max-open-for": func(e *endpoint.Endpoint) { e.Breaker.MaxOpenFor = wanted.Breaker.MaxOpenFor },
+			"disable-after":        func(e *endpoint.Endpoint) { e.Breaker.DisableAfter = wanted.Breaker.DisableAfter },
+		}
+		var named []func(*endpoint.Endpoint)
+		c.Flags().Visit(func(f *pflag.Flag) {
+			if change, ok := changes[f.Name]; ok {
+				named = append(named, change)
+			}
+		})
+		if len(named) == 0 {
+			return usage("tidings endpoint set: name at least one rule; `tidings endpoint set --help` lists them")
+		}
+		r, err := a.registry(c.Context())
+		if err != nil {
+			return err
+		}
+		e, err := r.Change(c.Context(), a.tenant, given[0], func(e *endpoint.Endpoint) {
+			for _, change := range named {
+				change(e)
+			}
+		})
+		if err != nil {
+			return a.endpointError(given[0], err)
+		}
+		return a.showEndpoint(e)
+	}
 	return c
 }
 
@@ -211,7 +274,36 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered,
 		"timeout", fmt.Sprintf("%gs", v.Timeout),
 		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
+		"rate limit", rateLimit(e.Limit), "breaker", circuitRules(e.Breaker),
 		"secrets", strings.Join(secrets, ", "), "created", moment(v.CreatedAt), "updated", moment(v.UpdatedAt))
+}
+
+// rateLimit says a limit in words, "" where there is none.
+func rateLimit(l ratelimit.Limit) string {
+	switch {
+	case !l.On():
+		return ""
+	case l.Burst == 0:
+		return fmt.Sprintf("%d a minute", l.PerMinute)
+	}
+	return fmt.Sprintf("%d a minute, %d at once", l.PerMinute, l.Burst)
+}
+
+// circuitRules says what a policy has beyond the defaults.
+func circuitRules(p breaker.Policy) string {
+	var parts []string
+	if p.Failures > 0 {
+		parts = append(parts, fmt.Sprintf("opens after %d failures", p.Failures))
+	}
+	for _, d := range []struct {
+		says string
+		time time.Duration
+	}{{"for %s", p.OpenFor}, {"at most for %s", p.MaxOpenFor}, {"disabled after %s", p.DisableAfter}} {
+		if d.time > 0 {
+			parts = append(parts, fmt.Sprintf(d.says, d.time))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (a *app) endpointError(id string, err error) error {

@@ -98,7 +98,7 @@ Exit codes: 0 done, 1 failed, 2 the command's words are wrong.`,
 	flags.StringVar(&a.stateDir, "state-dir", ".tidings", "where the local runner keeps its state")
 	flags.StringVar(&a.tenant, "tenant", event.DefaultTenant, "whose endpoints and events")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.eventsCommand(), a.testCommand())
+	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.circuitCommand(), a.redriveCommand(), a.eventsCommand(), a.testCommand())
 	return root
 }
 

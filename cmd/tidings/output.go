@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 )
@@ -73,10 +74,28 @@ type endpointView struct {
 	MaxAttempts  int             `json:"max_attempts,omitempty"`
 	MaxAge       string          `json:"max_age,omitempty"`
 	MaxDelay     string          `json:"max_delay,omitempty"`
+	RatePerMin   int             `json:"rate_per_minute,omitempty"`
+	Burst        int             `json:"burst,omitempty"`
+	Breaker      *breakerView    `json:"breaker,omitempty"` // what differs from the defaults
 	Secrets      []secretView    `json:"secrets"`
 	Secret       string          `json:"secret,omitempty"` // only when it was just made
 	CreatedAt    time.Time       `json:"created_at"`
 	UpdatedAt    time.Time       `json:"updated_at"`
+}
+
+type breakerView struct {
+	Failures     int    `json:"failures,omitempty"`
+	OpenFor      string `json:"open_for,omitempty"`
+	MaxOpenFor   string `json:"max_open_for,omitempty"`
+	DisableAfter string `json:"disable_after,omitempty"`
+}
+
+// span shows a duration, "" for none.
+func span(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
 }
 
 type secretView struct {
@@ -91,11 +110,10 @@ func viewEndpoint(e endpoint.Endpoint) endpointView {
 		Status: e.Status, StatusReason: e.StatusReason, Timeout: e.AttemptTimeout().Seconds(),
 		MaxAttempts: e.Retry.MaxAttempts, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 	}
-	if e.Retry.MaxAge > 0 {
-		v.MaxAge = e.Retry.MaxAge.String()
-	}
-	if e.Retry.MaxDelay > 0 {
-		v.MaxDelay = e.Retry.MaxDelay.String()
+	v.MaxAge, v.MaxDelay = span(e.Retry.MaxAge), span(e.Retry.MaxDelay)
+	v.RatePerMin, v.Burst = e.Limit.PerMinute, e.Limit.Burst
+	if b := e.Breaker; b != (breaker.Policy{}) {
+		v.Breaker = &breakerView{Failures: b.Failures, OpenFor: span(b.OpenFor), MaxOpenFor: span(b.MaxOpenFor), DisableAfter: span(b.DisableAfter)}
 	}
 	for _, s := range e.Secrets {
 		v.Secrets = append(v.Secrets, secretView{Public: s.Secret.Public(), ExpiresAt: s.ExpiresAt})

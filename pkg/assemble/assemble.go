@@ -55,7 +55,9 @@ type Store interface {
 type Backend struct {
 	Store func(dynamostore.Tables) Store
 	Queue func(url string) dispatch.Queue
-	Log   *slog.Logger
+	// DeadLetters opens the dead-letter queue of a work queue.
+	DeadLetters func(url string) dispatch.DeadLetters
+	Log         *slog.Logger
 	// CacheTime is how long dispatch uses endpoints unread.
 	CacheTime    time.Duration
 	Destinations Destinations
@@ -122,6 +124,7 @@ type DispatchSettings struct {
 	EndpointsTable  string `env:"ENDPOINTS_TABLE,required,notEmpty"`
 	ControlTable    string `env:"CONTROL_TABLE,required,notEmpty"`
 	WorkQueueURL    string `env:"WORK_QUEUE_URL,required,notEmpty"`
+	WorkDeadURL     string `env:"WORK_DEAD_QUEUE_URL,required,notEmpty"`
 	DestinationSettings
 }
 
@@ -150,7 +153,7 @@ func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable})
 	d := dispatch.New(dispatch.Config{
 		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store,
-		Due: store, Replays: store, Statistics: store, Waiting: store, Breakers: store, Limits: store, Queue: b.Queue(s.WorkQueueURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
+		Due: store, Replays: store, Statistics: store, Waiting: store, Breakers: store, Limits: store, Queue: b.Queue(s.WorkQueueURL), DeadLetters: b.DeadLetters(s.WorkDeadURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
 	})
 	return d.Handle, nil
 }
@@ -218,10 +221,11 @@ func deployed(build Function, destinations func(aws.Config, map[string]string) D
 		environment[name] = value
 	}
 	b := Backend{
-		Store:     func(t dynamostore.Tables) Store { return dynamostore.New(dynamodb.NewFromConfig(access), t) },
-		Queue:     func(url string) dispatch.Queue { return queue.New(sqs.NewFromConfig(access), url) },
-		Log:       log,
-		CacheTime: dispatch.CacheTime,
+		Store:       func(t dynamostore.Tables) Store { return dynamostore.New(dynamodb.NewFromConfig(access), t) },
+		Queue:       func(url string) dispatch.Queue { return queue.New(sqs.NewFromConfig(access), url) },
+		DeadLetters: func(url string) dispatch.DeadLetters { return queue.NewDeadLetters(sqs.NewFromConfig(access), url) },
+		Log:         log,
+		CacheTime:   dispatch.CacheTime,
 	}
 	if destinations != nil {
 		b.Destinations = destinations(access, environment)

@@ -118,6 +118,18 @@ func ByWaking(a, b State) int {
 // Clean reports whether a success has nothing to change.
 func (s State) Clean() bool { return s.Phase == Closed && s.Failures == 0 }
 
+// Word is the circuit's state in one word, for people: closed, open, half-open (a
+// probe may go, or is under way) or draining.
+func (s State) Word(now time.Time) string {
+	switch {
+	case s.Phase == Open && !now.Before(s.Until):
+		return "half-open"
+	case s.Phase == Closed:
+		return "closed"
+	}
+	return string(s.Phase)
+}
+
 // Verdict is what becomes of a delivery that wants to be attempted.
 type Verdict struct {
 	Wait  bool      // it has to wait, at least until Until

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -33,10 +35,53 @@ func (d *Dispatcher) Deliver(ctx context.Context, batch events.SQSEvent) events.
 	ctx, counted := d.count(ctx)
 	defer counted()
 	errs := make([]error, len(batch.Records))
-	jobs := make([]*job, len(batch.Records))
+	var fresh, suspects []int
+	for i, message := range batch.Records {
+		if receives, _ := strconv.Atoi(message.Attributes[receiveCount]); receives > suspectAfter {
+			suspects = append(suspects, i)
+		} else {
+			fresh = append(fresh, i)
+		}
+	}
+	// One of several suspects may be what kills its worker, and takes the receipts of
+	// its whole batch along each time. So one is served with the others that are
+	// above suspicion, and the rest goes back on the queue, to come in other company.
+	if len(suspects) > 0 {
+		chosen := mathrand.IntN(len(suspects))
+		fresh = append(fresh, suspects[chosen])
+		for _, i := range slices.Delete(suspects, chosen, chosen+1) {
+			errs[i] = d.putBack(ctx, batch.Records[i].Body)
+		}
+	}
+	d.deliverTogether(ctx, batch.Records, fresh, errs)
+	var response events.SQSEventResponse
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		d.Log.ErrorContext(ctx, "deliver.failed", "message_id", batch.Records[i].MessageId,
+			"receive_count", batch.Records[i].Attributes[receiveCount], "error", err.Error())
+		response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: batch.Records[i].MessageId})
+	}
+	return response
+}
+
+const (
+	receiveCount = "ApproximateReceiveCount"
+	// suspectAfter is after how many receives an item is one that may have killed
+	// its worker.
+	suspectAfter = 2
+	// suspectSpread is over how long suspects are spread that go back on the queue.
+	suspectSpread = 30 * time.Second
+)
+
+// deliverTogether serves some of a batch's messages side by side, and notes the
+// errors of those that have to come again.
+func (d *Dispatcher) deliverTogether(ctx context.Context, records []events.SQSMessage, which []int, errs []error) {
+	jobs := make([]*job, len(records))
 	each := func(serve func(i int) error) {
 		var running sync.WaitGroup
-		for i := range batch.Records {
+		for _, i := range which {
 			if errs[i] != nil {
 				continue
 			}
@@ -52,7 +97,7 @@ func (d *Dispatcher) Deliver(ctx context.Context, batch events.SQSEvent) events.
 		running.Wait()
 	}
 	each(func(i int) error {
-		item, err := work.Decode(batch.Records[i].Body)
+		item, err := work.Decode(records[i].Body)
 		if err == nil {
 			jobs[i], err = d.consider(ctx, item)
 		}
@@ -65,16 +110,19 @@ func (d *Dispatcher) Deliver(ctx context.Context, batch events.SQSEvent) events.
 		}
 		return d.serve(ctx, jobs[i])
 	})
-	var response events.SQSEventResponse
-	for i, err := range errs {
-		if err == nil {
-			continue
-		}
-		d.Log.ErrorContext(ctx, "deliver.failed", "message_id", batch.Records[i].MessageId,
-			"receive_count", batch.Records[i].Attributes["ApproximateReceiveCount"], "error", err.Error())
-		response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: batch.Records[i].MessageId})
+}
+
+// putBack queues an item again, at some later moment.
+func (d *Dispatcher) putBack(ctx context.Context, body string) error {
+	item, err := work.Decode(body)
+	if err != nil {
+		return err
 	}
-	return response
+	item.Delay = time.Duration(d.Random() * float64(suspectSpread))
+	if errs := d.Queue.Send(ctx, []work.Item{item}); errs != nil {
+		return errs[0]
+	}
+	return nil
 }
 
 // job is a work item whose attempt nothing speaks against so far.

@@ -73,10 +73,12 @@ type Config struct {
 	Breakers   Breakers
 	Limits     Limits
 	Queue      Queue
-	Sender     Sender
-	Statistics Statistics
-	Log        *slog.Logger
-	CacheTime  time.Duration // how long endpoints are used unread; 0 reads them every time
+	// DeadLetters is what Redrive empties.
+	DeadLetters DeadLetters
+	Sender      Sender
+	Statistics  Statistics
+	Log         *slog.Logger
+	CacheTime   time.Duration // how long endpoints are used unread; 0 reads them every time
 
 	Now     func() time.Time
 	Random  func() float64 // in [0,1), for jitter
@@ -116,7 +118,8 @@ func New(c Config) *Dispatcher {
 // Command is a direct invocation: the schedule's, or an operator's.
 type Command struct {
 	// Action is "sweep", "replay" (one delivery), "replay_dead" (an endpoint's dead
-	// letters) or "close_circuit" (an endpoint's, by hand).
+	// letters), "close_circuit" (an endpoint's, by hand) or "redrive" (the work
+	// queue's dead letters).
 	Action     string `json:"action"`
 	Tenant     string `json:"tenant,omitempty"` // of the endpoint; default where empty
 	EndpointID string `json:"endpoint_id,omitempty"`
@@ -162,8 +165,10 @@ func (d *Dispatcher) Handle(ctx context.Context, payload json.RawMessage) (any, 
 			return d.ReplayDead(ctx, c)
 		case "close_circuit":
 			return d.CloseCircuit(ctx, c)
+		case "redrive":
+			return d.Redrive(ctx)
 		}
-		return nil, fmt.Errorf("action %.64q is unknown; the actions are sweep, replay, replay_dead and close_circuit", c.Action)
+		return nil, fmt.Errorf("action %.64q is unknown; the actions are sweep, replay, replay_dead, close_circuit and redrive", c.Action)
 	}
 	return nil, fmt.Errorf("dispatch does not serve a %s", kind)
 }

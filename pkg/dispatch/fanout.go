@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"fmt"
-	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/events"
 
@@ -80,7 +79,7 @@ func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e eve
 	items := make([]work.Item, len(ids))
 	for i, id := range ids {
 		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, EventType: e.Type, Trace: accepted.Trace}
-		if len(accepted.Body) <= work.MaxBody && utf8.Valid(accepted.Body) {
+		if work.Carries(accepted.Body) {
 			items[i].Body = string(accepted.Body)
 		}
 	}

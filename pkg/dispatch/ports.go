@@ -107,6 +107,16 @@ type Replays interface {
 	QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error)
 }
 
+// DeadLetters is the work queue's dead-letter queue.
+type DeadLetters interface {
+	// Take returns up to ten letters and hides them for a while; none where there
+	// are no more to be had just now.
+	Take(ctx context.Context) ([]work.Letter, error)
+	// Remove deletes letters that were taken. One that is not removed can be taken
+	// again later.
+	Remove(ctx context.Context, taken []work.Letter) error
+}
+
 // Queue carries work items from fan out and sweep to deliver.
 type Queue interface {
 	// Send puts the items on the queue. It returns nil when all are there, else

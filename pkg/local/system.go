@@ -214,6 +214,15 @@ func (s *System) openQueues() error {
 	return nil
 }
 
+func (s *System) queueByURL(url string) *localqueue.Queue {
+	for _, q := range s.Stack.Queues {
+		if q.URL == url {
+			return s.Queues[q.LogicalID]
+		}
+	}
+	return nil
+}
+
 func (s *System) queueByARN(arn string) *localqueue.Queue {
 	for _, q := range s.Stack.Queues {
 		if q.ARN == arn {
@@ -235,16 +244,10 @@ func (s *System) buildFunctions() error {
 			}
 			return dynamostore.New(s.db, t, options...)
 		},
-		Queue: func(url string) dispatch.Queue {
-			for _, q := range s.Stack.Queues {
-				if q.URL == url {
-					return s.Queues[q.LogicalID]
-				}
-			}
-			return nil
-		},
-		Log:       s.options.Log,
-		CacheTime: cacheTime,
+		Queue:       func(url string) dispatch.Queue { return s.queueByURL(url) },
+		DeadLetters: func(url string) dispatch.DeadLetters { return s.queueByURL(url) },
+		Log:         s.options.Log,
+		CacheTime:   cacheTime,
 		Destinations: func(settings assemble.DestinationSettings) (*adapter.Registry, error) {
 			return destinations.Open(settings, s.options.Clouds)
 		},

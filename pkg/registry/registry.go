@@ -60,9 +60,10 @@ func (r *Registry) Add(ctx context.Context, e endpoint.Endpoint) (endpoint.Endpo
 // changeTries is how often a change is tried against others' changes.
 const changeTries = 5
 
-// change reads an endpoint, changes it and stores it; where somebody else came
-// in between, again: each change here says what should be, whatever was.
-func (r *Registry) change(ctx context.Context, tenant, id string, do func(*endpoint.Endpoint)) (endpoint.Endpoint, error) {
+// Change reads an endpoint, changes it and stores it; where somebody else came in
+// between, again, so do must say what should be, whatever was. What could not
+// receive is refused, and nothing is changed.
+func (r *Registry) Change(ctx context.Context, tenant, id string, do func(*endpoint.Endpoint)) (endpoint.Endpoint, error) {
 	for try := 1; ; try++ {
 		e, err := r.Store.GetEndpoint(ctx, tenant, id)
 		if err != nil {
@@ -70,7 +71,7 @@ func (r *Registry) change(ctx context.Context, tenant, id string, do func(*endpo
 		}
 		do(&e)
 		e.UpdatedAt = r.Now().UTC().Truncate(time.Millisecond)
-		if err := e.Validate(r.Types); err != nil {
+		if err := errors.Join(r.Check(adapter.TargetOf(e)), e.Validate(r.Types)); err != nil {
 			return e, err
 		}
 		stored, err := r.Store.UpdateEndpoint(ctx, e)
@@ -82,19 +83,19 @@ func (r *Registry) change(ctx context.Context, tenant, id string, do func(*endpo
 
 // Disable takes an endpoint out of service: what waits for it ends as skipped.
 func (r *Registry) Disable(ctx context.Context, tenant, id, reason string) (endpoint.Endpoint, error) {
-	return r.change(ctx, tenant, id, func(e *endpoint.Endpoint) { e.Status, e.StatusReason = endpoint.Disabled, reason })
+	return r.Change(ctx, tenant, id, func(e *endpoint.Endpoint) { e.Status, e.StatusReason = endpoint.Disabled, reason })
 }
 
 // Enable puts an endpoint into service again.
 func (r *Registry) Enable(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
-	return r.change(ctx, tenant, id, func(e *endpoint.Endpoint) { e.Status, e.StatusReason = endpoint.Enabled, "" })
+	return r.Change(ctx, tenant, id, func(e *endpoint.Endpoint) { e.Status, e.StatusReason = endpoint.Enabled, "" })
 }
 
 // RotateSecret gives an endpoint a fresh secret of the kind it had and lets the
 // old one sign beside it for the overlap. The new secret is in the returned
 // endpoint's first place, to be shown once.
 func (r *Registry) RotateSecret(ctx context.Context, tenant, id string, overlap time.Duration) (endpoint.Endpoint, error) {
-	return r.change(ctx, tenant, id, func(e *endpoint.Endpoint) {
+	return r.Change(ctx, tenant, id, func(e *endpoint.Endpoint) {
 		fresh := signature.NewSecret()
 		if len(e.Secrets) > 0 && e.Secrets[0].Secret.Public() != "" {
 			fresh = signature.NewEd25519()

@@ -5,14 +5,23 @@
 package work
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
 // MaxDelay is the longest an item can wait in the queue (SQS DelaySeconds).
 // What is due later waits in the due index instead.
 const MaxDelay = 15 * time.Minute
+
+// Carries reports whether an event may travel with its item: it is small, and has
+// no character that SQS refuses (SendMessage, API reference; control characters
+// are escaped in an item).
+func Carries(body []byte) bool {
+	return len(body) <= MaxBody && utf8.Valid(body) && !bytes.ContainsAny(body, "\uFFFE\uFFFF")
+}
 
 // MaxBody is the largest event, in bytes, that travels with its item. Ten such
 // items stay below the 64 KiB that SQS counts as one request.
@@ -44,6 +53,12 @@ type Item struct {
 	// Delay is how long the queue holds the item back: 0 to MaxDelay. Queues
 	// that count whole seconds round up, so that an item is never early.
 	Delay time.Duration `json:"-"`
+}
+
+// Letter is a message that ended in the work queue's dead-letter queue.
+type Letter struct {
+	Body    string
+	Receipt string // names the receive by which it was taken
 }
 
 // Group is the queue's fairness group: one an endpoint, so that a noisy

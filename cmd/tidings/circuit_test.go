@@ -1,0 +1,104 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// eventually waits until the runner has come to where the condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
+func TestACircuitIsSeenAndClosedByHand(t *testing.T) {
+	x := newTool(t)
+	var broken atomic.Bool
+	broken.Store(true)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if broken.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(receiver.Close)
+	out, _ := x.do(0, "", "endpoint", "add", receiver.URL, "--breaker-failures", "2")
+	id := regexp.MustCompile(`ep_\w+`).FindString(out)
+	if out, _ := x.do(0, "", "circuit", "list"); !strings.Contains(out, "all circuits are closed") {
+		t.Errorf("at first: %s", out)
+	}
+	for range 3 {
+		x.do(0, "", "emit", "user.posted_comment", "--data", `{"discussion_id":"d","comment_id":"c","comment_text":"hi"}`)
+	}
+	var circuits []circuitView
+	eventually(t, "the circuit opens", func() bool {
+		x.json(&circuits, "circuit", "list")
+		return len(circuits) == 1
+	})
+	if c := circuits[0]; c.EndpointID != id || c.State != "open" || c.Failures < 2 || !strings.Contains(c.Cause, "503") || c.NextProbe.IsZero() {
+		t.Errorf("circuit = %+v", c)
+	}
+	if out, _ := x.do(0, "", "circuit", "list"); !strings.Contains(out, id) || !strings.Contains(out, "open") {
+		t.Errorf("list: %s", out)
+	}
+	broken.Store(false)
+	if out, _ := x.do(0, "", "circuit", "close", id); !strings.Contains(out, "closed") {
+		t.Errorf("close: %s", out)
+	}
+	eventually(t, "what waited is delivered", func() bool {
+		var list []deliveryView
+		x.json(&list, "delivery", "list", "--state", "delivered")
+		return len(list) == 3
+	})
+	if out, _ := x.do(0, "", "circuit", "close", id); !strings.Contains(out, "was not open") {
+		t.Errorf("close again: %s", out)
+	}
+	x.do(exitUsage, "", "circuit", "close")
+}
+
+func TestAnEndpointsRulesAreSetWithinTheirBounds(t *testing.T) {
+	x := newTool(t)
+	out, _ := x.do(0, "", "endpoint", "add", "https://crm.example.com/hooks", "--rate-per-minute", "600", "--burst", "20", "--breaker-failures", "3")
+	id := regexp.MustCompile(`ep_\w+`).FindString(out)
+	var v endpointView
+	x.json(&v, "endpoint", "show", id)
+	if v.RatePerMin != 600 || v.Burst != 20 || v.Breaker == nil || v.Breaker.Failures != 3 {
+		t.Errorf("added as %+v", v)
+	}
+	out, _ = x.do(0, "", "endpoint", "set", id, "--rate-per-minute", "60", "--burst", "5", "--breaker-open-for", "10s", "--max-attempts", "4", "--disable-after", "24h")
+	for _, says := range []string{"60 a minute, 5 at once", "opens after 3 failures", "for 10s", "disabled after 24h0m0s", "max attempts"} {
+		if !strings.Contains(out, says) {
+			t.Errorf("set prints no %q:\n%s", says, out)
+		}
+	}
+	for _, wrong := range [][]string{
+		{"--rate-per-minute", "60001"}, {"--burst", "10001"}, {"--rate-per-minute", "0"}, {"--breaker-failures", "101"}, {"--breaker-open-for", "1ms"},
+		{"--breaker-max-open-for", "25h"}, {"--disable-after", "1m"}, {"--max-attempts", "31"}, {"--max-age", "1s"}, {"--max-delay", "48h"}, {"--timeout", "31s"},
+	} {
+		if _, errOut := x.do(exitFailed, "", append([]string{"endpoint", "set", id}, wrong...)...); !strings.Contains(errOut, "must be") && !strings.Contains(errOut, "without rate_per_minute") {
+			t.Errorf("%v: %s", wrong, errOut)
+		}
+	}
+	var after endpointView
+	x.json(&after, "endpoint", "show", id)
+	if after.RatePerMin != 60 || after.MaxAttempts != 4 || after.Breaker.Failures != 3 {
+		t.Errorf("refused changes left %+v", after)
+	}
+	x.do(exitUsage, "", "endpoint", "set", id)
+	x.do(exitFailed, "", "endpoint", "set", "ep_none", "--burst", "1")
+}
+
+func TestRedriveSaysWhatItDid(t *testing.T) {
+	x := newTool(t)
+	if out, _ := x.do(0, "", "redrive"); !strings.Contains(out, "0 put back to work") {
+		t.Errorf("redrive: %s", out)
+	}
+}

@@ -1,0 +1,63 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+// Redriven says what a redrive did.
+type Redriven struct {
+	Redriven int `json:"redriven"` // items that are on the work queue again
+	// Unreadable is how many letters are no work items; they stay.
+	Unreadable int  `json:"unreadable"`
+	Done       bool `json:"done"` // false if the time ran out: invoke again
+}
+
+// Redrive puts the work queue's dead letters back on the work queue, for as long
+// as the invocation has time. A letter is removed only once its item is queued;
+// in between it is on both queues, which a claim tells apart.
+func (d *Dispatcher) Redrive(ctx context.Context) (Redriven, error) {
+	var done Redriven
+	for {
+		if deadline, ok := ctx.Deadline(); ok && deadline.Sub(d.Now()) < sweepReserve {
+			return done, nil
+		}
+		letters, err := d.DeadLetters.Take(ctx)
+		if err != nil {
+			return done, fmt.Errorf("redrive: %w", err)
+		}
+		if len(letters) == 0 {
+			done.Done = true
+			d.Log.InfoContext(ctx, "redrive.done", "redriven", done.Redriven, "unreadable", done.Unreadable)
+			return done, nil
+		}
+		var items []work.Item
+		var readable []work.Letter
+		for _, letter := range letters {
+			item, err := work.Decode(letter.Body)
+			if err != nil {
+				done.Unreadable++
+				d.Log.WarnContext(ctx, "redrive.unreadable", "error", err.Error())
+				continue
+			}
+			items, readable = append(items, item), append(readable, letter)
+		}
+		var queued []work.Letter
+		errs := d.Queue.Send(ctx, items)
+		for i, letter := range readable {
+			if errs == nil || errs[i] == nil {
+				queued = append(queued, letter)
+			}
+		}
+		if err := d.DeadLetters.Remove(ctx, queued); err != nil {
+			return done, fmt.Errorf("redrive: %w", err)
+		}
+		done.Redriven += len(queued)
+		if err := errors.Join(errs...); err != nil {
+			return done, fmt.Errorf("redrive: %w", err)
+		}
+	}
+}
