@@ -24,6 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/localdynamo"
+	"github.com/tidings-dev/tidings/pkg/template"
 )
 
 // version is set by the build.
@@ -152,7 +153,7 @@ func (t *target) invoke(ctx context.Context, function string, payload, answer an
 	if err := enc.Encode(payload); err != nil {
 		return err
 	}
-	out, err := t.lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: aws.String(t.prefix + function), Payload: text.Bytes()})
+	out, err := t.lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: aws.String(t.prefix + function + ":" + template.Alias), Payload: text.Bytes()})
 	if err != nil {
 		return unreachable(err)
 	}

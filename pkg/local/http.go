@@ -16,6 +16,8 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/google/uuid"
+
+	"github.com/tidings-dev/tidings/pkg/template"
 )
 
 // maxPayload is the most that Lambda takes in one synchronous invocation, and in
@@ -86,8 +88,10 @@ func invoke(w http.ResponseWriter, r *http.Request, f *Function, payload []byte)
 	_, _ = w.Write(answer) // a client that has gone needs no answer
 }
 
-// named returns the function with the folder's name, the full name, or the ARN.
+// named returns the function with the folder's name, the full name, or the ARN,
+// each with or without the alias that deployed functions are called by.
 func named(functions []*Function, name string) *Function {
+	name = strings.TrimSuffix(name, ":"+template.Alias)
 	i := slices.IndexFunc(functions, func(f *Function) bool { return name == f.Folder || name == f.Name || name == f.ARN })
 	if i < 0 {
 		return nil

@@ -24,6 +24,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// Alias is what deployed functions are called by: it names the version that is
+// live, or two while a deployment moves from one to the next. A function's plain
+// name is its newest version, rolled out or not.
+const Alias = "live"
+
 // Context is where the template is thought to be deployed.
 type Context struct {
 	StackName  string
@@ -749,6 +754,23 @@ func (r *resolver) call(name string, arg *yaml.Node) (any, error) {
 			return nil, fmt.Errorf("line %d: !%s: %w", arg.Line, name, failed)
 		}
 		return strings.ReplaceAll(text, "${!", "${"), nil // the way to write a literal ${
+	case "Join":
+		if len(arg.Content) != 2 {
+			return nil, wrong("has %d parts, not 2", len(arg.Content))
+		}
+		v, err := r.eval(arg.Content[1])
+		if err != nil {
+			return nil, err
+		}
+		list, ok := v.([]any)
+		if !ok {
+			return v, nil // a list parameter, which is written as one string
+		}
+		var parts []string
+		for _, item := range list {
+			parts = append(parts, fmt.Sprint(item))
+		}
+		return strings.Join(parts, arg.Content[0].Value), nil
 	case "If", "Equals", "Not", "And", "Or", "Condition":
 		return r.logic(name, arg, wrong)
 	}
@@ -841,6 +863,7 @@ func (r *resolver) physical(id string) (string, error) {
 	property, ok := map[string]string{
 		"AWS::DynamoDB::Table": "TableName", "AWS::SQS::Queue": "QueueName",
 		"AWS::Serverless::Function": "FunctionName", "AWS::Logs::LogGroup": "LogGroupName",
+		"AWS::CloudWatch::Alarm": "AlarmName",
 	}[kind]
 	if !ok {
 		return "", fmt.Errorf("%s is of type %s: what refers to it is not understood", id, kind)

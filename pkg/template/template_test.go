@@ -156,14 +156,23 @@ func (w *words) UnmarshalJSON(b []byte) error {
 
 // document is what the rules below read of the template as it is written.
 type document struct {
+	Globals struct {
+		Function struct {
+			AutoPublishAlias     string
+			DeploymentPreference struct{ Alarms []string }
+		}
+	}
 	Parameters map[string]any
 	Resources  map[string]struct {
 		Type       string
 		Properties struct {
 			// a function's
-			LoggingConfig struct{ LogGroup string }
-			Role          string
-			Policies      []struct {
+			LoggingConfig                 struct{ LogGroup string }
+			AutoPublishAliasAllProperties string
+			FunctionUrlConfig             struct{ AuthType string }
+			ReservedConcurrentExecutions  any
+			Role                          string
+			Policies                      []struct {
 				Statement []struct {
 					Sid              string
 					Action, Resource words
@@ -183,7 +192,12 @@ type document struct {
 			// an alarm's
 			MetricName   string
 			AlarmActions []string
-			Dimensions   []struct{ Value string }
+			Metrics      []struct {
+				MetricStat struct {
+					Metric struct{ Dimensions []struct{ Value string } }
+				}
+			}
+			Dimensions []struct{ Value string }
 		}
 	}
 }
@@ -210,6 +224,16 @@ func oversights(t *testing.T, text string) (list []string) {
 		t.Fatal(err)
 	}
 	dead, watched := map[string]bool{}, map[string]bool{}
+	global := doc.Globals.Function
+	bad(global.AutoPublishAlias == template.Alias, "functions are published as "+global.AutoPublishAlias+", and called as "+template.Alias)
+	rollback := map[string]bool{} // functions whose errors turn a deployment back
+	for _, alarm := range global.DeploymentPreference.Alarms {
+		for _, m := range doc.Resources[alarm].Properties.Metrics {
+			for _, d := range m.MetricStat.Metric.Dimensions {
+				rollback[d.Value] = true
+			}
+		}
+	}
 	for id, r := range doc.Resources {
 		p := r.Properties
 		switch r.Type {
@@ -228,6 +252,9 @@ func oversights(t *testing.T, text string) (list []string) {
 			// AWS re:Post, "Why didn't I receive an SNS notification for my CloudWatch alarm trigger?"
 			bad(p.KmsMasterKeyId != "alias/aws/sns", id+": CloudWatch may not use alias/aws/sns")
 		case "AWS::Serverless::Function":
+			bad(p.AutoPublishAliasAllProperties == "true", id+": a changed variable alone would not be deployed: set AutoPublishAliasAllProperties")
+			bad(rollback[id], id+": its errors turn no deployment back: add it to the metrics of DeploymentErrorsAlarm")
+			bad(p.FunctionUrlConfig.AuthType != "NONE" || p.ReservedConcurrentExecutions != nil, id+": everybody can call it, and nothing limits how often at the same time: set ReservedConcurrentExecutions as TestWebhookFunction does")
 			group := doc.Resources[p.LoggingConfig.LogGroup]
 			bad(group.Type == "AWS::Logs::LogGroup" && group.Properties.RetentionInDays != "", id+": its logs would be kept for ever")
 			// Or a test would be refused where deliveries are let in.
@@ -306,6 +333,10 @@ func TestEachRuleCanFail(t *testing.T) {
 		"no dead-letter queue":      {"      RedrivePolicy:\n        deadLetterTargetArn: !GetAtt WorkDeadLetterQueue.Arn\n        maxReceiveCount: 10\n", "", "no dead-letter queue"},
 		"an input that is no JSON":  {`'{"action":"sweep"}'`, `'sweep'`, "not JSON"},
 
+		"variables not deployed":     {"      AutoPublishAliasAllProperties: true\n", "", "would not be deployed"},
+		"another alias":              {"AutoPublishAlias: live", "AutoPublishAlias: current", "published as current"},
+		"no way back":                {"Value: !Ref DispatchFunction }", "Value: !Ref EmitFunction }", "DispatchFunction: its errors turn no deployment back"},
+		"a URL without a brake":      {"FunctionUrlConfig: { AuthType: AWS_IAM }", "FunctionUrlConfig: { AuthType: NONE }", "nothing limits how often"},
 		"a queue for all stacks":     {"QueueName: !Sub '${AWS::StackName}-work'", "QueueName: work", "queue WorkQueue: its name"},
 		"a function for all stacks":  {"FunctionName: !Sub '${AWS::StackName}-emit'", "FunctionName: emit", "function EmitFunction: its name"},
 		"what was before is lost":    {"StartingPosition: TRIM_HORIZON", "StartingPosition: LATEST", "is lost"},
