@@ -860,6 +860,9 @@ func (r *resolver) physical(id string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("%s is no resource", id)
 	}
+	if kind == "AWS::KMS::Key" {
+		return id, nil // AWS chooses its id
+	}
 	property, ok := map[string]string{
 		"AWS::DynamoDB::Table": "TableName", "AWS::SQS::Queue": "QueueName",
 		"AWS::Serverless::Function": "FunctionName", "AWS::Logs::LogGroup": "LogGroupName",
@@ -913,6 +916,8 @@ func (r *resolver) attribute(id, attribute string) (string, error) {
 		return arn("sqs", name)
 	case "AWS::SQS::Queue QueueName":
 		return name, nil
+	case "AWS::KMS::Key Arn":
+		return arn("kms", "key/"+name)
 	case "AWS::Serverless::Function Arn":
 		return arn("lambda", "function:"+name)
 	}

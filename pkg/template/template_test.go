@@ -260,17 +260,21 @@ func oversights(t *testing.T, text string) (list []string) {
 			// Or a test would be refused where deliveries are let in.
 			bad(id != "TestWebhookFunction" || p.Role == "DispatchFunctionRole.Arn", id+": does not send as dispatch does")
 			var sends words
+			secrets, key := false, false
 			for _, policy := range p.Policies {
 				for _, s := range policy.Statement {
 					for _, v := range slices.Concat(s.Action, s.Resource) {
 						// Secrets' names are the endpoints' to choose, within a namespace.
 						bad(!strings.Contains(strings.TrimSuffix(v, ":secret:tidings/*"), "*"), id+", statement "+s.Sid+": "+v+" allows more than is needed")
 					}
+					secrets = secrets || slices.Contains(s.Resource, "EndpointsTable.Arn")
+					key = key || slices.Contains(s.Action, "kms:Decrypt") && slices.Contains(s.Resource, "SecretsKey.Arn")
 					if slices.Contains(s.Action, "sqs:SendMessage") {
 						sends = append(sends, s.Resource...)
 					}
 				}
 			}
+			bad(!secrets || key, id+": reads endpoints, and may not use the key that they are encrypted under")
 			for name, e := range p.Events {
 				if to := e.Properties.DestinationConfig.OnFailure.Destination; to != "" {
 					dead[strings.TrimSuffix(to, ".Arn")] = true
@@ -353,6 +357,7 @@ func TestEachRuleCanFail(t *testing.T) {
 		"an alarm that tells nobody": {"      AlarmActions: [!Ref AlarmTopic]\n", "", "tells nobody"},
 		"a topic alarms can't reach": {"TopicName: !Sub '${AWS::StackName}-alarms'\n", "TopicName: !Sub '${AWS::StackName}-alarms'\n      KmsMasterKeyId: alias/aws/sns\n", "CloudWatch may not use"},
 		"a tester of its own":        {"      Role: !GetAtt DispatchFunctionRole.Arn\n", "", "does not send as dispatch does"},
+		"endpoints without the key":  {"Action: [kms:Decrypt, ", "Action: [", "may not use the key"},
 		"an unused parameter":        {"Resource: !Ref DestinationRoles", "Resource: arn:aws:iam::123456789012:role/webhooks-a", "parameter DestinationRoles: is not used"},
 	} {
 		changed := strings.Replace(original, c.from, c.to, 1)
