@@ -618,7 +618,7 @@ func (s *Stack) ForSample(name string) *Function {
 	var found *Function
 	for i := range s.Functions {
 		f := &s.Functions[i]
-		if strings.HasPrefix(name, f.Folder+"-") && (found == nil || len(f.Folder) > len(found.Folder)) {
+		if (name == f.Folder || strings.HasPrefix(name, f.Folder+"-")) && (found == nil || len(f.Folder) > len(found.Folder)) {
 			found = f
 		}
 	}
