@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 )
 
 func (a *app) deliveryCommand() *cobra.Command {
@@ -147,20 +149,21 @@ func ms(n int64) string { return fmt.Sprintf("%d ms", n) }
 
 func (a *app) deliveryReplay() *cobra.Command {
 	var endpointID, from, to string
-	var dead bool
+	var dead, all bool
 	c := &cobra.Command{
-		Use: "replay [ENDPOINT EVENT]", Short: "Send one delivery again, or all of an endpoint's dead letters",
+		Use: "replay [ENDPOINT EVENT]", Short: "Send one delivery again, or dead letters: an endpoint's, or all",
 		Example: `  tidings delivery replay ep_01J… 01J…
-  tidings delivery replay --dead --endpoint ep_01J… --from 2026-01-29T00:00:00Z`,
+  tidings delivery replay --dead --endpoint ep_01J… --from 2026-01-29T00:00:00Z
+  tidings delivery replay --dead --all`,
 		RunE: func(c *cobra.Command, given []string) error {
 			command := dispatch.Command{Action: "replay", Tenant: a.tenant}
 			switch {
 			case len(given) == 2 && !dead:
 				command.EndpointID, command.EventID = given[0], given[1]
-			case len(given) == 0 && dead && endpointID != "":
+			case len(given) == 0 && dead && (endpointID != "") != all:
 				command.Action, command.EndpointID = "replay_dead", endpointID
 			default:
-				return usage("tidings delivery replay takes ENDPOINT EVENT, or --dead --endpoint ENDPOINT")
+				return usage("tidings delivery replay takes ENDPOINT EVENT, or --dead with --endpoint ENDPOINT or --all")
 			}
 			for _, bound := range []struct {
 				flag, text string
@@ -179,18 +182,26 @@ func (a *app) deliveryReplay() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			total := 0
-			for {
-				var done dispatch.Replayed
-				if err := t.invoke(c.Context(), "dispatch", command, &done); err != nil {
+			commands := []dispatch.Command{command}
+			if all {
+				if commands, err = a.ofEveryEndpoint(c.Context(), t, command); err != nil {
 					return err
 				}
-				total += done.Replayed
-				if done.Next == "" {
-					break
+			}
+			total := 0
+			for _, command := range commands {
+				for {
+					var done dispatch.Replayed
+					if err := t.invoke(c.Context(), "dispatch", command, &done); err != nil {
+						return err
+					}
+					total += done.Replayed
+					if done.Next == "" {
+						break
+					}
+					fmt.Fprintf(a.err, "%d so far …\n", total)
+					command.Cursor = done.Next
 				}
-				fmt.Fprintf(a.err, "%d so far …\n", total)
-				command.Cursor = done.Next
 			}
 			if a.json {
 				return a.printJSON(map[string]int{"replayed": total})
@@ -201,8 +212,28 @@ func (a *app) deliveryReplay() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&endpointID, "endpoint", "", "whose dead letters")
-	f.BoolVar(&dead, "dead", false, "all dead letters of --endpoint")
+	f.BoolVar(&dead, "dead", false, "dead letters, of --endpoint or of --all endpoints")
+	f.BoolVar(&all, "all", false, "those of all endpoints that are enabled")
 	f.StringVar(&from, "from", "", "only of events accepted at or after this time")
 	f.StringVar(&to, "to", "", "only of events accepted at or before this time")
 	return c
+}
+
+// ofEveryEndpoint is the command for each endpoint that can be sent to; those that
+// are disabled are named, and left.
+func (a *app) ofEveryEndpoint(ctx context.Context, t *target, command dispatch.Command) ([]dispatch.Command, error) {
+	list, err := t.store.ListEndpoints(ctx, a.tenant)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	var commands []dispatch.Command
+	for _, e := range list {
+		if e.Status != endpoint.Enabled {
+			fmt.Fprintf(a.err, "%s is disabled: its dead letters stay\n", e.ID)
+			continue
+		}
+		command.EndpointID = e.ID
+		commands = append(commands, command)
+	}
+	return commands, nil
 }

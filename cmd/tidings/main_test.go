@@ -206,6 +206,10 @@ func TestEmitListShowAndReplay(t *testing.T) {
 		t.Errorf("replayed:\n%s", out)
 	}
 	dead(3)
+	if out, _ = x.do(0, "", "delivery", "replay", "--dead", "--all"); out != "1 replayed\n" {
+		t.Errorf("replayed all:\n%s", out)
+	}
+	dead(4)
 	x.do(0, "", "emit", "--file", filepath.Join("..", "..", "events", "emit-user-posted-comment.json"))
 	if out, _ := x.do(0, data, "emit", "user.joined_community", "--data", "-"); !strings.Contains(out, "accepted") {
 		t.Errorf("from standard input: %q", out)
