@@ -19,11 +19,11 @@ const module = "github.com/tidings-dev/tidings/"
 // layers are the packages from which imports may only point down. What stands
 // in one may import what stands below it, and nothing above.
 var layers = [][]string{
-	{"event", "delivery", "retry", "breaker", "ratelimit", "signature", "pattern", "endpoint", "work", "catalog", "platform", "stats"}, // vocabulary and policies
+	{"event", "delivery", "retry", "breaker", "ratelimit", "signature", "pattern", "endpoint", "work", "catalog", "platform", "stats", "audit"}, // vocabulary and policies
 	{"schema", "guard", "adapter", "trigger", "capture", "functionurl"},
-	{"dynamostore", "memstore", "queue", "localqueue", "secretstore", "sqsapi",
+	{"dynamostore", "memstore", "queue", "localqueue", "secretstore", "invoker", "sqsapi",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
-	{"emit", "dispatch", "registry", "testwebhook", "discussions"}, // the stories
+	{"emit", "dispatch", "registry", "testwebhook", "discussions", "console"}, // the stories
 	{"daemon", "template", "assemble", "destinations", "receiver", "localdynamo", "localbrokers", "realbrokers", "local", "rehearsal"},
 }
 

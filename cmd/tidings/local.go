@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -100,6 +103,10 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 		defer brokers.Close()
 	}
 	f.options.Clouds = clouds(brokers)
+	r := receiver.New(1, receiver.Behaviour{FailRate: rate, Slow: f.slow})
+	if f.receiver {
+		f.options.Receiver = breakable{r}
+	}
 	system, err := local.Open(ctx, f.options)
 	if err != nil {
 		return err
@@ -108,7 +115,6 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 
 	url := ""
 	var wanted []endpoint.Endpoint
-	r := receiver.New(1, receiver.Behaviour{FailRate: rate, Slow: f.slow})
 	r.Secrets = func() []string { return secrets(ctx, system.Store) }
 	if !f.quiet {
 		r.Show = show(a.out)
@@ -130,7 +136,11 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	if err := system.WriteNote(url); err != nil {
 		return err
 	}
-	a.banner(system, url, brokers)
+	door, err := console.Invite(ctx, system.Store, console.Invitation{Name: operator(), Role: console.Admin, Tenant: a.tenant}, time.Now())
+	if err != nil {
+		return err
+	}
+	a.banner(system, url, system.URLs["console"]+door, brokers)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return system.Run(ctx) })
 	if brokers != nil {
@@ -228,7 +238,25 @@ func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 	return nil
 }
 
-func (a *app) banner(s *local.System, receiverURL string, brokers *localbrokers.Brokers) {
+// breakable is the receiver as the console may change it.
+type breakable struct{ *receiver.Receiver }
+
+func (b breakable) Behaviour() console.Behaviour {
+	now := b.Receiver.Behaviour()
+	out := console.Behaviour{FailPercent: int(math.Round(now.FailRate * 100)), FailStatus: now.FailStatus, SlowSeconds: int(now.Slow.Seconds())}
+	if out.FailStatus == 0 {
+		out.FailStatus = http.StatusInternalServerError
+	}
+	return out
+}
+
+func (b breakable) Behave(to console.Behaviour) {
+	b.Receiver.Behave(receiver.Behaviour{
+		FailRate: float64(to.FailPercent) / 100, FailStatus: to.FailStatus, Slow: time.Duration(to.SlowSeconds) * time.Second,
+	})
+}
+
+func (a *app) banner(s *local.System, receiverURL, door string, brokers *localbrokers.Brokers) {
 	store := "memory; all is gone when it stops"
 	if s.DynamoURL != "" {
 		store = s.DynamoURL + "  DynamoDB"
@@ -239,7 +267,7 @@ func (a *app) banner(s *local.System, receiverURL string, brokers *localbrokers.
 	}
 	lipgloss.Fprintln(a.out, lipgloss.NewStyle().Bold(true).Render("Tidings runs on this machine."))
 	fmt.Fprintln(a.out)
-	_ = a.fields("  emit", s.URLs["emit"]+"  function URL: POST events here", "  invoke", s.InvokeURL+"  Lambda's Invoke API",
+	_ = a.fields("  console", door+"  open it once; `tidings console login` makes another", "  emit", s.URLs["emit"]+"  function URL: POST events here", "  invoke", s.InvokeURL+"  Lambda's Invoke API",
 		"  store", store, "  receiver", receiverURL, "  sqs", sqs, "  pub/sub", pubsub, "  kafka", kafka, "  log", filepath.Join(a.stateDir, logName))
 	fmt.Fprintf(a.out, `
 Try, in another shell:

@@ -99,7 +99,8 @@ Exit codes: 0 done, 1 failed, 2 the command's words are wrong.`,
 	flags.StringVar(&a.stateDir, "state-dir", ".tidings", "where the local runner keeps its state")
 	flags.StringVar(&a.tenant, "tenant", event.DefaultTenant, "whose endpoints and events")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.circuitCommand(), a.redriveCommand(), a.eventsCommand(), a.testCommand())
+	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.circuitCommand(), a.redriveCommand(), a.eventsCommand(), a.testCommand(),
+		a.consoleCommand())
 	return root
 }
 
@@ -117,7 +118,8 @@ func args(n int, names string) cobra.PositionalArgs {
 type target struct {
 	store  *dynamostore.Store
 	lambda *lambda.Client
-	prefix string // of the functions' names
+	prefix string            // of the functions' names
+	urls   map[string]string // function URLs, by function; of a local runner
 }
 
 func (a *app) connect(ctx context.Context) (*target, error) {
@@ -140,7 +142,7 @@ func (a *app) connect(ctx context.Context) (*target, error) {
 	return &target{
 		store:  dynamostore.New(localdynamo.Client(note.DynamoURL), local.Tables(note.Stack)),
 		lambda: lambda.NewFromConfig(localdynamo.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(note.InvokeURL) }),
-		prefix: note.Stack + "-",
+		prefix: note.Stack + "-", urls: note.URLs,
 	}, nil
 }
 

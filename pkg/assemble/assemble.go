@@ -24,11 +24,14 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/discussions"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/queue"
+	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/stats"
 	"github.com/tidings-dev/tidings/pkg/testwebhook"
 )
@@ -49,6 +52,10 @@ type Store interface {
 	dispatch.Breakers
 	dispatch.Limits
 	discussions.Store
+	registry.Store
+	console.Notes
+	console.Audit
+	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 }
 
 // Backend is what handlers stand on. A function takes the parts that it needs.
@@ -61,6 +68,11 @@ type Backend struct {
 	// CacheTime is how long dispatch uses endpoints unread.
 	CacheTime    time.Duration
 	Destinations Destinations
+	// Invoke calls another function of the stack by its name.
+	Invoke func(function string) console.Invoke
+	// Receiver is the local runner's, for the console to misbehave with; a
+	// deployment has none.
+	Receiver console.Receiver
 }
 
 // Destinations opens every protocol that webhooks can take; package destinations
@@ -76,13 +88,25 @@ type Function func(b Backend, environment map[string]string) (Handle, error)
 // Functions returns all there are, by the name of their folder. It is a function
 // and not a variable, so that a binary links only what it serves.
 func Functions() map[string]Function {
-	return map[string]Function{"emit": Emit, "dispatch": Dispatch, "test-webhook": TestWebhook, "close-discussions": CloseDiscussions}
+	return map[string]Function{
+		"emit":              Emit,
+		"dispatch":          Dispatch,
+		"test-webhook":      TestWebhook,
+		"close-discussions": CloseDiscussions,
+		"console":           Console,
+	}
 }
 
 // Settings returns, by the function's name, the zero value of the struct that its
 // environment is parsed into; the template's tests read its tags.
 func Settings() map[string]any {
-	return map[string]any{"emit": EmitSettings{}, "dispatch": DispatchSettings{}, "test-webhook": TestWebhookSettings{}, "close-discussions": CloseDiscussionsSettings{}}
+	return map[string]any{
+		"emit":              EmitSettings{},
+		"dispatch":          DispatchSettings{},
+		"test-webhook":      TestWebhookSettings{},
+		"close-discussions": CloseDiscussionsSettings{},
+		"console":           ConsoleSettings{},
+	}
 }
 
 // EmitSettings is emit's environment.
@@ -199,10 +223,11 @@ func parse[T any](environment map[string]string) (T, error) {
 // Deployed builds a function on AWS from the process's environment. It ends the
 // process where that can't work: Lambda then reports the reason at deployment's
 // first invocation. Clients are made, but nothing is connected before it is used.
-// destinations is for a function that delivers; nil for one that does not.
-func Deployed(build Function, destinations func(aws.Config, map[string]string) Destinations) lambda.Handler {
+// destinations is for a function that delivers; nil for one that does not. more add
+// to the backend what few functions need.
+func Deployed(build Function, destinations func(aws.Config, map[string]string) Destinations, more ...func(aws.Config, *Backend)) lambda.Handler {
 	log := lambdacontext.NewLogger()
-	handle, err := deployed(build, destinations, log)
+	handle, err := deployed(build, destinations, log, more)
 	if err != nil {
 		log.Error("function cannot start", "error", err.Error())
 		os.Exit(1)
@@ -210,7 +235,7 @@ func Deployed(build Function, destinations func(aws.Config, map[string]string) D
 	return lambda.NewHandler(handle)
 }
 
-func deployed(build Function, destinations func(aws.Config, map[string]string) Destinations, log *slog.Logger) (Handle, error) {
+func deployed(build Function, destinations func(aws.Config, map[string]string) Destinations, log *slog.Logger, more []func(aws.Config, *Backend)) (Handle, error) {
 	access, err := config.LoadDefaultConfig(context.Background())
 	if err != nil {
 		return nil, fmt.Errorf("AWS configuration: %w", err)
@@ -229,6 +254,9 @@ func deployed(build Function, destinations func(aws.Config, map[string]string) D
 	}
 	if destinations != nil {
 		b.Destinations = destinations(access, environment)
+	}
+	for _, add := range more {
+		add(access, &b)
 	}
 	return build(b, environment)
 }

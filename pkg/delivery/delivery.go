@@ -428,8 +428,18 @@ type Query struct {
 	EndpointID string
 	From, To   time.Time // of the event's acceptance, both included; zero is unbounded
 	State      State     // empty: every state
+	EventType  string    // empty: every type
 	Limit      int       // at most so many a page; 0 means 100
-	Cursor     string    // where the page before ended; empty for the first
+	// Examine bounds what is read for one page where a state or a type is asked
+	// for: after so many deliveries the page ends, full or not. 0 reads on until
+	// the page is full.
+	Examine int
+	Cursor  string // where the page before ended; empty for the first
+}
+
+// Wants reports whether a delivery is of the state and the type asked for.
+func (q Query) Wants(d Delivery) bool {
+	return (q.State == "" || d.State == q.State) && (q.EventType == "" || d.EventType == q.EventType)
 }
 
 // Page is what a query found. Next is empty on the last page; a page may be
@@ -483,4 +493,16 @@ func (q Query) Bounds() (first, last string, err error) {
 // CursorAfter is the cursor of a page that ended with the event.
 func (q Query) CursorAfter(eventID string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(eventID))
+}
+
+// CursorEvent is the event that CursorAfter was given.
+func CursorEvent(cursor string) (string, error) {
+	id, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err == nil {
+		_, err = event.IDTime(string(id))
+	}
+	if err != nil {
+		return "", fmt.Errorf("cursor %q is not one that a page ended with", cursor)
+	}
+	return string(id), nil
 }

@@ -389,8 +389,8 @@ func (s *Store) GetDelivery(ctx context.Context, k delivery.Key) (delivery.Deliv
 	return schema.DecodeDelivery(out.Item)
 }
 
-// QueryDeliveries: see dispatch.Replays. With a state it reads on until the
-// page is full, so it may read much more than it returns.
+// QueryDeliveries: see dispatch.Replays. With a state or a type it reads on until
+// the page is full, or until it has examined as many as the query allows.
 func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error) {
 	var page delivery.Page
 	first, last, err := q.Bounds()
@@ -406,14 +406,24 @@ func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery
 		},
 		ScanIndexForward: aws.Bool(false), ReturnConsumedCapacity: s.wantCapacity(),
 	}
-	if q.State == "" {
-		in.Limit = aws.Int32(int32(q.PageSize() + 1))
-	} else {
-		in.FilterExpression = aws.String("#state = :state")
-		in.ExpressionAttributeNames["#state"] = schema.State
-		in.ExpressionAttributeValues[":state"] = schema.S(string(q.State))
+	var filters []string
+	for name, value := range map[string]string{schema.State: string(q.State), schema.EventType: q.EventType} {
+		if value != "" {
+			filters = append(filters, "#"+name+" = :"+name)
+			in.ExpressionAttributeNames["#"+name] = name
+			in.ExpressionAttributeValues[":"+name] = schema.S(value)
+		}
 	}
-	for {
+	filtered := len(filters) > 0
+	if filtered {
+		in.FilterExpression = aws.String(strings.Join(filters, " AND "))
+	} else {
+		in.Limit = aws.Int32(int32(q.PageSize() + 1))
+	}
+	for examined := 0; ; {
+		if filtered && q.Examine > 0 {
+			in.Limit = aws.Int32(int32(q.Examine - examined))
+		}
 		out, err := s.db.Query(ctx, in)
 		if err != nil {
 			return page, fmt.Errorf("query deliveries of %s: %w", q.EndpointID, err)
@@ -432,6 +442,11 @@ func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery
 		}
 		if out.LastEvaluatedKey == nil {
 			return page, nil
+		}
+		if examined += int(out.ScannedCount); filtered && q.Examine > 0 && examined >= q.Examine {
+			last, err := schema.DecodeDeliveryKey(out.LastEvaluatedKey)
+			page.Next = q.CursorAfter(last.EventID)
+			return page, err
 		}
 		in.ExclusiveStartKey = out.LastEvaluatedKey
 	}

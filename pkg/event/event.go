@@ -197,3 +197,19 @@ func IDBefore(id string) (string, error) {
 	}
 	return u.String(), nil
 }
+
+// IDAfter returns the smallest id that is greater than id, so that IDBefore of
+// it is id again.
+func IDAfter(id string) (string, error) {
+	u, err := ulid.ParseStrict(id)
+	if err != nil {
+		return "", fmt.Errorf("event id %q is not a ULID: %w", id, err)
+	}
+	for i := len(u) - 1; i >= 0; i-- {
+		u[i]++
+		if u[i] != 0 {
+			break
+		}
+	}
+	return u.String(), nil
+}

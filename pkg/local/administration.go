@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/registry"
@@ -11,6 +12,8 @@ import (
 // Administration is the operator's side of a store.
 type Administration interface {
 	registry.Store
+	console.Notes
+	console.Audit
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 	// The platform's own writes, for whoever plays it.
 	PutRecord(ctx context.Context, record platform.Record) error

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
@@ -58,6 +59,8 @@ type Options struct {
 	Meter dynamostore.Meter
 	// Clouds are what destinations beyond HTTP are reached through.
 	Clouds destinations.Clouds
+	// Receiver is one whose behaviour the console may change; nil for none.
+	Receiver console.Receiver
 	// DynamoLog gets what the started DynamoDB prints; nil drops it.
 	DynamoLog io.Writer
 }
@@ -251,6 +254,16 @@ func (s *System) buildFunctions() error {
 		Destinations: func(settings assemble.DestinationSettings) (*adapter.Registry, error) {
 			return destinations.Open(settings, s.options.Clouds)
 		},
+		Invoke: func(name string) console.Invoke {
+			return func(ctx context.Context, payload, answer any) error {
+				f := named(s.functions, name)
+				if f == nil {
+					return fmt.Errorf("there is no function %s", name)
+				}
+				return f.call(ctx, payload, answer)
+			}
+		},
+		Receiver: s.options.Receiver,
 	}
 	for _, f := range s.Stack.Functions {
 		build, ok := assemble.Functions()[f.Folder]

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/tidwall/btree"
 
+	"github.com/tidings-dev/tidings/pkg/audit"
 	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
@@ -39,6 +40,8 @@ type Store struct {
 	waiting    map[string]*btree.Set[string] // the events that wait for an endpoint's circuit
 	breakers   map[string]breaker.State      // by endpoint
 	slots      map[string]time.Time          // by endpoint: a rate limit's theoretical arrival time
+	bound      map[string]bound
+	audit      map[string]*btree.Map[string, audit.Entry] // by tenant
 	feeds      map[string]*feed
 	platform   platformTable
 	statistics map[string]bucket // by the key of their item
@@ -64,6 +67,8 @@ func New(now func() time.Time) *Store {
 		slots:      map[string]time.Time{},
 		feeds:      map[string]*feed{schema.Events: newFeed(), schema.Platform: newFeed()},
 		platform:   newPlatformTable(),
+		bound:      map[string]bound{},
+		audit:      map[string]*btree.Map[string, audit.Entry]{},
 	}
 	for i := range s.due {
 		s.due[i] = btree.NewBTreeGOptions(dueBefore, btree.Options{NoLocks: true})
@@ -298,11 +303,17 @@ func (s *Store) QueryDeliveries(_ context.Context, q delivery.Query) (delivery.P
 	if byEvent == nil {
 		return page, nil
 	}
+	filtered, examined, before := q.State != "" || q.EventType != "", 0, ""
 	byEvent.Descend(last, func(id string, d delivery.Delivery) bool {
 		if id < first {
 			return false
 		}
-		if q.State != "" && d.State != q.State {
+		if filtered && q.Examine > 0 && examined == q.Examine {
+			page.Next = q.CursorAfter(before)
+			return false
+		}
+		examined, before = examined+1, id
+		if !q.Wants(d) {
 			return true
 		}
 		if len(page.Deliveries) == q.PageSize() {

@@ -92,6 +92,13 @@ func (r *Receiver) Behave(b Behaviour) {
 	r.mu.Unlock()
 }
 
+// Behaviour returns how the receiver treats requests now.
+func (r *Receiver) Behaviour() Behaviour {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.behaviour
+}
+
 // Counts returns the sums so far.
 func (r *Receiver) Counts() Counts {
 	r.mu.Lock()

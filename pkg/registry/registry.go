@@ -51,10 +51,29 @@ func (r *Registry) Add(ctx context.Context, e endpoint.Endpoint) (endpoint.Endpo
 	if len(e.Secrets) == 0 {
 		e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewSecret()}}
 	}
-	if err := errors.Join(r.Check(adapter.TargetOf(e)), e.Validate(r.Types)); err != nil {
+	if err := r.Refuse(e); err != nil {
 		return e, err
 	}
 	return e, r.Store.AddEndpoint(ctx, e)
+}
+
+// Refuse says what is wrong with an endpoint as it is set up; nil for nothing.
+// One that has no secret yet is taken as if it had one: Add makes it.
+func (r *Registry) Refuse(e endpoint.Endpoint) error {
+	if len(e.Secrets) == 0 {
+		e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewSecret()}}
+	}
+	return errors.Join(r.Check(adapter.TargetOf(e)), e.Validate(r.Types))
+}
+
+// Replace stores an endpoint that was read with e.Version and edited by a person;
+// endpoint.ErrConflict where somebody else changed it in the meantime.
+func (r *Registry) Replace(ctx context.Context, e endpoint.Endpoint) (endpoint.Endpoint, error) {
+	e.UpdatedAt = r.Now().UTC().Truncate(time.Millisecond)
+	if err := r.Refuse(e); err != nil {
+		return e, err
+	}
+	return r.Store.UpdateEndpoint(ctx, e)
 }
 
 // changeTries is how often a change is tried against others' changes.
@@ -71,7 +90,7 @@ func (r *Registry) Change(ctx context.Context, tenant, id string, do func(*endpo
 		}
 		do(&e)
 		e.UpdatedAt = r.Now().UTC().Truncate(time.Millisecond)
-		if err := errors.Join(r.Check(adapter.TargetOf(e)), e.Validate(r.Types)); err != nil {
+		if err := r.Refuse(e); err != nil {
 			return e, err
 		}
 		stored, err := r.Store.UpdateEndpoint(ctx, e)

@@ -236,6 +236,13 @@ func DeliveryKey(k delivery.Key) Item {
 	return Item{EndpointID: S(k.EndpointID), EventID: S(k.EventID)}
 }
 
+// DecodeDeliveryKey reads a delivery's key.
+func DecodeDeliveryKey(item Item) (delivery.Key, error) {
+	r := reader{item: item}
+	r.must(EndpointID, EventID)
+	return delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)}, r.err
+}
+
 // EncodeDelivery returns the whole item of a delivery. What would exceed
 // one write unit is cut: the failed answer's snippet first, then the reason,
 // then the oldest attempts.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/breaker"
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -34,6 +35,9 @@ import (
 type Store interface {
 	assemble.Store
 	registry.Store
+	console.Notes
+	console.Audit
+	Unbind(ctx context.Context, key string) error
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 	DisabledEndpoints(ctx context.Context, list []stats.Endpoint) (map[stats.Endpoint]string, error)
 	Platform
@@ -56,6 +60,8 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("rate limits", func(t *testing.T) { limits(t, open(t)) })
 	t.Run("due index", func(t *testing.T) { due(t, open(t)) })
 	t.Run("queries", func(t *testing.T) { queries(t, open(t)) })
+	t.Run("what is bound and counted", func(t *testing.T) { notes(t, open(t)) })
+	t.Run("audit log", func(t *testing.T) { auditLog(t, open(t)) })
 	t.Run("endpoints", func(t *testing.T) { endpoints(t, open(t)) })
 	t.Run("discussions", func(t *testing.T) { discussions(t, open(t)) })
 	t.Run("lists of discussions", func(t *testing.T) { discussionLists(t, open(t)) })
@@ -580,6 +586,9 @@ func queries(t *testing.T, s Store) {
 		at := start.Add(time.Duration(i) * time.Minute)
 		c := newClaim()
 		c.EndpointID, c.EventID, c.Now = id, event.NewID(at), at
+		if i%5 == 0 {
+			c.EventType = "discussion.extended"
+		}
 		d := must[delivery.Delivery](t)(s.Claim(ctx, c))
 		state := delivery.Delivered
 		if i%3 == 0 {
@@ -602,7 +611,12 @@ func queries(t *testing.T, s Store) {
 		"a state nobody is in": {delivery.Query{State: delivery.Skipped}, func(int, delivery.Delivery) bool { return false }},
 		"a time range, both ends included": {delivery.Query{From: start.Add(5 * time.Minute), To: start.Add(10 * time.Minute)},
 			func(i int, _ delivery.Delivery) bool { n := 24 - i; return n >= 5 && n <= 10 }},
-		"an open range": {delivery.Query{From: start.Add(20 * time.Minute)}, func(i int, _ delivery.Delivery) bool { return 24-i >= 20 }},
+		"one type": {delivery.Query{EventType: "discussion.extended"}, func(i int, d delivery.Delivery) bool { return (24-i)%5 == 0 }},
+		"a type and a state, few looked at for a page": {delivery.Query{EventType: "discussion.extended", State: delivery.Dead, Examine: 7},
+			func(i int, d delivery.Delivery) bool { return (24-i)%15 == 0 }},
+		"a state nobody is in, few looked at for a page": {delivery.Query{State: delivery.Skipped, Examine: 3}, func(int, delivery.Delivery) bool { return false }},
+		"everything, few looked at for a page":           {delivery.Query{Examine: 3}, func(int, delivery.Delivery) bool { return true }},
+		"an open range":                                  {delivery.Query{From: start.Add(20 * time.Minute)}, func(i int, _ delivery.Delivery) bool { return 24-i >= 20 }},
 	} {
 		for _, limit := range []int{1, 4, 25, 0} {
 			var want, got []delivery.Delivery
@@ -613,8 +627,11 @@ func queries(t *testing.T, s Store) {
 			}
 			q := c.q
 			q.EndpointID, q.Limit = id, limit
-			for {
+			for pages := 1; ; pages++ {
 				page := must[delivery.Page](t)(s.QueryDeliveries(ctx, q))
+				if q.Examine > 0 && q.State == delivery.Skipped && page.Next != "" && pages > len(all)/q.Examine {
+					t.Fatalf("%s: page %d of %d deliveries, though each may look at %d", name, pages, len(all), q.Examine)
+				}
 				if len(page.Deliveries) > q.PageSize() {
 					t.Errorf("%s: a page of %d, limit %d", name, len(page.Deliveries), limit)
 				}

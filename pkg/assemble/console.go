@@ -1,0 +1,44 @@
+package assemble
+
+import (
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/dynamostore"
+	"github.com/tidings-dev/tidings/pkg/functionurl"
+	"github.com/tidings-dev/tidings/pkg/registry"
+)
+
+// ConsoleSettings is the console's environment.
+type ConsoleSettings struct {
+	EventsTable      string `env:"EVENTS_TABLE,required,notEmpty"`
+	DeliveriesTable  string `env:"DELIVERIES_TABLE,required,notEmpty"`
+	EndpointsTable   string `env:"ENDPOINTS_TABLE,required,notEmpty"`
+	ControlTable     string `env:"CONTROL_TABLE,required,notEmpty"`
+	DispatchFunction string `env:"DISPATCH_FUNCTION,required,notEmpty"`
+	DestinationSettings
+}
+
+// Console builds the console function.
+func Console(b Backend, environment map[string]string) (Handle, error) {
+	s, err := parse[ConsoleSettings](environment)
+	if err != nil {
+		return nil, err
+	}
+	protocols, err := b.Destinations(s.DestinationSettings)
+	if err != nil {
+		return nil, err
+	}
+	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable})
+	known := catalog.Default()
+	c := &console.Console{
+		Operations: &console.Operations{
+			Registry:   &registry.Registry{Store: store, Types: known.Types(), Check: protocols.Check, Now: time.Now},
+			Deliveries: store, Events: store, Catalog: known, Audit: store,
+			Dispatch: b.Invoke(s.DispatchFunction), Receiver: b.Receiver, Now: time.Now,
+		},
+		Notes: store, Log: b.Log,
+	}
+	return functionurl.Handler(c.Handler()), nil
+}

@@ -1,0 +1,71 @@
+// Package audit is the vocabulary of the record of who changed what: one Entry
+// for every change that a person or a program made through the console. It does
+// no I/O and reads no clock. An entry is written before the change it is about,
+// and again when the change has ended, so that no change is made unrecorded: one
+// that says Begun and nothing else was cut off.
+package audit
+
+import (
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// Retention is how long entries are kept.
+const Retention = 365 * 24 * time.Hour
+
+// MaxDetailBytes is the most that is kept of what was changed, or of why it failed.
+const MaxDetailBytes = 512
+
+// Outcome is what became of a change.
+type Outcome string
+
+const (
+	Begun  Outcome = "begun"
+	Done   Outcome = "done"
+	Failed Outcome = "failed"
+)
+
+// Entry is one change.
+type Entry struct {
+	ID      string // ULID; its time part is when the change began
+	Tenant  string
+	Who     string // the session's name
+	Role    string
+	Action  string // endpoint.add, delivery.replay, …
+	Subject string // the id of what was changed; empty for what has none yet
+	Outcome Outcome
+	Detail  string // what was changed, or why it failed; never a secret
+}
+
+// NewID returns a fresh entry's id.
+func NewID(now time.Time) string { return event.NewID(now) }
+
+// At is when the change began, in UTC; the zero time for an id that is none.
+func (e Entry) At() time.Time {
+	id, err := ulid.ParseStrict(e.ID)
+	if err != nil {
+		return time.Time{}
+	}
+	return ulid.Time(id.Time()).UTC()
+}
+
+// Clip keeps a detail within its limit, on a rune's edge.
+func Clip(detail string) string {
+	if len(detail) <= MaxDetailBytes {
+		return detail
+	}
+	keep := MaxDetailBytes
+	for keep > 0 && detail[keep]&0xc0 == 0x80 {
+		keep--
+	}
+	return detail[:keep] + "…"
+}
+
+// Page is a part of the record, newest first. Next is empty on the last.
+type Page struct {
+	Entries []Entry
+	Next    string
+}

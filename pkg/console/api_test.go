@@ -1,0 +1,167 @@
+package console_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pb33f/libopenapi"
+	validator "github.com/pb33f/libopenapi-validator"
+
+	"github.com/tidings-dev/tidings/pkg/console"
+)
+
+// Every route of the document is asked, well and badly, and each answer is held to
+// the document by a library that knows nothing of us.
+func TestTheDocumentIsTrue(t *testing.T) {
+	w, e, id := seeded(t)
+	b := w.login(console.Admin, "default")
+	raw := b.get(console.OpenAPIPath).Body.Bytes()
+	document, err := libopenapi.NewDocument(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check, errs := validator.NewValidator(document)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	if ok, problems := check.ValidateDocument(); !ok {
+		for _, p := range problems {
+			t.Errorf("the document: %s: %s", p.Message, p.Reason)
+		}
+	}
+	if document.GetVersion() != "3.1.0" {
+		t.Errorf("OpenAPI %s", document.GetVersion())
+	}
+
+	const body = `{"url":"https://example.com/added","event_types":["user.*"],"filter":{"data":{"status":["success"]}}}`
+	edited := fmt.Sprintf(`{"url":"https://example.com/edited","version":%d}`, e.Version)
+	calls := []struct {
+		method, route, path, body string
+		status                    int
+	}{
+		{"GET", "/api/session", "", "", 200},
+		{"GET", "/api/endpoints", "", "", 200},
+		{"POST", "/api/endpoints", "", body, 200},
+		{"POST", "/api/endpoints", "", `{"url":"ftp://example.com"}`, 422},
+		{"POST", "/api/endpoints", "", `{"url":5}`, 422},
+		{"POST", "/api/endpoints", "", `{"url":"https://example.com","surprise":1}`, 422},
+		{"POST", "/api/endpoints", "", `{`, 400},
+		{"POST", "/api/endpoint-checks", "", body, 200},
+		{"POST", "/api/endpoint-checks", "", `{"url":"ftp://example.com","filter":5}`, 200},
+		{"GET", "/api/endpoints/{id}", "/api/endpoints/" + e.ID, "", 200},
+		{"GET", "/api/endpoints/{id}", "/api/endpoints/ep_none", "", 404},
+		{"PUT", "/api/endpoints/{id}", "/api/endpoints/" + e.ID, edited, 200},
+		{"PUT", "/api/endpoints/{id}", "/api/endpoints/" + e.ID, edited, 409},
+		{"POST", "/api/endpoints/{id}/rotate-secret", "/api/endpoints/" + e.ID + "/rotate-secret", "", 200},
+		{"GET", "/api/deliveries", "", "", 200},
+		{"GET", "/api/deliveries", "/api/deliveries?endpoint=" + e.ID + "&type=user.posted_comment&state=dead&limit=1&from=2026-01-01T00:00:00Z", "", 200},
+		{"GET", "/api/deliveries", "/api/deliveries?state=asleep", "", 422},
+		{"GET", "/api/deliveries", "/api/deliveries?cursor=nonsense", "", 422},
+		{"GET", "/api/deliveries", "/api/deliveries?limit=201", "", 422},
+		{"GET", "/api/deliveries/{endpoint}/{event}", "/api/deliveries/" + e.ID + "/" + id, "", 200},
+		{"GET", "/api/deliveries/{endpoint}/{event}/request", "/api/deliveries/" + e.ID + "/" + id + "/request", "", 200},
+		{"POST", "/api/replays", "", `{"deliveries":[{"endpoint_id":"` + e.ID + `","event_id":"` + id + `"},{"endpoint_id":"ep_none","event_id":"` + id + `"}]}`, 200},
+		{"POST", "/api/replays", "", `{"deliveries":[]}`, 422},
+		{"GET", "/api/event-types", "", "", 200},
+		{"GET", "/api/events/{event}", "/api/events/" + id, "", 200},
+		{"GET", "/api/events/{event}", "/api/events/none", "", 404},
+		{"GET", "/api/audit", "/api/audit?limit=2", "", 200},
+		{"GET", "/api/receiver", "", "", 200},
+		{"PUT", "/api/receiver", "", `{"fail_percent":50,"fail_status":503,"slow_seconds":1}`, 200},
+		{"PUT", "/api/receiver", "", `{"fail_percent":101,"fail_status":503,"slow_seconds":1}`, 422},
+		{"POST", "/api/endpoints/{id}/disable", "/api/endpoints/" + e.ID + "/disable", "", 200},
+		{"POST", "/api/endpoints/{id}/enable", "/api/endpoints/" + e.ID + "/enable", "", 200},
+		{"DELETE", "/api/endpoints/{id}", "/api/endpoints/" + e.ID, "", 200},
+		{"DELETE", "/api/endpoints/{id}", "/api/endpoints/" + e.ID, "", 404},
+	}
+	asked := map[string]bool{}
+	for _, c := range calls {
+		if c.path == "" {
+			c.path = c.route
+		}
+		what := c.method + " " + c.path + " " + c.body
+		r := httptest.NewRequest(c.method, "http://console.example"+c.path, strings.NewReader(c.body))
+		if c.body != "" {
+			r.Header.Set("Content-Type", "application/json")
+		}
+		r.Header.Set("X-CSRF-Token", b.csrf)
+		recorded := b.do(r)
+		if recorded.Code != c.status {
+			t.Errorf("%s: %d, want %d: %s", what, recorded.Code, c.status, recorded.Body)
+			continue
+		}
+		if c.status == 200 {
+			asked[c.method+" "+c.route] = true
+		}
+		answer := recorded.Result()
+		r.Body = io.NopCloser(strings.NewReader(c.body))
+		if ok, problems := check.ValidateHttpResponse(r, answer); !ok {
+			for _, p := range problems {
+				t.Errorf("%s: the answer is not as the document says: %s: %s %v\n%s", what, p.Message, p.Reason, p.SchemaValidationErrors, recorded.Body)
+			}
+		}
+		if c.status < 400 {
+			r.Body = io.NopCloser(strings.NewReader(c.body))
+			r.Header.Set("X-Tidings-Session", "x")
+			if ok, problems := check.ValidateHttpRequest(r); !ok {
+				for _, p := range problems {
+					t.Errorf("%s: the request is not as the document says: %s: %s", what, p.Message, p.Reason)
+				}
+			}
+		}
+	}
+	for _, route := range routes(t, raw) {
+		if !asked[route] {
+			t.Errorf("the document has %s, which nobody asked", route)
+		}
+		delete(asked, route)
+	}
+	for route := range asked {
+		t.Errorf("%s answers, and is not in the document", route)
+	}
+}
+
+// routes are those of a document.
+func routes(t *testing.T, raw []byte) (list []string) {
+	t.Helper()
+	var doc struct {
+		Paths map[string]map[string]json.RawMessage
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, methods := range doc.Paths {
+		for method := range methods {
+			list = append(list, strings.ToUpper(method)+" "+path)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// A deployment has no receiver to misbehave, on no page and in no document.
+func TestADeploymentHasNoReceiver(t *testing.T) {
+	w := newWorld(t)
+	w.ops.Receiver = nil
+	w.handler = (&console.Console{Operations: w.ops, Notes: w.store, Log: discard}).Handler()
+	b := w.login(console.Admin, "default")
+	if raw := b.get(console.OpenAPIPath).Body.Bytes(); bytes.Contains(raw, []byte("/api/receiver")) {
+		t.Error("the document names the receiver")
+	}
+	if a := b.get("/api/receiver"); a.Code != http.StatusNotFound {
+		t.Errorf("GET /api/receiver: %d", a.Code)
+	}
+	if a := b.post("/receiver", nil); a.Code != http.StatusNotFound {
+		t.Errorf("POST /receiver: %d", a.Code)
+	}
+	if strings.Contains(b.get("/").Body.String(), "/receiver") {
+		t.Error("the page offers it")
+	}
+}

@@ -1,0 +1,38 @@
+package console_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/destinations"
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// protocols are all that there are, as a deployment has them.
+func protocols(t *testing.T) *adapter.Registry {
+	t.Helper()
+	r, err := destinations.Open(assemble.DestinationSettings{}, destinations.Clouds{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// shell returns the words that a POSIX shell makes of a command's arguments.
+func shell(t *testing.T, command string) []string {
+	t.Helper()
+	c := exec.Command("sh", "-c", `curl() { for word in "$@"; do printf '%s\0' "$word"; done; }; `+command)
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("sh: %v\n%s", err, command)
+	}
+	return strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
+}
+
+func eventTime(id string) (time.Time, error) { return event.IDTime(id) }
+
+func newID(w *world) string { return event.NewID(w.now()) }
