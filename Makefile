@@ -70,3 +70,7 @@ verify-deploy: tools ## The template and the built functions against AWS's own t
 .PHONY: figures
 figures: bin/tidings tools ## Measure what the README promises (about 6 minutes; EVENTS=1000 is quicker)
 	go run ./cmd/figures -events $(or $(EVENTS),10000)
+
+.PHONY: bench-quick
+bench-quick: tools ## Count what AWS counts for an event (units and requests), exactly, against cmd/bench/units.json (a minute)
+	go run ./cmd/bench -quick

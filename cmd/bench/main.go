@@ -1,0 +1,99 @@
+// Command bench measures how fast and how cheap Tidings is, and holds each figure
+// against what it must reach: what AWS counts for an event, the engine beside a
+// bare POST loop, the whole runner under load, bad days, start and growth. It
+// prints an aligned table and writes JSON; figures are medians, with their spread.
+// The unit counts are exact and compared with what the repository expects.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// options are the command's flags.
+type options struct {
+	quick, update bool
+	only          string
+	json, docs    string
+}
+
+func main() {
+	var o options
+	flag.BoolVar(&o.quick, "quick", false, "only count units, and compare them with "+unitsFile)
+	flag.BoolVar(&o.update, "update", false, "write "+unitsFile+" anew instead of comparing")
+	flag.StringVar(&o.only, "only", "", "measure these parts only, separated by commas: "+strings.Join(partNames(), ", "))
+	flag.StringVar(&o.json, "json", "", "write the figures to this file")
+	flag.StringVar(&o.docs, "docs", "", "rewrite the tables in this document")
+	flag.Parse()
+	if err := run(context.Background(), o); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// part is one part of the benchmark.
+type part struct {
+	name string
+	run  func(context.Context, *Report, options) error
+}
+
+func parts() []part {
+	return []part{
+		{"units", func(ctx context.Context, r *Report, o options) error {
+			measured, err := measureUnits(ctx, r)
+			if err != nil {
+				return err
+			}
+			return checkUnits(measured, o.update)
+		}},
+	}
+}
+
+func partNames() (names []string) {
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+func run(ctx context.Context, o options) error {
+	if o.quick {
+		o.only = "units"
+	}
+	wanted := map[string]bool{}
+	for _, name := range strings.FieldsFunc(o.only, func(c rune) bool { return c == ',' }) {
+		wanted[name] = true
+	}
+	r := newReport()
+	began := time.Now()
+	for _, p := range parts() {
+		if len(wanted) > 0 && !wanted[p.name] {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "measuring %s …\n", p.name)
+		if err := p.run(ctx, r, o); err != nil {
+			r.print()
+			return err
+		}
+	}
+	r.Took = time.Since(began).Round(time.Second).String()
+	r.print()
+	if o.json != "" {
+		if err := r.write(o.json); err != nil {
+			return err
+		}
+	}
+	if o.docs != "" {
+		if err := r.rewrite(o.docs); err != nil {
+			return err
+		}
+	}
+	if missed := r.missed(); missed > 0 && o.quick {
+		return fmt.Errorf("%d of the figures do not reach what they must", missed)
+	}
+	return nil
+}

@@ -1,0 +1,592 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/breaker"
+	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/dynamostore"
+	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/localdynamo"
+	"github.com/tidings-dev/tidings/pkg/queue"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+// Units is what one event made AWS count. They are exact: the same code gives the
+// same units on every machine.
+type Units struct {
+	Writes     float64 `json:"write_units"`            // of the event's own items, their indexes included
+	Reads      float64 `json:"read_units"`             //
+	Requests   float64 `json:"dynamodb_requests"`      // all, those of the statistics included
+	Statistics float64 `json:"statistics_write_units"` // what its batches wrote, once a batch
+	SQS        float64 `json:"sqs_requests"`           // sends, receives and deletes, as SQS bills them
+	Refused    float64 `json:"refused_writes"`         // conditions that failed; billed as writes, and counted there too
+}
+
+// unitsFile holds what is expected, and is compared exactly: a rise is a
+// regression, and a fall should be kept.
+const unitsFile = "cmd/bench/units.json"
+
+// outcomes are the lives of a delivery that are counted.
+var outcomes = []string{"first try", "one retry", "ten retries", "rate-limited", "circuit open"}
+
+var fans = []int{1, 3, 20}
+
+// bodies are the sizes that receivers get, in bytes.
+var bodies = []int{512, 4096, 65536}
+
+func kilobytes(n int) string { return number(float64(n)/1024) + " KB" }
+
+// mix names one line of the table.
+func mix(outcome string, fan, body int, busy bool) string {
+	batches := "one at a time"
+	if busy {
+		batches = "100 at a time"
+	}
+	endpoints := "1 endpoint"
+	if fan > 1 {
+		endpoints = fmt.Sprint(fan, " endpoints")
+	}
+	return fmt.Sprintf("%s, %s, %s, %s", outcome, endpoints, kilobytes(body), batches)
+}
+
+// measureUnits counts the units of every mix on a real local DynamoDB.
+func measureUnits(ctx context.Context, r *Report) (map[string]Units, error) {
+	server, err := localdynamo.Start(ctx, localdynamo.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer server.Stop()
+	parsed, err := template.Load("template.yaml")
+	if err != nil {
+		return nil, err
+	}
+	stack, err := parsed.Resolve(template.Context{
+		StackName: local.StackName, Region: localdynamo.Region, Account: "000000000000", QueueURL: func(name string) string { return name },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := localdynamo.CreateTables(ctx, server.Client(), stack.Tables); err != nil {
+		return nil, err
+	}
+	t := r.table("units", "What AWS counts for one event", "event", "DynamoDB write units", "read units", "requests", "of statistics: write units", "SQS requests")
+	t.Notes = []string{"From ConsumedCapacity of the local DynamoDB, indexes included; exact. One at a time: everything that is cached has expired, each batch " +
+		"holds one message; all endpoints share the outcome. 100 at a time: batches are full. The figures of an event include all its endpoints'."}
+	measured := map[string]Units{}
+	number := 0
+	for _, outcome := range outcomes {
+		for _, fan := range fans {
+			for _, body := range bodies {
+				for _, busy := range []bool{false, true} {
+					if busy && (strings.HasSuffix(outcome, "retries") || outcome == "one retry" || fan > 1 || body > 4096) {
+						continue // a hundred failures at once open the circuit; the rest tells nothing new
+					}
+					number++
+					u, err := countUnits(ctx, server.Client(), number, outcome, fan, body, busy)
+					if err != nil {
+						return nil, fmt.Errorf("units, %s: %w", mix(outcome, fan, body, busy), err)
+					}
+					measured[mix(outcome, fan, body, busy)] = u
+					t.add(mix(outcome, fan, body, busy), of(u.Writes), of(u.Reads), of(u.Requests), of(u.Statistics), of(u.SQS))
+				}
+			}
+		}
+	}
+	one, three, busy := measured[mix("first try", 1, 512, false)], measured[mix("first try", 3, 512, false)], measured[mix("first try", 1, 512, true)]
+	r.atMost(3, one.Writes, "", "write units of an event ≤ 1 KB, one endpoint, first try")
+	r.atMost(1, one.Reads, "", "… read units")
+	r.atMost(0.5, busy.SQS, "", "… SQS requests, in full batches")
+	r.atMost(2, (three.Writes-one.Writes)/2, "", "… write units of each further endpoint")
+	return measured, nil
+}
+
+// checkUnits compares what was measured with what is expected.
+func checkUnits(measured map[string]Units, update bool) error {
+	if update {
+		text, err := json.MarshalIndent(measured, "", " ")
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(unitsFile, append(text, '\n'), 0o644)
+	}
+	text, err := os.ReadFile(unitsFile)
+	if err != nil {
+		return err
+	}
+	var expected map[string]Units
+	if err := json.Unmarshal(text, &expected); err != nil {
+		return fmt.Errorf("%s: %w", unitsFile, err)
+	}
+	var wrong []string
+	for name := range maps.Keys(expected) {
+		if _, ok := measured[name]; !ok {
+			wrong = append(wrong, name+": is expected and was not measured")
+		}
+	}
+	for name, got := range measured {
+		if want := expected[name]; got != want {
+			wrong = append(wrong, fmt.Sprintf("%s:\n  measured %+v\n  expected %+v", name, got, want))
+		}
+	}
+	if wrong == nil {
+		return nil
+	}
+	slices.Sort(wrong)
+	return fmt.Errorf("units differ from %s; if that is what was wanted, `go run ./cmd/bench -quick -update` writes it anew:\n%s", unitsFile, strings.Join(wrong, "\n"))
+}
+
+// plant is the whole way of an event with a clock of its own: real functions, a
+// real DynamoDB API, and batches formed by hand, so that nothing depends on the
+// machine's speed.
+type plant struct {
+	meter    *meter
+	store    *dynamostore.Store
+	emitter  *emit.Emitter
+	dispatch *dispatch.Dispatcher
+	sqs      *countedSQS
+	answer   func(endpointID string) delivery.Outcome
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (p *plant) time() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now
+}
+
+func (p *plant) pass(d time.Duration) {
+	p.mu.Lock()
+	p.now = p.now.Add(d)
+	p.mu.Unlock()
+}
+
+// Deliver is a receiver: it answers as it was told, after the same time always.
+func (p *plant) Deliver(_ context.Context, t adapter.Target, _ adapter.Message) delivery.Outcome {
+	o := p.answer(t.ID)
+	o.Timings = delivery.Timings{DNS: 12 * time.Millisecond, Connect: 23 * time.Millisecond, TLS: 34 * time.Millisecond, FirstByte: 145 * time.Millisecond, Total: 214 * time.Millisecond}
+	return o
+}
+
+func newPlant(db *dynamodb.Client) *plant {
+	p := &plant{now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC), sqs: &countedSQS{}, meter: &meter{Client: db}}
+	p.sqs.now = p.time
+	p.store = dynamostore.New(p.meter, local.Tables(local.StackName))
+	log := slog.New(slog.DiscardHandler)
+	p.emitter = &emit.Emitter{Catalog: catalog.Default(), Events: p.store, Keys: p.store, Log: log, Now: p.time}
+	p.dispatch = dispatch.New(dispatch.Config{
+		Catalog: catalog.Default(), Events: p.store, Endpoints: p.store, Disabler: p.store, Deliveries: p.store, Due: p.store, Replays: p.store,
+		Statistics: p.store, Waiting: p.store, Breakers: p.store, Limits: p.store, Queue: queue.New(p.sqs, "work"), Sender: p, Log: log,
+		CacheTime: dispatch.CacheTime, Now: p.time, Random: func() float64 { return 0.5 },
+	})
+	return p
+}
+
+func success() delivery.Outcome { return delivery.Outcome{Class: delivery.Success, Status: 204} }
+func failure() delivery.Outcome {
+	return delivery.Outcome{Class: delivery.Answered, Status: 503, Error: "the receiver answered 503 Service Unavailable"}
+}
+
+// countUnits plays one mix from acceptance to the last verdict.
+func countUnits(ctx context.Context, db *dynamodb.Client, number int, outcome string, fan, body int, busy bool) (Units, error) {
+	p := newPlant(db)
+	tenant := fmt.Sprintf("tenant%03d", number)
+	var ids []string
+	for range fan {
+		e := endpoint.Endpoint{
+			Tenant: tenant, ID: endpoint.NewID(p.time()), URL: "https://receiver.example.com/webhooks", EventTypes: []string{"*"}, Status: endpoint.Enabled,
+			Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}, Version: 1, CreatedAt: p.time(), UpdatedAt: p.time(),
+		}
+		switch outcome {
+		case "one retry", "ten retries":
+			e.Breaker = breaker.Policy{Failures: 100} // what an open circuit costs is counted by itself
+		case "rate-limited":
+			e.Limit = ratelimit.Limit{PerMinute: 6000}
+		}
+		if err := p.store.AddEndpoint(ctx, e); err != nil {
+			return Units{}, err
+		}
+		ids = append(ids, e.ID)
+	}
+	p.answer = func(string) delivery.Outcome { return success() }
+	n := 1
+	if busy {
+		n = 100
+	}
+	events, err := p.accept(ctx, tenant, n, body)
+	if err != nil {
+		return Units{}, err
+	}
+	accepted := p.meter.take()
+	failures := map[string]int{"one retry": 1, "ten retries": 10}[outcome]
+	switch outcome {
+	case "one retry", "ten retries":
+		var mu sync.Mutex
+		tries := map[string]int{}
+		p.answer = func(id string) delivery.Outcome {
+			mu.Lock()
+			defer mu.Unlock()
+			if tries[id]++; tries[id] <= failures*n {
+				return failure()
+			}
+			return success()
+		}
+	case "circuit open":
+		if err := p.open(ctx, tenant, ids); err != nil {
+			return Units{}, err
+		}
+	case "rate-limited":
+		for _, id := range ids {
+			// Others have used up the burst and the next ten seconds.
+			if _, err := p.store.ReserveSlots(ctx, id, 60*time.Second, p.time()); err != nil {
+				return Units{}, err
+			}
+		}
+	}
+	p.meter.take()
+	p.sqs.requests = 0
+	if err := p.run(ctx, events); err != nil {
+		return Units{}, err
+	}
+	u := p.meter.take()
+	for _, e := range events {
+		for _, id := range ids {
+			d, err := p.store.GetDelivery(ctx, delivery.Key{EndpointID: id, EventID: e.ID})
+			if err != nil {
+				return Units{}, err
+			}
+			if want := failures + 1; d.State != delivery.Delivered || d.Attempts != want {
+				return Units{}, fmt.Errorf("a delivery is %s after %d attempts, want delivered after %d", d.State, d.Attempts, want)
+			}
+		}
+	}
+	each := func(v float64) float64 { return v / float64(n) }
+	return Units{
+		Writes: each(accepted.Writes + u.Writes), Reads: each(accepted.Reads + u.Reads), Requests: each(accepted.Requests + u.Requests),
+		Statistics: each(accepted.Statistics + u.Statistics), SQS: each(float64(p.sqs.requests)), Refused: each(accepted.Refused + u.Refused),
+	}, nil
+}
+
+// accept has n events accepted whose bodies are of exactly so many bytes.
+func (p *plant) accept(ctx context.Context, tenant string, n, body int) ([]event.Accepted, error) {
+	data := func(text int) json.RawMessage {
+		return json.RawMessage(`{"discussion_id":"d_1","comment_id":"m_1","comment_text":"` + strings.Repeat("x", text) + `"}`)
+	}
+	empty, err := event.Event{ID: event.NewID(p.time()), Type: "user.posted_comment", Timestamp: p.time(), ActorUserID: "u_1042", Data: data(0)}.Encode()
+	if err != nil {
+		return nil, err
+	}
+	p.meter.take()
+	p.meter.put = nil
+	for range n {
+		result := p.emitter.Emit(ctx, emit.Request{Tenant: tenant, Event: "user.posted_comment", ActorUserID: "u_1042", Data: data(body - len(empty))})
+		if result.Error != nil {
+			return nil, result.Error
+		}
+	}
+	var list []event.Accepted
+	for _, item := range p.meter.put {
+		a, err := schema.DecodeEvent(item)
+		if err != nil {
+			return nil, err
+		}
+		if len(a.Body) != body {
+			return nil, fmt.Errorf("the body has %d bytes, want %d", len(a.Body), body)
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// open opens the endpoints' circuits by letters that no retry can help.
+func (p *plant) open(ctx context.Context, tenant string, ids []string) error {
+	p.answer = func(string) delivery.Outcome {
+		o := failure()
+		o.Permanent = true // nothing shall wait but what is counted
+		return o
+	}
+	for range breaker.DefaultFailures {
+		events, err := p.accept(ctx, tenant, 1, 512)
+		if err != nil {
+			return err
+		}
+		if err := p.fanOut(ctx, events); err != nil {
+			return err
+		}
+		if err := p.deliver(ctx); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		if s, err := p.store.GetBreaker(ctx, tenant, id, true); err != nil || s.Phase != breaker.Open {
+			return fmt.Errorf("the circuit is %q, want it open (%w)", s.Phase, err)
+		}
+	}
+	p.answer = func(string) delivery.Outcome { return success() }
+	return nil
+}
+
+// run takes events to their last verdicts.
+func (p *plant) run(ctx context.Context, list []event.Accepted) error {
+	if err := p.fanOut(ctx, list); err != nil {
+		return err
+	}
+	for {
+		if err := p.deliver(ctx); err != nil {
+			return err
+		}
+		next := p.sqs.next()
+		if next.IsZero() {
+			return nil
+		}
+		p.pass(max(next.Sub(p.time()), 0))
+	}
+}
+
+// fanOut hands a batch of the stream to dispatch.
+func (p *plant) fanOut(ctx context.Context, list []event.Accepted) error {
+	var batch events.DynamoDBEvent
+	for i, a := range list {
+		item, err := schema.EncodeEvent(a)
+		if err != nil {
+			return err
+		}
+		batch.Records = append(batch.Records, events.DynamoDBEventRecord{
+			EventName: string(events.DynamoDBOperationTypeInsert),
+			Change:    events.DynamoDBStreamRecord{NewImage: schema.Image(item), SequenceNumber: fmt.Sprint(i)},
+		})
+	}
+	if failed := p.dispatch.FanOut(ctx, batch); len(failed.BatchItemFailures) > 0 {
+		return errors.New("fan out failed")
+	}
+	return nil
+}
+
+// deliver hands out what the queue has now, in batches of ten.
+func (p *plant) deliver(ctx context.Context) error {
+	for {
+		batch := p.sqs.receive()
+		if len(batch.Records) == 0 {
+			return nil
+		}
+		if failed := p.dispatch.Deliver(ctx, batch); len(failed.BatchItemFailures) > 0 {
+			return fmt.Errorf("%d of %d messages failed", len(failed.BatchItemFailures), len(batch.Records))
+		}
+	}
+}
+
+// countedSQS is a queue that counts its requests as SQS bills them: one for each
+// 64 KB of a request.
+type countedSQS struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	requests int
+	waiting  []queued
+}
+
+type queued struct {
+	at   time.Time
+	body string
+}
+
+func billed(bytes int) int { return max(1, (bytes+64*1024-1)/(64*1024)) }
+
+// SendMessageBatch takes a batch.
+func (q *countedSQS) SendMessageBatch(_ context.Context, in *sqs.SendMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.SendMessageBatchOutput, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	size := 0
+	out := &sqs.SendMessageBatchOutput{}
+	for _, e := range in.Entries {
+		size += len(aws.ToString(e.MessageBody))
+		at := q.now().Add(time.Duration(e.DelaySeconds) * time.Second)
+		// A worker waits the last second out by its own clock, which this one is not.
+		if item, err := work.Decode(aws.ToString(e.MessageBody)); err == nil && item.Slot.After(at) {
+			at = item.Slot
+		}
+		q.waiting = append(q.waiting, queued{at, aws.ToString(e.MessageBody)})
+		out.Successful = append(out.Successful, sqstypes.SendMessageBatchResultEntry{Id: e.Id})
+	}
+	q.requests += billed(size)
+	return out, nil
+}
+
+// receive returns up to ten messages; receiving and deleting them are a request each.
+func (q *countedSQS) receive() events.SQSEvent {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var batch events.SQSEvent
+	size := 0
+	now := q.now()
+	q.waiting = slices.DeleteFunc(q.waiting, func(m queued) bool {
+		if len(batch.Records) == 10 || m.at.After(now) {
+			return false
+		}
+		size += len(m.body)
+		batch.Records = append(batch.Records, events.SQSMessage{MessageId: fmt.Sprint(len(batch.Records)), Body: m.body, Attributes: map[string]string{"ApproximateReceiveCount": "1"}})
+		return true
+	})
+	if len(batch.Records) > 0 {
+		q.requests += billed(size) + 1
+	}
+	return batch
+}
+
+// next is when the next message can be had; zero when there is none.
+func (q *countedSQS) next() (at time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range q.waiting {
+		if at.IsZero() || m.at.Before(at) {
+			at = m.at
+		}
+	}
+	return at
+}
+
+// meter counts what a store's calls consume.
+type meter struct {
+	dynamostore.Client
+
+	mu    sync.Mutex
+	units Units
+	put   []schema.Item // into Events
+}
+
+func (m *meter) take() Units {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u := m.units
+	m.units = Units{}
+	return u
+}
+
+// note counts a call. Statistics are those items of Control that no event owns.
+func (m *meter) note(write, statistics bool, c *types.ConsumedCapacity, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.units.Requests++
+	units := 0.0
+	if c != nil {
+		units = aws.ToFloat64(c.CapacityUnits)
+	}
+	var refused *types.ConditionalCheckFailedException
+	if errors.As(err, &refused) {
+		m.units.Refused++
+		units = float64(max(1, (schema.Size(refused.Item)+1023)/1024))
+	}
+	switch {
+	case !write:
+		m.units.Reads += units
+	case statistics:
+		m.units.Statistics += units
+	default:
+		m.units.Writes += units
+	}
+}
+
+func isStatistics(item schema.Item) bool {
+	key, ok := item[schema.Key].(*types.AttributeValueMemberS)
+	return ok && (strings.HasPrefix(key.Value, "stats#") || key.Value == schema.SweepKey)
+}
+
+// GetItem, PutItem, UpdateItem, DeleteItem, Query and BatchGetItem count and pass on.
+func (m *meter) GetItem(ctx context.Context, in *dynamodb.GetItemInput, o ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
+	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
+	out, err := m.Client.GetItem(ctx, in, o...)
+	if err != nil {
+		return out, err
+	}
+	m.note(false, false, out.ConsumedCapacity, err)
+	return out, nil
+}
+
+func (m *meter) PutItem(ctx context.Context, in *dynamodb.PutItemInput, o ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
+	out, err := m.Client.PutItem(ctx, in, o...)
+	var c *types.ConsumedCapacity
+	if out != nil {
+		c = out.ConsumedCapacity
+	}
+	m.note(true, isStatistics(in.Item), c, err)
+	if err == nil && strings.HasSuffix(aws.ToString(in.TableName), "-"+schema.Events) {
+		m.mu.Lock()
+		m.put = append(m.put, in.Item)
+		m.mu.Unlock()
+	}
+	return out, err
+}
+
+func (m *meter) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, o ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
+	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
+	out, err := m.Client.UpdateItem(ctx, in, o...)
+	var c *types.ConsumedCapacity
+	if out != nil {
+		c = out.ConsumedCapacity
+	}
+	m.note(true, isStatistics(in.Key), c, err)
+	return out, err
+}
+
+func (m *meter) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput, o ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error) {
+	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
+	out, err := m.Client.DeleteItem(ctx, in, o...)
+	var c *types.ConsumedCapacity
+	if out != nil {
+		c = out.ConsumedCapacity
+	}
+	m.note(true, false, c, err)
+	return out, err
+}
+
+func (m *meter) Query(ctx context.Context, in *dynamodb.QueryInput, o ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
+	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
+	out, err := m.Client.Query(ctx, in, o...)
+	if err != nil {
+		return out, err
+	}
+	m.note(false, false, out.ConsumedCapacity, err)
+	return out, nil
+}
+
+func (m *meter) BatchGetItem(ctx context.Context, in *dynamodb.BatchGetItemInput, o ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput, error) {
+	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
+	out, err := m.Client.BatchGetItem(ctx, in, o...)
+	if err != nil {
+		return out, err
+	}
+	for _, c := range out.ConsumedCapacity {
+		m.note(false, false, &c, nil)
+	}
+	return out, nil
+}
