@@ -26,6 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
@@ -149,6 +150,9 @@ func addEndpoint(ctx context.Context, store local.Store, url string, secret sign
 	now := time.Now()
 	e := endpoint.Endpoint{
 		Tenant: event.DefaultTenant, ID: endpoint.NewID(now), URL: url, EventTypes: []string{"*"}, Status: endpoint.Enabled, Retry: policy,
+		// A receiver that fails three of ten requests often fails five in a row; what is
+		// measured here is retrying, not the circuit that would then open.
+		Breaker: breaker.Policy{Failures: 100},
 		Secrets: []endpoint.SigningSecret{{Secret: secret}}, Version: 1, CreatedAt: now, UpdatedAt: now,
 	}
 	return e, store.AddEndpoint(ctx, e)
