@@ -23,7 +23,7 @@ var layers = [][]string{
 	{"schema", "guard", "adapter", "trigger", "capture", "functionurl"},
 	{"dynamostore", "memstore", "queue", "localqueue", "secretstore", "invoker", "sqsapi",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
-	{"emit", "dispatch", "registry", "testwebhook", "discussions", "console"}, // the stories
+	{"emit", "dispatch", "registry", "testwebhook", "discussions", "console", "play"}, // the stories
 	{"daemon", "template", "assemble", "destinations", "receiver", "localdynamo", "localbrokers", "realbrokers", "local", "rehearsal"},
 }
 

@@ -100,7 +100,7 @@ Exit codes: 0 done, 1 failed, 2 the command's words are wrong.`,
 	flags.StringVar(&a.tenant, "tenant", event.DefaultTenant, "whose endpoints and events")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.circuitCommand(), a.redriveCommand(), a.eventsCommand(), a.testCommand(),
-		a.consoleCommand())
+		a.consoleCommand(), a.playCommand())
 	return root
 }
 

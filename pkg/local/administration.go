@@ -18,4 +18,5 @@ type Administration interface {
 	// The platform's own writes, for whoever plays it.
 	PutRecord(ctx context.Context, record platform.Record) error
 	DeleteRecord(ctx context.Context, k platform.Key) error
+	ExtendDiscussion(ctx context.Context, x platform.Extension) (platform.Discussion, error)
 }

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"maps"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/receiver"
+)
+
+// A small community plays through the whole running system: the tool writes to
+// the platform's table, and what it says must arrive, arrives, each once.
+func TestAPlayArrives(t *testing.T) {
+	x := newTool(t)
+	r := receiver.New(1, receiver.Behaviour{})
+	arrived := make(chan receiver.Webhook, 10_000)
+	r.Show = func(w receiver.Webhook) { arrived <- w }
+	server := httptest.NewServer(r)
+	t.Cleanup(server.Close)
+	var added endpointView
+	x.json(&added, "endpoint", "add", server.URL+"/")
+	r.Secrets = func() []string { return []string{added.Secret} }
+
+	var report struct {
+		Events  map[string]int
+		Refused int
+		Run     string
+		Seed    uint64
+	}
+	x.json(&report, "play", "--members", "12", "--hours", "24", "--speed", "36000x", "--seed", "7")
+	want := 0
+	for _, n := range report.Events {
+		want += n
+	}
+	// At this speed an hour is a tenth of a second: on a busy machine an extension
+	// may come after the end that it was to move.
+	if len(report.Events) != len(catalog.Default().Types()) && (report.Refused == 0 || report.Events["discussion.extended"] > 0) || report.Seed != 7 || report.Run == "" {
+		t.Errorf("played %+v", report)
+	}
+	got, ids := map[string]int{}, map[string]bool{}
+	timeout := time.After(time.Minute)
+	for len(ids) < want {
+		select {
+		case w := <-arrived:
+			if !w.Verified {
+				t.Errorf("arrived: %+v", w)
+			}
+			if !ids[w.ID] {
+				got[w.Type]++
+			}
+			ids[w.ID] = true
+		case <-timeout:
+			t.Fatalf("arrived after a minute: %v, want %v", got, report.Events)
+		}
+	}
+	if !maps.Equal(got, report.Events) {
+		t.Errorf("arrived: %v, want %v", got, report.Events)
+	}
+
+	out, _ := x.do(0, "", "play", "--members", "5", "--hours", "2", "--speed", "36000")
+	for _, says := range []string{"5 people, 2 hours at 36000x", "seed ", "01:00   50 %", "user.joined_platform", "in all"} {
+		if !strings.Contains(out, says) {
+			t.Errorf("it does not say %q:\n%s", says, out)
+		}
+	}
+	for _, args := range [][]string{{"--speed", "fast"}, {"--speed", "-1x"}, {"--members", "1"}, {"--hours", "0"}} {
+		if _, errOut := x.do(2, "", slices.Concat([]string{"play"}, args)...); !strings.Contains(errOut, strings.TrimPrefix(args[0], "--")) {
+			t.Errorf("%v: %s", args, errOut)
+		}
+	}
+}

@@ -1,0 +1,399 @@
+// Package play invents a community and plays it: people sign up, join, register,
+// pay, talk, complain and bring others, as they might in a day, and the
+// platform's table is written as the platform would write it. The plan is pure:
+// the same options give the same steps. It promises that every kind of change
+// that means an event occurs, whatever the community's size, and that each step
+// says which event it means, so that whoever plays can count what must arrive.
+package play
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/platform"
+)
+
+// Options say what to invent.
+type Options struct {
+	Seed    uint64
+	Members int
+	Hours   float64 // how long it lasts
+	Speed   float64 // how many of its hours pass in an hour
+	Start   time.Time
+	// Run stands in every id, so that one table may see many plays.
+	Run    string
+	Tenant string
+}
+
+// Bounds of a play.
+const (
+	MinMembers = 5
+	MaxMembers = 100_000
+	MinHours   = 1
+	MaxHours   = 24 * 14
+)
+
+// Check says what is wrong with the options, or nil.
+func (o Options) Check() error {
+	switch {
+	case o.Members < MinMembers || o.Members > MaxMembers:
+		return fmt.Errorf("members: must be %d to %d", MinMembers, MaxMembers)
+	case !(o.Hours >= MinHours && o.Hours <= MaxHours):
+		return fmt.Errorf("hours: must be %d to %d", MinHours, MaxHours)
+	case !(o.Speed > 0) || math.IsInf(o.Speed, 0):
+		return fmt.Errorf("speed: must be more than nothing, such as 600x")
+	}
+	return nil
+}
+
+// Step is one write to the platform's table, or the hour at which expired
+// discussions are closed. One of Put, Delete, Extend and Close is set.
+type Step struct {
+	At     time.Time     // when it is due
+	Played time.Duration // the play's own time
+	// Means is the type of the event that it means, "" for none; of Close, of each
+	// discussion that it closes.
+	Means string
+
+	Put    platform.Record
+	Delete *platform.Key
+	Extend *platform.Extension
+	Close  bool
+}
+
+// subject is what steps must keep their order about.
+func (s Step) subject() string {
+	switch {
+	case s.Put != nil:
+		return s.Put.Key().PK
+	case s.Delete != nil:
+		return s.Delete.PK
+	case s.Extend != nil:
+		return platform.DiscussionKey(s.Extend.ID).PK
+	}
+	return ""
+}
+
+// The nine, as steps mean them.
+const (
+	signedUp   = "user.joined_platform"
+	joined     = "user.joined_community"
+	registered = "user.registered_event"
+	cancelled  = "user.cancelled_registration"
+	commented  = "user.posted_comment"
+	flagged    = "user.flagged_comment"
+	referred   = "user.referred_user"
+	autoClosed = "discussion.auto_closed"
+	extended   = "discussion.extended"
+)
+
+// member is somebody of the community.
+type member struct {
+	id    string
+	since time.Duration
+}
+
+// planner invents.
+type planner struct {
+	Options
+	random *rand.Rand
+	end    time.Duration
+	steps  []Step
+	began  map[string]bool // what has occurred at least once
+	counts map[string]int  // for ids
+}
+
+// Plan returns the steps of a play in the order of their times.
+func Plan(o Options) ([]Step, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	if o.Tenant == "" {
+		o.Tenant = event.DefaultTenant
+	}
+	p := &planner{
+		Options: o, random: rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15)), end: time.Duration(o.Hours * float64(time.Hour)),
+		began: map[string]bool{}, counts: map[string]int{},
+	}
+	people := p.signUps()
+	for i, c := range p.communities() {
+		members := p.joins(c, i, people)
+		p.events(c, members)
+		p.discussions(c, members)
+	}
+	// The platform's hourly schedule, in the play's own hours.
+	for at := time.Hour; at < p.end; at += time.Hour {
+		p.add(at, Step{Means: autoClosed, Close: true})
+	}
+	p.steps = append(p.steps, Step{At: p.real(p.end), Played: p.end, Means: autoClosed, Close: true})
+	slices.SortStableFunc(p.steps, func(a, b Step) int { return a.At.Compare(b.At) })
+	return p.steps, nil
+}
+
+// real is when a moment of the play comes. What lies behind its end comes at the
+// clock's own pace: what is still open then stays open for hours.
+func (p *planner) real(at time.Duration) time.Time {
+	within := min(at, p.end)
+	return p.Start.Add(time.Duration(float64(within)/p.Speed) + (at - within)).Truncate(time.Millisecond)
+}
+
+// add notes a step, if it comes before the end. It tells whether it does.
+func (p *planner) add(at time.Duration, s Step) bool {
+	if at >= p.end {
+		return false
+	}
+	s.At, s.Played = p.real(at), at
+	p.steps = append(p.steps, s)
+	return true
+}
+
+func (p *planner) id(kind string) string {
+	p.counts[kind]++
+	return fmt.Sprintf("%s_%s_%d", kind, p.Run, p.counts[kind])
+}
+
+// chance is true until the named thing has occurred, and then that often.
+func (p *planner) chance(name string, probability float64) bool {
+	return p.random.Float64() < probability || !p.began[name]
+}
+
+// occurs notes a step that must occur at least once under its name.
+func (p *planner) occurs(name string, at time.Duration, s Step) bool {
+	added := p.add(at, s)
+	p.began[name] = p.began[name] || added
+	return added
+}
+
+// after is a time some while after another, that long on average.
+func (p *planner) after(at, mean time.Duration) time.Duration {
+	return at + time.Duration(p.random.ExpFloat64()*float64(mean)) + time.Second
+}
+
+func (p *planner) pick(list []string) string { return list[p.random.IntN(len(list))] }
+
+// moment is a time of the play at which people are about: most in the evening,
+// few before dawn.
+func (p *planner) moment(from, to time.Duration) time.Duration {
+	for {
+		at := from + time.Duration(p.random.Float64()*float64(to-from))
+		hour := math.Mod(at.Hours(), 24)
+		awake := 0.55 - 0.45*math.Cos((hour-4)/24*2*math.Pi) // 0.1 at four in the morning, 1 at four in the afternoon
+		if p.random.Float64() < awake {
+			return at
+		}
+	}
+}
+
+func (p *planner) common(at time.Duration) platform.Common {
+	return platform.Common{Tenant: p.Tenant, CreatedAt: p.real(at), UpdatedAt: p.real(at), RequestID: fmt.Sprintf("req-%08x", p.random.Uint32())}
+}
+
+// signUps has everybody sign up, a tenth of them in the first minutes, and some
+// of the others through a friend who is there.
+func (p *planner) signUps() []member {
+	early := max(3, p.Members/10)
+	people := make([]member, p.Members)
+	for i := range people {
+		if i < early {
+			people[i].since = time.Duration(p.random.Float64() * float64(p.end) / 50)
+		} else {
+			people[i].since = p.moment(p.end/50, p.end*9/10)
+		}
+	}
+	slices.SortFunc(people, func(a, b member) int { return int(a.since - b.since) })
+	for i := range people {
+		first, last := p.pick(firstNames), p.pick(lastNames)
+		people[i].id = p.id("u")
+		at := people[i].since
+		p.add(at, Step{Means: signedUp, Put: platform.User{
+			Common: p.common(at), ID: people[i].id, Name: first + " " + last,
+			Email: fmt.Sprintf("%s.%s.%d@example.org", ascii(first), ascii(last), i+1),
+		}})
+		if i > 0 && p.chance("referral", 0.2) {
+			friend := people[p.random.IntN(i)]
+			p.occurs("referral", at+time.Second, Step{Means: referred, Put: platform.Referral{
+				Common: p.common(at + time.Second), ReferrerID: friend.id, ReferredUserID: people[i].id,
+				Code: fmt.Sprintf("FRIEND-%04X", p.random.IntN(1<<16)),
+			}})
+		}
+	}
+	return people
+}
+
+// community is where people join.
+type community struct{ id, name, city string }
+
+func (p *planner) communities() []community {
+	n := min(max(2, p.Members/40), len(cities)*len(subjects))
+	list := make([]community, n)
+	for i := range list {
+		city := cities[i%len(cities)]
+		list[i] = community{id: p.id("c"), name: subjects[(i+i/len(cities))%len(subjects)] + " " + city, city: city}
+		if i%5 == 4 { // some have no place
+			list[i].name, list[i].city = subjects[i%len(subjects)]+" Online", ""
+		}
+	}
+	return list
+}
+
+// joins has people join a community: the first ones many, the later ones fewer,
+// some by an organiser's hand.
+func (p *planner) joins(c community, rank int, people []member) []member {
+	share := 0.7 / math.Sqrt(float64(rank+1))
+	var members []member
+	for i, person := range people {
+		if i > 2 && p.random.Float64() > share { // the first three are everywhere
+			continue
+		}
+		at := p.after(person.since, p.end/150)
+		m := platform.Membership{Common: p.common(at), UserID: person.id, CommunityID: c.id, CommunityName: c.name, CommunityCity: c.city}
+		name := "joined"
+		if len(members) > 0 && p.chance("added", 0.15) {
+			m.AddedBy, name = members[0].id, "added"
+		}
+		if p.occurs(name, at, Step{Means: joined, Put: m}) {
+			members = append(members, member{person.id, at})
+		}
+	}
+	slices.SortFunc(members, func(a, b member) int { return int(a.since - b.since) })
+	return members
+}
+
+// events has members register for a community's events, and pay for some.
+func (p *planner) events(c community, members []member) {
+	type meeting struct {
+		id   string
+		paid bool
+	}
+	meetings := make([]meeting, 2+len(members)/15)
+	for i := range meetings {
+		meetings[i] = meeting{p.id("e"), i%2 == 0}
+	}
+	for i, m := range members {
+		if p.random.Float64() > 0.4 && i > 1 {
+			continue
+		}
+		where := meetings[i%len(meetings)]
+		at := p.after(m.since, p.end/80)
+		r := platform.Registration{Common: p.common(at), ID: p.id("r"), EventID: where.id, UserID: m.id, Status: platform.Success}
+		if where.paid {
+			r.PaymentID, r.Status = p.id("p"), platform.Pending
+		}
+		if !p.add(at, Step{Means: registered, Put: r}) {
+			continue
+		}
+		to := func(status platform.RegistrationStatus, means string) {
+			at = p.after(at, p.end/200)
+			r.Status, r.UpdatedAt = status, p.real(at)
+			p.add(at, Step{Means: means, Put: r})
+		}
+		if where.paid {
+			if p.random.Float64() < 0.15 {
+				to(platform.Failed, registered)
+				if p.random.Float64() < 0.5 {
+					continue // and leaves it at that
+				}
+				to(platform.Pending, "") // tries again
+			}
+			to(platform.Success, registered)
+		}
+		if p.chance("cancelled", 0.1) {
+			key := r.Key()
+			p.occurs("cancelled", p.after(at, p.end/30), Step{Means: cancelled, Delete: &key})
+		}
+	}
+}
+
+// discussions has members talk.
+func (p *planner) discussions(c community, members []member) {
+	if len(members) == 0 {
+		return
+	}
+	for i := range 1 + len(members)/6 {
+		starter := members[min(i*6, len(members)-1)]
+		at := p.after(starter.since, p.end/60)
+		life := p.end/12 + time.Duration(p.random.Float64()*float64(p.end)/4)
+		if i%4 == 3 {
+			life = p.end + time.Duration(p.random.Float64()*float64(72*time.Hour)) // outlives the play
+		}
+		ends := at + life
+		d := platform.Discussion{
+			Common: p.common(at), ID: p.id("d"), CommunityID: c.id, Title: p.pick(titles), Status: platform.Open, ExpiresAt: p.real(ends),
+		}
+		if !p.add(at, Step{Put: d}) {
+			continue
+		}
+		// The first one anywhere expires; the second is given more time.
+		if !p.began["expiry"] {
+			p.began["expiry"] = true
+		} else if p.chance("extended", 0.2) {
+			when := ends - time.Duration((0.2+0.3*p.random.Float64())*float64(life))
+			ends += life
+			p.occurs("extended", when, Step{Means: extended, Extend: &platform.Extension{
+				Tenant: p.Tenant, ID: d.ID, To: p.real(ends), By: members[0].id, At: p.real(when),
+			}})
+		}
+		p.talk(d, at, min(ends, p.end), members)
+	}
+}
+
+// talk fills a discussion with comments, and complains about a few.
+func (p *planner) talk(d platform.Discussion, from, to time.Duration, members []member) {
+	for range 1 + int(p.random.ExpFloat64()*5) {
+		at := from + time.Second + time.Duration(p.random.Float64()*p.random.Float64()*float64(to-from)) // most of it at once
+		there, _ := slices.BinarySearchFunc(members, at, func(m member, at time.Duration) int { return int(m.since - at) })
+		if there == 0 {
+			continue
+		}
+		author := members[p.random.IntN(there)]
+		c := platform.Comment{Common: p.common(at), ID: p.id("m"), DiscussionID: d.ID, UserID: author.id, Text: p.words()}
+		if !p.add(at, Step{Means: commented, Put: c}) || there < 2 || !p.chance("flag", 0.03) {
+			continue
+		}
+		reader := members[p.random.IntN(there)]
+		if reader.id == author.id {
+			reader = members[0]
+			if reader.id == author.id {
+				reader = members[1]
+			}
+		}
+		when := p.after(at, p.end/500)
+		p.occurs("flag", when, Step{Means: flagged, Put: platform.Flag{
+			Common: p.common(when), CommentID: c.ID, UserID: reader.id, FlaggedUserID: author.id, Reason: p.pick(complaints),
+		}})
+	}
+}
+
+// words is something that somebody might write.
+func (p *planner) words() string {
+	text := []string{p.pick(sentences)}
+	for p.random.Float64() < 0.4 {
+		text = append(text, p.pick(sentences))
+	}
+	return strings.Join(text, " ")
+}
+
+// ascii is a name as mail addresses have it.
+func ascii(name string) string {
+	return strings.NewReplacer("ä", "ae", "ö", "oe", "ü", "ue", "ß", "ss", "é", "e", "ø", "o", "ł", "l", "ç", "c", "ñ", "n", "á", "a", "ó", "o", "í", "i", "'", "").Replace(strings.ToLower(name))
+}
+
+var (
+	firstNames = []string{"Ada", "Grace", "Lin", "Mara", "Jonas", "Aylin", "Tomás", "Ingrid", "Kofi", "Priya", "Noah", "Zoé", "Emeka", "Yuki", "Søren",
+		"Paweł", "Inés", "Amira", "Lukas", "Chloé", "Diego", "Fatima", "Jürgen", "Mei", "Olga", "Ravi", "Sana", "Theo", "Vera", "Björn"}
+	lastNames = []string{"Lovelace", "Hopper", "Okafor", "Müller", "García", "Novak", "Tanaka", "Haddad", "Jensen", "Kowalski", "Rossi", "Silva", "Weiß",
+		"Patel", "Nguyen", "O'Brien", "Dubois", "Schäfer", "Lindqvist", "Kaya", "Mensah", "Petrov", "Yilmaz", "Castro", "Bauer"}
+	cities   = []string{"Berlin", "Hamburg", "Lisbon", "Nairobi", "Kraków", "Lyon", "Porto", "Vienna", "Zürich", "Osaka", "Montréal", "Leeds"}
+	subjects = []string{"Gophers", "Board Games", "Trail Runners", "Climate Café", "Makers", "Choir", "Street Photography", "Chess", "Urban Gardeners", "Book Club"}
+	titles   = []string{"Who brings the projector?", "Venue for the next evening", "Ideas for talks", "Sharing a ride", "What shall we read next?",
+		"New here: say hello", "Feedback on last week", "Budget for snacks", "A date that suits everybody", "Summer outing", "Lost: one umbrella", "Volunteers wanted"}
+	sentences = []string{"Count me in.", "I can bring cables & adapters.", "Does Thursday suit everybody?", "Last time was great, thank you!", "I'd rather meet at 7 <pm>.",
+		"Somebody should ask the library.", "Grüße aus Köln!", "+1", "Is it wheelchair accessible?", "I know somebody who could speak about that.", "Let's vote.",
+		"Here is the map: https://maps.example.org/?q=42&z=15", "Can't make it, sorry.", "How much is it?", "See you there 🎉", "What about the rain?", "\"Next week\", they said.", "Me too."}
+	complaints = []string{"spam", "rude", "off topic", "advertising", "personal data"}
+)
