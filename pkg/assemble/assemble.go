@@ -55,6 +55,7 @@ type Store interface {
 	registry.Store
 	console.Notes
 	console.Audit
+	console.Discussions
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 }
 

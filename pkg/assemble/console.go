@@ -8,6 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/functionurl"
 	"github.com/tidings-dev/tidings/pkg/registry"
+	"github.com/tidings-dev/tidings/pkg/stats"
 )
 
 // ConsoleSettings is the console's environment.
@@ -16,7 +17,9 @@ type ConsoleSettings struct {
 	DeliveriesTable  string `env:"DELIVERIES_TABLE,required,notEmpty"`
 	EndpointsTable   string `env:"ENDPOINTS_TABLE,required,notEmpty"`
 	ControlTable     string `env:"CONTROL_TABLE,required,notEmpty"`
+	PlatformTable    string `env:"PLATFORM_TABLE,required,notEmpty"`
 	DispatchFunction string `env:"DISPATCH_FUNCTION,required,notEmpty"`
+	TestFunction     string `env:"TEST_FUNCTION,required,notEmpty"`
 	DestinationSettings
 }
 
@@ -30,13 +33,14 @@ func Console(b Backend, environment map[string]string) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable})
+	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable, Platform: s.PlatformTable})
 	known := catalog.Default()
 	c := &console.Console{
 		Operations: &console.Operations{
 			Registry:   &registry.Registry{Store: store, Types: known.Types(), Check: protocols.Check, Now: time.Now},
 			Deliveries: store, Events: store, Catalog: known, Audit: store,
-			Dispatch: b.Invoke(s.DispatchFunction), Receiver: b.Receiver, Now: time.Now,
+			Breakers: store, Discussions: store, Statistics: &stats.Reader{Source: store, Now: time.Now},
+			Dispatch: b.Invoke(s.DispatchFunction), TestWebhook: b.Invoke(s.TestFunction), Receiver: b.Receiver, Now: time.Now,
 		},
 		Notes: store, Log: b.Log,
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/testwebhook"
 )
 
 // OpenAPIPath is where the API's document is.
@@ -20,6 +21,10 @@ type answer[T any] struct{ Body T }
 
 type byID struct {
 	ID string `path:"id" maxLength:"64" doc:"The endpoint's id"`
+}
+
+type byDiscussion struct {
+	ID string `path:"id" maxLength:"256" doc:"The discussion's id"`
 }
 
 type byKey struct {
@@ -46,6 +51,10 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 
 	get(c, api, "get-session", "/api/session", "Who I am", func(ctx context.Context, who Session, _ *struct{}) (Identity, error) {
 		return Identity{Name: who.Name, Role: who.Role, Tenant: who.Tenant, Expires: who.Expires, CSRF: csrfOf(ctx)}, nil
+	})
+
+	get(c, api, "get-overview", "/api/overview", "How it goes: figures of the whole deployment, and the circuits that are not closed", func(ctx context.Context, who Session, _ *struct{}) (Overview, error) {
+		return o.Overview(ctx, who)
 	})
 
 	get(c, api, "list-endpoints", "/api/endpoints", "Every endpoint", func(ctx context.Context, who Session, _ *struct{}) (Endpoints, error) {
@@ -76,6 +85,12 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	})
 	put(c, api, http.MethodPost, "rotate-secret", "/api/endpoints/{id}/rotate-secret", "Give an endpoint a fresh secret; the answer holds it, once", func(ctx context.Context, who Session, in *byID) (WithSecret, error) {
 		return o.RotateSecret(ctx, who, in.ID)
+	})
+	put(c, api, http.MethodPost, "test-endpoint", "/api/endpoints/{id}/test", "Send one signed sample now, and report everything that happened", func(ctx context.Context, who Session, in *struct {
+		ID    string `path:"id" maxLength:"64"`
+		Event string `query:"event" maxLength:"64" doc:"The event type; one that the endpoint takes where it is empty"`
+	}) (testwebhook.Report, error) {
+		return o.TestEndpoint(ctx, who, in.ID, in.Event)
 	})
 	put(c, api, http.MethodDelete, "remove-endpoint", "/api/endpoints/{id}", "Forget an endpoint", func(ctx context.Context, who Session, in *byID) (Removed, error) {
 		return Removed{in.ID}, o.RemoveEndpoint(ctx, who, in.ID)
@@ -120,6 +135,42 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		Event string `path:"event" maxLength:"64"`
 	}) (Event, error) {
 		return o.GetEvent(ctx, who, in.Event)
+	})
+
+	get(c, api, "list-circuits", "/api/circuits", "The circuits that are not closed", func(ctx context.Context, who Session, _ *struct{}) (Circuits, error) {
+		list, err := o.ListCircuits(ctx, who)
+		return Circuits{list}, err
+	})
+	get(c, api, "get-circuit", "/api/circuits/{id}", "One endpoint's circuit", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
+		return o.GetCircuit(ctx, who, in.ID)
+	})
+	put(c, api, http.MethodPost, "close-circuit", "/api/circuits/{id}/close", "Close a circuit by hand: what waits is sent", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
+		if err := o.CloseCircuit(ctx, who, in.ID); err != nil {
+			return Circuit{}, err
+		}
+		return o.GetCircuit(ctx, who, in.ID)
+	})
+
+	get(c, api, "list-discussions", "/api/discussions", "The platform's discussions", func(ctx context.Context, who Session, in *struct {
+		View   string `query:"view" enum:"open,expiring,closed" default:"open" doc:"expiring is what is open for less than a day"`
+		Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"50"`
+		Cursor string `query:"cursor" maxLength:"1000"`
+	}) (DiscussionPage, error) {
+		return o.ListDiscussions(ctx, who, in.View, in.Cursor, in.Limit)
+	})
+	get(c, api, "get-discussion", "/api/discussions/{id}", "One discussion", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
+		return o.GetDiscussion(ctx, who, in.ID)
+	})
+	put(c, api, http.MethodPost, "extend-discussion", "/api/discussions/{id}/extend", "Give an open discussion more time", func(ctx context.Context, who Session, in *struct {
+		ID   string `path:"id" maxLength:"256"`
+		Body struct {
+			To time.Time `json:"to" doc:"The new end; later than the one it has"`
+		}
+	}) (Discussion, error) {
+		return o.ExtendDiscussion(ctx, who, in.ID, in.Body.To)
+	})
+	put(c, api, http.MethodPost, "close-discussion", "/api/discussions/{id}/close", "Close an open discussion now", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
+		return o.CloseDiscussion(ctx, who, in.ID)
 	})
 
 	get(c, api, "list-audit", "/api/audit", "Who changed what, newest first", func(ctx context.Context, who Session, in *struct {
@@ -171,6 +222,10 @@ type (
 	// Replays are the results of a replay, in the order that was asked.
 	Replays struct {
 		Results []Replayed `json:"results" nullable:"false"`
+	}
+	// Circuits is a list of circuits.
+	Circuits struct {
+		Circuits []Circuit `json:"circuits" nullable:"false"`
 	}
 	// EventTypes is the catalog.
 	EventTypes struct {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pb33f/libopenapi"
 	validator "github.com/pb33f/libopenapi-validator"
@@ -42,6 +43,7 @@ func TestTheDocumentIsTrue(t *testing.T) {
 
 	const body = `{"url":"https://example.com/added","event_types":["user.*"],"filter":{"data":{"status":["success"]}}}`
 	edited := fmt.Sprintf(`{"url":"https://example.com/edited","version":%d}`, e.Version)
+	later := w.now().Add(48 * time.Hour).UTC().Format(time.RFC3339)
 	calls := []struct {
 		method, route, path, body string
 		status                    int
@@ -73,6 +75,23 @@ func TestTheDocumentIsTrue(t *testing.T) {
 		{"GET", "/api/events/{event}", "/api/events/" + id, "", 200},
 		{"GET", "/api/events/{event}", "/api/events/none", "", 404},
 		{"GET", "/api/audit", "/api/audit?limit=2", "", 200},
+		{"GET", "/api/overview", "", "", 200},
+		{"POST", "/api/endpoints/{id}/test", "/api/endpoints/" + e.ID + "/test?event=user.posted_comment", "", 200},
+		{"GET", "/api/circuits", "", "", 200},
+		{"GET", "/api/circuits/{id}", "/api/circuits/" + e.ID, "", 200},
+		{"GET", "/api/circuits/{id}", "/api/circuits/ep_none", "", 404},
+		{"POST", "/api/circuits/{id}/close", "/api/circuits/" + e.ID + "/close", "", 200},
+		{"GET", "/api/discussions", "", "", 200},
+		{"GET", "/api/discussions", "/api/discussions?view=expiring&limit=1", "", 200},
+		{"GET", "/api/discussions", "/api/discussions?view=lost", "", 422},
+		{"GET", "/api/discussions", "/api/discussions?cursor=nonsense", "", 422},
+		{"GET", "/api/discussions/{id}", "/api/discussions/d1", "", 200},
+		{"GET", "/api/discussions/{id}", "/api/discussions/none", "", 404},
+		{"POST", "/api/discussions/{id}/extend", "/api/discussions/d1/extend", `{"to":"` + later + `"}`, 200},
+		{"POST", "/api/discussions/{id}/extend", "/api/discussions/d1/extend", `{"to":"2020-01-01T00:00:00Z"}`, 422},
+		{"POST", "/api/discussions/{id}/close", "/api/discussions/d2/close", "", 200},
+		{"POST", "/api/discussions/{id}/extend", "/api/discussions/d2/extend", `{"to":"` + later + `"}`, 409},
+		{"GET", "/api/discussions", "/api/discussions?view=closed", "", 200},
 		{"GET", "/api/receiver", "", "", 200},
 		{"PUT", "/api/receiver", "", `{"fail_percent":50,"fail_status":503,"slow_seconds":1}`, 200},
 		{"PUT", "/api/receiver", "", `{"fail_percent":101,"fail_status":503,"slow_seconds":1}`, 422},

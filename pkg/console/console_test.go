@@ -17,7 +17,9 @@ import (
 
 	"golang.org/x/net/html"
 
+	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/audit"
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
@@ -25,8 +27,11 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/memstore"
+	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/stats"
+	"github.com/tidings-dev/tidings/pkg/testwebhook"
 )
 
 // world is a console on a memory store, with a clock of its own.
@@ -40,7 +45,8 @@ type world struct {
 	mu       sync.Mutex
 	clock    time.Time
 	commands []dispatch.Command
-	replay   error // what dispatch answers to a replay
+	replay   error  // what dispatch answers to a replay
+	answer   string // the body with which a test is answered
 }
 
 // failingAudit is a store's audit log that can be away.
@@ -54,6 +60,27 @@ func (a *failingAudit) PutAudit(ctx context.Context, e audit.Entry) error {
 		return errors.New("the table is away")
 	}
 	return a.Audit.PutAudit(ctx, e)
+}
+
+// invoking calls a tester as its function is called.
+func invoking(tester *testwebhook.Tester) console.Invoke {
+	return func(ctx context.Context, payload, answer any) error {
+		report, err := tester.Run(ctx, payload.(testwebhook.Request))
+		if err == nil {
+			*answer.(*testwebhook.Report) = report
+		}
+		return err
+	}
+}
+
+// answering is every protocol, with a receiver that answers 500.
+type answering struct {
+	*adapter.Registry
+	body *string
+}
+
+func (a answering) Deliver(ctx context.Context, _ adapter.Target, _ adapter.Message) delivery.Outcome {
+	return delivery.Outcome{Class: delivery.Answered, Status: 500, Error: "the receiver answered 500 " + *a.body, Snippet: *a.body}
 }
 
 type demo struct {
@@ -85,12 +112,20 @@ func newWorld(t *testing.T) *world {
 	w.ops = &console.Operations{
 		Registry:   &registry.Registry{Store: w.store, Types: known.Types(), Check: protocols(t).Check, Now: w.now},
 		Deliveries: w.store, Events: w.store, Catalog: known, Audit: w.audit, Receiver: receiver, Now: w.now,
+		Breakers: w.store, Discussions: w.store, Statistics: &stats.Reader{Source: w.store, Now: w.now},
+		TestWebhook: invoking(&testwebhook.Tester{
+			Catalog: known, Endpoints: w.store, Limits: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now,
+			Open: func() (testwebhook.Sender, error) { return answering{protocols(t), &w.answer}, nil },
+		}),
 		Dispatch: func(_ context.Context, payload, answer any) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.commands = append(w.commands, payload.(dispatch.Command))
-			if done, ok := answer.(*dispatch.Replayed); ok {
+			switch done := answer.(type) {
+			case *dispatch.Replayed:
 				done.Replayed = 1
+			case *dispatch.Closed:
+				done.WasOpen = true
 			}
 			return w.replay
 		},
@@ -225,7 +260,7 @@ func pages(e endpoint.Endpoint, eventID string) []string {
 	return []string{
 		"/", "/endpoints", "/endpoints/new", "/endpoints/" + e.ID, "/endpoints/" + e.ID + "/edit", "/deliveries",
 		"/deliveries?endpoint=" + e.ID + "&type=user.posted_comment&state=dead&since=24h", "/deliveries/" + e.ID + "/" + eventID,
-		"/events", "/events/" + eventID, "/audit",
+		"/events", "/events/" + eventID, "/audit", "/circuits", "/discussions", "/discussions?view=expiring", "/discussions?view=closed",
 	}
 }
 
@@ -237,6 +272,10 @@ func changes(e endpoint.Endpoint, eventID string) map[string]url.Values {
 		"/endpoints/" + e.ID + "/disable": nil,
 		"/endpoints/" + e.ID + "/enable":  nil,
 		"/endpoints/" + e.ID + "/rotate":  nil,
+		"/endpoints/" + e.ID + "/test":    nil,
+		"/circuits/" + e.ID + "/close":    nil,
+		"/discussions/d1/extend":          {"days": {"7"}},
+		"/discussions/d2/close":           nil,
 		"/endpoints/" + e.ID + "/remove":  nil,
 		"/deliveries/replay":              {"delivery": {e.ID + "/" + eventID}},
 		"/receiver":                       {"fail_percent": {"100"}, "fail_status": {"503"}, "slow_seconds": {"0"}},
@@ -248,7 +287,40 @@ func seeded(t *testing.T) (*world, endpoint.Endpoint, string) {
 	e := w.endpoint("default", "https://example.com/hooks")
 	id := w.event("default", "user.posted_comment", comment)
 	w.deliver(e, id, "user.posted_comment", delivery.Dead, "the receiver answered 500", "oops")
+	w.open(e, "the receiver answered 500")
+	w.discussion("d1", "Who brings the projector?")
+	w.discussion("d2", "Parking")
+	if err := w.store.AddStatistics(t.Context(), stats.Batch{ID: "b", At: w.now(), Counts: stats.Counts{Attempts: 3, Delivered: 2, Failed: 1, Dead: 1},
+		Latencies: []time.Duration{20 * time.Millisecond, 40 * time.Millisecond}}); err != nil {
+		t.Fatal(err)
+	}
 	return w, e, id
+}
+
+// open opens an endpoint's circuit.
+func (w *world) open(e endpoint.Endpoint, cause string) {
+	w.t.Helper()
+	s, err := w.store.GetBreaker(w.t.Context(), e.Tenant, e.ID, true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for range breaker.DefaultFailures {
+		s, _ = s.Failure(breaker.Policy{}, "c", cause, w.now())
+	}
+	if _, err := w.store.PutBreaker(w.t.Context(), s, w.now()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// discussion opens a discussion of the default tenant.
+func (w *world) discussion(id, title string) {
+	w.t.Helper()
+	now := w.now()
+	d := platform.Discussion{Common: platform.Common{Tenant: "default", CreatedAt: now, UpdatedAt: now}, ID: id, CommunityID: "c_7", Title: title,
+		Status: platform.Open, ExpiresAt: now.Add(time.Hour)}
+	if err := w.store.PutRecord(w.t.Context(), d); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func TestNobodyWithoutASessionSeesAnything(t *testing.T) {
@@ -496,7 +568,13 @@ func (w *world) everything() any {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return []any{list, log, w.commands, w.ops.Receiver.Behaviour()}
+	var open []platform.Discussion
+	for _, id := range []string{"d1", "d2"} {
+		if d, err := w.store.GetDiscussion(w.t.Context(), "default", id); err == nil {
+			open = append(open, d)
+		}
+	}
+	return []any{list, log, open, w.commands, w.ops.Receiver.Behaviour()}
 }
 
 func TestEveryChangeIsRecorded(t *testing.T) {
@@ -551,13 +629,13 @@ func TestAnotherTenantsIsNotThere(t *testing.T) {
 			t.Errorf("GET %s: %d", path, a.Code)
 		}
 	}
-	for _, path := range []string{"/endpoints", "/deliveries", "/deliveries?endpoint=" + e.ID, "/audit"} {
-		if a := b.get(path); a.Code != http.StatusOK || strings.Contains(a.Body.String(), "example.com") || strings.Contains(a.Body.String(), id) {
+	for _, path := range []string{"/", "/endpoints", "/deliveries", "/deliveries?endpoint=" + e.ID, "/circuits", "/discussions", "/audit"} {
+		if a := b.get(path); a.Code != http.StatusOK || strings.Contains(a.Body.String(), "example.com") || strings.Contains(a.Body.String(), "projector") || strings.Contains(a.Body.String(), id) {
 			t.Errorf("GET %s: %d shows another tenant's", path, a.Code)
 		}
 	}
 	for path, form := range changes(e, id) {
-		if strings.Contains(path, e.ID) {
+		if strings.Contains(path, e.ID) || strings.Contains(path, "/discussions/") {
 			if a := b.post(path, form); a.Code != http.StatusNotFound {
 				t.Errorf("POST %s: %d", path, a.Code)
 			}
@@ -675,6 +753,15 @@ func TestNothingAStrangerSendsIsMarkup(t *testing.T) {
 		Action: hostile, Subject: hostile, Outcome: audit.Outcome(hostile), Detail: hostile}); err != nil {
 		t.Fatal(err)
 	}
+	w.open(e2, hostile)
+	for _, d := range []platform.Discussion{{ID: "d1", Status: platform.Open, ExpiresAt: w.now().Add(time.Hour)}, {ID: hostile, Status: platform.Open, ExpiresAt: w.now().Add(time.Hour)},
+		{ID: "d3", Status: platform.Closed, ClosedAt: w.now(), ClosedBy: hostile, Reason: platform.Reason(hostile)}} {
+		d.Common, d.Title, d.CommunityID, d.ExtendedBy = platform.Common{Tenant: "default", CreatedAt: w.now()}, hostile, hostile, hostile
+		if err := w.store.PutRecord(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.answer = hostile
 	b := w.login(console.Admin, "default")
 	seen := 0
 	all := append(pages(e, id), "/endpoints/"+e2.ID, "/deliveries/"+e2.ID+"/"+id, "/deliveries?state="+url.QueryEscape(hostile),
@@ -686,12 +773,15 @@ func TestNothingAStrangerSendsIsMarkup(t *testing.T) {
 		bodies[path] = b.get(path).Body.String()
 	}
 	form := url.Values{}
-	for _, field := range []string{"url", "description", "event_types", "filter", "timeout_seconds", "max_attempts", "max_age", "max_delay", "role_arn", "credentials", "version"} {
+	for _, field := range []string{"url", "description", "event_types", "filter", "timeout_seconds", "max_attempts", "max_age", "max_delay", "role_arn", "credentials", "version",
+		"rate_per_minute", "burst", "breaker.failures", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after"} {
 		form.Set(field, hostile)
 	}
 	bodies["POST /endpoints/new"] = b.post("/endpoints/new", form).Body.String()
 	bodies["POST /endpoints/check"] = b.post("/endpoints/check", form).Body.String()
 	bodies["POST /deliveries/replay"] = b.post("/deliveries/replay", url.Values{"delivery": {hostile}}).Body.String()
+	bodies["POST test"] = b.post("/endpoints/"+e2.ID+"/test", nil).Body.String()
+	bodies["POST close"] = b.post("/discussions/"+url.PathEscape(hostile)+"/close", nil).Body.String()
 	bodies["POST /login"] = b.post("/login", url.Values{"link": {hostile}}).Body.String()
 	for path, body := range bodies {
 		for _, n := range elements(t, body, "") {

@@ -12,12 +12,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/audit"
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/pattern"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
@@ -26,12 +28,16 @@ import (
 // else, so both have the same rules: what a role may do is decided here, every
 // change is written to the audit log here, and nobody sees another tenant's.
 type Operations struct {
-	Registry   *registry.Registry
-	Deliveries Deliveries
-	Events     Events
-	Catalog    *catalog.Catalog
-	Audit      Audit
-	Dispatch   Invoke
+	Registry    *registry.Registry
+	Deliveries  Deliveries
+	Events      Events
+	Catalog     *catalog.Catalog
+	Breakers    Breakers
+	Discussions Discussions
+	Statistics  Statistics
+	Audit       Audit
+	Dispatch    Invoke
+	TestWebhook Invoke
 	// Receiver is nil in a deployment.
 	Receiver Receiver
 	Now      func() time.Time
@@ -120,6 +126,9 @@ type Endpoint struct {
 	MaxAttempts  int             `json:"max_attempts,omitempty"`
 	MaxAge       string          `json:"max_age,omitempty"`
 	MaxDelay     string          `json:"max_delay,omitempty"`
+	PerMinute    int             `json:"rate_per_minute,omitempty"`
+	Burst        int             `json:"burst,omitempty"`
+	Breaker      BreakerSettings `json:"breaker"`
 	Status       endpoint.Status `json:"status" enum:"enabled,disabled"`
 	StatusReason string          `json:"status_reason,omitempty"`
 	PublicKey    string          `json:"public_key,omitempty" doc:"Of an endpoint that signs with Ed25519"`
@@ -127,6 +136,27 @@ type Endpoint struct {
 	Version      int             `json:"version"`
 	CreatedAt    time.Time       `json:"created_at"`
 	UpdatedAt    time.Time       `json:"updated_at"`
+}
+
+// BreakerSettings are what of a circuit breaker is not the default.
+type BreakerSettings struct {
+	Failures     int    `json:"failures,omitempty" doc:"In a row until it opens"`
+	OpenFor      string `json:"open_for,omitempty" doc:"A duration: until the first probe"`
+	MaxOpenFor   string `json:"max_open_for,omitempty" doc:"A duration: the longest wait between probes"`
+	DisableAfter string `json:"disable_after,omitempty" doc:"A duration: an endpoint that has only failed for so long is disabled"`
+}
+
+// span is a duration that is set, in words.
+func span(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	text := d.String()
+	text = strings.TrimSuffix(text, "0s")
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 func (o *Operations) view(e endpoint.Endpoint) Endpoint {
@@ -137,12 +167,10 @@ func (o *Operations) view(e endpoint.Endpoint) Endpoint {
 		Ordered: e.Ordered, Timeout: e.AttemptTimeout().Seconds(), MaxAttempts: e.Retry.MaxAttempts,
 		Status: e.Status, StatusReason: e.StatusReason, Version: e.Version, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 	}
-	if e.Retry.MaxAge > 0 {
-		v.MaxAge = e.Retry.MaxAge.String()
-	}
-	if e.Retry.MaxDelay > 0 {
-		v.MaxDelay = e.Retry.MaxDelay.String()
-	}
+	v.MaxAge, v.MaxDelay = span(e.Retry.MaxAge), span(e.Retry.MaxDelay)
+	v.PerMinute, v.Burst = e.Limit.PerMinute, e.Limit.Burst
+	b := e.Breaker
+	v.Breaker = BreakerSettings{Failures: b.Failures, OpenFor: span(b.OpenFor), MaxOpenFor: span(b.MaxOpenFor), DisableAfter: span(b.DisableAfter)}
 	if signing := e.SigningSecrets(o.Now()); len(signing) > 0 {
 		v.PublicKey = signing[0].Public()
 		v.OldSecrets = len(signing) - 1
@@ -178,6 +206,9 @@ type Settings struct {
 	MaxAttempts int             `json:"max_attempts,omitempty"`
 	MaxAge      string          `json:"max_age,omitempty" doc:"A duration such as 72h; the default where it is empty"`
 	MaxDelay    string          `json:"max_delay,omitempty" doc:"A duration such as 6h; the default where it is empty"`
+	PerMinute   int             `json:"rate_per_minute,omitempty" doc:"At most so many attempts a minute; no limit where it is 0"`
+	Burst       int             `json:"burst,omitempty"`
+	Breaker     BreakerSettings `json:"breaker,omitempty"`
 	Ed25519     bool            `json:"ed25519,omitempty" doc:"Sign with an Ed25519 key; counts when the endpoint is added"`
 	Version     int             `json:"version,omitempty" doc:"Of the endpoint that was read, when it is changed"`
 }
@@ -208,13 +239,19 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 	e.Timeout = time.Duration(s.Timeout * float64(time.Second))
 	e.Retry.MaxAttempts = s.MaxAttempts
 	e.Retry.MaxAge, e.Retry.MaxDelay = duration("max_age", s.MaxAge), duration("max_delay", s.MaxDelay)
+	e.Limit = ratelimit.Limit{PerMinute: s.PerMinute, Burst: s.Burst}
+	e.Breaker = breaker.Policy{
+		Failures: s.Breaker.Failures, OpenFor: duration("breaker.open_for", s.Breaker.OpenFor),
+		MaxOpenFor: duration("breaker.max_open_for", s.Breaker.MaxOpenFor), DisableAfter: duration("breaker.disable_after", s.Breaker.DisableAfter),
+	}
 	return errors.Join(errs...)
 }
 
 // fields are the names that a refusal of an endpoint may begin with.
 var fields = []string{
 	"url", "description", "event_types", "filter", "role_arn", "credentials", "ordered", "timeout_seconds",
-	"max_attempts", "max_age", "max_delay",
+	"max_attempts", "max_age", "max_delay", "rate_per_minute", "burst",
+	"breaker.failures", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after",
 }
 
 // invalid sorts an endpoint's refusal by field.

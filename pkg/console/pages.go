@@ -77,12 +77,51 @@ var functions = template.FuncMap{
 	"join":   func(list []string) string { return strings.Join(list, ", ") },
 	"ms":     milliseconds,
 	"bars":   bars,
-	"query":  func(pairs ...string) string { return query(pairs...) },
+	"n":      thousands,
+	"percent": func(f *float64) string {
+		if f == nil {
+			return "–"
+		}
+		if *f == 1 {
+			return "100 %"
+		}
+		return fmt.Sprintf("%.1f %%", *f*100)
+	},
+	"took": func(f *float64) string {
+		if f == nil {
+			return "–"
+		}
+		return milliseconds(int64(*f + .5))
+	},
+	"age":   func(ms int64) string { return ago(time.Duration(ms) * time.Millisecond) },
+	"chart": chart,
+	"query": func(pairs ...string) string { return query(pairs...) },
 	"json": func(v any) (string, error) {
 		text, err := json.Marshal(v)
 		return string(text), err
 	},
 	"add": func(a, b int) int { return a + b },
+}
+
+// thousands writes a number so that it can be read.
+func thousands(n int64) string {
+	text := strconv.FormatInt(n, 10)
+	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
+		text = text[:i] + "\u202f" + text[i:]
+	}
+	return text
+}
+
+// chart is what the page's script draws: three lists of the same length.
+func chart(minutes []Minute) (string, error) {
+	var data [3][]int64
+	for _, m := range minutes {
+		data[0] = append(data[0], m.At.Unix())
+		data[1] = append(data[1], m.Delivered)
+		data[2] = append(data[2], m.Failed)
+	}
+	text, err := json.Marshal(data)
+	return string(text), err
 }
 
 // ago says a duration in its largest unit.
@@ -197,6 +236,9 @@ var notices = map[string]string{
 	"changed":  "The endpoint's settings are saved; they count within 15 seconds.",
 	"enabled":  "The endpoint is in service.",
 	"disabled": "The endpoint is out of service; what waits for it ends as skipped.",
+	"closed":   "The circuit is closed; what waited for it is being sent.",
+	"extended": "The discussion has more time; everybody who subscribed is told (discussion.extended).",
+	"ended":    "The discussion is closed.",
 	"removed":  "The endpoint is gone; what waited for it ends as skipped.",
 	"behaves":  "The receiver behaves differently from its next request on.",
 	"out":      "You are logged out.",
@@ -256,6 +298,12 @@ func (c *Console) pages(mux *http.ServeMux) {
 	show("GET /deliveries/{endpoint}/{event}", c.showDelivery)
 	show("GET /events", c.listEvents)
 	show("GET /events/{event}", c.showEvent)
+	show("POST /endpoints/{id}/test", c.testEndpoint)
+	show("GET /circuits", c.listCircuits)
+	show("POST /circuits/{id}/close", c.closeCircuit)
+	show("GET /discussions", c.listDiscussions)
+	show("POST /discussions/{id}/extend", c.extendDiscussion)
+	show("POST /discussions/{id}/close", c.closeDiscussion)
 	show("GET /audit", c.listAudit)
 	show("POST /receiver", c.behave)
 	show("POST /logout", c.logout)
@@ -367,19 +415,98 @@ func (g glance) Health() string {
 
 func (c *Console) overview(w http.ResponseWriter, r *http.Request) error {
 	who := sessionOf(r.Context())
-	list, err := c.glances(r.Context(), who)
-	if err != nil {
-		return err
-	}
-	latest, err := c.Operations.ListDeliveries(r.Context(), who, DeliveryFilter{Limit: 8})
-	if err != nil {
-		return err
-	}
-	c.render(w, r, http.StatusOK, "overview", page{Title: "Overview", Nav: "overview", Data: struct {
+	var data struct {
+		Overview
 		Endpoints []glance
 		Latest    []Delivery
-	}{list, latest.Deliveries}})
+	}
+	group, ctx := errgroup.WithContext(r.Context())
+	group.Go(func() (err error) {
+		data.Overview, err = c.Operations.Overview(ctx, who)
+		return err
+	})
+	group.Go(func() (err error) {
+		data.Endpoints, err = c.glances(ctx, who)
+		return err
+	})
+	group.Go(func() error {
+		latest, err := c.Operations.ListDeliveries(ctx, who, DeliveryFilter{Limit: 8})
+		data.Latest = latest.Deliveries
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	c.render(w, r, http.StatusOK, "overview", page{Title: "Overview", Nav: "overview", Data: data})
 	return nil
+}
+
+func (c *Console) listCircuits(w http.ResponseWriter, r *http.Request) error {
+	list, err := c.Operations.ListCircuits(r.Context(), sessionOf(r.Context()))
+	if err != nil {
+		return err
+	}
+	c.render(w, r, http.StatusOK, "circuits", page{Title: "Circuits", Nav: "circuits", Data: list})
+	return nil
+}
+
+func (c *Console) closeCircuit(w http.ResponseWriter, r *http.Request) error {
+	err := c.Operations.CloseCircuit(r.Context(), sessionOf(r.Context()), r.PathValue("id"))
+	if err == nil {
+		then(w, r, "/circuits?did=closed")
+	}
+	return err
+}
+
+func (c *Console) testEndpoint(w http.ResponseWriter, r *http.Request) error {
+	report, err := c.Operations.TestEndpoint(r.Context(), sessionOf(r.Context()), r.PathValue("id"), r.PostFormValue("event"))
+	if err != nil {
+		return err
+	}
+	c.render(w, r, http.StatusOK, "test", page{Title: "Test", Nav: "endpoints", Data: report})
+	return nil
+}
+
+func (c *Console) listDiscussions(w http.ResponseWriter, r *http.Request) error {
+	view := r.URL.Query().Get("view")
+	if view == "" {
+		view = "open"
+	}
+	found, err := c.Operations.ListDiscussions(r.Context(), sessionOf(r.Context()), view, r.URL.Query().Get("cursor"), defaultPage)
+	if err != nil {
+		return err
+	}
+	c.render(w, r, http.StatusOK, "discussions", page{Title: "Discussions", Nav: "discussions", Data: struct {
+		DiscussionPage
+		View string
+	}{found, view}})
+	return nil
+}
+
+func (c *Console) extendDiscussion(w http.ResponseWriter, r *http.Request) error {
+	who, id := sessionOf(r.Context()), r.PathValue("id")
+	d, err := c.Operations.GetDiscussion(r.Context(), who, id)
+	if err != nil {
+		return err
+	}
+	days, _ := strconv.Atoi(r.PostFormValue("days")) // 0 is refused
+	to, err := extended(d, days, c.Operations.Now())
+	if err != nil {
+		return err
+	}
+	if _, err := c.Operations.ExtendDiscussion(r.Context(), who, id, to); err != nil {
+		return err
+	}
+	then(w, r, "/discussions?did=extended")
+	return nil
+}
+
+func (c *Console) closeDiscussion(w http.ResponseWriter, r *http.Request) error {
+	_, err := c.Operations.CloseDiscussion(r.Context(), sessionOf(r.Context()), r.PathValue("id"))
+	if err == nil {
+		then(w, r, "/discussions?view=closed&did=ended")
+	}
+	return err
 }
 
 func (c *Console) listEndpoints(w http.ResponseWriter, r *http.Request) error {
@@ -405,10 +532,15 @@ func (c *Console) endpointPage(w http.ResponseWriter, r *http.Request, e WithSec
 	if err != nil {
 		return err
 	}
+	circuit, err := c.Operations.GetCircuit(r.Context(), sessionOf(r.Context()), e.ID)
+	if err != nil {
+		return err
+	}
 	c.render(w, r, http.StatusOK, "endpoint", page{Title: e.URL, Nav: "endpoints", Path: "/endpoints/" + url.PathEscape(e.ID), Data: struct {
 		WithSecret
-		Recent []Delivery
-	}{e, recent.Deliveries}})
+		Circuit Circuit
+		Recent  []Delivery
+	}{e, circuit, recent.Deliveries}})
 	return nil
 }
 
@@ -630,7 +762,7 @@ func (f form) Messages() []message {
 
 // Advanced reports whether something beyond the first fields is set or wrong.
 func (f form) Advanced() bool {
-	for _, field := range []string{"timeout_seconds", "max_attempts", "max_age", "max_delay", "role_arn", "credentials", "ordered"} {
+	for _, field := range fields[4:] {
 		if f.Values.Get(field) != "" || f.Errors[field] != "" {
 			return true
 		}
@@ -672,6 +804,11 @@ func settings(v url.Values) (Settings, []FieldError) {
 		Ordered: v.Get("ordered") != "", Ed25519: v.Get("ed25519") != "",
 		Timeout: number("timeout_seconds"), MaxAttempts: int(number("max_attempts")),
 		MaxAge: strings.TrimSpace(v.Get("max_age")), MaxDelay: strings.TrimSpace(v.Get("max_delay")), Version: int(number("version")),
+		PerMinute: int(number("rate_per_minute")), Burst: int(number("burst")),
+		Breaker: BreakerSettings{
+			Failures: int(number("breaker.failures")), OpenFor: strings.TrimSpace(v.Get("breaker.open_for")),
+			MaxOpenFor: strings.TrimSpace(v.Get("breaker.max_open_for")), DisableAfter: strings.TrimSpace(v.Get("breaker.disable_after")),
+		},
 	}
 	if text := strings.TrimSpace(v.Get("filter")); text != "" {
 		s.Filter = json.RawMessage(text)
@@ -684,6 +821,7 @@ func (e Endpoint) values() url.Values {
 	v := url.Values{
 		"url": {e.URL}, "description": {e.Description}, "event_types": e.EventTypes, "filter": {""},
 		"role_arn": {e.RoleARN}, "credentials": {e.Credentials}, "max_age": {e.MaxAge}, "max_delay": {e.MaxDelay},
+		"breaker.open_for": {e.Breaker.OpenFor}, "breaker.max_open_for": {e.Breaker.MaxOpenFor}, "breaker.disable_after": {e.Breaker.DisableAfter},
 		"version": {strconv.Itoa(e.Version)},
 	}
 	if len(e.Filter) > 0 {
@@ -692,8 +830,10 @@ func (e Endpoint) values() url.Values {
 	if e.Timeout != 10 {
 		v.Set("timeout_seconds", strconv.FormatFloat(e.Timeout, 'f', -1, 64))
 	}
-	if e.MaxAttempts > 0 {
-		v.Set("max_attempts", strconv.Itoa(e.MaxAttempts))
+	for field, n := range map[string]int{"max_attempts": e.MaxAttempts, "rate_per_minute": e.PerMinute, "burst": e.Burst, "breaker.failures": e.Breaker.Failures} {
+		if n > 0 {
+			v.Set(field, strconv.Itoa(n))
+		}
 	}
 	if e.Ordered {
 		v.Set("ordered", "yes")

@@ -5,8 +5,11 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/audit"
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/platform"
+	"github.com/tidings-dev/tidings/pkg/stats"
 )
 
 // Notes are what the console keeps in Control: the key of its cookies, its links,
@@ -42,6 +45,29 @@ type Deliveries interface {
 type Events interface {
 	// GetEvent returns event.ErrNotFound for an id that is not, or no longer, there.
 	GetEvent(ctx context.Context, id string) (event.Accepted, error)
+}
+
+// Breakers is where circuits are read.
+type Breakers interface {
+	// GetBreaker returns a clean breaker where none is stored.
+	GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error)
+	// ListCircuits returns all circuits that are open or draining, where by is zero.
+	ListCircuits(ctx context.Context, by time.Time) ([]breaker.State, error)
+}
+
+// Discussions is where the platform's discussions are. Both moves are
+// conditional, and return platform's errors where they can't be made.
+type Discussions interface {
+	GetDiscussion(ctx context.Context, tenant, id string) (platform.Discussion, error)
+	ListDiscussions(ctx context.Context, q platform.Query) (platform.Page, error)
+	ExtendDiscussion(ctx context.Context, x platform.Extension) (platform.Discussion, error)
+	CloseDiscussion(ctx context.Context, c platform.Closing) (platform.Discussion, error)
+}
+
+// Statistics is where figures are read; *stats.Reader is one.
+type Statistics interface {
+	Summary(ctx context.Context) (stats.Summary, error)
+	Series(ctx context.Context, length time.Duration) ([]stats.Minute, error)
 }
 
 // Invoke calls another function of the stack and reads its answer: what changes

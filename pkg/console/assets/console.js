@@ -63,3 +63,50 @@ document.addEventListener("change", (event) => {
   if (event.target.matches(".filters select")) event.target.form.requestSubmit();
 });
 count();
+
+// The overview's chart. Its element outlives the parts around it (hx-preserve); the
+// figures come anew with each of them.
+let plot = null;
+function draw() {
+  const place = document.getElementById("chart"), source = document.getElementById("minutes");
+  if (!place || !source || !window.uPlot) return;
+  const [at, delivered, failed] = JSON.parse(source.dataset.minutes);
+  if (!at) return;
+  const data = [at, delivered.map((n, i) => n + failed[i]), delivered];
+  if (plot && plot.root.isConnected) {
+    plot.setData(data);
+    return;
+  }
+  const style = getComputedStyle(document.documentElement);
+  const color = (name) => style.getPropertyValue(name).trim();
+  const bars = uPlot.paths.bars({ size: [0.72, 16], radius: 0.2 });
+  const line = { stroke: color("--muted"), ticks: { show: false }, font: "12px system-ui, sans-serif" };
+  const clock = (t) => new Date(t * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+  const pointed = document.getElementById("pointed");
+  const legend = pointed.innerHTML;
+  place.replaceChildren();
+  plot = new uPlot({
+    width: place.clientWidth, height: 190, legend: { show: false },
+    cursor: { points: { show: false }, drag: { x: false, y: false }, y: false },
+    scales: { y: { range: (u, low, high) => [0, Math.max(4, high * 1.1)] } },
+    axes: [
+      { ...line, grid: { show: false }, values: (u, ticks) => ticks.map(clock) },
+      { ...line, size: 46, grid: { stroke: color("--line"), width: 1 }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] },
+    ],
+    series: [{}, { fill: color("--bar-bad"), width: 0, paths: bars, points: { show: false } }, { fill: color("--bar-good"), width: 0, paths: bars, points: { show: false } }],
+    hooks: {
+      setCursor: [(u) => {
+        const shown = document.getElementById("pointed"), i = u.cursor.idx;
+        if (!shown) return;
+        if (i == null || u.cursor.left < 0) { shown.innerHTML = legend; return; }
+        shown.textContent = `${clock(u.data[0][i])}: ${u.data[2][i]} delivered, ${u.data[1][i] - u.data[2][i]} failed`;
+      }],
+    },
+  }, data, place);
+}
+window.addEventListener("load", draw);
+document.addEventListener("htmx:afterSettle", draw);
+const again = () => { plot?.destroy(); plot = null; draw(); };
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+let resized;
+window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(again, 150); });
