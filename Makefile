@@ -67,6 +67,10 @@ verify-deploy: tools ## The template and the built functions against AWS's own t
 	@tools/sam/fetch
 	go run ./cmd/verifydeploy $(UPDATE)
 
+.PHONY: crash
+crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under load, and account for every event (about 3 minutes; SEED=…)
+	go run ./cmd/crash -seed $(or $(SEED),0)
+
 .PHONY: figures
 figures: bin/tidings tools ## Measure what the README promises (about 6 minutes; EVENTS=1000 is quicker)
 	go run ./cmd/figures -events $(or $(EVENTS),10000)

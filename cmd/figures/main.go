@@ -4,19 +4,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -29,13 +22,10 @@ import (
 	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
-	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
-	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/harness"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo"
 	"github.com/tidings-dev/tidings/pkg/receiver"
-	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
@@ -179,53 +169,6 @@ func running(ctx context.Context, meter dynamostore.Meter) (*local.System, func(
 	}, nil
 }
 
-func post(url string, body any) ([]emit.Result, error) {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.Post(url, "application/json", bytes.NewReader(text))
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusAccepted {
-		return nil, fmt.Errorf("emit answered %d: %s", response.StatusCode, answer)
-	}
-	var many struct{ Results []emit.Result }
-	var one emit.Result
-	if err := errors.Join(json.Unmarshal(answer, &many), json.Unmarshal(answer, &one)); err != nil {
-		return nil, err
-	}
-	if one.ID != "" {
-		return []emit.Result{one}, nil
-	}
-	return many.Results, nil
-}
-
-func comment(n int) emit.Request {
-	return emit.Request{Event: "user.posted_comment", ActorUserID: "u_1042",
-		Data: json.RawMessage(fmt.Sprintf(`{"discussion_id":"d_%d","comment_id":"m_%d","comment_text":"Who brings the projector?"}`, n%50, n))}
-}
-
-// emitMany emits n events in lists of a hundred.
-func emitMany(url string, n int) error {
-	for from := 0; from < n; from += 100 {
-		var list []emit.Request
-		for i := from; i < min(from+100, n); i++ {
-			list = append(list, comment(i))
-		}
-		if _, err := post(url, map[string]any{"events": list}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // units measures what one event costs, to one endpoint and to three.
 func units(ctx context.Context, r *report) error {
 	for _, fan := range []int{1, 3} {
@@ -251,21 +194,21 @@ func units(ctx context.Context, r *report) error {
 			return err
 		}
 		defer stop()
-		var receivers []*arrivals
+		var receivers []*harness.Recorder
 		for range fan {
 			secret := signature.NewSecret()
-			a, err := receive(1, receiver.Behaviour{}, secret)
+			a, err := harness.Receive(1, receiver.Behaviour{}, secret)
 			if err != nil {
 				return err
 			}
-			if _, err := addEndpoint(ctx, system.Store, a.url, secret, retry.Policy{}); err != nil {
+			if _, err := harness.AddEndpoint(ctx, system.Store, a.URL, secret, nil); err != nil {
 				return err
 			}
 			receivers = append(receivers, a)
 		}
 		all := func(n int) error {
 			for _, a := range receivers {
-				if err := a.wait(ctx, n, time.Minute); err != nil {
+				if err := a.Wait(ctx, n, time.Minute); err != nil {
 					return err
 				}
 			}
@@ -274,7 +217,7 @@ func units(ctx context.Context, r *report) error {
 			return nil
 		}
 		// The first event warms connections and lets the first sweep go by.
-		if _, err := post(system.URLs["emit"], comment(0)); err != nil {
+		if _, err := harness.Post(ctx, system.URLs["emit"], harness.Comment(0)); err != nil {
 			return err
 		}
 		if err := all(1); err != nil {
@@ -285,7 +228,7 @@ func units(ctx context.Context, r *report) error {
 		mu.Unlock()
 		const n = 20
 		for i := range n {
-			if _, err := post(system.URLs["emit"], comment(i+1)); err != nil {
+			if _, err := harness.Post(ctx, system.URLs["emit"], harness.Comment(i+1)); err != nil {
 				return err
 			}
 			if err := all(i + 2); err != nil {
@@ -308,7 +251,7 @@ func units(ctx context.Context, r *report) error {
 // latency measures from the call of emit to the receiver, at 50 events a second.
 func latency(ctx context.Context, r *report) error {
 	secret := signature.NewSecret()
-	a, err := receive(1, receiver.Behaviour{}, secret)
+	a, err := harness.Receive(1, receiver.Behaviour{}, secret)
 	if err != nil {
 		return err
 	}
@@ -317,7 +260,7 @@ func latency(ctx context.Context, r *report) error {
 		return err
 	}
 	defer stop()
-	if _, err := addEndpoint(ctx, system.Store, a.url, secret, retry.Policy{}); err != nil {
+	if _, err := harness.AddEndpoint(ctx, system.Store, a.URL, secret, nil); err != nil {
 		return err
 	}
 	const rate, seconds = 50, 20
@@ -331,7 +274,7 @@ func latency(ctx context.Context, r *report) error {
 		<-tick.C
 		calls.Go(func() {
 			at := time.Now()
-			results, err := post(system.URLs["emit"], comment(i))
+			results, err := harness.Post(ctx, system.URLs["emit"], harness.Comment(i))
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -345,12 +288,14 @@ func latency(ctx context.Context, r *report) error {
 	if failed != nil {
 		return failed
 	}
-	if err := a.wait(ctx, rate*seconds, time.Minute); err != nil {
+	if err := a.Wait(ctx, rate*seconds, time.Minute); err != nil {
 		return err
 	}
 	var took []time.Duration
 	for id, at := range began {
-		took = append(took, a.at[id].Sub(at))
+		if first, ok := a.Arrived(id); ok {
+			took = append(took, first.Sub(at))
+		}
 	}
 	slices.Sort(took)
 	p := func(q float64) time.Duration { return took[int(q*float64(len(took)-1))].Round(time.Millisecond) }
@@ -361,7 +306,7 @@ func latency(ctx context.Context, r *report) error {
 // failing has a receiver fail three of ten requests.
 func failing(ctx context.Context, r *report, n int) error {
 	secret := signature.NewSecret()
-	a, err := receive(7, receiver.Behaviour{FailRate: 0.3}, secret)
+	a, err := harness.Receive(7, receiver.Behaviour{FailRate: 0.3}, secret)
 	if err != nil {
 		return err
 	}
@@ -372,19 +317,19 @@ func failing(ctx context.Context, r *report, n int) error {
 	defer stop()
 	// With delays up to 6 h, the one event in ten thousand that fails nine times in
 	// a row would take a quarter of an hour of everybody's time.
-	e, err := addEndpoint(ctx, system.Store, a.url, secret, retry.Policy{MaxDelay: time.Minute})
+	e, err := harness.AddEndpoint(ctx, system.Store, a.URL, secret, func(e *endpoint.Endpoint) { e.Retry.MaxDelay = time.Minute })
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	if err := emitMany(system.URLs["emit"], n); err != nil {
+	if err := harness.PostMany(ctx, system.URLs["emit"], n); err != nil {
 		return err
 	}
-	if err := a.wait(ctx, n, 25*time.Minute); err != nil {
+	if err := a.Wait(ctx, n, 25*time.Minute); err != nil {
 		return err
 	}
 	took := time.Since(began).Round(time.Second)
-	delivered, err := countDelivered(ctx, system.Store, e.ID, n)
+	delivered, err := harness.CountDelivered(ctx, system.Store, e.ID, n)
 	if err != nil {
 		return err
 	}
@@ -396,34 +341,12 @@ func failing(ctx context.Context, r *report, n int) error {
 	return nil
 }
 
-// countDelivered waits a moment for the last verdicts and counts them.
-func countDelivered(ctx context.Context, store local.Store, endpointID string, want int) (int, error) {
-	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
-		n := 0
-		q := delivery.Query{EndpointID: endpointID, State: delivery.Delivered, Limit: 1000}
-		for {
-			page, err := store.QueryDeliveries(ctx, q)
-			if err != nil {
-				return n, err
-			}
-			n += len(page.Deliveries)
-			if page.Next == "" {
-				break
-			}
-			q.Cursor = page.Next
-		}
-		if n == want || time.Now().After(end) {
-			return n, nil
-		}
-	}
-}
-
 // killed kills the runner with SIGKILL in the middle of a thousand deliveries,
 // starts it again, and asks the receiver and the store what became of them.
 func killed(ctx context.Context, r *report, binary string) error {
 	const n = 1000
 	secret := signature.NewSecret()
-	a, err := receive(1, receiver.Behaviour{Slow: 3 * time.Second}, secret)
+	a, err := harness.Receive(1, receiver.Behaviour{Slow: 3 * time.Second}, secret)
 	if err != nil {
 		return err
 	}
@@ -432,46 +355,42 @@ func killed(ctx context.Context, r *report, binary string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	first, note, err := start(binary, dir)
+	first, err := harness.StartRunner(ctx, binary, dir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = first.Process.Kill() }()
-	store := dynamostore.New(localdynamo.Client(note.DynamoURL), local.Tables(note.Stack))
-	e, err := addEndpoint(ctx, store, a.url, secret, retry.Policy{})
+	defer first.Kill()
+	e, err := harness.AddEndpoint(ctx, first.Store, a.URL, secret, nil)
 	if err != nil {
 		return err
 	}
 	time.Sleep(300 * time.Millisecond) // until the runner's cache has seen the endpoint
-	if err := emitMany(note.URLs["emit"], n); err != nil {
+	if err := harness.PostMany(ctx, first.Note.URLs["emit"], n); err != nil {
 		return err
 	}
-	if err := a.wait(ctx, n/3, time.Minute); err != nil {
+	if err := a.Wait(ctx, n/3, time.Minute); err != nil {
 		return err
 	}
-	if err := first.Process.Kill(); err != nil {
-		return err
-	}
-	_ = first.Wait() // it was killed
+	first.Kill()
 	at := a.Counts()
-	second, note, err := start(binary, dir)
+	second, err := harness.StartRunner(ctx, binary, dir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = second.Process.Kill(); _ = second.Wait() }()
-	if err := a.wait(ctx, n, 5*time.Minute); err != nil {
+	defer second.Kill()
+	if err := a.Wait(ctx, n, 5*time.Minute); err != nil {
 		return err
 	}
-	store = dynamostore.New(localdynamo.Client(note.DynamoURL), local.Tables(note.Stack))
-	delivered, err := countDelivered(ctx, store, e.ID, n)
+	delivered, err := harness.CountDelivered(ctx, second.Store, e.ID, n)
 	if err != nil {
 		return err
 	}
 	// A duplicate is excused if its first attempt was under way when the runner
 	// died: then no verdict on that attempt was ever stored.
 	unexcused := 0
-	for id := range a.again {
-		d, err := store.GetDelivery(ctx, delivery.Key{EndpointID: e.ID, EventID: id})
+	again := a.Again()
+	for _, id := range again {
+		d, err := second.Store.GetDelivery(ctx, delivery.Key{EndpointID: e.ID, EventID: id})
 		if err != nil {
 			return err
 		}
@@ -481,30 +400,7 @@ func killed(ctx context.Context, r *report, binary string) error {
 	}
 	c := a.Counts()
 	r.add(delivered == n && c.Succeeded == n, fmt.Sprintf("runner killed after %d of %d deliveries, restarted: delivered", at.Succeeded, n), fmt.Sprint(n), "%d", delivered)
-	r.add(unexcused == 0, "… duplicates of deliveries that were not in flight", "0", "%d (of %d duplicates)", unexcused, len(a.again))
+	r.add(unexcused == 0, "… duplicates of deliveries that were not in flight", "0", "%d (of %d duplicates)", unexcused, len(again))
 	r.add(c.Overlaps == 0, "… overlapping attempts of a delivery", "0", "%d", c.Overlaps)
 	return nil
-}
-
-// start starts the runner as a process of its own and waits for its note.
-func start(binary, dir string) (*exec.Cmd, local.Note, error) {
-	path := filepath.Join(dir, local.NoteFile)
-	if err := os.RemoveAll(path); err != nil {
-		return nil, local.Note{}, err
-	}
-	c := exec.Command(binary, "local", "--state-dir", dir, "--port", "0", "--receiver=false")
-	c.Stderr = os.Stderr
-	if err := c.Start(); err != nil {
-		return nil, local.Note{}, fmt.Errorf("start %s: %w", binary, err)
-	}
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		note, err := local.ReadNote(dir)
-		if err != nil || note.PID != c.Process.Pid {
-			continue
-		}
-		if response, err := http.Get(note.InvokeURL); err == nil {
-			return c, note, response.Body.Close()
-		}
-	}
-	return nil, local.Note{}, errors.Join(errors.New("the runner did not start in 30 s"), c.Process.Kill())
 }
