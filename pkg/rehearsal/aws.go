@@ -61,6 +61,9 @@ func New(dynamoURL string, queues ...string) (*AWS, error) {
 	}, nil
 }
 
+// AddQueue makes a queue of the SQS.
+func (a *AWS) AddQueue(name string) { a.queues.Add(name) }
+
 // Calls returns the calls so far, each once, in order.
 func (a *AWS) Calls() []Call {
 	a.mu.Lock()
@@ -68,6 +71,13 @@ func (a *AWS) Calls() []Call {
 	return slices.SortedFunc(maps.Keys(a.calls), func(x, y Call) int {
 		return strings.Compare(x.Action+x.Resource, y.Action+y.Resource)
 	})
+}
+
+// Forget forgets the calls so far.
+func (a *AWS) Forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.calls)
 }
 
 func (a *AWS) record(calls ...Call) {

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
@@ -27,6 +28,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/work"
 )
 
 // What the files in events/ speak of.
@@ -156,7 +158,27 @@ func (s *Stage) Add(ctx context.Context, e endpoint.Endpoint) error {
 	return s.Store().AddEndpoint(ctx, e)
 }
 
+// ForEver delivers the samples' events, which are as old as the files are.
+var ForEver = retry.Policy{MaxAge: 100 * 365 * 24 * time.Hour}
+
 var sampleTime = time.Date(2026, 1, 29, 12, 34, 56, 0, time.UTC)
+
+// deadLetter puts an item into the work queue's dead-letter queue.
+func (s *Stage) deadLetter(ctx context.Context) error {
+	for _, q := range s.Stack.Queues {
+		if q.LogicalID != "WorkDeadLetterQueue" {
+			continue
+		}
+		item := work.Item{Tenant: event.DefaultTenant, EndpointID: SampleEndpoint, EventID: SampleEvent}
+		client := sqs.NewFromConfig(localdynamo.Config(), func(o *sqs.Options) { o.BaseEndpoint = &s.URL })
+		_, err := client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &q.URL, MessageBody: aws.String(item.Encode()), MessageGroupId: aws.String(item.Group())})
+		s.AWS.Forget()
+		if err != nil {
+			return fmt.Errorf("rehearsal: put the sample dead letter: %w", err)
+		}
+	}
+	return nil
+}
 
 // samples writes what the files in events/ speak of.
 func (s *Stage) samples(ctx context.Context, project string) error {
@@ -178,9 +200,10 @@ func (s *Stage) samples(ctx context.Context, project string) error {
 			return err
 		}
 	}
-	// The samples' events are as old as the files are.
-	forEver := retry.Policy{MaxAge: 100 * 365 * 24 * time.Hour}
-	if err := s.Add(ctx, endpoint.Endpoint{ID: SampleEndpoint, URL: s.Receiver + "/200", Description: "the sample endpoint", Retry: forEver}); err != nil {
+	if err := s.Add(ctx, endpoint.Endpoint{ID: SampleEndpoint, URL: s.Receiver + "/200", Description: "the sample endpoint", Retry: ForEver}); err != nil {
+		return err
+	}
+	if err := s.deadLetter(ctx); err != nil {
 		return err
 	}
 	base := delivery.Delivery{

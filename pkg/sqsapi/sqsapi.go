@@ -50,6 +50,13 @@ func New(queues ...string) *Service {
 	return s
 }
 
+// Add makes a queue where it does not exist.
+func (s *Service) Add(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.create(name, 0)
+}
+
 // queue is one queue's messages, in the order in which they were sent.
 type queue struct {
 	maxBytes int

@@ -53,6 +53,7 @@ type Table struct {
 	Name         string
 	StreamARN    string // where streams' triggers point; "" without a stream
 	TTLAttribute string
+	KeyARN       string // the KMS key it is encrypted under; "" is AWS's own
 	Input        dynamodb.CreateTableInput
 }
 
@@ -78,6 +79,31 @@ type Function struct {
 	Queues      []QueueTrigger
 	Schedules   []Schedule
 	URL         bool // has a function URL
+	// Role is the ARN of the role that the function works under, where it is
+	// another function's: that one's statements are what it may do.
+	Role       string
+	Statements []Statement
+}
+
+// Statement is one statement of a function's own role.
+type Statement struct {
+	Sid                string
+	Actions, Resources []string
+}
+
+// Allows reports whether the statement allows an action on a resource, in
+// IAM's words: a * stands for anything, a ? for one character.
+func (s Statement) Allows(action, resource string) bool {
+	matches := func(patterns []string, text string) bool {
+		return slices.ContainsFunc(patterns, func(p string) bool { return like(p, text) })
+	}
+	return matches(s.Actions, action) && matches(s.Resources, resource)
+}
+
+// like matches IAM's wildcards.
+func like(pattern, text string) bool {
+	quoted := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
+	return regexp.MustCompile("^(?s:" + quoted + ")$").MatchString(text)
 }
 
 // StreamTrigger is an event source mapping of a table's stream.
@@ -334,6 +360,17 @@ func (n *number) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// oneOrMore reads a string, or a list of them.
+type oneOrMore []string
+
+func (v *oneOrMore) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '[' {
+		return json.Unmarshal(b, (*[]string)(v))
+	}
+	*v = oneOrMore{""}
+	return json.Unmarshal(b, &(*v)[0])
+}
+
 // boolean reads true and "true".
 type boolean bool
 
@@ -365,7 +402,13 @@ func (r *resolver) table(s *Stack, id string, node *yaml.Node) error {
 		}
 		BillingMode string
 
-		DeletionProtectionEnabled, PointInTimeRecoverySpecification, SSESpecification, Tags elsewhere
+		SSESpecification struct {
+			SSEEnabled     boolean
+			SSEType        string
+			KMSMasterKeyId string
+		}
+
+		DeletionProtectionEnabled, PointInTimeRecoverySpecification, Tags elsewhere
 	}
 	if err := r.into(node, &p); err != nil {
 		return err
@@ -379,7 +422,7 @@ func (r *resolver) table(s *Stack, id string, node *yaml.Node) error {
 		}
 		return out
 	}
-	t := Table{LogicalID: id, Name: p.TableName, Input: dynamodb.CreateTableInput{
+	t := Table{LogicalID: id, Name: p.TableName, KeyARN: p.SSESpecification.KMSMasterKeyId, Input: dynamodb.CreateTableInput{
 		TableName: aws.String(p.TableName), BillingMode: types.BillingModePayPerRequest, KeySchema: keys(p.KeySchema),
 	}}
 	for _, a := range p.AttributeDefinitions {
@@ -510,7 +553,15 @@ func (r *resolver) function(s *Stack, id string, node *yaml.Node) error {
 		Timeout           *number
 		Environment       struct{ Variables map[string]any }
 		FunctionUrlConfig map[string]any
-		Events            map[string]struct {
+		Role              string
+		Policies          []struct {
+			Statement []struct {
+				Sid, Effect      string
+				Action, Resource oneOrMore
+				Condition        map[string]any
+			}
+		}
+		Events map[string]struct {
 			Type       string
 			Properties json.RawMessage
 		}
@@ -520,10 +571,18 @@ func (r *resolver) function(s *Stack, id string, node *yaml.Node) error {
 	}
 	f := Function{
 		LogicalID: id, Folder: Folder(id), Name: p.FunctionName, Timeout: time.Duration(p.Timeout.or(defaultTimeout)) * time.Second,
-		Environment: map[string]string{}, URL: p.FunctionUrlConfig != nil,
+		Environment: map[string]string{}, URL: p.FunctionUrlConfig != nil, Role: p.Role,
 	}
 	for name, v := range p.Environment.Variables {
 		f.Environment[name] = fmt.Sprint(v)
+	}
+	for _, policy := range p.Policies {
+		for _, statement := range policy.Statement {
+			if statement.Effect != "Allow" {
+				return fmt.Errorf("statement %s: effect %q is not understood", statement.Sid, statement.Effect)
+			}
+			f.Statements = append(f.Statements, Statement{statement.Sid, statement.Action, statement.Resource})
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Events)) {
 		if err := f.trigger(name, p.Events[name].Type, p.Events[name].Properties); err != nil {

@@ -1,0 +1,304 @@
+package functions_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
+	"github.com/tidings-dev/tidings/pkg/platform"
+	"github.com/tidings-dev/tidings/pkg/rehearsal"
+	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/work"
+)
+
+// Every AWS call that a deployed function was seen to make is allowed by its
+// role, and every statement is needed: without it a call that was seen would be
+// refused. The functions are the binaries, in the environment that the template
+// sets; the calls are read off the wire, from every sample in events/ and from
+// what is driven besides.
+func TestEachStatementIsNeededAndEnough(t *testing.T) {
+	client, _ := dynamotest.New(t)
+	stage, err := rehearsal.Open(t.Context(), "..", "permissions", *client.Options().BaseEndpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stage.Close()
+	addScenarios(t, stage)
+
+	seen := map[string][]rehearsal.Call{} // by function
+	for _, f := range stage.Stack.Functions {
+		deployed := start(t, f.Folder, stage.Environment(&f))
+		stage.AWS.Forget()
+		for _, payload := range payloads(t, stage, f) {
+			deployed.invoke(t, payload) // what it answers is other tests' matter
+		}
+		seen[f.Folder] = stage.AWS.Calls()
+		if len(seen[f.Folder]) == 0 {
+			t.Errorf("%s made no AWS call\n%s", f.Folder, deployed.log)
+		}
+		// What DynamoDB does with the caller's permissions, where a table is under
+		// a key of the deployment's (DynamoDB Developer Guide, "Using IAM
+		// permissions to encrypt with a customer managed key").
+		for _, table := range stage.Stack.Tables {
+			if table.KeyARN != "" && slices.ContainsFunc(seen[f.Folder], func(c rehearsal.Call) bool { return strings.Contains(c.Resource, "table/"+table.Name) }) {
+				for _, action := range []string{"Encrypt", "Decrypt", "GenerateDataKey", "DescribeKey"} {
+					seen[f.Folder] = append(seen[f.Folder], rehearsal.Call{Action: "kms:" + action, Resource: table.KeyARN})
+				}
+			}
+		}
+		// What Lambda itself does with the function's role.
+		for _, trigger := range f.Streams {
+			if trigger.FailureARN != "" {
+				seen[f.Folder] = append(seen[f.Folder], rehearsal.Call{Action: "sqs:SendMessage", Resource: trigger.FailureARN})
+			}
+		}
+	}
+	for _, problem := range judge(stage.Stack, seen) {
+		t.Error(problem)
+	}
+	if t.Failed() {
+		for folder, calls := range seen {
+			t.Logf("%s was seen to call:\n  %s", folder, strings.Trim(strings.ReplaceAll(fmt.Sprint(calls), ":table/permissions-", " "), "[]"))
+		}
+		return
+	}
+
+	// The judge itself: without any one statement it names the operation that
+	// would fail, and with one more it says that nothing needs it.
+	statements := 0
+	for i := range stage.Stack.Functions {
+		f := &stage.Stack.Functions[i]
+		if f.Role != "" {
+			continue
+		}
+		all := f.Statements
+		for n, s := range all {
+			statements++
+			f.Statements = slices.Delete(slices.Clone(all), n, n+1)
+			found := judge(stage.Stack, seen)
+			if !slices.ContainsFunc(found, func(p string) bool { return strings.Contains(p, "is not allowed") }) {
+				t.Errorf("without %s of %s: %q", s.Sid, f.Folder, found)
+			}
+			if testing.Verbose() && len(found) > 0 {
+				t.Logf("without %s: %s", s.Sid, found[0])
+			}
+		}
+		f.Statements = append(slices.Clone(all), template.Statement{Sid: "TooMuch", Actions: []string{"dynamodb:DeleteTable"}, Resources: []string{"arn:aws:dynamodb:us-east-1:000000000000:table/permissions-Events"}})
+		if found := judge(stage.Stack, seen); len(found) != 2 || !strings.Contains(found[0], "TooMuch") || !strings.Contains(found[1], "TooMuch") {
+			t.Errorf("one more for %s: %q", f.Folder, found)
+		}
+		f.Statements = all
+	}
+	t.Logf("%d statements of %d functions: each needed, all enough", statements, len(stage.Stack.Functions))
+}
+
+// judge holds the statements against the calls that were seen.
+func judge(stack *template.Stack, seen map[string][]rehearsal.Call) (problems []string) {
+	for _, owner := range stack.Functions {
+		if owner.Role != "" {
+			continue // it works under another's
+		}
+		needed := map[string]bool{} // "sid action" and "sid resource"
+		for _, f := range stack.Functions {
+			if f.LogicalID != owner.LogicalID && !strings.HasSuffix(f.Role, "-"+owner.LogicalID+"Role") {
+				continue
+			}
+			for _, c := range seen[f.Folder] {
+				if c.Action == "sts:GetCallerIdentity" {
+					continue // nobody needs to be allowed it
+				}
+				allowed := false
+				for _, s := range owner.Statements {
+					if !s.Allows(c.Action, c.Resource) {
+						continue
+					}
+					allowed = true
+					for _, a := range s.Actions {
+						if (template.Statement{Actions: []string{a}, Resources: s.Resources}).Allows(c.Action, c.Resource) {
+							needed[s.Sid+" "+a] = true
+						}
+					}
+					for _, r := range s.Resources {
+						if (template.Statement{Actions: s.Actions, Resources: []string{r}}).Allows(c.Action, c.Resource) {
+							needed[s.Sid+" "+r] = true
+						}
+					}
+				}
+				if !allowed {
+					problems = append(problems, fmt.Sprintf("%s: %s is not allowed by any statement of %s", f.Folder, c, owner.LogicalID))
+				}
+			}
+		}
+		for _, s := range owner.Statements {
+			for _, part := range slices.Concat(s.Actions, s.Resources) {
+				if !needed[s.Sid+" "+part] {
+					problems = append(problems, fmt.Sprintf("%s, statement %s: nothing was seen to need %s: take it away, or drive what needs it in this test", owner.LogicalID, s.Sid, part))
+				}
+			}
+		}
+	}
+	return problems
+}
+
+// Endpoints beyond the sample one, each a way that dispatch may have to take.
+var ways = map[string]endpoint.Endpoint{
+	"ep_gone":   {URL: "/410"},
+	"ep_fails":  {URL: "/500"},
+	"ep_queue":  {URL: "sqs://webhooks-orders?region=us-east-1"},
+	"ep_role":   {URL: "sqs://" + rehearsal.Account + "/webhooks-orders?region=us-east-1", RoleARN: "arn:aws:iam::" + rehearsal.Account + ":role/webhooks-crm"},
+	"ep_kafka":  {URL: "kafka://127.0.0.1:1/topic?sasl=scram-sha-512", Credentials: "tidings/default/kafka"},
+	"ep_slow":   {URL: "/200"},
+	"ep_limits": {URL: "/200"},
+}
+
+// addScenarios keeps what the driven payloads speak of.
+func addScenarios(t *testing.T, stage *rehearsal.Stage) {
+	t.Helper()
+	stage.AWS.Secrets["tidings/default/kafka"] = `{"username":"u","password":"p"}`
+	stage.AWS.AddQueue("webhooks-orders")
+	for id, e := range ways {
+		e.ID = id
+		if strings.HasPrefix(e.URL, "/") {
+			e.URL = stage.Receiver + e.URL
+		}
+		e.Retry = rehearsal.ForEver
+		if id == "ep_limits" {
+			e.Limit.PerMinute, e.Limit.Burst = 1, 1
+		}
+		if err := stage.Add(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A discussion that has expired.
+	d := platform.Discussion{ID: "d_1", Status: platform.Open, ExpiresAt: time.Now().Add(-time.Hour)}
+	if _, err := stage.DB.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(local.Tables(stage.Stack.Name).Platform), Item: schema.EncodeRecord(d)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// payloads are a function's samples, and what is driven besides.
+func payloads(t *testing.T, stage *rehearsal.Stage, f template.Function) (list [][]byte) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "events", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".json")
+		if of := stage.Stack.ForSample(name); of != nil && of.Folder == f.Folder {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, text)
+		}
+	}
+	if f.Folder == "console" {
+		return append(list, visits(t, stage)...)
+	}
+	if f.Folder != "dispatch" && f.Folder != "test-webhook" {
+		return list
+	}
+	for _, id := range []string{"ep_queue", "ep_role", "ep_kafka", "ep_gone", "ep_fails", "ep_limits"} {
+		if f.Folder == "test-webhook" {
+			list = append(list, []byte(`{"endpoint_id":"`+id+`"}`))
+			continue
+		}
+		list = append(list, batch(t, id, rehearsal.SampleEvent, rehearsal.DueEvent))
+	}
+	if f.Folder == "dispatch" {
+		// Five failures open the circuit; then it is closed by hand.
+		for range 6 {
+			list = append(list, batch(t, "ep_fails", rehearsal.DeadEvent, rehearsal.SampleEvent, rehearsal.DueEvent))
+		}
+		list = append(list, []byte(`{"action":"close_circuit","tenant":"default","endpoint_id":"ep_fails"}`))
+		// What waits behind a circuit is let go.
+		list = append(list, messages(t, work.Item{Tenant: "default", EndpointID: "ep_fails", Wake: true}))
+	}
+	return list
+}
+
+// visits are requests to the console: of somebody who opens a link, and of an
+// admin's program.
+func visits(t *testing.T, stage *rehearsal.Stage) (list [][]byte) {
+	t.Helper()
+	who := console.Invitation{Name: "ada", Role: console.Admin, Tenant: "default"}
+	link, err := console.Invite(t.Context(), stage.Store(), who, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := console.Token(t.Context(), stage.Store(), who, time.Now(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sample, event := "/api/endpoints/"+rehearsal.SampleEndpoint, rehearsal.SampleEndpoint+"/"+rehearsal.DeadEvent
+	for _, r := range []struct{ method, path, body string }{
+		{"POST", "/login", strings.TrimPrefix(link, "/login?")},
+		{"GET", "/api/endpoints", ""},
+		{"GET", sample, ""},
+		{"POST", "/api/endpoints", `{"url":"` + stage.Receiver + `/200","event_types":["*"]}`},
+		{"POST", sample + "/disable", ""},
+		{"POST", sample + "/enable", ""},
+		{"DELETE", "/api/endpoints/ep_slow", ""},
+		{"GET", "/api/deliveries?endpoint=" + rehearsal.SampleEndpoint, ""},
+		{"GET", "/api/deliveries/" + event, ""},
+		{"GET", "/api/events/" + rehearsal.SampleEvent, ""},
+		{"GET", "/api/audit", ""},
+		{"POST", "/api/replays", `{"deliveries":[{"endpoint_id":"` + rehearsal.SampleEndpoint + `","event_id":"` + rehearsal.DeadEvent + `"}]}`},
+	} {
+		path, query, _ := strings.Cut(r.path, "?")
+		headers := map[string]string{"x-tidings-session": session, "host": "abcdefghijklmnop.lambda-url.us-east-1.on.aws", "content-type": "application/json"}
+		if r.path == "/login" {
+			headers["content-type"] = "application/x-www-form-urlencoded"
+			delete(headers, "x-tidings-session")
+		}
+		text, err := json.Marshal(map[string]any{
+			"version": "2.0", "rawPath": path, "rawQueryString": query, "headers": headers, "body": r.body,
+			"requestContext": map[string]any{"http": map[string]string{"method": r.method, "path": path, "sourceIp": "192.0.2.10"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
+// batch is a batch of the work queue.
+func batch(t *testing.T, endpointID string, eventIDs ...string) []byte {
+	t.Helper()
+	var items []work.Item
+	for _, id := range eventIDs {
+		items = append(items, work.Item{Tenant: "default", EndpointID: endpointID, EventID: id})
+	}
+	return messages(t, items...)
+}
+
+func messages(t *testing.T, items ...work.Item) []byte {
+	t.Helper()
+	var records []map[string]any
+	for i, item := range items {
+		records = append(records, map[string]any{
+			"messageId": fmt.Sprint(i), "body": item.Encode(), "eventSource": "aws:sqs",
+			"attributes": map[string]string{"ApproximateReceiveCount": "1", "SentTimestamp": fmt.Sprint(time.Now().UnixMilli())},
+		})
+	}
+	text, err := json.Marshal(map[string]any{"Records": records})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
