@@ -39,6 +39,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/work"
 )
 
+// tight is the limit of the endpoints that are rate-limited.
+var tight = ratelimit.Limit{PerMinute: 6000}
+
 // Units is what one event made AWS count. They are exact: the same code gives the
 // same units on every machine.
 type Units struct {
@@ -230,7 +233,7 @@ func countUnits(ctx context.Context, db *dynamodb.Client, number int, outcome st
 		case "one retry", "ten retries":
 			e.Breaker = breaker.Policy{Failures: 100} // what an open circuit costs is counted by itself
 		case "rate-limited":
-			e.Limit = ratelimit.Limit{PerMinute: 6000}
+			e.Limit = tight
 		}
 		if err := p.store.AddEndpoint(ctx, e); err != nil {
 			return Units{}, err
@@ -267,7 +270,7 @@ func countUnits(ctx context.Context, db *dynamodb.Client, number int, outcome st
 	case "rate-limited":
 		for _, id := range ids {
 			// Others have used up the burst and the next ten seconds.
-			if _, err := p.store.ReserveSlots(ctx, id, 60*time.Second, p.time()); err != nil {
+			if _, err := p.store.ReserveSlots(ctx, tight.Key(id), 60*time.Second, p.time()); err != nil {
 				return Units{}, err
 			}
 		}

@@ -295,7 +295,7 @@ func (d *Dispatcher) release(ctx context.Context, ep endpoint.Endpoint, s breake
 	now := d.Now()
 	var slots []time.Time
 	if spread && limit.On() {
-		after, err := d.Limits.ReserveSlots(ctx, ep.ID, limit.Cost(len(waiters)), now)
+		after, err := d.Limits.ReserveSlots(ctx, ep.Limit.Key(ep.ID), limit.Cost(len(waiters)), now)
 		if err != nil {
 			return 0, err
 		}

@@ -501,3 +501,25 @@ func TestASlowEndpointIsPaced(t *testing.T) {
 		}
 	})
 }
+
+// What an old limit had reserved far ahead holds up nobody under a new one.
+func TestARaisedLimitHoldsForWhatComesNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *dispatch.Config) { c.CacheTime = 0 })
+		e := w.endpoint(func(e *endpoint.Endpoint) { e.Limit = ratelimit.Limit{PerMinute: 1} })
+		w.requeue(w.accept(60)...)
+		w.drive(10 * time.Second)
+		e.Limit = ratelimit.Limit{PerMinute: 600, Burst: 10}
+		if _, err := w.store.UpdateEndpoint(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		next := w.accept(5)
+		w.requeue(next...)
+		w.drive(10 * time.Second)
+		for _, item := range next {
+			if d := w.delivery(item); d.State != delivery.Delivered {
+				t.Errorf("under the new limit, %s is %s until %s", item.EventID, d.State, d.NextAttemptAt)
+			}
+		}
+	})
+}

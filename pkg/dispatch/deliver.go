@@ -237,7 +237,7 @@ func (d *Dispatcher) reserve(ctx context.Context, jobs []*job, errs []error) {
 // reserveSlots reserves slots for jobs of one endpoint.
 func (d *Dispatcher) reserveSlots(ctx context.Context, jobs []*job) error {
 	limit, now := jobs[0].limit, d.Now()
-	after, err := d.Limits.ReserveSlots(ctx, jobs[0].endpoint.ID, limit.Cost(len(jobs)), now)
+	after, err := d.Limits.ReserveSlots(ctx, jobs[0].endpoint.Limit.Key(jobs[0].endpoint.ID), limit.Cost(len(jobs)), now)
 	if err != nil {
 		return err
 	}

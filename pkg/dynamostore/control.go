@@ -227,7 +227,7 @@ func (s *Store) ListCircuits(ctx context.Context, by time.Time) ([]breaker.State
 // ReserveSlots: see dispatch.Limits. The larger of two times is not an expression
 // that DynamoDB has, so the write is tried for either case; time passing between
 // the two tries is the only way to need a third.
-func (s *Store) ReserveSlots(ctx context.Context, endpointID string, cost time.Duration, now time.Time) (time.Time, error) {
+func (s *Store) ReserveSlots(ctx context.Context, key string, cost time.Duration, now time.Time) (time.Time, error) {
 	fresh := ratelimit.Reserve(time.Time{}, now, cost)
 	for range 3 {
 		for _, try := range []struct {
@@ -241,7 +241,7 @@ func (s *Store) ReserveSlots(ctx context.Context, endpointID string, cost time.D
 		} {
 			try.values[":expires"] = schema.Seconds(fresh.Add(limitRetention))
 			out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-				TableName: &s.tables.Control, Key: schema.LimitKey(endpointID),
+				TableName: &s.tables.Control, Key: schema.LimitKey(key),
 				UpdateExpression: &try.expression, ConditionExpression: &try.condition,
 				ExpressionAttributeNames: names(try.expression, try.condition), ExpressionAttributeValues: try.values,
 				ReturnValues: types.ReturnValueUpdatedNew, ReturnConsumedCapacity: s.wantCapacity(),
@@ -250,13 +250,13 @@ func (s *Store) ReserveSlots(ctx context.Context, endpointID string, cost time.D
 				continue
 			}
 			if err != nil {
-				return time.Time{}, fmt.Errorf("reserve slots of %s: %w", endpointID, err)
+				return time.Time{}, fmt.Errorf("reserve slots of %s: %w", key, err)
 			}
 			s.wrote(out.ConsumedCapacity)
 			return schema.DecodeSlotsAt(out.Attributes)
 		}
 	}
-	return time.Time{}, fmt.Errorf("reserve slots of %s: %w", endpointID, errors.New("the item changes faster than it can be written"))
+	return time.Time{}, fmt.Errorf("reserve slots of %s: %w", key, errors.New("the item changes faster than it can be written"))
 }
 
 // limitRetention is how long a rate limit's item is kept after its last write:

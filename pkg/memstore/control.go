@@ -93,10 +93,10 @@ func (s *Store) ListCircuits(_ context.Context, by time.Time) ([]breaker.State, 
 }
 
 // ReserveSlots: see dispatch.Limits.
-func (s *Store) ReserveSlots(_ context.Context, endpointID string, cost time.Duration, now time.Time) (time.Time, error) {
+func (s *Store) ReserveSlots(_ context.Context, key string, cost time.Duration, now time.Time) (time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	after := ratelimit.Reserve(s.slots[endpointID], now, cost).Truncate(time.Microsecond)
-	s.slots[endpointID] = after
+	after := ratelimit.Reserve(s.slots[key], now, cost).Truncate(time.Microsecond)
+	s.slots[key] = after
 	return after, nil
 }

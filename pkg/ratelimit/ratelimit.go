@@ -78,6 +78,15 @@ func (l Limit) shape() (spacing, ahead time.Duration) {
 	return spacing, ahead
 }
 
+// Key is what an endpoint's slots are kept under. A limit that is changed begins
+// anew: what was reserved under the old one, perhaps for hours, holds nobody up.
+func (l Limit) Key(endpointID string) string {
+	if !l.On() {
+		return endpointID
+	}
+	return fmt.Sprintf("%s#%d#%d", endpointID, l.PerMinute, l.Burst)
+}
+
 // Cost is how far n attempts move the theoretical arrival time.
 func (l Limit) Cost(n int) time.Duration {
 	spacing, _ := l.shape()

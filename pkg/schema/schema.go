@@ -550,8 +550,8 @@ func DecodeBreaker(item Item) (breaker.State, error) {
 	}, r.err
 }
 
-// LimitKey is the Control key of an endpoint's rate limit.
-func LimitKey(endpointID string) Item { return Item{Key: S("limit#" + endpointID)} }
+// LimitKey is the Control key of a rate limit.
+func LimitKey(key string) Item { return Item{Key: S("limit#" + key)} }
 
 // Micros is a time attribute in epoch microseconds.
 func Micros(t time.Time) types.AttributeValue { return N(t.UnixMicro()) }
