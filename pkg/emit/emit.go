@@ -85,6 +85,8 @@ type Emitter struct {
 	Keys    Keys
 	Log     *slog.Logger
 	Now     func() time.Time
+	// NewID makes an event's id; nil is event.NewID.
+	NewID func(now time.Time) string
 }
 
 var tenantForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
@@ -133,7 +135,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 		return "", false, err
 	}
 	now := em.Now()
-	e.ID = event.NewID(now)
+	e.ID = em.newID(now)
 	if e.RequestID == "" {
 		if lc, ok := lambdacontext.FromContext(ctx); ok {
 			e.RequestID = lc.AwsRequestID
@@ -173,6 +175,13 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 		return "", false, fmt.Errorf("put event: %w", err)
 	}
 	return e.ID, false, nil
+}
+
+func (em *Emitter) newID(now time.Time) string {
+	if em.NewID != nil {
+		return em.NewID(now)
+	}
+	return event.NewID(now)
 }
 
 // stamped gives an event without a time the time in its id, so that whoever

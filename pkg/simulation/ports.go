@@ -1,0 +1,170 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// ports are a worker's way to everything outside it. Each call is an io, which may
+// be late, fail, be done although it failed, or be the last thing that the worker
+// ever did.
+type ports struct{ w *worker }
+
+// do makes a call whose effect returns a value.
+func do[T any](ctx context.Context, p ports, o io, effect func() (T, error)) (T, error) {
+	var value T
+	o.effect = func() (err error) {
+		value, err = effect()
+		return err
+	}
+	if err := p.w.call(ctx, &o); err != nil {
+		// Of a write that was done although its answer was lost, the caller learns
+		// nothing.
+		var nothing T
+		return nothing, err
+	}
+	return value, nil
+}
+
+// PutEvent: see emit.Events.
+func (p ports) PutEvent(ctx context.Context, a event.Accepted) error {
+	return p.w.call(ctx, &io{what: "put event", key: delivery.Key{EventID: a.ID}, effect: func() error {
+		err := p.w.s.store.PutEvent(ctx, a)
+		p.w.s.cloud.pump()
+		return err
+	}})
+}
+
+// ReserveKey: see emit.Keys.
+func (p ports) ReserveKey(ctx context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error) {
+	return do(ctx, p, io{what: "reserve key", detail: " " + key}, func() (event.Reservation, error) {
+		return p.w.s.store.ReserveKey(ctx, tenant, key, r, expires)
+	})
+}
+
+// GetEvent: see dispatch.Events.
+func (p ports) GetEvent(ctx context.Context, id string) (event.Accepted, error) {
+	return do(ctx, p, io{what: "get event", key: delivery.Key{EventID: id}, read: true}, func() (event.Accepted, error) {
+		return p.w.s.store.GetEvent(ctx, id)
+	})
+}
+
+// GetEndpoint: see dispatch.Endpoints.
+func (p ports) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
+	return do(ctx, p, io{what: "get endpoint", key: delivery.Key{EndpointID: id}, read: true}, func() (endpoint.Endpoint, error) {
+		return p.w.s.store.GetEndpoint(ctx, tenant, id)
+	})
+}
+
+// ListEndpoints: see dispatch.Endpoints.
+func (p ports) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error) {
+	return do(ctx, p, io{what: "list endpoints", detail: " of " + tenant, read: true}, func() ([]endpoint.Endpoint, error) {
+		return p.w.s.store.ListEndpoints(ctx, tenant)
+	})
+}
+
+// DisableEndpoint: see dispatch.Disabler.
+func (p ports) DisableEndpoint(ctx context.Context, tenant, id, reason string, now time.Time) error {
+	return p.w.call(ctx, &io{what: "disable endpoint", key: delivery.Key{EndpointID: id}, effect: func() error {
+		err := p.w.s.store.DisableEndpoint(ctx, tenant, id, reason, now)
+		p.w.s.judge.endpointChanged(tenant, id)
+		return err
+	}})
+}
+
+// Claim: see dispatch.Deliveries.
+func (p ports) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery, error) {
+	return do(ctx, p, io{what: "claim", key: c.Key, detail: fmt.Sprintf(" after %d", c.Attempts)}, func() (delivery.Delivery, error) {
+		d, err := p.w.s.store.Claim(ctx, c)
+		if err == nil {
+			p.w.s.judge.claimed(p.w, d)
+		}
+		return d, err
+	})
+}
+
+// Complete: see dispatch.Deliveries.
+func (p ports) Complete(ctx context.Context, d delivery.Delivery) error {
+	a := p.w.s.judge.latestBy(p.w, d.Key)
+	return p.w.call(ctx, &io{what: "complete", key: d.Key, detail: fmt.Sprintf(" %d as %s", d.Attempts, d.State),
+		effect: func() error {
+			err := p.w.s.store.Complete(ctx, d)
+			p.w.s.judge.completed(a, d, err)
+			return err
+		},
+		onFault: func(how string) { a.excuse("its verdict: " + how) },
+	})
+}
+
+// Skip: see dispatch.Deliveries.
+func (p ports) Skip(ctx context.Context, sk delivery.Skip) error {
+	return p.w.call(ctx, &io{what: "skip", key: sk.Key, effect: func() error { return p.w.s.store.Skip(ctx, sk) }})
+}
+
+// Due: see dispatch.DueIndex.
+func (p ports) Due(ctx context.Context, shard int, before time.Time, cursor string, limit int) ([]delivery.Due, string, error) {
+	next := ""
+	page, err := do(ctx, p, io{what: "due", detail: fmt.Sprintf(" shard %02d", shard), read: true}, func() (page []delivery.Due, err error) {
+		page, next, err = p.w.s.store.Due(ctx, shard, before, cursor, limit)
+		return page, err
+	})
+	return page, next, err
+}
+
+// Postpone: see dispatch.DueIndex.
+func (p ports) Postpone(ctx context.Context, d delivery.Due, to time.Time) (delivery.Delivery, error) {
+	return do(ctx, p, io{what: "postpone", key: d.Key}, func() (delivery.Delivery, error) {
+		return p.w.s.store.Postpone(ctx, d, to)
+	})
+}
+
+// Replay: see dispatch.Replays.
+func (p ports) Replay(ctx context.Context, r delivery.Replay) (delivery.Delivery, error) {
+	return do(ctx, p, io{what: "replay", key: r.Key}, func() (delivery.Delivery, error) {
+		d, err := p.w.s.store.Replay(ctx, r)
+		if err == nil {
+			p.w.s.judge.replayed(r.Key)
+		}
+		return d, err
+	})
+}
+
+// QueryDeliveries: see dispatch.Replays.
+func (p ports) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error) {
+	return do(ctx, p, io{what: "query deliveries", key: delivery.Key{EndpointID: q.EndpointID}, read: true}, func() (delivery.Page, error) {
+		return p.w.s.store.QueryDeliveries(ctx, q)
+	})
+}
+
+// SendMessageBatch: see queue.Client.
+func (p ports) SendMessageBatch(ctx context.Context, in *sqs.SendMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.SendMessageBatchOutput, error) {
+	detail := ""
+	for _, e := range in.Entries {
+		detail += " " + *e.MessageBody
+	}
+	return do(ctx, p, io{what: "send", detail: detail}, func() (*sqs.SendMessageBatchOutput, error) {
+		return p.w.s.cloud.queue.send(in), nil
+	})
+}
+
+// Deliver: see dispatch.Sender.
+func (p ports) Deliver(ctx context.Context, t adapter.Target, m adapter.Message) (outcome delivery.Outcome) {
+	key := delivery.Key{EndpointID: t.ID, EventID: m.EventID}
+	a := &attempt{w: p.w, key: key, sent: time.Now(), body: m.Body}
+	o := &io{what: "attempt", key: key}
+	o.begin = func() { p.w.s.network.begin(a, o, &outcome) }
+	deadline, _ := ctx.Deadline()
+	a.deadline = deadline.Add(-p.w.skew) // the worker told it by its own clock
+	if err := p.w.call(context.Background(), o); err != nil {
+		return delivery.Outcome{Class: delivery.Connect, Error: err.Error()}
+	}
+	return outcome
+}

@@ -1,0 +1,84 @@
+package simulation
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+)
+
+var (
+	first  = flag.Uint64("first", 1, "first seed")
+	step   = flag.Uint64("step", 1, "distance of the seeds")
+	seeds  = flag.Int("seeds", 25, "how many seeds")
+	report = flag.Bool("report", false, "print each run's result as JSON")
+	traced = flag.Bool("trace", false, "print the whole trace")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// One goroutine runs at a time anyway; with one processor, and no collector
+	// in between, they also run in one order.
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(-1)
+	os.Exit(m.Run())
+}
+
+// tidy does between runs what the collector may not do in them.
+func tidy() {
+	var m runtime.MemStats
+	if runtime.ReadMemStats(&m); m.HeapAlloc > 256<<20 {
+		runtime.GC()
+	}
+}
+
+func TestSeeds(t *testing.T) {
+	var all Counts
+	for i := range *seeds {
+		seed := *first + uint64(i)**step
+		r := Run(t, seed, *traced)
+		tidy()
+		all.Add(r.Counts)
+		if *report {
+			line, err := json.Marshal(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Printf("result %s\n", line)
+		}
+		if *traced {
+			fmt.Print(Render(r.Trace, delivery.Key{}))
+		}
+		if len(r.Violations) > 0 {
+			v := r.Violations[0]
+			again := r
+			if !*traced {
+				again = Run(t, seed, true)
+			}
+			t.Errorf("seed %d broke %q at %s, delivery %s: %s\n%s", seed, v.Invariant, v.At, v.Key, v.Says, Render(again.Trace, v.Key))
+			return
+		}
+	}
+	t.Logf("%+v", all)
+}
+
+func TestTheSameSeedIsTheSameRun(t *testing.T) {
+	for seed := range uint64(10) {
+		a, b := Run(t, 1000+seed, true), Run(t, 1000+seed, true)
+		tidy()
+		if a.Hash == b.Hash && a.Steps == b.Steps {
+			continue
+		}
+		for i := range a.Trace {
+			if i >= len(b.Trace) || a.Trace[i] != b.Trace[i] {
+				t.Fatalf("seed %d: line %d:\n%v\n%v", 1000+seed, i, a.Trace[i], b.Trace[min(i, len(b.Trace)-1)])
+			}
+		}
+		t.Fatalf("seed %d: %d and %d steps", 1000+seed, a.Steps, b.Steps)
+	}
+}

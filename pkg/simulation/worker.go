@@ -1,0 +1,266 @@
+package simulation
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+)
+
+var (
+	errKilled    = errors.New("the worker is dead")
+	errThrottled = errors.New("throughput exceeded: throttled")
+	errLost      = errors.New("connection reset before the answer came")
+)
+
+// worker is one execution environment of a function: a process with caches and a
+// clock of its own. It serves one invocation at a time.
+type worker struct {
+	s        *sim
+	id       int
+	function string
+	skew     time.Duration // of its clock
+	dead     bool
+	busy     *invocation
+	serve    func(context.Context, json.RawMessage) (any, error)
+	open     map[*io]bool // under way
+	sends    []*attempt   // under way
+
+	mu     sync.Mutex
+	rng    *rand.Rand
+	claims int
+	ids    int
+}
+
+func (w *worker) String() string { return fmt.Sprintf("worker %d", w.id) }
+
+// Now is the worker's own clock.
+func (w *worker) Now() time.Time { return time.Now().Add(w.skew) }
+
+// Random is the jitter's.
+func (w *worker) Random() float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rng.Float64()
+}
+
+// ClaimID is unique among workers.
+func (w *worker) ClaimID() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.claims++
+	return fmt.Sprintf("w%d-%d", w.id, w.claims)
+}
+
+// invocationContext is what a worker's runtime gives its handler. It never ends:
+// a worker whose time is over is killed. Its deadline is told by the worker's clock.
+type invocationContext struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c invocationContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// io is one input or output of a worker, which waits for its turn.
+type io struct {
+	w       *worker
+	what    string
+	key     delivery.Key
+	detail  string
+	read    bool         // changes nothing, so that half of the fates make no sense
+	effect  func() error // runs in the scheduler's goroutine
+	onFault func(string) // told of a fate that may leave the caller in the dark
+	begin   func()       // instead of effect, for what takes its own time: ends by finish
+	ends    bool         // the invocation's goroutine, with this
+
+	deadline time.Time // zero without
+	slow     time.Duration
+	result   chan error
+	finished bool
+}
+
+func (o *io) compare(other *io) int {
+	return cmp.Or(cmp.Compare(o.w.id, other.w.id), cmp.Compare(o.what, other.what),
+		cmp.Compare(o.key.EndpointID, other.key.EndpointID), cmp.Compare(o.key.EventID, other.key.EventID), cmp.Compare(o.detail, other.detail))
+}
+
+// call waits until the scheduler has served an io.
+func (w *worker) call(ctx context.Context, o *io) error {
+	o.w, o.result = w, make(chan error, 1)
+	if _, plain := ctx.(invocationContext); !plain {
+		o.deadline, _ = ctx.Deadline()
+	}
+	w.s.arrive(o)
+	return <-o.result
+}
+
+func (o *io) finish(err error) {
+	if o.finished {
+		return
+	}
+	o.finished = true
+	delete(o.w.open, o)
+	o.result <- err
+}
+
+// plan decides when an io gets where it goes.
+func (o *io) plan() {
+	s, w := o.w.s, o.w
+	if o.ends {
+		s.cloud.running--
+	}
+	if w.dead {
+		o.finish(errKilled)
+		return
+	}
+	w.open[o] = true
+	if o.begin != nil {
+		o.begin()
+		return
+	}
+	wait := s.between(500*time.Microsecond, 8*time.Millisecond)
+	if s.faulty(s.plan.faults.slow) {
+		s.Counts.Slow++
+		slow := s.between(time.Second, 40*time.Second)
+		if s.chance(0.5) {
+			wait += slow // late on its way there
+		} else {
+			o.slow = slow // late on its way back
+		}
+		o.faulted("slow")
+	}
+	when := time.Now().Add(wait)
+	if !o.deadline.IsZero() && when.After(o.deadline) {
+		// The caller gives up; the request may yet arrive.
+		arrives := s.chance(0.5)
+		s.at(o.deadline, func() {
+			if !w.dead {
+				o.say("given up at the deadline")
+			}
+			o.faulted("given up")
+			o.finish(context.DeadlineExceeded)
+		})
+		if arrives && !o.read {
+			s.at(when, func() {
+				s.Counts.Late++
+				err := o.effect()
+				o.say("arrives after its caller gave up: %s", says(err))
+			})
+		}
+		return
+	}
+	s.at(when, o.arrive)
+}
+
+// arrive is an io's turn: its fate, and its effect.
+func (o *io) arrive() {
+	s, w := o.w.s, o.w
+	if w.dead {
+		// It may have been on its way when the worker died.
+		if !o.read && s.chance(0.5) {
+			err := o.effect()
+			o.say("arrives after its worker's death: %s", says(err))
+		}
+		o.finish(errKilled)
+		return
+	}
+	f := &s.plan.faults
+	switch {
+	case s.faulty(f.kill):
+		w.kill("killed before " + o.what)
+		o.finish(errKilled)
+		return
+	case s.faulty(f.throttle):
+		s.Counts.Throttled++
+		o.say("throttled")
+		o.faulted("throttled")
+		o.answer(errThrottled)
+		return
+	case !o.read && s.faulty(f.lose):
+		s.Counts.LostAnswers++
+		err := o.effect()
+		o.say("done (%s), answer lost", says(err))
+		o.faulted("answer lost")
+		o.answer(errLost)
+		return
+	case !o.read && s.faulty(f.twice):
+		// The client lost the answer and repeated the request, unseen.
+		err := o.effect()
+		o.say("done (%s), answer lost, repeated by the client", says(err))
+		o.faulted("repeated")
+	}
+	err := o.effect()
+	if !o.read || err != nil {
+		o.say("%s", says(err))
+	}
+	s.mark(o.what, o.key.EndpointID, o.key.EventID, says(err))
+	if s.faulty(f.kill) {
+		w.kill("killed after " + o.what)
+		o.finish(errKilled)
+		return
+	}
+	o.answer(err)
+}
+
+// answer brings the caller its answer, if the worker lives to hear it.
+func (o *io) answer(err error) {
+	if o.slow == 0 {
+		o.finish(err)
+		return
+	}
+	when := time.Now().Add(o.slow)
+	if !o.deadline.IsZero() && when.After(o.deadline) {
+		when, err = o.deadline, context.DeadlineExceeded
+	}
+	o.w.s.at(when, func() {
+		if o.w.dead {
+			err = errKilled
+		} else {
+			o.say("answer arrives %s late: %s", o.slow.Truncate(time.Millisecond), says(err))
+		}
+		o.finish(err)
+	})
+}
+
+func (o *io) faulted(how string) {
+	if o.onFault != nil {
+		o.onFault(how)
+	}
+}
+
+func (o *io) say(format string, args ...any) {
+	if o.w.s.tracing {
+		o.w.s.note(o.key, "%s %s%s: %s", o.w, o.what, o.detail, fmt.Sprintf(format, args...))
+	}
+}
+
+func says(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return err.Error()
+}
+
+// kill ends a worker. What its goroutines still do reaches nobody.
+func (w *worker) kill(why string) {
+	if w.dead {
+		return
+	}
+	w.dead = true
+	w.s.Counts.Killed++
+	w.s.mark("kill", why)
+	w.s.note(delivery.Key{}, "%s dies: %s", w, why)
+	for _, a := range slices.Clone(w.sends) {
+		w.s.network.cut(a, why)
+	}
+	if w.busy != nil {
+		w.s.cloud.failed(w.busy, errKilled)
+	}
+}
