@@ -380,7 +380,17 @@ func (j *judge) settled(key delivery.Key, d delivery.Delivery) {
 		j.s.Counts.Skipped++
 		off := false
 		f := j.events[key.EventID]
-		for _, v := range j.versions(key.EndpointID, f.stored, d.UpdatedAt.Add(j.tolerance()+dispatchTimeout)) {
+		// Whoever skipped it had looked it up just before: an invocation may have
+		// waited in between, but only for what is slow.
+		before := time.Second
+		if j.s.plan.faults.slow > 0 {
+			before = dispatchTimeout
+		}
+		from := d.UpdatedAt.Add(-before - j.tolerance())
+		if from.Before(f.stored) {
+			from = f.stored
+		}
+		for _, v := range j.versions(key.EndpointID, from, d.UpdatedAt.Add(j.tolerance())) {
 			off = off || v.endpoint == nil || v.endpoint.Status != endpoint.Enabled
 		}
 		if !off || d.Reason == "" {

@@ -86,7 +86,7 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 	}
 	upTo := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d))) }
 	p := plan{
-		busy:    time.Hour + time.Duration(r.ExpFloat64()*float64(14*time.Hour)),
+		busy:    time.Hour + time.Duration(r.ExpFloat64()*float64(24*time.Hour)),
 		shards:  1 + r.IntN(3),
 		workers: 2 + r.IntN(5),
 	}
@@ -141,10 +141,17 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 
 	if r.Float64() < 0.6 {
 		for range r.IntN(12) {
-			p.operators = append(p.operators, operation{
-				at: start.Add(upTo(p.busy)), endpoint: r.IntN(len(p.endpoints)),
-				what: []string{"edit", "edit", "disable", "enable", "enable", "remove", "add", "replay", "replay", "replay", "replay dead", "redrive", "close circuit"}[r.IntN(13)],
-			})
+			at := start.Add(upTo(p.busy))
+			if r.Float64() < 0.5 { // in the thick of it
+				at = p.producers[r.IntN(len(p.producers))].at.Add(upTo(5 * time.Second))
+			}
+			what := []string{"edit", "edit", "disable", "blink", "enable", "enable", "remove", "add", "replay", "replay", "replay", "replay dead", "redrive", "close circuit"}[r.IntN(14)]
+			one := operation{at: at, endpoint: r.IntN(len(p.endpoints)), what: what}
+			if what == "blink" { // off and on again
+				one.what = "disable"
+				p.operators = append(p.operators, operation{at: at.Add(upTo(20 * time.Second)), endpoint: one.endpoint, what: "enable"})
+			}
+			p.operators = append(p.operators, one)
 		}
 	}
 	return p

@@ -86,6 +86,9 @@ func Run(t *testing.T, seed uint64, trace bool) (r Result) {
 	return r
 }
 
+// maxSteps is where a run has gone astray: a hundred times what a run takes.
+const maxSteps = 500_000
+
 // sim is one run. Everything in it belongs to the scheduler's goroutine, but for
 // what mu guards: a worker's goroutine runs only while the scheduler waits for it.
 type sim struct {
@@ -189,7 +192,7 @@ func (s *sim) schedule() {
 		synctest.Wait()
 		s.collect()
 		if len(s.agenda) == 0 {
-			s.judge.broken("liveness", delivery.Key{}, "nothing is planned any more, and the run is not over")
+			s.judge.broken(quiet, delivery.Key{}, "nothing is planned any more, and the run is not over")
 			return
 		}
 		next := s.agenda[0]
@@ -202,7 +205,10 @@ func (s *sim) schedule() {
 			continue
 		}
 		heap.Pop(&s.agenda)
-		s.Steps++
+		if s.Steps++; s.Steps > maxSteps {
+			s.judge.broken(quiet, delivery.Key{}, "%d steps and no end", maxSteps)
+			return
+		}
 		next.do()
 	}
 }
@@ -296,8 +302,11 @@ func (s *sim) between(a, b time.Duration) time.Duration {
 func Render(trace []Line, key delivery.Key) string {
 	var b strings.Builder
 	for _, l := range trace {
-		if l.Key.EndpointID != "" && key.EndpointID != "" && l.Key.EndpointID != key.EndpointID ||
-			l.Key.EventID != "" && key.EventID != "" && l.Key.EventID != key.EventID {
+		switch none := (delivery.Key{}); {
+		case key == none:
+		case l.Key == none,
+			l.Key.EndpointID != "" && key.EndpointID != "" && l.Key.EndpointID != key.EndpointID,
+			l.Key.EventID != "" && key.EventID != "" && l.Key.EventID != key.EventID:
 			continue
 		}
 		fmt.Fprintf(&b, "%14s  %s\n", clock(l.At), l.Text)

@@ -17,6 +17,7 @@ var (
 	step   = flag.Uint64("step", 1, "distance of the seeds")
 	seeds  = flag.Int("seeds", 25, "how many seeds")
 	report = flag.Bool("report", false, "print each run's result as JSON")
+	twice  = flag.Int("twice", 0, "run every so many'th seed twice and compare; 0 is never")
 	traced = flag.Bool("trace", false, "print the whole trace")
 )
 
@@ -41,7 +42,15 @@ func TestSeeds(t *testing.T) {
 	var all Counts
 	for i := range *seeds {
 		seed := *first + uint64(i)**step
+		if *report {
+			fmt.Printf("begin %d\n", seed)
+		}
 		r := Run(t, seed, *traced)
+		if *twice > 0 && i%*twice == 0 {
+			if again := Run(t, seed, false); again.Hash != r.Hash || again.Steps != r.Steps {
+				t.Fatalf("seed %d gave another run the second time", seed)
+			}
+		}
 		tidy()
 		all.Add(r.Counts)
 		if *report {

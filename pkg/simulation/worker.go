@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -257,6 +258,12 @@ func (w *worker) kill(why string) {
 	w.s.Counts.Killed++
 	w.s.mark("kill", why)
 	w.s.note(delivery.Key{}, "%s dies: %s", w, why)
+	for _, o := range slices.SortedFunc(maps.Keys(w.open), (*io).compare) {
+		if o.key != (delivery.Key{}) {
+			w.s.note(o.key, "%s dies (%s), with %s under way", w, why, o.what)
+		}
+		o.faulted("its worker died")
+	}
 	for _, a := range slices.Clone(w.sends) {
 		w.s.network.cut(a, why)
 	}
