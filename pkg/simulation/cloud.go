@@ -168,6 +168,7 @@ func (c *cloud) worker(function string) *worker {
 	case "dispatch":
 		d := dispatch.New(dispatch.Config{
 			Catalog: eventTypes, Events: p, Endpoints: p, Disabler: p, Deliveries: p, Due: p, Replays: p,
+			Waiting: p, Breakers: p, Limits: p, Statistics: p,
 			Queue: queue.New(p, "work"), Sender: p, Log: w.logger(), CacheTime: dispatch.CacheTime,
 			Now: w.Now, Random: w.Random, ClaimID: w.ClaimID,
 		})
@@ -300,7 +301,7 @@ func (c *cloud) tick() {
 	s := c.s
 	now := time.Now()
 	idle := !c.due(now.Add(dispatch.Lookahead + 5*time.Second))
-	if s.calm && idle && c.settled() {
+	if s.calm && c.settled() {
 		s.over = true
 		return
 	}
@@ -350,7 +351,24 @@ func (c *cloud) earliestDue() (earliest time.Time, ok bool) {
 			earliest, ok = page[0].DueAt, true
 		}
 	}
+	circuits, err := c.s.store.ListCircuits(context.Background(), time.Time{})
+	if err != nil {
+		panic(err)
+	}
+	if len(circuits) > 0 && (!ok || circuits[0].WakeAt.Before(earliest)) {
+		earliest, ok = circuits[0].WakeAt, true
+	}
 	return earliest, ok
+}
+
+// waits says whether a delivery is due some time.
+func (c *cloud) waits() bool {
+	for shard := range delivery.DueShards {
+		if n, more, err := c.s.store.CountDue(context.Background(), shard, time.Time{}, 1); err != nil || n > 0 || more {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *cloud) sweep() {
@@ -364,7 +382,7 @@ func (c *cloud) sweep() {
 
 // settled says whether nothing will happen any more by itself.
 func (c *cloud) settled() bool {
-	if _, waits := c.earliestDue(); waits || c.producing > 0 {
+	if c.waits() || c.producing > 0 {
 		return false
 	}
 	for _, sh := range c.shards {
@@ -411,6 +429,9 @@ func (c *cloud) operate(o operation) {
 		s.note(delivery.Key{EndpointID: p.endpoint.ID}, "an operator adds endpoint %s", p.endpoint.ID)
 		c.addEndpoint(p)
 	case err != nil: // it is gone
+	case o.what == "close circuit":
+		s.note(key, "an operator closes the circuit")
+		c.invoke("dispatch", "close circuit", dispatch.Command{Action: "close_circuit", Tenant: e.Tenant, EndpointID: e.ID}, func(any, error) {})
 	case o.what == "remove":
 		s.note(key, "an operator removes endpoint %s", e.ID)
 		if err := s.store.RemoveEndpoint(ctx, e.Tenant, e.ID); err != nil {

@@ -42,6 +42,7 @@ type judge struct {
 	events map[string]*fact
 	keys   map[string]string    // event by producer's key
 	past   map[string][]version // of endpoints
+	sides  map[string]*side     // by endpoint
 }
 
 // track is what is known of a delivery.
@@ -52,6 +53,7 @@ type track struct {
 	notBefore time.Time // of the next attempt
 	claims    int       // the highest number of attempts stored
 	replays   int
+	claimed   map[*worker]string // ids of claims
 }
 
 // fact is an event.
@@ -72,7 +74,7 @@ type version struct {
 }
 
 func newJudge(s *sim) *judge {
-	return &judge{s: s, tracks: map[delivery.Key]*track{}, events: map[string]*fact{}, keys: map[string]string{}, past: map[string][]version{}}
+	return &judge{s: s, tracks: map[delivery.Key]*track{}, events: map[string]*fact{}, keys: map[string]string{}, past: map[string][]version{}, sides: map[string]*side{}}
 }
 
 // broken notes a violation.
@@ -88,7 +90,7 @@ func (j *judge) broken(invariant string, key delivery.Key, format string, args .
 func (j *judge) track(k delivery.Key) *track {
 	t := j.tracks[k]
 	if t == nil {
-		t = &track{}
+		t = &track{claimed: map[*worker]string{}}
 		j.tracks[k] = t
 	}
 	return t
@@ -158,6 +160,7 @@ func (j *judge) claimed(w *worker, d delivery.Delivery) {
 		j.broken(growing, d.Key, "attempt %d was claimed after attempt %d", d.Attempts, t.claims)
 	}
 	t.claims = max(t.claims, d.Attempts)
+	t.claimed[w] = d.ClaimID
 }
 
 func (j *judge) replayed(k delivery.Key) {
@@ -192,6 +195,8 @@ func (j *judge) sent(a *attempt) {
 	}
 	t.attempts = append(t.attempts, a)
 	t.round++
+	a.claimID = t.claimed[a.w]
+	j.start(a)
 
 	most, wanted := 0, false
 	for _, v := range j.versions(a.key.EndpointID, now.Add(-dispatch.CacheTime-dispatchTimeout-j.tolerance()), now) {
@@ -219,9 +224,6 @@ func (j *judge) sent(a *attempt) {
 		j.broken(truthful, a.key, "%s sends a body that is not what was accepted", a.w)
 	}
 }
-
-func (j *judge) arrived(a *attempt) {}
-func (j *judge) ended(a *attempt)   {}
 
 // latestBy is a worker's latest attempt at a delivery; nil if there is none.
 func (j *judge) latestBy(w *worker, k delivery.Key) *attempt {
@@ -431,13 +433,9 @@ func (j *judge) dead(key delivery.Key, d delivery.Delivery, t *track) {
 	if len(t.attempts) > 0 {
 		last = t.attempts[len(t.attempts)-1].outcome
 	}
-	rounds := d.Attempts // of a delivery that was replayed, what is left is not known here: be lenient
-	if t.replays == 0 {
-		rounds = d.Attempts
-	}
 	switch {
 	case last.Class == delivery.Gone:
-	case rounds >= least:
+	case d.Round() >= least:
 	default:
 		// Of old age, then.
 		age := d.UpdatedAt.Sub(d.Since)

@@ -29,6 +29,8 @@ type attempt struct {
 	outcome  delivery.Outcome
 	finish   func(delivery.Outcome)
 	planned  *happening
+	claimID  string
+	probe    bool // of its endpoint's circuit
 
 	took    bool           // the receiver has it
 	acked   bool           // and a living worker knows
@@ -135,7 +137,6 @@ func (n *network) arrive(a *attempt) {
 		return
 	}
 	a.arrived = time.Now()
-	s.judge.arrived(a)
 	s.note(a.key, "receiver sees an attempt of %s and %s", a.w, m)
 	takes := s.between(5*time.Millisecond, 300*time.Millisecond)
 	out := delivery.Outcome{Class: delivery.Answered, Status: 500, Error: "the receiver answered 500"}
@@ -188,7 +189,7 @@ func (n *network) end(a *attempt, out delivery.Outcome) {
 	n.forget(a)
 	s.mark("attempt", a.key.EndpointID, a.key.EventID, string(out.Class))
 	s.note(a.key, "%s attempt ends: %s %s (took %s)", a.w, out.Class, out.Error, out.Timings.Total.Truncate(time.Millisecond))
-	s.judge.ended(a)
+	s.judge.stop(a)
 	if s.faulty(s.plan.faults.kill) {
 		a.w.kill(fmt.Sprintf("killed with the answer (%s) in its hands", out.Class))
 	}

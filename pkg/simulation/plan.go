@@ -8,8 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
@@ -36,6 +38,7 @@ type faults struct {
 	queueDuplicate, queueLate         float64 // for a message
 	sendFails                         float64 // for an entry
 	sweepTwice, sweepMissed           float64 // for a minute
+	stale                             float64 // for an entry of an index, a moment after it was written
 }
 
 // storm is a time in which everything fails more often.
@@ -95,7 +98,7 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 		p.faults = faults{
 			kill: some(0.002, 0.7), throttle: some(0.01, 0.6), lose: some(0.004, 0.6), twice: some(0.01, 0.5), slow: some(0.003, 0.5),
 			streamReplay: some(0.1, 0.5), queueDuplicate: some(0.03, 0.6), queueLate: some(0.03, 0.5), sendFails: some(0.02, 0.5),
-			sweepTwice: some(0.05, 0.5), sweepMissed: some(0.05, 0.5),
+			sweepTwice: some(0.05, 0.5), sweepMissed: some(0.05, 0.5), stale: some(0.4, 0.5),
 		}
 		if r.Float64() < 0.5 {
 			p.maxSkew = upTo(2400 * time.Millisecond)
@@ -198,7 +201,7 @@ func shape(r *rand.Rand, e *endpoint.Endpoint) {
 	if r.Float64() < 0.2 {
 		e.Filter = json.RawMessage(`{"data":{"community_id":["c_1","c_2"]}}`)
 	}
-	e.Timeout, e.Retry = 0, retry.Policy{}
+	e.Timeout, e.Retry, e.Breaker = 0, retry.Policy{}, breaker.Policy{}
 	if r.Float64() < 0.5 {
 		e.Timeout = time.Second + time.Duration(r.Int64N(int64(29*time.Second)))
 	}
@@ -209,6 +212,24 @@ func shape(r *rand.Rand, e *endpoint.Endpoint) {
 		}
 		if r.Float64() < 0.3 {
 			e.Retry.MaxAge = time.Minute + time.Duration(r.ExpFloat64()*float64(8*time.Hour)).Truncate(time.Second)
+		}
+	}
+	if r.Float64() < 0.4 {
+		e.Breaker = breaker.Policy{Failures: 1 + r.IntN(10), OpenFor: time.Second + time.Duration(r.Int64N(int64(20*time.Minute))).Truncate(time.Second)}
+		if r.Float64() < 0.2 {
+			e.Breaker.DisableAfter = time.Hour + time.Duration(r.ExpFloat64()*float64(5*time.Hour)).Truncate(time.Second)
+		}
+	}
+	if first := e.Version == 0; first || r.Float64() < 0.3 {
+		e.Limit = ratelimit.Limit{}
+		if r.Float64() < 0.4 {
+			e.Limit = ratelimit.Limit{PerMinute: 2 + int(math.Exp(r.Float64()*6))}
+			if r.Float64() < 0.5 {
+				e.Limit.Burst = 1 + r.IntN(20)
+			}
+			for e.Limit.Validate() != nil {
+				e.Limit.Burst++
+			}
 		}
 	}
 	if err := e.Validate([]string{"user.joined_community", "user.posted_comment"}); err != nil {

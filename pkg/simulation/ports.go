@@ -8,9 +8,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/stats"
 )
 
 // ports are a worker's way to everything outside it. Each call is an io, which may
@@ -74,8 +76,12 @@ func (p ports) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.End
 // DisableEndpoint: see dispatch.Disabler.
 func (p ports) DisableEndpoint(ctx context.Context, tenant, id, reason string, now time.Time) error {
 	return p.w.call(ctx, &io{what: "disable endpoint", key: delivery.Key{EndpointID: id}, effect: func() error {
+		before, missing := p.w.s.store.GetEndpoint(ctx, tenant, id)
 		err := p.w.s.store.DisableEndpoint(ctx, tenant, id, reason, now)
-		p.w.s.judge.endpointChanged(tenant, id)
+		if missing == nil && before.Status == endpoint.Enabled && err == nil {
+			p.w.s.judge.disabled(before, reason)
+			p.w.s.judge.endpointChanged(tenant, id)
+		}
 		return err
 	}})
 }
@@ -104,9 +110,107 @@ func (p ports) Complete(ctx context.Context, d delivery.Delivery) error {
 	})
 }
 
-// Skip: see dispatch.Deliveries.
-func (p ports) Skip(ctx context.Context, sk delivery.Skip) error {
-	return p.w.call(ctx, &io{what: "skip", key: sk.Key, effect: func() error { return p.w.s.store.Skip(ctx, sk) }})
+// Settle: see dispatch.Deliveries.
+func (p ports) Settle(ctx context.Context, settle delivery.Settle) error {
+	return p.w.call(ctx, &io{what: "settle", key: settle.Key, detail: " as " + string(settle.State), effect: func() error {
+		return p.w.s.store.Settle(ctx, settle)
+	}})
+}
+
+// Park: see dispatch.Deliveries.
+func (p ports) Park(ctx context.Context, park delivery.Park) (delivery.Delivery, error) {
+	detail := " for its slot " + clock(park.Slot.Sub(p.w.s.start))
+	if park.Waits {
+		detail = " for the circuit"
+	}
+	return do(ctx, p, io{what: "park", key: park.Key, detail: detail}, func() (delivery.Delivery, error) {
+		d, err := p.w.s.store.Park(ctx, park)
+		if err == nil {
+			p.w.s.Counts.Parked++
+			p.w.s.indexes.parked(d)
+		}
+		return d, err
+	})
+}
+
+// Waiting: see dispatch.Waiting.
+func (p ports) Waiting(ctx context.Context, endpointID string, limit int) ([]delivery.Waiter, error) {
+	return do(ctx, p, io{what: "waiting", key: delivery.Key{EndpointID: endpointID}, read: true}, func() ([]delivery.Waiter, error) {
+		list, err := p.w.s.store.Waiting(ctx, endpointID, limit)
+		return p.w.s.indexes.waiting(list), err
+	})
+}
+
+// Release: see dispatch.Waiting.
+func (p ports) Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error) {
+	return do(ctx, p, io{what: "release", key: r.Key, detail: " at " + clock(r.NextAt.Sub(p.w.s.start))}, func() (delivery.Delivery, error) {
+		return p.w.s.store.Release(ctx, r)
+	})
+}
+
+// GetBreaker: see dispatch.Breakers.
+func (p ports) GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error) {
+	key := delivery.Key{EndpointID: endpointID}
+	return do(ctx, p, io{what: "get breaker", key: key, read: true, onFault: p.w.s.judge.breakerFault(endpointID)}, func() (breaker.State, error) {
+		b, err := p.w.s.store.GetBreaker(ctx, tenant, endpointID, consistent)
+		if !consistent {
+			b = p.w.s.indexes.breaker(b)
+		}
+		return b, err
+	})
+}
+
+// PutBreaker: see dispatch.Breakers.
+func (p ports) PutBreaker(ctx context.Context, b breaker.State, now time.Time) (breaker.State, error) {
+	key := delivery.Key{EndpointID: b.EndpointID}
+	phase := string(b.Phase)
+	if b.Phase == breaker.Closed {
+		phase = "closed"
+	}
+	o := io{what: "put breaker", key: key, detail: fmt.Sprintf(" %s, %d failures", phase, b.Failures), onFault: p.w.s.judge.breakerFault(b.EndpointID)}
+	return do(ctx, p, o, func() (breaker.State, error) {
+		before, _ := p.w.s.store.GetBreaker(ctx, b.Tenant, b.EndpointID, true)
+		after, err := p.w.s.store.PutBreaker(ctx, b, now)
+		if err == nil && after.Version != before.Version {
+			p.w.s.indexes.wrote(before)
+			p.w.s.judge.circuit(before, after)
+		}
+		return after, err
+	})
+}
+
+// ListCircuits: see dispatch.Breakers.
+func (p ports) ListCircuits(ctx context.Context, by time.Time) ([]breaker.State, error) {
+	return do(ctx, p, io{what: "list circuits", read: true}, func() ([]breaker.State, error) {
+		return p.w.s.store.ListCircuits(ctx, by)
+	})
+}
+
+// ReserveSlots: see dispatch.Limits.
+func (p ports) ReserveSlots(ctx context.Context, endpointID string, cost time.Duration, now time.Time) (time.Time, error) {
+	return do(ctx, p, io{what: "reserve slots", key: delivery.Key{EndpointID: endpointID}, detail: " of " + cost.String()}, func() (time.Time, error) {
+		p.w.s.Counts.Limited++
+		return p.w.s.store.ReserveSlots(ctx, endpointID, cost, now)
+	})
+}
+
+// CountDue: see dispatch.DueIndex.
+func (p ports) CountDue(ctx context.Context, shard int, after time.Time, limit int) (n int, more bool, err error) {
+	n, err = do(ctx, p, io{what: "count due", detail: fmt.Sprintf(" shard %02d", shard), read: true}, func() (n int, err error) {
+		n, more, err = p.w.s.store.CountDue(ctx, shard, after, limit)
+		return n, err
+	})
+	return n, more, err
+}
+
+// AddStatistics: see dispatch.Statistics.
+func (p ports) AddStatistics(ctx context.Context, b stats.Batch) error {
+	return p.w.call(ctx, &io{what: "add statistics", effect: func() error { return p.w.s.store.AddStatistics(ctx, b) }})
+}
+
+// NoteSweep: see dispatch.Statistics.
+func (p ports) NoteSweep(ctx context.Context, note stats.Sweep) error {
+	return p.w.call(ctx, &io{what: "note sweep", effect: func() error { return p.w.s.store.NoteSweep(ctx, note) }})
 }
 
 // Due: see dispatch.DueIndex.

@@ -103,6 +103,7 @@ type sim struct {
 	cloud   *cloud
 	network *network
 	judge   *judge
+	indexes *indexes
 
 	mu      sync.Mutex
 	arrived []*io         // what workers' goroutines want, since the last turn
@@ -121,6 +122,7 @@ func run(seed uint64, trace bool) Result {
 	s.plan = newPlan(rand.New(rand.NewPCG(seed, 2)), s.start)
 	s.store = memstore.New(time.Now)
 	s.judge = newJudge(s)
+	s.indexes = newIndexes(s)
 	s.network = newNetwork(s)
 	s.cloud = newCloud(s)
 	s.cloud.begin()
@@ -295,6 +297,21 @@ func (s *sim) between(a, b time.Duration) time.Duration {
 		return a
 	}
 	return a + time.Duration(s.rng.Int64N(int64(b-a)))
+}
+
+// Explain renders what led to a violation: the lines about its delivery and its
+// endpoint up to it, the latest where there are many, and a few after it.
+func Explain(trace []Line, v Violation) string {
+	text := strings.SplitAfter(Render(trace, v.Key), "\n")
+	at := len(text)
+	for i, line := range text {
+		if strings.Contains(line, "BROKEN: ") {
+			at = i
+			break
+		}
+	}
+	from, to := max(0, at-150), min(len(text), at+6)
+	return strings.Join(text[from:to], "")
 }
 
 // Render prints the lines of a trace that are about a delivery (or its endpoint);

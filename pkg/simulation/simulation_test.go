@@ -69,7 +69,7 @@ func TestSeeds(t *testing.T) {
 			if !*traced {
 				again = Run(t, seed, true)
 			}
-			t.Errorf("seed %d broke %q at %s, delivery %s: %s\n%s", seed, v.Invariant, v.At, v.Key, v.Says, Render(again.Trace, v.Key))
+			t.Errorf("seed %d: what led to it:\n%sseed %d broke %q at %s, delivery %s: %s", seed, Explain(again.Trace, v), seed, v.Invariant, v.At, v.Key, v.Says)
 			return
 		}
 	}
