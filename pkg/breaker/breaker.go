@@ -104,6 +104,10 @@ type State struct {
 
 	// Version grows with every stored change.
 	Version int
+	// WriteID names the latest change, unique among all workers. Two workers that
+	// count a failure each make the same state of it; only this tells one that the
+	// change it finds is not its own, and that its failure is still to be counted.
+	WriteID string
 }
 
 // ErrConflict is the error of storing a breaker that somebody else has written in

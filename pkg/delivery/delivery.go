@@ -332,7 +332,8 @@ type Park struct {
 }
 
 // Apply makes the delivery wait. It is refused where it is settled, an attempt's
-// lease is alive, or another attempt has begun since.
+// lease is alive, or another attempt has begun since; and before its time: what
+// waits for something else would be let go without regard to it.
 func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 	var d Delivery
 	if current == nil {
@@ -349,6 +350,8 @@ func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 			return d, d.refuse(CauseInFlight, d.LeaseUntil)
 		case d.State == Pending && d.Attempts != p.Attempts:
 			return d, d.refuse(CauseSuperseded, time.Time{})
+		case d.State == Pending && p.Now.Before(d.NextAttemptAt):
+			return d, d.refuse(CauseEarly, d.NextAttemptAt)
 		}
 	}
 	if d.EventType == "" {

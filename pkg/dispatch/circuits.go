@@ -44,6 +44,7 @@ const (
 type circuits struct {
 	store Breakers
 	now   func() time.Time
+	id    func() string // unique among all workers
 
 	mu    sync.Mutex
 	known map[string]*circuit
@@ -118,6 +119,7 @@ func (c *circuits) change(ctx context.Context, tenant, endpointID string, fresh 
 			return s, false, nil
 		}
 		now := c.now()
+		next.WriteID = c.id()
 		next, err = c.store.PutBreaker(ctx, next, now)
 		if err == nil {
 			one.at, one.state = now, next

@@ -196,6 +196,29 @@ func TestManyWorkersSendOneProbe(t *testing.T) {
 	})
 }
 
+// Failures that several workers report at the same instant look the same; each counts.
+func TestFailuresAtOneInstantAllCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		refuse := answering(503)
+		w.receiver.answer = func(ctx context.Context, m adapter.Message) delivery.Outcome {
+			time.Sleep(500 * time.Millisecond)
+			return refuse(ctx, m)
+		}
+		var all sync.WaitGroup
+		for _, item := range w.accept(breaker.DefaultFailures) {
+			other := *w
+			other.Dispatcher = dispatch.New(w.Config)
+			all.Go(func() { other.deliver(item) })
+		}
+		all.Wait()
+		if s := w.circuit(e); s.Phase != breaker.Open || s.Failures != breaker.DefaultFailures {
+			t.Errorf("after %d failures at once the circuit is %+v", breaker.DefaultFailures, s)
+		}
+	})
+}
+
 func TestADeadWorkersProbeIsFollowedByAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

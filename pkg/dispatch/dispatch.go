@@ -111,7 +111,7 @@ func New(c Config) *Dispatcher {
 	return &Dispatcher{
 		Config:    c,
 		receivers: newReceivers(c.Endpoints, c.CacheTime, c.Now),
-		circuits:  &circuits{store: c.Breakers, now: c.Now, known: map[string]*circuit{}},
+		circuits:  &circuits{store: c.Breakers, now: c.Now, id: c.ClaimID, known: map[string]*circuit{}},
 	}
 }
 

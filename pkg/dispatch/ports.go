@@ -60,7 +60,8 @@ type Breakers interface {
 	// consistent may be a moment old.
 	GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error)
 	// PutBreaker stores a breaker that was read with b.Version, and returns it with
-	// its new version; breaker.ErrConflict if another write came between.
+	// its new version; breaker.ErrConflict if another write came between, told
+	// apart by b.WriteID from the same one repeated.
 	PutBreaker(ctx context.Context, b breaker.State, now time.Time) (breaker.State, error)
 	// ListCircuits returns the circuits, open or draining, that somebody has to
 	// look after by then, the most urgent first; all of them where by is zero.

@@ -56,7 +56,8 @@ func (s *Store) Settle(ctx context.Context, settle delivery.Settle) error {
 	return fmt.Errorf("settle %s: its condition and its transition disagree", settle.Key)
 }
 
-// Park: see dispatch.Deliveries. Its own write, repeated, has the effect of one.
+// Park: see dispatch.Deliveries. Its own write, repeated, has the effect of one;
+// for a slot it is refused as early, until that slot.
 func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, error) {
 	u := update{values: schema.Item{
 		":in_flight": schema.S(string(delivery.InFlight)), ":expected": schema.N(int64(p.Attempts)), ":now": schema.Millis(p.Now),
@@ -87,7 +88,8 @@ func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, e
 	u.putFirst(schema.CreatedAt, schema.Millis(p.Now))
 	u.drop(schema.LeaseUntil)
 	u.drop(schema.ClaimID)
-	condition := "(#state = :state AND #attempts = :expected) OR (#state = :in_flight AND #lease_until <= :now)"
+	condition := "(#state = :state AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
+		" OR (#state = :in_flight AND #lease_until <= :now)"
 	if p.Attempts == 0 {
 		condition += " OR attribute_not_exists(#event_id)"
 	}

@@ -520,6 +520,7 @@ func EncodeBreaker(s breaker.State, now time.Time) Item {
 	put(item, "phase", string(s.Phase))
 	put(item, "cause", s.Cause)
 	put(item, "probe_id", s.ProbeID)
+	put(item, "write_id", s.WriteID)
 	for name, n := range map[string]int64{"failures": int64(s.Failures), "wait_ms": s.Wait.Milliseconds(), "slow_ms": s.Slow.Milliseconds()} {
 		if n != 0 {
 			item[name] = N(n)
@@ -543,7 +544,7 @@ func DecodeBreaker(item Item) (breaker.State, error) {
 	r.must(EndpointID, Tenant, Version)
 	ms := func(name string) time.Duration { return time.Duration(r.n(name)) * time.Millisecond }
 	return breaker.State{
-		EndpointID: r.s(EndpointID), Tenant: r.s(Tenant), Version: int(r.n(Version)),
+		EndpointID: r.s(EndpointID), Tenant: r.s(Tenant), Version: int(r.n(Version)), WriteID: r.s("write_id"),
 		Phase: breaker.Phase(r.s("phase")), Failures: int(r.n("failures")), FailingSince: r.millis("failing_since"), Cause: r.s("cause"),
 		Since: r.millis(Since), Wait: ms("wait_ms"), Until: r.millis("until"),
 		ProbeID: r.s("probe_id"), ProbeUntil: r.millis("probe_until"), WakeAt: r.millis(WakeAt), Slow: ms("slow_ms"),

@@ -404,6 +404,13 @@ func parking(t *testing.T, s Store) {
 	retried, _ := concluded(t, s, delivery.Pending)
 	_, err = park(retried, true, time.Time{})
 	refused(t, err, delivery.CauseSuperseded)
+	retried.Attempts = 1 // and its time has not come
+	for _, slot := range []time.Time{{}, start.Add(time.Second)} {
+		_, err = park(retried, slot.IsZero(), slot)
+		if r := refused(t, err, delivery.CauseEarly); !r.Until.After(start) {
+			t.Errorf("refused until %s", r.Until)
+		}
+	}
 	expired := newClaim()
 	expired.Attempts = 2
 	_, err = park(expired, true, time.Time{})
@@ -422,7 +429,7 @@ func circuits(t *testing.T, s Store) {
 	// Every field survives.
 	open := breaker.State{
 		EndpointID: id, Tenant: "t1", Phase: breaker.Open, Failures: 5, FailingSince: start, Cause: "the receiver answered 503",
-		Since: start.Add(time.Second), Wait: 5 * time.Minute, Until: start.Add(time.Hour), ProbeID: "p", ProbeUntil: start.Add(2 * time.Hour),
+		Since: start.Add(time.Second), Wait: 5 * time.Minute, Until: start.Add(time.Hour), ProbeID: "p", ProbeUntil: start.Add(2 * time.Hour), WriteID: "w",
 		WakeAt: start.Add(time.Hour), Slow: 3 * time.Second,
 	}
 	stored := must[breaker.State](t)(s.PutBreaker(ctx, open, start))
@@ -432,6 +439,15 @@ func circuits(t *testing.T, s Store) {
 	// Who read an older version loses.
 	if _, err := s.PutBreaker(ctx, clean, start); !errors.Is(err, breaker.ErrConflict) {
 		t.Errorf("put over a newer one: %v, want ErrConflict", err)
+	}
+
+	// A write that was done, and is repeated, is done; another that says the same is not.
+	again := open
+	again.Version = 0
+	same(t, must[breaker.State](t)(s.PutBreaker(ctx, again, start)), open)
+	again.WriteID = "another worker's"
+	if _, err := s.PutBreaker(ctx, again, start); !errors.Is(err, breaker.ErrConflict) {
+		t.Errorf("the same put by another worker: %v, want ErrConflict", err)
 	}
 
 	// The index has those somebody has to look after, the most urgent first.
