@@ -30,10 +30,11 @@ type side struct {
 	opened time.Time // when the store had it open
 	clean  time.Time // when the store last had it without failures
 
-	failures []time.Time // ends of attempts that count against the endpoint
-	success  time.Time   // end of the last that succeeded
-	fault    time.Time   // when something last went wrong with a circuit's read or write
-	streak   int         // failures in a row that nothing can have kept from being counted
+	failures   []time.Time // ends of attempts that count against the endpoint
+	success    time.Time   // end of the last that succeeded
+	fault      time.Time   // when something last went wrong with a circuit's read or write
+	streak     int         // failures in a row that nothing can have kept from being counted
+	streakFrom time.Time
 
 	probe     *attempt  // the latest
 	probes    int       // that failed since the circuit opened
@@ -225,13 +226,18 @@ func (j *judge) stop(a *attempt) {
 			x.streak = 0
 			return
 		}
-		if x.streak++; x.streak < most {
-			return
+		if x.streak++; x.streak == 1 {
+			x.streakFrom = now
 		}
-		at := now
+		from, streak := x.streakFrom, x.streak
 		j.s.after(wait, func() {
-			if x.opened.Before(at.Add(-wait)) && x.state.Phase != breaker.Open && !x.fault.After(at.Add(-wait)) && x.success.Before(at.Add(-wait)) && x.streak >= most {
-				j.broken(opens, a.key, "%d attempts in a row have failed, and the circuit is not open", x.streak)
+			if !faultless() {
+				// It may not have been counted: begin anew.
+				x.fault, x.streak = time.Now(), 0
+				return
+			}
+			if streak >= most && x.streak >= streak && x.streakFrom.Equal(from) && x.opened.Before(from) && !x.success.After(from.Add(-wait)) {
+				j.broken(opens, a.key, "%d attempts in a row have failed since %s, and the circuit is not open", streak, clock(from.Sub(j.s.start)))
 			}
 		})
 	}
