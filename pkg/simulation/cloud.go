@@ -112,7 +112,7 @@ func (c *cloud) invoke(function, name string, payload any, done func(answer any,
 		limit = emitTimeout
 	}
 	inv.timeout = s.after(limit, func() { w.kill(name + " ran out of time") })
-	ctx := invocationContext{context.Background(), w.Now().Add(limit)}
+	ctx := invocationContext{context.Background(), w, w.Now().Add(limit)}
 	c.running++
 	go func() {
 		answer, err := w.serve(ctx, inv.payload)

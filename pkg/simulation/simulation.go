@@ -225,9 +225,25 @@ func (s *sim) collect() {
 	s.mu.Unlock()
 	if len(arrived) > 1 {
 		slices.SortStableFunc(arrived, (*io).compare)
+		s.tell(arrived)
 	}
 	for _, o := range arrived {
 		o.plan()
+	}
+}
+
+// tell tells those apart, of what is sorted, that look the same.
+func (s *sim) tell(arrived []*io) {
+	same := false
+	for i, o := range arrived {
+		if i > 0 && o.compare(arrived[i-1]) == 0 || i+1 < len(arrived) && o.compare(arrived[i+1]) == 0 {
+			same = true
+			o.result <- errWhoAreYou
+		}
+	}
+	if same {
+		synctest.Wait()
+		slices.SortStableFunc(arrived, (*io).compare)
 	}
 }
 

@@ -47,8 +47,9 @@ func TestSeeds(t *testing.T) {
 		}
 		r := Run(t, seed, *traced)
 		if *twice > 0 && i%*twice == 0 {
-			if again := Run(t, seed, false); again.Hash != r.Hash || again.Steps != r.Steps {
-				t.Fatalf("seed %d gave another run the second time", seed)
+			again := Run(t, seed, false)
+			if again.Hash != r.Hash || again.Steps != r.Steps {
+				t.Fatalf("seed %d gave another run the second time: %s", seed, differ(Run(t, seed, true).Trace, Run(t, seed, true).Trace))
 			}
 		}
 		tidy()
@@ -83,11 +84,16 @@ func TestTheSameSeedIsTheSameRun(t *testing.T) {
 		if a.Hash == b.Hash && a.Steps == b.Steps {
 			continue
 		}
-		for i := range a.Trace {
-			if i >= len(b.Trace) || a.Trace[i] != b.Trace[i] {
-				t.Fatalf("seed %d: line %d:\n%v\n%v", 1000+seed, i, a.Trace[i], b.Trace[min(i, len(b.Trace)-1)])
-			}
-		}
-		t.Fatalf("seed %d: %d and %d steps", 1000+seed, a.Steps, b.Steps)
+		t.Fatalf("seed %d: %d and %d steps, %s", 1000+seed, a.Steps, b.Steps, differ(a.Trace, b.Trace))
 	}
+}
+
+// differ shows where two traces part.
+func differ(a, b []Line) string {
+	for i := range a {
+		if i >= len(b) || a[i] != b[i] {
+			return fmt.Sprintf("from line %d:\n%s\nand\n%s", i, Render(a[max(0, i-6):min(i+3, len(a))], delivery.Key{}), Render(b[max(0, i-6):min(i+3, len(b))], delivery.Key{}))
+		}
+	}
+	return "and their traces are the same"
 }
