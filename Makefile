@@ -47,6 +47,14 @@ test-brokers: tools ## The adapters and the store against real brokers (Kafka, E
 fuzz: ## Fuzz everything that parses what strangers send, a minute a target (FUZZTIME=5s, FUZZ=regexp)
 	@FUZZTIME=$(or $(FUZZTIME),1m) FUZZ='$(or $(FUZZ),.)' tools/fuzz
 
+.PHONY: simulate
+simulate: ## Years of faults over the whole system, decided by seeds (SEEDS=2000; SEED=123 prints one)
+	@go run ./cmd/simulate -seeds $(or $(SEEDS),500) $(if $(SEED),-seed $(SEED))
+
+.PHONY: simulate-mutants
+simulate-mutants: ## Whether the simulation finds deliberate defects
+	@go run ./cmd/simulate -mutants -seeds $(or $(SEEDS),500)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l cmd functions pkg); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }

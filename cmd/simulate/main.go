@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -88,7 +89,7 @@ func (f *finding) Error() string { return f.said }
 
 // play runs a batch; each result is told as it comes. It returns a *finding if a
 // seed broke an invariant or the process.
-func play(ctx context.Context, binary string, b batch, tell func(simulation.Result)) error {
+func play(ctx context.Context, binary string, b batch, tell func(simulation.Result)) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	command := exec.CommandContext(ctx, binary, "-test.run", "^TestSeeds$", "-test.timeout", "0", "-report",
@@ -137,6 +138,9 @@ func play(ctx context.Context, binary string, b batch, tell func(simulation.Resu
 		}
 	}
 	err = command.Wait()
+	if state := command.ProcessState; state != nil {
+		processor.Add(int64(state.UserTime() + state.SystemTime()))
+	}
 	switch {
 	case err == nil:
 		return nil
@@ -149,6 +153,9 @@ func play(ctx context.Context, binary string, b batch, tell func(simulation.Resu
 	}
 	return &finding{seed: current, what: what, said: rest.String() + complaints.String()}
 }
+
+// processor is the time that the processes have spent computing, in nanoseconds.
+var processor atomic.Int64
 
 // many runs seeds on all cores.
 func many(ctx context.Context, work string, first uint64, seeds int) error {
@@ -194,6 +201,8 @@ func many(ctx context.Context, work string, first uint64, seeds int) error {
 	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	line("seeds", "%d (%d to %d), every 20th run twice: the same, step by step", runs, first, first+uint64(runs)-1)
 	line("simulated", "%.0f hours in %s: %.0f hours a minute on %d cores", simulated.Hours(), took.Truncate(100*time.Millisecond), simulated.Hours()/took.Minutes(), cores)
+	computed := time.Duration(processor.Load())
+	line("", "(%s of computing: %.0f hours a minute where two cores are free)", computed.Truncate(100*time.Millisecond), 2*simulated.Hours()/computed.Minutes())
 	line("steps", "%d", steps)
 	line("events", "%d accepted, %d deliveries: %d delivered, %d dead, %d skipped", all.Events, all.Deliveries, all.Delivered, all.Dead, all.Skipped)
 	line("attempts", "%d, of which %d duplicates, each with the death or the lost write that made it", all.Attempts, all.Duplicates)

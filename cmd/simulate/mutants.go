@@ -188,7 +188,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "an item is acknowledged although its claim failed", file: "pkg/dispatch/deliver.go",
-		old: "		return fmt.Errorf(\"claim %s: %w\", claim.Key, err)",
+		old: "		return fmt.Errorf(\"claim %s: %w\", j.key(), err)",
 		new: "		return nil",
 	},
 	{
@@ -198,8 +198,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a failed answer is taken for success", file: "pkg/retry/retry.go",
-		old: "	if o.Class == delivery.Success {",
-		new: "	if o.Class == delivery.Success || o.Class == delivery.Protocol || o.Status == 503 {",
+		old: "	case delivery.Success:\n		return Decision",
+		new: "	case delivery.Success, delivery.Protocol:\n		return Decision",
 	},
 	{
 		name: "Retry-After is not heard", file: "pkg/retry/retry.go",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
@@ -355,8 +356,15 @@ func (c *cloud) earliestDue() (earliest time.Time, ok bool) {
 	if err != nil {
 		panic(err)
 	}
-	if len(circuits) > 0 && (!ok || circuits[0].WakeAt.Before(earliest)) {
-		earliest, ok = circuits[0].WakeAt, true
+	for _, circuit := range circuits {
+		// An open one for which nothing waits is looked after in vain.
+		waiting, err := c.s.store.Waiting(context.Background(), circuit.EndpointID, 1)
+		if err != nil {
+			panic(err)
+		}
+		if (len(waiting) > 0 || circuit.Phase != breaker.Open) && (!ok || circuit.WakeAt.Before(earliest)) {
+			earliest, ok = circuit.WakeAt, true
+		}
 	}
 	return earliest, ok
 }

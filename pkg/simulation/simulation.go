@@ -234,14 +234,16 @@ func (s *sim) collect() {
 
 // tell tells those apart, of what is sorted, that look the same.
 func (s *sim) tell(arrived []*io) {
-	same := false
+	var same []*io
 	for i, o := range arrived {
 		if i > 0 && o.compare(arrived[i-1]) == 0 || i+1 < len(arrived) && o.compare(arrived[i+1]) == 0 {
-			same = true
-			o.result <- errWhoAreYou
+			same = append(same, o)
 		}
 	}
-	if same {
+	for _, o := range same {
+		o.result <- errWhoAreYou
+	}
+	if len(same) > 0 {
 		synctest.Wait()
 		slices.SortStableFunc(arrived, (*io).compare)
 	}
