@@ -19,7 +19,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
@@ -82,70 +81,6 @@ func (r *report) print() (code int) {
 	}
 	_ = w.Flush()
 	return code
-}
-
-// arrivals is a receiver that notes when each event first came.
-type arrivals struct {
-	*receiver.Receiver
-	url string
-
-	mu sync.Mutex
-	at map[string]time.Time
-	// again are the events that came after they had been answered with success.
-	again map[string]bool
-}
-
-// receive serves a receiver until the process ends.
-func receive(seed uint64, b receiver.Behaviour, secret signature.Secret) (*arrivals, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	a := &arrivals{Receiver: receiver.New(seed, b), url: "http://" + l.Addr().String() + "/", at: map[string]time.Time{}, again: map[string]bool{}}
-	a.Secrets = func() []string { return []string{secret.Reveal()} }
-	a.Show = func(w receiver.Webhook) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if _, ok := a.at[w.ID]; !ok {
-			a.at[w.ID] = w.Began
-		}
-		if w.Duplicate {
-			a.again[w.ID] = true
-		}
-	}
-	go func() { _ = http.Serve(l, a) }() // ends with the process
-	return a, nil
-}
-
-// wait waits until the receiver has answered n events with success.
-func (a *arrivals) wait(ctx context.Context, n int, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	report := time.Now()
-	for a.Counts().Succeeded < n {
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("after %s only %+v of %d events", limit, a.Counts(), n)
-		}
-		if time.Since(report) > 15*time.Second {
-			report = time.Now()
-			fmt.Fprintf(os.Stderr, "    %d of %d delivered, %d requests\n", a.Counts().Succeeded, n, a.Counts().Requests)
-		}
-	}
-	return nil
-}
-
-func addEndpoint(ctx context.Context, store local.Store, url string, secret signature.Secret, policy retry.Policy) (endpoint.Endpoint, error) {
-	now := time.Now()
-	e := endpoint.Endpoint{
-		Tenant: event.DefaultTenant, ID: endpoint.NewID(now), URL: url, EventTypes: []string{"*"}, Status: endpoint.Enabled, Retry: policy,
-		// A receiver that fails three of ten requests often fails five in a row; what is
-		// measured here is retrying, not the circuit that would then open.
-		Breaker: breaker.Policy{Failures: 100},
-		Secrets: []endpoint.SigningSecret{{Secret: secret}}, Version: 1, CreatedAt: now, UpdatedAt: now,
-	}
-	return e, store.AddEndpoint(ctx, e)
 }
 
 // running is a whole stack in this process.
@@ -317,7 +252,12 @@ func failing(ctx context.Context, r *report, n int) error {
 	defer stop()
 	// With delays up to 6 h, the one event in ten thousand that fails nine times in
 	// a row would take a quarter of an hour of everybody's time.
-	e, err := harness.AddEndpoint(ctx, system.Store, a.URL, secret, func(e *endpoint.Endpoint) { e.Retry.MaxDelay = time.Minute })
+	e, err := harness.AddEndpoint(ctx, system.Store, a.URL, secret, func(e *endpoint.Endpoint) {
+		e.Retry.MaxDelay = time.Minute
+		// A receiver that fails three of ten requests often fails five in a row; what is
+		// measured here is retrying, not the circuit that would then open.
+		e.Breaker.Failures = 100
+	})
 	if err != nil {
 		return err
 	}
