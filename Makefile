@@ -55,11 +55,15 @@ simulate: ## Years of faults over the whole system, decided by seeds (SEEDS=2000
 simulate-mutants: ## Whether the simulation finds deliberate defects
 	@go run ./cmd/simulate -mutants -seeds $(or $(SEEDS),500)
 
+.PHONY: test-postgres
+test-postgres: ## The outbox example on a real PostgreSQL (Debian's, installed where there is none)
+	@bin=$$(tools/postgres/fetch) && TIDINGS_POSTGRES=$$bin go test -tags postgres -count=1 -timeout 5m ./examples/postgres-outbox
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
-	@unformatted=$$(gofmt -l cmd functions pkg); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }
-	go vet -tags brokers ./...
-	go tool staticcheck -tags brokers ./...
+	@unformatted=$$(gofmt -l cmd examples functions pkg); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }
+	go vet -tags brokers,postgres ./...
+	go tool staticcheck -tags brokers,postgres ./...
 
 # What `sam build` calls: one binary a function, small and without cgo.
 build-%Function:

@@ -35,7 +35,7 @@ func layer(name string) int {
 }
 
 func TestPackages(t *testing.T) {
-	for _, root := range []string{".", "../cmd", "../functions"} {
+	for _, root := range []string{".", "../cmd", "../functions", "../examples"} {
 		err := filepath.WalkDir(root, func(dir string, d fs.DirEntry, err error) error {
 			if err != nil || !d.IsDir() {
 				return err

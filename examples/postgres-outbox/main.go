@@ -1,0 +1,53 @@
+// Command postgres-outbox relays the rows of a PostgreSQL outbox to Tidings'
+// emit function. It promises that each committed row becomes exactly one event,
+// whoever dies in between: a row is marked as sent after emit has it, and the
+// row's id is the idempotency key, so one that is sent again is the same event.
+// Any number of relays may run at the same time.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+
+	"github.com/tidings-dev/tidings/pkg/invoker"
+)
+
+func main() {
+	database := flag.String("database", os.Getenv("DATABASE_URL"), "the PostgreSQL's URL")
+	function := flag.String("function", "tidings-emit:live", "emit's name; AWS_ENDPOINT_URL_LAMBDA points at a local runner")
+	source := flag.String("source", "outbox", "stands in the idempotency keys: another one for each database")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
+	if err := run(ctx, *database, *function, *source, log); err != nil && !errors.Is(err, context.Canceled) {
+		log.Error("relay cannot run", "error", err.Error())
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, database, function, source string, log *slog.Logger) error {
+	if database == "" {
+		return errors.New("no database: give --database, or set DATABASE_URL")
+	}
+	cfg, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return fmt.Errorf("AWS configuration: %w", err)
+	}
+	call := invoker.Function(lambda.NewFromConfig(cfg), function)
+	relay := &Relay{Database: database, Source: source, Log: log, Emit: func(ctx context.Context, list []Event) ([]Result, error) {
+		var answer struct{ Results []Result }
+		err := call(ctx, map[string][]Event{"events": list}, &answer)
+		return answer.Results, err
+	}}
+	return relay.Run(ctx)
+}
