@@ -72,7 +72,10 @@ func (v *verifier) emulate(ctx context.Context) error {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight|tabwriter.DiscardEmptyColumns)
 	fmt.Fprintln(table, "EVENT\tINIT\tFIRST ANSWER\tSECOND\tANSWER\t")
 	for _, sample := range samples {
-		r, err := v.invoke(ctx, emulators[0], v.built(architecture), dynamo.URL, sample)
+		r, err := v.invoke(ctx, emulators[0], v.built(architecture), dynamo.URL, sample, 0)
+		for try := 1; errors.Is(err, errPort) && try < 3; try++ {
+			r, err = v.invoke(ctx, emulators[0], v.built(architecture), dynamo.URL, sample, try)
+		}
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("%s: %w", filepath.Base(sample), err))
 			continue
@@ -123,14 +126,17 @@ func (l *log) String() string {
 	return l.buf.String()
 }
 
+// errPort says that somebody else took a port between its choice and its use.
+var errPort = errors.New("the emulator could not start")
+
 // invoke starts the sample's function under the emulator and invokes it twice.
-func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sample string) (r result, err error) {
+func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sample string, try int) (r result, err error) {
 	payload, err := os.ReadFile(sample)
 	if err != nil {
 		return r, err
 	}
 	name := strings.TrimSuffix(filepath.Base(sample), ".json")
-	stage, err := rehearsal.Open(ctx, v.project, "verify-"+name, dynamoURL)
+	stage, err := rehearsal.Open(ctx, v.project, fmt.Sprintf("verify%d-%s", try, name), dynamoURL)
 	if err != nil {
 		return r, err
 	}
@@ -169,7 +175,7 @@ func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sampl
 		return connection.Close()
 	})
 	if err != nil {
-		return r, fmt.Errorf("%w\n%s", err, output)
+		return r, fmt.Errorf("%w: %w\n%s", errPort, err, output)
 	}
 	ask := func() (answer []byte, took time.Duration, err error) {
 		ctx, cancel := context.WithTimeout(ctx, answerTime)
@@ -181,6 +187,9 @@ func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sampl
 		began := time.Now()
 		response, err := http.DefaultClient.Do(request)
 		if err != nil {
+			if strings.Contains(output.String(), "rapid.startRuntimeAPI") {
+				err = fmt.Errorf("%w: %w", errPort, err)
+			}
 			return nil, 0, fmt.Errorf("%w\n%s", err, output)
 		}
 		defer response.Body.Close()
