@@ -21,9 +21,9 @@ const module = "github.com/tidings-dev/tidings/"
 var layers = [][]string{
 	{"event", "delivery", "retry", "breaker", "ratelimit", "signature", "pattern", "endpoint", "work", "catalog", "platform", "stats", "audit"}, // vocabulary and policies
 	{"schema", "guard", "adapter", "trigger", "capture", "functionurl"},
-	{"dynamostore", "memstore", "queue", "localqueue", "secretstore", "invoker", "sqsapi",
+	{"dynamostore", "memstore", "queue", "localqueue", "topic", "metrics", "secretstore", "invoker", "sqsapi",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
-	{"emit", "dispatch", "registry", "testwebhook", "discussions", "console", "play"}, // the stories
+	{"emit", "dispatch", "registry", "testwebhook", "discussions", "console", "play", "health", "alert"}, // the stories
 	{"daemon", "template", "assemble", "destinations", "receiver", "localdynamo", "localbrokers", "realbrokers", "local", "harness", "rehearsal", "simulation"},
 }
 

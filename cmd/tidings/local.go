@@ -89,7 +89,8 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	}
 	defer log.Close()
 	f.options.Log = slog.New(slog.NewJSONHandler(log, nil))
-	f.options.DynamoLog = log
+	assemble.Version = version
+	f.options.DynamoLog, f.options.Metrics = log, log
 
 	var brokers *localbrokers.Brokers
 	if f.brokers {
@@ -268,6 +269,7 @@ func (a *app) banner(s *local.System, receiverURL, door string, brokers *localbr
 	lipgloss.Fprintln(a.out, lipgloss.NewStyle().Bold(true).Render("Tidings runs on this machine."))
 	fmt.Fprintln(a.out)
 	_ = a.fields("  console", door+"  open it once; `tidings console login` makes another", "  emit", s.URLs["emit"]+"  function URL: POST events here", "  invoke", s.InvokeURL+"  Lambda's Invoke API",
+		"  health", s.URLs["health"]+"  function URL: whether all is well; /report with the token \""+local.Token+"\": how it is",
 		"  store", store, "  receiver", receiverURL, "  sqs", sqs, "  pub/sub", pubsub, "  kafka", kafka, "  log", filepath.Join(a.stateDir, logName))
 	fmt.Fprintf(a.out, `
 Try, in another shell:

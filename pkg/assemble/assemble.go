@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -19,10 +20,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sns"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/caarlos0/env/v11"
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/alert"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
@@ -30,10 +34,13 @@ import (
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/health"
 	"github.com/tidings-dev/tidings/pkg/queue"
 	"github.com/tidings-dev/tidings/pkg/registry"
+	"github.com/tidings-dev/tidings/pkg/secretstore"
 	"github.com/tidings-dev/tidings/pkg/stats"
 	"github.com/tidings-dev/tidings/pkg/testwebhook"
+	"github.com/tidings-dev/tidings/pkg/topic"
 )
 
 // Store is everything the functions keep; dynamostore and memstore each are one.
@@ -57,6 +64,8 @@ type Store interface {
 	console.Audit
 	console.Discussions
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
+	health.Endpoints
+	alert.Documents
 }
 
 // Backend is what handlers stand on. A function takes the parts that it needs.
@@ -74,6 +83,22 @@ type Backend struct {
 	// Receiver is the local runner's, for the console to misbehave with; a
 	// deployment has none.
 	Receiver console.Receiver
+	// Depth measures a queue, Topic publishes, Secret reads a secret by its name.
+	Depth  func(url string) health.Queue
+	Topic  func(arn string) alert.Publisher
+	Secret func(ctx context.Context, name string) (string, error)
+	// Metrics gets lines of metrics; nil for nobody.
+	Metrics io.Writer
+	// Pace, if not nil, is the time by which statistics, health and alerts count:
+	// the local runner can let an hour pass in a minute, to see alerts come and go.
+	Pace func(time.Time) time.Time
+}
+
+func (b Backend) pace(t time.Time) time.Time {
+	if b.Pace == nil {
+		return t
+	}
+	return b.Pace(t)
 }
 
 // Destinations opens every protocol that webhooks can take; package destinations
@@ -95,6 +120,7 @@ func Functions() map[string]Function {
 		"test-webhook":      TestWebhook,
 		"close-discussions": CloseDiscussions,
 		"console":           Console,
+		"health":            Health,
 	}
 }
 
@@ -107,6 +133,7 @@ func Settings() map[string]any {
 		"test-webhook":      TestWebhookSettings{},
 		"close-discussions": CloseDiscussionsSettings{},
 		"console":           ConsoleSettings{},
+		"health":            HealthSettings{},
 	}
 }
 
@@ -150,6 +177,7 @@ type DispatchSettings struct {
 	ControlTable    string `env:"CONTROL_TABLE,required,notEmpty"`
 	WorkQueueURL    string `env:"WORK_QUEUE_URL,required,notEmpty"`
 	WorkDeadURL     string `env:"WORK_DEAD_QUEUE_URL,required,notEmpty"`
+	StackName       string `env:"STACK_NAME,required,notEmpty"`
 	DestinationSettings
 }
 
@@ -178,7 +206,7 @@ func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable})
 	d := dispatch.New(dispatch.Config{
 		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store,
-		Due: store, Replays: store, Statistics: store, Waiting: store, Breakers: store, Limits: store, Queue: b.Queue(s.WorkQueueURL), DeadLetters: b.DeadLetters(s.WorkDeadURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
+		Due: store, Replays: store, Statistics: b.statistics(store, s.StackName), Waiting: store, Breakers: store, Limits: store, Queue: b.Queue(s.WorkQueueURL), DeadLetters: b.DeadLetters(s.WorkDeadURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
 	})
 	return d.Handle, nil
 }
@@ -252,6 +280,12 @@ func deployed(build Function, destinations func(aws.Config, map[string]string) D
 		DeadLetters: func(url string) dispatch.DeadLetters { return queue.NewDeadLetters(sqs.NewFromConfig(access), url) },
 		Log:         log,
 		CacheTime:   dispatch.CacheTime,
+		Metrics:     os.Stdout,
+		Depth:       func(url string) health.Queue { return queue.Gauge{Client: sqs.NewFromConfig(access), URL: url} },
+		Topic:       func(arn string) alert.Publisher { return topic.Topic{Client: sns.NewFromConfig(access), ARN: arn} },
+		Secret: func(ctx context.Context, name string) (string, error) {
+			return secretstore.Manager{Client: secretsmanager.NewFromConfig(access)}.Secret(ctx, name)
+		},
 	}
 	if destinations != nil {
 		b.Destinations = destinations(access, environment)

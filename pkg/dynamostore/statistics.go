@@ -84,7 +84,7 @@ func (s *Store) ReadStatistics(ctx context.Context, buckets []time.Time) (map[ti
 		}
 	}
 	records, sweep := map[time.Time]stats.Record{}, stats.Sweep{}
-	items, err := s.getAll(ctx, s.tables.Control, keys)
+	items, err := s.getAll(ctx, s.tables.Control, types.KeysAndAttributes{Keys: keys})
 	if err != nil {
 		return nil, sweep, fmt.Errorf("read statistics: %w", err)
 	}
@@ -106,11 +106,12 @@ func (s *Store) ReadStatistics(ctx context.Context, buckets []time.Time) (map[ti
 
 // getAll reads items by their keys, a hundred at a time; those that are not there
 // are left out.
-func (s *Store) getAll(ctx context.Context, table string, keys []schema.Item) (items []schema.Item, err error) {
-	for len(keys) > 0 {
+func (s *Store) getAll(ctx context.Context, table string, ask types.KeysAndAttributes) (items []schema.Item, err error) {
+	for keys := ask.Keys; len(keys) > 0; {
 		n := min(len(keys), batchGet)
+		ask.Keys = keys[:n]
 		out, err := s.db.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
-			RequestItems:           map[string]types.KeysAndAttributes{table: {Keys: keys[:n]}},
+			RequestItems:           map[string]types.KeysAndAttributes{table: ask},
 			ReturnConsumedCapacity: s.wantCapacity(),
 		})
 		if err != nil {
@@ -136,17 +137,23 @@ func (s *Store) DisabledEndpoints(ctx context.Context, list []stats.Endpoint) (m
 	for _, e := range list {
 		keys = append(keys, schema.EndpointKey(e.Tenant, e.ID))
 	}
-	items, err := s.getAll(ctx, s.tables.Endpoints, keys)
+	// Not the whole items: nobody here has to see a secret.
+	items, err := s.getAll(ctx, s.tables.Endpoints, types.KeysAndAttributes{
+		Keys: keys, ProjectionExpression: aws.String("#tenant, #endpoint_id, #status, #status_reason"),
+		ExpressionAttributeNames: names("#tenant, #endpoint_id, #status, #status_reason"),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read disabled endpoints: %w", err)
 	}
 	disabled := map[stats.Endpoint]string{}
 	for _, item := range items {
-		e, err := schema.DecodeEndpoint(item)
-		if err != nil || e.Status != endpoint.Disabled {
-			continue // a record that can't be read says so where endpoints are listed
+		e, status, reason, err := schema.DecodeStatus(item)
+		if err != nil {
+			return nil, err
 		}
-		disabled[stats.Endpoint{Tenant: e.Tenant, ID: e.ID}] = e.StatusReason
+		if status == endpoint.Disabled {
+			disabled[e] = reason
+		}
 	}
 	return disabled, nil
 }
@@ -164,4 +171,51 @@ func (s *Store) CountDue(ctx context.Context, shard int, after time.Time, limit 
 	}
 	s.read(out.ConsumedCapacity)
 	return int(out.Count), out.LastEvaluatedKey != nil, nil
+}
+
+// ReadAlerts: see alert.Documents.
+func (s *Store) ReadAlerts(ctx context.Context) (document []byte, version int, err error) {
+	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName: &s.tables.Control, Key: schema.Item{schema.Key: schema.S(schema.AlertsKey)},
+		ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.wantCapacity(),
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the alerts' state: %w", err)
+	}
+	s.read(out.ConsumedCapacity)
+	if out.Item == nil {
+		return nil, 0, nil
+	}
+	document, version, _, err = schema.DecodeAlerts(out.Item)
+	return document, version, err
+}
+
+// WriteAlerts: see alert.Documents.
+func (s *Store) WriteAlerts(ctx context.Context, document []byte, was int, writer string) (stored bool, err error) {
+	condition := "#version = :was"
+	if was == 0 {
+		condition = "attribute_not_exists(#version)"
+	}
+	in := &dynamodb.PutItemInput{
+		TableName: &s.tables.Control, Item: schema.EncodeAlerts(document, was+1, writer),
+		ConditionExpression: &condition, ExpressionAttributeNames: map[string]string{"#version": schema.Version},
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              s.wantCapacity(),
+	}
+	if was > 0 {
+		in.ExpressionAttributeValues = schema.Item{":was": schema.N(int64(was))}
+	}
+	out, err := s.db.PutItem(ctx, in)
+	if old, failed := conditionFailed(err); failed {
+		if old == nil {
+			return false, nil
+		}
+		_, version, by, err := schema.DecodeAlerts(old)
+		return err == nil && version == was+1 && by == writer, err // our own write, repeated
+	}
+	if err != nil {
+		return false, fmt.Errorf("write the alerts' state: %w", err)
+	}
+	s.wrote(out.ConsumedCapacity)
+	return true, nil
 }

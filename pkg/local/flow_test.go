@@ -84,7 +84,7 @@ func TestTenThousandEventsToAReceiverThatFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := dispatch.New(dispatch.Config{
-			Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store, Statistics: store,
+			Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store, Statistics: store, Waiting: store, Breakers: store, Limits: store,
 			Queue: q, Sender: f, Log: slog.New(slog.DiscardHandler), CacheTime: dispatch.CacheTime,
 		})
 		fn := function(d.Handle)

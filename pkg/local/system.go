@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,11 +20,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/alert"
 	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
+	"github.com/tidings-dev/tidings/pkg/health"
 	"github.com/tidings-dev/tidings/pkg/localdynamo"
 	"github.com/tidings-dev/tidings/pkg/localqueue"
 	"github.com/tidings-dev/tidings/pkg/memstore"
@@ -57,6 +60,15 @@ type Options struct {
 	Log  *slog.Logger
 	// Meter hears what each DynamoDB call of a handler consumed; nil for nobody.
 	Meter dynamostore.Meter
+	// Metrics gets the lines of metrics; nil drops them.
+	Metrics io.Writer
+	// Alerts are where alerts and heartbeats go; the zero value is nowhere. What
+	// would go by email is a line in the log.
+	Alerts alert.Private
+	// Haste lets time pass so many times faster for the sweep, the statistics, the
+	// health report and the alerts: an hour's alert comes in a minute. 0 and 1 are
+	// as it is. Nothing that is deployed knows of it.
+	Haste int
 	// Clouds are what destinations beyond HTTP are reached through.
 	Clouds destinations.Clouds
 	// Receiver is one whose behaviour the console may change; nil for none.
@@ -114,6 +126,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	s.Stack, err = parsed.Resolve(template.Context{
 		StackName: StackName, Region: localdynamo.Region, Account: "000000000000",
 		Parameters: map[string]string{
+			"HealthTokenSha256": hex.EncodeToString(localToken[:]), "SlackWebhookUrl": slackParameter(o.Alerts), "HeartbeatUrl": "",
 			"AllowHttp": strconv.FormatBool(assemble.ThisMachine.AllowHTTP), "AllowNetworks": assemble.ThisMachine.AllowNetworks,
 		},
 		QueueURL: func(name string) string { return name },
@@ -130,8 +143,10 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	if err := s.openQueues(); err != nil {
 		return nil, err
 	}
-	if err := s.buildFunctions(); err != nil {
-		return nil, err
+	for _, f := range s.Stack.Functions {
+		s.functions = append(s.functions, &Function{
+			Function: f, ARN: "arn:aws:lambda:" + localdynamo.Region + ":000000000000:function:" + f.Name, Log: s.options.Log,
+		})
 	}
 	if s.InvokeURL, err = s.Listen(0, InvokeAPI(s.functions)); err != nil {
 		return nil, err
@@ -146,7 +161,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 		}
 		next++
 	}
-	return s, nil
+	return s, s.buildFunctions()
 }
 
 func (s *System) openStore(ctx context.Context) error {
@@ -251,6 +266,11 @@ func (s *System) buildFunctions() error {
 		DeadLetters: func(url string) dispatch.DeadLetters { return s.queueByURL(url) },
 		Log:         s.options.Log,
 		CacheTime:   cacheTime,
+		Metrics:     s.options.Metrics,
+		Pace:        s.pace(),
+		Depth:       func(url string) health.Queue { return s.queueByURL(url) },
+		Topic:       func(string) alert.Publisher { return mailbox{s.options.Log} },
+		Secret:      s.secret,
 		Destinations: func(settings assemble.DestinationSettings) (*adapter.Registry, error) {
 			return destinations.Open(settings, s.options.Clouds)
 		},
@@ -265,18 +285,19 @@ func (s *System) buildFunctions() error {
 		},
 		Receiver: s.options.Receiver,
 	}
-	for _, f := range s.Stack.Functions {
+	for _, f := range s.functions {
 		build, ok := assemble.Functions()[f.Folder]
 		if !ok {
 			return fmt.Errorf("function %s has no handler", f.Folder)
+		}
+		if _, ok := f.Environment["CONSOLE_URL"]; ok {
+			f.Environment["CONSOLE_URL"] = s.URLs["console"] + "/" // AWS's host is not known here
 		}
 		handle, err := build(backend, f.Environment)
 		if err != nil {
 			return fmt.Errorf("function %s: %w", f.Folder, err)
 		}
-		s.functions = append(s.functions, &Function{
-			Function: f, ARN: "arn:aws:lambda:" + localdynamo.Region + ":000000000000:function:" + f.Name, Handle: handle, Log: s.options.Log,
-		})
+		f.Handle = handle
 	}
 	return nil
 }
@@ -341,6 +362,9 @@ func (s *System) Run(ctx context.Context) error {
 			group.Go(func() error { return s.keep(groupCtx, "queue of "+f.Folder, mapping.Run) })
 		}
 		for _, schedule := range f.Schedules {
+			if s.options.Haste > 1 {
+				schedule.Every /= time.Duration(s.options.Haste)
+			}
 			group.Go(func() error { return RunSchedule(groupCtx, f, schedule) })
 		}
 	}

@@ -343,6 +343,12 @@ func (q *Queue) Stats() Stats {
 	return s
 }
 
+// Depth counts the queue's messages as SQS's attributes do.
+func (q *Queue) Depth(context.Context) (work.Depth, error) {
+	s := q.Stats()
+	return work.Depth{Visible: s.Visible, Delayed: s.Delayed, InFlight: s.InFlight}, nil
+}
+
 // Lambda returns the message as an event source mapping hands it to a function.
 func (m Message) Lambda(queueARN, region string) events.SQSMessage {
 	sum := md5.Sum([]byte(m.Body)) // what SQS calls MD5OfBody

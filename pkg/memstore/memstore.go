@@ -46,6 +46,7 @@ type Store struct {
 	platform   platformTable
 	statistics map[string]bucket // by the key of their item
 	sweep      stats.Sweep
+	alerts     alerts
 }
 
 type reservation struct {

@@ -1,6 +1,7 @@
 package memstore
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"time"
@@ -99,4 +100,29 @@ func (s *Store) DisabledEndpoints(_ context.Context, list []stats.Endpoint) (map
 		}
 	}
 	return disabled, nil
+}
+
+// alerts is the alerts' state.
+type alerts struct {
+	document []byte
+	version  int
+	writer   string
+}
+
+// ReadAlerts: see alert.Documents.
+func (s *Store) ReadAlerts(context.Context) (document []byte, version int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alerts.document, s.alerts.version, nil
+}
+
+// WriteAlerts: see alert.Documents.
+func (s *Store) WriteAlerts(_ context.Context, document []byte, was int, writer string) (stored bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.alerts.version != was {
+		return s.alerts.version == was+1 && s.alerts.writer == writer, nil // our own write, repeated
+	}
+	s.alerts = alerts{bytes.Clone(document), was + 1, writer}
+	return true, nil
 }

@@ -8,6 +8,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -112,4 +113,38 @@ func (q *Queue) sendBatch(ctx context.Context, items []work.Item, errs []error) 
 // seconds rounds up: an item may be late by a second, never early.
 func seconds(d time.Duration) int32 {
 	return int32((min(max(d, 0), work.MaxDelay) + time.Second - 1) / time.Second)
+}
+
+// AttributesClient is the part of *sqs.Client that a Gauge uses.
+type AttributesClient interface {
+	GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error)
+}
+
+// Gauge measures one SQS queue.
+type Gauge struct {
+	Client AttributesClient
+	URL    string
+}
+
+// Depth counts the queue's messages, as SQS does: approximately.
+func (g Gauge) Depth(ctx context.Context) (work.Depth, error) {
+	out, err := g.Client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &g.URL, AttributeNames: []types.QueueAttributeName{
+		types.QueueAttributeNameApproximateNumberOfMessages,
+		types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
+		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
+	}})
+	if err != nil {
+		return work.Depth{}, fmt.Errorf("count the messages of a queue: %w", err)
+	}
+	var d work.Depth
+	for name, into := range map[types.QueueAttributeName]*int{
+		types.QueueAttributeNameApproximateNumberOfMessages:           &d.Visible,
+		types.QueueAttributeNameApproximateNumberOfMessagesDelayed:    &d.Delayed,
+		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible: &d.InFlight,
+	} {
+		if *into, err = strconv.Atoi(out.Attributes[string(name)]); err != nil {
+			return work.Depth{}, fmt.Errorf("count the messages of a queue: %s is %q", name, out.Attributes[string(name)])
+		}
+	}
+	return d, nil
 }

@@ -41,6 +41,10 @@ type service struct {
 
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.requests.Add(1)
+	if r.Header.Get("X-Amz-Target") == "AmazonSQS.GetQueueAttributes" {
+		s.attributes(w, r)
+		return
+	}
 	var in struct{ Entries []entry }
 	if r.Header.Get("X-Amz-Target") != "AmazonSQS.SendMessageBatch" || json.NewDecoder(r.Body).Decode(&in) != nil || len(in.Entries) > 10 {
 		w.WriteHeader(http.StatusBadRequest)
@@ -69,15 +73,21 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func open(t *testing.T) (*queue.Queue, *service) {
 	t.Helper()
+	c, url, s := client(t)
+	return queue.New(c, url), s
+}
+
+func client(t *testing.T) (c *sqs.Client, url string, s *service) {
+	t.Helper()
 	local, err := localqueue.Open(localqueue.Config{Visibility: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{queue: local, refuse: func(entry) string { return "" }}
+	s = &service{queue: local, refuse: func(entry) string { return "" }}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	client := sqs.New(sqs.Options{Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("a", "b", ""))})
-	return queue.New(client, server.URL+"/000000000000/work"), s
+	c = sqs.New(sqs.Options{Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("a", "b", ""))})
+	return c, server.URL + "/000000000000/work", s
 }
 
 func items(n int) []work.Item {
@@ -170,5 +180,44 @@ func TestAQueueThatIsAwayFailsEveryItem(t *testing.T) {
 		if err == nil {
 			t.Errorf("item %d is said to be sent", i)
 		}
+	}
+}
+
+// attributes answers as SQS does: with what was asked for, numbers as text.
+func (s *service) attributes(w http.ResponseWriter, r *http.Request) {
+	var in struct{ AttributeNames []string }
+	_ = json.NewDecoder(r.Body).Decode(&in)
+	held := s.queue.Stats()
+	all := map[string]int{
+		"ApproximateNumberOfMessages": held.Visible, "ApproximateNumberOfMessagesDelayed": held.Delayed,
+		"ApproximateNumberOfMessagesNotVisible": held.InFlight, "VisibilityTimeout": 30,
+	}
+	out := map[string]string{}
+	for _, name := range in.AttributeNames {
+		out[name] = fmt.Sprint(all[name])
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+	_ = json.NewEncoder(w).Encode(map[string]any{"Attributes": out})
+}
+
+func TestDepth(t *testing.T) {
+	c, url, s := client(t)
+	q, gauge := queue.New(c, url), queue.Gauge{Client: c, URL: url}
+	list := items(6)
+	for i := range 3 {
+		list[i].Delay = time.Hour
+	}
+	if errs := q.Send(t.Context(), list); errs != nil {
+		t.Fatal(errs)
+	}
+	if _, err := s.queue.Receive(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	want := work.Depth{Visible: 1, Delayed: 3, InFlight: 2}
+	if got, err := gauge.Depth(t.Context()); err != nil || got != want {
+		t.Errorf("over SQS: %+v, %v; want %+v", got, err, want)
+	}
+	if got, err := s.queue.Depth(t.Context()); err != nil || got != want {
+		t.Errorf("of the local queue: %+v, %v; want %+v", got, err, want)
 	}
 }

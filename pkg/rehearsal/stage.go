@@ -80,8 +80,11 @@ func Open(ctx context.Context, project, name, dynamoURL string) (stage *Stage, e
 	}
 	s.Stack, err = parsed.Resolve(template.Context{
 		StackName: name, Region: localdynamo.Region, Account: Account,
-		Parameters: map[string]string{"AllowHttp": "true", "AllowNetworks": "127.0.0.0/8"},
-		QueueURL:   func(queue string) string { return s.URL + "/" + Account + "/" + queue },
+		Parameters: map[string]string{
+			"AllowHttp": "true", "AllowNetworks": "127.0.0.0/8",
+			"HeartbeatUrl": "https://heartbeat.example/", // so that health has a secret to read
+		},
+		QueueURL: func(queue string) string { return s.URL + "/" + Account + "/" + queue },
 	})
 	if err != nil {
 		return nil, err
@@ -93,6 +96,7 @@ func Open(ctx context.Context, project, name, dynamoURL string) (stage *Stage, e
 	if s.AWS, err = New(dynamoURL, queues...); err != nil {
 		return nil, err
 	}
+	s.AWS.Secrets[name+"-alerts"] = `{}` // and nowhere to call
 	s.serve(listener, s.AWS)
 	if listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, err

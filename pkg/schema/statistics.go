@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/stats"
 )
 
@@ -114,6 +115,13 @@ func DecodeStatistics(item Item) (time.Time, stats.Record, error) {
 	return time.Unix(at, 0).UTC(), stats.Merge(r), in.err
 }
 
+// DecodeStatus reads of an endpoint's item whether it is in service, and why not.
+func DecodeStatus(item Item) (e stats.Endpoint, status endpoint.Status, reason string, err error) {
+	in := reader{item: item}
+	in.must(Tenant, EndpointID, Status)
+	return stats.Endpoint{Tenant: in.s(Tenant), ID: in.s(EndpointID)}, endpoint.Status(in.s(Status)), in.s(StatusWhy), in.err
+}
+
 // EncodeSweep returns the item of the last sweep. It does not expire: that it is
 // old is what somebody wants to know.
 func EncodeSweep(s stats.Sweep) Item {
@@ -152,4 +160,19 @@ func AddTo(item Item, names map[string]string, values Item) string {
 		parts = append(parts, "#"+name+" :"+name)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// AlertsKey is the Control key under which the alerts' state stands.
+const AlertsKey = "alerts"
+
+// EncodeAlerts returns the item of the alerts' state.
+func EncodeAlerts(document []byte, version int, writer string) Item {
+	return Item{Key: S(AlertsKey), "document": S(string(document)), Version: N(int64(version)), "writer": S(writer)}
+}
+
+// DecodeAlerts reads what EncodeAlerts wrote.
+func DecodeAlerts(item Item) (document []byte, version int, writer string, err error) {
+	in := reader{item: item}
+	in.must("document", Version)
+	return []byte(in.s("document")), int(in.n(Version)), in.s("writer"), in.err
 }

@@ -154,6 +154,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			out, err = s.send(in)
 		case "SendMessageBatch":
 			out, err = s.sendBatch(in)
+		case "GetQueueAttributes":
+			out, err = s.attributes(in)
 		case "ReceiveMessage":
 			out, err = s.receive(r.Context(), in)
 		case "DeleteMessage":
@@ -213,6 +215,33 @@ func (s *Service) queueURL(in request, host string) (any, error) {
 		return nil, err
 	}
 	return address(host, in.QueueName), nil
+}
+
+// attributes counts a queue's messages. It answers with every count there is,
+// whatever was asked for.
+func (s *Service) attributes(in request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.find(in.QueueUrl)
+	if err != nil {
+		return nil, err
+	}
+	var visible, delayed, inFlight int
+	for now, i := time.Now(), 0; i < len(q.messages); i++ {
+		switch m := q.messages[i]; {
+		case !m.visible.After(now):
+			visible++
+		case m.receives > 0:
+			inFlight++
+		default:
+			delayed++
+		}
+	}
+	return map[string]any{"Attributes": map[string]string{
+		"ApproximateNumberOfMessages":           strconv.Itoa(visible),
+		"ApproximateNumberOfMessagesDelayed":    strconv.Itoa(delayed),
+		"ApproximateNumberOfMessagesNotVisible": strconv.Itoa(inFlight),
+	}}, nil
 }
 
 func (s *Service) send(in request) (any, error) {

@@ -67,8 +67,18 @@ func (r *Reader) Read(ctx context.Context, from time.Time) (Record, error) {
 
 // Summary returns the last hour and the last day.
 func (r *Reader) Summary(ctx context.Context) (Summary, error) {
+	return r.summary(ctx, 24*time.Hour)
+}
+
+// LastHour returns a Summary that knows nothing of what was before the last hour,
+// by one read.
+func (r *Reader) LastHour(ctx context.Context) (Summary, error) {
+	return r.summary(ctx, time.Hour)
+}
+
+func (r *Reader) summary(ctx context.Context, length time.Duration) (Summary, error) {
 	now := r.Now()
-	from, _ := window(now, 24*time.Hour)
+	from, _ := window(now, length)
 	record, err := r.Read(ctx, from)
 	if err != nil {
 		return Summary{}, err

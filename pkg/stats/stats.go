@@ -274,9 +274,13 @@ type Summary struct {
 	// Disabled are the endpoints that were taken out of service within the day.
 	// Some may be in service again.
 	Disabled []Endpoint
+	// IdleSince is when deliveries were first queued, in whole minutes, since the
+	// last batch was worked on; zero where there are none. If the queue holds
+	// something, it is since then that nobody takes it.
+	IdleSince time.Time
 }
 
-// windows end with the minute that now falls into, which is under way: the last
+// window is the length of time that ends with the minute that now falls into, which is under way: the last
 // hour is 59 whole minutes and what there is of this one.
 func window(now time.Time, length time.Duration) (from, to time.Time) {
 	to = now.UTC().Truncate(time.Minute).Add(time.Minute)
@@ -288,6 +292,12 @@ func Summarize(r Record, now time.Time) Summary {
 	s := Summary{At: now, LastEvent: r.LastEvent, LastBatch: r.LastBatch, Sweep: r.Sweep, Disabled: r.Disabled}
 	s.Hour = r.Sum(window(now, time.Hour))
 	s.Day = r.Sum(window(now, 24*time.Hour))
+	for _, m := range r.Minutes {
+		if m.Queued > 0 && m.At.After(r.LastBatch) {
+			s.IdleSince = m.At
+			break
+		}
+	}
 	return s
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,4 +197,51 @@ func sweeps(t *testing.T, s Store) {
 	if got, more := count(start, 1); got > delivery.DueShards || got == 0 || !more {
 		t.Errorf("%d counted with a limit of 1 a shard, more: %v", got, more)
 	}
+}
+
+// alerts holds the alerts' document to its versions.
+func alerts(t *testing.T, s Store) {
+	ctx := t.Context()
+	read := func(want string, wantVersion int) {
+		t.Helper()
+		document, version, err := s.ReadAlerts(ctx)
+		if err != nil || string(document) != want || version != wantVersion {
+			t.Errorf("read %q, version %d, %v; want %q, %d", document, version, err, want, wantVersion)
+		}
+	}
+	write := func(document string, was int, writer string, want bool) {
+		t.Helper()
+		if stored, err := s.WriteAlerts(ctx, []byte(document), was, writer); err != nil || stored != want {
+			t.Errorf("write %q over version %d: %v, %v; want %v", document, was, stored, err, want)
+		}
+	}
+	read("", 0)
+	write("too early", 1, "a", false)
+	write("one", 0, "a", true)
+	read("one", 1)
+	write("one", 0, "a", true) // repeated
+	write("another one", 0, "b", false)
+	write("two", 1, "b", true)
+	write("late", 1, "a", false)
+	write("very late", 0, "a", false)
+	read("two", 2)
+
+	var stored atomic.Int32
+	var running sync.WaitGroup
+	for i := range 16 {
+		running.Go(func() {
+			ok, err := s.WriteAlerts(ctx, []byte("three"), 2, fmt.Sprint("writer ", i))
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				stored.Add(1)
+			}
+		})
+	}
+	running.Wait()
+	if stored.Load() != 1 {
+		t.Errorf("%d of 16 writers over one version have stored", stored.Load())
+	}
+	read("three", 3)
 }

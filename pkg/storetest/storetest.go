@@ -18,17 +18,18 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"github.com/tidings-dev/tidings/pkg/alert"
 	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/health"
 	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/signature"
-	"github.com/tidings-dev/tidings/pkg/stats"
 )
 
 // Store is what the suite holds to its contract.
@@ -39,7 +40,8 @@ type Store interface {
 	console.Audit
 	Unbind(ctx context.Context, key string) error
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
-	DisabledEndpoints(ctx context.Context, list []stats.Endpoint) (map[stats.Endpoint]string, error)
+	health.Endpoints
+	alert.Documents
 	Platform
 }
 
@@ -69,6 +71,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("discussions agree with the pure transitions", func(t *testing.T) { discussionModel(t, open(t)) })
 	t.Run("statistics", func(t *testing.T) { statistics(t, open(t)) })
 	t.Run("concurrent statistics", func(t *testing.T) { concurrentStatistics(t, open(t)) })
+	t.Run("alerts", func(t *testing.T) { alerts(t, open(t)) })
 	t.Run("sweeps", func(t *testing.T) { sweeps(t, open(t)) })
 	t.Run("many workers", func(t *testing.T) { manyWorkers(t, open(t)) })
 	t.Run("random moves agree with the pure transitions", func(t *testing.T) { model(t, open(t)) })

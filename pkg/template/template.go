@@ -925,7 +925,7 @@ func (r *resolver) physical(id string) (string, error) {
 	property, ok := map[string]string{
 		"AWS::DynamoDB::Table": "TableName", "AWS::SQS::Queue": "QueueName",
 		"AWS::Serverless::Function": "FunctionName", "AWS::Logs::LogGroup": "LogGroupName",
-		"AWS::CloudWatch::Alarm": "AlarmName",
+		"AWS::CloudWatch::Alarm": "AlarmName", "AWS::SNS::Topic": "TopicName",
 	}[kind]
 	if !ok {
 		return "", fmt.Errorf("%s is of type %s: what refers to it is not understood", id, kind)
@@ -945,6 +945,8 @@ func (r *resolver) physical(id string) (string, error) {
 func (r *resolver) ref(id string) (string, error) {
 	name, err := r.physical(id)
 	switch {
+	case err == nil && r.kinds[id] == "AWS::SNS::Topic":
+		return fmt.Sprintf("arn:aws:sns:%s:%s:%s", r.Region, r.Account, name), nil
 	case err != nil || r.kinds[id] != "AWS::SQS::Queue":
 		return name, err
 	case r.QueueURL != nil:
@@ -958,6 +960,10 @@ func (r *resolver) attribute(id, attribute string) (string, error) {
 	// SAM makes a role for a function that names none, under this id.
 	if of, ok := strings.CutSuffix(id, "Role"); ok && r.kinds[id] == "" && r.kinds[of] == "AWS::Serverless::Function" && attribute == "Arn" {
 		return fmt.Sprintf("arn:aws:iam::%s:role/%s-%s", r.Account, r.StackName, id), nil
+	}
+	// And a URL, under this one; only AWS knows its host.
+	if of, ok := strings.CutSuffix(id, "Url"); ok && r.kinds[id] == "" && r.kinds[of] == "AWS::Serverless::Function" && attribute == "FunctionUrl" {
+		return fmt.Sprintf("https://%s.lambda-url.%s.on.aws/", strings.ToLower(of), r.Region), nil
 	}
 	name, err := r.physical(id)
 	if err != nil {

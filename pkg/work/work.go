@@ -61,6 +61,13 @@ type Letter struct {
 	Receipt string // names the receive by which it was taken
 }
 
+// Depth is how many messages a queue holds, approximately.
+type Depth struct {
+	Visible  int // waiting to be taken
+	Delayed  int // not to be taken yet
+	InFlight int // taken, and not done with
+}
+
 // Group is the queue's fairness group: one an endpoint, so that a noisy
 // endpoint delays itself and nobody else.
 func (i Item) Group() string { return i.EndpointID }
