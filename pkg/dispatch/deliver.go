@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -47,7 +46,7 @@ func (d *Dispatcher) Deliver(ctx context.Context, batch events.SQSEvent) events.
 	// its whole batch along each time. So one is served with the others that are
 	// above suspicion, and the rest goes back on the queue, to come in other company.
 	if len(suspects) > 0 {
-		chosen := mathrand.IntN(len(suspects))
+		chosen := int(d.Random() * float64(len(suspects)))
 		fresh = append(fresh, suspects[chosen])
 		for _, i := range slices.Delete(suspects, chosen, chosen+1) {
 			errs[i] = d.putBack(ctx, batch.Records[i].Body)

@@ -207,7 +207,8 @@ func (j *judge) stop(a *attempt) {
 	_, _, _, _, most := j.policies(id)
 	wait := 20*time.Second + j.lag()
 	since := x.state.Since
-	faultless := func() bool { return !a.w.dead && !x.fault.After(now) && len(a.excuses) == 0 }
+	// A read that was slow before the attempt ended may hold its report up.
+	faultless := func() bool { return !a.w.dead && !x.fault.After(now.Add(-dispatchTimeout)) && len(a.excuses) == 0 }
 	switch {
 	case a.outcome.Class == delivery.Success:
 		x.success, x.streak = now, 0
