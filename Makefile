@@ -90,3 +90,8 @@ figures: bin/tidings tools ## Measure what the README promises (about 6 minutes;
 .PHONY: bench-quick
 bench-quick: tools ## Count what AWS counts for an event (units and requests), exactly, against cmd/bench/units.json (a minute)
 	go run ./cmd/bench -quick
+
+.PHONY: bench
+bench: bin/tidings tools ## Measure how fast and how cheap it is (under 15 minutes); rewrites the tables in docs/performance.md
+	@mkdir -p bin && go build -o bin/bench ./cmd/bench
+	bin/bench -json bin/bench.json $(if $(wildcard docs/performance.md),-docs docs/performance.md) $(BENCH)

@@ -10,15 +10,19 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/pprof"
 	"strings"
 	"time"
 )
 
 // options are the command's flags.
 type options struct {
-	quick, update bool
-	only          string
-	json, docs    string
+	quick, update, short bool
+	receive              bool
+	only, binary         string
+	json, docs           string
+	profile, allocations string
 }
 
 func main() {
@@ -28,7 +32,16 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "measure these parts only, separated by commas: "+strings.Join(partNames(), ", "))
 	flag.StringVar(&o.json, "json", "", "write the figures to this file")
 	flag.StringVar(&o.docs, "docs", "", "rewrite the tables in this document")
+	flag.BoolVar(&o.short, "short", false, "fewer and shorter rounds: to see that it works, not to quote")
+	flag.StringVar(&o.binary, "tidings", "bin/tidings", "the runner that is measured")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of this process, the engine's part above all, to this file")
+	flag.StringVar(&o.allocations, "memprofile", "", "write a profile of this process's allocations to this file")
+	flag.BoolVar(&o.receive, "receive", false, "be the receiver (the benchmark starts itself so)")
 	flag.Parse()
+	if o.receive {
+		fmt.Fprintln(os.Stderr, "bench:", receive())
+		os.Exit(1)
+	}
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -50,6 +63,8 @@ func parts() []part {
 			}
 			return checkUnits(measured, o.update)
 		}},
+		{"engine", measureEngine},
+		{"runner", measureRunner},
 	}
 }
 
@@ -67,6 +82,25 @@ func run(ctx context.Context, o options) error {
 	wanted := map[string]bool{}
 	for _, name := range strings.FieldsFunc(o.only, func(c rune) bool { return c == ',' }) {
 		wanted[name] = true
+	}
+	if o.profile != "" {
+		file, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	if o.allocations != "" {
+		runtime.MemProfileRate = 4096
+		defer func() {
+			if err := writeAllocations(o.allocations); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+			}
+		}()
 	}
 	r := newReport()
 	began := time.Now()
@@ -96,4 +130,13 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("%d of the figures do not reach what they must", missed)
 	}
 	return nil
+}
+
+func writeAllocations(path string) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return pprof.Lookup("allocs").WriteTo(file, 0)
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"time"
@@ -50,6 +51,8 @@ type localFlags struct {
 	slow     time.Duration
 	receiver bool
 	brokers  bool
+	urls     []string
+	profile  string
 	quiet    bool
 }
 
@@ -70,7 +73,10 @@ func (a *app) localCommand() *cobra.Command {
 	flags.StringVar(&f.fails, "receiver-fails", "0%", "share of requests that the receiver fails")
 	flags.DurationVar(&f.slow, "receiver-slow", 0, "how long the receiver takes for each answer")
 	flags.BoolVar(&f.receiver, "receiver", true, "run the receiver and an endpoint for it")
+	flags.StringArrayVar(&f.urls, "endpoint", nil, "also deliver everything to this URL while it runs (repeatable)")
 	flags.BoolVar(&f.brokers, "all-protocols", false, "also run an SQS, a Pub/Sub and a Kafka, with an endpoint and a consumer for each")
+	flags.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile to this file")
+	_ = flags.MarkHidden("cpuprofile") // the flag is there
 	flags.BoolVar(&f.quiet, "quiet", false, "do not print what the receiver gets")
 	return c
 }
@@ -82,6 +88,17 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	}
 	if err := os.MkdirAll(a.stateDir, 0o700); err != nil {
 		return err
+	}
+	if f.profile != "" {
+		profile, err := os.Create(f.profile)
+		if err != nil {
+			return err
+		}
+		defer profile.Close()
+		if err := pprof.StartCPUProfile(profile); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	log, err := os.OpenFile(filepath.Join(a.stateDir, logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -125,6 +142,9 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 			return err
 		}
 		wanted = append(wanted, endpoint.Endpoint{URL: url + "/"})
+	}
+	for _, u := range f.urls {
+		wanted = append(wanted, endpoint.Endpoint{URL: u})
 	}
 	if brokers != nil {
 		for _, d := range brokers.Destinations(event.DefaultTenant) {

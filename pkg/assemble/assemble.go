@@ -6,6 +6,7 @@
 package assemble
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -105,8 +106,24 @@ func (b Backend) pace(t time.Time) time.Time {
 // has it.
 type Destinations func(DestinationSettings) (*adapter.Registry, error)
 
-// Handle is a function, as lambda.NewHandler takes it.
-type Handle = func(context.Context, json.RawMessage) (any, error)
+// Handle is a function. It is a lambda.Handler, too: what lambda.NewHandler makes
+// of a plain function reads every payload twice more, through reflection.
+type Handle func(context.Context, json.RawMessage) (any, error)
+
+// Invoke is how Lambda calls the function.
+func (h Handle) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	answer, err := h(ctx, payload)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	lines := json.NewEncoder(&out)
+	lines.SetEscapeHTML(false)
+	if err := lines.Encode(answer); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}
 
 // Function builds a function from its environment.
 type Function func(b Backend, environment map[string]string) (Handle, error)

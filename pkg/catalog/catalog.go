@@ -109,12 +109,29 @@ func (c *Catalog) Subject(eventType string, data json.RawMessage) string {
 	if !ok {
 		return ""
 	}
-	var fields map[string]json.RawMessage
-	var subject string
-	if json.Unmarshal(data, &fields) != nil || json.Unmarshal(fields[t.Subject], &subject) != nil {
+	// Fields behind the subject are not read: this is done for every attempt.
+	in := json.NewDecoder(bytes.NewReader(data))
+	if begin, err := in.Token(); err != nil || begin != json.Delim('{') {
 		return ""
 	}
-	return subject
+	for in.More() {
+		name, err := in.Token()
+		if err != nil {
+			return ""
+		}
+		var value json.RawMessage
+		if err := in.Decode(&value); err != nil {
+			return ""
+		}
+		if name == t.Subject {
+			var subject string
+			if json.Unmarshal(value, &subject) != nil {
+				return ""
+			}
+			return subject
+		}
+	}
+	return ""
 }
 
 // UnknownTypeError says that no schema has this name.

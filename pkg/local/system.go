@@ -205,7 +205,8 @@ func Tables(stack string) dynamostore.Tables {
 func (s *System) openQueues() error {
 	open := func(q template.Queue, dead *localqueue.Queue) error {
 		c := localqueue.Config{Name: q.Name, Visibility: q.Visibility, MaxReceives: q.MaxReceives, Dead: dead}
-		if s.options.StateDir != "" {
+		// In memory, the deliveries that messages speak of end with the process.
+		if s.options.StateDir != "" && !s.options.Memory {
 			c.Journal = filepath.Join(s.options.StateDir, q.Name+".queue")
 		}
 		opened, err := localqueue.Open(c)

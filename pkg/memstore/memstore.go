@@ -33,7 +33,7 @@ type Store struct {
 
 	mu         sync.Mutex
 	events     map[string]event.Accepted
-	deliveries map[string]*btree.Map[string, delivery.Delivery] // by endpoint, then by event
+	deliveries map[string]*btree.Map[string, *delivery.Delivery] // by endpoint, then by event
 	due        [delivery.DueShards]*btree.BTreeG[delivery.Due]
 	endpoints  map[string]map[string]endpoint.Endpoint // by tenant, then by id
 	keys       map[string]reservation
@@ -60,7 +60,7 @@ func New(now func() time.Time) *Store {
 	s := &Store{
 		now:        now,
 		events:     map[string]event.Accepted{},
-		deliveries: map[string]*btree.Map[string, delivery.Delivery]{},
+		deliveries: map[string]*btree.Map[string, *delivery.Delivery]{},
 		endpoints:  map[string]map[string]endpoint.Endpoint{},
 		keys:       map[string]reservation{},
 		waiting:    map[string]*btree.Set[string]{},
@@ -136,10 +136,11 @@ func (s *Store) ReserveKey(_ context.Context, tenant, key string, r event.Reserv
 	return r, nil
 }
 
+// find returns what is stored; save replaces it, and nobody writes to it.
 func (s *Store) find(k delivery.Key) *delivery.Delivery {
 	if byEvent := s.deliveries[k.EndpointID]; byEvent != nil {
 		if d, ok := byEvent.Get(k.EventID); ok {
-			return &d
+			return d
 		}
 	}
 	return nil
@@ -163,10 +164,10 @@ func (s *Store) save(before *delivery.Delivery, d delivery.Delivery) {
 	}
 	byEvent := s.deliveries[d.EndpointID]
 	if byEvent == nil {
-		byEvent = new(btree.Map[string, delivery.Delivery])
+		byEvent = new(btree.Map[string, *delivery.Delivery])
 		s.deliveries[d.EndpointID] = byEvent
 	}
-	byEvent.Set(d.EventID, d)
+	byEvent.Set(d.EventID, &d)
 }
 
 // move applies a transition to a delivery under the lock.
@@ -305,7 +306,7 @@ func (s *Store) QueryDeliveries(_ context.Context, q delivery.Query) (delivery.P
 		return page, nil
 	}
 	filtered, examined, before := q.State != "" || q.EventType != "", 0, ""
-	byEvent.Descend(last, func(id string, d delivery.Delivery) bool {
+	byEvent.Descend(last, func(id string, d *delivery.Delivery) bool {
 		if id < first {
 			return false
 		}
@@ -314,14 +315,14 @@ func (s *Store) QueryDeliveries(_ context.Context, q delivery.Query) (delivery.P
 			return false
 		}
 		examined, before = examined+1, id
-		if !q.Wants(d) {
+		if !q.Wants(*d) {
 			return true
 		}
 		if len(page.Deliveries) == q.PageSize() {
 			page.Next = q.CursorAfter(page.Deliveries[len(page.Deliveries)-1].EventID)
 			return false
 		}
-		page.Deliveries = append(page.Deliveries, d)
+		page.Deliveries = append(page.Deliveries, *d)
 		return true
 	})
 	return page, nil

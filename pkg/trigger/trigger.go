@@ -5,6 +5,7 @@
 package trigger
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 )
@@ -29,6 +30,9 @@ func Of(payload []byte) (Kind, error) {
 	if !json.Valid(payload) {
 		return Direct, fmt.Errorf("payload is not JSON")
 	}
+	if source, ok := firstSource(payload); ok {
+		return ofSource(source)
+	}
 	var peek struct {
 		Records []struct {
 			EventSource string `json:"eventSource"`
@@ -48,7 +52,42 @@ func Of(payload []byte) (Kind, error) {
 	case len(peek.Records) == 0:
 		return Direct, nil
 	}
-	switch source := peek.Records[0].EventSource; source {
+	return ofSource(peek.Records[0].EventSource)
+}
+
+// firstSource is the source of the first record of a payload that begins with its
+// records, as those of event source mappings do: the others need not be read.
+func firstSource(payload []byte) (source string, ok bool) {
+	in := json.NewDecoder(bytes.NewReader(payload))
+	for _, want := range []json.Token{json.Delim('{'), "Records", json.Delim('['), json.Delim('{')} {
+		if got, err := in.Token(); err != nil || got != want {
+			return "", false
+		}
+	}
+	for in.More() {
+		name, err := in.Token()
+		if err != nil {
+			return "", false
+		}
+		if name == "eventSource" {
+			err := in.Decode(&source)
+			return source, err == nil
+		}
+		var value skipped
+		if err := in.Decode(&value); err != nil {
+			return "", false
+		}
+	}
+	return "", false
+}
+
+// skipped is a value that nobody looks at.
+type skipped struct{}
+
+func (skipped) UnmarshalJSON([]byte) error { return nil }
+
+func ofSource(source string) (Kind, error) {
+	switch source {
 	case "aws:dynamodb":
 		return Stream, nil
 	case "aws:sqs":

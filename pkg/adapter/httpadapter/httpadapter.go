@@ -38,6 +38,8 @@ const (
 	// drainTime is how long a successful answer's body is waited for, so that
 	// its connection can be used again.
 	drainTime = 250 * time.Millisecond
+	// maxIdle is how many connections are kept for the next attempt.
+	maxIdle   = 1000
 	userAgent = "Tidings/1 (Standard Webhooks)"
 	form      = "https://host/path"
 )
@@ -51,19 +53,16 @@ type Options struct {
 
 // Kind is HTTP for a registry. All its adapters share one pool of connections.
 func Kind(o Options) adapter.Kind {
-	client := &http.Client{
-		Transport: &http.Transport{
-			DialContext:            o.Guard.DialContext,
-			Proxy:                  nil, // a proxy would dial for us, past the guard
-			TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2:      true, // a dialer of our own would turn it off
-			DisableCompression:     true, // nothing of the body is wanted, least of all a bomb
-			MaxIdleConns:           1000,
-			MaxIdleConnsPerHost:    64,
-			IdleConnTimeout:        30 * time.Second,
-			MaxResponseHeaderBytes: 64 * 1024,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	transport := &http.Transport{
+		DialContext:            o.Guard.DialContext,
+		Proxy:                  nil, // a proxy would dial for us, past the guard
+		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true, // a dialer of our own would turn it off
+		DisableCompression:     true, // nothing of the body is wanted, least of all a bomb
+		MaxIdleConns:           maxIdle,
+		MaxIdleConnsPerHost:    maxIdle, // one receiver may be all there is
+		IdleConnTimeout:        30 * time.Second,
+		MaxResponseHeaderBytes: 64 * 1024,
 	}
 	return adapter.Kind{
 		Schemes: []string{"https", "http"},
@@ -83,20 +82,27 @@ func Kind(o Options) adapter.Kind {
 			return o.Guard.CheckURL(u)
 		},
 		Open: func(_ adapter.Target, u *url.URL) (adapter.Adapter, error) {
-			return &poster{client: client, url: u.String()}, nil
+			return &poster{transport: transport, url: u}, nil
 		},
 		Close: func() error {
-			client.CloseIdleConnections()
+			transport.CloseIdleConnections()
 			return nil
 		},
 	}
 }
 
-// poster posts to one URL.
+// poster posts to one URL. It uses the transport itself: there is nothing to be
+// redirected, no cookie, and no second request.
 type poster struct {
-	client *http.Client
-	url    string
+	transport http.RoundTripper
+	url       *url.URL
 }
+
+// What every request says alike. Nothing writes to the slices.
+var (
+	contentType = []string{adapter.ContentType}
+	agent       = []string{userAgent}
+)
 
 // Close has nothing to end: the connections belong to all posters together.
 func (p *poster) Close() error { return nil }
@@ -122,12 +128,15 @@ func (p *poster) Deliver(ctx context.Context, m adapter.Message) delivery.Outcom
 func (p *poster) post(ctx context.Context, m adapter.Message, x *adapter.Exchange) delivery.Outcome {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(m.Body))
-	if err != nil {
-		return delivery.Outcome{Class: delivery.Invalid, Permanent: true, Error: "the endpoint's URL is malformed"}
-	}
-	request.Header.Set("Content-Type", adapter.ContentType)
-	request.Header.Set("User-Agent", userAgent)
+	request := (&http.Request{
+		Method: http.MethodPost, URL: p.url, Host: p.url.Host, Header: make(http.Header, 2+len(m.Headers)),
+		Body: io.NopCloser(bytes.NewReader(m.Body)), ContentLength: int64(len(m.Body)),
+		// A kept connection that breaks before anything was written is replaced, and
+		// the body read again (http.Transport).
+		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.Body)), nil },
+	}).WithContext(ctx)
+	request.Header["Content-Type"] = contentType
+	request.Header["User-Agent"] = agent
 	for name, value := range m.Headers {
 		// Not Header.Set: under its canonical name, an Idempotency-Key makes
 		// net/http send a POST again by itself when a kept connection breaks
@@ -136,10 +145,10 @@ func (p *poster) post(ctx context.Context, m adapter.Message, x *adapter.Exchang
 		request.Header[strings.ToLower(name)] = []string{value}
 	}
 	if x != nil {
-		x.Method, x.To = request.Method, p.url
+		x.Method, x.To = request.Method, p.url.String()
 		x.Sent = append([]adapter.Field{{Name: "Host", Value: request.URL.Host}, {Name: "Content-Length", Value: strconv.Itoa(len(m.Body))}}, fields(request.Header)...)
 	}
-	response, err := p.client.Do(request)
+	response, err := p.transport.RoundTrip(request)
 	if err != nil {
 		if x != nil {
 			x.Cause = err
@@ -156,10 +165,12 @@ func (p *poster) post(ctx context.Context, m adapter.Message, x *adapter.Exchang
 		}{io.TeeReader(response.Body, seen), response.Body}
 	}
 	if response.StatusCode >= 200 && response.StatusCode <= 299 {
-		// An answer that goes on for long costs its connection, nothing else.
-		stop := time.AfterFunc(drainTime, cancel)
-		defer stop.Stop()
-		_, _ = io.CopyN(io.Discard, response.Body, maxBody)
+		if response.Body != http.NoBody {
+			// An answer that goes on for long costs its connection, nothing else.
+			stop := time.AfterFunc(drainTime, cancel)
+			defer stop.Stop()
+			_, _ = io.CopyN(io.Discard, response.Body, maxBody)
+		}
 		return delivery.Outcome{Class: delivery.Success, Status: response.StatusCode}
 	}
 	// A body that breaks off tells as much as it tells; the status is the verdict.

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// played is what one run of the whole runner measured.
+type played struct {
+	p50, p95, p99    float64 // ms
+	rate             float64 // deliveries a second
+	cpu, rss         float64 // µs a delivery; MB
+	generator, taker float64 // µs a delivery of the load generator and of the receiver
+	database         float64 // µs a delivery of the local DynamoDB
+}
+
+// quantile of a sorted list.
+func quantile(sorted []float64, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[int(q*float64(len(sorted)-1))]
+}
+
+// play runs a fresh runner under load. rate 0 is as fast as it goes.
+func play(o options, memory bool, fan, rate int, span time.Duration, flood int) (p played, err error) {
+	to, err := startReceiver()
+	if err != nil {
+		return p, err
+	}
+	defer to.stop()
+	var urls []string
+	for i := range fan {
+		urls = append(urls, fmt.Sprintf("%s/ok/%d", to.url, i))
+	}
+	runner, err := startRunner(o.binary, memory, urls)
+	if err != nil {
+		return p, err
+	}
+	defer runner.stop()
+	// Connections and caches: a second's worth at a fifth of the rate.
+	warm, err := runner.load(max(min(rate/5, 100), 20), time.Second)
+	if err != nil {
+		return p, err
+	}
+	if err := to.wait(warm*fan, 20*time.Second); err != nil {
+		return p, err
+	}
+	if err := to.reset(); err != nil {
+		return p, err
+	}
+	databases := runner.children()
+	sample := func() (u [4]time.Duration, err error) {
+		own, err := used(runner.note.PID)
+		if err != nil {
+			return u, err
+		}
+		receiver, err := used(to.pid)
+		if err != nil {
+			return u, err
+		}
+		for _, pid := range databases {
+			child, err := used(pid)
+			if err != nil {
+				return u, err
+			}
+			u[3] += child.CPU
+		}
+		u[0], u[1], u[2] = own.CPU, ownCPU(), receiver.CPU
+		return u, nil
+	}
+	peak := watch(runner.note.PID)
+	before, err := sample()
+	if err != nil {
+		return p, err
+	}
+	began := time.Now()
+	n := flood
+	if rate > 0 {
+		n, err = runner.load(rate, span)
+	} else {
+		err = runner.flood(flood)
+	}
+	if err != nil {
+		return p, err
+	}
+	if err := to.wait(n*fan, 2*time.Minute); err != nil {
+		return p, err
+	}
+	p.rss = peak()
+	after, err := sample()
+	if err != nil {
+		return p, err
+	}
+	report, err := to.report()
+	if err != nil {
+		return p, err
+	}
+	seen := report["ok"]
+	slices.Sort(seen.First)
+	p.p50, p.p95, p.p99 = quantile(seen.First, 0.5), quantile(seen.First, 0.95), quantile(seen.First, 0.99)
+	deliveries := float64(n * fan)
+	p.rate = deliveries / seen.Last.Sub(began).Seconds()
+	each := func(i int) float64 { return float64((after[i] - before[i]).Microseconds()) / deliveries }
+	p.cpu, p.generator, p.taker, p.database = each(0), each(1), each(2), each(3)
+	return p, nil
+}
+
+// watch watches a process's memory until it is asked for the most it saw, in MB.
+func watch(pid int) func() float64 {
+	stop, peak := make(chan struct{}), make(chan float64)
+	go func() {
+		most := 0.0
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if u, err := used(pid); err == nil {
+				most = max(most, u.RSS)
+			}
+			select {
+			case <-tick.C:
+			case <-stop:
+				peak <- most
+				return
+			}
+		}
+	}()
+	return func() float64 {
+		close(stop)
+		return <-peak
+	}
+}
+
+// measureRunner plays the whole runner: emit by HTTP, the stream, the queue,
+// dispatch, the receiver.
+func measureRunner(_ context.Context, r *Report, o options) error {
+	t := r.table("runner", "Whole runner: `tidings local` as a process, load generator and receiver on the same cores", "load",
+		"p50 ms", "p95 ms", "p99 ms", "deliveries/s", "runner, CPU µs a delivery", "runner, MB", "generator, CPU µs", "receiver, CPU µs", "database, CPU µs")
+	t.Notes = []string{"Latency is from the instant at which an event was due to be emitted to the receiver's answer: what the generator, `emit` and the stream take is in it. " +
+		"CPU is a delivery's share. Memory is the most that was seen, with every event and delivery of the run in it. Flat out: lists of 100 events a request."}
+	span, rounds, flood := 6*time.Second, 3, 30_000
+	if o.short {
+		span, rounds, flood = 2*time.Second, 1, 6_000
+	}
+	line := func(name string, memory bool, fan, rate, flood int) (c struct{ p50, p95, p99, rate, cpu, rss Cell }, err error) {
+		var all [9][]float64
+		for range rounds {
+			p, err := play(o, memory, fan, rate, span, flood)
+			if err != nil {
+				return c, fmt.Errorf("%s: %w", name, err)
+			}
+			for i, v := range []float64{p.p50, p.p95, p.p99, p.rate, p.cpu, p.rss, p.generator, p.taker, p.database} {
+				all[i] = append(all[i], v)
+			}
+		}
+		cells := make([]Cell, len(all))
+		for i, samples := range all {
+			cells[i] = of(samples...)
+		}
+		t.add(name, cells...)
+		fmt.Fprintf(os.Stderr, "  %s: p95 %s ms, %s/s, %s µs, %s MB\n", name, cells[1], cells[3], cells[4], cells[5])
+		c.p50, c.p95, c.p99, c.rate, c.cpu, c.rss = cells[0], cells[1], cells[2], cells[3], cells[4], cells[5]
+		return c, nil
+	}
+	limits := map[int]float64{500: 50, 1000: 60, 1500: 90}
+	for _, rate := range []int{50, 200, 500, 1000, 1500} {
+		c, err := line(fmt.Sprintf("memory store, %d events/s, 1 endpoint", rate), true, 1, rate, 0)
+		if err != nil {
+			return err
+		}
+		if limit := limits[rate]; limit > 0 {
+			r.under(limit, c.p95.Median, "ms", fmt.Sprintf("whole runner at %d events/s: p95", rate))
+		}
+		if rate == 1000 {
+			r.under(90, c.rss.Median, "MB", "… memory of our process")
+		}
+	}
+	c, err := line("memory store, flat out, 1 endpoint", true, 1, 0, flood)
+	if err != nil {
+		return err
+	}
+	r.over(5000, c.rate.Median, "deliveries/s", "whole runner flat out")
+	r.under(300, c.cpu.Median, "µs", "… CPU of our process a delivery")
+	for _, rate := range []int{50, 200} {
+		if _, err := line(fmt.Sprintf("memory store, %d events/s, 10 endpoints", rate), true, 10, rate, 0); err != nil {
+			return err
+		}
+	}
+	if _, err := line("memory store, flat out, 10 endpoints", true, 10, 0, flood/5); err != nil {
+		return err
+	}
+	c, err = line("local DynamoDB (an emulator), 50 events/s, 1 endpoint", false, 1, 50, 0)
+	if err != nil {
+		return err
+	}
+	r.under(500, c.p95.Median, "ms", "whole runner on the local DynamoDB at 50 events/s: p95")
+	return nil
+}
