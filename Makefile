@@ -83,6 +83,11 @@ verify-deploy: tools ## The template and the built functions against AWS's own t
 crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under load, and account for every event (about 3 minutes; SEED=…)
 	go run ./cmd/crash -seed $(or $(SEED),0)
 
+.PHONY: verify-receiving
+verify-receiving: ## The receivers of docs/receiving.md, run in Go, JavaScript and Python with the official libraries
+	@tools/receiving/fetch
+	go test -tags receiving -count=1 -run Receiving ./docs
+
 .PHONY: figures
 figures: bin/tidings tools ## Measure what the README promises (about 6 minutes; EVENTS=1000 is quicker)
 	go run ./cmd/figures -events $(or $(EVENTS),10000)

@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"dynamostore", "memstore", "queue", "localqueue", "topic", "metrics", "secretstore", "invoker", "sqsapi",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
 	{"emit", "dispatch", "registry", "testwebhook", "discussions", "console", "play", "health", "alert"}, // the stories
-	{"daemon", "template", "assemble", "destinations", "receiver", "localdynamo", "localbrokers", "realbrokers", "local", "harness", "rehearsal", "simulation"},
+	{"daemon", "template", "assemble", "destinations", "receiver", "localdynamo", "localbrokers", "realbrokers", "local", "harness", "cost", "rehearsal", "simulation"},
 }
 
 // pure are the packages that do no I/O and read no clock.
