@@ -19,9 +19,9 @@ const module = "github.com/tidings-dev/tidings/"
 // layers are the packages from which imports may only point down. What stands
 // in one may import what stands below it, and nothing above.
 var layers = [][]string{
-	{"event", "delivery", "retry", "breaker", "ratelimit", "signature", "pattern", "endpoint", "work", "catalog", "platform", "stats", "audit"}, // vocabulary and policies
+	{"event", "delivery", "retry", "breaker", "ratelimit", "signature", "pattern", "endpoint", "work", "catalog", "tracing", "platform", "stats", "audit"}, // vocabulary and policies
 	{"schema", "guard", "adapter", "trigger", "capture", "functionurl"},
-	{"dynamostore", "memstore", "queue", "localqueue", "topic", "metrics", "secretstore", "invoker", "sqsapi",
+	{"dynamostore", "memstore", "queue", "localqueue", "topic", "metrics", "secretstore", "invoker", "sqsapi", "xraytracing",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O
 	{"emit", "dispatch", "registry", "testwebhook", "discussions", "console", "play", "health", "alert"}, // the stories
 	{"daemon", "template", "assemble", "destinations", "receiver", "localdynamo", "localbrokers", "realbrokers", "local", "harness", "cost", "rehearsal", "simulation"},

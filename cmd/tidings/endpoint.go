@@ -101,6 +101,7 @@ func (a *app) endpointAdd() *cobra.Command {
 	f.StringVar(&e.RoleARN, "role-arn", "", "SQS and MSK: the AWS role to assume, with the tenant as external id")
 	f.StringVar(&e.Credentials, "credentials", "", "Kafka: the name of the secret with user name and password, tidings/<tenant>/…")
 	f.BoolVar(&e.Ordered, "ordered", false, "Pub/Sub: keep the order of events about one subject")
+	f.BoolVar(&e.Traceparent, "traceparent", false, "send the W3C traceparent header (an attribute on brokers)")
 	ruleFlags(f, &e)
 	f.BoolVar(&secret, "secret-stdin", false, "read the signing secret (whsec_…) from standard input instead of making one")
 	f.BoolVar(&ed25519, "ed25519", false, "sign with an Ed25519 key (v1a) instead of a shared secret")
@@ -263,7 +264,10 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 	if v.MaxAttempts > 0 {
 		attempts = fmt.Sprint(v.MaxAttempts)
 	}
-	role, ordered := "", ""
+	role, ordered, traceparent := "", "", ""
+	if v.Traceparent {
+		traceparent = "sent"
+	}
 	if v.RoleARN != "" {
 		role = v.RoleARN + " (external id " + v.Tenant + ")"
 	}
@@ -271,7 +275,7 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 		ordered = "by subject"
 	}
 	return a.fields("endpoint", v.ID, "status", v.Status, "reason", v.StatusReason, "url", v.URL, "description", v.Description,
-		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered,
+		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered, "traceparent", traceparent,
 		"timeout", fmt.Sprintf("%gs", v.Timeout),
 		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
 		"rate limit", rateLimit(e.Limit), "breaker", circuitRules(e.Breaker),

@@ -70,6 +70,7 @@ func (a *app) localCommand() *cobra.Command {
 	flags.IntVar(&f.options.Port, "port", defaultPort, "the first port: Invoke API, then function URLs and the rest; 0 takes free ones")
 	flags.StringVar(&f.options.DynamoDB, "dynamodb", "", "URL of a DynamoDB to use instead of starting one")
 	flags.BoolVar(&f.options.Memory, "memory", false, "keep everything in memory, without a DynamoDB")
+	flags.StringVar(&f.options.XRay, "xray", os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), "host:port of an X-Ray daemon that gets the traces; none without it")
 	flags.StringVar(&f.fails, "receiver-fails", "0%", "share of requests that the receiver fails")
 	flags.DurationVar(&f.slow, "receiver-slow", 0, "how long the receiver takes for each answer")
 	flags.BoolVar(&f.receiver, "receiver", true, "run the receiver and an endpoint for it")

@@ -68,6 +68,7 @@ type endpointView struct {
 	RoleARN      string          `json:"role_arn,omitempty"`
 	Credentials  string          `json:"credentials,omitempty"` // the secret's name
 	Ordered      bool            `json:"ordered,omitempty"`
+	Traceparent  bool            `json:"traceparent,omitempty"`
 	Status       endpoint.Status `json:"status"`
 	StatusReason string          `json:"status_reason,omitempty"`
 	Timeout      float64         `json:"timeout_seconds"`
@@ -106,7 +107,7 @@ type secretView struct {
 func viewEndpoint(e endpoint.Endpoint) endpointView {
 	v := endpointView{
 		ID: e.ID, Tenant: e.Tenant, URL: e.URL, Description: e.Description, EventTypes: e.EventTypes, Filter: e.Filter,
-		RoleARN: e.RoleARN, Credentials: e.Credentials, Ordered: e.Ordered,
+		RoleARN: e.RoleARN, Credentials: e.Credentials, Ordered: e.Ordered, Traceparent: e.Traceparent,
 		Status: e.Status, StatusReason: e.StatusReason, Timeout: e.AttemptTimeout().Seconds(),
 		MaxAttempts: e.Retry.MaxAttempts, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 	}

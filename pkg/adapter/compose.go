@@ -7,13 +7,15 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 )
 
 // Compose returns an event as it goes out to an endpoint at the given instant:
 // the body's bytes as they are, signed as they are. e is what body says, subject
-// what it is about.
-func Compose(ep endpoint.Endpoint, e event.Event, body []byte, subject string, now time.Time) Message {
-	return Message{
+// what it is about, trace the header of the attempt's trace, for endpoints that
+// want to go on with it.
+func Compose(ep endpoint.Endpoint, e event.Event, body []byte, subject, trace string, now time.Time) Message {
+	m := Message{
 		EventID:   e.ID,
 		EventType: e.Type,
 		Subject:   subject,
@@ -25,4 +27,10 @@ func Compose(ep endpoint.Endpoint, e event.Event, body []byte, subject string, n
 			"idempotency-key":         e.IdempotencyKey,
 		},
 	}
+	if ep.Traceparent {
+		if parent := tracing.Traceparent(trace); parent != "" {
+			m.Headers[tracing.HeaderTraceparent] = parent
+		}
+	}
+	return m
 }

@@ -42,6 +42,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/stats"
 	"github.com/tidings-dev/tidings/pkg/testwebhook"
 	"github.com/tidings-dev/tidings/pkg/topic"
+	"github.com/tidings-dev/tidings/pkg/tracing"
+	"github.com/tidings-dev/tidings/pkg/xraytracing"
 )
 
 // Store is everything the functions keep; dynamostore and memstore each are one.
@@ -93,6 +95,8 @@ type Backend struct {
 	// Pace, if not nil, is the time by which statistics, health and alerts count:
 	// the local runner can let an hour pass in a minute, to see alerts come and go.
 	Pace func(time.Time) time.Time
+	// Tracer returns what records so many percent of the traces; nil for none.
+	Tracer func(percent int) (Tracer, error)
 }
 
 func (b Backend) pace(t time.Time) time.Time {
@@ -100,6 +104,26 @@ func (b Backend) pace(t time.Time) time.Time {
 		return t
 	}
 	return b.Pace(t)
+}
+
+// Tracer records parts of traces.
+type Tracer interface {
+	emit.Tracer
+	dispatch.Tracer
+}
+
+// tracer returns the backend's tracer, or the one that records nothing.
+func (b Backend) tracer(percent int) (Tracer, error) {
+	if b.Tracer == nil {
+		return tracing.None{}, nil
+	}
+	return b.Tracer(percent)
+}
+
+// TracingSettings say how much is traced.
+type TracingSettings struct {
+	// TraceSampling is the share of the traces that Lambda samples, in percent.
+	TraceSampling int `env:"TRACE_SAMPLING" envDefault:"100"`
 }
 
 // Destinations opens every protocol that webhooks can take; package destinations
@@ -158,6 +182,7 @@ func Settings() map[string]any {
 type EmitSettings struct {
 	EventsTable  string `env:"EVENTS_TABLE,required,notEmpty"`
 	ControlTable string `env:"CONTROL_TABLE,required,notEmpty"`
+	TracingSettings
 }
 
 // Emit builds the emit function.
@@ -166,8 +191,12 @@ func Emit(b Backend, environment map[string]string) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	tracer, err := b.tracer(s.TraceSampling)
+	if err != nil {
+		return nil, err
+	}
 	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Control: s.ControlTable})
-	em := &emit.Emitter{Catalog: catalog.Default(), Events: store, Keys: store, Log: b.Log, Now: time.Now}
+	em := &emit.Emitter{Catalog: catalog.Default(), Events: store, Keys: store, Log: b.Log, Now: time.Now, Tracer: tracer}
 	return em.Handle, nil
 }
 
@@ -196,6 +225,7 @@ type DispatchSettings struct {
 	WorkDeadURL     string `env:"WORK_DEAD_QUEUE_URL,required,notEmpty"`
 	StackName       string `env:"STACK_NAME,required,notEmpty"`
 	DestinationSettings
+	TracingSettings
 }
 
 // DestinationSettings say where webhooks may go.
@@ -220,10 +250,15 @@ func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	tracer, err := b.tracer(s.TraceSampling)
+	if err != nil {
+		return nil, err
+	}
 	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable})
 	d := dispatch.New(dispatch.Config{
 		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store,
-		Due: store, Replays: store, Statistics: b.statistics(store, s.StackName), Waiting: store, Breakers: store, Limits: store, Queue: b.Queue(s.WorkQueueURL), DeadLetters: b.DeadLetters(s.WorkDeadURL), Sender: sender, Log: b.Log, CacheTime: b.CacheTime,
+		Due: store, Replays: store, Statistics: b.statistics(store, s.StackName), Waiting: store, Breakers: store, Limits: store,
+		Queue: b.Queue(s.WorkQueueURL), DeadLetters: b.DeadLetters(s.WorkDeadURL), Sender: sender, Log: b.Log, Tracer: tracer, CacheTime: b.CacheTime,
 	})
 	return d.Handle, nil
 }
@@ -303,6 +338,10 @@ func deployed(build Function, destinations func(aws.Config, map[string]string) D
 		Secret: func(ctx context.Context, name string) (string, error) {
 			return secretstore.Manager{Client: secretsmanager.NewFromConfig(access)}.Secret(ctx, name)
 		},
+	}
+	// Lambda says where its daemon listens, where tracing is on.
+	if daemon := environment["AWS_XRAY_DAEMON_ADDRESS"]; daemon != "" {
+		b.Tracer = func(percent int) (Tracer, error) { return xraytracing.New(daemon, percent) }
 	}
 	if destinations != nil {
 		b.Destinations = destinations(access, environment)

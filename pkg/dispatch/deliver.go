@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -100,6 +99,9 @@ func (d *Dispatcher) deliverTogether(ctx context.Context, records []events.SQSMe
 		if err == nil {
 			jobs[i], err = d.consider(ctx, item)
 		}
+		if jobs[i] != nil {
+			jobs[i].sent = sentAt(records[i])
+		}
 		return err
 	})
 	d.reserve(ctx, jobs, errs)
@@ -135,6 +137,7 @@ type job struct {
 	limit    ratelimit.Limit
 	slot     time.Time // when the attempt may begin under the limit
 	probe    bool      // the circuit is half-open: the attempt needs the one probe
+	sent     time.Time // when the item was put on the queue; zero where nobody knows
 }
 
 func (j *job) key() delivery.Key {
@@ -188,6 +191,9 @@ func (d *Dispatcher) consider(ctx context.Context, item work.Item) (*job, error)
 		if err != nil {
 			return nil, fmt.Errorf("event %s: %w", item.EventID, err)
 		}
+	}
+	if item.Trace != "" {
+		j.accepted.Trace = item.Trace // the fan out's, of which the event's own does not know
 	}
 	if j.event, err = event.Decode(j.accepted.Body); err != nil {
 		return nil, fmt.Errorf("event %s: %w", item.EventID, err)
@@ -397,16 +403,14 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 	}
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	outcome := d.Sender.Deliver(ctx, adapter.TargetOf(ep), d.message(ep, j.accepted, j.event, began))
+	under, end := d.Tracer.Begin("attempt", j.accepted.Trace)
+	message := adapter.Compose(ep, j.event, j.accepted.Body, d.Catalog.Subject(j.event.Type, j.event.Data), under, began)
+	outcome := d.Sender.Deliver(ctx, adapter.TargetOf(ep), message)
 	if outcome.Timings.Total == 0 {
 		outcome.Timings.Total = d.Now().Sub(began)
 	}
+	end(markOfOutcome(outcome), annotations(j, attempt.Number, outcome))
 	return attempt, outcome
-}
-
-// message is what goes out: the stored bytes, signed as they are.
-func (d *Dispatcher) message(ep endpoint.Endpoint, accepted event.Accepted, e event.Event, now time.Time) adapter.Message {
-	return adapter.Compose(ep, e, accepted.Body, d.Catalog.Subject(e.Type, e.Data), now)
 }
 
 // conclude stores the verdict and sees to what follows from it.
@@ -433,7 +437,7 @@ func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j 
 	}
 	next := conclusion.Apply(claimed)
 	err := d.Deliveries.Complete(ctx, next)
-	d.logAttempt(ctx, ep, next, attempt, outcome, err)
+	d.logAttempt(ctx, j, next, attempt, outcome, err)
 	reported := d.report(ctx, ep, claimID, outcome)
 	if errors.Is(err, delivery.ErrFenced) {
 		return reported // whoever took over holds the delivery now
@@ -507,32 +511,4 @@ func (d *Dispatcher) settle(ctx context.Context, item work.Item, state delivery.
 	}
 	d.Log.InfoContext(ctx, "delivery."+string(state), "endpoint_id", item.EndpointID, "event_id", item.EventID, "reason", reason)
 	return nil
-}
-
-// logAttempt writes the one wide line of an attempt. It holds no payload, no
-// URL (paths may be secret) and nothing of the answer's body.
-func (d *Dispatcher) logAttempt(ctx context.Context, ep endpoint.Endpoint, next delivery.Delivery, a delivery.Attempt, o delivery.Outcome, stored error) {
-	level := slog.LevelInfo
-	if next.State != delivery.Delivered {
-		level = slog.LevelWarn
-	}
-	attrs := []slog.Attr{
-		slog.String("event_id", next.EventID), slog.String("event_type", next.EventType),
-		slog.String("endpoint_id", ep.ID), slog.String("tenant", ep.Tenant),
-		slog.Int("attempt", a.Number), slog.String("outcome", string(a.Class)), slog.Int("status", a.Status),
-		slog.String("state", string(next.State)),
-		slog.Int64("total_ms", o.Timings.Total.Milliseconds()), slog.Int64("dns_ms", o.Timings.DNS.Milliseconds()),
-		slog.Int64("connect_ms", o.Timings.Connect.Milliseconds()), slog.Int64("tls_ms", o.Timings.TLS.Milliseconds()),
-		slog.Int64("first_byte_ms", o.Timings.FirstByte.Milliseconds()),
-	}
-	if o.Error != "" {
-		attrs = append(attrs, slog.String("error", o.Error))
-	}
-	if !next.NextAttemptAt.IsZero() {
-		attrs = append(attrs, slog.Time("next_attempt_at", next.NextAttemptAt))
-	}
-	if stored != nil {
-		attrs = append(attrs, slog.String("not_stored", stored.Error()))
-	}
-	d.Log.LogAttrs(ctx, level, "delivery.attempted", attrs...)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 	"github.com/tidings-dev/tidings/pkg/trigger"
 )
 
@@ -59,8 +60,8 @@ type Sender interface {
 	Deliver(ctx context.Context, t adapter.Target, m adapter.Message) delivery.Outcome
 }
 
-// Config is what a Dispatcher works with. Every field is required, except Now,
-// Random and ClaimID, which default to the real ones.
+// Config is what a Dispatcher works with. Every field is required, except Tracer,
+// which defaults to none, and Now, Random and ClaimID, to the real ones.
 type Config struct {
 	Catalog    *catalog.Catalog
 	Events     Events
@@ -78,6 +79,7 @@ type Config struct {
 	Sender      Sender
 	Statistics  Statistics
 	Log         *slog.Logger
+	Tracer      Tracer
 	CacheTime   time.Duration // how long endpoints are used unread; 0 reads them every time
 
 	Now     func() time.Time
@@ -101,6 +103,9 @@ func New(c Config) *Dispatcher {
 	// Stores keep milliseconds; comparing anything finer would differ between
 	// what a worker decided and what it reads back.
 	c.Now = func() time.Time { return now().Truncate(time.Millisecond) }
+	if c.Tracer == nil {
+		c.Tracer = tracing.None{}
+	}
 	if c.Random == nil {
 		c.Random = mathrand.Float64
 	}

@@ -37,7 +37,11 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) eve
 				"sequence_number", record.Change.SequenceNumber, "error", err.Error())
 			continue
 		}
+		under, end := d.Tracer.Begin("fan out", accepted.Trace)
+		accepted.Trace = under
 		more, err := d.itemsOf(ctx, accepted, e)
+		// It shows what was decided; that it was queued, each attempt shows.
+		end(markOf(err), map[string]any{"event_id": accepted.ID, "event_type": e.Type, "tenant": accepted.Tenant, "endpoints": len(more)})
 		if err != nil {
 			d.Log.ErrorContext(ctx, "fanout.failed", "sequence_number", record.Change.SequenceNumber, "error", err.Error())
 			failed = i

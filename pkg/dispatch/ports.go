@@ -125,3 +125,11 @@ type Queue interface {
 	// once and out of order, never before its delay is over.
 	Send(ctx context.Context, items []work.Item) []error
 }
+
+// Tracer records parts of traces; package tracing has the one that records none.
+type Tracer interface {
+	// Begin begins a part of the trace that the header names, and returns the
+	// header for what the part causes. end is called once, with a mark of package
+	// tracing and what the part is to be found by.
+	Begin(name, header string) (under string, end func(mark string, annotations map[string]any))
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/capture"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 )
 
 // Capture takes in what a batch of the platform table's stream means.
@@ -101,17 +102,18 @@ func (em *Emitter) captureOne(ctx context.Context, record events.DynamoDBEventRe
 	if err != nil {
 		return 0, 0, &Error{Code: InvalidData, Message: err.Error()}
 	}
-	trace := traceHeader(ctx)
 	for _, c := range list {
 		if err := em.checkCaptured(c); err != nil {
 			return stored, duplicates, err
 		}
-		c.Event.TraceID = traceRoot(trace)
+		c.Event.TraceID = tracing.ID(tracing.FromContext(ctx))
 		body, err := c.Event.Encode()
 		if err != nil {
 			return stored, duplicates, asRefusal(err)
 		}
-		err = em.Events.PutEvent(ctx, event.Accepted{ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: trace})
+		under, end := em.begin(ctx, "capture event")
+		err = em.Events.PutEvent(ctx, event.Accepted{ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: under})
+		end(markOf(err), map[string]any{"event_id": c.Event.ID, "event_type": c.Event.Type, "tenant": c.Tenant})
 		switch {
 		case errors.Is(err, event.ErrExists):
 			duplicates++
@@ -123,6 +125,14 @@ func (em *Emitter) captureOne(ctx context.Context, record events.DynamoDBEventRe
 		em.Log.InfoContext(ctx, "event.captured", "event_id", c.Event.ID, "event_type", c.Event.Type, "tenant", c.Tenant)
 	}
 	return stored, duplicates, nil
+}
+
+// markOf marks a part of a trace in which an event was put.
+func markOf(err error) string {
+	if err != nil && !errors.Is(err, event.ErrExists) {
+		return tracing.Fault
+	}
+	return tracing.Fine
 }
 
 // checkCaptured holds a captured event to what producers are held to.

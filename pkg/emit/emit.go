@@ -22,6 +22,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 )
 
 const (
@@ -86,7 +87,18 @@ type Emitter struct {
 	Log     *slog.Logger
 	Now     func() time.Time
 	// NewID makes an event's id; nil is event.NewID.
-	NewID func(now time.Time) string
+	NewID  func(now time.Time) string
+	Tracer Tracer // nil for none
+}
+
+// begin begins the part of the invocation's trace that takes one event in. What
+// becomes of the event goes on under it.
+func (em *Emitter) begin(ctx context.Context, name string) (under string, end func(mark string, annotations map[string]any)) {
+	header := tracing.FromContext(ctx)
+	if em.Tracer == nil {
+		return tracing.None{}.Begin(name, header)
+	}
+	return em.Tracer.Begin(name, header)
 }
 
 var tenantForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
@@ -112,18 +124,22 @@ func (em *Emitter) Emit(ctx context.Context, r Request) Result {
 	if r.Tenant == "" {
 		r.Tenant = event.DefaultTenant
 	}
-	id, duplicate, err := em.accept(ctx, r)
+	under, end := em.begin(ctx, "accept event")
+	id, duplicate, err := em.accept(tracing.WithHeader(ctx, under), r)
 	if err == nil {
+		end(tracing.Fine, map[string]any{"event_id": id, "event_type": r.Event, "tenant": r.Tenant, "duplicate": duplicate})
 		em.Log.InfoContext(ctx, "event.accepted", "event_id", id, "event_type", r.Event, "tenant", r.Tenant, "duplicate", duplicate)
 		return Result{ID: id, Duplicate: duplicate}
 	}
 	var refused *Error
 	if !errors.As(err, &refused) {
+		end(tracing.Fault, map[string]any{"event_type": r.Event})
 		// The store's own words are for the log; the producer needs to know only
 		// that trying again is right.
 		em.Log.ErrorContext(ctx, "event.not_stored", "event_type", r.Event, "error", err.Error())
 		refused = &Error{Code: Unavailable, Message: "the event could not be stored just now: try again, with the same idempotency_key if it has one"}
 	} else {
+		end(tracing.Error, map[string]any{"code": string(refused.Code)})
 		em.Log.WarnContext(ctx, "event.refused", "event_type", clip(r.Event), "code", string(refused.Code), "field", refused.Field)
 	}
 	return Result{Error: refused}
@@ -141,8 +157,8 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 			e.RequestID = lc.AwsRequestID
 		}
 	}
-	trace := traceHeader(ctx)
-	e.TraceID = traceRoot(trace)
+	trace := tracing.FromContext(ctx)
+	e.TraceID = tracing.ID(trace)
 
 	// What can be refused is refused before a key is bound.
 	if _, err := stamped(e).Encode(); err != nil {

@@ -23,3 +23,11 @@ type Keys interface {
 	// between the two leaves a key whose next user completes the work.
 	ReserveKey(ctx context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error)
 }
+
+// Tracer records parts of traces; package tracing has the one that records none.
+type Tracer interface {
+	// Begin begins a part of the trace that the header names, and returns the
+	// header for what the part causes. end is called once, with a mark of package
+	// tracing and what the part is to be found by.
+	Begin(name, header string) (under string, end func(mark string, annotations map[string]any))
+}

@@ -67,6 +67,9 @@ type Endpoint struct {
 	Credentials string
 	// Ordered asks for order within a subject, where that is a choice: Pub/Sub.
 	Ordered bool
+	// Traceparent asks for the W3C traceparent header, so that the receiver's
+	// trace goes on with ours.
+	Traceparent bool
 
 	Timeout time.Duration // of a whole attempt; 0 means DefaultTimeout
 	Retry   retry.Policy

@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 )
 
 // maxPayload is the most that Lambda takes in one synchronous invocation, and in
@@ -58,6 +59,11 @@ func InvokeAPI(functions []*Function) http.Handler {
 	return mux
 }
 
+// traced is a request's context with the trace that its caller hands on.
+func traced(r *http.Request) context.Context {
+	return tracing.WithHeader(r.Context(), r.Header.Get("X-Amzn-Trace-Id"))
+}
+
 func invoke(w http.ResponseWriter, r *http.Request, f *Function, payload []byte) {
 	w.Header().Set("X-Amzn-Requestid", uuid.NewString())
 	switch r.Header.Get("X-Amz-Invocation-Type") {
@@ -66,14 +72,14 @@ func invoke(w http.ResponseWriter, r *http.Request, f *Function, payload []byte)
 		return
 	case "Event":
 		go func() {
-			if _, err := f.Invoke(context.WithoutCancel(r.Context()), payload); err != nil {
+			if _, err := f.Invoke(context.WithoutCancel(traced(r)), payload); err != nil {
 				f.Log.Error("asynchronous invocation failed", "function", f.Folder, "error", err.Error())
 			}
 		}()
 		w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	answer, err := f.Invoke(r.Context(), payload)
+	answer, err := f.Invoke(traced(r), payload)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Amz-Executed-Version", "$LATEST")
 	var failure *Failure
@@ -128,7 +134,7 @@ func FunctionURL(f *Function) http.Handler {
 			apiError(w, http.StatusInternalServerError, "ServiceException", err.Error())
 			return
 		}
-		answer, err := f.Invoke(r.Context(), payload)
+		answer, err := f.Invoke(traced(r), payload)
 		if err != nil {
 			apiError(w, http.StatusBadGateway, "InternalServerErrorException", "Internal Server Error")
 			return

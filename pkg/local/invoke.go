@@ -9,6 +9,8 @@ package local
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -22,6 +24,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 )
 
 // Function is a handler with what the template says of it.
@@ -31,6 +34,8 @@ type Function struct {
 	// Handle is what lambda.NewHandler takes.
 	Handle any
 	Log    *slog.Logger
+	// Traced says that invocations' traces are sampled.
+	Traced bool
 
 	mu   sync.Mutex
 	idle []lambda.Handler
@@ -64,12 +69,31 @@ type Failure struct {
 
 func (f *Failure) Error() string { return f.Message }
 
+// trace returns the header of an invocation's trace, as Lambda makes one: that of
+// the caller goes on, whoever has none gets a fresh one.
+func (f *Function) trace(ctx context.Context) string {
+	h, ok := tracing.Parse(tracing.FromContext(ctx))
+	if !ok {
+		h.Root = fmt.Sprintf("1-%08x-%s", time.Now().Unix(), randomHex(12))
+		h.Sampled = f.Traced
+	}
+	h.Parent = randomHex(8) // the segment that Lambda itself would record
+	return h.String()
+}
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails since Go 1.24
+	return hex.EncodeToString(b)
+}
+
 // Invoke calls the handler as Lambda does. A function that fails, panics or runs
 // past its timeout gives a *Failure.
 func (f *Function) Invoke(ctx context.Context, payload []byte) (answer []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
 	id := uuid.NewString()
+	ctx = tracing.WithHeader(ctx, f.trace(ctx))
 	ctx = lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: id, InvokedFunctionArn: f.ARN})
 	defer func() {
 		if p := recover(); p != nil {

@@ -32,6 +32,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/memstore"
 	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/xraytracing"
 )
 
 // StackName is the stack that the runner pretends to be.
@@ -69,6 +70,8 @@ type Options struct {
 	// health report and the alerts: an hour's alert comes in a minute. 0 and 1 are
 	// as it is. Nothing that is deployed knows of it.
 	Haste int
+	// XRay is the host:port of an X-Ray daemon that gets the traces; "" records none.
+	XRay string
 	// Clouds are what destinations beyond HTTP are reached through.
 	Clouds destinations.Clouds
 	// Receiver is one whose behaviour the console may change; nil for none.
@@ -145,7 +148,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	}
 	for _, f := range s.Stack.Functions {
 		s.functions = append(s.functions, &Function{
-			Function: f, ARN: "arn:aws:lambda:" + localdynamo.Region + ":000000000000:function:" + f.Name, Log: s.options.Log,
+			Function: f, ARN: "arn:aws:lambda:" + localdynamo.Region + ":000000000000:function:" + f.Name, Log: s.options.Log, Traced: s.options.XRay != "",
 		})
 	}
 	if s.InvokeURL, err = s.Listen(0, InvokeAPI(s.functions)); err != nil {
@@ -285,6 +288,9 @@ func (s *System) buildFunctions() error {
 			}
 		},
 		Receiver: s.options.Receiver,
+	}
+	if daemon := s.options.XRay; daemon != "" {
+		backend.Tracer = func(percent int) (assemble.Tracer, error) { return xraytracing.New(daemon, percent) }
 	}
 	for _, f := range s.functions {
 		build, ok := assemble.Functions()[f.Folder]

@@ -408,6 +408,9 @@ func EncodeEndpoint(e endpoint.Endpoint) Item {
 	if e.Ordered {
 		item["ordered"] = N(1)
 	}
+	if e.Traceparent {
+		item["traceparent"] = N(1)
+	}
 	subscribed, err := json.Marshal(e.EventTypes)
 	if err != nil {
 		panic(err) // a list of strings
@@ -452,7 +455,7 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 	ms := func(name string) time.Duration { return time.Duration(r.n(name)) * time.Millisecond }
 	e := endpoint.Endpoint{
 		Tenant: r.s(Tenant), ID: r.s(EndpointID), URL: r.s("url"), Description: r.s("description"),
-		RoleARN: r.s("role_arn"), Credentials: r.s("credentials"), Ordered: r.n("ordered") != 0,
+		RoleARN: r.s("role_arn"), Credentials: r.s("credentials"), Ordered: r.n("ordered") != 0, Traceparent: r.n("traceparent") != 0,
 		Timeout: ms("timeout_ms"),
 		Retry:   retry.Policy{MaxAttempts: int(r.n("max_attempts")), MaxAge: ms("max_age_ms"), MaxDelay: ms("max_delay_ms")},
 		Breaker: breaker.Policy{

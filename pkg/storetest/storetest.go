@@ -674,7 +674,7 @@ func endpoints(t *testing.T, s Store) {
 		Tenant: "t1", ID: endpoint.NewID(start), URL: "https://example.com/ä?x=1", Description: "CRM", EventTypes: []string{"user.*", "discussion.extended"},
 		Filter:  []byte(`{"data":{"status":["success"]}}`),
 		Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}, {Secret: signature.NewEd25519(), ExpiresAt: start.Add(time.Hour)}},
-		RoleARN: "arn:aws:iam::123456789012:role/tidings", Credentials: "tidings/t1/kafka", Ordered: true,
+		RoleARN: "arn:aws:iam::123456789012:role/tidings", Credentials: "tidings/t1/kafka", Ordered: true, Traceparent: true,
 		Timeout: 5 * time.Second, Retry: retry.Policy{MaxAttempts: 3, MaxAge: time.Hour, MaxDelay: time.Minute},
 		Status: endpoint.Enabled, Version: 1, CreatedAt: start, UpdatedAt: start,
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/retry"
 	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 )
 
 // HeaderTest marks a test: header or attribute, beside those that a delivery
@@ -245,7 +246,7 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 	if err := t.admit(ctx, r, ep, now); err != nil {
 		return Report{}, err
 	}
-	message := adapter.Compose(ep, e, body, t.Catalog.Subject(e.Type, e.Data), now)
+	message := adapter.Compose(ep, e, body, t.Catalog.Subject(e.Type, e.Data), tracing.FromContext(ctx), now)
 	message.Headers[HeaderTest] = "true"
 	timeout := ep.AttemptTimeout()
 	if deadline, ok := ctx.Deadline(); ok {
