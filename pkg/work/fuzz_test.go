@@ -42,3 +42,30 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// FuzzCarries: an event that may travel with its item gives a message that SQS
+// takes: no character outside those of its API reference, well under the limit of
+// a request with ten of them; and it comes out as it went in.
+func FuzzCarries(f *testing.F) {
+	for _, seed := range []string{`{"a":"<&>\u2028 Grüße 🎟"}`, "\uFFFE", "\uFFFF", "\uFFFD", "\x00\x01\x1f\x7f\u0080", "\xff", strings.Repeat("<", work.MaxBody), strings.Repeat("\x01", work.MaxBody), strings.Repeat("x", work.MaxBody+1), "\U0001FFFE", "\U0010FFFF"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if !work.Carries(body) {
+			return
+		}
+		i := work.Item{Tenant: "default", EndpointID: "ep_01KDJ0000000000000000000AA", EventID: "01KDJ0000000000000000000AA", EventType: "user.posted_comment", Body: string(body)}
+		text := i.Encode()
+		if 10*len(text) > 256*1024 {
+			t.Errorf("ten items of %d bytes", len(text))
+		}
+		if at := strings.IndexFunc(text, func(r rune) bool {
+			return r != '\t' && r != '\n' && r != '\r' && (r < 0x20 || r > 0xD7FF && r < 0xE000 || r == 0xFFFE || r == 0xFFFF)
+		}); at >= 0 {
+			t.Errorf("SQS refuses %q", text[at:])
+		}
+		if back, err := work.Decode(text); err != nil || back != i {
+			t.Errorf("%q comes out as %q (%v)", body, back.Body, err)
+		}
+	})
+}
