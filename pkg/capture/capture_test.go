@@ -166,6 +166,7 @@ func changes() []change {
 		{name: "an added membership ends", before: item(added)},
 		{name: "a registration is written again", before: item(paid), after: item(paid)},
 		{name: "a settled registration is written again", before: item(free), after: item(free)},
+		{name: "a settled registration's own expires_at moves", before: item(free, schema.ExpiresAt, schema.N(1)), after: item(free, schema.ExpiresAt, schema.N(2))},
 		{name: "a pending registration gets a note", before: item(paid), after: item(paid, "note", schema.S("vegan"))},
 		{name: "a failed payment is tried again", before: item(to(paid, platform.Failed)), after: item(to(paid, platform.Pending))},
 		{name: "a payment is given back", before: item(to(paid, platform.Success)), after: item(to(paid, "refunded"))},

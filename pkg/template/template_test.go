@@ -671,6 +671,29 @@ func TestSampleOfAFunctionURL(t *testing.T) {
 	checkRequest(t, "emit-function-url", r)
 }
 
+// A platform with a table of its own gives its stream, and emit follows that one.
+func TestAPlatformsOwnStreamIsFollowed(t *testing.T) {
+	parsed, err := template.Parse([]byte(text(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const own = "arn:aws:dynamodb:eu-west-1:123456789012:table/members/stream/2026-01-29T00:00:00.000"
+	for given, want := range map[string]string{"": "arn:aws:dynamodb:eu-west-1:123456789012:table/mine-Platform/stream/local", own: own} {
+		s, err := parsed.Resolve(template.Context{StackName: "mine", Region: "eu-west-1", Account: "123456789012", Parameters: map[string]string{"PlatformStreamArn": given}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range s.Functions {
+			if f.Folder == "emit" && (len(f.Streams) != 1 || f.Streams[0].StreamARN != want) {
+				t.Errorf("given %q, emit follows %+v", given, f.Streams)
+			}
+		}
+	}
+	if _, err := parsed.Resolve(template.Context{StackName: "mine", Parameters: map[string]string{"PlatformStreamArn": "members"}}); err == nil {
+		t.Error("a name that is no stream's ARN is taken")
+	}
+}
+
 // The sample is somebody who joined, and a registration that expired.
 func TestSampleOfThePlatformsStream(t *testing.T) {
 	var batch events.DynamoDBEvent
