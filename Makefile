@@ -88,6 +88,10 @@ verify-receiving: ## The receivers of docs/receiving.md, run in Go, JavaScript a
 	@tools/receiving/fetch
 	go test -tags receiving -count=1 -run Receiving ./docs
 
+.PHONY: drill
+drill: ## Break the local runner in ten ways and see which alerts come, and go (about 2 minutes)
+	go run ./cmd/drill
+
 .PHONY: figures
 figures: bin/tidings tools ## Measure what the README promises (about 6 minutes; EVENTS=1000 is quicker)
 	go run ./cmd/figures -events $(or $(EVENTS),10000)

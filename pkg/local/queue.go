@@ -22,6 +22,7 @@ type QueueMapping struct {
 	Queue    *localqueue.Queue
 	Trigger  template.QueueTrigger
 	Region   string
+	gate     *gate
 }
 
 // Run works until ctx ends, and then until the invocations under way are over.
@@ -39,11 +40,17 @@ func (m *QueueMapping) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		batch, err := m.Queue.Receive(ctx, m.Trigger.BatchSize)
-		if ctx.Err() != nil {
+		open, leave := m.gate.enter(ctx)
+		batch, err := m.Queue.Receive(open, m.Trigger.BatchSize)
+		shut := open.Err() != nil
+		leave()
+		switch {
+		case ctx.Err() != nil:
 			return nil // what was received becomes visible again
-		}
-		if err != nil {
+		case err != nil && shut:
+			<-slots
+			continue
+		case err != nil:
 			return err
 		}
 		running.Go(func() {

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -100,6 +102,9 @@ type System struct {
 	db        *dynamodb.Client
 	lock      *os.File
 	listeners []listener
+
+	gateMu sync.Mutex
+	gates  map[string]*gate // by the trigger's name; see Hold
 }
 
 // Store is a store with everything: both implementations are.
@@ -365,14 +370,15 @@ func (s *System) Run(ctx context.Context) error {
 			if q == nil {
 				return fmt.Errorf("function %s: its trigger %s reads a queue that is not in the template", f.Folder, t.Name)
 			}
-			mapping := &QueueMapping{Function: f, Queue: q, Trigger: t, Region: localdynamo.Region}
+			mapping := &QueueMapping{Function: f, Queue: q, Trigger: t, Region: localdynamo.Region, gate: s.gate(strings.TrimPrefix(q.Name(), StackName+"-"))}
 			group.Go(func() error { return s.keep(groupCtx, "queue of "+f.Folder, mapping.Run) })
 		}
 		for _, schedule := range f.Schedules {
 			if s.options.Haste > 1 {
 				schedule.Every /= time.Duration(s.options.Haste)
 			}
-			group.Go(func() error { return RunSchedule(groupCtx, f, schedule) })
+			held := s.gate(strings.TrimPrefix(schedule.Name, StackName+"-"))
+			group.Go(func() error { return runSchedule(groupCtx, f, schedule, held) })
 		}
 	}
 	return group.Wait()

@@ -1,0 +1,75 @@
+package local
+
+import (
+	"context"
+	"sync"
+)
+
+// Hold stops a trigger of the running system, until it is released: a schedule by
+// its name after the stack's ("sweep", "alerts"), or the work queue's mapping
+// ("work"). Drills break what is deployed with it.
+func (s *System) Hold(trigger string) { s.gate(trigger).set(false) }
+
+// Release lets a trigger that was held go on.
+func (s *System) Release(trigger string) { s.gate(trigger).set(true) }
+
+func (s *System) gate(trigger string) *gate {
+	s.gateMu.Lock()
+	defer s.gateMu.Unlock()
+	if s.gates == nil {
+		s.gates = map[string]*gate{}
+	}
+	g := s.gates[trigger]
+	if g == nil {
+		g = &gate{changed: make(chan struct{})}
+		s.gates[trigger] = g
+	}
+	return g
+}
+
+// gate is open or shut. A nil gate is always open.
+type gate struct {
+	mu      sync.Mutex
+	shut    bool
+	changed chan struct{} // closed when it is opened or shut
+}
+
+func (g *gate) set(open bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut == !open {
+		return
+	}
+	g.shut = !open
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// enter waits until the gate is open. The context it returns ends when the gate is
+// shut, or with ctx.
+func (g *gate) enter(ctx context.Context) (context.Context, context.CancelFunc) {
+	inside, cancel := context.WithCancel(ctx)
+	if g == nil {
+		return inside, cancel
+	}
+	for {
+		g.mu.Lock()
+		shut, changed := g.shut, g.changed
+		g.mu.Unlock()
+		if !shut {
+			go func() {
+				select {
+				case <-changed:
+					cancel()
+				case <-inside.Done():
+				}
+			}()
+			return inside, cancel
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return inside, cancel
+		}
+	}
+}
