@@ -59,6 +59,10 @@ simulate-mutants: ## Whether the simulation finds deliberate defects
 test-postgres: ## The outbox example on a real PostgreSQL (Debian's, installed where there is none)
 	@bin=$$(tools/postgres/fetch) && TIDINGS_POSTGRES=$$bin go test -tags postgres -count=1 -timeout 5m ./examples/postgres-outbox
 
+.PHONY: test-browser
+test-browser: bin/tidings tools ## The console in Chromium: each page, each action, accessibility (SCREENSHOTS=1 keeps pictures)
+	@tools/browser/test
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l cmd examples functions pkg); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/destinations"
@@ -142,7 +143,8 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 		if url, err = system.Listen(receiverPort, r); err != nil {
 			return err
 		}
-		wanted = append(wanted, endpoint.Endpoint{URL: url + "/"})
+		// Whoever breaks this receiver and mends it wants to see what follows soon.
+		wanted = append(wanted, endpoint.Endpoint{URL: url + "/", Breaker: breaker.Policy{OpenFor: 10 * time.Second, MaxOpenFor: time.Minute}})
 	}
 	for _, u := range f.urls {
 		wanted = append(wanted, endpoint.Endpoint{URL: u})

@@ -61,9 +61,10 @@ var templates = sync.OnceValue(func() map[string]*template.Template {
 })
 
 var functions = template.FuncMap{
-	"asset": assetURL,
-	"ago":   func(t time.Time) string { return ago(time.Since(t)) },
-	"until": func(t time.Time) string { return ago(time.Until(t)) },
+	"asset":  assetURL,
+	"since":  func(t time.Time) string { return since(time.Since(t)) },
+	"until":  func(t time.Time) string { return "in " + ago(time.Until(t)) },
+	"minute": func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
 	"moment": func(t time.Time) string {
 		if t.IsZero() {
 			return ""
@@ -124,11 +125,17 @@ func chart(minutes []Minute) (string, error) {
 	return string(text), err
 }
 
+// since says how long ago something was.
+func since(d time.Duration) string {
+	if d < time.Second {
+		return "just now"
+	}
+	return ago(d) + " ago"
+}
+
 // ago says a duration in its largest unit.
 func ago(d time.Duration) string {
 	switch d = max(d, 0); {
-	case d < time.Second:
-		return "now"
 	case d < time.Minute:
 		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < time.Hour:
@@ -156,7 +163,7 @@ func pretty(text json.RawMessage) string {
 }
 
 func milliseconds(n int64) string {
-	if n >= 10_000 {
+	if n >= 1000 {
 		return fmt.Sprintf("%.1f s", float64(n)/1000)
 	}
 	return fmt.Sprintf("%d ms", n)

@@ -64,6 +64,17 @@ document.addEventListener("change", (event) => {
 });
 count();
 
+// What scrolls can be scrolled by keyboard, too.
+function reachable() {
+  for (const part of document.querySelectorAll(".scroll")) {
+    if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
+    else part.removeAttribute("tabindex");
+  }
+}
+window.addEventListener("load", reachable);
+window.addEventListener("resize", reachable);
+document.addEventListener("htmx:afterSettle", reachable);
+
 // The overview's chart. Its element outlives the parts around it (hx-preserve); the
 // figures come anew with each of them.
 let plot = null;
@@ -86,11 +97,11 @@ function draw() {
   const legend = pointed.innerHTML;
   place.replaceChildren();
   plot = new uPlot({
-    width: place.clientWidth, height: 190, legend: { show: false },
+    width: place.clientWidth, height: 180, legend: { show: false },
     cursor: { points: { show: false }, drag: { x: false, y: false }, y: false },
     scales: { y: { range: (u, low, high) => [0, Math.max(4, high * 1.1)] } },
     axes: [
-      { ...line, grid: { show: false }, values: (u, ticks) => ticks.map(clock) },
+      { ...line, size: 28, grid: { show: false }, values: (u, ticks) => ticks.map(clock) },
       { ...line, size: 46, grid: { stroke: color("--line"), width: 1 }, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] },
     ],
     series: [{}, { fill: color("--bar-bad"), width: 0, paths: bars, points: { show: false } }, { fill: color("--bar-good"), width: 0, paths: bars, points: { show: false } }],

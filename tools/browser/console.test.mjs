@@ -1,0 +1,417 @@
+// The console as people use it. One runner, one browser; the tests go on from
+// what those before them left behind, as a day of work does.
+import { test, before, after } from "node:test";
+import assert from "node:assert/strict";
+import { spawn, execFileSync } from "node:child_process";
+import { mkdtempSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const root = new URL("../..", import.meta.url).pathname;
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const images = process.env.SCREENSHOTS ? join(root, "docs/images") : null;
+const hostile = `"'><img src=x onerror="document.title='pwned'"><script>document.title='pwned'</script>`;
+
+let state, runner, browser, base, admin, page, mine;
+const problems = []; // what the browser complained of
+
+// tidings runs the tool against the runner.
+function tidings(...words) {
+  return execFileSync(join(root, "bin/tidings"), ["--state-dir", state, ...words], { cwd: root, encoding: "utf8" }).trim();
+}
+
+function emit(type, data) {
+  return JSON.parse(tidings("--json", "emit", type, "--data", JSON.stringify(data))).id;
+}
+
+// until waits for something that happens by itself.
+async function until(what, check, ms = 30_000) {
+  const end = Date.now() + ms;
+  for (;;) {
+    const found = await check();
+    if (found) return found;
+    assert.ok(Date.now() < end, `still not: ${what}`);
+    await new Promise((done) => setTimeout(done, 100));
+  }
+}
+
+async function login(role, as) {
+  const context = await browser.newContext({ viewport: { width: 1180, height: 800 } });
+  const p = await context.newPage();
+  watch(p);
+  await p.goto(tidings("console", "login", "--role", role, "--as", as));
+  await p.getByRole("button", { name: "Log in" }).click();
+  await p.waitForURL(base + "/");
+  return p;
+}
+
+function watch(p) {
+  p.on("pageerror", (e) => problems.push(`${p.url()}: ${e.message}`));
+  p.on("console", (m) => {
+    // A refused form is answered 4xx, which the browser logs as a failed load.
+    if (m.type() === "error" && !/status of 4\d\d/.test(m.text())) problems.push(`${p.url()}: ${m.text()}`);
+  });
+}
+
+// pictures are those that docs/images keeps, beside the light one at a desk.
+const pictures = { overview: ["dark", "phone"], deliveries: ["phone"] };
+const unpictured = ["secret", "event", "test", "discussions-expiring"];
+
+// look checks a page's accessibility, light and dark and at a phone's width, and
+// keeps its picture where that was asked for.
+async function look(p, name) {
+  for (const [scheme, width] of [["light", 1180], ["dark", 1180], ["light", 390]]) {
+    await p.emulateMedia({ colorScheme: scheme });
+    await p.setViewportSize({ width, height: 800 });
+    await p.evaluate(axe + ";0");
+    const found = await p.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+    const serious = found.violations.filter((v) => v.impact === "serious" || v.impact === "critical");
+    assert.deepEqual(serious.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join(" | ").slice(0, 600)}`), [], `axe on ${name}, ${scheme}, ${width} px`);
+    const overflow = await p.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    assert.ok(overflow <= 1, `${name} scrolls sideways by ${overflow} px at ${width} px`);
+    const kind = scheme === "dark" ? "dark" : width < 500 ? "phone" : "";
+    const kept = kind ? pictures[name]?.includes(kind) : !unpictured.includes(name);
+    if (images && kept) await p.screenshot({ path: join(images, `console-${name}${kind && "-" + kind}.png`) });
+  }
+  await p.emulateMedia({ colorScheme: "light" });
+  await p.setViewportSize({ width: 1180, height: 800 });
+  assert.notEqual(await p.title(), "pwned");
+}
+
+const see = (p, text) => p.getByText(text, { exact: false }).first().waitFor({ timeout: 20_000 });
+
+// endpoint is a receiver of the test's own: what it answers, and what it got.
+function endpoint() {
+  const r = { status: 200, body: "", got: [] };
+  r.server = createServer((request, response) => {
+    let body = "";
+    request.on("data", (part) => (body += part));
+    request.on("end", () => {
+      r.got.push({ headers: request.headers, body });
+      response.writeHead(r.status).end(r.body);
+    });
+  });
+  return new Promise((done) => r.server.listen(0, "127.0.0.1", () => {
+    r.url = `http://127.0.0.1:${r.server.address().port}`;
+    done(r);
+  }));
+}
+
+before(async () => {
+  state = mkdtempSync(join(tmpdir(), "tidings-browser-"));
+  if (images) mkdirSync(images, { recursive: true });
+  runner = spawn(join(root, "bin/tidings"), ["--state-dir", state, "local", "--port", "0", "--quiet"], { cwd: root });
+  let said = "";
+  runner.stderr.on("data", (text) => (said += text));
+  const link = await new Promise((done, failed) => {
+    runner.stdout.on("data", (text) => {
+      said += text;
+      const found = /http:\S+\/login\?link=\S+/.exec(said);
+      if (found) done(found[0]);
+    });
+    runner.on("exit", () => failed(new Error("the runner has ended:\n" + said)));
+  });
+  base = new URL(link).origin;
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+  mine = await endpoint();
+  // The link of the banner lets in, once.
+  const context = await browser.newContext({ viewport: { width: 1180, height: 800 } });
+  admin = page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  watch(page);
+  await page.goto(link);
+  await page.getByRole("button", { name: "Log in" }).click();
+  await page.waitForURL(base + "/");
+  const late = await (await browser.newContext()).newPage();
+  await late.goto(link);
+  await late.getByRole("button", { name: "Log in" }).click();
+  await see(late, "has been used");
+  await late.context().close();
+});
+
+after(async () => {
+  await browser?.close();
+  mine?.server.close();
+  mine?.server.closeAllConnections();
+  if (runner && runner.exitCode === null) {
+    const ended = new Promise((done) => runner.on("exit", done));
+    runner.kill("SIGTERM");
+    await ended;
+  }
+  rmSync(state, { recursive: true, force: true });
+});
+
+test("nobody without a session", async () => {
+  const stranger = await (await browser.newContext()).newPage();
+  watch(stranger);
+  await stranger.goto(base + "/endpoints");
+  assert.equal(new URL(stranger.url()).pathname, "/login");
+  await look(stranger, "login");
+  await stranger.context().close();
+});
+
+test("add an endpoint, with validation as one types", async () => {
+  await page.goto(base + "/endpoints");
+  await page.getByRole("link", { name: "Add an endpoint" }).click();
+  await page.getByLabel("URL").pressSequentially("ftp://example.com");
+  await see(page, "none of the known ones");
+  await page.getByLabel("URL").fill(mine.url + "/hooks");
+  await until("the message is gone", () => page.locator("#error-url").textContent().then((text) => text === ""));
+  await page.getByLabel("Filter").fill('{"data":5}');
+  await until("the filter is refused", () => page.locator("#error-filter").textContent());
+  await look(page, "form");
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await see(page, "Nothing was saved");
+  await page.getByLabel("Filter").fill('{"event":["user.posted_comment"]}');
+  await page.getByLabel("Description").fill(hostile);
+  await page.getByText("Retries, limits, circuit and access").click();
+  await page.getByLabel("Attempts a minute, at most").fill("6000");
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await see(page, "shown this once");
+  assert.match(await page.locator("#secret").textContent(), /^whsec_/);
+  await look(page, "secret");
+  await page.goto(base + "/endpoints");
+  await page.getByRole("link", { name: mine.url }).click();
+  assert.equal(await page.locator("#secret").count(), 0, "the secret is shown again");
+  await see(page, "6000 a minute");
+});
+
+test("a delivery, attempt by attempt, and its request", async () => {
+  mine.status = 503;
+  mine.body = hostile;
+  const id = emit("user.posted_comment", { discussion_id: "d_1", comment_id: "m_1", comment_text: hostile });
+  await until("an attempt", () => mine.got.length > 0);
+  await page.goto(base + "/deliveries");
+  await page.getByLabel("Endpoint").selectOption({ label: mine.url + "/hooks" });
+  await page.waitForURL(/endpoint=ep_/);
+  await page.getByRole("link", { name: "user.posted_comment" }).click();
+  await see(page, "answered");
+  await see(page, "503");
+  await see(page, "onerror");
+  const command = await page.locator("#curl").textContent();
+  assert.match(command, new RegExp(id));
+  await look(page, "delivery");
+  // The page follows what happens by itself.
+  mine.status = 200;
+  await page.locator(".chip.delivered", { hasText: "delivered" }).first().waitFor({ timeout: 30_000 });
+  assert.equal(mine.got.at(-1).headers["webhook-id"], id);
+  // The command, run by hand, is taken by the receiver.
+  const before = mine.got.length;
+  await new Promise((done, failed) => spawn("sh", ["-c", command.replace(/^curl /, "curl -s ")]).on("exit", (code) => (code ? failed(new Error(`curl: ${code}`)) : done())));
+  assert.equal(mine.got.length, before + 1);
+  assert.equal(mine.got.at(-1).body, mine.got[0].body);
+});
+
+test("replay one, and a selection", async () => {
+  const before = mine.got.length;
+  await page.getByRole("button", { name: "Replay" }).click();
+  await see(page, "1 replayed");
+  await until("it arrives again", () => mine.got.length === before + 1);
+  for (const n of [2, 3]) emit("user.posted_comment", { discussion_id: "d_1", comment_id: `m_${n}`, comment_text: "hello" });
+  await until("both arrive", () => mine.got.length === before + 3);
+  await page.goto(base + "/deliveries");
+  await page.getByLabel("Endpoint").selectOption({ label: mine.url + "/hooks" });
+  await page.waitForURL(/endpoint=ep_/);
+  await page.getByLabel("State").selectOption("delivered");
+  await page.waitForURL(/state=delivered/);
+  const button = page.getByRole("button", { name: "Replay the chosen" });
+  assert.ok(await button.isDisabled());
+  await until("all three show", async () => {
+    if (await page.locator("tbody tr").count() === 3) return true;
+    await page.reload();
+  });
+  // By keyboard alone.
+  await page.getByLabel("Choose all that are settled").focus();
+  await page.keyboard.press("Space");
+  await see(page, "3 chosen");
+  await look(page, "deliveries");
+  await button.focus();
+  await page.keyboard.press("Enter");
+  await see(page, "3 replayed");
+  await until("all three arrive again", () => mine.got.length === before + 6);
+});
+
+test("page through deliveries", async () => {
+  for (let n = 0; n < 60; n += 30) {
+    const list = Array.from({ length: 30 }, (_, i) => ({ event: "user.joined_platform", data: { user_id: `u_${n + i}`, email: "a@example.com", name: "Ada" } }));
+    const url = JSON.parse(readFileSync(join(state, "local.json"), "utf8")).urls.emit;
+    assert.equal((await fetch(url, { method: "POST", body: JSON.stringify(list) })).status, 202);
+  }
+  await until("60 deliveries", () => JSON.parse(tidings("--json", "delivery", "list", "--state", "delivered", "--limit", "100")).length >= 60);
+  await page.goto(base + "/deliveries?type=user.joined_platform");
+  assert.equal(await page.locator("tbody tr").count(), 50);
+  await page.getByRole("link", { name: "Older" }).click();
+  await page.waitForURL(/cursor=/);
+  assert.equal(await page.locator("tbody tr").count(), 10);
+  await see(page, "This is the end");
+});
+
+test("events: the catalog, and where one went", async () => {
+  await page.goto(base + "/events");
+  await page.getByText("user.referred_user", { exact: true }).click();
+  await see(page, "referral_code");
+  await look(page, "events");
+  const id = emit("user.joined_community", { community_id: "c_7", community_name: hostile });
+  await page.getByLabel("An event's id").fill(id);
+  await page.getByRole("button", { name: "Find" }).click();
+  await page.waitForURL(new RegExp(id));
+  await see(page, "its filter does not match");
+  await page.locator(".chip.delivered").first().waitFor();
+  await look(page, "event");
+});
+
+test("send a test", async () => {
+  await page.goto(base + "/endpoints");
+  await page.getByRole("link", { name: mine.url }).click();
+  await page.getByRole("button", { name: "Send a test" }).click();
+  await see(page, "What was sent");
+  await see(page, "delivered");
+  assert.ok(mine.got.at(-1).headers["tidings-test"]);
+  await look(page, "test");
+  mine.status = 401;
+  mine.body = hostile;
+  await page.getByRole("button", { name: "Send another" }).click();
+  await see(page, "failed");
+  await look(page, "test-failed");
+  mine.status = 200;
+});
+
+test("edit, disable, enable, rotate", async () => {
+  page.on("dialog", (dialog) => dialog.accept());
+  await page.goto(base + "/endpoints");
+  await page.getByRole("link", { name: mine.url }).click();
+  await page.getByRole("link", { name: "Edit" }).click();
+  await page.getByLabel("Description").fill("A receiver of this test");
+  await page.getByRole("button", { name: "Save" }).click();
+  await see(page, "settings are saved");
+  await see(page, "A receiver of this test");
+  await page.getByRole("button", { name: "Disable" }).click();
+  await see(page, "out of service");
+  await page.getByRole("button", { name: "Enable" }).click();
+  await see(page, "is in service");
+  await page.getByRole("button", { name: "Rotate the secret" }).click();
+  await see(page, "shown this once");
+  await see(page, "replaced secret(s) still sign");
+  await look(page, "endpoint");
+  await page.goto(base + "/endpoints");
+  await look(page, "endpoints");
+});
+
+test("break the receiver, see its circuit open; mend it, see it close and what waited arrive", async () => {
+  await page.goto(base + "/");
+  await page.getByRole("button", { name: "Break it" }).click();
+  await see(page, "behaves differently");
+  for (let n = 0; n < 8; n++) emit("user.registered_event", { event_id: "e_1", registration_id: `r_${n}`, status: "success" });
+  await page.locator(".alarm", { hasText: "circuit" }).waitFor({ timeout: 30_000 }); // live, on the overview
+  await look(page, "overview-open");
+  await page.getByRole("link", { name: "Circuits", exact: true }).click();
+  await page.locator(".open-circuit, .half-open-circuit").first().waitFor();
+  await look(page, "circuits");
+  await page.goto(base + "/");
+  await page.getByRole("button", { name: "Mend it" }).click();
+  await see(page, "behaves differently");
+  await page.goto(base + "/circuits");
+  await see(page, "All circuits are closed", 60_000);
+  await page.goto(base + "/deliveries?type=user.registered_event");
+  await until("all are delivered", async () => {
+    if (await page.locator("tbody .chip.delivered").count() === 8) return true;
+    await page.reload();
+  }, 60_000);
+});
+
+test("close a circuit by hand", async () => {
+  mine.status = 500;
+  for (let n = 0; n < 8; n++) emit("user.posted_comment", { discussion_id: "d_2", comment_id: `c_${n}`, comment_text: "hello" });
+  await page.goto(base + "/circuits");
+  const row = page.locator("tr", { hasText: mine.url });
+  await row.waitFor({ timeout: 30_000 });
+  mine.status = 200;
+  const before = mine.got.length;
+  await row.getByRole("button", { name: "Close" }).click();
+  await see(page, "The circuit is closed");
+  await until("what waited is sent", () => mine.got.length > before);
+});
+
+test("discussions: extend one, close one", async () => {
+  tidings("play", "--members", "30", "--hours", "12", "--speed", "20000x", "--seed", "5");
+  await page.goto(base + "/discussions");
+  const row = page.locator("tbody tr").last();
+  const name = await row.locator(".id").first().textContent();
+  await look(page, "discussions");
+  await row.getByRole("combobox").selectOption("30");
+  await row.getByRole("button", { name: "Extend" }).click();
+  await see(page, "has more time");
+  const extended = page.locator("tr", { hasText: name.split(" ")[0] + " " });
+  await extended.first().waitFor();
+  await page.goto(base + "/deliveries?type=discussion.extended");
+  await until("discussion.extended is delivered", async () => {
+    if (await page.locator("tbody .chip.delivered").count() > 0) return true;
+    await page.reload();
+  });
+  await page.goto(base + "/discussions");
+  await page.locator("tbody tr").last().getByRole("button", { name: /^Close now/ }).click();
+  await see(page, "The discussion is closed");
+  await see(page, "by hand");
+  await page.getByRole("link", { name: "Expiring within a day" }).click();
+  await page.waitForURL(/view=expiring/);
+  await look(page, "discussions-expiring");
+});
+
+test("the overview", async () => {
+  await page.goto(base + "/");
+  await page.locator("#chart canvas").waitFor();
+  await look(page, "overview");
+  const timing = await page.evaluate(() => {
+    const all = [performance.getEntriesByType("navigation")[0], ...performance.getEntriesByType("resource")];
+    return { ms: all[0].responseEnd, bytes: all.reduce((sum, e) => sum + (e.encodedBodySize || 0), 0) };
+  });
+  assert.ok(timing.bytes < 100_000, `the first page and its assets are ${timing.bytes} bytes`);
+  console.log(`the overview: ${timing.bytes} bytes with all its assets, answered after ${Math.round(timing.ms)} ms`);
+});
+
+test("by keyboard", async () => {
+  await page.goto(base + "/");
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "To the content");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "main");
+});
+
+test("a viewer sees, and changes nothing", async () => {
+  const viewer = await login("viewer", "Vera");
+  for (const path of ["/", "/endpoints", "/deliveries", "/circuits", "/discussions", "/audit"]) {
+    await viewer.goto(base + path);
+    assert.equal(await viewer.locator("main button").filter({ hasNotText: "Show" }).count(), 0, `${path} offers a viewer a change`);
+  }
+  await viewer.goto(base + "/endpoints/new");
+  await see(viewer, "logged in as a viewer");
+  await viewer.context().close();
+});
+
+test("the audit log", async () => {
+  await page.goto(base + "/audit");
+  for (const action of ["discussion.close", "circuit.close", "endpoint.rotate_secret", "receiver.behave"]) await see(page, action);
+  await look(page, "audit");
+});
+
+test("remove an endpoint; log out", async () => {
+  await page.goto(base + "/endpoints");
+  await page.getByRole("link", { name: mine.url }).click();
+  await page.getByRole("button", { name: "Remove" }).click();
+  await see(page, "is gone");
+  assert.equal(await page.getByRole("link", { name: mine.url }).count(), 0);
+  await page.getByRole("button", { name: "Log out" }).click();
+  await see(page, "You are logged out");
+  await page.goto(base + "/");
+  assert.equal(new URL(page.url()).pathname, "/login");
+});
+
+test("the browser had nothing to complain of", () => {
+  assert.deepEqual(problems, []);
+});
