@@ -244,6 +244,12 @@ func visits(t *testing.T, stage *rehearsal.Stage) (list [][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, id := range []string{"d_1", "d_2"} {
+		d := platform.Discussion{Common: platform.Common{Tenant: "default"}, ID: id, Status: platform.Open, ExpiresAt: time.Now().Add(time.Hour)}
+		if err := stage.Store().PutRecord(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
 	sample, event := "/api/endpoints/"+rehearsal.SampleEndpoint, rehearsal.SampleEndpoint+"/"+rehearsal.DeadEvent
 	for _, r := range []struct{ method, path, body string }{
 		{"POST", "/login", strings.TrimPrefix(link, "/login?")},
@@ -257,6 +263,15 @@ func visits(t *testing.T, stage *rehearsal.Stage) (list [][]byte) {
 		{"GET", "/api/deliveries/" + event, ""},
 		{"GET", "/api/events/" + rehearsal.SampleEvent, ""},
 		{"GET", "/api/audit", ""},
+		{"GET", "/api/overview", ""},
+		{"GET", "/api/circuits", ""},
+		{"POST", "/api/circuits/" + rehearsal.SampleEndpoint + "/close", ""},
+		{"POST", sample + "/test", ""},
+		{"GET", "/api/discussions", ""},
+		{"GET", "/api/discussions/d_1", ""},
+		{"POST", "/api/discussions/d_1/extend", `{"to":"` + time.Now().Add(48*time.Hour).UTC().Format(time.RFC3339) + `"}`},
+		{"POST", "/api/discussions/d_2/close", ""},
+		{"GET", "/api/discussions?view=closed", ""},
 		{"POST", "/api/replays", `{"deliveries":[{"endpoint_id":"` + rehearsal.SampleEndpoint + `","event_id":"` + rehearsal.DeadEvent + `"}]}`},
 	} {
 		path, query, _ := strings.Cut(r.path, "?")
