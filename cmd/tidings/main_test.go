@@ -22,10 +22,14 @@ type tool struct {
 	dir string
 }
 
-func newTool(t *testing.T) *tool {
+func newTool(t *testing.T, change ...func(*local.Options)) *tool {
 	t.Helper()
 	dir := t.TempDir()
-	system, err := local.Open(t.Context(), local.Options{Template: filepath.Join("..", "..", "template.yaml"), StateDir: dir, Log: slog.New(slog.DiscardHandler)})
+	o := local.Options{Template: filepath.Join("..", "..", "template.yaml"), StateDir: dir, Log: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&o)
+	}
+	system, err := local.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/localbrokers"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+// locked is a buffer for several writers.
+type locked struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// Markers of secrets and of payloads are fed through every path: emit, fan out,
+// each protocol, success, failure, dead letter, skip, replay, tests and refusals.
+// None may show in what the functions log, at any level, or in what the tool
+// prints of an error; a signing secret and a credential not even in what it prints
+// of a success.
+func TestNothingSecretIsPrintedOrLogged(t *testing.T) {
+	brokers, err := localbrokers.Start(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(brokers.Close)
+	text, err := brokers.Secret(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var login struct{ Password string }
+	if err := json.Unmarshal([]byte(text), &login); err != nil || login.Password == "" {
+		t.Fatalf("the broker's secret: %v", err)
+	}
+	log := &locked{}
+	x := newTool(t, func(o *local.Options) {
+		o.Log = slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		o.Clouds = clouds(brokers)
+	})
+	note, err := local.ReadNote(x.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Session", "marker-of-a-header")
+		if strings.HasPrefix(r.URL.Path, "/bad") {
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, "marker-of-an-answer")
+		}
+	}))
+	defer server.Close()
+
+	secret := signature.NewSecret().Reveal()
+	private := signature.NewEd25519().Reveal()
+	var printed, failed strings.Builder // what the tool says on its two outputs
+	do := func(code int, in string, args ...string) string {
+		t.Helper()
+		out, errOut := x.do(code, in, args...)
+		printed.WriteString(out)
+		failed.WriteString(errOut)
+		return out
+	}
+	add := func(in, url string, more ...string) string {
+		t.Helper()
+		var v endpointView
+		out := do(0, in, append([]string{"endpoint", "add", url, "--secret-stdin", "--json"}, more...)...)
+		if err := json.Unmarshal([]byte(out), &v); err != nil {
+			t.Fatal(err)
+		}
+		return v.ID
+	}
+	good := add(secret, server.URL+"/good/marker-of-a-path?token=marker-of-a-query", "--traceparent")
+	dead := add(private, server.URL+"/bad/marker-of-a-path", "--max-attempts", "1")
+	retried := add(secret, server.URL+"/bad/marker-of-a-path")
+	ids := []string{good, dead, retried}
+	for _, d := range brokers.Destinations(event.DefaultTenant) {
+		args := []string{}
+		if d.Credentials != "" {
+			args = append(args, "--credentials", d.Credentials)
+		}
+		if d.Ordered {
+			args = append(args, "--ordered")
+		}
+		ids = append(ids, add(secret, d.URL, args...))
+	}
+
+	const data = `{"discussion_id":"d","comment_id":"c","comment_text":"marker-of-a-payload"}`
+	var accepted struct{ ID string }
+	if err := json.Unmarshal([]byte(do(0, data, "emit", "user.posted_comment", "--data", "-", "--json")), &accepted); err != nil {
+		t.Fatal(err)
+	}
+	// await waits until the endpoint's delivery is in the state.
+	await := func(endpoint, state string) {
+		t.Helper()
+		for end := time.Now().Add(60 * time.Second); time.Now().Before(end); {
+			var list []deliveryView
+			x.json(&list, "delivery", "list", "--endpoint", endpoint)
+			if len(list) == 1 && string(list[0].State) == state {
+				return
+			}
+		}
+		t.Fatalf("the delivery to %s does not become %s:\n%s", endpoint, state, log.String())
+	}
+	await(good, "delivered")
+	await(dead, "dead")
+	for _, id := range ids[3:] {
+		await(id, "delivered")
+	}
+	await(retried, "pending")
+	do(0, "", "endpoint", "disable", retried)
+	await(retried, "skipped")
+	do(0, "", "delivery", "replay", dead, accepted.ID)
+	do(0, "", "delivery", "replay", "--dead", "--endpoint", dead)
+
+	for _, id := range ids {
+		do(0, "", "endpoint", "show", id)
+	}
+	do(0, "", "endpoint", "list", "--json")
+	for _, id := range append(ids[:0:0], good, ids[3], ids[4], ids[5]) {
+		do(0, "", "test", id)
+	}
+	do(1, "", "test", dead)
+	do(1, secret, "test", server.URL+"/bad/marker-of-a-path", "--secret-stdin")
+
+	// What is refused.
+	do(1, "", "endpoint", "add", "https://u:marker-of-a-password@example.com/marker-of-a-path")
+	do(1, "whsec_marker-of-a-password", "endpoint", "add", "https://example.com/", "--secret-stdin")
+	do(1, "", "endpoint", "add", "https://example.com/%zz?token=marker-of-a-query")
+	do(1, "whsec_marker-of-a-password", "test", "https://example.com/", "--secret-stdin")
+	do(1, "", "emit", "user.posted_comment", "--data", `{"comment_text":"marker-of-a-payload"}`)
+	for _, body := range []string{`{"event":"user.posted_comment","data":{"email":"marker-of-a-payload"}}`, `{"data":"marker-of-a-payload`, data} {
+		for _, function := range []string{"emit", "test-webhook", "health", "console"} {
+			if note.URLs[function] == "" {
+				continue
+			}
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, note.URLs[function]+"/?token=marker-of-a-query", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer marker-of-a-bearer")
+			r.Header.Set("Cookie", "session=marker-of-a-cookie")
+			answer, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = answer.Body.Close()
+		}
+	}
+
+	keys := []string{strings.TrimPrefix(secret, "whsec_"), strings.TrimPrefix(private, "whsk_"), login.Password, "marker-of-a-password"}
+	markers := []string{"marker-of", server.URL}
+	for _, of := range []struct {
+		what, text string
+		never      []string
+		// says is there if the paths were taken.
+		says []string
+	}{
+		{"the log", log.String(), append(markers, keys...), []string{"event.accepted", "event.refused", "fanout.done", "delivery.attempted", "delivery.skipped", "delivery.replayed", "webhook.tested",
+			`"outcome":"success"`, `"state":"dead"`, `"protocol":"sqs"`, `"protocol":"pubsub"`, `"protocol":"kafka"`}},
+		{"the tool's errors", failed.String(), append(markers, keys...), []string{"tidings: "}},
+		{"the tool's output", printed.String(), keys, []string{"✓ delivered", "✗ not delivered", "fingerprint"}},
+	} {
+		for _, word := range of.never {
+			if i := strings.Index(of.text, word); i >= 0 {
+				t.Errorf("%s: a secret (%.12s…) is in …%.300s…", of.what, word, of.text[max(0, i-150):])
+			}
+		}
+		for _, word := range of.says {
+			if !strings.Contains(of.text, word) {
+				t.Errorf("%s says too little to prove anything: no %s", of.what, word)
+			}
+		}
+	}
+}
