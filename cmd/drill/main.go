@@ -142,7 +142,7 @@ var incidents = []incident{
 				case <-s.slack.News():
 				case <-time.After(time.Second):
 				case <-ctx.Done():
-					return errors.New("Slack, while it was down, was not asked again")
+					return errors.New("while Slack was down it was not asked again")
 				}
 			}
 			s.slack.Down(false)
@@ -160,7 +160,6 @@ type stage struct {
 	receiver *harness.Recorder
 	secret   signature.Secret
 	emitted  int
-	began    time.Time // the incident
 }
 
 func (s *stage) endpoint(ctx context.Context, settings func(*endpoint.Endpoint)) error {
@@ -175,11 +174,10 @@ func (s *stage) emit(ctx context.Context, n int) error {
 		s.emitted++
 	}
 	_, err := harness.Post(ctx, s.system.URLs["emit"], map[string]any{"events": list})
-	var refused error
 	if err != nil {
-		refused = fmt.Errorf("emit %d events: %w", n, err)
+		return fmt.Errorf("emit %d events: %w", n, err)
 	}
-	return refused
+	return nil
 }
 
 // heard is what Slack heard of a rule.
@@ -318,7 +316,7 @@ func run(ctx context.Context, in incident, seed uint64) (r result) {
 	posts, refused := slack.Posts()
 	r.messages = len(posts)
 	if len(refused) > 0 {
-		err = errors.Join(err, fmt.Errorf("Slack would refuse: %q", refused))
+		err = errors.Join(err, fmt.Errorf("there is what Slack would refuse: %q", refused))
 	}
 	r.err = err
 	return r
