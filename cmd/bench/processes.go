@@ -94,7 +94,7 @@ type receiving struct {
 }
 
 func (r *receiving) ServeHTTP(w http.ResponseWriter, request *http.Request) {
-	how, name, _ := strings.Cut(strings.TrimPrefix(request.URL.Path, "/"), "/")
+	how, _, _ := strings.Cut(strings.TrimPrefix(request.URL.Path, "/"), "/")
 	switch how {
 	case "count":
 		fmt.Fprint(w, r.count.Load())
@@ -123,7 +123,7 @@ func (r *receiving) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if err != nil {
 		return
 	}
-	id := request.Header.Get("webhook-id") + name
+	id := request.Header.Get("webhook-id") + request.URL.Path
 	r.mu.Lock()
 	to := r.by[how]
 	if to == nil {

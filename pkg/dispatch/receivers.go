@@ -51,9 +51,10 @@ type single struct {
 	err      error // nil or endpoint.ErrNotFound
 }
 
-// subscription is an enabled endpoint with its compiled filter.
+// subscription is an enabled endpoint with its compiled filter. It is small: each
+// event goes through all of a tenant's.
 type subscription struct {
-	endpoint endpoint.Endpoint
+	endpoint *endpoint.Endpoint
 	filter   *pattern.Pattern // nil matches all
 }
 
@@ -112,8 +113,9 @@ func (r *receivers) tenant(ctx context.Context, name string) (*tenant, error) {
 
 func compile(at time.Time, list []endpoint.Endpoint) *tenant {
 	t := &tenant{at: at, byID: make(map[string]endpoint.Endpoint, len(list)), byType: map[string][]subscription{}}
-	for _, e := range list {
-		t.byID[e.ID] = e
+	for i := range list {
+		e := &list[i]
+		t.byID[e.ID] = *e
 		if e.Status != endpoint.Enabled {
 			continue
 		}
