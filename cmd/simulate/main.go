@@ -33,7 +33,7 @@ func main() {
 	first := flag.Uint64("first", 1, "the first seed")
 	seed := flag.Uint64("seed", 0, "run this seed alone and print its trace")
 	mutants := flag.Bool("mutants", false, "check that deliberate defects are found")
-	only := flag.String("only", "", "with -mutants: those whose name contains this")
+	only := flag.String("only", "", "with -mutants: those whose name matches this expression")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

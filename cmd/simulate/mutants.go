@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -61,9 +62,13 @@ type found struct {
 
 // checkMutants runs every mutant until a seed finds it.
 func checkMutants(ctx context.Context, work string, seeds int, only string) error {
+	name, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
 	var chosen []mutant
 	for _, m := range mutants {
-		if strings.Contains(m.name, only) {
+		if name.MatchString(m.name) {
 			chosen = append(chosen, m)
 		}
 	}
@@ -128,7 +133,7 @@ func check(ctx context.Context, dir string, m mutant, seeds int) (f found) {
 		return f
 	}
 	defer os.Remove(binary)
-	err = play(ctx, binary, batch{first: 1, step: 1, seeds: seeds, patience: 20 * time.Second}, func(simulation.Result) { f.runs++ })
+	err = play(ctx, binary, batch{first: 1, step: 1, seeds: seeds, patience: time.Minute}, func(simulation.Result) { f.runs++ })
 	if !errors.As(err, &f.finding) {
 		f.err = err
 	}
@@ -164,7 +169,7 @@ var mutants = []mutant{
 	{
 		name: "complete without fence", file: "pkg/memstore/memstore.go",
 		old: "	if before == nil || before.ClaimID != d.ClaimID || before.Attempts != d.Attempts {\n		return delivery.ErrFenced\n	}\n	if before.State != delivery.InFlight {",
-		new: "	if before != nil && before.State != delivery.InFlight {",
+		new: "	if before != nil && before.State == delivery.State(d.Key.String()) {",
 	},
 	{
 		name: "a loser forgets the item of a delivery in flight", file: "pkg/dispatch/deliver.go",
@@ -199,7 +204,7 @@ var mutants = []mutant{
 	{
 		name: "a failed answer is taken for success", file: "pkg/retry/retry.go",
 		old: "	case delivery.Success:\n		return Decision",
-		new: "	case delivery.Success, delivery.Protocol:\n		return Decision",
+		new: "	case delivery.Success, delivery.Connect:\n		return Decision",
 	},
 	{
 		name: "Retry-After is not heard", file: "pkg/retry/retry.go",
@@ -210,6 +215,56 @@ var mutants = []mutant{
 		name: "an attempt too few", file: "pkg/retry/retry.go",
 		old: "	case a.Number >= p.MaxAttempts:",
 		new: "	case a.Number >= p.MaxAttempts-1 && a.Number > 1:",
+	},
+	{
+		name: "parked before its time", file: "pkg/delivery/delivery.go",
+		old: "		case d.State == Pending && p.Now.Before(d.NextAttemptAt):\n			return d, d.refuse(CauseEarly, d.NextAttemptAt)\n",
+		new: "",
+	},
+	{
+		name: "let go without a backstop", file: "pkg/dispatch/circuits.go",
+		old: "DueAt: next.Add(Backstop)",
+		new: "DueAt: next.Add(10000 * time.Hour)",
+	},
+	{
+		name: "a failure counts twice", file: "pkg/breaker/breaker.go",
+		old: "	s.Failures++\n",
+		new: "	s.Failures += 2\n",
+	},
+	{
+		name: "of failures at one instant one counts", file: "pkg/dispatch/circuits.go",
+		old: "next.WriteID = c.id()",
+		new: "next.WriteID = \"\"",
+	},
+	{
+		name: "a circuit that never closes", file: "pkg/breaker/breaker.go",
+		old: "		return s.Close(now), true\n",
+		new: "		return s, false\n",
+	},
+	{
+		name: "half-open admits everybody", file: "pkg/breaker/breaker.go",
+		old: "	case s.ProbeID != \"\" && now.Before(s.ProbeUntil):",
+		new: "	case s.ProbeID == \"none\":",
+	},
+	{
+		name: "half-open without asking for the probe", file: "pkg/dispatch/deliver.go",
+		old: "	if j.probe {\n",
+		new: "	if j.probe && j.limit.PerMinute < 0 {\n",
+	},
+	{
+		name: "a failed probe waits no longer than before", file: "pkg/breaker/breaker.go",
+		old: "min(2*s.Wait, p.MaxOpenFor)",
+		new: "min(s.Wait, p.MaxOpenFor)",
+	},
+	{
+		name: "a limiter that ignores reservations", file: "pkg/ratelimit/ratelimit.go",
+		old: "	if at.Before(now) {\n		at = now\n	}\n	return at.Add(cost)",
+		new: "	return now.Add(cost)",
+	},
+	{
+		name: "a slot that has passed is used", file: "pkg/dispatch/deliver.go",
+		old: "now.After(j.slot.Add(ratelimit.Grace))",
+		new: "j.slot.IsZero()",
 	},
 	{
 		name: "a key that is reserved twice", file: "pkg/memstore/memstore.go",

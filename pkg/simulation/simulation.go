@@ -86,8 +86,8 @@ func Run(t *testing.T, seed uint64, trace bool) (r Result) {
 	return r
 }
 
-// maxSteps is where a run has gone astray: a hundred times what a run takes.
-const maxSteps = 500_000
+// maxSteps is where a run has gone astray: thirty times what one takes.
+const maxSteps = 200_000
 
 // sim is one run. Everything in it belongs to the scheduler's goroutine, but for
 // what mu guards: a worker's goroutine runs only while the scheduler waits for it.
