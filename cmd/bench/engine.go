@@ -107,7 +107,6 @@ type engine struct {
 	handle assemble.Handle
 	url    string
 	client *http.Client
-	bodies [][]byte
 	store  *memstore.Store
 	to     endpoint.Endpoint
 	number int // of events so far

@@ -476,7 +476,7 @@ func TestABatchReservesItsSlotsInOneWrite(t *testing.T) {
 			}
 		}
 		for _, sent := range w.queue.take() {
-			if sent.Slot.IsZero() || sent.Delay > sent.Slot.Sub(time.Now()) {
+			if sent.Slot.IsZero() || sent.Delay > time.Until(sent.Slot) {
 				t.Errorf("queued %+v: it would miss its slot", sent)
 			}
 		}
