@@ -1,0 +1,56 @@
+package docs_test
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Each alarm of the template has its runbook, and each runbook an alarm.
+func TestEachAlarmHasItsRunbook(t *testing.T) {
+	template, err := os.ReadFile("../template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alarms, books []string
+	for _, m := range regexp.MustCompile(`AlarmName: !Sub '\$\{AWS::StackName\}-([a-z-]+)'`).FindAllStringSubmatch(string(template), -1) {
+		alarms = append(alarms, m[1])
+	}
+	if n := strings.Count(string(template), "Type: AWS::CloudWatch::Alarm"); n != len(alarms) || n == 0 {
+		t.Errorf("%d alarms, %d with a name of the stack's", n, len(alarms))
+	}
+	for _, section := range strings.Split(page(t, "operating.md"), "\n## ")[1:] {
+		name, text, _ := strings.Cut(section, "\n")
+		books = append(books, name)
+		for _, part := range []string{"**Means:**", "**Look at:**", "**Do:**"} {
+			if !strings.Contains(text, part) {
+				t.Errorf("the runbook of %s has no %s", name, part)
+			}
+		}
+	}
+	slices.Sort(alarms)
+	slices.Sort(books)
+	if !slices.Equal(alarms, books) {
+		t.Errorf("alarms   %v\nrunbooks %v", alarms, books)
+	}
+}
+
+// Parameters and outputs that the pages name are the template's.
+func TestThePagesNameWhatThereIs(t *testing.T) {
+	template, err := os.ReadFile("../template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"operating.md", "deploying.md", "limits.md", "cost.md", "migrating.md"} {
+		for _, m := range regexp.MustCompile("`([A-Z][a-z]+[A-Z][A-Za-z0-9]*)(=[^`]*)?`").FindAllStringSubmatch(page(t, name), -1) {
+			if slices.Contains([]string{"IteratorAge", "ConcurrentExecutions", "AccessDenied", "ReportBatchItemFailures"}, m[1]) {
+				continue // AWS's words
+			}
+			if !regexp.MustCompile(`\b` + m[1] + `\b`).Match(template) {
+				t.Errorf("%s names %s, which the template does not have", name, m[1])
+			}
+		}
+	}
+}
