@@ -308,7 +308,7 @@ func (d *Dispatcher) release(ctx context.Context, ep endpoint.Endpoint, s breake
 		next := now
 		switch {
 		case slots != nil:
-			next = slots[i].Truncate(time.Millisecond)
+			next = wholeMillis(slots[i])
 		case spread:
 			next = now.Add(time.Duration((float64(i) + d.Random()) / drainRate * float64(time.Second))).Truncate(time.Millisecond)
 		}

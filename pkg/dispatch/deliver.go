@@ -320,11 +320,15 @@ func pause(ctx context.Context, wait time.Duration) error {
 	}
 }
 
+// wholeMillis rounds a slot up: stores keep milliseconds, and a slot is never early.
+func wholeMillis(slot time.Time) time.Time {
+	return slot.Add(time.Millisecond - 1).Truncate(time.Millisecond)
+}
+
 // parkForSlot lets a delivery wait for its slot: in the queue where it is near, in
 // the due index where it is not.
 func (d *Dispatcher) parkForSlot(ctx context.Context, j *job) error {
-	// Rounded up: stores keep milliseconds, and a slot is never early.
-	slot := j.slot.Add(time.Millisecond - 1).Truncate(time.Millisecond)
+	slot := wholeMillis(j.slot)
 	wait := slot.Sub(d.Now())
 	park := delivery.Park{Slot: slot, DueAt: slot, Reason: "it waits for its turn under the rate limit"}
 	if wait <= work.MaxDelay {
