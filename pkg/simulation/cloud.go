@@ -50,7 +50,6 @@ type cloud struct {
 	read   string // sequence number up to which the store's stream was read
 
 	nextTick  time.Time
-	replays   int
 	producing int // producers that still try
 }
 
