@@ -45,7 +45,7 @@ func TestThePagesNameWhatThereIs(t *testing.T) {
 	}
 	for _, name := range []string{"operating.md", "deploying.md", "limits.md", "cost.md", "migrating.md"} {
 		for _, m := range regexp.MustCompile("`([A-Z][a-z]+[A-Z][A-Za-z0-9]*)(=[^`]*)?`").FindAllStringSubmatch(page(t, name), -1) {
-			if slices.Contains([]string{"IteratorAge", "ConcurrentExecutions", "AccessDenied", "ReportBatchItemFailures"}, m[1]) {
+			if slices.Contains([]string{"IteratorAge", "ConcurrentExecutions", "AccessDenied", "ReportBatchItemFailures", "NewImage"}, m[1]) {
 				continue // AWS's words
 			}
 			if !regexp.MustCompile(`\b` + m[1] + `\b`).Match(template) {
