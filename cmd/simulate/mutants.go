@@ -152,11 +152,6 @@ var mutants = []mutant{
 		new: "	case d.State == InFlight && c.Now",
 	},
 	{
-		name: "a stale item is accepted", file: "pkg/delivery/delivery.go",
-		old: "	case d.Attempts != c.Attempts:\n		return d, d.refuse(CauseSuperseded, time.Time{})\n	case c.Now.Before",
-		new: "	case c.Now.Before",
-	},
-	{
 		name: "an early item is accepted", file: "pkg/delivery/delivery.go",
 		old: "	case c.Now.Before(d.NextAttemptAt):\n		return d, d.refuse(CauseEarly, d.NextAttemptAt)\n	}\n	return c.begin(d), nil",
 		new: "	}\n	return c.begin(d), nil",
