@@ -81,6 +81,7 @@ size: ## Binary size and package init of every function, against their limits
 .PHONY: verify-deploy
 verify-deploy: tools ## The template and the built functions against AWS's own tools (sam, cfn-lint, checkov, the Lambda emulator)
 	@tools/sam/fetch
+	@tools/brokers/fetch moto
 	go run ./cmd/verifydeploy $(UPDATE)
 
 .PHONY: crash

@@ -57,6 +57,7 @@ func (v *verifier) run(ctx context.Context, only string) (err error) {
 		{"sam build for arm64", func(ctx context.Context) error { return v.build(ctx, "arm64") }},
 		{"sam build for x86_64", func(ctx context.Context) error { return v.build(ctx, "x86_64") }},
 		{"each function under the Lambda emulator", v.emulate},
+		{"the translated template in moto's CloudFormation", v.create},
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "STEP\tTOOK\tVERDICT\t")

@@ -3,6 +3,7 @@ package template_test
 import (
 	"crypto/md5"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -648,6 +649,60 @@ func TestSampleEvents(t *testing.T) {
 	for name := range rest {
 		t.Errorf("events/%s.json is missing", name)
 	}
+}
+
+// Whoever tries a function with `sam local invoke` finds an event for each of its
+// triggers, by its name; and no event is nobody's.
+func TestEveryTriggerHasASampleEvent(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "events", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := stack(t)
+	samples := map[string]map[trigger.Kind][]json.RawMessage{} // by function
+	for _, file := range files {
+		name, owner := strings.TrimSuffix(filepath.Base(file), ".json"), ""
+		for _, f := range s.Functions {
+			if (name == f.Folder || strings.HasPrefix(name, f.Folder+"-")) && len(f.Folder) > len(owner) {
+				owner = f.Folder
+			}
+		}
+		if owner == "" {
+			t.Errorf("events/%s.json is no function's: its name begins with none of their names", name)
+			continue
+		}
+		var payload json.RawMessage
+		kind, err := trigger.Of(sample(t, name, &payload))
+		if err != nil {
+			t.Errorf("events/%s.json: %v", name, err)
+		}
+		if samples[owner] == nil {
+			samples[owner] = map[trigger.Kind][]json.RawMessage{}
+		}
+		samples[owner][kind] = append(samples[owner][kind], payload)
+	}
+	for _, f := range s.Functions {
+		has := samples[f.Folder]
+		for kind, wanted := range map[trigger.Kind]bool{trigger.Stream: len(f.Streams) > 0, trigger.Queue: len(f.Queues) > 0, trigger.FunctionURL: f.URL} {
+			if wanted && len(has[kind]) == 0 {
+				t.Errorf("function %s has a trigger that is a %s, and no sample of one in events", f.Folder, kind)
+			}
+		}
+		for _, one := range f.Schedules {
+			if !slices.ContainsFunc(has[trigger.Direct], func(p json.RawMessage) bool { return sameJSON(t, p, one.Input) }) {
+				t.Errorf("function %s: no event is what its schedule %s sends: %s", f.Folder, one.Name, one.Input)
+			}
+		}
+	}
+}
+
+func sameJSON(t *testing.T, a, b json.RawMessage) bool {
+	t.Helper()
+	var x, y any
+	if err := errors.Join(json.Unmarshal(a, &x), json.Unmarshal(b, &y)); err != nil {
+		t.Fatal(err)
+	}
+	return reflect.DeepEqual(x, y)
 }
 
 func TestSampleOfAList(t *testing.T) {
