@@ -276,13 +276,19 @@ var measured = regexp.MustCompile(`(_ms|_at|_seconds|Ms|At)$`)
 // normalise returns an answer as it can be compared: without what is another the
 // next time. What the request gave stays as it is.
 func normalise(answer, payload []byte) any {
-	var v any
-	d := json.NewDecoder(bytes.NewReader(answer))
-	d.UseNumber()
-	if err := d.Decode(&v); err != nil {
+	v, err := decode(answer)
+	if err != nil {
 		return steady(string(answer), payload)
 	}
 	return walk(v, "", payload)
+}
+
+// decode keeps numbers as they are written.
+func decode(text []byte) (v any, err error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	err = d.Decode(&v)
+	return v, err
 }
 
 // marshal returns the text of a golden file.
@@ -314,9 +320,10 @@ func walk(v any, name string, payload []byte) any {
 			return "<fingerprint>"
 		}
 		// A function URL's answer holds the body as text.
-		var inner any
-		if name == "body" && strings.HasPrefix(v, "{") && json.Unmarshal([]byte(v), &inner) == nil {
-			return walk(inner, name, payload)
+		if name == "body" && strings.HasPrefix(v, "{") {
+			if inner, err := decode([]byte(v)); err == nil {
+				return walk(inner, name, payload)
+			}
 		}
 		return steady(v, payload)
 	}
