@@ -471,12 +471,16 @@ func failing(ctx context.Context, r *report, n int) error {
 	return nil
 }
 
+// killedAnswer is how long the receiver takes while the runner is killed: hundreds
+// of attempts are then under way. A little longer, and the endpoint would be paced.
+const killedAnswer = 1500 * time.Millisecond
+
 // killed kills the runner with SIGKILL in the middle of a thousand deliveries,
 // starts it again, and asks the receiver and the store what became of them.
 func killed(ctx context.Context, r *report, binary string) error {
 	const n = 1000
 	secret := signature.NewSecret()
-	a, err := harness.Receive(1, receiver.Behaviour{Slow: 3 * time.Second}, secret)
+	a, err := harness.Receive(1, receiver.Behaviour{Slow: killedAnswer}, secret)
 	if err != nil {
 		return err
 	}

@@ -116,12 +116,17 @@ func (l Limit) Slots(after time.Time, n int, now time.Time) []time.Time {
 	return slots
 }
 
-// Tighter returns the limit that lets fewer through.
-func Tighter(a, b Limit) Limit {
-	if !a.On() || b.On() && b.PerMinute < a.PerMinute {
-		return b
+// Tighter returns a limit that keeps both an endpoint's own one and a pace. Slots
+// under either move the same theoretical arrival time, so a pace may run no
+// further ahead of it than the own limit does: its burst is cut to what that allows.
+func Tighter(own, pace Limit) Limit {
+	if !own.On() {
+		return pace
 	}
-	return a
+	if !pace.On() || own.PerMinute <= pace.PerMinute {
+		return own
+	}
+	return Limit{PerMinute: pace.PerMinute, Burst: min(pace.burst(), 1+(own.burst()-1)*pace.PerMinute/own.PerMinute)}
 }
 
 // MaxInFlight is how many attempts at one endpoint a Pace has under way at the

@@ -13,7 +13,8 @@ import (
 var start = time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
 
 // In any window of length t at most burst + rate·t attempts begin, though each
-// begins up to Grace after its slot, whoever reserved how many and when.
+// begins up to Grace after its slot, whoever reserved how many and when, and
+// though a pace comes and goes meanwhile.
 func TestNoWindowHasMoreThanTheBurstAndTheRate(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		limit := ratelimit.Limit{PerMinute: rapid.IntRange(1, 3000).Draw(r, "per minute"), Burst: rapid.IntRange(0, 60).Draw(r, "burst")}
@@ -30,8 +31,9 @@ func TestNoWindowHasMoreThanTheBurstAndTheRate(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(r, "batches") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(r, "pause ms")) * time.Millisecond)
 			n := rapid.IntRange(1, 10).Draw(r, "n")
-			at = ratelimit.Reserve(at, now, limit.Cost(n)).Truncate(time.Microsecond)
-			for _, slot := range limit.Slots(at, n, now) {
+			used := ratelimit.Tighter(limit, ratelimit.Pace(time.Duration(rapid.IntRange(0, 30).Draw(r, "answers take"))*time.Second))
+			at = ratelimit.Reserve(at, now, used.Cost(n)).Truncate(time.Microsecond)
+			for _, slot := range used.Slots(at, n, now) {
 				if slot.Before(now) {
 					r.Fatalf("a slot %s before now", now.Sub(slot))
 				}

@@ -169,7 +169,9 @@ func (j *judge) start(a *attempt) {
 // pace holds the starts against the limit.
 func (j *judge) pace(a *attempt, x *side) {
 	now := time.Now()
-	limit := ratelimit.Limit{}
+	// A limit that is changed begins anew, and slots of the one before are still out:
+	// what an endpoint ever had adds up.
+	limit, had := ratelimit.Limit{}, map[string]bool{}
 	for _, v := range j.past[a.key.EndpointID] {
 		if v.endpoint == nil {
 			continue
@@ -178,10 +180,15 @@ func (j *judge) pace(a *attempt, x *side) {
 		if !l.On() {
 			return // there was a time without a limit
 		}
+		key := l.Key(a.key.EndpointID)
+		if had[key] {
+			continue
+		}
+		had[key] = true
 		if l.Burst == 0 {
 			l.Burst = max(2, l.PerMinute/12)
 		}
-		limit.PerMinute, limit.Burst = max(limit.PerMinute, l.PerMinute), max(limit.Burst, l.Burst)
+		limit.PerMinute, limit.Burst = limit.PerMinute+l.PerMinute, limit.Burst+l.Burst
 	}
 	if !limit.On() {
 		return
