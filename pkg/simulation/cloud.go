@@ -438,7 +438,10 @@ func (c *cloud) operate(o operation) {
 	case err != nil: // it is gone
 	case o.what == "close circuit":
 		s.note(key, "an operator closes the circuit")
-		c.invoke("dispatch", "close circuit", dispatch.Command{Action: "close_circuit", Tenant: e.Tenant, EndpointID: e.ID}, func(any, error) {})
+		// It forgets what was counted, whenever it comes to that.
+		forget := s.judge.breakerFault(e.ID)
+		forget("")
+		c.invoke("dispatch", "close circuit", dispatch.Command{Action: "close_circuit", Tenant: e.Tenant, EndpointID: e.ID}, func(any, error) { forget("") })
 	case o.what == "remove":
 		s.note(key, "an operator removes endpoint %s", e.ID)
 		if err := s.store.RemoveEndpoint(ctx, e.Tenant, e.ID); err != nil {
