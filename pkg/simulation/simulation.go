@@ -86,8 +86,9 @@ func Run(t *testing.T, seed uint64, trace bool) (r Result) {
 	return r
 }
 
-// maxSteps is where a run has gone astray: thirty times what one takes.
-const maxSteps = 200_000
+// maxSteps is where a run has gone astray: one takes 7,000, and a backlog behind a
+// rate of three a minute 300,000.
+const maxSteps = 500_000
 
 // sim is one run. Everything in it belongs to the scheduler's goroutine, but for
 // what mu guards: a worker's goroutine runs only while the scheduler waits for it.
