@@ -439,9 +439,12 @@ func (c *cloud) operate(o operation) {
 	case o.what == "close circuit":
 		s.note(key, "an operator closes the circuit")
 		// It forgets what was counted, whenever it comes to that.
-		forget := s.judge.breakerFault(e.ID)
-		forget("")
-		c.invoke("dispatch", "close circuit", dispatch.Command{Action: "close_circuit", Tenant: e.Tenant, EndpointID: e.ID}, func(any, error) { forget("") })
+		forget := func() {
+			x := s.judge.side(e.ID)
+			x.fault, x.streak = time.Now(), 0
+		}
+		forget()
+		c.invoke("dispatch", "close circuit", dispatch.Command{Action: "close_circuit", Tenant: e.Tenant, EndpointID: e.ID}, func(any, error) { forget() })
 	case o.what == "remove":
 		s.note(key, "an operator removes endpoint %s", e.ID)
 		if err := s.store.RemoveEndpoint(ctx, e.Tenant, e.ID); err != nil {
