@@ -71,8 +71,8 @@ type Breakers interface {
 // Limits is where rate limits are kept.
 type Limits interface {
 	// ReserveSlots applies ratelimit.Reserve to the theoretical arrival time under a
-	// key (ratelimit.Limit.Key), in one write, and returns what it became. A write whose answer was
-	// lost may count twice: slots are then wasted, never given twice. A negative
+	// key (ratelimit.Limit.Key), in one write, and returns what it became. A write
+	// whose answer was lost may count twice: slots are then wasted, never given twice. A negative
 	// cost gives back what was reserved a moment ago.
 	ReserveSlots(ctx context.Context, key string, cost time.Duration, now time.Time) (time.Time, error)
 }

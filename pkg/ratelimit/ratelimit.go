@@ -1,9 +1,9 @@
 // Package ratelimit spaces an endpoint's attempts: the generic cell rate
 // algorithm (ITU-T I.371, "virtual scheduling"). All that is stored is one
 // instant, the theoretical arrival time of the next attempt; whoever reserves
-// slots moves it on by one write and computes the slots from what it became. It promises that attempts which begin within Grace of their
-// slots are never more than burst + rate·t in any window of length t, as far as
-// workers' clocks agree.
+// slots moves it on by one write and computes the slots from what it became. It
+// promises that attempts which begin within Grace of their slots are never more
+// than burst + rate·t in any window of length t, as far as workers' clocks agree.
 package ratelimit
 
 import (
