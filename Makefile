@@ -111,5 +111,5 @@ bench: bin/tidings tools ## Measure how fast and how cheap it is (under 15 minut
 	bin/bench -json bin/bench.json -docs docs/performance.md $(BENCH)
 
 .PHONY: bench-cost
-bench-cost: ## What a million deliveries and an idle month cost at list prices, from the counted units
+bench-cost: tools ## What a million deliveries and an idle month cost at list prices, from the counted units and measured durations
 	@go run ./cmd/bench -only cost

@@ -1,114 +1,274 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/cost"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/destinations"
+	"github.com/tidings-dev/tidings/pkg/dynamostore"
+	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// List prices of us-east-1 in dollars, as AWS's price pages had them in November
-// 2025: on demand, the first and dearest step, no free tier.
+// Round trips to AWS's services from a function in their region, which no machine
+// but AWS's can measure: medians that AWS's users see.
 const (
-	priceDate      = "2025-11, us-east-1"
-	writeUnits     = 0.625   // a million
-	readUnits      = 0.125   // a million
-	sqsRequests    = 0.40    // a million
-	invocations    = 0.20    // a million
-	gigabyteSecond = 13.3334 // a million, arm64
-	logGigabyte    = 0.50    // taken in
-	outGigabyte    = 0.09    // to the internet
-	schedulerCalls = 1.00    // a million
-	alarmMonth     = 0.10
-	keyMonth       = 1.00
-	dashboardMonth = 3.00
-	metricMonth    = 0.30
+	dynamoLatency = 5 * time.Millisecond
+	sqsLatency    = 10 * time.Millisecond
 )
 
-// What a delivery takes besides its units.
-const (
-	memory       = 0.512 // GB of a function
-	answerTime   = 0.2   // s, of a receiver
-	ownTime      = 0.02  // s of an invocation besides: ten times what a batch of ten costs here
-	logBytes     = 700.0 // its line, and its share of the others
-	requestBytes = 1500.0
-)
+// vCPU is the share of a processor that a function of 512 MB gets: one has 1,769 MB
+// ("Configuring Lambda function memory").
+const vCPU = 512.0 / 1769
 
-// million is what a million events of one endpoint cost, from their units.
-func million(u Units, perBatch, attempts float64) (lines [5]float64, total float64) {
-	lines[0] = (u.Writes+u.Statistics)*writeUnits + u.Reads*readUnits
-	lines[1] = u.SQS * sqsRequests
-	runs := 1 + 1/perBatch + attempts/perBatch // emit, fan out, deliver
-	seconds := ownTime + ownTime/perBatch + attempts/perBatch*(answerTime+ownTime)
-	lines[2] = runs*invocations + seconds*memory*gigabyteSecond
-	lines[3] = attempts * logBytes / 1e3 * logGigabyte
-	lines[4] = attempts * requestBytes / 1e3 * outGigabyte
-	for _, l := range lines {
-		total += l
+// durations are seconds of an invocation, besides waiting for a receiver.
+type durations struct{ emit, fanOut, deliver Cell }
+
+// measureDurations runs the real handlers against DynamoDB's API, its and SQS's
+// latency put in for AWS's, and a receiver that answers at once. What this process
+// computes meanwhile takes longer by the share of a processor that a function has.
+func measureDurations(ctx context.Context, rounds int) (one, ten durations, err error) {
+	server, _, err := database(ctx)
+	if err != nil {
+		return one, ten, err
 	}
-	return lines, total
+	defer server.Stop()
+	to, err := startReceiver()
+	if err != nil {
+		return one, ten, err
+	}
+	defer to.stop()
+	for _, n := range []int{1, 10} {
+		var emits, fanOuts, delivers []float64
+		timed := func(into *[]float64, calls int, work func() error) error {
+			cpu, began := ownCPU(), time.Now()
+			err := work()
+			took, spent := time.Since(began), ownCPU()-cpu
+			*into = append(*into, (took.Seconds()+spent.Seconds()*(1/vCPU-1))/float64(calls))
+			return err
+		}
+		p, tenant, err := livePlant(ctx, server.Client(), to.url, n)
+		if err != nil {
+			return one, ten, err
+		}
+		for range rounds {
+			if n == 1 {
+				p.dispatch = p.dispatcher() // nothing is cached where events come one at a time
+			}
+			var list []events.DynamoDBEventRecord
+			err := timed(&emits, n, func() (err error) {
+				list, err = p.emitted(ctx, tenant, n)
+				return err
+			})
+			if err != nil {
+				return one, ten, err
+			}
+			payload, err := json.Marshal(events.DynamoDBEvent{Records: list})
+			if err != nil {
+				return one, ten, err
+			}
+			if err := timed(&fanOuts, 1, func() error { return p.handled(ctx, payload) }); err != nil {
+				return one, ten, err
+			}
+			batch := p.sqs.receive()
+			if len(batch.Records) != n {
+				return one, ten, fmt.Errorf("%d events made %d messages", n, len(batch.Records))
+			}
+			if payload, err = json.Marshal(batch); err != nil {
+				return one, ten, err
+			}
+			if n == 1 {
+				p.dispatch = p.dispatcher()
+			}
+			if err := timed(&delivers, 1, func() error { return p.handled(ctx, payload) }); err != nil {
+				return one, ten, err
+			}
+		}
+		d := durations{of(emits...), of(fanOuts...), of(delivers...)}
+		if n == 1 {
+			one = d
+		} else {
+			ten = d
+		}
+	}
+	return one, ten, nil
 }
 
-// measureCost puts prices to the units that the repository expects.
-func measureCost(_ context.Context, r *Report, _ options) error {
-	text, err := os.ReadFile(unitsFile)
+// livePlant is a plant in real time, as far from DynamoDB and SQS as a function is,
+// with an endpoint that answers at once.
+func livePlant(ctx context.Context, db *dynamodb.Client, url string, n int) (*plant, string, error) {
+	registry, err := destinations.Open(assemble.ThisMachine, destinations.Clouds{})
+	if err != nil {
+		return nil, "", err
+	}
+	p := newPlant(distant{db, dynamoLatency}, &wire{registry: registry, url: url + "/swallow/"})
+	p.live, p.sqs.latency = true, sqsLatency
+	p.answer = func(string) delivery.Outcome { return success() }
+	e := endpoint.Endpoint{
+		Tenant: fmt.Sprintf("timed%d", n), ID: endpoint.NewID(p.time()), URL: "https://" + host + "/webhooks", EventTypes: []string{"*"}, Status: endpoint.Enabled,
+		Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}, Version: 1, CreatedAt: p.time(), UpdatedAt: p.time(),
+	}
+	return p, e.Tenant, p.store.AddEndpoint(ctx, e)
+}
+
+// emitted has n events emitted, each by an invocation of its own, and returns their
+// records of the stream.
+func (p *plant) emitted(ctx context.Context, tenant string, n int) (records []events.DynamoDBEventRecord, err error) {
+	p.meter.put = nil
+	for i := range n {
+		payload, err := json.Marshal(emit.Request{Tenant: tenant, Event: "user.posted_comment", ActorUserID: "u_1042",
+			Data: json.RawMessage(fmt.Sprintf(`{"discussion_id":"d_1","comment_id":"m_%d","comment_text":%q}`, i, commentText))})
+		if err != nil {
+			return nil, err
+		}
+		if _, err := assemble.Handle(p.emitter.Handle).Invoke(invocation(ctx), payload); err != nil {
+			return nil, err
+		}
+	}
+	for i, item := range p.meter.put {
+		records = append(records, recordOf(item, i))
+	}
+	return records, nil
+}
+
+// handled has dispatch handle a payload.
+func (p *plant) handled(ctx context.Context, payload []byte) error {
+	answer, err := assemble.Handle(p.dispatch.Handle).Invoke(invocation(ctx), payload)
+	if err == nil && bytes.Contains(answer, []byte("itemIdentifier")) {
+		return fmt.Errorf("a part of a batch failed: %s", answer)
+	}
+	return errors.Join(err, p.unsent)
+}
+
+// distant is a DynamoDB that answers after a round trip, and not before.
+type distant struct {
+	dynamostore.Client
+	trip time.Duration
+}
+
+// rest waits until a call that began then has taken its time.
+func rest(began time.Time, trip time.Duration) { time.Sleep(trip - time.Since(began)) }
+
+// GetItem, PutItem, UpdateItem, DeleteItem, Query and BatchGetItem take their time.
+func (d distant) GetItem(ctx context.Context, in *dynamodb.GetItemInput, o ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
+	defer rest(time.Now(), d.trip)
+	return d.Client.GetItem(ctx, in, o...)
+}
+
+func (d distant) PutItem(ctx context.Context, in *dynamodb.PutItemInput, o ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+	defer rest(time.Now(), d.trip)
+	return d.Client.PutItem(ctx, in, o...)
+}
+
+func (d distant) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, o ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
+	defer rest(time.Now(), d.trip)
+	return d.Client.UpdateItem(ctx, in, o...)
+}
+
+func (d distant) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput, o ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error) {
+	defer rest(time.Now(), d.trip)
+	return d.Client.DeleteItem(ctx, in, o...)
+}
+
+func (d distant) Query(ctx context.Context, in *dynamodb.QueryInput, o ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
+	defer rest(time.Now(), d.trip)
+	return d.Client.Query(ctx, in, o...)
+}
+
+func (d distant) BatchGetItem(ctx context.Context, in *dynamodb.BatchGetItemInput, o ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput, error) {
+	defer rest(time.Now(), d.trip)
+	return d.Client.BatchGetItem(ctx, in, o...)
+}
+
+// event is what AWS counts for one event of a mix.
+func (d durations) event(u Units) cost.Count {
+	runs := u.Emits + u.FanOuts + u.Delivers
+	return cost.Count{
+		WriteUnits: u.Writes + u.Statistics, ReadUnits: u.Reads, SQSRequests: u.SQS, Runs: runs,
+		Seconds:   u.Emits*d.emit.Median + u.FanOuts*d.fanOut.Median + u.Delivers*d.deliver.Median + u.Sending*cost.ReceiverSeconds,
+		LogBytes:  u.LogBytes + runs*cost.PlatformBytes,
+		Traces:    runs * cost.TracedShare,
+		SentBytes: u.Sent + u.Attempts*cost.PacketBytes + u.Sending*cost.HandshakeBytes,
+	}
+}
+
+// measureCost puts prices to the units that the repository expects, and to the
+// durations that it measures.
+func measureCost(ctx context.Context, r *Report, o options) error {
+	units, err := expectedUnits()
 	if err != nil {
 		return err
 	}
-	var units map[string]Units
-	if err := json.Unmarshal(text, &units); err != nil {
-		return fmt.Errorf("%s: %w", unitsFile, err)
+	rounds := 30
+	if o.short {
+		rounds = 10
 	}
-	t := r.table("cost", "Dollars a million events to one endpoint, list prices of "+priceDate, "events",
-		"DynamoDB $", "SQS $", "Lambda $", "logs $", "transfer $", "all in $")
-	t.Notes = []string{"Units are the measured ones; a receiver answers in 200 ms, a function has 512 MB, a delivery logs 700 bytes and sends 1.5 KB. " +
-		"No free tier, no storage (a million events of 1 KB kept for 30 days are about $0.80), no discount."}
-	for _, outcome := range outcomes {
-		for _, busy := range []bool{true, false} {
-			name := mix(outcome, 1, 512, busy)
-			u, ok := units[name]
-			if !ok {
-				continue
-			}
-			perBatch, attempts := 1.0, 1.0
-			if busy {
-				perBatch = batchSize
-			}
-			switch outcome {
-			case "one retry":
-				attempts = 2
-			case "ten retries":
-				attempts = 11
-			}
-			lines, total := million(u, perBatch, attempts)
-			t.add(name, of(lines[0]), of(lines[1]), of(lines[2]), of(lines[3]), of(lines[4]), of(total))
-			if outcome == "first try" && busy {
-				r.under(3, lines[0]+lines[1]+lines[2], "$", "a million first-try deliveries, full batches: DynamoDB, SQS, Lambda")
-				r.under(3, total, "$", "… logs and transfer included")
-			}
+	one, ten, err := measureDurations(ctx, rounds)
+	if err != nil {
+		return err
+	}
+	prices := cost.List
+	dated := prices.Date + ", " + prices.Region
+	ms := func(c Cell) Cell { return c.times(1000) }
+	d := r.table("durations", "How long an invocation takes, besides waiting for a receiver", "invocation with", "emit, ms", "fan out, ms", "deliver, ms")
+	d.add("1 event", ms(one.emit), ms(one.fanOut), ms(one.deliver))
+	d.add("10 events (emit: each by its own)", ms(ten.emit), ms(ten.fanOut), ms(ten.deliver))
+	d.Notes = []string{fmt.Sprintf("The real handlers on this machine. AWS's services answer in %s (DynamoDB) and %s (SQS), which is put in, since it cannot be measured here; "+
+		"what a handler computes is counted 1,769/512 times, since 512 MB get that share of a processor. The receiver answers at once, without TLS.", dynamoLatency, sqsLatency)}
+
+	var names []string
+	for _, l := range (cost.Count{}).Lines(prices) {
+		names = append(names, l.Name+" $")
+	}
+	t := r.table("cost", "Dollars a million events to one endpoint, list prices of "+dated, "events", append(names, "all in $")...)
+	t.Notes = []string{fmt.Sprintf("Counts, bytes and durations are the measured ones; a receiver answers in %g ms, a function has 512 MB. Logs include Lambda's own two lines an invocation (%g bytes), "+
+		"transfer a TLS handshake an invocation (%d bytes) and the packets' headers (%d an attempt). Traces are X-Ray's 5 %%; the first each second is another $13 a month where each second has one. "+
+		"No free tier, no storage (a million events of 1 KB kept for 30 days are about $0.80), no cold starts, no discount.", cost.ReceiverSeconds*1000, cost.PlatformBytes, cost.HandshakeBytes, cost.PacketBytes)}
+	for _, m := range mixes() {
+		if m.fan != 1 || m.body > 1024 {
+			continue
+		}
+		u, ok := units[m.String()]
+		if !ok {
+			return fmt.Errorf("%s has no %q", unitsFile, m)
+		}
+		took := one
+		if m.busy {
+			took = ten
+		}
+		lines := took.event(u).Times(1e6).Lines(prices)
+		var cells []Cell
+		for _, l := range lines {
+			cells = append(cells, of(l.Dollars))
+		}
+		t.add(m.String(), append(cells, of(cost.Total(lines)))...)
+		if m.outcome == "first try" && m.busy && m.body == wholeKilobyte {
+			r.under(3, lines[0].Dollars+lines[1].Dollars+lines[2].Dollars, "$", "a million first tries at 1 KB, full batches: DynamoDB, SQS, Lambda")
+			r.under(3, cost.Total(lines), "$", "… all in, "+dearest(lines))
 		}
 	}
-	// What a deployment costs that nobody uses.
-	const minutes = 30 * 24 * 60.0
-	i := r.table("idle", "Dollars a month of an idle deployment, list prices of "+priceDate, "what", "a month", "$")
-	ours := 0.0
-	add := func(what, much string, dollars float64, own bool) {
-		i.add(what, Cell{Text: much}, of(dollars))
-		if own {
-			ours += dollars
-		}
+	return idleCost(r, units)
+}
+
+// dearest says what a bill is made of, the largest part first.
+func dearest(lines []cost.Line) string {
+	sorted := slices.SortedFunc(slices.Values(lines), func(a, b cost.Line) int { return int(1e6 * (b.Dollars - a.Dollars)) })
+	var parts []string
+	for _, l := range sorted {
+		parts = append(parts, l.Name+" "+number(l.Dollars))
 	}
-	add("sweep, health: invocations and 20 ms each", "86,400", 2*minutes/1e6*(invocations+ownTime*memory*gigabyteSecond), true)
-	add("the schedules that call them", "86,400", 2*minutes/1e6*schedulerCalls, true)
-	add("sweep: reads of 16 index shards and of the circuits", "34 units a minute", 34*minutes/1e6*readUnits, true)
-	add("sweep: its note", "1 unit a minute", minutes/1e6*writeUnits, true)
-	add("Lambda polling the queue: five pollers, 20 s each", "648,000", 5*minutes*3/1e6*sqsRequests, true)
-	add("CloudWatch alarms beyond the ten that are free, each", "1", alarmMonth, false)
-	add("a customer-managed KMS key for the secrets", "1", keyMonth, false)
-	add("a CloudWatch dashboard beyond the three that are free", "1", dashboardMonth, false)
-	add("a custom metric beyond the ten that are free, each", "1", metricMonth, false)
-	i.Notes = []string{"The first five are what the running system does. SQS's and Lambda's million free requests a month, which do not expire, cover the pollers and the invocations; they are not deducted. " +
-		"The key, alarms, dashboard and metrics are standing charges of AWS's own, whatever the traffic."}
-	r.under(1, ours, "$ a month", "idle: what the running system does (without the key, alarms, dashboard)")
-	return nil
+	return strings.Join(parts, ", ")
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -36,6 +37,15 @@ func of(samples ...float64) Cell {
 	c := Cell{Median: median, Min: sorted[0], Max: sorted[len(sorted)-1]}
 	if len(samples) > 1 {
 		c.All = samples
+	}
+	return c
+}
+
+// times is the figure in another unit.
+func (c Cell) times(n float64) Cell {
+	c.Median, c.Min, c.Max, c.All = c.Median*n, c.Min*n, c.Max*n, slices.Clone(c.All)
+	for i := range c.All {
+		c.All[i] *= n
 	}
 	return c
 }
@@ -136,6 +146,20 @@ func (r *Report) missed() (n int) {
 	return n
 }
 
+// verdict counts the goals that are missed, and fails for them where it must.
+func (r *Report) verdict(strict bool) error {
+	missed := r.missed()
+	if missed == 0 {
+		return nil
+	}
+	err := fmt.Errorf("%d of %d figures do not reach what they must: they are marked MISSED", missed, len(r.Goals))
+	if strict {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+	return nil
+}
+
 // lines are a table's cells as text, the heading first.
 func (t *Table) lines() [][]string {
 	lines := [][]string{append([]string{t.What}, t.Columns...)}
@@ -166,13 +190,14 @@ func (r *Report) goalTable() *Table {
 	return t
 }
 
-func (r *Report) print() {
-	fmt.Printf("%s\ncommit %s, %s, %s, load %s\n", r.Machine, r.Commit, r.Go, r.Taken.Format(time.RFC3339), r.Load)
+// print writes all tables that have anything, aligned.
+func (r *Report) print(to io.Writer) {
+	fmt.Fprintf(to, "%s\ncommit %s, %s, %s, load %s\n", r.Machine, r.Commit, r.Go, r.Taken.Format(time.RFC3339), r.Load)
 	for _, t := range append(slices.Clone(r.Tables), r.goalTable()) {
 		if len(t.Rows) == 0 {
 			continue
 		}
-		fmt.Printf("\n%s\n", t.Title)
+		fmt.Fprintf(to, "\n%s\n", t.Title)
 		lines := t.lines()
 		widths := make([]int, len(lines[0]))
 		for _, line := range lines {
@@ -190,10 +215,10 @@ func (r *Report) print() {
 					out.WriteString("  " + pad + text)
 				}
 			}
-			fmt.Println(strings.TrimRight(out.String(), " "))
+			fmt.Fprintln(to, strings.TrimRight(out.String(), " "))
 		}
 		for _, note := range t.Notes {
-			fmt.Println("  " + note)
+			fmt.Fprintln(to, "  "+note)
 		}
 	}
 }

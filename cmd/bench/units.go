@@ -5,15 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -23,6 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/cost"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
@@ -31,11 +33,13 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/localdynamo"
+	"github.com/tidings-dev/tidings/pkg/metrics"
 	"github.com/tidings-dev/tidings/pkg/queue"
 	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 	"github.com/tidings-dev/tidings/pkg/work"
 )
 
@@ -51,6 +55,17 @@ type Units struct {
 	Statistics float64 `json:"statistics_write_units"` // what its batches wrote, once a batch
 	SQS        float64 `json:"sqs_requests"`           // sends, receives and deletes, as SQS bills them
 	Refused    float64 `json:"refused_writes"`         // conditions that failed; billed as writes, and counted there too
+
+	Emits    float64 `json:"emit_runs"`    // invocations
+	FanOuts  float64 `json:"fan_out_runs"` //
+	Delivers float64 `json:"deliver_runs"` //
+	Sending  float64 `json:"sending_runs"` // of those that deliver, the ones that wait for a receiver
+	Attempts float64 `json:"attempts"`     //
+	Sent     float64 `json:"sent_bytes"`   // of all attempts' requests on the wire, but for TLS and packets
+
+	LogLines   float64 `json:"log_lines"`         // at the default level, those of the metrics included
+	LogBytes   float64 `json:"log_bytes"`         // of all of them, with what CloudWatch counts beside each; without Lambda's own
+	AttemptLog float64 `json:"attempt_log_bytes"` // of those, of the attempts' lines
 }
 
 // unitsFile holds what is expected, and is compared exactly: a rise is a
@@ -64,6 +79,10 @@ var fans = []int{1, 3, 20}
 
 // bodies are the sizes that receivers get, in bytes.
 var bodies = []int{512, 4096, 65536}
+
+// wholeKilobyte is the largest body whose event is an item of one kilobyte, which
+// is one write unit: what "an event of 1 KB" means to DynamoDB.
+const wholeKilobyte = 876
 
 func kilobytes(n int) string { return number(float64(n)/1024) + " KB" }
 
@@ -80,31 +99,8 @@ func mix(outcome string, fan, body int, busy bool) string {
 	return fmt.Sprintf("%s, %s, %s, %s", outcome, endpoints, kilobytes(body), batches)
 }
 
-// measureUnits counts the units of every mix on a real local DynamoDB.
-func measureUnits(ctx context.Context, r *Report) (map[string]Units, error) {
-	server, err := localdynamo.Start(ctx, localdynamo.Options{})
-	if err != nil {
-		return nil, err
-	}
-	defer server.Stop()
-	parsed, err := template.Load("template.yaml")
-	if err != nil {
-		return nil, err
-	}
-	stack, err := parsed.Resolve(template.Context{
-		StackName: local.StackName, Region: localdynamo.Region, Account: "000000000000", QueueURL: func(name string) string { return name },
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := localdynamo.CreateTables(ctx, server.Client(), stack.Tables); err != nil {
-		return nil, err
-	}
-	t := r.table("units", "What AWS counts for one event", "event", "DynamoDB write units", "read units", "requests", "of statistics: write units", "SQS requests")
-	t.Notes = []string{"From ConsumedCapacity of the local DynamoDB, indexes included; exact. One at a time: everything that is cached has expired, each batch " +
-		"holds one message; all endpoints share the outcome. 100 at a time: batches are full. The figures of an event include all its endpoints'."}
-	measured := map[string]Units{}
-	number := 0
+// mixes are what is counted.
+func mixes() (list []counted) {
 	for _, outcome := range outcomes {
 		for _, fan := range fans {
 			for _, body := range bodies {
@@ -112,19 +108,85 @@ func measureUnits(ctx context.Context, r *Report) (map[string]Units, error) {
 					if busy && (strings.HasSuffix(outcome, "retries") || outcome == "one retry" || fan > 1 || body > 4096) {
 						continue // a hundred failures at once open the circuit; the rest tells nothing new
 					}
-					number++
-					u, err := countUnits(ctx, server.Client(), number, outcome, fan, body, busy)
-					if err != nil {
-						return nil, fmt.Errorf("units, %s: %w", mix(outcome, fan, body, busy), err)
-					}
-					measured[mix(outcome, fan, body, busy)] = u
-					t.add(mix(outcome, fan, body, busy), of(u.Writes), of(u.Reads), of(u.Requests), of(u.Statistics), of(u.SQS))
+					list = append(list, counted{outcome, fan, body, busy})
 				}
 			}
 		}
 	}
-	one, three, busy := measured[mix("first try", 1, 512, false)], measured[mix("first try", 3, 512, false)], measured[mix("first try", 1, 512, true)]
-	r.atMost(3, one.Writes, "", "write units of an event ≤ 1 KB, one endpoint, first try")
+	return append(list, counted{"first try", 1, wholeKilobyte, false}, counted{"first try", 1, wholeKilobyte, true})
+}
+
+// counted is one mix.
+type counted struct {
+	outcome   string
+	fan, body int
+	busy      bool
+}
+
+func (c counted) String() string { return mix(c.outcome, c.fan, c.body, c.busy) }
+
+// database is a local DynamoDB with the template's tables.
+func database(ctx context.Context) (*localdynamo.Server, *template.Stack, error) {
+	parsed, err := template.Load(templateFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	stack, err := parsed.Resolve(template.Context{
+		StackName: local.StackName, Region: localdynamo.Region, Account: "000000000000", QueueURL: func(name string) string { return name },
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	server, err := localdynamo.Start(ctx, localdynamo.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := localdynamo.CreateTables(ctx, server.Client(), stack.Tables); err != nil {
+		server.Stop()
+		return nil, nil, err
+	}
+	return server, stack, nil
+}
+
+const templateFile = "template.yaml"
+
+// measureUnits counts the units of every mix on a real local DynamoDB.
+func measureUnits(ctx context.Context, r *Report) (map[string]Units, error) {
+	server, stack, err := database(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer server.Stop()
+	receiver, err := openWire()
+	if err != nil {
+		return nil, err
+	}
+	defer receiver.Close()
+	measured := map[string]Units{}
+	// First, while nothing is stored.
+	if err := countIdle(ctx, server.Client(), stack, measured); err != nil {
+		return nil, fmt.Errorf("units of an idle deployment: %w", err)
+	}
+	t := r.table("units", "What AWS counts for one event", "event", "DynamoDB write units", "read units", "requests", "of statistics: write units", "SQS requests", "invocations")
+	t.Notes = []string{"From ConsumedCapacity of the local DynamoDB, indexes included; exact. One at a time: everything that is cached has expired, each batch " +
+		"holds one message; all endpoints share the outcome. 100 at a time: each event emitted by its own request, batches are full. The figures of an event include all its endpoints'. " +
+		"An event whose body has " + kilobytes(wholeKilobyte) + " is stored as an item of 1 KB."}
+	b := r.table("bytes", "What one event writes to the log and sends", "event", "attempts", "log lines", "log bytes", "of attempts' lines", "bytes sent")
+	b.Notes = []string{"Counted as the functions write them at the default level, the lines of metrics and " + fmt.Sprint(cost.LineBytes) + " bytes that CloudWatch adds to each included; without Lambda's own. " +
+		"Sent is what came over the receiver's connections, headers included, by HTTP/1.1; HTTP/2 sends less."}
+	for number, m := range mixes() {
+		u, err := countUnits(ctx, server.Client(), receiver, number, m)
+		if err != nil {
+			return nil, fmt.Errorf("units, %s: %w", m, err)
+		}
+		measured[m.String()] = u
+		t.add(m.String(), of(u.Writes), of(u.Reads), of(u.Requests), of(u.Statistics), of(u.SQS), of(u.Emits+u.FanOuts+u.Delivers))
+		if m.fan == 1 {
+			b.add(m.String(), of(u.Attempts), of(u.LogLines), of(u.LogBytes), of(u.AttemptLog), of(u.Sent))
+		}
+	}
+	one, three, busy := measured[mix("first try", 1, wholeKilobyte, false)], measured[mix("first try", 3, 512, false)], measured[mix("first try", 1, wholeKilobyte, true)]
+	r.atMost(3, one.Writes, "", "write units of an event of 1 KB, one endpoint, first try")
 	r.atMost(1, one.Reads, "", "… read units")
 	r.atMost(0.5, busy.SQS, "", "… SQS requests, in full batches")
 	r.atMost(2, (three.Writes-one.Writes)/2, "", "… write units of each further endpoint")
@@ -140,30 +202,56 @@ func checkUnits(measured map[string]Units, update bool) error {
 		}
 		return os.WriteFile(unitsFile, append(text, '\n'), 0o644)
 	}
-	text, err := os.ReadFile(unitsFile)
+	expected, err := expectedUnits()
 	if err != nil {
 		return err
 	}
-	var expected map[string]Units
-	if err := json.Unmarshal(text, &expected); err != nil {
-		return fmt.Errorf("%s: %w", unitsFile, err)
+	if wrong := differences(measured, expected); len(wrong) > 0 {
+		return fmt.Errorf("units differ from %s; if that is what was wanted, `go run ./cmd/bench -quick -update` writes it anew:\n%s", unitsFile, strings.Join(wrong, "\n"))
 	}
-	var wrong []string
+	return nil
+}
+
+// expectedUnits reads what the repository expects.
+func expectedUnits() (expected map[string]Units, err error) {
+	text, err := os.ReadFile(unitsFile)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, &expected); err != nil {
+		return nil, fmt.Errorf("%s: %w", unitsFile, err)
+	}
+	return expected, nil
+}
+
+// differences says, mix by mix, which figures rose and which fell.
+func differences(measured, expected map[string]Units) (wrong []string) {
 	for name := range maps.Keys(expected) {
 		if _, ok := measured[name]; !ok {
 			wrong = append(wrong, name+": is expected and was not measured")
 		}
 	}
 	for name, got := range measured {
-		if want := expected[name]; got != want {
-			wrong = append(wrong, fmt.Sprintf("%s:\n  measured %+v\n  expected %+v", name, got, want))
+		want, ok := expected[name]
+		if !ok {
+			wrong = append(wrong, name+": was measured and is not expected")
+			continue
+		}
+		gots, wants := reflect.ValueOf(got), reflect.ValueOf(want)
+		for i := range gots.NumField() {
+			g, w := gots.Field(i).Float(), wants.Field(i).Float()
+			verb := "fell"
+			if g > w {
+				verb = "ROSE"
+			}
+			if g != w {
+				field, _, _ := strings.Cut(gots.Type().Field(i).Tag.Get("json"), ",")
+				wrong = append(wrong, fmt.Sprintf("%s: %s %s from %v to %v", name, field, verb, w, g))
+			}
 		}
 	}
-	if wrong == nil {
-		return nil
-	}
 	slices.Sort(wrong)
-	return fmt.Errorf("units differ from %s; if that is what was wanted, `go run ./cmd/bench -quick -update` writes it anew:\n%s", unitsFile, strings.Join(wrong, "\n"))
+	return wrong
 }
 
 // plant is the whole way of an event with a clock of its own: real functions, a
@@ -171,17 +259,25 @@ func checkUnits(measured map[string]Units, update bool) error {
 // machine's speed.
 type plant struct {
 	meter    *meter
+	log      *ledger
 	store    *dynamostore.Store
 	emitter  *emit.Emitter
 	dispatch *dispatch.Dispatcher
 	sqs      *countedSQS
+	receiver *wire
 	answer   func(endpointID string) delivery.Outcome
+	live     bool // time passes by itself
 
-	mu  sync.Mutex
-	now time.Time
+	mu     sync.Mutex
+	now    time.Time
+	runs   Units // of which only the invocations and the attempts are kept here
+	unsent error // what a request that was to be counted came to instead
 }
 
 func (p *plant) time() time.Time {
+	if p.live {
+		return time.Now()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.now
@@ -193,25 +289,35 @@ func (p *plant) pass(d time.Duration) {
 	p.mu.Unlock()
 }
 
-// Deliver is a receiver: it answers as it was told, after the same time always.
-func (p *plant) Deliver(_ context.Context, t adapter.Target, _ adapter.Message) delivery.Outcome {
+// Deliver sends, and then answers as it was told, after the same time always.
+func (p *plant) Deliver(ctx context.Context, t adapter.Target, m adapter.Message) delivery.Outcome {
+	err := p.receiver.send(ctx, t, m)
+	p.mu.Lock()
+	p.runs.Attempts++
+	p.unsent = errors.Join(p.unsent, err)
+	p.mu.Unlock()
 	o := p.answer(t.ID)
 	o.Timings = delivery.Timings{DNS: 12 * time.Millisecond, Connect: 23 * time.Millisecond, TLS: 34 * time.Millisecond, FirstByte: 145 * time.Millisecond, Total: 214 * time.Millisecond}
 	return o
 }
 
-func newPlant(db *dynamodb.Client) *plant {
-	p := &plant{now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC), sqs: &countedSQS{}, meter: &meter{Client: db}}
+func newPlant(db dynamostore.Client, receiver *wire) *plant {
+	p := &plant{now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC), sqs: &countedSQS{}, meter: &meter{Client: db}, log: &ledger{}, receiver: receiver}
 	p.sqs.now = p.time
 	p.store = dynamostore.New(p.meter, local.Tables(local.StackName))
-	log := slog.New(slog.DiscardHandler)
-	p.emitter = &emit.Emitter{Catalog: catalog.Default(), Events: p.store, Keys: p.store, Log: log, Now: p.time}
-	p.dispatch = dispatch.New(dispatch.Config{
+	p.emitter = &emit.Emitter{Catalog: catalog.Default(), Events: p.store, Keys: p.store, Log: p.log.logger(), Now: p.time}
+	p.dispatch = p.dispatcher()
+	return p
+}
+
+// dispatcher is a dispatch function that knows nothing yet.
+func (p *plant) dispatcher() *dispatch.Dispatcher {
+	return dispatch.New(dispatch.Config{
 		Catalog: catalog.Default(), Events: p.store, Endpoints: p.store, Disabler: p.store, Deliveries: p.store, Due: p.store, Replays: p.store,
-		Statistics: p.store, Waiting: p.store, Breakers: p.store, Limits: p.store, Queue: queue.New(p.sqs, "work"), Sender: p, Log: log,
+		Statistics: metrics.Writer{Next: p.store, Out: p.log, Stack: local.StackName},
+		Waiting:    p.store, Breakers: p.store, Limits: p.store, Queue: queue.New(p.sqs, "work"), Sender: p, Log: p.log.logger(),
 		CacheTime: dispatch.CacheTime, Now: p.time, Random: func() float64 { return 0.5 },
 	})
-	return p
 }
 
 func success() delivery.Outcome { return delivery.Outcome{Class: delivery.Success, Status: 204} }
@@ -219,17 +325,31 @@ func failure() delivery.Outcome {
 	return delivery.Outcome{Class: delivery.Answered, Status: 503, Error: "the receiver answered 503 Service Unavailable"}
 }
 
+// take returns what was counted since the last time.
+func (p *plant) take() Units {
+	u := p.meter.take()
+	lines, size, attempts := p.log.take()
+	u.LogLines, u.LogBytes, u.AttemptLog, u.Sent = float64(lines), float64(size), float64(attempts), float64(p.receiver.take())
+	u.SQS = float64(p.sqs.take())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u.Emits, u.FanOuts, u.Delivers, u.Sending, u.Attempts = p.runs.Emits, p.runs.FanOuts, p.runs.Delivers, p.runs.Sending, p.runs.Attempts
+	p.runs = Units{}
+	return u
+}
+
 // countUnits plays one mix from acceptance to the last verdict.
-func countUnits(ctx context.Context, db *dynamodb.Client, number int, outcome string, fan, body int, busy bool) (Units, error) {
-	p := newPlant(db)
+func countUnits(ctx context.Context, db *dynamodb.Client, receiver *wire, number int, m counted) (Units, error) {
+	ctx = invocation(ctx)
+	p := newPlant(db, receiver)
 	tenant := fmt.Sprintf("tenant%03d", number)
 	var ids []string
-	for range fan {
+	for range m.fan {
 		e := endpoint.Endpoint{
-			Tenant: tenant, ID: endpoint.NewID(p.time()), URL: "https://receiver.example.com/webhooks", EventTypes: []string{"*"}, Status: endpoint.Enabled,
+			Tenant: tenant, ID: endpoint.NewID(p.time()), URL: "https://" + host + "/webhooks", EventTypes: []string{"*"}, Status: endpoint.Enabled,
 			Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}, Version: 1, CreatedAt: p.time(), UpdatedAt: p.time(),
 		}
-		switch outcome {
+		switch m.outcome {
 		case "one retry", "ten retries":
 			e.Breaker = breaker.Policy{Failures: 100} // what an open circuit costs is counted by itself
 		case "rate-limited":
@@ -242,16 +362,17 @@ func countUnits(ctx context.Context, db *dynamodb.Client, number int, outcome st
 	}
 	p.answer = func(string) delivery.Outcome { return success() }
 	n := 1
-	if busy {
+	if m.busy {
 		n = 100
 	}
-	events, err := p.accept(ctx, tenant, n, body)
+	p.take()
+	events, err := p.accept(ctx, tenant, n, m.body)
 	if err != nil {
 		return Units{}, err
 	}
-	accepted := p.meter.take()
-	failures := map[string]int{"one retry": 1, "ten retries": 10}[outcome]
-	switch outcome {
+	accepted := p.take()
+	failures := map[string]int{"one retry": 1, "ten retries": 10}[m.outcome]
+	switch m.outcome {
 	case "one retry", "ten retries":
 		var mu sync.Mutex
 		tries := map[string]int{}
@@ -275,12 +396,11 @@ func countUnits(ctx context.Context, db *dynamodb.Client, number int, outcome st
 			}
 		}
 	}
-	p.meter.take()
-	p.sqs.requests = 0
+	p.take()
 	if err := p.run(ctx, events); err != nil {
 		return Units{}, err
 	}
-	u := p.meter.take()
+	u := p.take().plus(accepted)
 	for _, e := range events {
 		for _, id := range ids {
 			d, err := p.store.GetDelivery(ctx, delivery.Key{EndpointID: id, EventID: e.ID})
@@ -292,11 +412,25 @@ func countUnits(ctx context.Context, db *dynamodb.Client, number int, outcome st
 			}
 		}
 	}
-	each := func(v float64) float64 { return v / float64(n) }
-	return Units{
-		Writes: each(accepted.Writes + u.Writes), Reads: each(accepted.Reads + u.Reads), Requests: each(accepted.Requests + u.Requests),
-		Statistics: each(accepted.Statistics + u.Statistics), SQS: each(float64(p.sqs.requests)), Refused: each(accepted.Refused + u.Refused),
-	}, nil
+	return u.each(float64(n)), p.unsent
+}
+
+// plus adds figure by figure.
+func (u Units) plus(o Units) Units {
+	sum, more := reflect.ValueOf(&u).Elem(), reflect.ValueOf(o)
+	for i := range sum.NumField() {
+		sum.Field(i).SetFloat(sum.Field(i).Float() + more.Field(i).Float())
+	}
+	return u
+}
+
+// each is the n-th part, figure by figure.
+func (u Units) each(n float64) Units {
+	part := reflect.ValueOf(&u).Elem()
+	for i := range part.NumField() {
+		part.Field(i).SetFloat(part.Field(i).Float() / n)
+	}
+	return u
 }
 
 // accept has n events accepted whose bodies are of exactly so many bytes.
@@ -304,13 +438,17 @@ func (p *plant) accept(ctx context.Context, tenant string, n, body int) ([]event
 	data := func(text int) json.RawMessage {
 		return json.RawMessage(`{"discussion_id":"d_1","comment_id":"m_1","comment_text":"` + strings.Repeat("x", text) + `"}`)
 	}
-	empty, err := event.Event{ID: event.NewID(p.time()), Type: "user.posted_comment", Timestamp: p.time(), ActorUserID: "u_1042", Data: data(0)}.Encode()
+	request, _ := lambdacontext.FromContext(ctx)
+	empty, err := event.Event{
+		ID: event.NewID(p.time()), Type: "user.posted_comment", Timestamp: p.time(), ActorUserID: "u_1042", Data: data(0),
+		RequestID: request.AwsRequestID, TraceID: tracing.ID(tracing.FromContext(ctx)),
+	}.Encode()
 	if err != nil {
 		return nil, err
 	}
-	p.meter.take()
 	p.meter.put = nil
 	for range n {
+		p.runs.Emits++
 		result := p.emitter.Emit(ctx, emit.Request{Tenant: tenant, Event: "user.posted_comment", ActorUserID: "u_1042", Data: data(body - len(empty))})
 		if result.Error != nil {
 			return nil, result.Error
@@ -324,6 +462,9 @@ func (p *plant) accept(ctx context.Context, tenant string, n, body int) ([]event
 		}
 		if len(a.Body) != body {
 			return nil, fmt.Errorf("the body has %d bytes, want %d", len(a.Body), body)
+		}
+		if size := schema.Size(item); body == wholeKilobyte && (size > 1024 || size < 1000) {
+			return nil, fmt.Errorf("an event of %d bytes is an item of %d, want a kilobyte", body, size)
 		}
 		list = append(list, a)
 	}
@@ -383,15 +524,21 @@ func (p *plant) fanOut(ctx context.Context, list []event.Accepted) error {
 		if err != nil {
 			return err
 		}
-		batch.Records = append(batch.Records, events.DynamoDBEventRecord{
-			EventName: string(events.DynamoDBOperationTypeInsert),
-			Change:    events.DynamoDBStreamRecord{NewImage: schema.Image(item), SequenceNumber: fmt.Sprint(i)},
-		})
+		batch.Records = append(batch.Records, recordOf(item, i))
 	}
+	p.runs.FanOuts++
 	if failed := p.dispatch.FanOut(ctx, batch); len(failed.BatchItemFailures) > 0 {
 		return errors.New("fan out failed")
 	}
 	return nil
+}
+
+// recordOf is the n-th record of a stream, of an item that was put.
+func recordOf(item schema.Item, n int) events.DynamoDBEventRecord {
+	return events.DynamoDBEventRecord{
+		EventName: string(events.DynamoDBOperationTypeInsert), EventSource: "aws:dynamodb",
+		Change: events.DynamoDBStreamRecord{NewImage: schema.Image(item), SequenceNumber: fmt.Sprint(n)},
+	}
 }
 
 // deliver hands out what the queue has now, in batches of ten.
@@ -401,8 +548,13 @@ func (p *plant) deliver(ctx context.Context) error {
 		if len(batch.Records) == 0 {
 			return nil
 		}
+		before := p.runs.Attempts
 		if failed := p.dispatch.Deliver(ctx, batch); len(failed.BatchItemFailures) > 0 {
 			return fmt.Errorf("%d of %d messages failed", len(failed.BatchItemFailures), len(batch.Records))
+		}
+		p.runs.Delivers++
+		if p.runs.Attempts > before {
+			p.runs.Sending++
 		}
 	}
 }
@@ -410,7 +562,8 @@ func (p *plant) deliver(ctx context.Context) error {
 // countedSQS is a queue that counts its requests as SQS bills them: one for each
 // 64 KB of a request.
 type countedSQS struct {
-	now func() time.Time
+	now     func() time.Time
+	latency time.Duration // of a send
 
 	mu       sync.Mutex
 	requests int
@@ -424,8 +577,18 @@ type queued struct {
 
 func billed(bytes int) int { return max(1, (bytes+64*1024-1)/(64*1024)) }
 
+// take returns the requests since the last time.
+func (q *countedSQS) take() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := q.requests
+	q.requests = 0
+	return n
+}
+
 // SendMessageBatch takes a batch.
 func (q *countedSQS) SendMessageBatch(_ context.Context, in *sqs.SendMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.SendMessageBatchOutput, error) {
+	time.Sleep(q.latency)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	size := 0
@@ -456,7 +619,7 @@ func (q *countedSQS) receive() events.SQSEvent {
 			return false
 		}
 		size += len(m.body)
-		batch.Records = append(batch.Records, events.SQSMessage{MessageId: fmt.Sprint(len(batch.Records)), Body: m.body, Attributes: map[string]string{"ApproximateReceiveCount": "1"}})
+		batch.Records = append(batch.Records, events.SQSMessage{MessageId: fmt.Sprint(len(batch.Records)), EventSource: "aws:sqs", Body: m.body, Attributes: map[string]string{"ApproximateReceiveCount": "1"}})
 		return true
 	})
 	if len(batch.Records) > 0 {

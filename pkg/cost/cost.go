@@ -1,7 +1,8 @@
-// Package cost estimates what a deployment costs a month, from AWS's list prices
-// and from what a delivery was measured to use. It is arithmetic alone: no I/O,
-// no clock. It promises that every number it multiplies has a name and a source,
-// and that free tiers and discounts are left out, so that a bill is below.
+// Package cost has AWS's list prices, once, and what follows from them: what a
+// million events, a month and an idle deployment cost, from what was measured to
+// be used. It is arithmetic alone: no I/O, no clock. It promises that every number
+// it multiplies has a name and a source, and that free tiers and discounts are
+// left out, or said apart, so that a bill is below.
 package cost
 
 import (
@@ -39,51 +40,161 @@ var List = Prices{
 	LogsGB: 0.50, Traces: 5.00, TransferGB: 0.09, Alarm: 0.10, Metric: 0.30, Dashboard: 3.00, Key: 1.00,
 }
 
-// Use is what events and deliveries take. Units are those that `make figures`
-// measures and the README prints; a test holds the two together.
+// What AWS gives every account each month and does not take back after a year.
+const (
+	FreeSQSRequests     = 1e6
+	FreeLambdaRequests  = 1e6
+	FreeLambdaGBSeconds = 400e3
+	FreeSchedules       = 14e6
+	FreeLogBytes        = 5e9
+	FreeTraces          = 100e3
+	FreeAlarms          = 10.0 // metrics of alarms
+	FreeMetrics         = 10.0
+	FreeDashboards      = 3.0
+)
+
+// What cannot be measured on one machine, and is reckoned with everywhere alike.
+const (
+	ReceiverSeconds = 0.2  // how long a receiver takes to answer
+	MemoryGB        = 0.5  // of the functions
+	TracedShare     = 0.05 // X-Ray's own default beyond the first a second
+
+	// LineBytes is what CloudWatch Logs counts beside each line (PutLogEvents).
+	LineBytes = 26
+	// started and reported are what Lambda itself writes for each invocation, where
+	// a function logs JSON and is traced.
+	started = `{"time":"2026-01-29T12:34:56.789Z","type":"platform.start","record":{"requestId":"8ae6e4d4-8cd5-4f6d-8f0a-2a3f0f3b6a31","functionArn":"arn:aws:lambda:us-east-1:123456789012:function:tidings-dispatch:live","version":"42",` +
+		`"tracing":{"spanId":"53995c3f42cd8ad8","type":"X-Amzn-Trace-Id","value":"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"}}}`
+	reported = `{"time":"2026-01-29T12:34:57.012Z","type":"platform.report","record":{"requestId":"8ae6e4d4-8cd5-4f6d-8f0a-2a3f0f3b6a31","metrics":{"durationMs":223.456,"billedDurationMs":224,"memorySizeMB":512,"maxMemoryUsedMB":48},` +
+		`"tracing":{"spanId":"53995c3f42cd8ad8","type":"X-Amzn-Trace-Id","value":"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"},"status":"success"}}`
+	// PlatformBytes are those two lines.
+	PlatformBytes = float64(len(started) + len(reported) + 2*LineBytes)
+
+	// HandshakeBytes is what a client sends to open a connection by TLS 1.3, its
+	// hybrid key share (X25519MLKEM768) and the packets' headers included.
+	HandshakeBytes = 2000
+	// PacketBytes is what a request over an open connection takes besides its own
+	// bytes: TLS's records, and TCP/IP's headers of its packets and acknowledgements.
+	PacketBytes = 200
+)
+
+// Count is what AWS counts: for one event with all its deliveries, for a month's,
+// for whatever else happens.
+type Count struct {
+	WriteUnits, ReadUnits float64
+	SQSRequests           float64
+	Runs                  float64 // invocations
+	Seconds               float64 // of them, together
+	LogBytes              float64 // taken in, Lambda's own lines and the lines' overhead included
+	Traces                float64 // recorded
+	SentBytes             float64 // to receivers on the internet
+}
+
+// Times is the count of as many.
+func (c Count) Times(n float64) Count {
+	return Count{c.WriteUnits * n, c.ReadUnits * n, c.SQSRequests * n, c.Runs * n, c.Seconds * n, c.LogBytes * n, c.Traces * n, c.SentBytes * n}
+}
+
+// Plus adds another's.
+func (c Count) Plus(o Count) Count {
+	return Count{
+		c.WriteUnits + o.WriteUnits, c.ReadUnits + o.ReadUnits, c.SQSRequests + o.SQSRequests, c.Runs + o.Runs,
+		c.Seconds + o.Seconds, c.LogBytes + o.LogBytes, c.Traces + o.Traces, c.SentBytes + o.SentBytes,
+	}
+}
+
+// Line is one service's part of a bill.
+type Line struct {
+	Name    string
+	Dollars float64
+}
+
+// Lines are what a count costs, service by service.
+func (c Count) Lines(p Prices) []Line {
+	return []Line{
+		{"DynamoDB", (c.WriteUnits*p.WriteUnits + c.ReadUnits*p.ReadUnits) / 1e6},
+		{"SQS", c.SQSRequests / 1e6 * p.SQSRequests},
+		{"Lambda", (c.Runs*p.LambdaRequests + c.Seconds*MemoryGB*p.LambdaGBSeconds) / 1e6},
+		{"logs", c.LogBytes / 1e9 * p.LogsGB},
+		{"traces", c.Traces / 1e6 * p.Traces},
+		{"transfer", c.SentBytes / 1e9 * p.TransferGB},
+	}
+}
+
+// Total is what lines come to.
+func Total(lines []Line) (dollars float64) {
+	for _, l := range lines {
+		dollars += l.Dollars
+	}
+	return dollars
+}
+
+// Use is what events and deliveries take.
 type Use struct {
 	EndpointsPerEvent float64
 
 	EventWriteUnits    float64 // putting the event
 	DeliveryWriteUnits float64 // claim and verdict
-	EventReadUnits     float64 // of an event with one endpoint
-	RetryWriteUnits    float64 // claim and verdict again, and two writes of the due index
+	EventReadUnits     float64 // of an event that comes alone, when nothing is cached
+	RetryWriteUnits    float64 // what a second attempt takes besides
 	RetriedShare       float64 // of deliveries, that need a second attempt
 
 	EventBytes, DeliveryBytes float64 // as they are stored, for the retention's month
-	RequestBytes              float64 // of a webhook, headers and TLS with it
-	LogBytes                  float64 // an attempt's line and its share of the others
-	ReceiverSeconds           float64 // how long a receiver takes to answer
-	MemoryGB                  float64 // of the functions
-	TracedShare               float64 // X-Ray's own default beyond the first a second
+	WebhookBytes              float64 // of a webhook's request
+	AttemptLogBytes           float64 // an attempt's line
+	RunLogBytes               float64 // an invocation's own lines, but for Lambda's
+	EmitSeconds               float64 // an invocation of emit
+	FanOutSeconds             float64 // one that fans out
+	DeliverSeconds            float64 // one that delivers, besides waiting for a receiver
 }
 
-// Measured is one event of up to a kilobyte to one endpoint that answers in
-// 200 ms and fails one time in twenty.
+// Measured is one event of a kilobyte to one endpoint that answers in 200 ms and
+// fails one time in twenty. The counts are those of cmd/bench/units.json, which a
+// test sees to; the times are what `make bench-cost` measures, rounded up.
 var Measured = Use{
 	EndpointsPerEvent: 1, EventWriteUnits: 1, DeliveryWriteUnits: 2, EventReadUnits: 1,
-	RetryWriteUnits: 4, RetriedShare: 0.05, EventBytes: 1100, DeliveryBytes: 700, RequestBytes: 2000,
-	LogBytes: 1200, ReceiverSeconds: 0.2, MemoryGB: 0.5, TracedShare: 0.05,
+	RetryWriteUnits: 6, RetriedShare: 0.05, EventBytes: 1100, DeliveryBytes: 700, WebhookBytes: 1211,
+	AttemptLogBytes: 600, RunLogBytes: 340, EmitSeconds: 0.01, FanOutSeconds: 0.03, DeliverSeconds: 0.05,
 }
 
-// What goes on whether anything is delivered or not.
 const (
-	month          = 30 * 24 * 3600.0 // seconds
-	minutes        = month / 60
-	sweepReadUnits = 16.0            // a minute: 16 shards of the due index, and the circuits'
-	idlePolls      = 5 * month / 20  // Lambda polls a queue by five, 20 seconds each
-	schedules      = 2*minutes + 720 // sweep and alerts each minute, discussions each hour
-	alarmMetrics   = 20.0
-	metrics        = 10.0
-	maxBatch       = 10.0
-	gathering      = 0.2  // seconds within which what arrives shares a batch
-	runSeconds     = 0.05 // of a run, beside waiting for a receiver
+	month     = 30 * 24 * 3600.0 // seconds
+	maxBatch  = 10.0             // messages of an invocation that delivers
+	maxFanOut = 100.0            // events of one that fans out
+	gathering = 0.2              // seconds within which what arrives shares a batch
 )
 
-// Line is one service's part of a month's bill.
-type Line struct {
-	Name    string
-	Dollars float64
+// Polls are the requests of an idle queue's month: Lambda asks it by five, for
+// twenty seconds each.
+const Polls = 5 * month / 20
+
+// Runs are the scheduled invocations of a month: sweep and alerts each minute,
+// discussions each hour.
+const Runs = 2*month/60 + month/3600
+
+// IdleSeconds is how long a scheduled run takes that finds nothing to do: some
+// round trips, most beside each other.
+const IdleSeconds = 0.05
+
+// Idle is what the month of a deployment takes that nobody uses: what its
+// schedules' runs do, and Lambda's polling. A test holds it to cmd/bench/units.json.
+var Idle = Count{
+	WriteUnits: month / 60, ReadUnits: 19.5 * month / 60, SQSRequests: Polls + 3*month/60,
+	Runs: Runs, Seconds: Runs * IdleSeconds, LogBytes: Runs * 1120, Traces: Runs,
+}
+
+// Standing is charged by the month, whatever happens.
+type Standing struct {
+	Alarms, Metrics, Dashboards, Keys float64
+	Schedules                         float64 // invocations by EventBridge Scheduler
+}
+
+// Stands is what the template makes, with every metric written.
+var Stands = Standing{Alarms: 19, Metrics: 10, Dashboards: 1, Keys: 1, Schedules: Runs}
+
+// Dollars are what it costs.
+func (s Standing) Dollars(p Prices) float64 {
+	return s.Schedules/1e6*p.Schedules + s.Alarms*p.Alarm + s.Metrics*p.Metric + s.Dashboards*p.Dashboard + s.Keys*p.Key
 }
 
 // Month is what a month costs.
@@ -100,30 +211,26 @@ func (m Month) PerMillion() float64 { return m.Total / m.Deliveries * 1e6 }
 func Of(deliveries float64, u Use, p Prices) Month {
 	events := deliveries / u.EndpointsPerEvent
 	attempts := deliveries * (1 + u.RetriedShare)
-	batch := min(maxBatch, max(1, deliveries/month*gathering))
+	together := max(1, deliveries/month*gathering)
+	batch, fan := min(maxBatch, together), min(maxFanOut, together)
 	// A batch is written and read as one request, its attempts run beside each
 	// other, and it writes its statistics once.
-	runs := attempts/batch + events/batch + events // deliver, fan out, emit
-	seconds := attempts/batch*u.ReceiverSeconds + runs*runSeconds + schedules*runSeconds
-
-	writes := events*u.EventWriteUnits + deliveries*u.DeliveryWriteUnits + deliveries*u.RetriedShare*u.RetryWriteUnits + runs
-	reads := events*u.EventReadUnits + minutes*sweepReadUnits
+	delivers, fanOuts := attempts/batch, events/fan
+	runs := events + fanOuts + delivers // emit, fan out, deliver
+	all := Count{
+		WriteUnits:  events*u.EventWriteUnits + deliveries*u.DeliveryWriteUnits + deliveries*u.RetriedShare*u.RetryWriteUnits + fanOuts + delivers,
+		ReadUnits:   events / fan * u.EventReadUnits,
+		SQSRequests: 3 * delivers,
+		Runs:        runs,
+		Seconds:     events*u.EmitSeconds + fanOuts*u.FanOutSeconds + delivers*(u.DeliverSeconds+ReceiverSeconds),
+		LogBytes:    attempts*u.AttemptLogBytes + runs*(u.RunLogBytes+PlatformBytes),
+		Traces:      min(runs, month+runs*TracedShare),
+		SentBytes:   attempts*(u.WebhookBytes+PacketBytes) + delivers*HandshakeBytes,
+	}.Plus(Idle)
+	lines := all.Lines(p)
 	stored := (events*u.EventBytes + deliveries*u.DeliveryBytes) / 1e9
-	traces := min(runs, month+runs*u.TracedShare)
-
-	m := Month{Deliveries: deliveries, Lines: []Line{
-		{"DynamoDB", writes/1e6*p.WriteUnits + reads/1e6*p.ReadUnits},
-		{"storage", stored * (p.StorageGB + p.BackupGB)},
-		{"SQS", (3*attempts/batch + idlePolls) / 1e6 * p.SQSRequests},
-		{"Lambda", (runs+schedules)/1e6*p.LambdaRequests + seconds*u.MemoryGB/1e6*p.LambdaGBSeconds},
-		{"logs, traces", attempts*u.LogBytes/1e9*p.LogsGB + traces/1e6*p.Traces},
-		{"transfer", attempts * u.RequestBytes / 1e9 * p.TransferGB},
-		{"standing", schedules/1e6*p.Schedules + alarmMetrics*p.Alarm + metrics*p.Metric + p.Dashboard + p.Key},
-	}}
-	for _, l := range m.Lines {
-		m.Total += l.Dollars
-	}
-	return m
+	lines = append(lines, Line{"storage", stored * (p.StorageGB + p.BackupGB)}, Line{"standing", Stands.Dollars(p)})
+	return Month{Deliveries: deliveries, Lines: lines, Total: Total(lines)}
 }
 
 // Volumes are the months of the table in docs/cost.md.
