@@ -19,7 +19,7 @@ const module = "github.com/tidings-dev/tidings/"
 // layers are the packages from which imports may only point down. What stands
 // in one may import what stands below it, and nothing above.
 var layers = [][]string{
-	{"event", "delivery", "retry", "breaker", "ratelimit", "signature", "pattern", "endpoint", "work", "catalog", "tracing", "platform", "stats", "audit"}, // vocabulary and policies
+	{"onepass", "event", "delivery", "retry", "breaker", "ratelimit", "signature", "pattern", "endpoint", "work", "catalog", "tracing", "platform", "stats", "audit"}, // vocabulary and policies
 	{"schema", "guard", "adapter", "trigger", "capture", "functionurl"},
 	{"dynamostore", "memstore", "queue", "localqueue", "topic", "metrics", "secretstore", "invoker", "sqsapi", "xraytracing",
 		"adapter/httpadapter", "adapter/sqsadapter", "adapter/pubsubadapter", "adapter/kafkaadapter"}, // I/O

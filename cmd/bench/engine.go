@@ -168,7 +168,7 @@ func (e *engine) payloads(n int) ([][]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			item := work.Item{Tenant: e.to.Tenant, EndpointID: e.to.ID, EventID: id, EventType: "user.posted_comment", Body: string(body)}
+			item := work.Item{Tenant: e.to.Tenant, EndpointID: e.to.ID, EventID: id, EventType: "user.posted_comment", Body: body}
 			batch.Records = append(batch.Records, events.SQSMessage{
 				MessageId: fmt.Sprintf("059f36b4-87a3-44ab-83d2-661975830a7%d", i), ReceiptHandle: "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a" + id, Body: item.Encode(),
 				Md5OfBody: "e4e68fb7bd0e697a0ae8f1bb342846b3", EventSource: "aws:sqs", EventSourceARN: "arn:aws:sqs:us-east-1:123456789012:work", AWSRegion: "us-east-1",

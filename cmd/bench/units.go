@@ -548,9 +548,13 @@ func (p *plant) deliver(ctx context.Context) error {
 		if len(batch.Records) == 0 {
 			return nil
 		}
+		payload, err := json.Marshal(batch)
+		if err != nil {
+			return err
+		}
 		before := p.runs.Attempts
-		if failed := p.dispatch.Deliver(ctx, batch); len(failed.BatchItemFailures) > 0 {
-			return fmt.Errorf("%d of %d messages failed", len(failed.BatchItemFailures), len(batch.Records))
+		if err := p.handled(ctx, payload); err != nil {
+			return err
 		}
 		p.runs.Delivers++
 		if p.runs.Attempts > before {

@@ -19,6 +19,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
+
+	"github.com/tidings-dev/tidings/pkg/onepass"
 )
 
 //go:embed schemas/*.json
@@ -109,29 +111,21 @@ func (c *Catalog) Subject(eventType string, data json.RawMessage) string {
 	if !ok {
 		return ""
 	}
-	// Fields behind the subject are not read: this is done for every attempt.
-	in := json.NewDecoder(bytes.NewReader(data))
-	if begin, err := in.Token(); err != nil || begin != json.Delim('{') {
-		return ""
-	}
-	for in.More() {
-		name, err := in.Token()
-		if err != nil {
-			return ""
-		}
-		var value json.RawMessage
-		if err := in.Decode(&value); err != nil {
-			return ""
-		}
-		if name == t.Subject {
-			var subject string
-			if json.Unmarshal(value, &subject) != nil {
-				return ""
+	var subject string
+	// Nothing to be done about data that does not satisfy the type's schema: it has
+	// no subject.
+	_ = onepass.Read(data, func(r *onepass.Reader) error {
+		return r.Object(func(name []byte) error {
+			if string(name) != t.Subject {
+				return r.Skip()
 			}
-			return subject
-		}
-	}
-	return ""
+			if err := r.String(&subject); err != nil {
+				return err
+			}
+			return onepass.Done // what stands behind it is not read: this is done for every attempt
+		})
+	})
+	return subject
 }
 
 // UnknownTypeError says that no schema has this name.

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
-
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
@@ -132,7 +130,7 @@ func TestSixtyFourWorkersOnOneDelivery(t *testing.T) {
 				})
 			}
 			key := delivery.Key{EndpointID: e.ID, EventID: id}
-			waiting := []work.Item{{Tenant: e.Tenant, EndpointID: e.ID, EventID: id, EventType: "user.posted_comment", Body: string(body)}}
+			waiting := []work.Item{{Tenant: e.Tenant, EndpointID: e.ID, EventID: id, EventType: "user.posted_comment", Body: body}}
 			for round := 1; ; round++ {
 				if round > 100 {
 					t.Fatal("no end after a hundred rounds")
@@ -143,7 +141,7 @@ func TestSixtyFourWorkersOnOneDelivery(t *testing.T) {
 				for i := range max(workers, len(waiting)) {
 					one := i % len(waiting)
 					running.Go(func() {
-						failed := all[i%workers].Deliver(t.Context(), events.SQSEvent{Records: []events.SQSMessage{{MessageId: "m", Body: waiting[one].Encode()}}}).BatchItemFailures
+						failed := all[i%workers].Deliver(t.Context(), []dispatch.Message{{ID: "m", Body: []byte(waiting[one].Encode())}}).BatchItemFailures
 						mu.Lock()
 						defer mu.Unlock()
 						acknowledged[one] = acknowledged[one] || len(failed) == 0

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -29,13 +28,14 @@ import (
 //
 // Attempts at an endpoint with a rate limit need slots; the batch reserves those
 // of an endpoint in one write, between looking at all items and serving them.
-func (d *Dispatcher) Deliver(ctx context.Context, batch events.SQSEvent) events.SQSEventResponse {
+func (d *Dispatcher) Deliver(ctx context.Context, batch []Message) events.SQSEventResponse {
 	ctx, counted := d.count(ctx)
 	defer counted()
-	errs := make([]error, len(batch.Records))
-	var fresh, suspects []int
-	for i, message := range batch.Records {
-		if receives, _ := strconv.Atoi(message.Attributes[receiveCount]); receives > suspectAfter {
+	errs := make([]error, len(batch))
+	fresh := make([]int, 0, len(batch))
+	var suspects []int
+	for i, message := range batch {
+		if message.Receives > suspectAfter {
 			suspects = append(suspects, i)
 		} else {
 			fresh = append(fresh, i)
@@ -48,24 +48,23 @@ func (d *Dispatcher) Deliver(ctx context.Context, batch events.SQSEvent) events.
 		chosen := int(d.Random() * float64(len(suspects)))
 		fresh = append(fresh, suspects[chosen])
 		for _, i := range slices.Delete(suspects, chosen, chosen+1) {
-			errs[i] = d.putBack(ctx, batch.Records[i].Body)
+			errs[i] = d.putBack(ctx, batch[i].Body)
 		}
 	}
-	d.deliverTogether(ctx, batch.Records, fresh, errs)
+	d.deliverTogether(ctx, batch, fresh, errs)
 	var response events.SQSEventResponse
 	for i, err := range errs {
 		if err == nil {
 			continue
 		}
-		d.Log.ErrorContext(ctx, "deliver.failed", "message_id", batch.Records[i].MessageId,
-			"receive_count", batch.Records[i].Attributes[receiveCount], "error", err.Error())
-		response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: batch.Records[i].MessageId})
+		d.Log.ErrorContext(ctx, "deliver.failed", "message_id", batch[i].ID,
+			"receive_count", batch[i].Receives, "error", err.Error())
+		response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: batch[i].ID})
 	}
 	return response
 }
 
 const (
-	receiveCount = "ApproximateReceiveCount"
 	// suspectAfter is after how many receives an item is one that may have killed
 	// its worker.
 	suspectAfter = 2
@@ -74,47 +73,58 @@ const (
 )
 
 // deliverTogether serves some of a batch's messages side by side, and notes the
-// errors of those that have to come again.
-func (d *Dispatcher) deliverTogether(ctx context.Context, records []events.SQSMessage, which []int, errs []error) {
-	jobs := make([]*job, len(records))
-	each := func(serve func(i int) error) {
-		var running sync.WaitGroup
-		for _, i := range which {
-			if errs[i] != nil {
-				continue
-			}
-			running.Go(func() {
-				defer func() {
-					if p := recover(); p != nil {
-						errs[i] = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-					}
-				}()
-				errs[i] = serve(i)
+// errors of those that have to come again. Each has one goroutine, which waits in
+// the middle until all have been considered and slots are reserved.
+func (d *Dispatcher) deliverTogether(ctx context.Context, batch []Message, which []int, errs []error) {
+	jobs := make([]*job, len(batch))
+	var considered, served sync.WaitGroup
+	considered.Add(len(which))
+	reserved := make(chan struct{})
+	for _, i := range which {
+		served.Go(func() {
+			errs[i] = sheltered(func() (err error) {
+				jobs[i], err = d.read(ctx, batch[i])
+				return err
 			})
-		}
-		running.Wait()
+			considered.Done()
+			<-reserved
+			if errs[i] != nil || jobs[i] == nil {
+				return // it comes again, or was served without an attempt
+			}
+			errs[i] = sheltered(func() error { return d.serve(ctx, jobs[i]) })
+		})
 	}
-	each(func(i int) error {
-		item, err := work.Decode(records[i].Body)
-		if err == nil {
-			jobs[i], err = d.consider(ctx, item)
-		}
-		if jobs[i] != nil {
-			jobs[i].sent = sentAt(records[i])
-		}
-		return err
-	})
+	considered.Wait()
 	d.reserve(ctx, jobs, errs)
-	each(func(i int) error {
-		if jobs[i] == nil {
-			return nil // served without an attempt
+	close(reserved)
+	served.Wait()
+}
+
+// sheltered turns a panic into an error: one item's trouble is its own.
+func sheltered(work func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
-		return d.serve(ctx, jobs[i])
-	})
+	}()
+	return work()
+}
+
+// read decides whether the attempt may be made that a message asks for.
+func (d *Dispatcher) read(ctx context.Context, m Message) (*job, error) {
+	item, err := work.Decode(m.Body)
+	if err != nil {
+		return nil, err
+	}
+	j, err := d.consider(ctx, item)
+	if j != nil {
+		j.sent = m.SentAt
+	}
+	return j, err
 }
 
 // putBack queues an item again, at some later moment.
-func (d *Dispatcher) putBack(ctx context.Context, body string) error {
+func (d *Dispatcher) putBack(ctx context.Context, body []byte) error {
 	item, err := work.Decode(body)
 	if err != nil {
 		return err
@@ -182,8 +192,8 @@ func (d *Dispatcher) consider(ctx context.Context, item work.Item) (*job, error)
 		reason := fmt.Sprintf("it has waited for longer than %s", limit)
 		return nil, d.settle(ctx, item, delivery.Dead, reason, now.Add(-limit))
 	}
-	j.accepted = event.Accepted{ID: item.EventID, Tenant: item.Tenant, Body: []byte(item.Body), Trace: item.Trace}
-	if item.Body == "" {
+	j.accepted = event.Accepted{ID: item.EventID, Tenant: item.Tenant, Body: item.Body, Trace: item.Trace}
+	if len(item.Body) == 0 {
 		j.accepted, err = d.Events.GetEvent(ctx, item.EventID)
 		if errors.Is(err, event.ErrNotFound) {
 			return nil, d.settle(ctx, item, delivery.Skipped, "the event has expired", time.Time{})

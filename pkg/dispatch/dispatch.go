@@ -151,9 +151,9 @@ func (d *Dispatcher) Handle(ctx context.Context, payload json.RawMessage) (any, 
 		}
 		return d.FanOut(ctx, batch), nil
 	case trigger.Queue:
-		var batch events.SQSEvent
-		if err := json.Unmarshal(payload, &batch); err != nil {
-			return nil, fmt.Errorf("queue batch: %w", err)
+		batch, err := readBatch(payload)
+		if err != nil {
+			return nil, err
 		}
 		return d.Deliver(ctx, batch), nil
 	case trigger.Direct:

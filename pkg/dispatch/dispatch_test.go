@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -212,9 +213,9 @@ func (w *world) deliver(items ...work.Item) []string {
 // deliverBy hands items to one of several workers.
 func (w *world) deliverBy(worker *dispatch.Dispatcher, items ...work.Item) []string {
 	w.t.Helper()
-	var batch events.SQSEvent
+	var batch []dispatch.Message
 	for i, item := range items {
-		batch.Records = append(batch.Records, events.SQSMessage{MessageId: fmt.Sprint("m", i), Body: item.Encode(), EventSource: "aws:sqs"})
+		batch = append(batch, dispatch.Message{ID: fmt.Sprint("m", i), Body: []byte(item.Encode())})
 	}
 	var failed []string
 	for _, f := range worker.Deliver(w.t.Context(), batch).BatchItemFailures {
@@ -297,9 +298,9 @@ func TestFanOutQueuesOneItemForEachEndpointThatWantsTheEvent(t *testing.T) {
 				}
 				var want []work.Item
 				if c.want {
-					want = []work.Item{{Tenant: e.Tenant, EndpointID: e.ID, EventID: a.ID, EventType: "user.posted_comment", Body: string(a.Body)}}
+					want = []work.Item{{Tenant: e.Tenant, EndpointID: e.ID, EventID: a.ID, EventType: "user.posted_comment", Body: a.Body}}
 				}
-				if got := w.queue.take(); !slices.Equal(got, want) {
+				if got := w.queue.take(); !reflect.DeepEqual(got, want) {
 					t.Errorf("queued %+v, want %+v", got, want)
 				}
 			})
@@ -752,9 +753,9 @@ func TestOneItemsTroubleIsItsOwn(t *testing.T) {
 			}
 			return delivery.Outcome{Class: delivery.Success, Status: 200}
 		}
-		batch := events.SQSEvent{Records: []events.SQSMessage{
-			{MessageId: "poison", Body: poison.Encode()}, {MessageId: "malformed", Body: "{"}, {MessageId: "good", Body: good.Encode()},
-		}}
+		batch := []dispatch.Message{
+			{ID: "poison", Body: []byte(poison.Encode())}, {ID: "malformed", Body: []byte("{")}, {ID: "good", Body: []byte(good.Encode())},
+		}
 		var failed []string
 		for _, f := range w.Deliver(t.Context(), batch).BatchItemFailures {
 			failed = append(failed, f.ItemIdentifier)

@@ -84,7 +84,7 @@ func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e eve
 	for i, id := range ids {
 		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, EventType: e.Type, Trace: accepted.Trace}
 		if work.Carries(accepted.Body) {
-			items[i].Body = string(accepted.Body)
+			items[i].Body = accepted.Body
 		}
 	}
 	return items, nil

@@ -96,9 +96,9 @@ func FuzzDeliver(f *testing.F) {
 			w := newWorld(t)
 			w.endpoint()
 			first, last := w.fannedOut(), w.fannedOut()
-			failed := w.Deliver(t.Context(), events.SQSEvent{Records: []events.SQSMessage{
-				{MessageId: "first", Body: first.Encode()}, {MessageId: "strange", Body: body}, {MessageId: "last", Body: last.Encode()},
-			}}).BatchItemFailures
+			failed := w.Deliver(t.Context(), []dispatch.Message{
+				{ID: "first", Body: []byte(first.Encode())}, {ID: "strange", Body: []byte(body)}, {ID: "last", Body: []byte(last.Encode())},
+			}).BatchItemFailures
 			_, err := work.Decode(body)
 			for _, one := range failed {
 				if one.ItemIdentifier != "strange" {

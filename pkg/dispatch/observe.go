@@ -3,25 +3,14 @@ package dispatch
 import (
 	"context"
 	"log/slog"
-	"strconv"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/tracing"
 )
-
-// sentAt is when a message was put on the queue, zero where SQS does not say.
-func sentAt(m events.SQSMessage) time.Time {
-	ms, err := strconv.ParseInt(m.Attributes["SentTimestamp"], 10, 64)
-	if err != nil {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms)
-}
 
 // logAttempt writes the one wide line of an attempt: everything that is asked
 // about it later, in one place. It holds no payload, no URL (paths may be secret)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -87,9 +86,7 @@ func TestTheWideLineOfAnAttempt(t *testing.T) {
 			sent := time.Now()
 			time.Sleep(700 * time.Millisecond)
 			ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "r-1"})
-			w.Deliver(ctx, events.SQSEvent{Records: []events.SQSMessage{{
-				MessageId: "m", Body: item.Encode(), EventSource: "aws:sqs", Attributes: map[string]string{"SentTimestamp": strconv.FormatInt(sent.UnixMilli(), 10)},
-			}}})
+			w.Deliver(ctx, []dispatch.Message{{ID: "m", Body: []byte(item.Encode()), SentAt: sent}})
 			var found map[string]any
 			for line := range strings.Lines(log.String()) {
 				var fields map[string]any
@@ -169,7 +166,7 @@ func TestALargeEventsAttemptsHangUnderTheFanOut(t *testing.T) {
 		w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
 		items := w.queue.take()
 		traced.take()
-		if len(items) != 1 || items[0].Body != "" {
+		if len(items) != 1 || items[0].Body != nil {
 			t.Fatalf("items = %+v", items)
 		}
 		w.deliver(items...)

@@ -129,7 +129,7 @@ func TestAMessageThatKillsItsWorkerTakesNobodyAlong(t *testing.T) {
 		var zombies sync.WaitGroup
 		buried := map[string]bool{}
 		for round := 0; len(alive) > 0 && round < 300; round++ {
-			var batch events.SQSEvent
+			var batch []dispatch.Message
 			slices.SortStableFunc(alive, func(a, b *message) int { return a.visible.Compare(b.visible) })
 			time.Sleep(max(time.Until(alive[0].visible), time.Second))
 			n := 0
@@ -143,8 +143,7 @@ func TestAMessageThatKillsItsWorkerTakesNobodyAlong(t *testing.T) {
 					buried[m.item.EventID] = true
 					continue
 				}
-				batch.Records = append(batch.Records, events.SQSMessage{MessageId: fmt.Sprint(i), Body: m.item.Encode(), EventSource: "aws:sqs",
-					Attributes: map[string]string{"ApproximateReceiveCount": fmt.Sprint(m.receives)}})
+				batch = append(batch, dispatch.Message{ID: fmt.Sprint(i), Body: []byte(m.item.Encode()), Receives: m.receives})
 			}
 			// Each round is another process, whose answer is lost if it dies.
 			process.Store(new(atomic.Bool))
@@ -154,8 +153,8 @@ func TestAMessageThatKillsItsWorkerTakesNobodyAlong(t *testing.T) {
 			failed := map[string]bool{}
 			select {
 			case <-died:
-				for _, r := range batch.Records {
-					failed[r.MessageId] = true
+				for _, m := range batch {
+					failed[m.ID] = true
 				}
 			case response := <-answered:
 				for _, f := range response.BatchItemFailures {

@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/tidings-dev/tidings/pkg/onepass"
 )
 
 // MaxBodyBytes is the largest body that is accepted: 256 KiB, the whole
@@ -95,23 +97,44 @@ func (e Event) Encode() ([]byte, error) {
 	return out, nil
 }
 
-// Decode reads a body that Encode built.
+// Decode reads a body that Encode built. The event's data is a part of it.
 func Decode(b []byte) (Event, error) {
-	var w body
-	if err := json.Unmarshal(b, &w); err != nil {
+	var e Event
+	var at string
+	err := onepass.Read(b, func(r *onepass.Reader) error {
+		return r.Object(func(name []byte) (err error) {
+			switch string(name) {
+			case "id":
+				return r.String(&e.ID)
+			case "event":
+				return r.String(&e.Type)
+			case "timestamp":
+				return r.String(&at)
+			case "actor_user_id":
+				return r.String(&e.ActorUserID)
+			case "data":
+				e.Data, err = r.Raw()
+				return err
+			case "request_id":
+				return r.String(&e.RequestID)
+			case "trace_id":
+				return r.String(&e.TraceID)
+			case "idempotency_key":
+				return r.String(&e.IdempotencyKey)
+			}
+			return r.Skip()
+		})
+	})
+	if err != nil {
 		return Event{}, fmt.Errorf("event body: %w", err)
 	}
-	at, err := time.Parse(time.RFC3339Nano, w.Timestamp)
-	if err != nil {
+	if e.Timestamp, err = time.Parse(time.RFC3339Nano, at); err != nil {
 		return Event{}, fmt.Errorf("event body: timestamp: %w", err)
 	}
-	if w.ID == "" || w.Event == "" {
+	if e.ID == "" || e.Type == "" {
 		return Event{}, fmt.Errorf("event body: id or event is missing")
 	}
-	return Event{
-		ID: w.ID, Type: w.Event, Timestamp: at, ActorUserID: w.ActorUserID, Data: w.Data,
-		RequestID: w.RequestID, TraceID: w.TraceID, IdempotencyKey: w.IdempotencyKey,
-	}, nil
+	return e, nil
 }
 
 // Reservation is what a producer's idempotency key stands for.

@@ -108,16 +108,16 @@ func TestAllItemsArriveTenARequest(t *testing.T) {
 	if err != nil || len(got) != 25 || s.requests.Load() != 3 {
 		t.Fatalf("%d messages by %d requests, %v", len(got), s.requests.Load(), err)
 	}
-	found := map[work.Item]bool{}
+	found := map[string]bool{}
 	for _, m := range got {
 		item, err := work.Decode(m.Body)
 		if err != nil || m.Group != item.EndpointID {
 			t.Errorf("message %+v, %v", m, err)
 		}
-		found[item] = true
+		found[item.Encode()] = true
 	}
 	for _, item := range list {
-		if !found[item] {
+		if !found[item.Encode()] {
 			t.Errorf("%+v did not arrive", item)
 		}
 	}

@@ -25,8 +25,8 @@ func FuzzOf(f *testing.F) {
 			}
 			return
 		}
-		if !json.Valid(payload) {
-			t.Fatal("what is not JSON has a trigger")
+		if kind == trigger.Direct && !json.Valid(payload) {
+			t.Fatal("what is not JSON is a direct invocation")
 		}
 		var names struct {
 			Records        []map[string]any

@@ -5,9 +5,10 @@
 package trigger
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+
+	"github.com/tidings-dev/tidings/pkg/onepass"
 )
 
 // Kind is what called.
@@ -24,67 +25,59 @@ func (k Kind) String() string {
 	return [...]string{"direct invocation", "DynamoDB stream", "SQS queue", "function URL"}[k]
 }
 
-// Of returns what called with the payload. It fails on a payload that is not
-// JSON, and on records of a source that no function here serves.
+// Of returns what called with the payload. It reads no further than to the name
+// that tells; a payload that has none is read to its end. It fails on one that
+// turns out not to be JSON on the way, and on records of a source that no function
+// here serves.
 func Of(payload []byte) (Kind, error) {
-	if !json.Valid(payload) {
+	var source string
+	var records, request bool
+	err := onepass.Read(payload, func(r *onepass.Reader) error {
+		return r.Object(func(name []byte) error {
+			switch string(name) {
+			case "Records":
+				return r.Array(func() error {
+					if err := r.Object(func(name []byte) error {
+						if string(name) != "eventSource" {
+							return r.Skip()
+						}
+						if err := r.String(&source); err != nil {
+							return err
+						}
+						records = true
+						return onepass.Done
+					}); err != nil {
+						return err
+					}
+					records = true
+					return onepass.Done // the first record speaks for all
+				})
+			case "requestContext":
+				return r.Object(func(name []byte) error {
+					if string(name) != "http" {
+						return r.Skip()
+					}
+					request = true
+					return onepass.Done
+				})
+			}
+			return r.Skip()
+		})
+	})
+	switch {
+	case err != nil && !json.Valid(payload):
 		return Direct, fmt.Errorf("payload is not JSON")
-	}
-	if source, ok := firstSource(payload); ok {
+	case err != nil:
+		// A direct payload may be a list, or use these names for something else:
+		// that is no error, only no trigger.
+		return Direct, nil
+	case request:
+		return FunctionURL, nil
+	case records:
 		return ofSource(source)
 	}
-	var peek struct {
-		Records []struct {
-			EventSource string `json:"eventSource"`
-		} `json:"Records"`
-		RequestContext struct {
-			HTTP json.RawMessage `json:"http"`
-		} `json:"requestContext"`
-	}
-	// A direct payload may be a list, or use these names for something else:
-	// that is no error, only no trigger.
-	if err := json.Unmarshal(payload, &peek); err != nil {
-		return Direct, nil
-	}
-	switch {
-	case len(peek.RequestContext.HTTP) > 0:
-		return FunctionURL, nil
-	case len(peek.Records) == 0:
-		return Direct, nil
-	}
-	return ofSource(peek.Records[0].EventSource)
+	return Direct, nil
 }
-
-// firstSource is the source of the first record of a payload that begins with its
-// records, as those of event source mappings do: the others need not be read.
-func firstSource(payload []byte) (source string, ok bool) {
-	in := json.NewDecoder(bytes.NewReader(payload))
-	for _, want := range []json.Token{json.Delim('{'), "Records", json.Delim('['), json.Delim('{')} {
-		if got, err := in.Token(); err != nil || got != want {
-			return "", false
-		}
-	}
-	for in.More() {
-		name, err := in.Token()
-		if err != nil {
-			return "", false
-		}
-		if name == "eventSource" {
-			err := in.Decode(&source)
-			return source, err == nil
-		}
-		var value skipped
-		if err := in.Decode(&value); err != nil {
-			return "", false
-		}
-	}
-	return "", false
-}
-
-// skipped is a value that nobody looks at.
-type skipped struct{}
-
-func (skipped) UnmarshalJSON([]byte) error { return nil }
 
 func ofSource(source string) (Kind, error) {
 	switch source {

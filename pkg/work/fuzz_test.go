@@ -1,6 +1,8 @@
 package work_test
 
 import (
+	"bytes"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -15,7 +17,7 @@ func FuzzDecode(f *testing.F) {
 		`{"attempts":` + strings.Repeat("1", 5000) + `}`, ``, `{}`, `null`, `[]`, `{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":-1}`, `{"tenant":5}`, `{"tenant":"t","endpoint_id":"e","event_id":"v"}`,
 		`{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":1e3}`, `{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":9223372036854775808}`,
 		`{"tenant":"t","endpoint_id":"e","wake":true}`, `{"tenant":"t","endpoint_id":"e","event_id":"v","wake":true}`, `{"tenant":"t","endpoint_id":"e"}`,
-		`{"tenant":"t","endpoint_id":"e","event_id":"v","since":"0000-01-01T00:00:00+23:59","slot":"9999-12-31T23:59:59.999999999-23:59","body":"{}"}`,
+		`{"tenant":"t","endpoint_id":"e","event_id":"v","since":"0000-01-01T00:00:00+23:59","slot":"9999-12-31T23:59:59.999999999-23:59"}` + "\n{}",
 		`{"TENANT":"t","Endpoint_ID":"e","event_id":"v","attempts":3,"trace":"Root=1-x","delay":5}`, work.Item{Tenant: "t", EndpointID: "e", EventID: "v", Attempts: 2, Trace: "<&>\u2028"}.Encode(),
 	} {
 		f.Add(seed)
@@ -37,7 +39,7 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%+v comes back as %+v", i, back)
 		}
 		back.Since, back.Slot = i.Since, i.Slot // equal instants, if not equal structs
-		if err != nil || back != i || !utf8.ValidString(text) {
+		if err != nil || !reflect.DeepEqual(back, i) || !utf8.ValidString(text) {
 			t.Errorf("%+v comes back as %+v (%v)", i, back, err)
 		}
 	})
@@ -54,7 +56,7 @@ func FuzzCarries(f *testing.F) {
 		if !work.Carries(body) {
 			return
 		}
-		i := work.Item{Tenant: "default", EndpointID: "ep_01KDJ0000000000000000000AA", EventID: "01KDJ0000000000000000000AA", EventType: "user.posted_comment", Body: string(body)}
+		i := work.Item{Tenant: "default", EndpointID: "ep_01KDJ0000000000000000000AA", EventID: "01KDJ0000000000000000000AA", EventType: "user.posted_comment", Body: body}
 		text := i.Encode()
 		if 10*len(text) > 256*1024 {
 			t.Errorf("ten items of %d bytes", len(text))
@@ -64,7 +66,7 @@ func FuzzCarries(f *testing.F) {
 		}); at >= 0 {
 			t.Errorf("SQS refuses %q", text[at:])
 		}
-		if back, err := work.Decode(text); err != nil || back != i {
+		if back, err := work.Decode(text); err != nil || !bytes.Equal(back.Body, body) {
 			t.Errorf("%q comes out as %q (%v)", body, back.Body, err)
 		}
 	})

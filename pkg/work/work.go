@@ -6,10 +6,14 @@ package work
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/tidings-dev/tidings/pkg/onepass"
 )
 
 // MaxDelay is the longest an item can wait in the queue (SQS DelaySeconds).
@@ -17,10 +21,20 @@ import (
 const MaxDelay = 15 * time.Minute
 
 // Carries reports whether an event may travel with its item: it is small, and has
-// no character that SQS refuses (SendMessage, API reference; control characters
-// are escaped in an item).
+// no character that SQS refuses (SendMessage, API reference) or that would end its
+// line.
 func Carries(body []byte) bool {
-	return len(body) <= MaxBody && utf8.Valid(body) && !bytes.ContainsAny(body, "\uFFFE\uFFFF")
+	if len(body) > MaxBody {
+		return false
+	}
+	plain := true
+	for _, c := range body {
+		if c < ' ' {
+			return false
+		}
+		plain = plain && c < utf8.RuneSelf
+	}
+	return plain || utf8.Valid(body) && !bytes.ContainsAny(body, "\uFFFE\uFFFF")
 }
 
 // MaxBody is the largest event, in bytes, that travels with its item. Ten such
@@ -30,29 +44,30 @@ const MaxBody = 4096
 // Item asks for one attempt at one delivery, or, with Wake, that somebody looks
 // after an endpoint's circuit.
 type Item struct {
-	Tenant     string `json:"tenant"`
-	EndpointID string `json:"endpoint_id"`
-	EventID    string `json:"event_id,omitempty"`
-	Wake       bool   `json:"wake,omitempty"`
+	Tenant     string
+	EndpointID string
+	EventID    string
+	Wake       bool
 	// EventType is for the record of a delivery that has to wait.
-	EventType string `json:"event_type,omitempty"`
+	EventType string
 	// Body is the event itself, for a first attempt at a small one: it spares
-	// reading it.
-	Body string `json:"body,omitempty"`
+	// reading it. Nobody writes to it.
+	Body []byte
 	// Since is what the age limit counts from; zero is the event's acceptance.
-	Since time.Time `json:"since,omitzero"`
+	Since time.Time
 	// Slot is when the attempt may begin under the endpoint's rate limit; zero is
 	// none reserved.
-	Slot time.Time `json:"slot,omitzero"`
+	Slot time.Time
 	// Attempts is how many attempts had begun when the item was made. A claim
 	// that finds another number knows that the item is stale.
-	Attempts int `json:"attempts"`
+	Attempts int
 	// Trace is the X-Ray trace header that the attempt continues; may be empty.
-	Trace string `json:"trace,omitempty"`
+	Trace string
 
 	// Delay is how long the queue holds the item back: 0 to MaxDelay. Queues
-	// that count whole seconds round up, so that an item is never early.
-	Delay time.Duration `json:"-"`
+	// that count whole seconds round up, so that an item is never early. It is
+	// no part of the message.
+	Delay time.Duration
 }
 
 // Letter is a message that ended in the work queue's dead-letter queue.
@@ -72,20 +87,73 @@ type Depth struct {
 // endpoint delays itself and nobody else.
 func (i Item) Group() string { return i.EndpointID }
 
-// Encode returns the message body of the item.
+// Encode returns the message that carries the item: a line of JSON and, where the
+// event travels with it, the event as it is in a second.
 func (i Item) Encode() string {
-	b, err := json.Marshal(i)
-	if err != nil {
-		panic(err) // strings, a number and times of this age always marshal
+	b := make([]byte, 0, 256+len(i.Trace)+len(i.Body))
+	text := func(name, value string) {
+		if value != "" {
+			b = append(append(b, name...), ':')
+			b, _ = jsontext.AppendQuote(b, value) // fails for what is not UTF-8, and has written it with U+FFFD
+			b = append(b, ',')
+		}
+	}
+	instant := func(name string, at time.Time) {
+		if !at.IsZero() {
+			b = append(append(b, name...), `:"`...)
+			b = append(at.AppendFormat(b, time.RFC3339Nano), `",`...)
+		}
+	}
+	b = append(b, '{')
+	text(`"tenant"`, i.Tenant)
+	text(`"endpoint_id"`, i.EndpointID)
+	text(`"event_id"`, i.EventID)
+	if i.Wake {
+		b = append(b, `"wake":true,`...)
+	}
+	text(`"event_type"`, i.EventType)
+	instant(`"since"`, i.Since)
+	instant(`"slot"`, i.Slot)
+	text(`"trace"`, i.Trace)
+	b = strconv.AppendInt(append(b, `"attempts":`...), int64(i.Attempts), 10)
+	b = append(b, '}')
+	if len(i.Body) > 0 {
+		b = append(append(b, '\n'), i.Body...)
 	}
 	return string(b)
 }
 
-// Decode reads a message body.
-func Decode(body string) (Item, error) {
-	var i Item
-	if err := json.Unmarshal([]byte(body), &i); err != nil {
-		return Item{}, fmt.Errorf("work item: %.200s", err) // json's words may repeat the whole message
+// Decode reads a message. The item's body is a part of it where it is bytes.
+func Decode[M string | []byte](message M) (Item, error) {
+	line, body, _ := bytes.Cut([]byte(message), []byte("\n"))
+	i := Item{Body: body}
+	err := onepass.Read(line, func(r *onepass.Reader) error {
+		return r.Object(func(name []byte) error {
+			switch string(name) {
+			case "tenant":
+				return r.String(&i.Tenant)
+			case "endpoint_id":
+				return r.String(&i.EndpointID)
+			case "event_id":
+				return r.String(&i.EventID)
+			case "wake":
+				return r.Bool(&i.Wake)
+			case "event_type":
+				return r.String(&i.EventType)
+			case "since":
+				return r.Time(&i.Since)
+			case "slot":
+				return r.Time(&i.Slot)
+			case "attempts":
+				return r.Int(&i.Attempts)
+			case "trace":
+				return r.String(&i.Trace)
+			}
+			return r.Skip()
+		})
+	})
+	if err != nil {
+		return Item{}, fmt.Errorf("work item: %.200s", err) // the words may repeat names, of any length
 	}
 	if i.EndpointID == "" || (i.EventID == "") != i.Wake || i.Tenant == "" || i.Attempts < 0 {
 		return Item{}, fmt.Errorf("work item: tenant, endpoint_id or event_id is missing, or attempts is negative")
