@@ -37,7 +37,7 @@ func main() {
 	flag.BoolVar(&o.strict, "strict", false, "fail where a figure does not reach what it must; without it, that is said")
 	flag.BoolVar(&o.short, "short", false, "fewer and shorter rounds: to see that it works, not to quote")
 	flag.StringVar(&o.binary, "tidings", "bin/tidings", "the runner that is measured")
-	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of this process, the engine's part above all, to this file")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the engine's deliveries, ten batches under way, to this file: neither of the bare loop nor of making payloads")
 	flag.StringVar(&o.allocations, "memprofile", "", "write a profile of this process's allocations to this file")
 	flag.BoolVar(&o.receive, "receive", false, "be the receiver (the benchmark starts itself so)")
 	flag.Parse()
@@ -90,17 +90,6 @@ func run(ctx context.Context, o options) error {
 	for _, name := range strings.FieldsFunc(o.only, func(c rune) bool { return c == ',' }) {
 		wanted[name] = true
 	}
-	if o.profile != "" {
-		file, err := os.Create(o.profile)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		if err := pprof.StartCPUProfile(file); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
-	}
 	if o.allocations != "" {
 		runtime.MemProfileRate = 4096
 		defer func() {
@@ -108,6 +97,9 @@ func run(ctx context.Context, o options) error {
 				fmt.Fprintln(os.Stderr, "bench:", err)
 			}
 		}()
+	}
+	if o.profile != "" && len(wanted) > 0 && !wanted["engine"] {
+		return errors.New("-cpuprofile is of the part engine, which is not among those to measure")
 	}
 	r := newReport()
 	began := time.Now()
