@@ -2,97 +2,324 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
-// day is a load with some endpoints that misbehave.
-type day struct {
-	name string
-	urls func(base string) []string
-	// on is the path of those endpoints whose latency is asked for.
-	on     string
-	needed func(events int) int // deliveries that will be answered with success at the first try, at least
+// dayRate is how many events a second a day brings.
+const dayRate = 50
+
+// hangs is how many deliveries of one endpoint must hang at the same time. Some
+// more are emitted.
+const hangs, hangBurst = 300, 350
+
+// Of the thousand endpoints, each twentieth is dead on a bad day; five get the same
+// events, so that two processors bear fanning out to them.
+const manyEndpoints, deadEvery, sharing = 1000, 20, 5
+
+// spell is what the healthy endpoints of one stretch of a day saw.
+type spell struct {
+	p50, p95, p99 float64 // ms
+	deliveries    int
+	hanging       int // the fewest that hung while it lasted
 }
 
-// measureDays plays bad days beside a good one and asks the healthy endpoints.
-func measureDays(_ context.Context, r *Report, o options) error {
-	good := func(base string) []string { return []string{base + "/ok/1", base + "/ok/2"} }
-	days := []day{
-		{"a good day: 2 endpoints", good, "ok", func(n int) int { return 2 * n }},
-		{"10 % of a third endpoint's events fail once", func(base string) []string { return append(good(base), base+"/tenth/1") }, "ok", func(n int) int { return 2 * n }},
-		{"a third endpoint never answers", func(base string) []string { return append(good(base), base+"/hang/1") }, "ok", func(n int) int { return 2 * n }},
+func spellOf(latencies []float64) spell {
+	slices.Sort(latencies)
+	return spell{p50: quantile(latencies, 0.5), p95: quantile(latencies, 0.95), p99: quantile(latencies, 0.99), deliveries: len(latencies)}
+}
+
+// compared are a kind of bad day's spells beside the good ones that they took turns
+// with.
+type compared struct{ good, bad []spell }
+
+// add adds the day to a table: both lines, and each bad spell beside its good one.
+func (c compared) add(t *Table, good, bad string) (p50, p95 Cell) {
+	column := func(of func(spell) float64, spells []spell) (all []float64) {
+		for _, s := range spells {
+			all = append(all, of(s))
+		}
+		return all
 	}
-	t := r.table("days", "Bad days: 50 events/s for 20 s to the whole runner on the memory store, the two healthy endpoints' latency", "day",
-		"p50 ms", "p95 ms", "p99 ms", "p95, of the good day's")
-	t.Notes = []string{"The endpoint that never answers holds each attempt for ten seconds, until its circuit opens: up to 500 are under way by then."}
-	span, rounds := 20*time.Second, 2
+	p50s, p95s := func(s spell) float64 { return s.p50 }, func(s spell) float64 { return s.p95 }
+	ratio := func(f func(spell) float64) Cell {
+		var all []float64
+		for i := range c.bad {
+			all = append(all, f(c.bad[i])/f(c.good[i]))
+		}
+		return of(all...)
+	}
+	row := func(name string, spells []spell, p50, p95 Cell) {
+		n := 0
+		for _, s := range spells {
+			n += s.deliveries
+		}
+		t.add(name, of(column(p50s, spells)...), of(column(p95s, spells)...), of(column(func(s spell) float64 { return s.p99 }, spells)...), p50, p95, of(float64(n)))
+	}
+	p50, p95 = ratio(p50s), ratio(p95s)
+	row(good, c.good, of(), of())
+	row(bad, c.bad, p50, p95)
+	return p50, p95
+}
+
+// measureDays plays bad days beside good ones, in turns, and asks the healthy
+// endpoints.
+func measureDays(ctx context.Context, r *Report, o options) error {
+	t := r.table("days", "Bad days: 50 events/s to the whole runner on the memory store, what the healthy endpoints see", "day",
+		"p50 ms", "p95 ms", "p99 ms", "p50, of the good day's", "p95, of the good day's", "deliveries measured")
+	rounds, span := 4, 5*time.Second
 	if o.short {
-		span, rounds = 12*time.Second, 1
+		rounds, span = 1, 3*time.Second
 	}
-	var goodP50, goodP95 float64
-	for n, d := range days {
-		var p50, p95, p99, ratio []float64
-		for range rounds {
-			lat, err := playDay(o, d, span)
+	progress := func(what string, n int, good, bad spell) {
+		fmt.Fprintf(os.Stderr, "  %s, round %d: p50 %s and %s ms, p95 %s and %s ms\n", what, n+1, number(good.p50), number(bad.p50), number(good.p95), number(bad.p95))
+	}
+
+	tenth, err := failingDays(ctx, o, rounds, span, progress)
+	if err != nil {
+		return fmt.Errorf("a day on which a tenth fails: %w", err)
+	}
+	_, p95 := tenth.add(t, "3 endpoints, all well", "… 10 % of the third's events fail once")
+	r.atMost(1.2, p95.Median, "", "10 % failing: the healthy endpoints' p95, of a good day's")
+
+	var hanging compared
+	var seen []float64
+	for n := range max(rounds-1, 1) {
+		good, bad, err := hangingDay(ctx, o, span)
+		if err != nil {
+			return fmt.Errorf("a day on which an endpoint hangs: %w", err)
+		}
+		hanging.good, hanging.bad = append(hanging.good, good), append(hanging.bad, bad)
+		seen = append(seen, float64(bad.hanging))
+		progress(fmt.Sprintf("an endpoint hangs (%d requests at least)", bad.hanging), n, good, bad)
+	}
+	fewest := of(seen...)
+	p50, _ := hanging.add(t, "2 endpoints, all well", fmt.Sprintf("… %s deliveries of a third hang", fewest))
+	r.atMost(2, p50.Median, "", "an endpoint that hangs: the others' p50, of a good day's")
+	r.over(hangs-1, fewest.Min, "deliveries", "… of which hung meanwhile, at least")
+
+	var many compared
+	for n := range max(rounds-1, 1) {
+		var spells [2]spell
+		for i, bad := range []bool{false, true} {
+			s, err := manyDay(ctx, o, span+time.Second, bad)
 			if err != nil {
-				return fmt.Errorf("%s: %w", d.name, err)
+				return fmt.Errorf("a day of a thousand endpoints: %w", err)
 			}
-			p50, p95, p99 = append(p50, quantile(lat, 0.5)), append(p95, quantile(lat, 0.95)), append(p99, quantile(lat, 0.99))
+			spells[i] = s
 		}
-		if n == 0 {
-			goodP50, goodP95 = of(p50...).Median, of(p95...).Median
-		}
-		for _, v := range p95 {
-			ratio = append(ratio, v/goodP95)
-		}
-		t.add(d.name, of(p50...), of(p95...), of(p99...), of(ratio...))
-		switch n {
-		case 1:
-			r.atMost(1.2, of(ratio...).Median, "", "10 % failing: the healthy endpoints' p95, of a good day's")
-		case 2:
-			r.atMost(2, of(p50...).Median/goodP50, "", "an endpoint that hangs: the others' p50, of a good day's")
-		}
+		many.good, many.bad = append(many.good, spells[0]), append(many.bad, spells[1])
+		progress("50 of 1,000 endpoints are dead", n, spells[0], spells[1])
+	}
+	_, p95 = many.add(t, "1,000 endpoints, all well", "… 50 are dead: they refuse connections, or answer 503")
+	r.atMost(1.2, p95.Median, "", "50 of 1,000 endpoints dead: the healthy ones' p95, of a good day's")
+
+	t.Notes = []string{
+		"Good and bad spells of a few seconds take turns; a ratio is of a bad spell and the good one before it. Of the tenth that fails, both are in one process, and the third endpoint gets as many events on the good day. " +
+			"Hanging: the good spell, then a burst that goes to the endpoint that never answers alone; the bad spell is measured while its deliveries hang, and the table says how many did at each moment, at least.",
+		fmt.Sprintf("Of the thousand, each event reaches %d by their filters (a filter for each of %d discussions), so that %d deliveries a second are made; the dead ones fail %d times in a row and are then spared by their circuits. "+
+			"Every spell has a process of its own.", sharing, manyEndpoints/sharing, dayRate*sharing, 5),
 	}
 	return nil
 }
 
-func playDay(o options, d day, span time.Duration) ([]float64, error) {
+// about filters a discussion's events.
+func about(discussion string) json.RawMessage {
+	return json.RawMessage(fmt.Sprintf(`{"data":{"discussion_id":[%q]}}`, discussion))
+}
+
+// stage is a runner and a receiver.
+type stage struct {
+	to     *receiver
+	runner *runner
+}
+
+func newStage(ctx context.Context, o options, endpoints func(base string) []wish) (*stage, error) {
 	to, err := startReceiver()
 	if err != nil {
 		return nil, err
 	}
-	defer to.stop()
-	runner, err := startRunner(o.binary, true, d.urls(to.url))
+	runner, err := startRunner(ctx, o.binary, true, endpoints(to.url))
 	if err != nil {
+		to.stop()
 		return nil, err
 	}
-	defer runner.stop()
-	if _, err := runner.load(20, time.Second); err != nil {
-		return nil, err
+	return &stage{to, runner}, nil
+}
+
+func (s *stage) stop() {
+	s.runner.stop()
+	s.to.stop()
+}
+
+// spell emits events for a while and waits until each has come to so many healthy
+// endpoints.
+func (s *stage) spell(span time.Duration, discussion func(n int) string, healthy func(n int) int) (spell, error) {
+	if err := s.to.reset(); err != nil {
+		return spell{}, err
 	}
-	if err := to.wait(d.needed(20), 30*time.Second); err != nil {
-		return nil, err
-	}
-	if err := to.reset(); err != nil {
-		return nil, err
-	}
-	n, err := runner.load(50, span)
+	n, err := s.runner.load(dayRate, span, discussion)
 	if err != nil {
-		return nil, err
+		return spell{}, err
 	}
+	want := healthy(n)
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		report, err := to.report()
+		report, err := s.to.report()
 		if err != nil {
-			return nil, err
+			return spell{}, err
 		}
-		if seen := report[d.on]; seen != nil && len(seen.First) >= d.needed(n) {
-			slices.Sort(seen.First)
-			return seen.First, nil
+		seen := report["ok"]
+		if seen != nil && len(seen.First) >= want {
+			return spellOf(seen.First), nil
 		}
 		if time.Now().After(end) {
-			return nil, fmt.Errorf("the healthy endpoints did not get their %d deliveries in a minute", d.needed(n))
+			return spell{}, fmt.Errorf("the healthy endpoints did not get their %d deliveries in a minute", want)
 		}
 	}
+}
+
+// failingDays plays good and bad spells in turns to three endpoints, of which the
+// third fails a tenth of its events, once each, on a bad day.
+func failingDays(ctx context.Context, o options, rounds int, span time.Duration, progress func(string, int, spell, spell)) (c compared, err error) {
+	s, err := newStage(ctx, o, func(base string) []wish {
+		return append(everything(base+"/ok/1", base+"/ok/2"), wish{URL: base + "/third/1", Filter: about("good")}, wish{URL: base + "/tenth/1", Filter: about("bad")})
+	})
+	if err != nil {
+		return c, err
+	}
+	defer s.stop()
+	one := func(span time.Duration, which string) (spell, error) {
+		got, err := s.spell(span, func(int) string { return which }, func(n int) int { return 2 * n })
+		if err != nil {
+			return got, err
+		}
+		// What failed comes again two seconds later; the next spell is to be its own.
+		return got, s.to.wait(got.deliveries/2*3, time.Minute)
+	}
+	for n := range rounds + 1 {
+		length := span
+		if n == 0 {
+			length = time.Second // connections and caches
+		}
+		good, err := one(length, "good")
+		if err != nil {
+			return c, err
+		}
+		bad, err := one(length, "bad")
+		if err != nil {
+			return c, err
+		}
+		if n > 0 {
+			c.good, c.bad = append(c.good, good), append(c.bad, bad)
+			progress("10 % fail", n-1, good, bad)
+		}
+	}
+	return c, nil
+}
+
+// hangingDay measures two endpoints on their own, and then while hundreds of a
+// third one's deliveries hang.
+func hangingDay(ctx context.Context, o options, span time.Duration) (good, bad spell, err error) {
+	comments := []string{"user.posted_comment"}
+	s, err := newStage(ctx, o, func(base string) []wish {
+		return []wish{{URL: base + "/ok/1", Types: comments}, {URL: base + "/ok/2", Types: comments}, {URL: base + "/hang/1", Types: []string{"user.flagged_comment"}}}
+	})
+	if err != nil {
+		return good, bad, err
+	}
+	defer s.stop()
+	healthy := func(n int) int { return 2 * n }
+	if _, err := s.spell(time.Second, some, healthy); err != nil {
+		return good, bad, err
+	}
+	if good, err = s.spell(span, some, healthy); err != nil {
+		return good, bad, err
+	}
+	flag := `{"event":"user.flagged_comment","data":{"comment_id":"c_1","flagged_user_id":"u_1","reason":"spam"}}`
+	if err := s.runner.post([]byte("[" + strings.Repeat(flag+",", hangBurst-1) + flag + "]")); err != nil {
+		return good, bad, err
+	}
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		n, err := s.to.hanging()
+		if err != nil {
+			return good, bad, err
+		}
+		if n >= hangs {
+			break
+		}
+		if time.Now().After(end) {
+			break // how many there were is said
+		}
+	}
+	stop, fewest := make(chan struct{}), make(chan int)
+	go func() {
+		least := hangBurst
+		for {
+			if n, err := s.to.hanging(); err == nil {
+				least = min(least, n)
+			}
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-stop:
+				fewest <- least
+				return
+			}
+		}
+	}()
+	bad, err = s.spell(span, some, healthy)
+	close(stop)
+	bad.hanging = <-fewest
+	return good, bad, err
+}
+
+// manyDay measures a thousand endpoints, of which each twentieth is dead on a bad
+// day: half of them refuse connections, half answer 503.
+func manyDay(ctx context.Context, o options, span time.Duration, bad bool) (spell, error) {
+	const nobody = "http://127.0.0.1:1" // a port that nobody has opened
+	if response, err := http.Get(nobody); err == nil {
+		_ = response.Body.Close()
+		return spell{}, fmt.Errorf("somebody listens at %s", nobody)
+	}
+	topic := func(n int) string { return fmt.Sprintf("d_%d", n%(manyEndpoints/sharing)) }
+	dead := func(i int) bool { return i%deadEvery == deadEvery-1 }
+	s, err := newStage(ctx, o, func(base string) (list []wish) {
+		for i := range manyEndpoints {
+			url := fmt.Sprintf("%s/ok/%d", base, i)
+			switch {
+			case dead(i) && !bad:
+				url = fmt.Sprintf("%s/well/%d", base, i)
+			case dead(i) && i%(2*deadEvery) == deadEvery-1:
+				url = fmt.Sprintf("%s/%d", nobody, i)
+			case dead(i):
+				url = fmt.Sprintf("%s/fail/%d", base, i)
+			}
+			list = append(list, wish{URL: url, Filter: about(topic(i))})
+		}
+		return list
+	})
+	if err != nil {
+		return spell{}, err
+	}
+	defer s.stop()
+	healthy := func(n int) (count int) {
+		each := map[string]int{}
+		for i := range manyEndpoints {
+			if !dead(i) {
+				each[topic(i)]++
+			}
+		}
+		for i := range n {
+			count += each[topic(i)]
+		}
+		return count
+	}
+	if _, err := s.spell(2*time.Second, topic, healthy); err != nil {
+		return spell{}, err
+	}
+	return s.spell(span, topic, healthy)
 }

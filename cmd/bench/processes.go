@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/daemon"
+	"github.com/tidings-dev/tidings/pkg/harness"
 	"github.com/tidings-dev/tidings/pkg/local"
 )
 
@@ -82,11 +83,12 @@ type arrivals struct {
 }
 
 // receiving is the receiver: a process of its own, so that its work is not taken
-// for the runner's. Its first path element says how it behaves: ok answers, tenth
-// fails one event in ten once, fail fails everything, hang never answers, swallow
-// answers and notes nothing.
+// for the runner's. Its first path element says how it behaves: tenth fails one
+// event in ten once, fail fails everything, hang never answers, swallow answers and
+// notes nothing; any other answers.
 type receiving struct {
-	count atomic.Int64
+	count   atomic.Int64
+	hanging atomic.Int64
 
 	mu     sync.Mutex
 	by     map[string]*arrivals
@@ -98,6 +100,9 @@ func (r *receiving) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	switch how {
 	case "count":
 		fmt.Fprint(w, r.count.Load())
+		return
+	case "hanging":
+		fmt.Fprint(w, r.hanging.Load())
 		return
 	case "report":
 		r.mu.Lock()
@@ -116,6 +121,8 @@ func (r *receiving) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		return
 	case "hang":
 		_, _ = io.Copy(io.Discard, request.Body)
+		r.hanging.Add(1)
+		defer r.hanging.Add(-1)
 		<-request.Context().Done()
 		return
 	}
@@ -250,55 +257,59 @@ func (r *receiver) report() (map[string]*arrivals, error) {
 	return by, r.get("/report", &by)
 }
 
+// hanging is how many requests wait now for an answer that never comes.
+func (r *receiver) hanging() (n int, err error) { return n, r.get("/hanging", &n) }
+
 // runner is a `tidings local` of its own.
 type runner struct {
 	note    local.Note
 	dir     string
-	process *daemon.Process
+	process *harness.Runner
 	client  *http.Client
 }
 
-// startRunner starts the runner with endpoints that get everything.
-func startRunner(binary string, memory bool, urls []string) (*runner, error) {
+// wish is an endpoint that a runner is to have, as `tidings local --endpoints` reads it.
+type wish struct {
+	URL    string          `json:"url"`
+	Types  []string        `json:"types,omitempty"`
+	Filter json.RawMessage `json:"filter,omitempty"`
+}
+
+// everything are endpoints that get everything.
+func everything(urls ...string) (list []wish) {
+	for _, url := range urls {
+		list = append(list, wish{URL: url})
+	}
+	return list
+}
+
+// startRunner starts the runner with endpoints.
+func startRunner(ctx context.Context, binary string, memory bool, endpoints []wish) (*runner, error) {
 	dir, err := os.MkdirTemp("", "tidings-bench-")
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"local", "--state-dir", dir, "--port", "0", "--receiver=false", "--quiet"}
+	text, err := json.Marshal(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "endpoints.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	args := []string{"--quiet", "--endpoints", file}
 	if memory {
 		args = append(args, "--memory")
 	}
-	for _, url := range urls {
-		args = append(args, "--endpoint", url)
-	}
-	c := exec.Command(binary, args...)
-	c.Stderr = os.Stderr
-	process, err := daemon.Start(c)
+	process, err := harness.StartRunner(ctx, binary, dir, args...)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s (make bin/tidings builds it): %w", binary, err), os.RemoveAll(dir))
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	r := &runner{dir: dir, process: process, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
-	err = process.Ready(context.Background(), 30*time.Second, func(context.Context) error {
-		note, err := local.ReadNote(dir)
-		if err != nil {
-			return err
-		}
-		response, err := http.Get(note.InvokeURL)
-		if err != nil {
-			return err
-		}
-		r.note = note
-		return response.Body.Close()
-	})
-	if err != nil {
-		r.stop()
-		return nil, fmt.Errorf("the runner did not start: %w", err)
-	}
-	return r, nil
+	return &runner{note: process.Note, dir: dir, process: process, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}, nil
 }
 
 func (r *runner) stop() {
-	r.process.Stop()
+	r.process.Kill()
 	r.client.CloseIdleConnections()
 	_ = os.RemoveAll(r.dir)
 }
@@ -336,15 +347,18 @@ func (r *runner) post(body []byte) error {
 // commentText fills an event up to about half a kilobyte.
 var commentText = strings.Repeat("Who brings the projector? ", 10)
 
-// comment is an event that was to be emitted at an instant.
-func comment(at time.Time, n int) string {
-	return fmt.Sprintf(`{"event":"user.posted_comment","actor_user_id":"u_1042","data":{"discussion_id":"d_%d",%s%d_%d","comment_text":%q}}`,
-		n%50, sentMark, at.UnixNano(), n, commentText)
+// comment is an event of a discussion that was to be emitted at an instant.
+func comment(at time.Time, n int, discussion string) string {
+	return fmt.Sprintf(`{"event":"user.posted_comment","actor_user_id":"u_1042","data":{"discussion_id":%q,%s%d_%d","comment_text":%q}}`,
+		discussion, sentMark, at.UnixNano(), n, commentText)
 }
+
+// some is the discussion of the n-th event where it does not matter.
+func some(n int) string { return fmt.Sprintf("d_%d", n%50) }
 
 // load emits at a rate for a while, each event by its own request, whether or not
 // those before have been answered. It returns how many it emitted.
-func (r *runner) load(rate int, span time.Duration) (int, error) {
+func (r *runner) load(rate int, span time.Duration, discussion func(n int) string) (int, error) {
 	type job struct {
 		at time.Time
 		n  int
@@ -356,7 +370,7 @@ func (r *runner) load(rate int, span time.Duration) (int, error) {
 	for range 128 {
 		workers.Go(func() {
 			for j := range jobs {
-				if err := r.post([]byte(comment(j.at, j.n))); err != nil {
+				if err := r.post([]byte(comment(j.at, j.n, discussion(j.n)))); err != nil {
 					failed.Store(&err)
 				}
 			}
@@ -386,7 +400,7 @@ func (r *runner) flood(n int) error {
 			for from := range lists {
 				var list []string
 				for i := range 100 {
-					list = append(list, comment(time.Now(), from+i))
+					list = append(list, comment(time.Now(), from+i, some(from+i)))
 				}
 				if err := r.post([]byte("[" + strings.Join(list, ",") + "]")); err != nil {
 					failed.Store(&err)

@@ -26,7 +26,7 @@ func quantile(sorted []float64, q float64) float64 {
 }
 
 // play runs a fresh runner under load. rate 0 is as fast as it goes.
-func play(o options, memory bool, fan, rate int, span time.Duration, flood int) (p played, err error) {
+func play(ctx context.Context, o options, memory bool, fan, rate int, span time.Duration, flood int) (p played, err error) {
 	to, err := startReceiver()
 	if err != nil {
 		return p, err
@@ -36,13 +36,13 @@ func play(o options, memory bool, fan, rate int, span time.Duration, flood int) 
 	for i := range fan {
 		urls = append(urls, fmt.Sprintf("%s/ok/%d", to.url, i))
 	}
-	runner, err := startRunner(o.binary, memory, urls)
+	runner, err := startRunner(ctx, o.binary, memory, everything(urls...))
 	if err != nil {
 		return p, err
 	}
 	defer runner.stop()
 	// Connections and caches: a second's worth at a fifth of the rate.
-	warm, err := runner.load(max(min(rate/5, 100), 20), time.Second)
+	warm, err := runner.load(max(min(rate/5, 100), 20), time.Second, some)
 	if err != nil {
 		return p, err
 	}
@@ -80,7 +80,7 @@ func play(o options, memory bool, fan, rate int, span time.Duration, flood int) 
 	began := time.Now()
 	n := flood
 	if rate > 0 {
-		n, err = runner.load(rate, span)
+		n, err = runner.load(rate, span, some)
 	} else {
 		err = runner.flood(flood)
 	}
@@ -136,7 +136,7 @@ func watch(pid int) func() float64 {
 
 // measureRunner plays the whole runner: emit by HTTP, the stream, the queue,
 // dispatch, the receiver.
-func measureRunner(_ context.Context, r *Report, o options) error {
+func measureRunner(ctx context.Context, r *Report, o options) error {
 	t := r.table("runner", "Whole runner: `tidings local` as a process, load generator and receiver on the same cores", "load",
 		"p50 ms", "p95 ms", "p99 ms", "deliveries/s", "runner, CPU µs a delivery", "runner, MB", "generator, CPU µs", "receiver, CPU µs", "database, CPU µs")
 	t.Notes = []string{"Latency is from the instant at which an event was due to be emitted to the receiver's answer: what the generator, `emit` and the stream take is in it. " +
@@ -148,7 +148,7 @@ func measureRunner(_ context.Context, r *Report, o options) error {
 	line := func(name string, memory bool, fan, rate, flood int) (c struct{ p50, p95, p99, rate, cpu, rss Cell }, err error) {
 		var all [9][]float64
 		for range rounds {
-			p, err := play(o, memory, fan, rate, span, flood)
+			p, err := play(ctx, o, memory, fan, rate, span, flood)
 			if err != nil {
 				return c, fmt.Errorf("%s: %w", name, err)
 			}

@@ -206,29 +206,9 @@ func latency(ctx context.Context, r *report) error {
 		return err
 	}
 	const rate, seconds = 50, 20
-	began := make(map[string]time.Time)
-	var mu sync.Mutex
-	var calls sync.WaitGroup
-	var failed error
-	tick := time.NewTicker(time.Second / rate)
-	defer tick.Stop()
-	for i := range rate * seconds {
-		<-tick.C
-		calls.Go(func() {
-			at := time.Now()
-			results, err := harness.Post(ctx, system.URLs["emit"], harness.Comment(i))
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed = err
-				return
-			}
-			began[results[0].ID] = at
-		})
-	}
-	calls.Wait()
-	if failed != nil {
-		return failed
+	began, err := harness.PostAtRate(ctx, system.URLs["emit"], rate, rate*seconds)
+	if err != nil {
+		return err
 	}
 	if err := a.Wait(ctx, rate*seconds, time.Minute); err != nil {
 		return err
@@ -384,29 +364,9 @@ type times struct{ p50, p95, longest time.Duration }
 // each of the quick endpoints.
 func (n *neighbourhood) took(ctx context.Context, long time.Duration) (times, error) {
 	const rate = 20
-	began := make(map[string]time.Time)
-	var mu sync.Mutex
-	var calls sync.WaitGroup
-	var failed error
-	tick := time.NewTicker(time.Second / rate)
-	defer tick.Stop()
-	for i := range int(rate * long.Seconds()) {
-		<-tick.C
-		calls.Go(func() {
-			at := time.Now()
-			results, err := harness.Post(ctx, n.url, harness.Comment(i))
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed = err
-				return
-			}
-			began[results[0].ID] = at
-		})
-	}
-	calls.Wait()
-	if failed != nil {
-		return times{}, failed
+	began, err := harness.PostAtRate(ctx, n.url, rate, int(rate*long.Seconds()))
+	if err != nil {
+		return times{}, err
 	}
 	var took []time.Duration
 	for id, at := range began {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -53,6 +55,7 @@ type localFlags struct {
 	receiver bool
 	brokers  bool
 	urls     []string
+	file     string
 	profile  string
 	quiet    bool
 }
@@ -76,6 +79,7 @@ func (a *app) localCommand() *cobra.Command {
 	flags.DurationVar(&f.slow, "receiver-slow", 0, "how long the receiver takes for each answer")
 	flags.BoolVar(&f.receiver, "receiver", true, "run the receiver and an endpoint for it")
 	flags.StringArrayVar(&f.urls, "endpoint", nil, "also deliver everything to this URL while it runs (repeatable)")
+	flags.StringVar(&f.file, "endpoints", "", "also deliver to the endpoints in this file while it runs: a JSON list of {\"url\", \"types\", \"filter\"}")
 	flags.BoolVar(&f.brokers, "all-protocols", false, "also run an SQS, a Pub/Sub and a Kafka, with an endpoint and a consumer for each")
 	flags.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile to this file")
 	_ = flags.MarkHidden("cpuprofile") // the flag is there
@@ -87,6 +91,10 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	rate, err := receiver.ParseRate(f.fails)
 	if err != nil {
 		return usage("--receiver-fails %w", err)
+	}
+	listed, err := endpointsIn(f.file)
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(a.stateDir, 0o700); err != nil {
 		return err
@@ -149,6 +157,7 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	for _, u := range f.urls {
 		wanted = append(wanted, endpoint.Endpoint{URL: u})
 	}
+	wanted = append(wanted, listed...)
 	if brokers != nil {
 		for _, d := range brokers.Destinations(event.DefaultTenant) {
 			wanted = append(wanted, endpoint.Endpoint{URL: d.URL, Credentials: d.Credentials, Ordered: d.Ordered})
@@ -175,6 +184,32 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	err = group.Wait()
 	fmt.Fprintln(a.out, "\nstopped; what was not delivered yet goes on at the next start")
 	return err
+}
+
+// endpointsIn reads the file of --endpoints; none where there is no file. Its names
+// are those of `tidings endpoint add`.
+func endpointsIn(path string) (list []endpoint.Endpoint, err error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usage("--endpoints: %w", err)
+	}
+	var entries []struct {
+		URL    string          `json:"url"`
+		Types  []string        `json:"types"`
+		Filter json.RawMessage `json:"filter"`
+	}
+	in := json.NewDecoder(bytes.NewReader(text))
+	in.DisallowUnknownFields()
+	if err := in.Decode(&entries); err != nil {
+		return nil, usage("--endpoints: %s holds no JSON list of endpoints with url, types and filter: %w", path, err)
+	}
+	for _, e := range entries {
+		list = append(list, endpoint.Endpoint{URL: e.URL, EventTypes: e.Types, Filter: e.Filter})
+	}
+	return list, nil
 }
 
 // secrets returns all secrets, so that the receiver can verify for whichever
@@ -250,13 +285,13 @@ func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 			return err
 		}
 	}
-	for _, e := range wanted {
+	for i, e := range wanted {
 		if there[e.URL] {
 			continue
 		}
 		e.Tenant, e.Description = event.DefaultTenant, demoDescription
 		if _, err := r.Add(ctx, e); err != nil {
-			return err
+			return fmt.Errorf("endpoint %d of %d that the flags name: %w", i+1, len(wanted), err)
 		}
 	}
 	return nil

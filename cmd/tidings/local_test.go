@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/local"
 )
 
@@ -62,6 +64,40 @@ func TestOneEventArrivesVerifiedOverEveryProtocol(t *testing.T) {
 	}
 	if len(via) != 4 || via["sqs"] != via["http"] || via["pubsub"] != via["http"] || via["kafka"] != via["http"] {
 		t.Errorf("arrived %v, want one id over four protocols", via)
+	}
+}
+
+func TestEndpointsInAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "endpoints.json")
+	read := func(text string) ([]endpoint.Endpoint, error) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return endpointsIn(path)
+	}
+	got, err := read(`[{"url":"http://127.0.0.1:1/a","types":["user.*"],"filter":{"data":{"status":["success"]}}},{"url":"http://127.0.0.1:1/b"}]`)
+	if err != nil || len(got) != 2 || got[0].URL != "http://127.0.0.1:1/a" || got[0].EventTypes[0] != "user.*" || string(got[0].Filter) != `{"data":{"status":["success"]}}` || got[1].URL != "http://127.0.0.1:1/b" {
+		t.Errorf("read as %+v, %v", got, err)
+	}
+	if _, err := read(`[{"url":"http://127.0.0.1:1/a","event_types":["user.*"]}]`); err == nil || !strings.Contains(err.Error(), "event_types") {
+		t.Errorf("a name that is none: %v", err)
+	}
+	if _, err := endpointsIn(path + ".none"); err == nil || !strings.Contains(err.Error(), "--endpoints") {
+		t.Errorf("no file: %v", err)
+	}
+	if got, err := endpointsIn(""); got != nil || err != nil {
+		t.Errorf("no flag: %v, %v", got, err)
+	}
+	// One that can't work keeps the runner from starting, and says which it is.
+	if _, err := read(`[{"url":"http://127.0.0.1:1/a"},{"url":"gopher://127.0.0.1:1/b"}]`); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	code := run(t.Context(), []string{"--state-dir", t.TempDir(), "local", "--memory", "--receiver=false", "--port", "0", "--endpoints", path, "--template", filepath.Join("..", "..", "template.yaml")},
+		strings.NewReader(""), &out, &out)
+	if code == 0 || !strings.Contains(out.String(), "endpoint 2 of 2") {
+		t.Errorf("exit code %d: %s", code, out.String())
 	}
 }
 

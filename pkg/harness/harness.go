@@ -38,7 +38,7 @@ const startTime = 60 * time.Second
 // Runner is `tidings local` as a process.
 type Runner struct {
 	Note  local.Note
-	Store *dynamostore.Store // its tables
+	Store *dynamostore.Store // its tables; nil for one that keeps all in its own memory
 
 	process *daemon.Process
 }
@@ -54,7 +54,7 @@ func StartRunner(ctx context.Context, binary, dir string, args ...string) (*Runn
 	command.Stderr = os.Stderr
 	process, err := daemon.Start(command)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", binary, err)
+		return nil, fmt.Errorf("start %s (make bin/tidings builds it): %w", binary, err)
 	}
 	r := &Runner{process: process}
 	err = process.Ready(ctx, startTime, func(ctx context.Context) error {
@@ -80,7 +80,9 @@ func StartRunner(ctx context.Context, binary, dir string, args ...string) (*Runn
 		process.Stop()
 		return nil, fmt.Errorf("the runner: %w", err)
 	}
-	r.Store = dynamostore.New(localdynamo.Client(r.Note.DynamoURL), local.Tables(r.Note.Stack))
+	if r.Note.DynamoURL != "" {
+		r.Store = dynamostore.New(localdynamo.Client(r.Note.DynamoURL), local.Tables(r.Note.Stack))
+	}
 	return r, nil
 }
 
@@ -217,6 +219,33 @@ func Post(ctx context.Context, url string, body any) ([]emit.Result, error) {
 		return []emit.Result{one}, nil
 	}
 	return many.Results, nil
+}
+
+// PostAtRate emits n events at so many a second, each by its own call and whether
+// or not those before have been answered. It returns when each was begun, by its id.
+func PostAtRate(ctx context.Context, url string, rate, n int) (map[string]time.Time, error) {
+	began := make(map[string]time.Time)
+	var mu sync.Mutex
+	var calls sync.WaitGroup
+	var failed error
+	tick := time.NewTicker(time.Second / time.Duration(rate))
+	defer tick.Stop()
+	for i := range n {
+		<-tick.C
+		calls.Go(func() {
+			at := time.Now()
+			results, err := Post(ctx, url, Comment(i))
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = err
+				return
+			}
+			began[results[0].ID] = at
+		})
+	}
+	calls.Wait()
+	return began, failed
 }
 
 // Invoke calls a function through Lambda's Invoke API.
