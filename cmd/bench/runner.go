@@ -109,6 +109,15 @@ func play(ctx context.Context, o options, memory bool, fan, rate int, span time.
 	return p, nil
 }
 
+// offered names a load: with what was taken of it where that is less, so that nobody
+// takes its latency, which is then the backlog's, for the system's.
+func offered(name string, fan, rate int, delivered float64) string {
+	if taken := delivered / float64(fan); rate > 0 && taken < 0.97*float64(rate) {
+		return fmt.Sprintf("%s: offered, and %s/s taken", name, number(taken))
+	}
+	return name
+}
+
 // watch watches a process's memory until it is asked for the most it saw, in MB.
 func watch(pid int) func() float64 {
 	stop, peak := make(chan struct{}), make(chan float64)
@@ -140,7 +149,7 @@ func measureRunner(ctx context.Context, r *Report, o options) error {
 	t := r.table("runner", "Whole runner: `tidings local` as a process, load generator and receiver on the same cores", "load",
 		"p50 ms", "p95 ms", "p99 ms", "deliveries/s", "runner, CPU µs a delivery", "runner, MB", "generator, CPU µs", "receiver, CPU µs", "database, CPU µs")
 	t.Notes = []string{"Latency is from the instant at which an event was due to be emitted to the receiver's answer: what the generator, `emit` and the stream take is in it. " +
-		"CPU is a delivery's share. Memory is the most that was seen, with every event and delivery of the run in it. Flat out: lists of 100 events a request."}
+		"CPU is a delivery's share. Where more was offered than taken, the row says so, and its latency is the backlog's. Memory is the most that was seen, with every event and delivery of the run in it. Flat out: lists of 100 events a request."}
 	span, rounds, flood := 6*time.Second, 3, 30_000
 	if o.short {
 		span, rounds, flood = 2*time.Second, 1, 6_000
@@ -160,6 +169,7 @@ func measureRunner(ctx context.Context, r *Report, o options) error {
 		for i, samples := range all {
 			cells[i] = of(samples...)
 		}
+		name = offered(name, fan, rate, cells[3].Median)
 		t.add(name, cells...)
 		fmt.Fprintf(os.Stderr, "  %s: p95 %s ms, %s/s, %s µs, %s MB\n", name, cells[1], cells[3], cells[4], cells[5])
 		c.p50, c.p95, c.p99, c.rate, c.cpu, c.rss = cells[0], cells[1], cells[2], cells[3], cells[4], cells[5]
@@ -184,7 +194,7 @@ func measureRunner(ctx context.Context, r *Report, o options) error {
 	}
 	r.over(5000, c.rate.Median, "deliveries/s", "whole runner flat out")
 	r.under(300, c.cpu.Median, "µs", "… CPU of our process a delivery")
-	for _, rate := range []int{50, 200} {
+	for _, rate := range []int{50, 200, 1000} {
 		if _, err := line(fmt.Sprintf("memory store, %d events/s, 10 endpoints", rate), true, 10, rate, 0); err != nil {
 			return err
 		}
