@@ -18,11 +18,10 @@ import (
 	mathrand "math/rand/v2"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
-
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/tracing"
 	"github.com/tidings-dev/tidings/pkg/trigger"
 )
@@ -145,9 +144,9 @@ func (d *Dispatcher) Handle(ctx context.Context, payload json.RawMessage) (any, 
 	}
 	switch kind {
 	case trigger.Stream:
-		var batch events.DynamoDBEvent
-		if err := json.Unmarshal(payload, &batch); err != nil {
-			return nil, fmt.Errorf("stream batch: %w", err)
+		batch, err := schema.ReadStream(payload)
+		if err != nil {
+			return nil, err
 		}
 		return d.FanOut(ctx, batch), nil
 	case trigger.Queue:
