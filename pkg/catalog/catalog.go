@@ -8,8 +8,8 @@ import (
 	"bytes"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strings"
@@ -178,13 +178,12 @@ func (c *Catalog) Validate(eventType string, data json.RawMessage) error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return invalid(Problem{"data", "is missing; it must be an object with " + strings.Join(t.compiled.Required, ", ")})
 	}
-	if field, err := duplicate(data); err != nil {
-		return invalid(Problem{"data", "is not JSON"})
-	} else if field != "" {
-		return invalid(Problem{field, "stands twice in its object"})
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
-	if err != nil {
+	doc, err := read(data)
+	var twice *onepass.TwiceError
+	switch {
+	case errors.As(err, &twice):
+		return invalid(Problem{place(twice.Path), "stands twice in its object"})
+	case err != nil:
 		return invalid(Problem{"data", "is not JSON"})
 	}
 	err = t.compiled.Validate(doc)
@@ -240,57 +239,22 @@ func problemsOf(e *jsonschema.ValidationError, list []Problem) []Problem {
 
 var english = message.NewPrinter(language.English)
 
-// duplicate returns the first name that stands twice in one object.
-func duplicate(data []byte) (field string, err error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	type level struct {
-		names map[string]bool // nil in a list
-		key   string          // the name whose value is being read
-		value bool            // the next token of an object is a value
+// read reads data for the schemas' library.
+func read(data []byte) (doc any, err error) {
+	err = onepass.Read(data, func(r *onepass.Reader) (err error) {
+		doc, err = r.Tree()
+		return err
+	})
+	return doc, err
+}
+
+// place is how a field is called in a problem.
+func place(path []string) string {
+	parts := []string{"data"}
+	for _, name := range path {
+		parts = append(parts, clip(name))
 	}
-	var stack []level
-	for {
-		token, err := dec.Token()
-		if err == io.EOF {
-			return "", nil
-		}
-		if err != nil {
-			return "", err
-		}
-		if d, ok := token.(json.Delim); ok && (d == '}' || d == ']') {
-			stack = stack[:len(stack)-1]
-			if n := len(stack); n > 0 {
-				stack[n-1].value = false
-			}
-			continue
-		}
-		if n := len(stack); n > 0 && stack[n-1].names != nil && !stack[n-1].value {
-			top := &stack[n-1]
-			top.key, top.value = token.(string), true
-			if top.names[top.key] {
-				path := []string{"data"}
-				for _, l := range stack {
-					if l.names != nil {
-						path = append(path, clip(l.key))
-					}
-				}
-				return strings.Join(path, "."), nil
-			}
-			top.names[top.key] = true
-			continue
-		}
-		switch token {
-		case json.Delim('{'):
-			stack = append(stack, level{names: map[string]bool{}})
-		case json.Delim('['):
-			stack = append(stack, level{})
-		default:
-			if n := len(stack); n > 0 {
-				stack[n-1].value = false
-			}
-		}
-	}
+	return strings.Join(parts, ".")
 }
 
 // clip keeps a stranger's text short in an error.

@@ -15,10 +15,11 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -32,7 +33,7 @@ const (
 	KeyRetention = 7 * 24 * time.Hour
 	// maxText bounds ids, keys and the like, in bytes.
 	maxText = 256
-	// parallel puts keep a full list well under the function's timeout.
+	// parallelPuts keep a full list well under the function's timeout.
 	parallelPuts = 16
 )
 
@@ -107,15 +108,18 @@ var tenantForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 // others out. The results stand in the order of the requests.
 func (em *Emitter) EmitAll(ctx context.Context, requests []Request) []Result {
 	results := make([]Result, len(requests))
-	var group errgroup.Group
-	group.SetLimit(parallelPuts)
-	for i, r := range requests {
-		group.Go(func() error {
-			results[i] = em.Emit(ctx, r)
-			return nil
+	// A few goroutines take one request after the other: that is cheaper than one
+	// each, whose stacks would all grow anew.
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(parallelPuts, len(requests)) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(requests)); i = next.Add(1) - 1 {
+				results[i] = em.Emit(ctx, requests[i])
+			}
 		})
 	}
-	_ = group.Wait() // each item answers for itself
+	workers.Wait()
 	return results
 }
 
@@ -161,7 +165,8 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	e.TraceID = tracing.ID(trace)
 
 	// What can be refused is refused before a key is bound.
-	if _, err := stamped(e).Encode(); err != nil {
+	body, err := stamped(e).Encode()
+	if err != nil {
 		return "", false, asRefusal(err)
 	}
 	if r.IdempotencyKey != "" {
@@ -174,11 +179,12 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 			return "", false, &Error{Code: KeyConflict, Field: "idempotency_key",
 				Message: fmt.Sprintf("idempotency_key: it stands for another event already (%s): use a new key for a new event", holds.EventID)}
 		}
-		e.ID = holds.EventID
-	}
-	body, err := stamped(e).Encode()
-	if err != nil {
-		return "", false, asRefusal(err)
+		if holds.EventID != e.ID {
+			e.ID = holds.EventID
+			if body, err = stamped(e).Encode(); err != nil {
+				return "", false, asRefusal(err)
+			}
+		}
 	}
 	err = em.Events.PutEvent(ctx, event.Accepted{ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace})
 	switch {

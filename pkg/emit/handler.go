@@ -13,6 +13,9 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/tidings-dev/tidings/pkg/functionurl"
+	"github.com/tidings-dev/tidings/pkg/onepass"
+	"github.com/tidings-dev/tidings/pkg/schema"
 	"github.com/tidings-dev/tidings/pkg/trigger"
 )
 
@@ -29,15 +32,15 @@ func (em *Emitter) Handle(ctx context.Context, payload json.RawMessage) (any, er
 	}
 	switch kind {
 	case trigger.FunctionURL:
-		var request events.LambdaFunctionURLRequest
-		if err := json.Unmarshal(payload, &request); err != nil {
-			return nil, fmt.Errorf("function URL request: %w", err)
+		request, err := functionurl.ReadRequest(payload)
+		if err != nil {
+			return nil, err
 		}
 		return em.serve(ctx, request), nil
 	case trigger.Stream:
-		var batch events.DynamoDBEvent
-		if err := json.Unmarshal(payload, &batch); err != nil {
-			return nil, fmt.Errorf("stream batch: %w", err)
+		batch, err := schema.ReadStream(payload)
+		if err != nil {
+			return nil, err
 		}
 		return em.Capture(ctx, batch), nil
 	case trigger.Direct:
@@ -136,6 +139,87 @@ func respond(status int, answer any, header ...string) events.LambdaFunctionURLR
 // parse reads one event or a list. Names it does not know are refused, because
 // a misspelt idempotency_key would otherwise be ignored in silence.
 func parse(payload []byte) (requests []Request, list bool, err error) {
+	requests, list, err = read(payload)
+	if err != nil {
+		// Rarely: it takes another reading to say well what is wrong.
+		requests, list, err = readStrictly(payload)
+	}
+	if err != nil {
+		return nil, list, err
+	}
+	if len(requests) == 0 {
+		return nil, list, &Error{Code: InvalidField, Field: "events", Message: "events: is an empty list"}
+	}
+	if len(requests) > MaxList {
+		return nil, list, &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit of one call is %d", len(requests), MaxList)}
+	}
+	return requests, list, nil
+}
+
+// errUnusual says that a payload is better read strictly.
+var errUnusual = errors.New("payload is unusual")
+
+// read reads what has the usual form. Requests' data are parts of the payload.
+func read(payload []byte) (requests []Request, list bool, err error) {
+	trimmed := bytes.TrimSpace(payload)
+	list = len(trimmed) > 0 && trimmed[0] == '['
+	err = onepass.Read(trimmed, func(r *onepass.Reader) error {
+		each := func() error {
+			requests = append(requests, Request{})
+			return readRequest(r, &requests[len(requests)-1])
+		}
+		if list {
+			return r.Array(each)
+		}
+		var one Request
+		fields := 0
+		err := r.Object(func(name []byte) error {
+			fields++
+			if string(name) == "events" {
+				list = true
+				return r.Array(each)
+			}
+			return readField(r, name, &one)
+		})
+		switch {
+		case err != nil:
+			return err
+		case !list:
+			requests = append(requests, one)
+		case fields > 1:
+			return errUnusual
+		}
+		return nil
+	})
+	return requests, list, err
+}
+
+func readRequest(r *onepass.Reader, to *Request) error {
+	return r.Object(func(name []byte) error { return readField(r, name, to) })
+}
+
+func readField(r *onepass.Reader, name []byte, to *Request) (err error) {
+	switch string(name) {
+	case "event":
+		return r.String(&to.Event)
+	case "tenant":
+		return r.String(&to.Tenant)
+	case "timestamp":
+		return r.String(&to.Timestamp)
+	case "actor_user_id":
+		return r.String(&to.ActorUserID)
+	case "data":
+		to.Data, err = r.Raw()
+		return err
+	case "request_id":
+		return r.String(&to.RequestID)
+	case "idempotency_key":
+		return r.String(&to.IdempotencyKey)
+	}
+	return errUnusual
+}
+
+func readStrictly(payload []byte) (requests []Request, list bool, err error) {
 	trimmed := bytes.TrimSpace(payload)
 	switch {
 	case len(trimmed) == 0:
@@ -159,16 +243,7 @@ func parse(payload []byte) (requests []Request, list bool, err error) {
 			err = strict(trimmed, &requests[0])
 		}
 	}
-	if err != nil {
-		return nil, list, err
-	}
-	if len(requests) == 0 {
-		return nil, list, &Error{Code: InvalidField, Field: "events", Message: "events: is an empty list"}
-	}
-	if len(requests) > MaxList {
-		return nil, list, &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit of one call is %d", len(requests), MaxList)}
-	}
-	return requests, list, nil
+	return requests, list, err
 }
 
 func strict(text []byte, into any) error {

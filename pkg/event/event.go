@@ -6,7 +6,6 @@
 package event
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -14,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/tidings-dev/tidings/pkg/onepass"
@@ -50,18 +50,6 @@ type Accepted struct {
 	Trace  string // X-Ray trace header of the request that brought it; may be empty
 }
 
-// body is the wire form; the order of its fields is the order receivers see.
-type body struct {
-	ID             string          `json:"id"`
-	Event          string          `json:"event"`
-	Timestamp      string          `json:"timestamp"`
-	ActorUserID    string          `json:"actor_user_id,omitempty"`
-	Data           json.RawMessage `json:"data"`
-	RequestID      string          `json:"request_id,omitempty"`
-	TraceID        string          `json:"trace_id,omitempty"`
-	IdempotencyKey string          `json:"idempotency_key"`
-}
-
 // Encode builds the body that receivers get. The data's own spelling is kept
 // (number forms, key order, non-ASCII characters, `<` and `&`); only white
 // space between tokens goes. It fails on data that is not JSON or not UTF-8,
@@ -74,23 +62,31 @@ func (e Event) Encode() ([]byte, error) {
 	if key == "" {
 		key = e.ID
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(body{
-		ID:             e.ID,
-		Event:          e.Type,
-		Timestamp:      e.Timestamp.UTC().Format(timeLayout),
-		ActorUserID:    e.ActorUserID,
-		Data:           e.Data,
-		RequestID:      e.RequestID,
-		TraceID:        e.TraceID,
-		IdempotencyKey: key,
-	})
+	// The order of the fields is the order receivers see.
+	out := make([]byte, 0, 320+len(e.ActorUserID)+len(e.Data)+len(e.RequestID)+len(e.TraceID)+len(key))
+	field := func(name, value string) {
+		out = append(append(out, name...), ':')
+		out, _ = jsontext.AppendQuote(out, value) // fails for what is not UTF-8, and has written U+FFFD for it
+	}
+	field(`{"id"`, e.ID)
+	field(`,"event"`, e.Type)
+	field(`,"timestamp"`, e.Timestamp.UTC().Format(timeLayout))
+	if e.ActorUserID != "" {
+		field(`,"actor_user_id"`, e.ActorUserID)
+	}
+	out = append(out, `,"data":`...)
+	out, err := jsontext.AppendFormat(out, e.Data, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
 	if err != nil {
 		return nil, fmt.Errorf("event data is not JSON: %w", err)
 	}
-	out := bytes.TrimRight(buf.Bytes(), "\n")
+	if e.RequestID != "" {
+		field(`,"request_id"`, e.RequestID)
+	}
+	if e.TraceID != "" {
+		field(`,"trace_id"`, e.TraceID)
+	}
+	field(`,"idempotency_key"`, key)
+	out = append(out, '}')
 	if len(out) > MaxBodyBytes {
 		return nil, &TooLargeError{Bytes: len(out)}
 	}

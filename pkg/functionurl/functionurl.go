@@ -30,9 +30,9 @@ import (
 // runtime, which reports it and answers the client with 502.
 func Handler(h http.Handler) func(context.Context, json.RawMessage) (any, error) {
 	return func(ctx context.Context, payload json.RawMessage) (any, error) {
-		var in events.LambdaFunctionURLRequest
-		if err := json.Unmarshal(payload, &in); err != nil {
-			return nil, fmt.Errorf("function URL request: %w", err)
+		in, err := ReadRequest(payload)
+		if err != nil {
+			return nil, err
 		}
 		if in.RequestContext.HTTP.Method == "" {
 			return nil, fmt.Errorf("function URL request: it has no requestContext.http.method: call this function by its URL")

@@ -6,7 +6,6 @@ package tracing
 
 import (
 	"context"
-	"regexp"
 	"strings"
 )
 
@@ -17,10 +16,22 @@ type Header struct {
 	Sampled bool   // the trace is recorded
 }
 
-var (
-	rootForm   = regexp.MustCompile(`^1-[0-9a-f]{8}-[0-9a-f]{24}$`)
-	parentForm = regexp.MustCompile(`^[0-9a-f]{16}$`)
-)
+// isRoot tells whether a text is the id of a trace, 1-xxxxxxxx-xxxxxxxxxxxxxxxxxxxxxxxx.
+func isRoot(text string) bool {
+	return len(text) == 35 && text[:2] == "1-" && isHex(text[2:10]) && text[10] == '-' && isHex(text[11:])
+}
+
+// isParent tells whether a text is the id of a segment.
+func isParent(text string) bool { return len(text) == 16 && isHex(text) }
+
+func isHex(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
 
 // Parse reads a header. It reports false for one that names no trace.
 func Parse(text string) (Header, bool) {
@@ -36,10 +47,10 @@ func Parse(text string) (Header, bool) {
 			h.Sampled = value == "1"
 		}
 	}
-	if !rootForm.MatchString(h.Root) {
+	if !isRoot(h.Root) {
 		return Header{}, false
 	}
-	if !parentForm.MatchString(h.Parent) {
+	if !isParent(h.Parent) {
 		h.Parent = ""
 	}
 	return h, true

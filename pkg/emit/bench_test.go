@@ -1,0 +1,24 @@
+package emit_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// BenchmarkList takes a hundred events of half a kilobyte in, by one request to the
+// function URL; per event, divide.
+func BenchmarkList(b *testing.B) {
+	one := `{"event":"user.posted_comment","actor_user_id":"u_1042","data":{"discussion_id":"d_7","comment_id":"m_1","comment_text":"` + strings.Repeat("Who brings the projector? ", 10) + `"}}`
+	payload, err := json.Marshal(url("POST", "["+strings.Repeat(one+",", 99)+one+"]"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	em, _ := newEmitter()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := em.Handle(b.Context(), payload); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
