@@ -124,6 +124,11 @@ func (f *Function) call(ctx context.Context, event, answer any) error {
 	if err != nil {
 		return fmt.Errorf("event for %s: %w", f.Folder, err)
 	}
+	return f.hand(ctx, payload, answer)
+}
+
+// hand invokes the function with a payload and reads its answer.
+func (f *Function) hand(ctx context.Context, payload []byte, answer any) error {
 	text, err := f.Invoke(ctx, payload)
 	if err != nil {
 		return err

@@ -64,12 +64,8 @@ func (m *QueueMapping) Run(ctx context.Context) error {
 // work hands one batch to the function and deletes what it has dealt with. What
 // failed comes back when its visibility timeout is over.
 func (m *QueueMapping) work(ctx context.Context, batch []localqueue.Message) {
-	event := events.SQSEvent{Records: make([]events.SQSMessage, len(batch))}
-	for i, message := range batch {
-		event.Records[i] = message.Lambda(m.Trigger.QueueARN, m.Region)
-	}
 	var answer events.SQSEventResponse
-	if err := m.Function.call(ctx, event, &answer); err != nil {
+	if err := m.Function.hand(ctx, queuePayload(batch, m.Trigger.QueueARN, m.Region), &answer); err != nil {
 		m.Function.Log.Error("queue batch failed", "function", m.Function.Folder, "queue", m.Queue.Name(), "error", err.Error())
 		return
 	}

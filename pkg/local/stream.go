@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -62,7 +63,7 @@ func (m *StreamMapping) Run(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		wanted, err := apply(filters, batch)
+		wanted, err := filters.apply(batch)
 		if err != nil {
 			return err
 		}
@@ -76,43 +77,80 @@ func (m *StreamMapping) Run(ctx context.Context) error {
 	}
 }
 
-func compileFilters(texts []json.RawMessage) ([]*pattern.Pattern, error) {
-	var filters []*pattern.Pattern
+// filters are a trigger's: they want a record that at least one of them matches.
+type filters struct {
+	patterns []*pattern.Pattern
+	// known is what was found of records like one, by what they have in common;
+	// nil where a filter asks for more than that.
+	known map[head]bool
+}
+
+// head is what of a record many others share.
+type head struct {
+	name, source, version, region, arn string
+	identified                         bool
+	identity                           events.DynamoDBUserIdentity
+}
+
+func compileFilters(texts []json.RawMessage) (*filters, error) {
+	f := &filters{known: map[head]bool{}}
 	for _, text := range texts {
 		p, err := pattern.Compile(text)
 		if err != nil {
 			return nil, fmt.Errorf("filter of a stream's trigger: %w", err)
 		}
-		filters = append(filters, p)
-	}
-	return filters, nil
-}
-
-// apply keeps the records that at least one filter matches.
-func apply(filters []*pattern.Pattern, batch []events.DynamoDBEventRecord) ([]events.DynamoDBEventRecord, error) {
-	if len(filters) == 0 {
-		return batch, nil
-	}
-	var wanted []events.DynamoDBEventRecord
-	for _, record := range batch {
-		// Filters see the record without its images' size: those here ask for
-		// nothing deeper than the record's own fields.
-		head := record
-		head.Change = events.DynamoDBStreamRecord{Keys: record.Change.Keys}
-		text, err := json.Marshal(head)
-		if err != nil {
-			return nil, fmt.Errorf("stream record: %w", err)
-		}
-		doc, err := pattern.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("stream record: %w", err)
-		}
-		for _, f := range filters {
-			if f.Matches(doc) {
-				wanted = append(wanted, record)
-				break
+		f.patterns = append(f.patterns, p)
+		for _, name := range p.Names() {
+			switch name {
+			case "eventName", "eventSource", "eventVersion", "awsRegion", "eventSourceARN", "userIdentity":
+			default:
+				f.known = nil
 			}
 		}
+	}
+	return f, nil
+}
+
+// apply keeps the records that are wanted.
+func (f *filters) apply(batch []events.DynamoDBEventRecord) ([]events.DynamoDBEventRecord, error) {
+	if len(f.patterns) == 0 {
+		return batch, nil
+	}
+	wanted := make([]events.DynamoDBEventRecord, 0, len(batch))
+	for _, record := range batch {
+		ok, err := f.want(record)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			wanted = append(wanted, record)
+		}
+	}
+	return wanted, nil
+}
+
+func (f *filters) want(record events.DynamoDBEventRecord) (bool, error) {
+	like := head{name: record.EventName, source: record.EventSource, version: record.EventVersion, region: record.AWSRegion, arn: record.EventSourceArn}
+	if u := record.UserIdentity; u != nil {
+		like.identified, like.identity = true, *u
+	}
+	if wanted, ok := f.known[like]; ok {
+		return wanted, nil
+	}
+	// Filters see the record without its images' size: those here ask for
+	// nothing deeper than the record's own fields.
+	record.Change = events.DynamoDBStreamRecord{Keys: record.Change.Keys}
+	text, err := json.Marshal(record)
+	if err != nil {
+		return false, fmt.Errorf("stream record: %w", err)
+	}
+	doc, err := pattern.Parse(text)
+	if err != nil {
+		return false, fmt.Errorf("stream record: %w", err)
+	}
+	wanted := slices.ContainsFunc(f.patterns, func(p *pattern.Pattern) bool { return p.Matches(doc) })
+	if f.known != nil {
+		f.known[like] = wanted
 	}
 	return wanted, nil
 }
@@ -157,7 +195,11 @@ func (m *StreamMapping) work(ctx context.Context, batch []events.DynamoDBEventRe
 // has dealt with.
 func (m *StreamMapping) try(ctx context.Context, batch []events.DynamoDBEventRecord) (done int, err error) {
 	var answer events.DynamoDBEventResponse
-	if err := m.Function.call(context.WithoutCancel(ctx), events.DynamoDBEvent{Records: batch}, &answer); err != nil {
+	payload, err := streamPayload(batch)
+	if err == nil {
+		err = m.Function.hand(context.WithoutCancel(ctx), payload, &answer)
+	}
+	if err != nil {
 		m.Function.Log.Error("stream batch failed", "function", m.Function.Folder, "records", len(batch), "error", err.Error())
 		return 0, err
 	}

@@ -8,15 +8,12 @@ package localqueue
 import (
 	"container/heap"
 	"context"
-	"crypto/md5"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/aws/aws-lambda-go/events"
 
 	"github.com/tidings-dev/tidings/pkg/work"
 )
@@ -65,7 +62,8 @@ type Queue struct {
 	groups   map[string]*group // with at least one message visible or in flight
 	ready    byLoad            // groups with visible messages
 	turn     uint64
-	wake     chan struct{} // closed when something becomes visible, or the earliest time changes
+	waiting  int           // receivers that wait
+	wake     chan struct{} // closed for those when something becomes visible, or the earliest time changes
 	journal  *journal
 }
 
@@ -102,9 +100,10 @@ func Open(c Config) (*Queue, error) {
 		return nil, fmt.Errorf("queue %s: %w", c.Name, err)
 	}
 	q.journal = j
+	now := time.Now()
 	for _, r := range kept {
 		q.next = max(q.next, r.ID)
-		q.place(&message{id: r.ID, body: r.Body, sent: time.UnixMilli(r.Sent), visible: time.UnixMilli(r.Visible), receives: r.Receives, place: -1}, r.Group)
+		q.place(now, &message{id: r.ID, body: r.Body, sent: time.UnixMilli(r.Sent), visible: time.UnixMilli(r.Visible), receives: r.Receives, place: -1}, r.Group)
 	}
 	return q, nil
 }
@@ -122,17 +121,25 @@ func (q *Queue) Name() string { return q.config.Name }
 
 // Send puts work items on the queue; it is a dispatch.Queue.
 func (q *Queue) Send(_ context.Context, items []work.Item) []error {
+	bodies := make([]string, len(items))
+	for i, item := range items {
+		bodies[i] = item.Encode()
+	}
 	var errs []error
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
 	for i, item := range items {
 		// SQS counts whole seconds; rounding up keeps an item from being early.
 		delay := (item.Delay + time.Second - 1).Truncate(time.Second)
-		if _, err := q.Put(item.Encode(), item.Group(), delay); err != nil {
+		if _, err := q.put(now, bodies[i], item.Group(), delay); err != nil {
 			if errs == nil {
 				errs = make([]error, len(items))
 			}
 			errs[i] = err
 		}
 	}
+	q.notify()
 	return errs
 }
 
@@ -140,19 +147,23 @@ func (q *Queue) Send(_ context.Context, items []work.Item) []error {
 func (q *Queue) Put(body, groupName string, delay time.Duration) (string, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := time.Now()
+	id, err := q.put(time.Now(), body, groupName, delay)
+	q.notify()
+	return strconv.FormatUint(id, 10), err
+}
+
+func (q *Queue) put(now time.Time, body, groupName string, delay time.Duration) (id uint64, err error) {
 	q.next++
 	m := &message{id: q.next, body: body, sent: now, visible: now.Add(delay), place: -1}
 	if err := q.journal.sent(m, groupName); err != nil {
-		return "", fmt.Errorf("queue %s: %w", q.config.Name, err)
+		return 0, fmt.Errorf("queue %s: %w", q.config.Name, err)
 	}
-	q.place(m, groupName)
-	q.notify()
-	return strconv.FormatUint(m.id, 10), nil
+	q.place(now, m, groupName)
+	return m.id, nil
 }
 
 // place files a message that is in no list yet.
-func (q *Queue) place(m *message, groupName string) {
+func (q *Queue) place(now time.Time, m *message, groupName string) {
 	g := q.groups[groupName]
 	if g == nil {
 		g = &group{name: groupName, place: -1}
@@ -160,7 +171,7 @@ func (q *Queue) place(m *message, groupName string) {
 	}
 	m.group = g
 	q.messages[m.id] = m
-	if m.visible.After(time.Now()) {
+	if m.visible.After(now) {
 		heap.Push(&q.later, m)
 	} else {
 		q.show(m)
@@ -176,6 +187,9 @@ func (q *Queue) show(m *message) {
 }
 
 func (q *Queue) notify() {
+	if q.waiting == 0 {
+		return
+	}
 	close(q.wake)
 	q.wake = make(chan struct{})
 }
@@ -183,29 +197,41 @@ func (q *Queue) notify() {
 // Receive returns up to limit messages and hides them for the queue's
 // visibility timeout. It waits until there is at least one, or ctx ends.
 func (q *Queue) Receive(ctx context.Context, limit int) ([]Message, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for {
-		q.mu.Lock()
 		got, err := q.receive(limit)
-		wake := q.wake
-		wait := time.Duration(-1)
-		if len(q.later) > 0 {
-			wait = time.Until(q.later[0].visible)
-		}
-		q.mu.Unlock()
 		if len(got) > 0 || err != nil {
 			return got, err
 		}
-		var timer <-chan time.Time
-		if wait >= 0 {
-			timer = time.After(wait)
-		}
-		select {
-		case <-wake:
-		case <-timer:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := q.wait(ctx); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// wait waits, without the lock, until there may be something to receive.
+func (q *Queue) wait(ctx context.Context) error {
+	wake := q.wake
+	var timer <-chan time.Time
+	if len(q.later) > 0 {
+		t := time.NewTimer(time.Until(q.later[0].visible))
+		defer t.Stop()
+		timer = t.C
+	}
+	q.waiting++
+	q.mu.Unlock()
+	defer func() {
+		q.mu.Lock()
+		q.waiting--
+	}()
+	select {
+	case <-wake:
+	case <-timer:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
 }
 
 func (q *Queue) receive(limit int) ([]Message, error) {
@@ -251,7 +277,7 @@ func (q *Queue) receive(limit int) ([]Message, error) {
 			return got, fmt.Errorf("queue %s: %w", q.config.Name, err)
 		}
 		got = append(got, Message{
-			ID: strconv.FormatUint(m.id, 10), Receipt: fmt.Sprintf("%d.%d", m.id, m.receives), Body: m.body, Group: g.name,
+			ID: strconv.FormatUint(m.id, 10), Receipt: receiptOf(m), Body: m.body, Group: g.name,
 			Receives: m.receives, Sent: m.sent, First: m.first,
 		})
 	}
@@ -290,16 +316,21 @@ func (q *Queue) remove(m *message) error {
 
 // find returns the message that a receipt names, if it is still that receive's.
 func (q *Queue) find(receipt string) (*message, error) {
-	var id uint64
-	var receives int
-	if _, err := fmt.Sscanf(receipt, "%d.%d", &id, &receives); err != nil {
+	name, _, _ := strings.Cut(receipt, ".")
+	id, err := strconv.ParseUint(name, 10, 64)
+	if err != nil {
 		return nil, ErrReceipt
 	}
 	m := q.messages[id]
-	if m == nil || m.receives != receives || !m.inFlight {
+	if m == nil || receiptOf(m) != receipt || !m.inFlight {
 		return nil, ErrReceipt
 	}
 	return m, nil
+}
+
+// receiptOf names a message's latest receive.
+func receiptOf(m *message) string {
+	return strconv.FormatUint(m.id, 10) + "." + strconv.Itoa(m.receives)
 }
 
 // Delete ends a received message. ErrReceipt where it was received again since,
@@ -347,22 +378,6 @@ func (q *Queue) Stats() Stats {
 func (q *Queue) Depth(context.Context) (work.Depth, error) {
 	s := q.Stats()
 	return work.Depth{Visible: s.Visible, Delayed: s.Delayed, InFlight: s.InFlight}, nil
-}
-
-// Lambda returns the message as an event source mapping hands it to a function.
-func (m Message) Lambda(queueARN, region string) events.SQSMessage {
-	sum := md5.Sum([]byte(m.Body)) // what SQS calls MD5OfBody
-	return events.SQSMessage{
-		MessageId: m.ID, ReceiptHandle: m.Receipt, Body: m.Body, Md5OfBody: hex.EncodeToString(sum[:]),
-		Attributes: map[string]string{
-			"ApproximateReceiveCount":          strconv.Itoa(m.Receives),
-			"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.First.UnixMilli(), 10),
-			"SentTimestamp":                    strconv.FormatInt(m.Sent.UnixMilli(), 10),
-			"SenderId":                         "local",
-			"MessageGroupId":                   m.Group,
-		},
-		EventSource: "aws:sqs", EventSourceARN: queueARN, AWSRegion: region,
-	}
 }
 
 // byTime is a heap of messages by when they become visible.

@@ -13,25 +13,28 @@ import (
 // feed is a table's stream: one shard, records in the order of the writes.
 type feed struct {
 	mu      sync.Mutex
-	records []events.DynamoDBEventRecord
-	first   int           // sequence number of records[0]
-	grown   chan struct{} // closed when a record is added
+	changes []change
+	first   int           // sequence number of changes[0]
+	waiting int           // readers that wait
+	grown   chan struct{} // closed for those when a change is added
+}
+
+// change becomes a record when somebody reads it: until then it is small, and
+// whoever writes does not wait for it.
+type change interface {
+	record() events.DynamoDBEventRecord
 }
 
 func newFeed() *feed { return &feed{first: 1, grown: make(chan struct{})} }
 
-func (f *feed) add(r events.DynamoDBEventRecord) {
+func (f *feed) add(c change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	seq := f.first + len(f.records)
-	r.EventID = fmt.Sprintf("%032x", seq)
-	r.EventSource = "aws:dynamodb"
-	r.EventVersion = "1.1"
-	// Real sequence numbers are long decimals too, and sort as strings.
-	r.Change.SequenceNumber = fmt.Sprintf("%021d", seq)
-	f.records = append(f.records, r)
-	close(f.grown)
-	f.grown = make(chan struct{})
+	f.changes = append(f.changes, c)
+	if f.waiting > 0 {
+		close(f.grown)
+		f.grown = make(chan struct{})
+	}
 }
 
 // Records returns up to limit records of a table's stream that follow the
@@ -48,20 +51,45 @@ func (s *Store) Records(ctx context.Context, table, after string, limit int) ([]
 			return nil, fmt.Errorf("sequence number %q is not one of this stream", after)
 		}
 	}
+	first, changes, err := f.read(ctx, last, limit)
+	if err != nil {
+		return nil, err
+	}
+	page := make([]events.DynamoDBEventRecord, len(changes))
+	for i, c := range changes {
+		r := c.record()
+		r.EventID = fmt.Sprintf("%032x", first+i)
+		r.EventSource = "aws:dynamodb"
+		r.EventVersion = "1.1"
+		// Real sequence numbers are long decimals too, and sort as strings.
+		r.Change.SequenceNumber = fmt.Sprintf("%021d", first+i)
+		page[i] = r
+	}
+	return page, nil
+}
+
+// read returns up to limit changes that follow the last, and the first one's
+// number, as soon as there is one.
+func (f *feed) read(ctx context.Context, last, limit int) (first int, changes []change, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for {
-		f.mu.Lock()
 		from := max(last+1-f.first, 0)
-		if from < len(f.records) {
-			page := slices.Clone(f.records[from:min(from+limit, len(f.records))])
-			f.mu.Unlock()
-			return page, nil
+		if from < len(f.changes) {
+			return f.first + from, slices.Clone(f.changes[from:min(from+limit, len(f.changes))]), nil
 		}
 		grown := f.grown
+		f.waiting++
 		f.mu.Unlock()
 		select {
 		case <-grown:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			err = ctx.Err()
+		}
+		f.mu.Lock()
+		f.waiting--
+		if err != nil {
+			return 0, nil, err
 		}
 	}
 }
@@ -76,11 +104,11 @@ func (s *Store) Trim(table, upTo string) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := min(last+1-f.first, len(f.records))
-	if 2*n > len(f.records) {
+	n := min(last+1-f.first, len(f.changes))
+	if 2*n > len(f.changes) {
 		// A copy, so that the forgotten records' memory is given back; not before
 		// it is worth it, so that a long backlog is not copied for every batch.
-		f.records = append([]events.DynamoDBEventRecord(nil), f.records[n:]...)
+		f.changes = append([]change(nil), f.changes[n:]...)
 		f.first += n
 	}
 }

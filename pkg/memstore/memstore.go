@@ -89,8 +89,7 @@ func dueBefore(a, b delivery.Due) bool {
 
 // PutEvent: see emit.Events.
 func (s *Store) PutEvent(_ context.Context, a event.Accepted) error {
-	item, err := schema.EncodeEvent(a)
-	if err != nil {
+	if _, err := event.IDTime(a.ID); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -100,17 +99,31 @@ func (s *Store) PutEvent(_ context.Context, a event.Accepted) error {
 	}
 	a.Body = slices.Clone(a.Body)
 	s.events[a.ID] = a
-	s.feeds[schema.Events].add(events.DynamoDBEventRecord{
+	s.feeds[schema.Events].add(eventPut{s.now(), a})
+	return nil
+}
+
+// eventPut is the change that put an event.
+type eventPut struct {
+	at    time.Time
+	event event.Accepted
+}
+
+func (p eventPut) record() events.DynamoDBEventRecord {
+	item, err := schema.EncodeEvent(p.event)
+	if err != nil {
+		panic(err) // only for an id that PutEvent refuses
+	}
+	return events.DynamoDBEventRecord{
 		EventName: string(events.DynamoDBOperationTypeInsert),
 		Change: events.DynamoDBStreamRecord{
-			ApproximateCreationDateTime: events.SecondsEpochTime{Time: s.now()},
-			Keys:                        schema.Image(schema.Item{schema.EventID: schema.S(a.ID)}),
+			ApproximateCreationDateTime: events.SecondsEpochTime{Time: p.at},
+			Keys:                        schema.Image(schema.Item{schema.EventID: schema.S(p.event.ID)}),
 			NewImage:                    schema.Image(item),
 			SizeBytes:                   int64(schema.Size(item)),
 			StreamViewType:              string(events.DynamoDBStreamViewTypeNewImage),
 		},
-	})
-	return nil
+	}
 }
 
 // GetEvent: see dispatch.Events.

@@ -89,8 +89,13 @@ func (s *Store) write(k platform.Key, after schema.Item) {
 			index.Set(e)
 		}
 	}
-	s.feeds[schema.Platform].add(events.DynamoDBEventRecord{EventName: string(name), Change: change})
+	s.feeds[schema.Platform].add(recordWrite{EventName: string(name), Change: change})
 }
+
+// recordWrite is a change of one of the platform's records.
+type recordWrite events.DynamoDBEventRecord
+
+func (w recordWrite) record() events.DynamoDBEventRecord { return events.DynamoDBEventRecord(w) }
 
 // PutRecord writes one of the platform's records, as the platform does: whole,
 // over whatever stood there.

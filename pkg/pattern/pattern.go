@@ -141,6 +141,22 @@ func (p *Pattern) Matches(d Document) bool {
 	return true
 }
 
+// Names returns the names of the body's fields that the pattern asks for, at the
+// top: what else a body holds is nothing to it. A name may come twice.
+func (p *Pattern) Names() []string {
+	var names []string
+	for _, f := range p.fields {
+		name, _, _ := strings.Cut(f.path, separator)
+		names = append(names, name)
+	}
+	for _, alternatives := range p.either {
+		for _, a := range alternatives {
+			names = append(names, a.Names()...)
+		}
+	}
+	return names
+}
+
 // Compile reads an event pattern. Its errors name the place and what may stand there.
 func Compile(text json.RawMessage) (*Pattern, error) {
 	root, err := decode(text)

@@ -1,0 +1,124 @@
+package local
+
+import (
+	"crypto/md5"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/tidings-dev/tidings/pkg/localqueue"
+)
+
+// On AWS somebody else writes the payloads that functions are invoked with. Here
+// they are written by appending: the writing of them is not what the runner is for.
+// They read as what encoding/json makes of aws-lambda-go's types.
+
+// text appends a string; what is not UTF-8 becomes U+FFFD.
+func text(to []byte, value string) []byte {
+	to, _ = jsontext.AppendQuote(to, value) // the error says that it did
+	return to
+}
+
+// member appends a name, which needs no escapes, and a string.
+func member(to []byte, name, value string) []byte {
+	to = append(append(append(to, '"'), name...), `":`...)
+	return text(to, value)
+}
+
+// streamPayload is the payload of a stream's batch.
+func streamPayload(records []events.DynamoDBEventRecord) ([]byte, error) {
+	size := 64
+	for _, r := range records {
+		size += 768 + int(r.Change.SizeBytes)
+	}
+	to := append(make([]byte, 0, size), `{"Records":[`...)
+	var err error
+	for i, r := range records {
+		if i > 0 {
+			to = append(to, ',')
+		}
+		to = append(to, '{')
+		to = append(member(to, "eventID", r.EventID), ',')
+		to = append(member(to, "eventName", r.EventName), ',')
+		to = append(member(to, "eventVersion", r.EventVersion), ',')
+		to = append(member(to, "eventSource", r.EventSource), ',')
+		to = append(member(to, "awsRegion", r.AWSRegion), ',')
+		to = append(member(to, "eventSourceARN", r.EventSourceArn), ',')
+		if u := r.UserIdentity; u != nil {
+			to = append(to, `"userIdentity":{`...)
+			to = append(member(to, "type", u.Type), ',')
+			to = append(member(to, "principalId", u.PrincipalID), `},`...)
+		}
+		to = append(to, `"dynamodb":{"ApproximateCreationDateTime":`...)
+		at, failed := r.Change.ApproximateCreationDateTime.MarshalJSON()
+		if failed != nil {
+			return nil, fmt.Errorf("stream record %s: %w", r.Change.SequenceNumber, failed)
+		}
+		to = append(append(to, at...), ',')
+		for _, image := range []struct {
+			name       string
+			attributes map[string]events.DynamoDBAttributeValue
+		}{{"Keys", r.Change.Keys}, {"NewImage", r.Change.NewImage}, {"OldImage", r.Change.OldImage}} {
+			if to, err = appendImage(to, image.name, image.attributes); err != nil {
+				return nil, fmt.Errorf("stream record %s: %w", r.Change.SequenceNumber, err)
+			}
+		}
+		to = append(member(to, "SequenceNumber", r.Change.SequenceNumber), `,"SizeBytes":`...)
+		to = append(strconv.AppendInt(to, r.Change.SizeBytes, 10), ',')
+		to = append(member(to, "StreamViewType", r.Change.StreamViewType), `}}`...)
+	}
+	return append(to, `]}`...), nil
+}
+
+func appendImage(to []byte, name string, image map[string]events.DynamoDBAttributeValue) ([]byte, error) {
+	if len(image) == 0 {
+		return to, nil
+	}
+	to = append(append(append(to, '"'), name...), `":{`...)
+	for attribute, value := range image {
+		to = append(text(to, attribute), ':')
+		switch value.DataType() {
+		case events.DataTypeString:
+			to = append(member(append(to, '{'), "S", value.String()), `},`...)
+		case events.DataTypeNumber:
+			to = append(member(append(to, '{'), "N", value.Number()), `},`...)
+		default:
+			other, err := value.MarshalJSON()
+			if err != nil {
+				return nil, fmt.Errorf("attribute %q: %w", attribute, err)
+			}
+			to = append(append(to, other...), ',')
+		}
+	}
+	return append(to[:len(to)-1], `},`...), nil
+}
+
+// queuePayload is the payload of a batch from a queue.
+func queuePayload(batch []localqueue.Message, arn, region string) []byte {
+	size := 64
+	for _, m := range batch {
+		size += 512 + len(m.Body)*5/4
+	}
+	to := append(make([]byte, 0, size), `{"Records":[`...)
+	for i, m := range batch {
+		if i > 0 {
+			to = append(to, ',')
+		}
+		to = append(to, '{')
+		to = append(member(to, "messageId", m.ID), ',')
+		to = append(member(to, "receiptHandle", m.Receipt), ',')
+		to = append(member(to, "body", m.Body), `,"md5OfBody":"`...)
+		sum := md5.Sum([]byte(m.Body)) // what SQS calls MD5OfBody
+		to = append(hex.AppendEncode(to, sum[:]), `","attributes":{"ApproximateReceiveCount":"`...)
+		to = append(strconv.AppendInt(to, int64(m.Receives), 10), `","ApproximateFirstReceiveTimestamp":"`...)
+		to = append(strconv.AppendInt(to, m.First.UnixMilli(), 10), `","SentTimestamp":"`...)
+		to = append(strconv.AppendInt(to, m.Sent.UnixMilli(), 10), `","SenderId":"local",`...)
+		to = append(member(to, "MessageGroupId", m.Group), `},"messageAttributes":{},"eventSource":"aws:sqs",`...)
+		to = append(member(to, "eventSourceARN", arn), ',')
+		to = append(member(to, "awsRegion", region), '}')
+	}
+	return append(to, `]}`...)
+}
