@@ -18,8 +18,9 @@ type Message struct {
 
 // readBatch reads what Lambda invokes a function with for an SQS queue, of which
 // most fields are of no use here (events.SQSEvent has them all).
-func readBatch(payload []byte) (batch []Message, err error) {
-	err = onepass.Read(payload, func(r *onepass.Reader) error {
+func readBatch(payload []byte) ([]Message, error) {
+	batch := make([]Message, 0, 10) // the template's BatchSize
+	err := onepass.Read(payload, func(r *onepass.Reader) error {
 		return r.Object(func(name []byte) error {
 			if string(name) != "Records" {
 				return r.Skip()

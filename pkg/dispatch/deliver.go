@@ -82,6 +82,7 @@ func (d *Dispatcher) deliverTogether(ctx context.Context, batch []Message, which
 	reserved := make(chan struct{})
 	for _, i := range which {
 		served.Go(func() {
+			deepen(i)
 			errs[i] = sheltered(func() (err error) {
 				jobs[i], err = d.read(ctx, batch[i])
 				return err
@@ -98,6 +99,16 @@ func (d *Dispatcher) deliverTogether(ctx context.Context, batch []Message, which
 	d.reserve(ctx, jobs, errs)
 	close(reserved)
 	served.Wait()
+}
+
+// deepen makes a goroutine's stack as large as an attempt needs it, while there is
+// nothing on it: growing it on the way copied it twice or more, which took 7 % of
+// the time.
+//
+//go:noinline
+func deepen(by int) byte {
+	var frame [8 << 10]byte
+	return frame[by%len(frame)] // what the compiler doesn't see through
 }
 
 // sheltered turns a panic into an error: one item's trouble is its own.

@@ -21,7 +21,8 @@ func (d *Dispatcher) logAttempt(ctx context.Context, j *job, next delivery.Deliv
 		level = slog.LevelWarn
 	}
 	ms := func(name string, d time.Duration) slog.Attr { return slog.Int64(name, d.Milliseconds()) }
-	attrs := []slog.Attr{
+	var room [24]slog.Attr
+	attrs := append(room[:0],
 		slog.String("event_id", next.EventID), slog.String("event_type", next.EventType),
 		slog.String("endpoint_id", j.endpoint.ID), slog.String("tenant", j.endpoint.Tenant),
 		slog.String("protocol", adapter.TargetOf(j.endpoint).Protocol()),
@@ -29,7 +30,7 @@ func (d *Dispatcher) logAttempt(ctx context.Context, j *job, next delivery.Deliv
 		slog.String("state", string(next.State)),
 		ms("total_ms", o.Timings.Total), ms("dns_ms", o.Timings.DNS), ms("connect_ms", o.Timings.Connect), ms("tls_ms", o.Timings.TLS),
 		ms("first_byte_ms", o.Timings.FirstByte), ms("age_ms", a.At.Sub(j.at)), slog.Int("bytes", len(j.accepted.Body)),
-	}
+	)
 	if !j.sent.IsZero() {
 		attrs = append(attrs, ms("queue_ms", max(a.At.Sub(j.sent), 0)))
 	}

@@ -138,37 +138,40 @@ func (s Secret) LogValue() slog.Value         { return slog.StringValue(redacted
 
 // Base returns the text that is signed.
 func Base(id string, at time.Time, body []byte) []byte {
-	b := make([]byte, 0, len(id)+12+len(body)+2)
-	b = append(b, id...)
-	b = append(b, '.')
-	b = strconv.AppendInt(b, at.Unix(), 10)
-	b = append(b, '.')
-	return append(b, body...)
+	return append(appendHead(make([]byte, 0, len(id)+12+len(body)+2), id, at), body...)
+}
+
+// appendHead appends what stands before the body.
+func appendHead(b []byte, id string, at time.Time) []byte {
+	b = append(append(b, id...), '.')
+	return append(strconv.AppendInt(b, at.Unix(), 10), '.')
 }
 
 // Sign returns the value of the webhook-signature header: one signature a
 // secret, in the order given, separated by spaces. Several secrets are how a
 // rotation overlaps: the receiver accepts whichever it knows.
 func Sign(secrets []Secret, id string, at time.Time, body []byte) string {
-	base := Base(id, at, body)
-	var out strings.Builder
+	var out []byte
 	for i, s := range secrets {
 		if i > 0 {
-			out.WriteByte(' ')
+			out = append(out, ' ')
 		}
 		if s.private != nil {
-			out.WriteString("v1a," + base64.StdEncoding.EncodeToString(ed25519.Sign(s.private, base)))
+			out = base64.StdEncoding.AppendEncode(append(out, "v1a,"...), ed25519.Sign(s.private, Base(id, at, body)))
 			continue
 		}
-		out.WriteString("v1," + base64.StdEncoding.EncodeToString(sum(s.mac, base)))
+		out = base64.StdEncoding.AppendEncode(append(out, "v1,"...), sum(s.mac, id, at, body))
 	}
-	return out.String()
+	return string(out)
 }
 
-func sum(key, base []byte) []byte {
+// sum is the HMAC of the base, of which it makes no copy: each attempt is signed.
+func sum(key []byte, id string, at time.Time, body []byte) []byte {
 	mac := hmac.New(sha256.New, key)
-	mac.Write(base)
-	return mac.Sum(nil)
+	var head [64]byte
+	mac.Write(appendHead(head[:0], id, at))
+	mac.Write(body)
+	return mac.Sum(head[:0])
 }
 
 // Errors of Verify. A receiver should answer each with 401 and tell no more.
@@ -188,7 +191,6 @@ func Verify(s Secret, id, timestamp, signatures string, body []byte, now time.Ti
 	if d := now.Sub(at); d > Tolerance || d < -Tolerance {
 		return ErrTimestamp
 	}
-	base := Base(id, at, body)
 	for _, one := range strings.Fields(signatures) {
 		version, encoded, found := strings.Cut(one, ",")
 		if !found {
@@ -199,9 +201,9 @@ func Verify(s Secret, id, timestamp, signatures string, body []byte, now time.Ti
 			continue
 		}
 		switch {
-		case version == "v1" && s.mac != nil && hmac.Equal(given, sum(s.mac, base)):
+		case version == "v1" && s.mac != nil && hmac.Equal(given, sum(s.mac, id, at, body)):
 			return nil
-		case version == "v1a" && s.private != nil && ed25519.Verify(s.private.Public().(ed25519.PublicKey), base, given):
+		case version == "v1a" && s.private != nil && ed25519.Verify(s.private.Public().(ed25519.PublicKey), Base(id, at, body), given):
 			return nil
 		}
 	}
