@@ -15,13 +15,12 @@ import (
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/alert"
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/cost"
 	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/health"
-	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo"
 	"github.com/tidings-dev/tidings/pkg/queue"
 	"github.com/tidings-dev/tidings/pkg/stats"
 	"github.com/tidings-dev/tidings/pkg/template"
@@ -77,6 +76,7 @@ func (p *plant) backend() assemble.Backend {
 		DeadLetters: func(string) dispatch.DeadLetters { return nil }, // nobody redrives
 		Depth:       func(string) health.Queue { return p.sqs },
 		Topic:       func(string) alert.Publisher { return nobody{} },
+		Invoke:      func(string) console.Invoke { return nil }, // nobody changes anything
 		Log:         p.log.logger(), Metrics: p.log, CacheTime: dispatch.CacheTime,
 		Destinations: func(s assemble.DestinationSettings) (*adapter.Registry, error) {
 			return destinations.Open(s, destinations.Clouds{})
@@ -168,11 +168,7 @@ func metricsOf(properties *yaml.Node) (n float64) {
 // idleCost is what a deployment costs that nobody uses: its schedules' runs, the
 // queue's pollers, and what stands in the template.
 func idleCost(r *Report, units map[string]Units) error {
-	parsed, err := template.Load(templateFile)
-	if err != nil {
-		return err
-	}
-	stack, err := parsed.Resolve(template.Context{StackName: local.StackName, Region: localdynamo.Region, Account: "000000000000"})
+	stack, err := resolved()
 	if err != nil {
 		return err
 	}

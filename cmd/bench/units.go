@@ -127,13 +127,7 @@ func (c counted) String() string { return mix(c.outcome, c.fan, c.body, c.busy) 
 
 // database is a local DynamoDB with the template's tables.
 func database(ctx context.Context) (*localdynamo.Server, *template.Stack, error) {
-	parsed, err := template.Load(templateFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	stack, err := parsed.Resolve(template.Context{
-		StackName: local.StackName, Region: localdynamo.Region, Account: "000000000000", QueueURL: func(name string) string { return name },
-	})
+	stack, err := resolved()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"maps"
+	"testing"
+)
+
+func TestThousands(t *testing.T) {
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
+		if got := thousands(n); got != want {
+			t.Errorf("%d is %s, want %s", n, got, want)
+		}
+	}
+}
+
+// What is called beside delivering reads as much whatever is stored, and the health
+// report little; on a real DynamoDB API, by the functions as they are assembled.
+func TestChoresReadAsMuchWhateverIsStored(t *testing.T) {
+	t.Chdir("../..")
+	few, err := countChores(t.Context(), 3, 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	many, err := countChores(t.Context(), 3, 2000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(few) != len(chores)+1 || few["health report"].requests < 3 || few["health report"].requests >= 10 || few["sweep"].units == 0 {
+		t.Errorf("few read %+v", few)
+	}
+	plain := func(reads map[string]read) map[string]read {
+		out := maps.Clone(reads)
+		for chore, r := range out {
+			r.ms = 0
+			out[chore] = r
+		}
+		return out
+	}
+	if a, b := plain(few), plain(many); !maps.Equal(a, b) {
+		t.Errorf("200 deliveries make %+v\n2,000 make %+v", a, b)
+	}
+}
