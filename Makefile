@@ -107,7 +107,7 @@ bench-quick: tools ## Count what AWS counts for an event (units and requests), e
 
 .PHONY: bench
 bench: bin/tidings tools ## Measure how fast and how cheap it is (under 15 minutes); rewrites the tables in docs/performance.md
-	@mkdir -p bin && go build -o bin/bench ./cmd/bench
+	@mkdir -p bin && go build -trimpath -o bin/bench ./cmd/bench
 	bin/bench -json bin/bench.json -docs docs/performance.md $(BENCH)
 
 .PHONY: bench-cost

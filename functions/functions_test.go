@@ -8,10 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
+	"github.com/tidings-dev/tidings/pkg/rehearsal"
 	"github.com/tidings-dev/tidings/pkg/template"
 )
 
@@ -37,39 +34,12 @@ type answer struct {
 	failure *local.Failure
 }
 
-// runtime is the Lambda Runtime API (AWS Lambda Developer Guide, "Using the
-// Lambda runtime API"), as much of it as a function's binary uses.
+// runtime is a function's process under a Runtime API.
 type runtime struct {
-	payloads chan []byte
-	answers  chan answer
-	ended    chan error
-	log      *lockedBuffer
-}
-
-func (r *runtime) ServeHTTP(w http.ResponseWriter, request *http.Request) {
-	const base = "/2018-06-01/runtime/"
-	switch path := strings.TrimPrefix(request.URL.Path, base); {
-	case path == "invocation/next":
-		select {
-		case payload := <-r.payloads:
-			w.Header().Set("Lambda-Runtime-Aws-Request-Id", "7c1a2f0e-0000-4000-8000-000000000001")
-			w.Header().Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(time.Now().Add(time.Minute).UnixMilli()))
-			w.Header().Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:us-east-1:123456789012:function:f")
-			_, _ = w.Write(payload)
-		case <-request.Context().Done():
-		}
-	case strings.HasSuffix(path, "/response"):
-		body, _ := io.ReadAll(request.Body)
-		w.WriteHeader(http.StatusAccepted)
-		r.answers <- answer{body: body}
-	case strings.HasSuffix(path, "/error"):
-		var f local.Failure
-		_ = json.NewDecoder(request.Body).Decode(&f)
-		w.WriteHeader(http.StatusAccepted)
-		r.answers <- answer{failure: &f}
-	default:
-		w.WriteHeader(http.StatusNotFound)
-	}
+	api   *rehearsal.Runtime
+	ended chan struct{}
+	err   error // how it ended, then
+	log   *lockedBuffer
 }
 
 type lockedBuffer struct {
@@ -98,12 +68,15 @@ func start(t *testing.T, folder string, environment map[string]string) *runtime 
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", folder, err, out)
 	}
-	r := &runtime{payloads: make(chan []byte), answers: make(chan answer, 1), ended: make(chan error, 1), log: &lockedBuffer{}}
-	server := httptest.NewServer(r)
+	api, err := rehearsal.OpenRuntime()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &runtime{api: api, ended: make(chan struct{}), log: &lockedBuffer{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := exec.CommandContext(ctx, binary)
 	c.Env = []string{
-		"AWS_LAMBDA_RUNTIME_API=" + strings.TrimPrefix(server.URL, "http://"), "AWS_LAMBDA_LOG_FORMAT=JSON", "AWS_LAMBDA_LOG_LEVEL=INFO",
+		"AWS_LAMBDA_RUNTIME_API=" + api.Address, "AWS_LAMBDA_LOG_FORMAT=JSON", "AWS_LAMBDA_LOG_LEVEL=INFO",
 		"AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "AWS_EC2_METADATA_DISABLED=true",
 	}
 	for name, value := range environment {
@@ -113,34 +86,34 @@ func start(t *testing.T, folder string, environment map[string]string) *runtime 
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { r.ended <- c.Wait() }()
+	go func() {
+		r.err = c.Wait()
+		close(r.ended)
+	}()
 	t.Cleanup(func() {
 		cancel()
 		<-r.ended
-		server.CloseClientConnections()
-		server.Close()
+		api.Close()
 	})
 	return r
 }
 
 func (r *runtime) invoke(t *testing.T, payload []byte) answer {
 	t.Helper()
-	timeout := time.After(time.Minute)
-	select {
-	case r.payloads <- payload:
-	case err := <-r.ended:
-		r.ended <- err
-		t.Fatalf("the function has ended: %v\n%s", err, r.log)
-	case <-timeout:
-		t.Fatalf("the function does not ask for work\n%s", r.log)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	got, err := r.api.Invoke(ctx, payload, r.ended)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, r.log)
 	}
-	select {
-	case a := <-r.answers:
-		return a
-	case <-timeout:
-		t.Fatalf("the function does not answer\n%s", r.log)
-		return answer{}
+	if !got.Failed {
+		return answer{body: got.Body}
 	}
+	var f local.Failure
+	if err := json.Unmarshal(got.Body, &f); err != nil {
+		t.Fatalf("the function failed with %s: %v", got.Body, err)
+	}
+	return answer{failure: &f}
 }
 
 // environments are what the template sets for each function, with AWS's
@@ -253,10 +226,9 @@ func TestDispatchAsDeployed(t *testing.T) {
 
 func TestAFunctionWithoutItsEnvironmentSaysWhatIsMissing(t *testing.T) {
 	f := start(t, "dispatch", map[string]string{"EVENTS_TABLE": "e"})
-	err := <-f.ended
-	f.ended <- err
+	<-f.ended
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || !strings.Contains(f.log.String(), "DELIVERIES_TABLE") {
-		t.Errorf("ended with %v\n%s", err, f.log)
+	if !errors.As(f.err, &exit) || !strings.Contains(f.log.String(), "DELIVERIES_TABLE") {
+		t.Errorf("ended with %v\n%s", f.err, f.log)
 	}
 }

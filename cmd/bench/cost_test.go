@@ -13,9 +13,6 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/cost"
-	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo"
-	"github.com/tidings-dev/tidings/pkg/template"
 )
 
 func TestARiseIsSaid(t *testing.T) {
@@ -80,19 +77,6 @@ func TestTheDearestComesFirst(t *testing.T) {
 	}
 }
 
-func stack(t *testing.T) *template.Stack {
-	t.Helper()
-	parsed, err := template.Load("../../template.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := parsed.Resolve(template.Context{StackName: local.StackName, Region: localdynamo.Region, Account: "000000000000"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // What pkg/cost reckons an idle month with is what the template's schedules were
 // counted to take; and each schedule has been counted.
 func TestAnIdleMonth(t *testing.T) {
@@ -101,8 +85,11 @@ func TestAnIdleMonth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Chdir("cmd/bench")
-	got, err := idleMonth(stack(t), units)
+	stack, err := resolved()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := idleMonth(stack, units)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +109,7 @@ func TestAnIdleMonth(t *testing.T) {
 			delete(units, name)
 		}
 	}
-	if _, err := idleMonth(stack(t), units); err == nil {
+	if _, err := idleMonth(stack, units); err == nil {
 		t.Error("a schedule that was never counted costs nothing")
 	}
 }

@@ -8,8 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"time"
 
+	"github.com/tidings-dev/tidings/pkg/daemon"
 	"github.com/tidings-dev/tidings/pkg/localdynamo"
 	"github.com/tidings-dev/tidings/pkg/rehearsal"
 )
@@ -107,4 +110,70 @@ func builtOnce(ctx context.Context, binary, folder string, built map[string][2]C
 	sizes = [2]Cell{of(float64(file.Size()) / 1e6), of(float64(zipped) / 1e6)}
 	built[folder] = sizes
 	return sizes, nil
+}
+
+// started is what a function's process took.
+type started struct {
+	inits, ready, first, second float64 // ms
+}
+
+// startOnce starts a function under the Runtime API and invokes it twice.
+func startOnce(ctx context.Context, binary string, environment map[string]string, payload []byte) (s started, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	api, err := rehearsal.OpenRuntime()
+	if err != nil {
+		return s, err
+	}
+	defer api.Close()
+	var said bytes.Buffer
+	c := exec.Command(binary)
+	for name, value := range environment {
+		c.Env = append(c.Env, name+"="+value)
+	}
+	c.Env = append(c.Env, "AWS_LAMBDA_RUNTIME_API="+api.Address, "GODEBUG=inittrace=1")
+	c.Stderr = &said
+	ms := func(from, to time.Time) float64 { return float64(to.Sub(from).Microseconds()) / 1000 }
+	began := time.Now()
+	process, err := daemon.Start(c)
+	if err != nil {
+		return s, err
+	}
+	fail := func(err error) (started, error) {
+		process.Stop()
+		return s, fmt.Errorf("%w\n%s", err, packageInit.ReplaceAll(said.Bytes(), nil))
+	}
+	invoke := func() (at time.Time, err error) {
+		a, err := api.Invoke(ctx, payload, process.Ended())
+		if err == nil && a.Failed {
+			err = fmt.Errorf("the invocation failed: %.300s", a.Body)
+		}
+		return a.At, err
+	}
+	first, err := invoke()
+	if err != nil {
+		return fail(err)
+	}
+	s.ready, s.first = ms(began, <-api.Asked), ms(began, first)
+	again := time.Now()
+	second, err := invoke()
+	if err != nil {
+		return fail(err)
+	}
+	s.second = ms(again, second)
+	process.Stop()
+	s.inits, err = initTime(said.Bytes())
+	return s, err
+}
+
+// initTime adds up the milliseconds of each package in GODEBUG=inittrace=1's lines.
+func initTime(said []byte) (sum float64, err error) {
+	for _, m := range packageInit.FindAllSubmatch(said, -1) {
+		ms, err := strconv.ParseFloat(string(m[1]), 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += ms
+	}
+	return sum, nil
 }
