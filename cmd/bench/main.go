@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"time"
 )
@@ -88,6 +89,9 @@ func run(ctx context.Context, o options) error {
 	}
 	wanted := map[string]bool{}
 	for _, name := range strings.FieldsFunc(o.only, func(c rune) bool { return c == ',' }) {
+		if !slices.Contains(partNames(), name) {
+			return fmt.Errorf("-only %s: there is no such part; there are %s", name, strings.Join(partNames(), ", "))
+		}
 		wanted[name] = true
 	}
 	if o.allocations != "" {
@@ -108,7 +112,7 @@ func run(ctx context.Context, o options) error {
 		if len(wanted) > 0 && !wanted[p.name] {
 			continue
 		}
-		fmt.Fprintf(os.Stderr, "measuring %s …\n", p.name)
+		fmt.Fprintf(os.Stderr, "%s measuring %s …\n", time.Since(began).Round(time.Second), p.name)
 		if err := p.run(ctx, r, o); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", p.name, err)) // the others can be measured all the same
 		}

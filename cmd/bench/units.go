@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/breaker"
+	"github.com/tidings-dev/tidings/pkg/capture"
 	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/cost"
 	"github.com/tidings-dev/tidings/pkg/delivery"
@@ -34,6 +36,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/localdynamo"
 	"github.com/tidings-dev/tidings/pkg/metrics"
+	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/queue"
 	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/schema"
@@ -57,6 +60,7 @@ type Units struct {
 	Refused    float64 `json:"refused_writes"`         // conditions that failed; billed as writes, and counted there too
 
 	Emits    float64 `json:"emit_runs"`    // invocations
+	Captures float64 `json:"capture_runs"` // of emit, too, by the platform's stream
 	FanOuts  float64 `json:"fan_out_runs"` //
 	Delivers float64 `json:"deliver_runs"` //
 	Sending  float64 `json:"sending_runs"` // of those that deliver, the ones that wait for a receiver
@@ -113,7 +117,17 @@ func mixes() (list []counted) {
 			}
 		}
 	}
-	return append(list, counted{"first try", 1, wholeKilobyte, false}, counted{"first try", 1, wholeKilobyte, true})
+	kilobyte := counted{"first try", 1, wholeKilobyte, false}
+	return append(list, kilobyte, kilobyte.together(), captured)
+}
+
+// captured are events that come from the platform's own table, by its stream.
+var captured = counted{outcome: "captured, first try", fan: 1, body: wholeKilobyte, busy: true}
+
+// together is the same mix, a hundred at a time.
+func (c counted) together() counted {
+	c.busy = true
+	return c
 }
 
 // counted is one mix.
@@ -163,7 +177,7 @@ func measureUnits(ctx context.Context, r *Report) (map[string]Units, error) {
 	}
 	t := r.table("units", "What AWS counts for one event", "event", "DynamoDB write units", "read units", "requests", "of statistics: write units", "SQS requests", "invocations")
 	t.Notes = []string{"From ConsumedCapacity of the local DynamoDB, indexes included; exact. One at a time: everything that is cached has expired, each batch " +
-		"holds one message; all endpoints share the outcome. 100 at a time: each event emitted by its own request, batches are full. The figures of an event include all its endpoints'. " +
+		"holds one message; all endpoints share the outcome. 100 at a time: each event emitted by its own request, batches are full; captured: batches of the platform's stream are full, too. The figures of an event include all its endpoints'. " +
 		"An event whose body has " + kilobytes(wholeKilobyte) + " is stored as an item of 1 KB."}
 	b := r.table("bytes", "What one event writes to the log and sends", "event", "attempts", "log lines", "log bytes", "of attempts' lines", "bytes sent")
 	b.Notes = []string{"Counted as the functions write them at the default level, the lines of metrics and " + fmt.Sprint(cost.LineBytes) + " bytes that CloudWatch adds to each included; without Lambda's own. " +
@@ -174,7 +188,7 @@ func measureUnits(ctx context.Context, r *Report) (map[string]Units, error) {
 			return nil, fmt.Errorf("units, %s: %w", m, err)
 		}
 		measured[m.String()] = u
-		t.add(m.String(), of(u.Writes), of(u.Reads), of(u.Requests), of(u.Statistics), of(u.SQS), of(u.Emits+u.FanOuts+u.Delivers))
+		t.add(m.String(), of(u.Writes), of(u.Reads), of(u.Requests), of(u.Statistics), of(u.SQS), of(u.runs()))
 		if m.fan == 1 {
 			b.add(m.String(), of(u.Attempts), of(u.LogLines), of(u.LogBytes), of(u.AttemptLog), of(u.Sent))
 		}
@@ -262,10 +276,11 @@ type plant struct {
 	answer   func(endpointID string) delivery.Outcome
 	live     bool // time passes by itself
 
-	mu     sync.Mutex
-	now    time.Time
-	runs   Units // of which only the invocations and the attempts are kept here
-	unsent error // what a request that was to be counted came to instead
+	mu      sync.Mutex
+	now     time.Time
+	changed int   // records of the platform's stream so far
+	runs    Units // of which only the invocations and the attempts are kept here
+	unsent  error // what a request that was to be counted came to instead
 }
 
 func (p *plant) time() time.Time {
@@ -327,7 +342,7 @@ func (p *plant) take() Units {
 	u.SQS = float64(p.sqs.take())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	u.Emits, u.FanOuts, u.Delivers, u.Sending, u.Attempts = p.runs.Emits, p.runs.FanOuts, p.runs.Delivers, p.runs.Sending, p.runs.Attempts
+	u.Emits, u.Captures, u.FanOuts, u.Delivers, u.Sending, u.Attempts = p.runs.Emits, p.runs.Captures, p.runs.FanOuts, p.runs.Delivers, p.runs.Sending, p.runs.Attempts
 	p.runs = Units{}
 	return u
 }
@@ -360,7 +375,11 @@ func countUnits(ctx context.Context, db *dynamodb.Client, receiver *wire, number
 		n = 100
 	}
 	p.take()
-	events, err := p.accept(ctx, tenant, n, m.body)
+	accept := p.accept
+	if m == captured {
+		accept = p.capture
+	}
+	events, err := accept(ctx, tenant, n, m.body)
 	if err != nil {
 		return Units{}, err
 	}
@@ -409,6 +428,9 @@ func countUnits(ctx context.Context, db *dynamodb.Client, receiver *wire, number
 	return u.each(float64(n)), p.unsent
 }
 
+// runs are all invocations.
+func (u Units) runs() float64 { return u.Emits + u.Captures + u.FanOuts + u.Delivers }
+
 // plus adds figure by figure.
 func (u Units) plus(o Units) Units {
 	sum, more := reflect.ValueOf(&u).Elem(), reflect.ValueOf(o)
@@ -448,7 +470,11 @@ func (p *plant) accept(ctx context.Context, tenant string, n, body int) ([]event
 			return nil, result.Error
 		}
 	}
-	var list []event.Accepted
+	return p.accepted(body)
+}
+
+// accepted are the events that were put, whose bodies must be of so many bytes.
+func (p *plant) accepted(body int) (list []event.Accepted, err error) {
 	for _, item := range p.meter.put {
 		a, err := schema.DecodeEvent(item)
 		if err != nil {
@@ -463,6 +489,51 @@ func (p *plant) accept(ctx context.Context, tenant string, n, body int) ([]event
 		list = append(list, a)
 	}
 	return list, nil
+}
+
+// capture has n events captured, whose bodies are of exactly so many bytes.
+func (p *plant) capture(ctx context.Context, tenant string, n, body int) ([]event.Accepted, error) {
+	one, err := p.changes(ctx, tenant, 1, 0)
+	if err != nil {
+		return nil, err
+	}
+	list, err := capture.Events(one.Records[0])
+	if err != nil || len(list) != 1 {
+		return nil, fmt.Errorf("a comment is %d events (%w)", len(list), err)
+	}
+	list[0].Event.TraceID = tracing.ID(tracing.FromContext(ctx))
+	empty, err := list[0].Event.Encode()
+	if err != nil {
+		return nil, err
+	}
+	batch, err := p.changes(ctx, tenant, n, body-len(empty))
+	if err != nil {
+		return nil, err
+	}
+	p.meter.put = nil
+	p.runs.Captures++
+	if failed := p.emitter.Capture(ctx, batch); len(failed.BatchItemFailures) > 0 {
+		return nil, errors.New("capturing failed")
+	}
+	return p.accepted(body)
+}
+
+// changes are n records of the platform's stream, each a comment of so many letters.
+func (p *plant) changes(ctx context.Context, tenant string, n, text int) (batch events.DynamoDBEvent, err error) {
+	request, _ := lambdacontext.FromContext(ctx)
+	for i := range n {
+		p.changed++
+		comment := platform.Comment{
+			Common: platform.Common{Tenant: tenant, RequestID: request.AwsRequestID, CreatedAt: p.time(), UpdatedAt: p.time()},
+			ID:     fmt.Sprintf("m_%06d", p.changed), DiscussionID: "d_1", UserID: "u_1042", Text: strings.Repeat("x", text),
+		}
+		record := recordOf(schema.EncodeRecord(comment), i)
+		record.Change.Keys = schema.Image(schema.PlatformKey(comment.Key()))
+		record.EventID = fmt.Sprintf("%032x", sha256.Sum256(fmt.Append(nil, tenant, p.changed)))[:32]
+		record.Change.ApproximateCreationDateTime = events.SecondsEpochTime{Time: p.time()}
+		batch.Records = append(batch.Records, record)
+	}
+	return batch, nil
 }
 
 // open opens the endpoints' circuits by letters that no retry can help.
