@@ -13,6 +13,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -316,6 +318,19 @@ func Deployed(build Function, destinations func(aws.Config, map[string]string) D
 	return lambda.NewHandler(handle)
 }
 
+// SpareCollector lets the collector run seldom, because a function's memory is paid
+// for whether it is used or not: when the heap has grown fivefold, and in time
+// before the memory, in MB, is full. GOGC and GOMEMLIMIT, where they are set, say
+// otherwise.
+func SpareCollector(memory int, environment map[string]string) {
+	if environment["GOGC"] == "" {
+		debug.SetGCPercent(400)
+	}
+	if environment["GOMEMLIMIT"] == "" {
+		debug.SetMemoryLimit(int64(memory) << 20 / 4 * 3)
+	}
+}
+
 func deployed(build Function, destinations func(aws.Config, map[string]string) Destinations, log *slog.Logger, more []func(aws.Config, *Backend)) (Handle, error) {
 	access, err := config.LoadDefaultConfig(context.Background())
 	if err != nil {
@@ -325,6 +340,9 @@ func deployed(build Function, destinations func(aws.Config, map[string]string) D
 	for _, pair := range os.Environ() {
 		name, value, _ := strings.Cut(pair, "=")
 		environment[name] = value
+	}
+	if memory, err := strconv.Atoi(environment["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]); err == nil {
+		SpareCollector(memory, environment)
 	}
 	b := Backend{
 		Store:       func(t dynamostore.Tables) Store { return dynamostore.New(dynamodb.NewFromConfig(access), t) },

@@ -136,7 +136,7 @@ func (c *circuits) change(ctx context.Context, tenant, endpointID string, fresh 
 
 // report tells the endpoint's circuit what became of an attempt. What goes wrong
 // here is logged: the verdict on the delivery is stored already.
-func (d *Dispatcher) report(ctx context.Context, ep endpoint.Endpoint, claimID string, outcome delivery.Outcome) error {
+func (d *Dispatcher) report(ctx context.Context, ep *endpoint.Endpoint, claimID string, outcome delivery.Outcome) error {
 	now := d.Now()
 	var failed breaker.Failed
 	closed := false
@@ -182,7 +182,7 @@ func (d *Dispatcher) report(ctx context.Context, ep endpoint.Endpoint, claimID s
 }
 
 // unprobe gives back a probe that was not made.
-func (d *Dispatcher) unprobe(ctx context.Context, ep endpoint.Endpoint, claimID string) {
+func (d *Dispatcher) unprobe(ctx context.Context, ep *endpoint.Endpoint, claimID string) {
 	_, changed, err := d.circuits.change(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
 		return s.Unprobe(claimID, d.Now())
 	})
@@ -226,7 +226,7 @@ func (d *Dispatcher) wake(ctx context.Context, item work.Item) error {
 		return err
 	}
 	if gone {
-		ep = endpoint.Endpoint{Tenant: item.Tenant, ID: item.EndpointID}
+		ep = &endpoint.Endpoint{Tenant: item.Tenant, ID: item.EndpointID}
 	}
 	off := gone || ep.Status != endpoint.Enabled
 	page, next := 0, time.Time{}
@@ -289,7 +289,7 @@ func (d *Dispatcher) wake(ctx context.Context, item work.Item) error {
 // release lets waiting deliveries go, oldest first: at their slots where the
 // endpoint's attempts are limited, else spread. It returns how long it is until
 // the last of them may begin.
-func (d *Dispatcher) release(ctx context.Context, ep endpoint.Endpoint, s breaker.State, waiters []delivery.Waiter, spread bool) (last time.Duration, err error) {
+func (d *Dispatcher) release(ctx context.Context, ep *endpoint.Endpoint, s breaker.State, waiters []delivery.Waiter, spread bool) (last time.Duration, err error) {
 	if len(waiters) == 0 {
 		return 0, nil
 	}

@@ -150,7 +150,7 @@ func (d *Dispatcher) putBack(ctx context.Context, body []byte) error {
 // job is a work item whose attempt nothing speaks against so far.
 type job struct {
 	item     work.Item
-	endpoint endpoint.Endpoint
+	endpoint *endpoint.Endpoint
 	accepted event.Accepted
 	event    event.Event
 	at       time.Time // when the event was accepted
@@ -429,8 +429,8 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	under, end := d.Tracer.Begin("attempt", j.accepted.Trace)
-	message := adapter.Compose(ep, j.event, j.accepted.Body, d.Catalog.Subject(j.event.Type, j.event.Data), under, began)
-	outcome := d.Sender.Deliver(ctx, adapter.TargetOf(ep), message)
+	message := adapter.Compose(*ep, j.event, j.accepted.Body, d.Catalog.Subject(j.event.Type, j.event.Data), under, began)
+	outcome := d.Sender.Deliver(ctx, adapter.TargetOf(*ep), message)
 	if outcome.Timings.Total == 0 {
 		outcome.Timings.Total = d.Now().Sub(began)
 	}
@@ -486,7 +486,7 @@ func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j 
 	return reported
 }
 
-func (d *Dispatcher) disable(ctx context.Context, ep endpoint.Endpoint, reason string, now time.Time) error {
+func (d *Dispatcher) disable(ctx context.Context, ep *endpoint.Endpoint, reason string, now time.Time) error {
 	if err := d.Disabler.DisableEndpoint(ctx, ep.Tenant, ep.ID, reason, now); err != nil {
 		return fmt.Errorf("disable endpoint %s: %w", ep.ID, err)
 	}

@@ -25,7 +25,7 @@ func (d *Dispatcher) logAttempt(ctx context.Context, j *job, next delivery.Deliv
 	attrs := append(room[:0],
 		slog.String("event_id", next.EventID), slog.String("event_type", next.EventType),
 		slog.String("endpoint_id", j.endpoint.ID), slog.String("tenant", j.endpoint.Tenant),
-		slog.String("protocol", adapter.TargetOf(j.endpoint).Protocol()),
+		slog.String("protocol", adapter.TargetOf(*j.endpoint).Protocol()),
 		slog.Int("attempt", a.Number), slog.String("outcome", string(a.Class)), slog.Int("status", a.Status),
 		slog.String("state", string(next.State)),
 		ms("total_ms", o.Timings.Total), ms("dns_ms", o.Timings.DNS), ms("connect_ms", o.Timings.Connect), ms("tls_ms", o.Timings.TLS),
@@ -61,7 +61,7 @@ func (d *Dispatcher) logAttempt(ctx context.Context, j *job, next delivery.Deliv
 // annotations are what an attempt's part of a trace is found by.
 func annotations(j *job, attempt int, o delivery.Outcome) map[string]any {
 	return map[string]any{
-		"endpoint_id": j.endpoint.ID, "tenant": j.endpoint.Tenant, "protocol": adapter.TargetOf(j.endpoint).Protocol(),
+		"endpoint_id": j.endpoint.ID, "tenant": j.endpoint.Tenant, "protocol": adapter.TargetOf(*j.endpoint).Protocol(),
 		"event_id": j.accepted.ID, "event_type": j.event.Type, "attempt": attempt, "outcome": string(o.Class), "status": o.Status,
 	}
 }

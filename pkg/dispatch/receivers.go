@@ -16,7 +16,7 @@ import (
 
 // receivers keeps tenants' endpoints for a short while, compiled for matching.
 // A change to an endpoint takes effect when its tenant's entry is older than
-// the cache's time, at most.
+// the cache's time, at most. Nobody writes to an endpoint that it returns.
 type receivers struct {
 	read Endpoints
 	keep time.Duration
@@ -38,7 +38,7 @@ func newReceivers(read Endpoints, keep time.Duration, now func() time.Time) *rec
 // tenant is all endpoints of one tenant at one time.
 type tenant struct {
 	at   time.Time
-	byID map[string]endpoint.Endpoint
+	byID map[string]*endpoint.Endpoint
 	subs []subscription
 
 	mu     sync.Mutex
@@ -47,7 +47,7 @@ type tenant struct {
 
 type single struct {
 	at       time.Time
-	endpoint endpoint.Endpoint
+	endpoint *endpoint.Endpoint
 	err      error // nil or endpoint.ErrNotFound
 }
 
@@ -112,10 +112,10 @@ func (r *receivers) tenant(ctx context.Context, name string) (*tenant, error) {
 }
 
 func compile(at time.Time, list []endpoint.Endpoint) *tenant {
-	t := &tenant{at: at, byID: make(map[string]endpoint.Endpoint, len(list)), byType: map[string][]subscription{}}
+	t := &tenant{at: at, byID: make(map[string]*endpoint.Endpoint, len(list)), byType: map[string][]subscription{}}
 	for i := range list {
 		e := &list[i]
-		t.byID[e.ID] = *e
+		t.byID[e.ID] = e
 		if e.Status != endpoint.Enabled {
 			continue
 		}
@@ -146,7 +146,7 @@ func (t *tenant) subscribed(eventType string) []subscription {
 }
 
 // get returns one endpoint, from the tenant's entry where there is a fresh one.
-func (r *receivers) get(ctx context.Context, tenantName, id string) (endpoint.Endpoint, error) {
+func (r *receivers) get(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
 	now := r.now()
 	r.mu.Lock()
 	t, s := r.tenants[tenantName], r.singles[id]
@@ -163,19 +163,19 @@ func (r *receivers) get(ctx context.Context, tenantName, id string) (endpoint.En
 }
 
 // fresh reads one endpoint past the cache.
-func (r *receivers) fresh(ctx context.Context, tenantName, id string) (endpoint.Endpoint, error) {
+func (r *receivers) fresh(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
 	at := r.now()
 	e, err := r.read.GetEndpoint(ctx, tenantName, id)
 	if err != nil && !errors.Is(err, endpoint.ErrNotFound) {
-		return endpoint.Endpoint{}, fmt.Errorf("endpoint %s: %w", id, err)
+		return nil, fmt.Errorf("endpoint %s: %w", id, err)
 	}
 	r.mu.Lock()
 	if len(r.singles) >= maxSingles {
 		clear(r.singles)
 	}
-	r.singles[id] = single{at: at, endpoint: e, err: err}
+	r.singles[id] = single{at: at, endpoint: &e, err: err}
 	r.mu.Unlock()
-	return e, err
+	return &e, err
 }
 
 // forget drops what is kept of a tenant, because this worker changed it.
