@@ -68,6 +68,7 @@ func measureEngine(_ context.Context, r *Report, o options) error {
 		return err
 	}
 	defer to.stop()
+	assemble.SpareCollector(512, nil) // as in the function, for both
 	engine, err := newEngine(to.url + "/swallow/")
 	if err != nil {
 		return err

@@ -137,12 +137,14 @@ func (p *poster) post(ctx context.Context, m adapter.Message, x *adapter.Exchang
 	}).WithContext(ctx)
 	request.Header["Content-Type"] = contentType
 	request.Header["User-Agent"] = agent
+	values := make([]string, 0, len(m.Headers))
 	for name, value := range m.Headers {
 		// Not Header.Set: under its canonical name, an Idempotency-Key makes
 		// net/http send a POST again by itself when a kept connection breaks
 		// (Request.isReplayable). That would be an attempt that nobody recorded.
 		// Header names are case-insensitive on the wire (RFC 9110, 5.1).
-		request.Header[strings.ToLower(name)] = []string{value}
+		values = append(values, value)
+		request.Header[strings.ToLower(name)] = values[len(values)-1 : len(values) : len(values)]
 	}
 	if x != nil {
 		x.Method, x.To = request.Method, p.url.String()

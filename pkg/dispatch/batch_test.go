@@ -1,0 +1,59 @@
+package dispatch
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+)
+
+// FuzzReadBatch: what is read of a batch is what aws-lambda-go reads of it.
+func FuzzReadBatch(f *testing.F) {
+	sample, err := os.ReadFile("../../events/dispatch-sqs.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sample)
+	for _, seed := range []string{
+		`{}`, `null`, `{"Records":null}`, `{"Records":[]}`, `{"Records":[{}]}`, `{"Records":[null]}`, `{"Records":[{"messageId":"m","body":"a\nb\ud83c\udf9f","attributes":{"ApproximateReceiveCount":"3","SentTimestamp":"1769690097000"}},{"messageId":"n","body":"","attributes":null}]}`,
+		`{"Records":[{"messageId":5}]}`, `{"Records":{}}`, `{"Records":[{"attributes":{"ApproximateReceiveCount":"many","SentTimestamp":"soon"}}]}`, `{"Records":[{"attributes":{"SenderId":"x","AWSTraceHeader":"Root=1"},"messageAttributes":{"a":{"stringValue":"b","dataType":"String"}}}]}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		got, err := readBatch(payload)
+		var want events.SQSEvent
+		if wrong := json.Unmarshal(payload, &want); wrong != nil || len(bytes.ToLower(payload)) != len(payload) {
+			return // it looks at fields that are passed over here
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", payload, err)
+		}
+		for _, name := range []string{"Records", "messageId", "body", "attributes", "ApproximateReceiveCount", "SentTimestamp"} {
+			if !bytes.Contains(payload, []byte(`\u`)) && bytes.Count(bytes.ToLower(payload), bytes.ToLower([]byte(`"`+name+`"`))) != bytes.Count(payload, []byte(`"`+name+`"`)) || bytes.Count(payload, []byte(name)) > 1 && len(want.Records) < 2 {
+				return // spelled otherwise, which encoding/json takes for the same, or repeated, which it merges
+			}
+		}
+		if bytes.Contains(payload, []byte(`\u`)) {
+			return // so may names be spelled
+		}
+		if len(got) != len(want.Records) {
+			t.Fatalf("%q: %d messages, want %d", payload, len(got), len(want.Records))
+		}
+		for i, m := range got {
+			w := want.Records[i]
+			receives, _ := strconv.Atoi(w.Attributes["ApproximateReceiveCount"])
+			var sent time.Time
+			if ms, err := strconv.ParseInt(w.Attributes["SentTimestamp"], 10, 64); err == nil {
+				sent = time.UnixMilli(ms)
+			}
+			if m.ID != w.MessageId || string(m.Body) != w.Body || m.Receives != receives || !m.SentAt.Equal(sent) {
+				t.Errorf("%q: %+v, want %+v", payload, m, w)
+			}
+		}
+	})
+}
