@@ -150,12 +150,18 @@ func measureRunner(ctx context.Context, r *Report, o options) error {
 		"p50 ms", "p95 ms", "p99 ms", "deliveries/s", "runner, CPU µs a delivery", "runner, MB", "generator, CPU µs", "receiver, CPU µs", "database, CPU µs")
 	t.Notes = []string{"Latency is from the instant at which an event was due to be emitted to the receiver's answer: what the generator, `emit` and the stream take is in it. " +
 		"CPU is a delivery's share. Where more was offered than taken, the row says so, and its latency is the backlog's. Memory is the most that was seen, with every event and delivery of the run in it. Flat out: lists of 100 events a request."}
-	span, rounds, flood := 6*time.Second, 3, 30_000
+	span, rounds, flood := 5*time.Second, 3, 30_000
 	if o.short {
 		span, rounds, flood = 2*time.Second, 1, 6_000
 	}
+	// Beyond what it takes, time brings nothing but a longer backlog.
+	const most, beyond = 5000, 2 * time.Second
 	line := func(name string, memory bool, fan, rate, flood int) (c struct{ p50, p95, p99, rate, cpu, rss Cell }, err error) {
 		var all [9][]float64
+		span := span
+		if fan*rate > most {
+			span = beyond
+		}
 		for range rounds {
 			p, err := play(ctx, o, memory, fan, rate, span, flood)
 			if err != nil {
