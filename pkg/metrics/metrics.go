@@ -7,9 +7,11 @@ package metrics
 
 import (
 	"context"
-	"encoding/json"
 	"io"
+	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/tidings-dev/tidings/pkg/stats"
 )
@@ -31,9 +33,6 @@ const (
 	Waiting        = "WaitingDeliveries"
 )
 
-// units are CloudWatch's.
-var units = map[string]string{Latency: "Seconds", OldestOverdue: "Seconds"}
-
 // Statistics is where the counts go on to; dispatch's port of that name.
 type Statistics interface {
 	AddStatistics(ctx context.Context, b stats.Batch) error
@@ -50,18 +49,14 @@ type Writer struct {
 // AddStatistics writes what is not zero. A metric that is missing counts as zero
 // where it is summed up, and costs nothing.
 func (w Writer) AddStatistics(ctx context.Context, b stats.Batch) error {
-	values := map[string]any{}
-	for name, n := range map[string]int64{Accepted: b.Accepted, Delivered: b.Delivered, FailedAttempts: b.Failed, Dead: b.Dead, Skipped: b.Skipped} {
-		if n > 0 {
-			values[name] = n
+	values := make([]value, 0, 6)
+	for _, v := range [...]value{count(Accepted, b.Accepted), count(Delivered, b.Delivered), count(FailedAttempts, b.Failed), count(Dead, b.Dead), count(Skipped, b.Skipped)} {
+		if v.number > 0 {
+			values = append(values, v)
 		}
 	}
 	if len(b.Latencies) > 0 {
-		seconds := make([]float64, len(b.Latencies))
-		for i, l := range b.Latencies {
-			seconds[i] = l.Seconds()
-		}
-		values[Latency] = seconds
+		values = append(values, value{name: Latency, unit: seconds, list: b.Latencies})
 	}
 	w.line(b.At, values)
 	return w.Next.AddStatistics(ctx, b)
@@ -70,51 +65,69 @@ func (w Writer) AddStatistics(ctx context.Context, b stats.Batch) error {
 // NoteSweep writes what the sweep saw, zeros too: that there is nothing overdue is
 // what ends an alarm.
 func (w Writer) NoteSweep(ctx context.Context, s stats.Sweep) error {
-	oldest := 0.0
+	var oldest time.Duration
 	if !s.OldestDue.IsZero() {
-		oldest = s.At.Sub(s.OldestDue).Seconds()
+		oldest = s.At.Sub(s.OldestDue)
 	}
-	values := map[string]any{Sweeps: 0, Overdue: s.Overdue, OldestOverdue: oldest, Waiting: s.Retrying}
+	var done int64
 	if s.Done {
-		values[Sweeps] = 1
+		done = 1
 	}
-	w.line(s.At, values)
+	w.line(s.At, []value{
+		count(Sweeps, done), count(Overdue, int64(s.Overdue)), {name: OldestOverdue, unit: seconds, number: oldest.Seconds()}, count(Waiting, int64(s.Retrying)),
+	})
 	return w.Next.NoteSweep(ctx, s)
 }
 
-// metric and directive are of CloudWatch Logs' "Specification: Embedded metric
-// format".
-type metric struct {
-	Name string
-	Unit string
+// value is a metric's, or several of it.
+type value struct {
+	name, unit string
+	number     float64
+	list       []time.Duration
 }
 
-type directive struct {
-	Namespace  string
-	Dimensions [][]string
-	Metrics    []metric
-}
+// The units, which are CloudWatch's.
+const (
+	counted = "Count"
+	seconds = "Seconds"
+)
 
-func (w Writer) line(at time.Time, values map[string]any) {
+func count(name string, n int64) value { return value{name: name, unit: counted, number: float64(n)} }
+
+// line writes what CloudWatch Logs' "Specification: Embedded metric format" asks
+// for. It is written by appending: this is done for each batch.
+func (w Writer) line(at time.Time, values []value) {
 	if len(values) == 0 {
 		return
 	}
-	d := directive{Namespace: Namespace, Dimensions: [][]string{{"Stack"}}}
-	for _, name := range []string{Accepted, Delivered, FailedAttempts, Dead, Skipped, Latency, Sweeps, Overdue, OldestOverdue, Waiting} {
-		if _, ok := values[name]; !ok {
+	to := append(make([]byte, 0, 768), `{"_aws":{"Timestamp":`...)
+	to = strconv.AppendInt(to, at.UnixMilli(), 10)
+	to = append(to, `,"CloudWatchMetrics":[{"Namespace":"`+Namespace+`","Dimensions":[["Stack"]],"Metrics":[`...)
+	for i, v := range values {
+		if i > 0 {
+			to = append(to, ',')
+		}
+		to = append(append(to, `{"Name":"`...), v.name...)
+		to = append(append(append(to, `","Unit":"`...), v.unit...), `"}`...)
+	}
+	to = append(to, `]}]},"Stack":`...)
+	to, _ = jsontext.AppendQuote(to, w.Stack) // the error says that it has U+FFFD for what is not UTF-8
+	for _, v := range values {
+		to = append(append(append(to, `,"`...), v.name...), `":`...)
+		if v.list == nil {
+			to = number(to, v.number)
 			continue
 		}
-		unit := units[name]
-		if unit == "" {
-			unit = "Count"
+		to = append(to, '[')
+		for i, d := range v.list {
+			if i > 0 {
+				to = append(to, ',')
+			}
+			to = number(to, d.Seconds())
 		}
-		d.Metrics = append(d.Metrics, metric{name, unit})
+		to = append(to, ']')
 	}
-	values["Stack"] = w.Stack
-	values["_aws"] = map[string]any{"Timestamp": at.UnixMilli(), "CloudWatchMetrics": []directive{d}}
-	text, err := json.Marshal(values)
-	if err != nil {
-		return // numbers and names always marshal, but for a duration that is none
-	}
-	_, _ = w.Out.Write(append(text, '\n')) // a log that is full hurts nothing else
+	_, _ = w.Out.Write(append(to, "}\n"...)) // a log that is full hurts nothing else
 }
+
+func number(to []byte, n float64) []byte { return strconv.AppendFloat(to, n, 'f', -1, 64) }
