@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"net/http"
 	"os"
@@ -115,9 +114,11 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 		return err
 	}
 	defer log.Close()
-	f.options.Log = slog.New(slog.NewJSONHandler(log, nil))
+	lines := &local.Lines{Out: log}
+	defer func() { _ = lines.Flush() }() // the log is where it would be said
+	f.options.Log = lines.Logger()
 	assemble.Version = version
-	f.options.DynamoLog, f.options.Metrics = log, log
+	f.options.DynamoLog, f.options.Metrics = log, lines
 
 	var brokers *localbrokers.Brokers
 	if f.brokers {

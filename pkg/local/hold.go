@@ -21,7 +21,7 @@ func (s *System) gate(trigger string) *gate {
 	}
 	g := s.gates[trigger]
 	if g == nil {
-		g = &gate{changed: make(chan struct{})}
+		g = newGate()
 		s.gates[trigger] = g
 	}
 	return g
@@ -31,7 +31,15 @@ func (s *System) gate(trigger string) *gate {
 type gate struct {
 	mu      sync.Mutex
 	shut    bool
-	changed chan struct{} // closed when it is opened or shut
+	changed chan struct{}   // closed when it is opened or shut
+	open    context.Context // ends when it is shut
+	close   context.CancelFunc
+}
+
+func newGate() *gate {
+	g := &gate{changed: make(chan struct{})}
+	g.open, g.close = context.WithCancel(context.Background())
+	return g
 }
 
 func (g *gate) set(open bool) {
@@ -41,6 +49,11 @@ func (g *gate) set(open bool) {
 		return
 	}
 	g.shut = !open
+	if open {
+		g.open, g.close = context.WithCancel(context.Background())
+	} else {
+		g.close()
+	}
 	close(g.changed)
 	g.changed = make(chan struct{})
 }
@@ -54,17 +67,14 @@ func (g *gate) enter(ctx context.Context) (context.Context, context.CancelFunc) 
 	}
 	for {
 		g.mu.Lock()
-		shut, changed := g.shut, g.changed
+		shut, changed, open := g.shut, g.changed, g.open
 		g.mu.Unlock()
 		if !shut {
-			go func() {
-				select {
-				case <-changed:
-					cancel()
-				case <-inside.Done():
-				}
-			}()
-			return inside, cancel
+			stop := context.AfterFunc(open, cancel)
+			return inside, func() {
+				stop()
+				cancel()
+			}
 		}
 		select {
 		case <-changed:

@@ -1,12 +1,12 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -36,7 +36,7 @@ func InvokeAPI(functions []*Function) http.Handler {
 				fmt.Sprintf("there is no function %s; the functions are %s", r.PathValue("name"), strings.Join(folders(functions), ", ")))
 			return
 		}
-		payload, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPayload))
+		payload, err := readAll(w, r)
 		if err != nil {
 			apiError(w, http.StatusRequestEntityTooLarge, "RequestTooLargeException", "the payload exceeds 6 MB")
 			return
@@ -57,6 +57,13 @@ func InvokeAPI(functions []*Function) http.Handler {
 		}
 	})
 	return mux
+}
+
+// readAll reads a request's body, into as much memory as it says it needs.
+func readAll(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), maxPayload)+bytes.MinRead))
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxPayload))
+	return body.Bytes(), err
 }
 
 // traced is a request's context with the trace that its caller hands on.
@@ -124,17 +131,12 @@ func apiError(w http.ResponseWriter, status int, kind, message string) {
 // version 2.0 to the function, HTTP out.
 func FunctionURL(f *Function) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPayload))
+		body, err := readAll(w, r)
 		if err != nil {
 			apiError(w, http.StatusRequestEntityTooLarge, "RequestTooLargeException", "the request exceeds 6 MB")
 			return
 		}
-		payload, err := json.Marshal(urlRequest(r, body))
-		if err != nil {
-			apiError(w, http.StatusInternalServerError, "ServiceException", err.Error())
-			return
-		}
-		answer, err := f.Invoke(traced(r), payload)
+		answer, err := f.Invoke(traced(r), urlPayload(urlRequest(r, body)))
 		if err != nil {
 			apiError(w, http.StatusBadGateway, "InternalServerErrorException", "Internal Server Error")
 			return
@@ -184,11 +186,8 @@ func urlRequest(r *http.Request, body []byte) events.LambdaFunctionURLRequest {
 // urlAnswer writes what a function returned. An answer without a statusCode is
 // itself the body (AWS Lambda Developer Guide, "Function URL response payload").
 func urlAnswer(w http.ResponseWriter, answer []byte) {
-	var out struct {
-		StatusCode *int `json:"statusCode"`
-		events.LambdaFunctionURLResponse
-	}
-	if err := json.Unmarshal(answer, &out); err != nil || out.StatusCode == nil {
+	out, ok := readURLAnswer(answer)
+	if !ok {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(answer)
 		return
@@ -208,6 +207,6 @@ func urlAnswer(w http.ResponseWriter, answer []byte) {
 	for _, cookie := range out.Cookies {
 		w.Header().Add("Set-Cookie", cookie)
 	}
-	w.WriteHeader(*out.StatusCode)
+	w.WriteHeader(out.StatusCode)
 	_, _ = w.Write(body)
 }

@@ -9,11 +9,10 @@ package local
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -74,17 +73,20 @@ func (f *Failure) Error() string { return f.Message }
 func (f *Function) trace(ctx context.Context) string {
 	h, ok := tracing.Parse(tracing.FromContext(ctx))
 	if !ok {
-		h.Root = fmt.Sprintf("1-%08x-%s", time.Now().Unix(), randomHex(12))
+		h.Root = "1-" + digits(8, uint64(time.Now().Unix())) + "-" + digits(8, rand.Uint64()) + digits(16, rand.Uint64())
 		h.Sampled = f.Traced
 	}
-	h.Parent = randomHex(8) // the segment that Lambda itself would record
+	h.Parent = digits(16, rand.Uint64()) // the segment that Lambda itself would record
 	return h.String()
 }
 
-func randomHex(n int) string {
-	b := make([]byte, n)
-	_, _ = rand.Read(b) // never fails since Go 1.24
-	return hex.EncodeToString(b)
+// digits returns the last n hexadecimal digits of a number.
+func digits(n int, of uint64) string {
+	var text [16]byte
+	for i := range text {
+		text[i] = "0123456789abcdef"[of>>(60-4*i)&0xf]
+	}
+	return string(text[len(text)-n:])
 }
 
 // Invoke calls the handler as Lambda does. A function that fails, panics or runs

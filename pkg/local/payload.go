@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/tidings-dev/tidings/pkg/localqueue"
+	"github.com/tidings-dev/tidings/pkg/onepass"
 )
 
 // On AWS somebody else writes the payloads that functions are invoked with. Here
@@ -122,3 +123,98 @@ func queuePayload(batch []localqueue.Message, arn, region string) []byte {
 	}
 	return append(to, `]}`...)
 }
+
+// urlPayload is the payload of a request to a function URL.
+func urlPayload(in events.LambdaFunctionURLRequest) []byte {
+	to := append(make([]byte, 0, 2048+len(in.Body)*5/4), '{')
+	to = append(member(to, "version", in.Version), ',')
+	to = append(member(to, "rawPath", in.RawPath), ',')
+	to = append(member(to, "rawQueryString", in.RawQueryString), ',')
+	if len(in.Cookies) > 0 {
+		to = append(to, `"cookies":[`...)
+		for i, c := range in.Cookies {
+			if i > 0 {
+				to = append(to, ',')
+			}
+			to = text(to, c)
+		}
+		to = append(to, `],`...)
+	}
+	to = append(members(to, "headers", in.Headers), ',')
+	if len(in.QueryStringParameters) > 0 {
+		to = append(members(to, "queryStringParameters", in.QueryStringParameters), ',')
+	}
+	c := in.RequestContext
+	to = append(to, `"requestContext":{`...)
+	to = append(member(to, "accountId", c.AccountID), ',')
+	to = append(member(to, "requestId", c.RequestID), ',')
+	to = append(member(to, "apiId", c.APIID), ',')
+	to = append(member(to, "domainName", c.DomainName), ',')
+	to = append(member(to, "domainPrefix", c.DomainPrefix), ',')
+	to = append(member(to, "time", c.Time), `,"timeEpoch":`...)
+	to = append(strconv.AppendInt(to, c.TimeEpoch, 10), `,"http":{`...)
+	to = append(member(to, "method", c.HTTP.Method), ',')
+	to = append(member(to, "path", c.HTTP.Path), ',')
+	to = append(member(to, "protocol", c.HTTP.Protocol), ',')
+	to = append(member(to, "sourceIp", c.HTTP.SourceIP), ',')
+	to = append(member(to, "userAgent", c.HTTP.UserAgent), `}},`...)
+	if in.Body != "" {
+		to = append(member(to, "body", in.Body), ',')
+	}
+	to = strconv.AppendBool(append(to, `"isBase64Encoded":`...), in.IsBase64Encoded)
+	return append(to, '}')
+}
+
+func members(to []byte, name string, values map[string]string) []byte {
+	to = append(append(append(to, '"'), name...), `":{`...)
+	for name, value := range values {
+		to = append(text(to, name), ':')
+		to = append(text(to, value), ',')
+	}
+	if len(values) > 0 {
+		to = to[:len(to)-1]
+	}
+	return append(to, '}')
+}
+
+// readURLAnswer reads what a function has answered a request to its URL with; ok is
+// false for an answer that is itself the body.
+func readURLAnswer(answer []byte) (out events.LambdaFunctionURLResponse, ok bool) {
+	err := onepass.Read(answer, func(r *onepass.Reader) error {
+		return r.Object(func(name []byte) error {
+			switch string(name) {
+			case "statusCode":
+				out.StatusCode = noStatus
+				err := r.Int(&out.StatusCode)
+				ok = out.StatusCode != noStatus
+				return err
+			case "headers":
+				return r.Object(func(text []byte) error {
+					if out.Headers == nil {
+						out.Headers = map[string]string{}
+					}
+					name, value := string(text), ""
+					err := r.String(&value)
+					out.Headers[name] = value
+					return err
+				})
+			case "body":
+				return r.String(&out.Body)
+			case "isBase64Encoded":
+				return r.Bool(&out.IsBase64Encoded)
+			case "cookies":
+				return r.Array(func() error {
+					var cookie string
+					err := r.String(&cookie)
+					out.Cookies = append(out.Cookies, cookie)
+					return err
+				})
+			}
+			return r.Skip()
+		})
+	})
+	return out, ok && err == nil
+}
+
+// noStatus is no status of HTTP's; null leaves it.
+const noStatus = -1

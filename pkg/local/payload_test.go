@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -148,4 +149,78 @@ func TestFiltersTellRecordsApart(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestURLPayloadsReadAsTheLibrarysDo(t *testing.T) {
+	for _, in := range []events.LambdaFunctionURLRequest{
+		{},
+		{
+			Version: "2.0", RawPath: "/" + odd, RawQueryString: "a=b", Cookies: []string{"a=b", odd}, Headers: map[string]string{"host": "h", "x": odd}, QueryStringParameters: map[string]string{"a": "b", odd: odd},
+			RequestContext: events.LambdaFunctionURLRequestContext{
+				AccountID: "anonymous", RequestID: "r", APIID: "local", DomainName: odd, DomainPrefix: "p", Time: "t", TimeEpoch: 1769690096789,
+				HTTP: events.LambdaFunctionURLRequestContextHTTPDescription{Method: "POST", Path: "/" + odd, Protocol: "HTTP/1.1", SourceIP: "127.0.0.1", UserAgent: odd},
+			},
+			Body: `{"a":"` + odd + `"}`, IsBase64Encoded: true,
+		},
+	} {
+		var got events.LambdaFunctionURLRequest
+		payload := urlPayload(in)
+		if err := json.Unmarshal(payload, &got); err != nil {
+			t.Fatalf("%v: %s", err, payload)
+		}
+		want := through(t, in)
+		if len(in.Headers) == 0 {
+			want.Headers = map[string]string{} // not null
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s reads as\n%+v, want\n%+v", payload, got, want)
+		}
+	}
+}
+
+// FuzzReadURLAnswer: what encoding/json makes of an answer is what is read.
+func FuzzReadURLAnswer(f *testing.F) {
+	for _, seed := range []string{
+		`{"statusCode":202,"headers":{"a":"b","c":null},"body":"x\n","isBase64Encoded":true,"cookies":["a=b",null]}`, `{"statusCode":null}`, `{"statusCode":"200"}`, `{"statusCode":200.5}`, `{"statusCode":0}`, `{"statusCode":200,"headers":null,"cookies":null,"body":null}`,
+		`{"plain":"object"}`, `null`, `[]`, `"text"`, `{"statusCode":200}x`, ``, `{"statusCode":200,"body":5}`, "{\"statusCode\":200,\"body\":\"\xff\"}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		var document map[string]any
+		if json.Unmarshal(answer, &document) == nil {
+			for name := range document {
+				for _, field := range []string{"statusCode", "headers", "body", "isBase64Encoded", "cookies"} {
+					if name != field && strings.EqualFold(name, field) {
+						return // names are told apart by their case
+					}
+				}
+			}
+			if again, err := json.Marshal(document); err == nil && len(again) < len(answer) {
+				answer = again // without names that stand twice
+			}
+		}
+		var want struct {
+			StatusCode *int `json:"statusCode"`
+			events.LambdaFunctionURLResponse
+		}
+		err := json.Unmarshal(answer, &want)
+		got, ok := readURLAnswer(answer)
+		if ok != (err == nil && want.StatusCode != nil && *want.StatusCode != noStatus) {
+			t.Fatalf("%s is an answer: %v; encoding/json: %v", answer, ok, err)
+		}
+		if !ok {
+			return
+		}
+		want.LambdaFunctionURLResponse.StatusCode = *want.StatusCode
+		if len(want.Headers) == 0 {
+			want.Headers = got.Headers // nil or empty
+		}
+		if len(want.Cookies) == 0 {
+			want.Cookies = got.Cookies
+		}
+		if !reflect.DeepEqual(got, want.LambdaFunctionURLResponse) {
+			t.Errorf("%s is read as\n%+v, by encoding/json as\n%+v", answer, got, want.LambdaFunctionURLResponse)
+		}
+	})
 }

@@ -58,14 +58,24 @@ func (s *Store) Records(ctx context.Context, table, after string, limit int) ([]
 	page := make([]events.DynamoDBEventRecord, len(changes))
 	for i, c := range changes {
 		r := c.record()
-		r.EventID = fmt.Sprintf("%032x", first+i)
+		r.EventID = padded(32, first+i)
 		r.EventSource = "aws:dynamodb"
 		r.EventVersion = "1.1"
 		// Real sequence numbers are long decimals too, and sort as strings.
-		r.Change.SequenceNumber = fmt.Sprintf("%021d", first+i)
+		r.Change.SequenceNumber = padded(21, first+i)
 		page[i] = r
 	}
 	return page, nil
+}
+
+// padded writes a number with so many digits.
+func padded(digits, n int) string {
+	var text [32]byte
+	for i := range text {
+		text[len(text)-1-i] = byte('0' + n%10)
+		n /= 10
+	}
+	return string(text[len(text)-digits:])
 }
 
 // read returns up to limit changes that follow the last, and the first one's

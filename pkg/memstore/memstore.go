@@ -110,7 +110,7 @@ type eventPut struct {
 }
 
 func (p eventPut) record() events.DynamoDBEventRecord {
-	item, err := schema.EncodeEvent(p.event)
+	image, size, err := schema.EventImage(p.event)
 	if err != nil {
 		panic(err) // only for an id that PutEvent refuses
 	}
@@ -118,9 +118,9 @@ func (p eventPut) record() events.DynamoDBEventRecord {
 		EventName: string(events.DynamoDBOperationTypeInsert),
 		Change: events.DynamoDBStreamRecord{
 			ApproximateCreationDateTime: events.SecondsEpochTime{Time: p.at},
-			Keys:                        schema.Image(schema.Item{schema.EventID: schema.S(p.event.ID)}),
-			NewImage:                    schema.Image(item),
-			SizeBytes:                   int64(schema.Size(item)),
+			Keys:                        map[string]events.DynamoDBAttributeValue{schema.EventID: image[schema.EventID]},
+			NewImage:                    image,
+			SizeBytes:                   int64(size),
 			StreamViewType:              string(events.DynamoDBStreamViewTypeNewImage),
 		},
 	}

@@ -204,6 +204,29 @@ func DecodeEvent(item Item) (event.Accepted, error) {
 	return a, r.err
 }
 
+// EventImage returns the item of an accepted event as Lambda gets it in a stream
+// record, and its size: what Image and Size make of EncodeEvent's.
+func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValue, size int, err error) {
+	at, err := event.IDTime(a.ID)
+	if err != nil {
+		return nil, 0, err
+	}
+	image = make(map[string]events.DynamoDBAttributeValue, 5)
+	text := func(name, value string) {
+		image[name] = events.NewStringAttribute(value)
+		size += len(name) + len(value)
+	}
+	text(EventID, a.ID)
+	text(Tenant, a.Tenant)
+	text(body, string(a.Body))
+	if a.Trace != "" {
+		text(trace, a.Trace)
+	}
+	expires := strconv.FormatInt(at.Add(EventRetention).Unix(), 10)
+	image[ExpiresAt] = events.NewNumberAttribute(expires)
+	return image, size + len(ExpiresAt) + (len(expires)+1)/2 + 1, nil
+}
+
 // EventFromImage reads an event from a stream record's image, as Lambda gets it.
 func EventFromImage(image map[string]events.DynamoDBAttributeValue) (event.Accepted, error) {
 	var a event.Accepted

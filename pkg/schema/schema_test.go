@@ -1,6 +1,7 @@
 package schema_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +58,24 @@ func TestSizeFollowsDynamoDBsRules(t *testing.T) {
 	item := schema.Item{"name": schema.S("Grüße"), "n": schema.N(1234567890123456)}
 	if got := schema.Size(item); got != 4+7+1+8+1 {
 		t.Errorf("Size = %d", got)
+	}
+}
+
+func TestAnEventsImageIsThatOfItsItem(t *testing.T) {
+	for _, a := range []event.Accepted{
+		{ID: "01KG4VZS4NCPSXFR1K7QEWBC9B", Tenant: "default", Body: []byte(`{"t":"Grüße"}`), Trace: "Root=1-5759e988-bd862e3fe1be46a994272793"}, {ID: "01KG4VZS4NCPSXFR1K7QEWBC9B"}, {ID: "00000000000000000000000000"},
+	} {
+		item, err := schema.EncodeEvent(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image, size, err := schema.EventImage(a)
+		if err != nil || size != schema.Size(item) || !reflect.DeepEqual(image, schema.Image(item)) {
+			t.Errorf("%+v has the image %v of %d bytes (%v), the item's is %v of %d", a, image, size, err, schema.Image(item), schema.Size(item))
+		}
+	}
+	if _, _, err := schema.EventImage(event.Accepted{ID: "x"}); err == nil {
+		t.Error("an id that is none has an image")
 	}
 }
 
