@@ -210,14 +210,14 @@ func (d distant) BatchGetItem(ctx context.Context, in *dynamodb.BatchGetItemInpu
 	return d.Client.BatchGetItem(ctx, in, o...)
 }
 
-// event is what AWS counts for one event of a mix.
-func (d durations) event(u Units) cost.Count {
+// event is what AWS counts for one event of a mix, w for each invocation.
+func (d durations) event(u Units, w cost.Watched) cost.Count {
 	runs := u.runs()
 	return cost.Count{
 		WriteUnits: u.Writes + u.Statistics, ReadUnits: u.Reads, SQSRequests: u.SQS, Runs: runs,
 		Seconds:   u.Emits*d.emit.Median + u.Captures*d.capture.Median + u.FanOuts*d.fanOut.Median + u.Delivers*d.deliver.Median + u.Sending*cost.ReceiverSeconds,
-		LogBytes:  u.LogBytes + runs*cost.PlatformBytes,
-		Traces:    runs * cost.TracedShare,
+		LogBytes:  u.LogBytes + runs*w.LogBytes,
+		Traces:    runs * w.Traced,
 		SentBytes: u.Sent + u.Attempts*cost.PacketBytes + u.Sending*cost.HandshakeBytes,
 	}
 }
@@ -229,6 +229,11 @@ func measureCost(ctx context.Context, r *Report, o options) error {
 	if err != nil {
 		return err
 	}
+	stack, err := resolved()
+	if err != nil {
+		return err
+	}
+	watched := watchedOf(stack)
 	rounds := 30
 	if o.short {
 		rounds = 10
@@ -251,9 +256,9 @@ func measureCost(ctx context.Context, r *Report, o options) error {
 		names = append(names, l.Name+" $")
 	}
 	t := r.table("cost", "Dollars a million events to one endpoint, list prices of "+dated, "events", append(names, "all in $")...)
-	t.Notes = []string{fmt.Sprintf("Counts, bytes and durations are the measured ones; a receiver answers in %g ms, a function has 512 MB. Logs include Lambda's own two lines an invocation (%g bytes), "+
+	t.Notes = []string{fmt.Sprintf("Counts, bytes and durations are the measured ones; a receiver answers in %g ms, a function has 512 MB. Logs include what Lambda itself writes of an invocation (%g bytes), "+
 		"transfer a TLS handshake an invocation (%d bytes) and the packets' headers (%d an attempt). Traces are X-Ray's 5 %%; the first each second is another $13 a month where each second has one. "+
-		"No free tier, no storage (a million events of 1 KB kept for 30 days are about $0.80), no cold starts, no discount.", cost.ReceiverSeconds*1000, cost.PlatformBytes, cost.HandshakeBytes, cost.PacketBytes)}
+		"No free tier, no storage (a million events of 1 KB kept for 30 days are about $0.80), no cold starts, no discount.", cost.ReceiverSeconds*1000, watched.LogBytes, cost.HandshakeBytes, cost.PacketBytes)}
 	for _, m := range mixes() {
 		if m.fan != 1 || m.body > 1024 {
 			continue
@@ -266,7 +271,7 @@ func measureCost(ctx context.Context, r *Report, o options) error {
 		if m.busy {
 			took = ten
 		}
-		lines := took.event(u).Times(1e6).Lines(prices)
+		lines := took.event(u, watched).Times(1e6).Lines(prices)
 		var cells []Cell
 		for _, l := range lines {
 			cells = append(cells, of(l.Dollars))
@@ -280,7 +285,7 @@ func measureCost(ctx context.Context, r *Report, o options) error {
 			r.under(3, cost.Total(lines), "$", "… all in: "+dearest(lines))
 		}
 	}
-	return idleCost(r, units)
+	return idleCost(r, stack, units)
 }
 
 // dearest says what a bill is made of, the largest part first.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/cost"
+	"github.com/tidings-dev/tidings/pkg/template"
 )
 
 func TestARiseIsSaid(t *testing.T) {
@@ -58,16 +59,32 @@ func TestAnEventsCount(t *testing.T) {
 	d := durations{emit: of(0.01), fanOut: of(0.02), deliver: of(0.03)}
 	got := d.event(Units{
 		Writes: 9, Statistics: 3, Reads: 1.5, SQS: 6, Emits: 1, FanOuts: 1, Delivers: 2, Sending: 1, Attempts: 2, Sent: 2000, LogBytes: 1000,
-	})
+	}, cost.Watched{LogBytes: 100, Traced: 0.1})
 	want := cost.Count{
 		WriteUnits: 12, ReadUnits: 1.5, SQSRequests: 6, Runs: 4, Seconds: 0.01 + 0.02 + 2*0.03 + cost.ReceiverSeconds,
-		LogBytes: 1000 + 4*cost.PlatformBytes, Traces: 4 * cost.TracedShare, SentBytes: 2000 + 2*cost.PacketBytes + cost.HandshakeBytes,
+		LogBytes: 1000 + 4*100, Traces: 4 * 0.1, SentBytes: 2000 + 2*cost.PacketBytes + cost.HandshakeBytes,
 	}
 	if math.Abs(got.Seconds-want.Seconds) > 1e-12 {
 		t.Errorf("it takes %v s, want %v", got.Seconds, want.Seconds)
 	}
 	if got.Seconds = want.Seconds; got != want {
 		t.Errorf("counted\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// pkg/cost reckons with what the template has written and traced by default.
+func TestWhatAnInvocationLeavesBehind(t *testing.T) {
+	t.Chdir("../..")
+	stack, err := resolved()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := watchedOf(stack); got != cost.Measured.Watched {
+		t.Errorf("by the template it is %+v, reckoned with %+v", got, cost.Measured.Watched)
+	}
+	loud := &template.Stack{Functions: []template.Function{{SystemLogLevel: "WARN", Tracing: "PassThrough"}, {SystemLogLevel: "INFO", Tracing: "Active"}}}
+	if got := watchedOf(loud); got.LogBytes != cost.PlatformBytes || got.Traced != cost.TracedShare {
+		t.Errorf("of one that is loud it is %+v", got)
 	}
 }
 

@@ -165,13 +165,18 @@ func metricsOf(properties *yaml.Node) (n float64) {
 	return max(n, 1)
 }
 
+// watchedOf is what an invocation leaves behind of the function that leaves most.
+func watchedOf(stack *template.Stack) (most cost.Watched) {
+	for _, f := range stack.Functions {
+		w := cost.WatchedBy(f.SystemLogLevel, f.Tracing)
+		most.LogBytes, most.Traced = max(most.LogBytes, w.LogBytes), max(most.Traced, w.Traced)
+	}
+	return most
+}
+
 // idleCost is what a deployment costs that nobody uses: its schedules' runs, the
 // queue's pollers, and what stands in the template.
-func idleCost(r *Report, units map[string]Units) error {
-	stack, err := resolved()
-	if err != nil {
-		return err
-	}
+func idleCost(r *Report, stack *template.Stack, units map[string]Units) error {
 	stands, err := standingOf(templateFile)
 	if err != nil {
 		return err
@@ -218,6 +223,11 @@ func idleCost(r *Report, units map[string]Units) error {
 func idleMonth(stack *template.Stack, units map[string]Units) (month cost.Count, err error) {
 	const length = 30 * 24 * time.Hour
 	for _, f := range stack.Functions {
+		watched := cost.WatchedBy(f.SystemLogLevel, f.Tracing)
+		traces := 0.0
+		if watched.Traced > 0 {
+			traces = 1 // each is its second's first
+		}
 		for range f.Queues {
 			month.SQSRequests += cost.Polls
 		}
@@ -227,7 +237,7 @@ func idleMonth(stack *template.Stack, units map[string]Units) (month cost.Count,
 				return month, fmt.Errorf("%s has no %q: the template's schedule is new to it", unitsFile, idleName(s))
 			}
 			month = month.Plus(cost.Count{
-				WriteUnits: u.Writes, ReadUnits: u.Reads, SQSRequests: u.SQS, Runs: 1, Seconds: cost.IdleSeconds, LogBytes: u.LogBytes + cost.PlatformBytes, Traces: 1,
+				WriteUnits: u.Writes, ReadUnits: u.Reads, SQSRequests: u.SQS, Runs: 1, Seconds: cost.IdleSeconds, LogBytes: u.LogBytes + watched.LogBytes, Traces: traces,
 			}.Times(float64(length / s.Every)))
 		}
 	}

@@ -62,7 +62,7 @@ const (
 	// LineBytes is what CloudWatch Logs counts beside each line (PutLogEvents).
 	LineBytes = 26
 	// started and reported are what Lambda itself writes for each invocation, where
-	// a function logs JSON and is traced.
+	// a function logs JSON, is traced, and has these lines written at all.
 	started = `{"time":"2026-01-29T12:34:56.789Z","type":"platform.start","record":{"requestId":"8ae6e4d4-8cd5-4f6d-8f0a-2a3f0f3b6a31","functionArn":"arn:aws:lambda:us-east-1:123456789012:function:tidings-dispatch:live","version":"42",` +
 		`"tracing":{"spanId":"53995c3f42cd8ad8","type":"X-Amzn-Trace-Id","value":"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"}}}`
 	reported = `{"time":"2026-01-29T12:34:57.012Z","type":"platform.report","record":{"requestId":"8ae6e4d4-8cd5-4f6d-8f0a-2a3f0f3b6a31","metrics":{"durationMs":223.456,"billedDurationMs":224,"memorySizeMB":512,"maxMemoryUsedMB":48},` +
@@ -77,6 +77,25 @@ const (
 	// bytes: TLS's records, and TCP/IP's headers of its packets and acknowledgements.
 	PacketBytes = 200
 )
+
+// Watched is what an invocation leaves behind for whoever looks, beside our lines.
+type Watched struct {
+	LogBytes float64 // Lambda's own lines about it
+	Traced   float64 // the share of invocations that X-Ray records, beyond the first a second
+}
+
+// WatchedBy is what an invocation leaves behind by its function's SystemLogLevel
+// and Tracing. What Lambda says of an invocation that went well is INFO; at WARN it
+// speaks of what failed alone.
+func WatchedBy(systemLogLevel, tracing string) (w Watched) {
+	if systemLogLevel != "WARN" {
+		w.LogBytes = PlatformBytes
+	}
+	if tracing == "Active" {
+		w.Traced = TracedShare
+	}
+	return w
+}
 
 // Count is what AWS counts: for one event with all its deliveries, for a month's,
 // for whatever else happens.
@@ -146,6 +165,8 @@ type Use struct {
 	EmitSeconds               float64 // an invocation of emit
 	FanOutSeconds             float64 // one that fans out
 	DeliverSeconds            float64 // one that delivers, besides waiting for a receiver
+
+	Watched Watched // by the template's defaults
 }
 
 // Measured is one event of a kilobyte to one endpoint that answers in 200 ms and
@@ -155,6 +176,7 @@ var Measured = Use{
 	EndpointsPerEvent: 1, EventWriteUnits: 1, DeliveryWriteUnits: 2, EventReadUnits: 1,
 	RetryWriteUnits: 6, RetriedShare: 0.05, EventBytes: 1100, DeliveryBytes: 700, WebhookBytes: 1211,
 	AttemptLogBytes: 600, RunLogBytes: 340, EmitSeconds: 0.01, FanOutSeconds: 0.03, DeliverSeconds: 0.05,
+	Watched: WatchedBy("WARN", "Active"),
 }
 
 const (
@@ -180,7 +202,7 @@ const IdleSeconds = 0.05
 // schedules' runs do, and Lambda's polling. A test holds it to cmd/bench/units.json.
 var Idle = Count{
 	WriteUnits: month / 60, ReadUnits: 19.5 * month / 60, SQSRequests: Polls + 3*month/60,
-	Runs: Runs, Seconds: Runs * IdleSeconds, LogBytes: Runs * 1120, Traces: Runs,
+	Runs: Runs, Seconds: Runs * IdleSeconds, LogBytes: Runs * 310, Traces: Runs,
 }
 
 // Standing is charged by the month, whatever happens.
@@ -223,7 +245,7 @@ func Of(deliveries float64, u Use, p Prices) Month {
 		SQSRequests: 3 * delivers,
 		Runs:        runs,
 		Seconds:     events*u.EmitSeconds + fanOuts*u.FanOutSeconds + delivers*(u.DeliverSeconds+ReceiverSeconds),
-		LogBytes:    attempts*u.AttemptLogBytes + runs*(u.RunLogBytes+PlatformBytes),
+		LogBytes:    attempts*u.AttemptLogBytes + runs*(u.RunLogBytes+u.Watched.LogBytes),
 		Traces:      min(runs, month+runs*TracedShare),
 		SentBytes:   attempts*(u.WebhookBytes+PacketBytes) + delivers*HandshakeBytes,
 	}.Plus(Idle)

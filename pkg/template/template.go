@@ -79,6 +79,8 @@ type Function struct {
 	Queues      []QueueTrigger
 	Schedules   []Schedule
 	URL         bool // has a function URL
+	// SystemLogLevel is the least level of what Lambda itself logs, Tracing its mode.
+	SystemLogLevel, Tracing string
 	// Role is the ARN of the role that the function works under, where it is
 	// another function's: that one's statements are what it may do.
 	Role       string
@@ -553,6 +555,8 @@ func (r *resolver) function(s *Stack, id string, node *yaml.Node) error {
 		Timeout           *number
 		Environment       struct{ Variables map[string]any }
 		FunctionUrlConfig map[string]any
+		LoggingConfig     struct{ SystemLogLevel string }
+		Tracing           string
 		Role              string
 		Policies          []struct {
 			Statement []struct {
@@ -572,6 +576,7 @@ func (r *resolver) function(s *Stack, id string, node *yaml.Node) error {
 	f := Function{
 		LogicalID: id, Folder: Folder(id), Name: p.FunctionName, Timeout: time.Duration(p.Timeout.or(defaultTimeout)) * time.Second,
 		Environment: map[string]string{}, URL: p.FunctionUrlConfig != nil, Role: p.Role,
+		SystemLogLevel: p.LoggingConfig.SystemLogLevel, Tracing: p.Tracing,
 	}
 	for name, v := range p.Environment.Variables {
 		f.Environment[name] = fmt.Sprint(v)

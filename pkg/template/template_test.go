@@ -351,7 +351,7 @@ func TestEachRuleCanFail(t *testing.T) {
 		"a resource with a star":     {"${DeliveriesTable.Arn}/index/due", "${DeliveriesTable.Arn}/index/*", "index/* allows more"},
 		"a star in a list":           {"Action: [dynamodb:UpdateItem,", "Action: [dynamodb:Batch*,", "dynamodb:Batch* allows more"},
 		"logs kept for ever":         {"      RetentionInDays: !Ref LogRetentionDays\n", "", "kept for ever"},
-		"logs to no group":           {"        LogGroup: !Ref EmitLogs\n", "", "kept for ever"},
+		"logs to no group":           {"      LoggingConfig:\n        LogGroup: !Ref EmitLogs\n", "", "kept for ever"},
 		"failures it may not send":   {"Resource: !GetAtt StreamDeadLetterQueue.Arn", "Resource: !GetAtt WorkDeadLetterQueue.Arn", "may not send to StreamDeadLetterQueue"},
 		"dead letters nobody sees":   {"Value: !GetAtt WorkDeadLetterQueue.QueueName", "Value: !GetAtt WorkQueue.QueueName", "WorkDeadLetterQueue: what ends there"},
 		"failed batches nobody sees": {"Value: !GetAtt StreamDeadLetterQueue.QueueName", "Value: !GetAtt WorkQueue.QueueName", "StreamDeadLetterQueue: what ends there"},
