@@ -126,8 +126,6 @@ func (p *poster) Deliver(ctx context.Context, m adapter.Message) delivery.Outcom
 
 // post makes the request. x is where whoever looks wants to see it, or nil.
 func (p *poster) post(ctx context.Context, m adapter.Message, x *adapter.Exchange) delivery.Outcome {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	request := (&http.Request{
 		Method: http.MethodPost, URL: p.url, Host: p.url.Host, Header: make(http.Header, 2+len(m.Headers)),
 		Body: io.NopCloser(bytes.NewReader(m.Body)), ContentLength: int64(len(m.Body)),
@@ -168,8 +166,9 @@ func (p *poster) post(ctx context.Context, m adapter.Message, x *adapter.Exchang
 	}
 	if response.StatusCode >= 200 && response.StatusCode <= 299 {
 		if response.Body != http.NoBody {
-			// An answer that goes on for long costs its connection, nothing else.
-			stop := time.AfterFunc(drainTime, cancel)
+			// An answer that goes on for long costs its connection, nothing else. Closing
+			// it ends the reading.
+			stop := time.AfterFunc(drainTime, func() { _ = response.Body.Close() })
 			defer stop.Stop()
 			_, _ = io.CopyN(io.Discard, response.Body, maxBody)
 		}
