@@ -80,7 +80,7 @@ func measureDays(ctx context.Context, r *Report, o options) error {
 		fmt.Fprintf(os.Stderr, "  %s, round %d: p50 %s and %s ms, p95 %s and %s ms\n", what, n+1, number(good.p50), number(bad.p50), number(good.p95), number(bad.p95))
 	}
 
-	tenth, err := failingDays(ctx, o, rounds, span, progress)
+	tenth, err := failingDays(ctx, o, rounds+1, span, progress)
 	if err != nil {
 		return fmt.Errorf("a day on which a tenth fails: %w", err)
 	}
@@ -104,7 +104,7 @@ func measureDays(ctx context.Context, r *Report, o options) error {
 	r.over(hangs-1, fewest.Min, "deliveries", "… of which hung meanwhile, at least")
 
 	var many compared
-	for n := range max(rounds-1, 1) {
+	for n := range rounds {
 		var spells [2]spell
 		for i, bad := range []bool{false, true} {
 			s, err := manyDay(ctx, o, span+time.Second, bad)
