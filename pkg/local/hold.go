@@ -61,16 +61,18 @@ func (g *gate) set(open bool) {
 // enter waits until the gate is open. The context it returns ends when the gate is
 // shut, or with ctx.
 func (g *gate) enter(ctx context.Context) (context.Context, context.CancelFunc) {
-	inside, cancel := context.WithCancel(ctx)
 	if g == nil {
-		return inside, cancel
+		return context.WithCancel(ctx)
 	}
 	for {
 		g.mu.Lock()
 		shut, changed, open := g.shut, g.changed, g.open
 		g.mu.Unlock()
 		if !shut {
-			stop := context.AfterFunc(open, cancel)
+			// Under the gate's own context, so that it has ended when Hold returns: what is
+			// queued afterwards stays on the queue.
+			inside, cancel := context.WithCancel(open)
+			stop := context.AfterFunc(ctx, cancel)
 			return inside, func() {
 				stop()
 				cancel()
@@ -79,7 +81,7 @@ func (g *gate) enter(ctx context.Context) (context.Context, context.CancelFunc) 
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return inside, cancel
+			return context.WithCancel(ctx)
 		}
 	}
 }

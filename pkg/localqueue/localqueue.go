@@ -200,6 +200,9 @@ func (q *Queue) Receive(ctx context.Context, limit int) ([]Message, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err // first: who was told to stop takes nothing more
+		}
 		got, err := q.receive(limit)
 		if len(got) > 0 || err != nil {
 			return got, err
