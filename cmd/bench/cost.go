@@ -257,7 +257,7 @@ func measureCost(ctx context.Context, r *Report, o options) error {
 	}
 	t := r.table("cost", "Dollars a million events to one endpoint, list prices of "+dated, "events", append(names, "all in $")...)
 	t.Notes = []string{fmt.Sprintf("Counts, bytes and durations are the measured ones; a receiver answers in %g ms, a function has 512 MB. Logs include what Lambda itself writes of an invocation (%g bytes), "+
-		"transfer a TLS handshake an invocation (%d bytes) and the packets' headers (%d an attempt). Traces are X-Ray's 5 %%; the first each second is another $13 a month where each second has one. "+
+		"transfer a TLS handshake an invocation (%d bytes) and the packets' headers (%d an attempt). By default nothing is traced (TraceSampling). "+
 		"No free tier, no storage (a million events of 1 KB kept for 30 days are about $0.80), no cold starts, no discount.", cost.ReceiverSeconds*1000, watched.LogBytes, cost.HandshakeBytes, cost.PacketBytes)}
 	for _, m := range mixes() {
 		if m.fan != 1 || m.body > 1024 {

@@ -28,7 +28,7 @@ func Compose(ep endpoint.Endpoint, e event.Event, body []byte, subject, trace st
 		},
 	}
 	if ep.Traceparent {
-		if parent := tracing.Traceparent(trace); parent != "" {
+		if parent := tracing.Traceparent(trace, ep.ID+" "+e.ID+" "+now.UTC().Format(time.RFC3339Nano)); parent != "" {
 			m.Headers[tracing.HeaderTraceparent] = parent
 		}
 	}

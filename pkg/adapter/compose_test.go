@@ -20,10 +20,12 @@ func TestTraceparentIsForThoseThatWantIt(t *testing.T) {
 		trace string
 		want  string
 	}{
-		"one that wants it":           {true, trace, "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"},
-		"one that does not":           {false, trace, ""},
-		"one that wants it, no trace": {true, "", ""},
-		"one that wants it, nonsense": {true, "Root=x\r\nEvil: 1", ""},
+		"one that wants it": {true, trace, "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"},
+		"one that does not": {false, trace, ""},
+		// As Lambda hands a trace on that it does not record.
+		"one that wants it, no parent": {true, "Root=1-5759e988-bd862e3fe1be46a994272793", "00-5759e988bd862e3fe1be46a994272793-0d915d70a0455abd-00"},
+		"one that wants it, no trace":  {true, "", ""},
+		"one that wants it, nonsense":  {true, "Root=x\r\nEvil: 1", ""},
 	} {
 		ep := endpoint.Endpoint{Traceparent: c.wants, Secrets: []endpoint.SigningSecret{{Secret: secret}}}
 		m := adapter.Compose(ep, e, []byte("{}"), "d", c.trace, now)

@@ -116,7 +116,7 @@ type Tracer interface {
 
 // tracer returns the backend's tracer, or the one that records nothing.
 func (b Backend) tracer(percent int) (Tracer, error) {
-	if b.Tracer == nil {
+	if b.Tracer == nil || percent == 0 {
 		return tracing.None{}, nil
 	}
 	return b.Tracer(percent)
@@ -125,7 +125,7 @@ func (b Backend) tracer(percent int) (Tracer, error) {
 // TracingSettings say how much is traced.
 type TracingSettings struct {
 	// TraceSampling is the share of the traces that Lambda samples, in percent.
-	TraceSampling int `env:"TRACE_SAMPLING" envDefault:"100"`
+	TraceSampling int `env:"TRACE_SAMPLING" envDefault:"0"`
 }
 
 // Destinations opens every protocol that webhooks can take; package destinations

@@ -176,7 +176,7 @@ var Measured = Use{
 	EndpointsPerEvent: 1, EventWriteUnits: 1, DeliveryWriteUnits: 2, EventReadUnits: 1,
 	RetryWriteUnits: 6, RetriedShare: 0.05, EventBytes: 1100, DeliveryBytes: 700, WebhookBytes: 1211,
 	AttemptLogBytes: 600, RunLogBytes: 340, EmitSeconds: 0.01, FanOutSeconds: 0.03, DeliverSeconds: 0.05,
-	Watched: WatchedBy("WARN", "Active"),
+	Watched: WatchedBy("WARN", "PassThrough"),
 }
 
 const (
@@ -202,7 +202,7 @@ const IdleSeconds = 0.05
 // schedules' runs do, and Lambda's polling. A test holds it to cmd/bench/units.json.
 var Idle = Count{
 	WriteUnits: month / 60, ReadUnits: 19.5 * month / 60, SQSRequests: Polls + 3*month/60,
-	Runs: Runs, Seconds: Runs * IdleSeconds, LogBytes: Runs * 310, Traces: Runs,
+	Runs: Runs, Seconds: Runs * IdleSeconds, LogBytes: Runs * 310,
 }
 
 // Standing is charged by the month, whatever happens.
@@ -246,9 +246,11 @@ func Of(deliveries float64, u Use, p Prices) Month {
 		Runs:        runs,
 		Seconds:     events*u.EmitSeconds + fanOuts*u.FanOutSeconds + delivers*(u.DeliverSeconds+ReceiverSeconds),
 		LogBytes:    attempts*u.AttemptLogBytes + runs*(u.RunLogBytes+u.Watched.LogBytes),
-		Traces:      min(runs, month+runs*TracedShare),
 		SentBytes:   attempts*(u.WebhookBytes+PacketBytes) + delivers*HandshakeBytes,
 	}.Plus(Idle)
+	if u.Watched.Traced > 0 {
+		all.Traces = min(all.Runs, month+all.Runs*u.Watched.Traced)
+	}
 	lines := all.Lines(p)
 	stored := (events*u.EventBytes + deliveries*u.DeliveryBytes) / 1e9
 	lines = append(lines, Line{"storage", stored * (p.StorageGB + p.BackupGB)}, Line{"standing", Stands.Dollars(p)})

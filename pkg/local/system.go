@@ -131,11 +131,16 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 			s.Close()
 		}
 	}()
+	sampling := "0"
+	if o.XRay != "" {
+		sampling = "100"
+	}
 	s.Stack, err = parsed.Resolve(template.Context{
 		StackName: StackName, Region: localdynamo.Region, Account: "000000000000",
 		Parameters: map[string]string{
 			"HealthTokenSha256": hex.EncodeToString(localToken[:]), "SlackWebhookUrl": slackParameter(o.Alerts), "HeartbeatUrl": "",
-			"AllowHttp": strconv.FormatBool(assemble.ThisMachine.AllowHTTP), "AllowNetworks": assemble.ThisMachine.AllowNetworks,
+			"TraceSampling": sampling,
+			"AllowHttp":     strconv.FormatBool(assemble.ThisMachine.AllowHTTP), "AllowNetworks": assemble.ThisMachine.AllowNetworks,
 		},
 		QueueURL: func(name string) string { return name },
 	})

@@ -438,6 +438,29 @@ func TestParametersAreHeldToTheirRules(t *testing.T) {
 	}
 }
 
+// Traces cost nothing unless they are asked for.
+func TestTracesAreAskedFor(t *testing.T) {
+	parsed, err := template.Parse([]byte(text(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sampling, want := range map[string]string{"": "PassThrough", "0": "PassThrough", "1": "Active", "100": "Active"} {
+		given := map[string]string{}
+		if sampling != "" {
+			given["TraceSampling"] = sampling
+		}
+		s, err := parsed.Resolve(template.Context{StackName: "mine", Parameters: given})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range s.Functions {
+			if f.Tracing != want {
+				t.Errorf("TraceSampling=%s: the mode of %s is %q, want %s", sampling, f.LogicalID, f.Tracing, want)
+			}
+		}
+	}
+}
+
 // What `sam deploy` is told for each environment fits the template.
 func TestDeployments(t *testing.T) {
 	var config map[string]any

@@ -1,11 +1,14 @@
 // Package tracing is the vocabulary of traces: the header in which AWS hands one
-// on (`Root=1-…;Parent=…;Sampled=1`), its W3C form for receivers, and the tracer
+// on (`Root=1-…;Parent=…;Sampled=1`, or the root alone where nothing is recorded), its W3C form for receivers, and the tracer
 // that records nothing. It does no I/O. It promises that whatever a header
 // holds, what comes out is well-formed or empty.
 package tracing
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
+	"io"
 	"strings"
 )
 
@@ -78,12 +81,18 @@ func ID(text string) string {
 const HeaderTraceparent = "traceparent"
 
 // Traceparent returns the W3C form of a header (Trace Context, section 3.2), or ""
-// for one that has none: W3C knows no trace without a parent, and no id that is
-// all zeros.
-func Traceparent(text string) string {
+// for one that has none: W3C knows no id that is all zeros. It knows no trace
+// without a parent either, and Lambda's header has none where the function only
+// passes traces through; then the parent's id is made of the call's own name.
+func Traceparent(text, call string) string {
 	h, ok := Parse(text)
-	if !ok || h.Parent == "" || strings.Trim(h.Parent, "0") == "" {
+	if !ok {
 		return ""
+	}
+	if strings.Trim(h.Parent, "0") == "" {
+		name := fnv.New64a()
+		_, _ = io.WriteString(name, h.Root+" "+call) // a hash takes everything
+		h.Parent = fmt.Sprintf("%016x", name.Sum64()|1)
 	}
 	id := strings.ReplaceAll(strings.TrimPrefix(h.Root, "1-"), "-", "")
 	if strings.Trim(id, "0") == "" {
