@@ -144,11 +144,11 @@ func (d *Dispatcher) Handle(ctx context.Context, payload json.RawMessage) (any, 
 	}
 	switch kind {
 	case trigger.Stream:
-		batch, err := schema.ReadStream(payload)
+		batch, err := schema.ReadEvents(payload)
 		if err != nil {
 			return nil, err
 		}
-		return d.FanOut(ctx, batch), nil
+		return d.fanOut(ctx, batch), nil
 	case trigger.Queue:
 		batch, err := readBatch(payload)
 		if err != nil {

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/aws/aws-lambda-go/events"
 
@@ -22,19 +21,23 @@ import (
 // will never be readable: it is logged with its key, counted and passed over,
 // because behind it the whole shard would wait.
 func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) events.DynamoDBEventResponse {
-	var items []work.Item
-	var owner []int // the record of each item
-	failed, malformed := len(batch.Records), 0
-	fannedOut := make([]string, len(batch.Records)) // the events' ids
-	for i, record := range batch.Records {
-		if record.EventName != string(events.DynamoDBOperationTypeInsert) {
-			continue // events are immutable; what remains is their expiry
+	return d.fanOut(ctx, schema.EventsOf(batch))
+}
+
+func (d *Dispatcher) fanOut(ctx context.Context, batch []schema.EventChange) events.DynamoDBEventResponse {
+	items := make([]work.Item, 0, len(batch))
+	owner := make([]int, 0, len(batch)) // the record of each item
+	failed, malformed := len(batch), 0
+	fannedOut := make([]string, len(batch)) // the events' ids
+	for i, record := range batch {
+		if !record.Put {
+			continue
 		}
 		accepted, e, err := readRecord(record)
 		if err != nil {
 			malformed++
-			d.Log.ErrorContext(ctx, "fanout.malformed_record", "keys", fmt.Sprint(record.Change.Keys),
-				"sequence_number", record.Change.SequenceNumber, "error", err.Error())
+			d.Log.ErrorContext(ctx, "fanout.malformed_record", "keys", string(record.Keys),
+				"sequence_number", record.SequenceNumber, "error", err.Error())
 			continue
 		}
 		under, end := d.Tracer.Begin("fan out", accepted.Trace)
@@ -43,7 +46,7 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) eve
 		// It shows what was decided; that it was queued, each attempt shows.
 		end(markOf(err), map[string]any{"event_id": accepted.ID, "event_type": e.Type, "tenant": accepted.Tenant, "endpoints": len(more)})
 		if err != nil {
-			d.Log.ErrorContext(ctx, "fanout.failed", "sequence_number", record.Change.SequenceNumber, "error", err.Error())
+			d.Log.ErrorContext(ctx, "fanout.failed", "sequence_number", record.SequenceNumber, "error", err.Error())
 			failed = i
 			break
 		}
@@ -63,13 +66,13 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) eve
 		}
 	}
 	d.countFanOut(ctx, fannedOut[:failed], owner)
-	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch.Records), "malformed", malformed, "queued", len(items))
-	if failed == len(batch.Records) {
+	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch), "malformed", malformed, "queued", len(items))
+	if failed == len(batch) {
 		return events.DynamoDBEventResponse{}
 	}
 	// The mapping wants the sequence number, not the event id.
 	return events.DynamoDBEventResponse{BatchItemFailures: []events.DynamoDBBatchItemFailure{
-		{ItemIdentifier: batch.Records[failed].Change.SequenceNumber},
+		{ItemIdentifier: batch[failed].SequenceNumber},
 	}}
 }
 
@@ -90,8 +93,8 @@ func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e eve
 	return items, nil
 }
 
-func readRecord(record events.DynamoDBEventRecord) (event.Accepted, event.Event, error) {
-	accepted, err := schema.EventFromImage(record.Change.NewImage)
+func readRecord(record schema.EventChange) (event.Accepted, event.Event, error) {
+	accepted, err := record.Event, record.Err
 	if err != nil {
 		return accepted, event.Event{}, err
 	}

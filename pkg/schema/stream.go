@@ -3,6 +3,7 @@ package schema
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/onepass"
 )
 
@@ -130,7 +132,8 @@ func readImage(r *onepass.Reader, to *map[string]events.DynamoDBAttributeValue) 
 // which items are made here, have a short way.
 func readAttribute(value []byte) (v events.DynamoDBAttributeValue, err error) {
 	kind, literal := soleMember(value)
-	text, ok := "", false
+	var text []byte
+	ok := false
 	if kind != 0 {
 		text, ok = unquote(literal)
 	}
@@ -138,9 +141,9 @@ func readAttribute(value []byte) (v events.DynamoDBAttributeValue, err error) {
 	case !ok:
 		err = v.UnmarshalJSON(value)
 	case kind == 'S':
-		v = events.NewStringAttribute(text)
+		v = events.NewStringAttribute(string(text))
 	default:
-		v = events.NewNumberAttribute(text)
+		v = events.NewNumberAttribute(string(text))
 	}
 	return v, err
 }
@@ -162,13 +165,142 @@ func soleMember(object []byte) (kind byte, literal []byte) {
 	return kind, literal
 }
 
-// unquote returns what a string literal stands for; ok is false where it is more
-// than one literal.
-func unquote(literal []byte) (text string, ok bool) {
+// unquote returns what a string literal stands for, maybe a part of it; ok is false
+// where it is more than one literal.
+func unquote(literal []byte) (text []byte, ok bool) {
 	inner := literal[1 : len(literal)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
-		return string(inner), bytes.IndexByte(inner, '"') < 0
+		return inner, bytes.IndexByte(inner, '"') < 0
 	}
-	unquoted, err := jsontext.AppendUnquote(make([]byte, 0, len(literal)), literal)
-	return string(unquoted), err == nil
+	text, err := jsontext.AppendUnquote(make([]byte, 0, len(inner)), literal)
+	return text, err == nil
+}
+
+// EventChange is what a record of the Events table's stream says.
+type EventChange struct {
+	// Put says that an event was put. Events are immutable: what else happens to
+	// one is its expiry.
+	Put            bool
+	SequenceNumber string
+	Event          event.Accepted // if it was put; its body may be a part of the payload
+	Err            error          // why it can't be read
+	Keys           []byte         // the item's, as JSON; maybe a part of the payload
+}
+
+// EventsOf returns what a batch of the Events table's stream says.
+func EventsOf(batch events.DynamoDBEvent) []EventChange {
+	list := make([]EventChange, len(batch.Records))
+	for i, record := range batch.Records {
+		c := &list[i]
+		c.SequenceNumber = record.Change.SequenceNumber
+		if c.Put = record.EventName == string(events.DynamoDBOperationTypeInsert); !c.Put {
+			continue
+		}
+		c.Event, c.Err = EventFromImage(record.Change.NewImage)
+		c.Keys, _ = json.Marshal(record.Change.Keys) // it was JSON before
+	}
+	return list
+}
+
+// ReadEvents is EventsOf what ReadStream reads, without looking at what nobody
+// wants of it. What it does not understand, it leaves to those two.
+func ReadEvents(payload []byte) ([]EventChange, error) {
+	var list []EventChange
+	err := onepass.Read(payload, func(r *onepass.Reader) error {
+		return r.Object(func(name []byte) error {
+			if string(name) != "Records" {
+				return r.Skip()
+			}
+			return r.Array(func() error {
+				list = append(list, EventChange{})
+				return readEvent(r, &list[len(list)-1])
+			})
+		})
+	})
+	if err == nil {
+		return list, nil
+	}
+	batch, err := ReadStream(payload)
+	if err != nil {
+		return nil, err
+	}
+	return EventsOf(batch), nil
+}
+
+func readEvent(r *onepass.Reader, to *EventChange) error {
+	var image eventImage
+	var what string
+	err := r.Object(func(name []byte) error {
+		switch string(name) {
+		case "eventName":
+			return r.String(&what)
+		case "dynamodb":
+			return r.Object(func(name []byte) (err error) {
+				switch string(name) {
+				case "NewImage":
+					return image.read(r)
+				case "Keys":
+					to.Keys, err = r.Raw()
+					return err
+				case "SequenceNumber":
+					return r.String(&to.SequenceNumber)
+				}
+				return r.Skip()
+			})
+		}
+		return r.Skip()
+	})
+	if to.Put = what == string(events.DynamoDBOperationTypeInsert); to.Put {
+		to.Event, to.Err = image.event()
+	}
+	return err
+}
+
+// eventImage is an event's image, of which the strings have been read.
+type eventImage [4]struct {
+	there, isString bool
+	text            []byte
+}
+
+// eventFields are those attributes, in the order of an eventImage.
+var eventFields = [4]string{EventID, Tenant, body, trace}
+
+func (i *eventImage) read(r *onepass.Reader) error {
+	return r.Object(func(name []byte) error {
+		for at, field := range eventFields {
+			if string(name) != field {
+				continue
+			}
+			value, err := r.Raw()
+			if err != nil {
+				return err
+			}
+			of := &i[at]
+			of.there = true
+			kind, literal := soleMember(value)
+			if of.isString = kind == 'S'; !of.isString {
+				_, err := readAttribute(value)
+				return err
+			}
+			text, ok := unquote(literal)
+			if !ok {
+				return errors.New("an attribute has more than one value")
+			}
+			of.text = text
+			return nil
+		}
+		return r.Skip()
+	})
+}
+
+func (i *eventImage) event() (a event.Accepted, err error) {
+	for at, of := range i {
+		switch {
+		case !of.there && eventFields[at] != trace:
+			return a, fmt.Errorf("stream image: attribute %q is missing", eventFields[at])
+		case of.there && !of.isString:
+			return a, fmt.Errorf("stream image: attribute %q is not a string", eventFields[at])
+		}
+	}
+	return event.Accepted{ID: string(i[0].text), Tenant: string(i[1].text), Body: i[2].text, Trace: string(i[3].text)}, nil
 }
