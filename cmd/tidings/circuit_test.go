@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/pkg/console"
 )
 
 // eventually waits until the runner has come to where the condition holds.
@@ -54,7 +56,7 @@ func TestACircuitIsSeenAndClosedByHand(t *testing.T) {
 		t.Errorf("close: %s", out)
 	}
 	eventually(t, "what waited is delivered", func() bool {
-		var list []deliveryView
+		var list []console.Delivery
 		x.json(&list, "delivery", "list", "--state", "delivered")
 		return len(list) == 3
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
@@ -83,9 +84,9 @@ func (a *app) deliveryList() *cobra.Command {
 
 func (a *app) printDeliveries(list []delivery.Delivery) error {
 	if a.json {
-		views := []deliveryView{}
+		views := []console.Delivery{}
 		for _, d := range list {
-			views = append(views, viewDelivery(d))
+			views = append(views, console.ViewDelivery(d, nil))
 		}
 		return a.printJSON(views)
 	}
@@ -127,12 +128,12 @@ func (a *app) deliveryShow() *cobra.Command {
 			if err != nil {
 				return unreachable(err)
 			}
-			v := viewDelivery(d)
+			v := console.ViewDelivery(d, nil)
 			if a.json {
 				return a.printJSON(v)
 			}
 			if err := a.fields("event", v.EventID, "type", v.EventType, "endpoint", v.EndpointID, "state", v.State, "attempts", v.Attempts,
-				"next", moment(v.NextAttempt), "reason", v.Reason, "answer", v.Snippet); err != nil {
+				"next", moment(v.NextAttemptAt), "reason", v.Reason, "answer", v.Snippet); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
@@ -181,7 +182,7 @@ func TestEmitListShowAndReplay(t *testing.T) {
 	dead := func(attempts int) {
 		t.Helper()
 		for end := time.Now().Add(20 * time.Second); ; {
-			var list []deliveryView
+			var list []console.Delivery
 			x.json(&list, "delivery", "list", "--dead")
 			if len(list) == 1 && list[0].Attempts == attempts {
 				if list[0].EventID != first.ID || list[0].History[0].Outcome != "connect" || list[0].Reason == "" {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/breaker"
-	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 )
 
@@ -118,49 +117,6 @@ func viewEndpoint(e endpoint.Endpoint) endpointView {
 	}
 	for _, s := range e.Secrets {
 		v.Secrets = append(v.Secrets, secretView{Public: s.Secret.Public(), ExpiresAt: s.ExpiresAt})
-	}
-	return v
-}
-
-// deliveryView is a delivery as it is printed.
-type deliveryView struct {
-	EndpointID  string         `json:"endpoint_id"`
-	EventID     string         `json:"event_id"`
-	EventType   string         `json:"event_type"`
-	State       delivery.State `json:"state"`
-	Attempts    int            `json:"attempts"`
-	Reason      string         `json:"reason,omitempty"`
-	Snippet     string         `json:"snippet,omitempty"`
-	NextAttempt time.Time      `json:"next_attempt_at,omitzero"`
-	CreatedAt   time.Time      `json:"created_at"`
-	UpdatedAt   time.Time      `json:"updated_at"`
-	History     []attemptView  `json:"history"`
-}
-
-type attemptView struct {
-	Number    int            `json:"number"`
-	At        time.Time      `json:"at,omitzero"`
-	Outcome   delivery.Class `json:"outcome"`
-	Status    int            `json:"status,omitempty"`
-	DNS       int64          `json:"dns_ms"`
-	Connect   int64          `json:"connect_ms"`
-	TLS       int64          `json:"tls_ms"`
-	FirstByte int64          `json:"first_byte_ms"`
-	Total     int64          `json:"total_ms"`
-}
-
-func viewDelivery(d delivery.Delivery) deliveryView {
-	v := deliveryView{
-		EndpointID: d.EndpointID, EventID: d.EventID, EventType: d.EventType, State: d.State, Attempts: d.Attempts,
-		Reason: d.Reason, Snippet: d.Snippet, NextAttempt: d.NextAttemptAt, CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt,
-		History: []attemptView{},
-	}
-	for _, t := range d.History {
-		v.History = append(v.History, attemptView{
-			Number: t.Number, At: t.At, Outcome: t.Class, Status: t.Status,
-			DNS: t.Timings.DNS.Milliseconds(), Connect: t.Timings.Connect.Milliseconds(), TLS: t.Timings.TLS.Milliseconds(),
-			FirstByte: t.Timings.FirstByte.Milliseconds(), Total: t.Timings.Total.Milliseconds(),
-		})
 	}
 	return v
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/localbrokers"
@@ -116,7 +117,7 @@ func TestNothingSecretIsPrintedOrLogged(t *testing.T) {
 	await := func(endpoint, state string) {
 		t.Helper()
 		for end := time.Now().Add(60 * time.Second); time.Now().Before(end); {
-			var list []deliveryView
+			var list []console.Delivery
 			x.json(&list, "delivery", "list", "--endpoint", endpoint)
 			if len(list) == 1 && string(list[0].State) == state {
 				return

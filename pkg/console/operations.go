@@ -397,7 +397,7 @@ func (o *Operations) RemoveEndpoint(ctx context.Context, who Session, id string)
 
 // ---- deliveries --------------------------------------------------------------------------------
 
-// Delivery is a delivery as it is shown.
+// Delivery is a delivery as it is shown, by the console and by the tool.
 type Delivery struct {
 	EndpointID    string         `json:"endpoint_id"`
 	EventID       string         `json:"event_id"`
@@ -429,7 +429,9 @@ type Attempt struct {
 	Total     int64          `json:"total_ms"`
 }
 
-func viewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
+// ViewDelivery shows a delivery, as the tool does, too; urls are endpoints' by their
+// ids, as far as they are known.
+func ViewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
 	v := Delivery{
 		EndpointID: d.EndpointID, EventID: d.EventID, EventType: d.EventType, URL: urls[d.EndpointID], State: d.State,
 		Attempts: d.Attempts, Reason: d.Reason, Snippet: d.Snippet, NextAttemptAt: d.NextAttemptAt,
@@ -493,7 +495,7 @@ func (o *Operations) ListDeliveries(ctx context.Context, who Session, f Delivery
 	page := DeliveryPage{Deliveries: []Delivery{}, Next: found.next, Until: found.until}
 	for _, d := range found.deliveries {
 		if d.Tenant == who.Tenant {
-			page.Deliveries = append(page.Deliveries, viewDelivery(d, urls))
+			page.Deliveries = append(page.Deliveries, ViewDelivery(d, urls))
 		}
 	}
 	return page, nil
@@ -514,7 +516,7 @@ func (o *Operations) GetDelivery(ctx context.Context, who Session, endpointID, e
 	} else if !errors.Is(err, endpoint.ErrNotFound) {
 		return Delivery{}, err
 	}
-	return viewDelivery(d, urls), nil
+	return ViewDelivery(d, urls), nil
 }
 
 // Replayed is what became of one wish to replay.

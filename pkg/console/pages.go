@@ -387,7 +387,7 @@ func (c *Console) glances(ctx context.Context, who Session) ([]glance, error) {
 			}
 			out[i] = glance{Endpoint: e}
 			for _, d := range recent.Deliveries {
-				out[i].Recent = append(out[i].Recent, viewDelivery(d, nil))
+				out[i].Recent = append(out[i].Recent, ViewDelivery(d, nil))
 			}
 			return nil
 		})
