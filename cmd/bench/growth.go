@@ -143,7 +143,8 @@ func growingTables(ctx context.Context, r *Report, short bool) error {
 	r.under(10, reports, "requests", "health report, whatever the traffic, queues included")
 	for _, chore := range chores {
 		all := units[chore]
-		r.atMost(1, slices.Max(all)/all[0], "", fmt.Sprintf("%s: read units with %s deliveries, of those with 1,000", chore, thousands(sizes[min(2, len(all)-1)].deliveries)))
+		// How many buckets of statistics are still open depends on the minute.
+		r.atMost(1.02, slices.Max(all)/all[0], "", fmt.Sprintf("%s: read units with %s deliveries, of those with 1,000", chore, thousands(sizes[min(2, len(all)-1)].deliveries)))
 	}
 	return nil
 }

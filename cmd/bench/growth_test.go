@@ -1,7 +1,7 @@
 package main
 
 import (
-	"maps"
+	"math"
 	"testing"
 )
 
@@ -28,15 +28,10 @@ func TestChoresReadAsMuchWhateverIsStored(t *testing.T) {
 	if len(few) != len(chores)+1 || few["health report"].requests < 3 || few["health report"].requests >= 10 || few["sweep"].units == 0 {
 		t.Errorf("few read %+v", few)
 	}
-	plain := func(reads map[string]read) map[string]read {
-		out := maps.Clone(reads)
-		for chore, r := range out {
-			r.ms = 0
-			out[chore] = r
+	for chore, a := range few {
+		// How many buckets of statistics are still open depends on the minute.
+		if b := many[chore]; a.requests != b.requests || math.Abs(a.units-b.units) > 2 {
+			t.Errorf("%s: with 200 deliveries %+v, with 2,000 %+v", chore, a, b)
 		}
-		return out
-	}
-	if a, b := plain(few), plain(many); !maps.Equal(a, b) {
-		t.Errorf("200 deliveries make %+v\n2,000 make %+v", a, b)
 	}
 }
