@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 	"github.com/tidings-dev/tidings/pkg/work"
 )
 
@@ -44,7 +45,11 @@ func (d *Dispatcher) fanOut(ctx context.Context, batch []schema.EventChange) eve
 		accepted.Trace = under
 		more, err := d.itemsOf(ctx, accepted, e)
 		// It shows what was decided; that it was queued, each attempt shows.
-		end(markOf(err), map[string]any{"event_id": accepted.ID, "event_type": e.Type, "tenant": accepted.Tenant, "endpoints": len(more)})
+		var found map[string]any
+		if tracing.Records(d.Tracer) {
+			found = map[string]any{"event_id": accepted.ID, "event_type": e.Type, "tenant": accepted.Tenant, "endpoints": len(more)}
+		}
+		end(markOf(err), found)
 		if err != nil {
 			d.Log.ErrorContext(ctx, "fanout.failed", "sequence_number", record.SequenceNumber, "error", err.Error())
 			failed = i

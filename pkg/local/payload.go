@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/go-json-experiment/json/jsontext"
@@ -19,8 +20,37 @@ import (
 
 // text appends a string; what is not UTF-8 becomes U+FFFD.
 func text(to []byte, value string) []byte {
-	to, _ = jsontext.AppendQuote(to, value) // the error says that it did
-	return to
+	begun := len(to)
+	to = append(to, '"')
+	from := 0
+	for i := 0; i < len(value); {
+		if i+8 <= len(value) && ordinary(value[i:i+8]) {
+			i += 8
+			continue
+		}
+		switch c := value[i]; {
+		case c >= utf8.RuneSelf:
+			to, _ = jsontext.AppendQuote(to[:begun], value) // the error says that there was U+FFFD to write
+			return to
+		case c < ' ':
+			to = append(append(to, value[from:i]...), '\\', 'u', '0', '0', "0123456789abcdef"[c>>4], "0123456789abcdef"[c&0xf])
+			from = i + 1
+		case c == '"' || c == '\\':
+			to = append(append(to, value[from:i]...), '\\', c)
+			from = i + 1
+		}
+		i++
+	}
+	return append(append(to, value[from:]...), '"')
+}
+
+// ordinary tells whether none of eight bytes needs an escape or is a part of a
+// character beyond ASCII. It looks at all eight in one word.
+func ordinary(s string) bool {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	quote, backslash := w^each*'"', w^each*'\\'
+	return (w|(w-each*' ')&^w|(quote-each)&^quote|(backslash-each)&^backslash)&high == 0
 }
 
 // member appends a name, which needs no escapes, and a string.

@@ -136,3 +136,10 @@ type None struct{}
 func (None) Begin(_, header string) (under string, end func(mark string, annotations map[string]any)) {
 	return header, func(string, map[string]any) {}
 }
+
+// Records tells whether a tracer records anything: what for it is made is spared
+// otherwise.
+func Records(tracer any) bool {
+	_, none := tracer.(None)
+	return tracer != nil && !none
+}
