@@ -193,7 +193,7 @@ func TestEmitAsDeployed(t *testing.T) {
 	if a := f.invoke(t, []byte(`{"event":"user.joined_community","data":{}}`)); a.failure == nil || !strings.Contains(a.failure.Message, "data.community_id: is missing") {
 		t.Errorf("a refusal: %+v", a)
 	}
-	if !strings.Contains(f.log.String(), `"message":"event.accepted"`) {
+	if !strings.Contains(f.log.String(), `"message":"event.refused"`) {
 		t.Errorf("the log is not Lambda's JSON:\n%s", f.log)
 	}
 }

@@ -175,7 +175,7 @@ type Use struct {
 var Measured = Use{
 	EndpointsPerEvent: 1, EventWriteUnits: 1, DeliveryWriteUnits: 2, EventReadUnits: 1,
 	RetryWriteUnits: 6, RetriedShare: 0.05, EventBytes: 1100, DeliveryBytes: 700, WebhookBytes: 1211,
-	AttemptLogBytes: 600, RunLogBytes: 340, EmitSeconds: 0.01, FanOutSeconds: 0.03, DeliverSeconds: 0.05,
+	AttemptLogBytes: 510, RunLogBytes: 250, EmitSeconds: 0.01, FanOutSeconds: 0.03, DeliverSeconds: 0.05,
 	Watched: WatchedBy("WARN", "PassThrough"),
 }
 

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
-	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidings-dev/tidings/pkg/adapter"
@@ -85,8 +84,7 @@ func TestTheWideLineOfAnAttempt(t *testing.T) {
 			w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome { return o }
 			sent := time.Now()
 			time.Sleep(700 * time.Millisecond)
-			ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "r-1"})
-			w.Deliver(ctx, []dispatch.Message{{ID: "m", Body: []byte(item.Encode()), SentAt: sent}})
+			w.Deliver(t.Context(), []dispatch.Message{{ID: "m", Body: []byte(item.Encode()), SentAt: sent}})
 			var found map[string]any
 			for line := range strings.Lines(log.String()) {
 				var fields map[string]any
@@ -112,8 +110,8 @@ func TestTheWideLineOfAnAttempt(t *testing.T) {
 		// The numbers are JSON's: all of them float64.
 		common := func(more map[string]any) map[string]any {
 			m := map[string]any{
-				"msg": "delivery.attempted", "event_id": item.EventID, "event_type": "user.posted_comment", "endpoint_id": ep.ID, "tenant": "default",
-				"protocol": "http", "trace_id": traceID, "request_id": "r-1", "queue_ms": 700.0, "bytes": float64(len(body.Body)),
+				"msg": "delivery.attempted", "event_id": item.EventID, "event_type": "user.posted_comment", "endpoint_id": ep.ID,
+				"trace_id": traceID, "queue_ms": 700.0, "bytes": float64(len(body.Body)),
 				"dns_ms": 1.0, "connect_ms": 2.0, "tls_ms": 3.0, "first_byte_ms": 4.0, "total_ms": 11.0,
 			}
 			for k, v := range more {
@@ -145,12 +143,26 @@ func TestTheWideLineOfAnAttempt(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		got = attempt(again[0], delivery.Outcome{Class: delivery.Success, Status: 204, Timings: timings})
 		if diff := cmp.Diff(common(map[string]any{
-			"level": "INFO", "attempt": 2.0, "outcome": "success", "status": 204.0, "state": "delivered", "age_ms": 6400.0,
+			"level": "INFO", "attempt": 2.0, "outcome": "success", "status": 204.0, "age_ms": 6400.0,
 		}), got); diff != "" {
 			t.Errorf("a success (-want +got):\n%s", diff)
 		}
 		if got := traced.take(); got != `attempt under `+traceOf("0000000000000007")+`: "" `+ep.ID+`/http/2/success/204` {
 			t.Errorf("traced: %s", got)
+		}
+
+		// What is not as mostly is said; what did not happen is not.
+		queue := w.endpoint(func(e *endpoint.Endpoint) { e.Tenant, e.URL = "acme", "sqs://webhooks-a?region=us-east-1" })
+		item.Tenant, item.EndpointID = queue.Tenant, queue.ID
+		want := common(map[string]any{
+			"level": "INFO", "attempt": 1.0, "outcome": "success", "age_ms": 7100.0, "endpoint_id": queue.ID, "tenant": "acme", "protocol": "sqs",
+		})
+		for _, phase := range []string{"dns_ms", "connect_ms", "tls_ms", "first_byte_ms"} {
+			delete(want, phase)
+		}
+		got = attempt(item, delivery.Outcome{Class: delivery.Success, Timings: delivery.Timings{Total: 11 * time.Millisecond}})
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("an attempt by another protocol (-want +got):\n%s", diff)
 		}
 	})
 }

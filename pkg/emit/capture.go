@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -122,7 +123,7 @@ func (em *Emitter) captureOne(ctx context.Context, record events.DynamoDBEventRe
 			return stored, duplicates, fmt.Errorf("put event: %w", err)
 		}
 		stored++
-		em.Log.InfoContext(ctx, "event.captured", "event_id", c.Event.ID, "event_type", c.Event.Type, "tenant", c.Tenant)
+		em.Log.LogAttrs(ctx, slog.LevelDebug, "event.captured", slog.String("event_id", c.Event.ID), slog.String("event_type", c.Event.Type), slog.String("tenant", c.Tenant))
 	}
 	return stored, duplicates, nil
 }

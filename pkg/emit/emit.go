@@ -145,7 +145,12 @@ func (em *Emitter) Emit(ctx context.Context, r Request) Result {
 			found = map[string]any{"event_id": id, "event_type": r.Event, "tenant": r.Tenant, "duplicate": duplicate}
 		}
 		end(tracing.Fine, found)
-		em.Log.LogAttrs(ctx, slog.LevelInfo, "event.accepted", slog.String("event_id", id), slog.String("event_type", r.Event), slog.String("tenant", r.Tenant), slog.Bool("duplicate", duplicate))
+		// One that is stored is in the table, and in the line of each attempt.
+		level := slog.LevelDebug
+		if duplicate {
+			level = slog.LevelInfo
+		}
+		em.Log.LogAttrs(ctx, level, "event.accepted", slog.String("event_id", id), slog.String("event_type", r.Event), slog.String("tenant", r.Tenant), slog.Bool("duplicate", duplicate))
 		return Result{ID: id, Duplicate: duplicate}
 	}
 	var refused *Error
