@@ -94,6 +94,8 @@ type Backend struct {
 	Secret func(ctx context.Context, name string) (string, error)
 	// Metrics gets lines of metrics; nil for nobody.
 	Metrics io.Writer
+	// LogLevel is the least level of lines that are kept; "" is INFO.
+	LogLevel string
 	// Pace, if not nil, is the time by which statistics, health and alerts count:
 	// the local runner can let an hour pass in a minute, to see alerts come and go.
 	Pace func(time.Time) time.Time
@@ -351,6 +353,7 @@ func deployed(build Function, destinations func(aws.Config, map[string]string) D
 		Log:         log,
 		CacheTime:   dispatch.CacheTime,
 		Metrics:     os.Stdout,
+		LogLevel:    environment["AWS_LAMBDA_LOG_LEVEL"],
 		Depth:       func(url string) health.Queue { return queue.Gauge{Client: sqs.NewFromConfig(access), URL: url} },
 		Topic:       func(arn string) alert.Publisher { return topic.Topic{Client: sns.NewFromConfig(access), ARN: arn} },
 		Secret: func(ctx context.Context, name string) (string, error) {

@@ -13,7 +13,7 @@ import (
 // into the store.
 func (b Backend) statistics(s dispatch.Statistics, stack string) dispatch.Statistics {
 	if b.Metrics != nil {
-		s = metrics.Writer{Next: s, Out: b.Metrics, Stack: stack}
+		s = metrics.Writer{Next: s, Out: b.Metrics, Stack: stack, Level: b.LogLevel}
 	}
 	if b.Pace != nil {
 		s = &pacedStatistics{s, b.Pace}

@@ -44,6 +44,10 @@ type Writer struct {
 	Next  Statistics
 	Out   io.Writer
 	Stack string
+	// Level is the least level that passes to CloudWatch. Lambda takes a line without
+	// one for INFO, so where less does not pass, metrics say that they are of it
+	// (Lambda's developer guide, "Log-level filtering"); "" is INFO.
+	Level string
 }
 
 // AddStatistics writes what is not zero. A metric that is missing counts as zero
@@ -110,7 +114,13 @@ func (w Writer) line(at time.Time, values []value) {
 		to = append(append(to, `{"Name":"`...), v.name...)
 		to = append(append(append(to, `","Unit":"`...), v.unit...), `"}`...)
 	}
-	to = append(to, `]}]},"Stack":`...)
+	to = append(to, `]}]}`...)
+	if w.Level != "" && w.Level != "INFO" && w.Level != "DEBUG" {
+		to, _ = jsontext.AppendQuote(append(to, `,"level":`...), w.Level)
+		// Without an instant, Lambda overlooks the level.
+		to = append(at.UTC().AppendFormat(append(to, `,"timestamp":"`...), time.RFC3339Nano), '"')
+	}
+	to = append(to, `,"Stack":`...)
 	to, _ = jsontext.AppendQuote(to, w.Stack) // the error says that it has U+FFFD for what is not UTF-8
 	for _, v := range values {
 		to = append(append(append(to, `,"`...), v.name...), `":`...)

@@ -100,6 +100,27 @@ func TestASweep(t *testing.T) {
 	}
 }
 
+// Lambda drops lines below its least level, and takes one without a level, or with
+// a level and no instant, for INFO: the missed-sweep alarm would go off.
+func TestMetricsPassWhateverTheLeastLevelIs(t *testing.T) {
+	for level, want := range map[string]string{"": "", "DEBUG": "", "INFO": "", "WARN": "WARN", "ERROR": "ERROR"} {
+		var out bytes.Buffer
+		w := metrics.Writer{Next: memstore.New(time.Now), Out: &out, Stack: "mine", Level: level}
+		at := time.UnixMilli(1769690096789)
+		if err := w.NoteSweep(t.Context(), stats.Sweep{At: at, Done: true}); err != nil {
+			t.Fatal(err)
+		}
+		var line struct {
+			Level     string    `json:"level"`
+			Timestamp time.Time `json:"timestamp"`
+			Sweeps    int
+		}
+		if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Level != want || line.Timestamp.Equal(at) != (want != "") || line.Sweeps != 1 {
+			t.Errorf("at %q: %s (%v)", level, out.String(), err)
+		}
+	}
+}
+
 // An alarm on a metric that nobody writes never goes off.
 func TestTheTemplateNamesTheseMetrics(t *testing.T) {
 	text, err := os.ReadFile("../../template.yaml")
