@@ -160,7 +160,7 @@ type document struct {
 	Globals struct {
 		Function struct {
 			AutoPublishAlias     string
-			DeploymentPreference struct{ Alarms []string }
+			DeploymentPreference struct{ Alarms any }
 		}
 	}
 	Parameters map[string]any
@@ -180,8 +180,10 @@ type document struct {
 				}
 			}
 			Events map[string]struct {
+				Type       string
 				Properties struct {
-					DestinationConfig struct{ OnFailure struct{ Destination string } }
+					DestinationConfig  struct{ OnFailure struct{ Destination string } }
+					ScheduleExpression string
 				}
 			}
 			// a log group's
@@ -195,10 +197,12 @@ type document struct {
 			AlarmActions []string
 			Metrics      []struct {
 				MetricStat struct {
+					Period int `json:",string"`
 					Metric struct{ Dimensions []struct{ Value string } }
 				}
 			}
-			Dimensions []struct{ Value string }
+			Dimensions                                              []struct{ Value string }
+			Period, EvaluationPeriods, DatapointsToAlarm, Threshold int `json:",string"`
 		}
 	}
 }
@@ -228,10 +232,32 @@ func oversights(t *testing.T, text string) (list []string) {
 	global := doc.Globals.Function
 	bad(global.AutoPublishAlias == template.Alias, "functions are published as "+global.AutoPublishAlias+", and called as "+template.Alias)
 	rollback := map[string]bool{} // functions whose errors turn a deployment back
-	for _, alarm := range global.DeploymentPreference.Alarms {
-		for _, m := range doc.Resources[alarm].Properties.Metrics {
+	for alarm, r := range doc.Resources {
+		if r.Type != "AWS::CloudWatch::Alarm" || !mentions(global.DeploymentPreference.Alarms, alarm) {
+			continue
+		}
+		p := r.Properties
+		for _, d := range p.Dimensions {
+			rollback[d.Value] = true
+		}
+		for _, m := range p.Metrics {
+			p.Period = max(p.Period, m.MetricStat.Period)
 			for _, d := range m.MetricStat.Metric.Dimensions {
 				rollback[d.Value] = true
+			}
+		}
+		breaching := p.DatapointsToAlarm
+		if breaching == 0 {
+			breaching = p.EvaluationPeriods
+		}
+		// The shortest rollout takes five; CloudWatch hears of an error within two.
+		bad(p.Period*breaching <= 180, alarm+": goes off when a deployment is over already: it needs more than three minutes")
+	}
+	scheduled := map[string]time.Duration{} // how often functions run, whose schedule it is
+	for id, r := range doc.Resources {
+		for _, e := range r.Properties.Events {
+			if e.Type == "ScheduleV2" {
+				scheduled[id] = rate(t, e.Properties.ScheduleExpression)
 			}
 		}
 	}
@@ -245,6 +271,14 @@ func oversights(t *testing.T, text string) (list []string) {
 		case "AWS::CloudWatch::Alarm":
 			bad(len(p.AlarmActions) > 0, id+": tells nobody")
 			for _, d := range p.Dimensions {
+				if every := scheduled[d.Value]; p.MetricName == "Errors" && every > 0 {
+					breaching := p.DatapointsToAlarm
+					if breaching == 0 {
+						breaching = p.EvaluationPeriods
+					}
+					fires := goesOff(every, time.Duration(p.Period)*time.Second, p.EvaluationPeriods, breaching, p.Threshold)
+					bad(fires, id+": can't go off, for "+d.Value+" runs every "+every.String()+" only")
+				}
 				if p.MetricName == "ApproximateNumberOfMessagesVisible" {
 					watched[strings.TrimSuffix(d.Value, ".QueueName")] = true
 				}
@@ -254,7 +288,8 @@ func oversights(t *testing.T, text string) (list []string) {
 			bad(p.KmsMasterKeyId != "alias/aws/sns", id+": CloudWatch may not use alias/aws/sns")
 		case "AWS::Serverless::Function":
 			bad(p.AutoPublishAliasAllProperties == "true", id+": a changed variable alone would not be deployed: set AutoPublishAliasAllProperties")
-			bad(rollback[id], id+": its errors turn no deployment back: add it to the metrics of DeploymentErrorsAlarm")
+			every := scheduled[id]
+			bad(rollback[id] || every > 5*time.Minute && len(p.Events) == 1 && p.FunctionUrlConfig.AuthType == "", id+": its errors turn no deployment back: have DeploymentPreference watch an alarm of them")
 			bad(p.FunctionUrlConfig.AuthType != "NONE" || p.ReservedConcurrentExecutions != nil, id+": everybody can call it, and nothing limits how often at the same time: set ReservedConcurrentExecutions as TestWebhookFunction does")
 			group := doc.Resources[p.LoggingConfig.LogGroup]
 			bad(group.Type == "AWS::Logs::LogGroup" && group.Properties.RetentionInDays != "", id+": its logs would be kept for ever")
@@ -292,6 +327,59 @@ func oversights(t *testing.T, text string) (list []string) {
 		bad(used[name], "parameter "+name+": is not used")
 	}
 	return list
+}
+
+// mentions tells whether a name stands anywhere in what is written.
+func mentions(written any, name string) bool {
+	list, ok := written.([]any)
+	if !ok {
+		return written == name
+	}
+	return slices.ContainsFunc(list, func(v any) bool { return mentions(v, name) })
+}
+
+// rate reads a schedule's expression.
+func rate(t *testing.T, expression string) time.Duration {
+	t.Helper()
+	var n int
+	var unit string
+	if _, err := fmt.Sscanf(strings.TrimSuffix(strings.TrimPrefix(expression, "rate("), ")"), "%d %s", &n, &unit); err != nil {
+		t.Fatalf("schedule %q: %v", expression, err)
+	}
+	return time.Duration(n) * map[string]time.Duration{"minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour}[strings.TrimSuffix(unit, "s")]
+}
+
+// goesOff tells whether an alarm of the sum of a function's errors goes off where
+// each run fails, whenever in a period the runs begin. A schedule invokes a function
+// asynchronously: Lambda tries a run that failed after a minute, and two minutes
+// after that.
+func goesOff(every, period time.Duration, evaluated, breaching, threshold int) bool {
+	for offset := time.Duration(0); offset < period; offset += time.Minute {
+		const periods = 50
+		var errors [periods]int
+		for run := offset; run < periods*period; run += every {
+			for _, try := range []time.Duration{0, time.Minute, 3 * time.Minute} {
+				if at := (run + try) / period; at < periods {
+					errors[at]++
+				}
+			}
+		}
+		// The first and the last hold a part of what falls into them.
+		most := 0
+		for first := 1; first+evaluated < periods; first++ {
+			n := 0
+			for _, e := range errors[first : first+evaluated] {
+				if e > threshold {
+					n++
+				}
+			}
+			most = max(most, n)
+		}
+		if most < breaching {
+			return false
+		}
+	}
+	return true
 }
 
 var inSub = regexp.MustCompile(`\$\{([^!}.]+)`)
@@ -340,7 +428,10 @@ func TestEachRuleCanFail(t *testing.T) {
 
 		"variables not deployed":     {"      AutoPublishAliasAllProperties: true\n", "", "would not be deployed"},
 		"another alias":              {"AutoPublishAlias: live", "AutoPublishAlias: current", "published as current"},
-		"no way back":                {"Value: !Ref DispatchFunction }", "Value: !Ref EmitFunction }", "DispatchFunction: its errors turn no deployment back"},
+		"no way back":                {"!Ref DispatchErrorsAlarm, ", "", "DispatchFunction: its errors turn no deployment back"},
+		"no way back for a page":     {"Value: !Ref TestWebhookFunction }", "Value: !Ref ConsoleFunction }", "TestWebhookFunction: its errors turn no deployment back"},
+		"a way back that is late":    {"      EvaluationPeriods: 3\n      DatapointsToAlarm: 2\n", "      EvaluationPeriods: 5\n", "when a deployment is over already"},
+		"an alarm that can't go off": {"      Period: 3600\n      EvaluationPeriods: 1\n      Threshold: 2\n", "      Period: 60\n      EvaluationPeriods: 3\n      Threshold: 0\n", "CloseDiscussionsErrorsAlarm: can't go off"},
 		"a URL without a brake":      {"FunctionUrlConfig: { AuthType: AWS_IAM }", "FunctionUrlConfig: { AuthType: NONE }", "nothing limits how often"},
 		"a queue for all stacks":     {"QueueName: !Sub '${AWS::StackName}-work'", "QueueName: work", "queue WorkQueue: its name"},
 		"a function for all stacks":  {"FunctionName: !Sub '${AWS::StackName}-emit'", "FunctionName: emit", "function EmitFunction: its name"},
