@@ -19,6 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/retry"
+	"github.com/tidings-dev/tidings/pkg/tracing"
 	"github.com/tidings-dev/tidings/pkg/work"
 )
 
@@ -434,7 +435,11 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 	if outcome.Timings.Total == 0 {
 		outcome.Timings.Total = d.Now().Sub(began)
 	}
-	end(markOfOutcome(outcome), annotations(j, attempt.Number, outcome))
+	var found map[string]any
+	if tracing.Recorded(under) {
+		found = annotations(j, attempt.Number, outcome)
+	}
+	end(markOfOutcome(outcome), found)
 	return attempt, outcome
 }
 
