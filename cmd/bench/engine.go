@@ -100,7 +100,7 @@ func measureEngine(_ context.Context, r *Report, o options) error {
 		}
 		t.add(fmt.Sprint(batches), of(bareRate...), of(bareCPU...), of(rate...), of(cpu...), of(rates...), of(cpus...), of(allocs...), of(size...))
 		fmt.Fprintf(os.Stderr, "  %d batches under way: %s deliveries/s, %s µs, %s of the bare loop's CPU\n", batches, of(rate...), of(cpu...), of(cpus...))
-		r.over(0.5, of(rates...).Median, "", fmt.Sprintf("engine, %d batches under way: rate, of the bare loop's", batches))
+		r.over(0.5, of(rates...).Median, "", fmt.Sprintf("engine, %d × 10 under way: rate, of the bare loop's", batches))
 		r.under(2.5, of(cpus...).Median, "", "… CPU a delivery, of the bare loop's")
 	}
 	if o.profile == "" {
