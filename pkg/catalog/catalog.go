@@ -122,7 +122,7 @@ func (c *Catalog) Subject(eventType string, data json.RawMessage) string {
 			if err := r.String(&subject); err != nil {
 				return err
 			}
-			return onepass.Done // what stands behind it is not read: this is done for every attempt
+			return onepass.ErrDone // what stands behind it is not read: this is done for every attempt
 		})
 	})
 	return subject

@@ -31,8 +31,8 @@ type Reader struct {
 
 var readers = sync.Pool{New: func() any { return new(Reader) }}
 
-// Done ends the reading where a callback returns it: the rest is not looked at.
-var Done = errors.New("done")
+// ErrDone ends the reading where a callback returns it: the rest is not looked at.
+var ErrDone = errors.New("done")
 
 // Read calls value to read the text's one value, and fails if more follows it.
 // The reader is not to be kept.
@@ -46,7 +46,7 @@ func Read(text []byte, value func(*Reader) error) error {
 	// As encoding/json has it: whoever repeats a name means the last, and U+FFFD
 	// stands for what is no character. An event that was accepted must be read.
 	r.in.Reset(&r.buffer, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	if err := value(r); err == Done {
+	if err := value(r); err == ErrDone {
 		return nil
 	} else if err != nil {
 		return err

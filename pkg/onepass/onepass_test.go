@@ -132,7 +132,7 @@ func TestDoneEndsTheReading(t *testing.T) {
 					if err := r.String(&first); err != nil {
 						return err
 					}
-					return onepass.Done
+					return onepass.ErrDone
 				})
 			})
 		})

@@ -45,12 +45,12 @@ func Of(payload []byte) (Kind, error) {
 							return err
 						}
 						records = true
-						return onepass.Done
+						return onepass.ErrDone
 					}); err != nil {
 						return err
 					}
 					records = true
-					return onepass.Done // the first record speaks for all
+					return onepass.ErrDone // the first record speaks for all
 				})
 			case "requestContext":
 				return r.Object(func(name []byte) error {
@@ -58,7 +58,7 @@ func Of(payload []byte) (Kind, error) {
 						return r.Skip()
 					}
 					request = true
-					return onepass.Done
+					return onepass.ErrDone
 				})
 			}
 			return r.Skip()
