@@ -46,6 +46,7 @@ func standard(text []byte) (v any, twice bool, err error) {
 		return nil, false, err
 	}
 	in = json.NewDecoder(bytes.NewReader(again))
+	in.UseNumber()
 	for {
 		if _, err := in.Token(); err != nil {
 			break
