@@ -66,6 +66,9 @@ func FuzzReadRequest(f *testing.F) {
 		if (err == nil) != (wrong == nil) {
 			t.Fatalf("%s is read with %v; encoding/json says %v", payload, err, wrong)
 		}
+		if len(got.Headers) == 0 && len(want.Headers) == 0 {
+			got.Headers, want.Headers = nil, nil // none are none
+		}
 		if err == nil && js(t, got) != js(t, want) {
 			t.Errorf("%s is read as\n%s, by encoding/json as\n%s", payload, js(t, got), js(t, want))
 		}
