@@ -436,7 +436,7 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 		outcome.Timings.Total = d.Now().Sub(began)
 	}
 	var found map[string]any
-	if tracing.Recorded(under) {
+	if tracing.Records(d.Tracer) {
 		found = annotations(j, attempt.Number, outcome)
 	}
 	end(markOfOutcome(outcome), found)

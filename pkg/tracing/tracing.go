@@ -129,12 +129,6 @@ const (
 	Throttle = "throttle" // it asks for less
 )
 
-// Recorded reports whether the header is of a trace that is recorded.
-func Recorded(header string) bool {
-	h, ok := Parse(header)
-	return ok && h.Sampled
-}
-
 // None records nothing: headers go on as they came.
 type None struct{}
 
