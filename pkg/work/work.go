@@ -126,7 +126,10 @@ func (i Item) Encode() string {
 // Decode reads a message. The item's body is a part of it where it is bytes.
 func Decode[M string | []byte](message M) (Item, error) {
 	line, body, _ := bytes.Cut([]byte(message), []byte("\n"))
-	i := Item{Body: body}
+	var i Item
+	if len(body) > 0 { // an empty line is no event, as no line is
+		i.Body = body
+	}
 	err := onepass.Read(line, func(r *onepass.Reader) error {
 		return r.Object(func(name []byte) error {
 			switch string(name) {
