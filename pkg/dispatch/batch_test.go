@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"strconv"
@@ -9,6 +8,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/tidings-dev/tidings/pkg/onepass/onepasstest"
 )
 
 // FuzzReadBatch: what is read of a batch is what aws-lambda-go reads of it.
@@ -25,21 +26,17 @@ func FuzzReadBatch(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		got, err := readBatch(payload)
+		payload, ok := onepasstest.Comparable(payload, "Records", "messageId", "body", "attributes")
+		if !ok {
+			return // Lambda keeps to one case
+		}
 		var want events.SQSEvent
-		if wrong := json.Unmarshal(payload, &want); wrong != nil || len(bytes.ToLower(payload)) != len(payload) {
+		if json.Unmarshal(payload, &want) != nil {
 			return // it looks at fields that are passed over here
 		}
+		got, err := readBatch(payload)
 		if err != nil {
 			t.Fatalf("%q: %v", payload, err)
-		}
-		for _, name := range []string{"Records", "messageId", "body", "attributes", "ApproximateReceiveCount", "SentTimestamp"} {
-			if !bytes.Contains(payload, []byte(`\u`)) && bytes.Count(bytes.ToLower(payload), bytes.ToLower([]byte(`"`+name+`"`))) != bytes.Count(payload, []byte(`"`+name+`"`)) || bytes.Count(payload, []byte(name)) > 1 && len(want.Records) < 2 {
-				return // spelled otherwise, which encoding/json takes for the same, or repeated, which it merges
-			}
-		}
-		if bytes.Contains(payload, []byte(`\u`)) {
-			return // so may names be spelled
 		}
 		if len(got) != len(want.Records) {
 			t.Fatalf("%q: %d messages, want %d", payload, len(got), len(want.Records))
