@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 )
 
@@ -13,17 +14,6 @@ func (a *app) circuitCommand() *cobra.Command {
 	c := &cobra.Command{Use: "circuit", Short: "Which endpoints are left alone because they keep failing: list, close"}
 	c.AddCommand(a.circuitList(), a.circuitClose())
 	return c
-}
-
-// circuitView is a circuit as it is printed.
-type circuitView struct {
-	EndpointID   string    `json:"endpoint_id"`
-	State        string    `json:"state"`
-	Since        time.Time `json:"since"`
-	FailingSince time.Time `json:"failing_since,omitzero"`
-	Failures     int       `json:"failures"`
-	NextProbe    time.Time `json:"next_probe_at,omitzero"`
-	Cause        string    `json:"cause,omitempty"`
 }
 
 func (a *app) circuitList() *cobra.Command {
@@ -38,13 +28,10 @@ func (a *app) circuitList() *cobra.Command {
 			if err != nil {
 				return unreachable(err)
 			}
-			views := []circuitView{}
+			views := []console.Circuit{}
 			for _, s := range list {
 				if s.Tenant == a.tenant {
-					views = append(views, circuitView{
-						EndpointID: s.EndpointID, State: s.Word(time.Now()), Since: s.Since, FailingSince: s.FailingSince,
-						Failures: s.Failures, NextProbe: s.Until, Cause: s.Cause,
-					})
+					views = append(views, console.ViewCircuit(s, nil, time.Now()))
 				}
 			}
 			if a.json {

@@ -40,7 +40,7 @@ func TestACircuitIsSeenAndClosedByHand(t *testing.T) {
 	for range 3 {
 		x.do(0, "", "emit", "user.posted_comment", "--data", `{"discussion_id":"d","comment_id":"c","comment_text":"hi"}`)
 	}
-	var circuits []circuitView
+	var circuits []console.Circuit
 	eventually(t, "the circuit opens", func() bool {
 		x.json(&circuits, "circuit", "list")
 		return len(circuits) == 1
@@ -70,9 +70,9 @@ func TestAnEndpointsRulesAreSetWithinTheirBounds(t *testing.T) {
 	x := newTool(t)
 	out, _ := x.do(0, "", "endpoint", "add", "https://crm.example.com/hooks", "--rate-per-minute", "600", "--burst", "20", "--breaker-failures", "3")
 	id := regexp.MustCompile(`ep_\w+`).FindString(out)
-	var v endpointView
+	var v console.WithSecret
 	x.json(&v, "endpoint", "show", id)
-	if v.RatePerMin != 600 || v.Burst != 20 || v.Breaker == nil || v.Breaker.Failures != 3 {
+	if v.PerMinute != 600 || v.Burst != 20 || v.Breaker.Failures != 3 {
 		t.Errorf("added as %+v", v)
 	}
 	out, _ = x.do(0, "", "endpoint", "set", id, "--rate-per-minute", "60", "--burst", "5", "--breaker-open-for", "10s", "--max-attempts", "4", "--disable-after", "24h")
@@ -89,9 +89,9 @@ func TestAnEndpointsRulesAreSetWithinTheirBounds(t *testing.T) {
 			t.Errorf("%v: %s", wrong, errOut)
 		}
 	}
-	var after endpointView
+	var after console.WithSecret
 	x.json(&after, "endpoint", "show", id)
-	if after.RatePerMin != 60 || after.MaxAttempts != 4 || after.Breaker.Failures != 3 {
+	if after.PerMinute != 60 || after.MaxAttempts != 4 || after.Breaker.Failures != 3 {
 		t.Errorf("refused changes left %+v", after)
 	}
 	x.do(exitUsage, "", "endpoint", "set", id)

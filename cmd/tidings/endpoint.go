@@ -15,6 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/destinations"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/ratelimit"
@@ -174,22 +175,17 @@ func (a *app) endpointSet() *cobra.Command {
 // showSecret prints an endpoint whose secret was just made: the one time that it
 // is shown. What an Ed25519 endpoint's receiver needs is the public key.
 func (a *app) showSecret(e endpoint.Endpoint, what string, made bool) error {
-	v := viewEndpoint(e)
-	label, text := "secret", e.Secrets[0].Secret.Reveal()
-	if public := e.Secrets[0].Secret.Public(); public != "" {
-		label, text = "public key", public
-	}
+	v := console.ShowSecret(e, time.Now())
 	if !made {
-		text = ""
+		v.Secret = "" // its owner has it
 	}
 	if a.json {
-		v.Secret = text
 		return a.printJSON(v)
 	}
-	if err := a.fields("endpoint", e.ID+" "+what, "url", e.URL, "types", strings.Join(e.EventTypes, ", "), "filter", string(e.Filter), label, text); err != nil {
+	if err := a.fields("endpoint", e.ID+" "+what, "url", e.URL, "types", strings.Join(e.EventTypes, ", "), "filter", string(e.Filter), "secret", v.Secret, "public key", v.PublicKey); err != nil {
 		return err
 	}
-	if made && label == "secret" {
+	if v.Secret != "" {
 		fmt.Fprintln(a.out, "\nThe secret is shown this once. Receivers verify the webhook-signature header with it.")
 	}
 	return nil
@@ -208,9 +204,9 @@ func (a *app) endpointList() *cobra.Command {
 				return unreachable(err)
 			}
 			if a.json {
-				views := []endpointView{}
+				views := []console.Endpoint{}
 				for _, e := range list {
-					views = append(views, viewEndpoint(e))
+					views = append(views, console.ViewEndpoint(e, time.Now()))
 				}
 				return a.printJSON(views)
 			}
@@ -245,20 +241,13 @@ func (a *app) endpointShow() *cobra.Command {
 }
 
 func (a *app) showEndpoint(e endpoint.Endpoint) error {
-	v := viewEndpoint(e)
+	v := console.ViewEndpoint(e, time.Now())
 	if a.json {
 		return a.printJSON(v)
 	}
-	var secrets []string
-	for _, s := range v.Secrets {
-		text := "current"
-		if !s.ExpiresAt.IsZero() {
-			text = "signs until " + moment(s.ExpiresAt)
-		}
-		if s.Public != "" {
-			text += " (" + s.Public + ")"
-		}
-		secrets = append(secrets, text)
+	var replaced []string
+	for _, s := range v.Replaced {
+		replaced = append(replaced, strings.TrimSpace(s.PublicKey+" signs until "+moment(s.ExpiresAt)))
 	}
 	attempts := ""
 	if v.MaxAttempts > 0 {
@@ -279,7 +268,7 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 		"timeout", fmt.Sprintf("%gs", v.Timeout),
 		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
 		"rate limit", rateLimit(e.Limit), "breaker", circuitRules(e.Breaker),
-		"secrets", strings.Join(secrets, ", "), "created", moment(v.CreatedAt), "updated", moment(v.UpdatedAt))
+		"public key", v.PublicKey, "replaced secret", strings.Join(replaced, ", "), "created", moment(v.CreatedAt), "updated", moment(v.UpdatedAt))
 }
 
 // rateLimit says a limit in words, "" where there is none.

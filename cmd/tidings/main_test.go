@@ -167,7 +167,7 @@ func TestWithoutARunnerItSaysHowToStartOne(t *testing.T) {
 
 func TestEmitListShowAndReplay(t *testing.T) {
 	x := newTool(t)
-	var added endpointView
+	var added console.WithSecret
 	x.json(&added, "endpoint", "add", "http://127.0.0.1:1/", "--max-attempts", "1") // nobody listens: dead after one attempt
 	var first, second struct {
 		ID        string

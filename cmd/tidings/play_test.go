@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/receiver"
 )
 
@@ -21,7 +22,7 @@ func TestAPlayArrives(t *testing.T) {
 	r.Show = func(w receiver.Webhook) { arrived <- w }
 	server := httptest.NewServer(r)
 	t.Cleanup(server.Close)
-	var added endpointView
+	var added console.WithSecret
 	x.json(&added, "endpoint", "add", server.URL+"/")
 	r.Secrets = func() []string { return []string{added.Secret} }
 

@@ -86,7 +86,7 @@ func TestNothingSecretIsPrintedOrLogged(t *testing.T) {
 	}
 	add := func(in, url string, more ...string) string {
 		t.Helper()
-		var v endpointView
+		var v console.WithSecret
 		out := do(0, in, append([]string{"endpoint", "add", url, "--secret-stdin", "--json"}, more...)...)
 		if err := json.Unmarshal([]byte(out), &v); err != nil {
 			t.Fatal(err)

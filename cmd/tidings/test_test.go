@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/receiver"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/testwebhook"
@@ -19,7 +20,7 @@ func TestATestIsShown(t *testing.T) {
 	r.Secrets = func() []string { return []string{secret.Reveal()} }
 	server := httptest.NewServer(r)
 	defer server.Close()
-	var added endpointView
+	var added console.WithSecret
 	out, _ := x.do(0, secret.Reveal(), "endpoint", "add", server.URL+"/hooks", "--secret-stdin", "--json")
 	if err := json.Unmarshal([]byte(out), &added); err != nil {
 		t.Fatal(err)

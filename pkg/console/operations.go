@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/audit"
 	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/catalog"
@@ -114,14 +115,16 @@ func (o *Operations) change(ctx context.Context, who Session, action, subject, d
 // Endpoint is an endpoint as it is shown: without its secrets.
 type Endpoint struct {
 	ID           string          `json:"id"`
+	Tenant       string          `json:"tenant"`
 	URL          string          `json:"url"`
-	Protocol     string          `json:"protocol"`
+	Protocol     string          `json:"protocol" doc:"As the log's protocol is: http for HTTPS, too"`
 	Description  string          `json:"description,omitempty"`
 	EventTypes   []string        `json:"event_types" nullable:"false"`
 	Filter       json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern over the body"`
 	RoleARN      string          `json:"role_arn,omitempty"`
 	Credentials  string          `json:"credentials,omitempty" doc:"The name of the secret, never the secret"`
 	Ordered      bool            `json:"ordered,omitempty"`
+	Traceparent  bool            `json:"traceparent,omitempty" doc:"Whether attempts carry the W3C header"`
 	Timeout      float64         `json:"timeout_seconds"`
 	MaxAttempts  int             `json:"max_attempts,omitempty"`
 	MaxAge       string          `json:"max_age,omitempty"`
@@ -132,10 +135,16 @@ type Endpoint struct {
 	Status       endpoint.Status `json:"status" enum:"enabled,disabled"`
 	StatusReason string          `json:"status_reason,omitempty"`
 	PublicKey    string          `json:"public_key,omitempty" doc:"Of an endpoint that signs with Ed25519"`
-	OldSecrets   int             `json:"old_secrets" doc:"Replaced secrets that still sign"`
+	Replaced     []Replaced      `json:"replaced_secrets,omitempty" doc:"Secrets that are replaced and still sign, newest first"`
 	Version      int             `json:"version"`
 	CreatedAt    time.Time       `json:"created_at"`
 	UpdatedAt    time.Time       `json:"updated_at"`
+}
+
+// Replaced is a secret that signs beside the one that replaced it.
+type Replaced struct {
+	PublicKey string    `json:"public_key,omitempty" doc:"Of an Ed25519 key"`
+	ExpiresAt time.Time `json:"expires_at"`
 }
 
 // BreakerSettings are what of a circuit breaker is not the default.
@@ -152,28 +161,36 @@ func span(d time.Duration) string {
 		return ""
 	}
 	text := d.String()
-	text = strings.TrimSuffix(text, "0s")
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
 	if strings.HasSuffix(text, "h0m") {
 		text = strings.TrimSuffix(text, "0m")
 	}
 	return text
 }
 
-func (o *Operations) view(e endpoint.Endpoint) Endpoint {
-	scheme, _, _ := strings.Cut(e.URL, ":")
+func (o *Operations) view(e endpoint.Endpoint) Endpoint { return ViewEndpoint(e, o.Now()) }
+
+// ViewEndpoint shows an endpoint, as the tool does, too.
+func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
 	v := Endpoint{
-		ID: e.ID, URL: e.URL, Protocol: strings.ToLower(scheme), Description: e.Description,
+		ID: e.ID, Tenant: e.Tenant, URL: e.URL, Protocol: adapter.TargetOf(e).Protocol(), Description: e.Description,
 		EventTypes: append([]string{}, e.EventTypes...), Filter: e.Filter, RoleARN: e.RoleARN, Credentials: e.Credentials,
-		Ordered: e.Ordered, Timeout: e.AttemptTimeout().Seconds(), MaxAttempts: e.Retry.MaxAttempts,
+		Ordered: e.Ordered, Traceparent: e.Traceparent, Timeout: e.AttemptTimeout().Seconds(), MaxAttempts: e.Retry.MaxAttempts,
 		Status: e.Status, StatusReason: e.StatusReason, Version: e.Version, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 	}
 	v.MaxAge, v.MaxDelay = span(e.Retry.MaxAge), span(e.Retry.MaxDelay)
 	v.PerMinute, v.Burst = e.Limit.PerMinute, e.Limit.Burst
 	b := e.Breaker
 	v.Breaker = BreakerSettings{Failures: b.Failures, OpenFor: span(b.OpenFor), MaxOpenFor: span(b.MaxOpenFor), DisableAfter: span(b.DisableAfter)}
-	if signing := e.SigningSecrets(o.Now()); len(signing) > 0 {
-		v.PublicKey = signing[0].Public()
-		v.OldSecrets = len(signing) - 1
+	for i, s := range e.Secrets {
+		switch {
+		case i == 0:
+			v.PublicKey = s.Secret.Public()
+		case now.Before(s.ExpiresAt):
+			v.Replaced = append(v.Replaced, Replaced{PublicKey: s.Secret.Public(), ExpiresAt: s.ExpiresAt})
+		}
 	}
 	return v
 }
@@ -185,8 +202,9 @@ type WithSecret struct {
 	Secret string `json:"secret,omitempty" doc:"The signing secret, shown this once; absent where the endpoint signs with Ed25519"`
 }
 
-func (o *Operations) withSecret(e endpoint.Endpoint) WithSecret {
-	v := WithSecret{Endpoint: o.view(e)}
+// ShowSecret shows an endpoint with its newest secret, as the tool does, too.
+func ShowSecret(e endpoint.Endpoint, now time.Time) WithSecret {
+	v := WithSecret{Endpoint: ViewEndpoint(e, now)}
 	if v.PublicKey == "" && len(e.Secrets) > 0 {
 		v.Secret = e.Secrets[0].Secret.Reveal()
 	}
@@ -202,6 +220,7 @@ type Settings struct {
 	RoleARN     string          `json:"role_arn,omitempty"`
 	Credentials string          `json:"credentials,omitempty" doc:"The name of the secret, never the secret"`
 	Ordered     bool            `json:"ordered,omitempty"`
+	Traceparent bool            `json:"traceparent,omitempty" doc:"Send the W3C header, an attribute on brokers"`
 	Timeout     float64         `json:"timeout_seconds,omitempty"`
 	MaxAttempts int             `json:"max_attempts,omitempty"`
 	MaxAge      string          `json:"max_age,omitempty" doc:"A duration such as 72h; the default where it is empty"`
@@ -235,7 +254,7 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 	if text := strings.TrimSpace(string(s.Filter)); text == "" || text == "null" {
 		e.Filter = nil
 	}
-	e.RoleARN, e.Credentials, e.Ordered = s.RoleARN, s.Credentials, s.Ordered
+	e.RoleARN, e.Credentials, e.Ordered, e.Traceparent = s.RoleARN, s.Credentials, s.Ordered, s.Traceparent
 	e.Timeout = time.Duration(s.Timeout * float64(time.Second))
 	e.Retry.MaxAttempts = s.MaxAttempts
 	e.Retry.MaxAge, e.Retry.MaxDelay = duration("max_age", s.MaxAge), duration("max_delay", s.MaxDelay)
@@ -249,7 +268,7 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 
 // fields are the names that a refusal of an endpoint may begin with.
 var fields = []string{
-	"url", "description", "event_types", "filter", "role_arn", "credentials", "ordered", "timeout_seconds",
+	"url", "description", "event_types", "filter", "role_arn", "credentials", "ordered", "traceparent", "timeout_seconds",
 	"max_attempts", "max_age", "max_delay", "rate_per_minute", "burst",
 	"breaker.failures", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after",
 }
@@ -330,7 +349,7 @@ func (o *Operations) AddEndpoint(ctx context.Context, who Session, s Settings) (
 	if err != nil {
 		return WithSecret{}, err
 	}
-	return o.withSecret(added), nil
+	return ShowSecret(added, o.Now()), nil
 }
 
 // ChangeEndpoint replaces an endpoint's settings, unless somebody changed it
@@ -385,7 +404,7 @@ func (o *Operations) RotateSecret(ctx context.Context, who Session, id string) (
 	if err != nil {
 		return WithSecret{}, err
 	}
-	return o.withSecret(e), nil
+	return ShowSecret(e, o.Now()), nil
 }
 
 // RemoveEndpoint forgets an endpoint.

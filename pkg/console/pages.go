@@ -760,7 +760,7 @@ func (f form) Message(field string) message { return message{field, f.Errors[fie
 func (f form) Messages() []message {
 	var out []message
 	for _, field := range fields {
-		if field != "ordered" {
+		if field != "ordered" && field != "traceparent" {
 			out = append(out, message{field, f.Errors[field], true})
 		}
 	}
@@ -808,7 +808,7 @@ func settings(v url.Values) (Settings, []FieldError) {
 	s := Settings{
 		URL: v.Get("url"), Description: strings.TrimSpace(v.Get("description")), EventTypes: v["event_types"],
 		RoleARN: strings.TrimSpace(v.Get("role_arn")), Credentials: strings.TrimSpace(v.Get("credentials")),
-		Ordered: v.Get("ordered") != "", Ed25519: v.Get("ed25519") != "",
+		Ordered: v.Get("ordered") != "", Traceparent: v.Get("traceparent") != "", Ed25519: v.Get("ed25519") != "",
 		Timeout: number("timeout_seconds"), MaxAttempts: int(number("max_attempts")),
 		MaxAge: strings.TrimSpace(v.Get("max_age")), MaxDelay: strings.TrimSpace(v.Get("max_delay")), Version: int(number("version")),
 		PerMinute: int(number("rate_per_minute")), Burst: int(number("burst")),
@@ -844,6 +844,9 @@ func (e Endpoint) values() url.Values {
 	}
 	if e.Ordered {
 		v.Set("ordered", "yes")
+	}
+	if e.Traceparent {
+		v.Set("traceparent", "yes")
 	}
 	return v
 }

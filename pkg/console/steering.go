@@ -103,8 +103,14 @@ type Circuit struct {
 }
 
 func (o *Operations) circuit(s breaker.State, urls map[string]string) Circuit {
+	return ViewCircuit(s, urls, o.Now())
+}
+
+// ViewCircuit shows a circuit, as the tool does, too; urls are endpoints' by their
+// ids, as far as they are known.
+func ViewCircuit(s breaker.State, urls map[string]string, now time.Time) Circuit {
 	return Circuit{
-		EndpointID: s.EndpointID, URL: urls[s.EndpointID], State: s.Word(o.Now()), Since: s.Since, FailingSince: s.FailingSince,
+		EndpointID: s.EndpointID, URL: urls[s.EndpointID], State: s.Word(now), Since: s.Since, FailingSince: s.FailingSince,
 		Failures: s.Failures, NextProbe: s.Until, Cause: s.Cause,
 	}
 }

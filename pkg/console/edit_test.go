@@ -1,0 +1,137 @@
+package console_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+
+	"github.com/tidings-dev/tidings/pkg/breaker"
+	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/retry"
+)
+
+// filled returns endpoints that between them have every setting set.
+func filled(t *testing.T) []endpoint.Endpoint {
+	rules := endpoint.Endpoint{
+		Tenant: "default", Description: "of the CRM", EventTypes: []string{"user.*", "discussion.extended"}, Filter: json.RawMessage(`{"data":{"community_id":["c_7"]}}`),
+		Traceparent: true, Timeout: 2500 * time.Millisecond, Retry: retry.Policy{MaxAttempts: 7, MaxAge: 90 * time.Minute, MaxDelay: 45 * time.Second},
+		Breaker: breaker.Policy{Failures: 4, OpenFor: 90 * time.Second, MaxOpenFor: 2 * time.Hour, DisableAfter: 48 * time.Hour},
+		Limit:   ratelimit.Limit{PerMinute: 600, Burst: 20},
+	}
+	queue, topic, kafka := rules, rules, rules
+	queue.URL, queue.RoleARN = "sqs://123456789012/orders?region=eu-central-1", "arn:aws:iam::123456789012:role/tidings"
+	topic.URL, topic.Ordered = "pubsub://project-1/happenings", true
+	kafka.URL, kafka.Credentials = "kafka://broker.example.com:9096/events?tls=true&sasl=scram-sha-512", "tidings/default/kafka"
+	list := []endpoint.Endpoint{queue, topic, kafka}
+	for i := range reflect.TypeFor[endpoint.Endpoint]().NumField() {
+		switch name := reflect.TypeFor[endpoint.Endpoint]().Field(i).Name; name {
+		case "ID", "Secrets", "Status", "StatusReason", "Version", "CreatedAt", "UpdatedAt": // not for an editor to set
+		default:
+			set := false
+			for _, e := range list {
+				set = set || !reflect.ValueOf(e).Field(i).IsZero()
+			}
+			if !set {
+				t.Fatalf("no endpoint has %s", name)
+			}
+		}
+	}
+	return list
+}
+
+// controls are the values that a browser sends of a page's form when nobody has
+// touched it.
+func controls(t *testing.T, page string) url.Values {
+	t.Helper()
+	document, err := html.Parse(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := url.Values{}
+	var visit func(n *html.Node, within bool)
+	visit = func(n *html.Node, within bool) {
+		attributes := map[string]string{}
+		for _, a := range n.Attr {
+			attributes[a.Key] = a.Val
+		}
+		_, checked := attributes["checked"]
+		switch name := attributes["name"]; {
+		case n.Data == "form":
+			within = attributes["class"] == "form"
+		case !within || name == "":
+		case n.Data == "textarea" && n.FirstChild != nil:
+			values.Add(name, n.FirstChild.Data)
+		case n.Data == "input" && (attributes["type"] != "checkbox" || checked):
+			values.Add(name, attributes["value"])
+		}
+		for c := n.FirstChild; c != nil; c = c.NextSibling {
+			visit(c, within)
+		}
+	}
+	visit(document, false)
+	return values
+}
+
+// Whoever saves what was shown, by the page or by the API, changes nothing: no
+// setting is missing from either.
+func TestSavingWhatIsShownChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	b := w.login(console.Admin, "default")
+	for _, e := range filled(t) {
+		added, err := w.ops.Registry.Add(t.Context(), e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unchanged := func(by string, version int) endpoint.Endpoint {
+			t.Helper()
+			now, err := w.store.GetEndpoint(t.Context(), "default", added.ID)
+			if err != nil || now.Version == version {
+				t.Fatalf("%s: version %d is not saved: %v", by, version, err)
+			}
+			var a, z any
+			if json.Unmarshal(now.Filter, &a) != nil || json.Unmarshal(added.Filter, &z) != nil || !reflect.DeepEqual(a, z) {
+				t.Errorf("%s: the filter is %s, was %s", by, now.Filter, added.Filter)
+			}
+			same := now
+			same.Filter, same.Version, same.UpdatedAt = added.Filter, added.Version, added.UpdatedAt // its spelling is nobody's
+			if !reflect.DeepEqual(same, added) {
+				t.Errorf("%s of %s:\n%+v, was\n%+v", by, e.URL, same, added)
+			}
+			return now
+		}
+		path := "/endpoints/" + added.ID + "/edit"
+		form := controls(t, b.get(path).Body.String())
+		if a := b.post(path, form); a.Code != http.StatusSeeOther {
+			t.Fatalf("%d %s", a.Code, text(t, a.Body.String()))
+		}
+		now := unchanged("the page", added.Version)
+
+		var shown map[string]any
+		if err := json.Unmarshal(b.get("/api/endpoints/"+added.ID).Body.Bytes(), &shown); err != nil {
+			t.Fatal(err)
+		}
+		settings := map[string]any{}
+		for i := range reflect.TypeFor[console.Settings]().NumField() {
+			name, _, _ := strings.Cut(reflect.TypeFor[console.Settings]().Field(i).Tag.Get("json"), ",")
+			if v, there := shown[name]; there {
+				settings[name] = v
+			}
+		}
+		body, err := json.Marshal(settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := b.api("PUT", "/api/endpoints/"+added.ID, string(body)); a.Code != http.StatusOK {
+			t.Fatalf("%d %s", a.Code, a.Body)
+		}
+		unchanged("the API", now.Version)
+	}
+}
