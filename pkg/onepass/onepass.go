@@ -34,12 +34,15 @@ var readers = sync.Pool{New: func() any { return new(Reader) }}
 // ErrDone ends the reading where a callback returns it: the rest is not looked at.
 var ErrDone = errors.New("done")
 
+var errEmpty = errors.New("no value stands there")
+
 // Read calls value to read the text's one value, and fails if more follows it.
 // The reader is not to be kept.
 func Read(text []byte, value func(*Reader) error) error {
 	r := readers.Get().(*Reader)
 	defer func() {
 		r.text, r.buffer = nil, bytes.Buffer{} // the text is the caller's
+		r.in.Reset(&r.buffer)
 		readers.Put(r)
 	}()
 	r.text, r.buffer = text, *bytes.NewBuffer(text)
@@ -48,6 +51,8 @@ func Read(text []byte, value func(*Reader) error) error {
 	r.in.Reset(&r.buffer, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if err := value(r); err == ErrDone {
 		return nil
+	} else if err == io.EOF {
+		return errEmpty
 	} else if err != nil {
 		return err
 	}
@@ -86,7 +91,7 @@ func (r *Reader) between(kind jsontext.Kind, each func() error) error {
 		return err
 	}
 	if begin.Kind() != kind {
-		return fmt.Errorf("%s stands where %s should", begin.Kind(), kind)
+		return r.unexpected(begin.Kind(), kind.String())
 	}
 	for {
 		switch r.in.PeekKind() {
@@ -98,6 +103,20 @@ func (r *Reader) between(kind jsontext.Kind, each func() error) error {
 			return err
 		}
 	}
+}
+
+// unexpected is the error about the value that was just read.
+func (r *Reader) unexpected(kind jsontext.Kind, want string) error {
+	return fmt.Errorf("%s%s stands where %s should", r.where(), kind, want)
+}
+
+// where names the value that was just read (RFC 6901), as far as a line bears it.
+func (r *Reader) where() string {
+	at := r.in.StackPointer()
+	if at == "" {
+		return ""
+	}
+	return fmt.Sprintf("%.100q: ", string(at))
 }
 
 func (r *Reader) null() (bool, error) {
@@ -118,7 +137,7 @@ func (r *Reader) quoted() (jsontext.Value, error) {
 		return nil, err
 	}
 	if value.Kind() != '"' {
-		return nil, fmt.Errorf("%s stands where a string should", value.Kind())
+		return nil, r.unexpected(value.Kind(), "a string")
 	}
 	return value, nil
 }
@@ -173,11 +192,11 @@ func (r *Reader) Int(to *int) error {
 		return err
 	}
 	if value.Kind() != '0' {
-		return fmt.Errorf("%s stands where a number should", value.Kind())
+		return r.unexpected(value.Kind(), "a number")
 	}
 	n, err := strconv.Atoi(string(value))
 	if err != nil {
-		return fmt.Errorf("a number is not a whole one, or too large")
+		return fmt.Errorf("%sthe number is not a whole one, or too large", r.where())
 	}
 	*to = n
 	return nil
@@ -193,7 +212,7 @@ func (r *Reader) Bool(to *bool) error {
 		return err
 	}
 	if k := value.Kind(); k != 't' && k != 'f' {
-		return fmt.Errorf("%s stands where true or false should", k)
+		return r.unexpected(k, "true or false")
 	}
 	*to = value.Bool()
 	return nil

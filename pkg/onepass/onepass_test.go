@@ -146,3 +146,22 @@ func TestWhatWasReadStaysWhenTheReaderIsUsedAgain(t *testing.T) {
 		t.Errorf("%+v", one)
 	}
 }
+
+func TestAnErrorSaysWhere(t *testing.T) {
+	for text, says := range map[string]string{
+		``:                                 "no value stands there",
+		` `:                                "no value stands there",
+		`5`:                                "number stands where { should",
+		`{"text":5}`:                       `"/text": number stands where a string should`,
+		`{"text":"a","inner":{"text":{}}}`: `"/inner/text": { stands where a string should`,
+		`{"list":["a",5]}`:                 `"/list/1": number stands where a string should`,
+		`{"whole":1.5}`:                    `"/whole": the number is not a whole one, or too large`,
+		`{"flag":5}`:                       `"/flag": number stands where true or false should`,
+		`{"text":"a"} 5`:                   "something follows the value at byte 14",
+	} {
+		_, err := read([]byte(text))
+		if err == nil || err.Error() != says {
+			t.Errorf("%s: %v, want %s", text, err, says)
+		}
+	}
+}
