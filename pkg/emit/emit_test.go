@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -111,6 +112,9 @@ func TestRefusalsNameTheFieldAndStoreNothing(t *testing.T) {
 		"an envelope misspelt":  {`{"event":"user.joined_community","idempotencyKey":"k","data":{}}`, emit.InvalidField, "idempotencyKey"},
 		"a type that is none":   {`{"event":5,"data":{}}`, emit.InvalidField, "event"},
 		"a bad timestamp":       {`{"event":"user.joined_community","timestamp":"yesterday","data":{}}`, emit.InvalidField, "timestamp"},
+		"beyond the last year":  {`{"event":"user.joined_community","timestamp":"9999-12-31T23:59:59-23:59","data":{}}`, emit.InvalidField, "timestamp"},
+		"before the first":      {`{"event":"user.joined_community","timestamp":"0000-01-01T00:00:00+23:59","data":{}}`, emit.InvalidField, "timestamp"},
+		"too many, none known":  {`{"events":[` + strings.Repeat(`{"evnt":"a"},`, emit.MaxList) + `{}]}`, emit.TooMany, "events"},
 		"a bad tenant":          {`{"event":"user.joined_community","tenant":"a/b","data":{}}`, emit.InvalidField, "tenant"},
 		"a long key":            {`{"event":"user.joined_community","idempotency_key":"` + strings.Repeat("k", 257) + `","data":{}}`, emit.InvalidField, "idempotency_key"},
 		"too large":             {`{"event":"user.posted_comment","data":{"discussion_id":"d","comment_id":"c","comment_text":` + big[:len(big)-1] + strings.Repeat("\U0001F39F", 50_000) + `"}}`, emit.TooLarge, "data"},
@@ -291,4 +295,25 @@ func encoded(body string) events.LambdaFunctionURLRequest {
 	r := url("POST", body)
 	r.IsBase64Encoded = true
 	return r
+}
+
+// A list that is too long is counted, not read: its length costs no memory.
+func TestALongListIsRefusedInLittleMemory(t *testing.T) {
+	em, _ := newEmitter()
+	for name, payload := range map[string]string{
+		"a list":            `[` + strings.Repeat(`{},`, 350_000) + `{}]`,
+		"a list in events":  `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}]}`,
+		"of what is no one": `[` + strings.Repeat(`{"a":1},`, 150_000) + `{}]`,
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := em.Handle(t.Context(), json.RawMessage(payload))
+		runtime.ReadMemStats(&after)
+		if err == nil || !strings.Contains(err.Error(), "the limit of one call is") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(4*len(payload)) {
+			t.Errorf("%s of %d bytes takes %d", name, len(payload), took)
+		}
+	}
 }

@@ -141,6 +141,11 @@ func respond(status int, answer any, header ...string) events.LambdaFunctionURLR
 func parse(payload []byte) (requests []Request, list bool, err error) {
 	requests, list, err = read(payload)
 	if err != nil {
+		// What is too long is counted and not read: megabytes of {} are a gigabyte of
+		// requests.
+		if n, isList := length(payload); n > MaxList {
+			return nil, isList, tooMany(n)
+		}
 		// Rarely: it takes another reading to say well what is wrong.
 		requests, list, err = readStrictly(payload)
 	}
@@ -150,10 +155,33 @@ func parse(payload []byte) (requests []Request, list bool, err error) {
 	if len(requests) == 0 {
 		return nil, list, &Error{Code: InvalidField, Field: "events", Message: "events: is an empty list"}
 	}
-	if len(requests) > MaxList {
-		return nil, list, &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit of one call is %d", len(requests), MaxList)}
-	}
 	return requests, list, nil
+}
+
+func tooMany(n int) error {
+	return &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit of one call is %d", n, MaxList)}
+}
+
+// length counts a list's items, as far as it is JSON.
+func length(payload []byte) (n int, list bool) {
+	_ = onepass.Read(payload, func(r *onepass.Reader) error {
+		each := func() error {
+			n++
+			return r.Skip()
+		}
+		if bytes.HasPrefix(bytes.TrimSpace(payload), []byte("[")) {
+			list = true
+			return r.Array(each)
+		}
+		return r.Object(func(name []byte) error {
+			if string(name) != "events" {
+				return r.Skip()
+			}
+			n, list = 0, true
+			return r.Array(each)
+		})
+	}) // what is wrong is said by those who read it whole
+	return n, list
 }
 
 // errUnusual says that a payload is better read strictly.
@@ -165,6 +193,9 @@ func read(payload []byte) (requests []Request, list bool, err error) {
 	list = len(trimmed) > 0 && trimmed[0] == '['
 	err = onepass.Read(trimmed, func(r *onepass.Reader) error {
 		each := func() error {
+			if len(requests) == MaxList {
+				return errUnusual
+			}
 			requests = append(requests, Request{})
 			return readRequest(r, &requests[len(requests)-1])
 		}

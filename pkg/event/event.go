@@ -53,8 +53,11 @@ type Accepted struct {
 // Encode builds the body that receivers get. The data's own spelling is kept
 // (number forms, key order, non-ASCII characters, `<` and `&`); only white
 // space between tokens goes. It fails on data that is not JSON or not UTF-8,
-// and on a body over MaxBodyBytes (a *TooLargeError).
+// on a timestamp outside of the years 0 to 9999 UTC, and on a body over MaxBodyBytes (a *TooLargeError).
 func (e Event) Encode() ([]byte, error) {
+	if year := e.Timestamp.UTC().Year(); year < 0 || year > 9999 {
+		return nil, fmt.Errorf("event timestamp is in the year %d, which RFC 3339 does not write", year)
+	}
 	if !utf8.Valid(e.Data) {
 		return nil, fmt.Errorf("event data is not valid UTF-8")
 	}

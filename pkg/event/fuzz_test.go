@@ -31,17 +31,21 @@ func FuzzEncode(f *testing.F) {
 	f.Add("user.posted_comment", "u_1", "key", []byte(`{"a": [1e21, 1.0, "<&>\u2028", "Grüße"], "a": null}`), int64(1_769_690_096_789))
 	f.Add("", "", "", []byte(`null`), int64(0))
 	f.Add("\ufffd", "\u2028", "\x00", []byte(" {\n} "), int64(-1))
+	f.Add("t", "", "", []byte(`{}`), int64(253402300800000))
 	f.Add("t", "", "", []byte(`{"a":"`+"\u2029"+`"}`), int64(253402300799999))
 	f.Fuzz(func(t *testing.T, eventType, actor, key string, data []byte, at int64) {
 		when := time.UnixMilli(at).UTC()
-		if when.Year() < 0 || when.Year() > 9999 {
-			return // RFC 3339 has no more
-		}
 		if !utf8.ValidString(eventType + "." + actor + "." + key) {
 			return // they come out of JSON, which has no such strings
 		}
 		e := event.Event{ID: event.DerivedID(time.UnixMilli(1), key), Type: eventType, Timestamp: when, ActorUserID: actor, Data: data, IdempotencyKey: key}
 		body, err := e.Encode()
+		if when.Year() < 0 || when.Year() > 9999 {
+			if err == nil {
+				t.Errorf("a year that RFC 3339 has not became %s", body)
+			}
+			return
+		}
 		if err != nil {
 			if json.Valid(data) && utf8.Valid(data) && len(data) < event.MaxBodyBytes/8 && len(eventType)+len(actor)+len(key) < event.MaxBodyBytes/8 {
 				t.Errorf("refused %q: %v", data, err)
