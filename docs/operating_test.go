@@ -1,11 +1,15 @@
 package docs_test
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/catalog"
 )
 
 // Each alarm of the template has its runbook, and each runbook an alarm.
@@ -54,3 +58,45 @@ func TestThePagesNameWhatThereIs(t *testing.T) {
 		}
 	}
 }
+
+// Lines of the log that the pages name are lines that are logged.
+func TestThePagesNameLinesThatAreLogged(t *testing.T) {
+	logged := map[string]bool{}
+	families := map[string]bool{}
+	err := filepath.WalkDir("../pkg", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range regexp.MustCompile(`(?:Debug|Info|Warn|Error|Log|LogAttrs|log)(?:Context)?\((?:[^"\n]*, )?"(([a-z]+)\.[a-z_]+)"`).FindAllStringSubmatch(string(source), -1) {
+			logged[m[1]], families[m[2]] = true, true
+		}
+		return nil
+	})
+	if err != nil || len(logged) < 20 {
+		t.Fatal(len(logged), err)
+	}
+	pages, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, name := range pages {
+		for _, m := range regexp.MustCompile("`(([a-z]+)\\.[a-z_]+)`").FindAllStringSubmatch(page(t, name), -1) {
+			if !families[m[2]] || strings.HasSuffix(m[1], ".go") {
+				continue
+			}
+			if named++; !logged[m[1]] && !isType(m[1]) {
+				t.Errorf("%s names the line %s, which nothing logs", name, m[1])
+			}
+		}
+	}
+	if named < 15 {
+		t.Errorf("%d lines are named", named)
+	}
+}
+
+func isType(name string) bool { return slices.Contains(catalog.Default().Types(), name) }
