@@ -279,7 +279,10 @@ func (i *eventImage) read(r *onepass.Reader) error {
 			of.there = true
 			kind, literal := soleMember(value)
 			if of.isString = kind == 'S'; !of.isString {
-				_, err := readAttribute(value)
+				v, err := readAttribute(value)
+				if of.isString = err == nil && v.DataType() == events.DataTypeString; of.isString {
+					of.text = []byte(v.String()) // a string whose S is written in another way
+				}
 				return err
 			}
 			text, ok := unquote(literal)
