@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -207,8 +208,11 @@ func endpointsIn(path string) (list []endpoint.Endpoint, err error) {
 	if err := in.Decode(&entries); err != nil {
 		return nil, usage("--endpoints: %s holds no JSON list of endpoints with url, types and filter: %w", path, err)
 	}
+	if _, err := in.Token(); err != io.EOF {
+		return nil, usage("--endpoints: something follows the list in %s", path)
+	}
 	for _, e := range entries {
-		list = append(list, endpoint.Endpoint{URL: e.URL, EventTypes: e.Types, Filter: e.Filter})
+		list = append(list, endpoint.Endpoint{URL: e.URL, EventTypes: e.Types, Filter: e.Filter, Description: fileDescription})
 	}
 	return list, nil
 }
@@ -259,11 +263,16 @@ func (noSecrets) Secret(_ context.Context, name string) (string, error) {
 	return "", fmt.Errorf("there is no secret %s on this machine", name)
 }
 
-// demoDescription marks the runner's own endpoints.
-const demoDescription = "of tidings local"
+// These mark the runner's own endpoints. What somebody changes of one that a flag
+// names stays changed; for those of the file, the file says which events they get.
+const (
+	demoDescription = "of tidings local"
+	fileDescription = "of tidings local --endpoints"
+)
 
 // demoEndpoints adds the runner's own endpoints, unless they are there, and
-// removes those of an earlier run that have nobody behind them now.
+// removes those of an earlier run that nobody wants now. Of two with one URL each
+// is an endpoint.
 func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.Endpoint) error {
 	protocols, err := destinations.Open(assemble.ThisMachine, destinations.Clouds{})
 	if err != nil {
@@ -274,28 +283,56 @@ func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 	if err != nil {
 		return err
 	}
-	there := map[string]bool{}
+	missing := slices.Clone(wanted)
+	for i, w := range missing {
+		w.Tenant, w.Description = event.DefaultTenant, cmp.Or(w.Description, demoDescription)
+		if len(w.EventTypes) == 0 {
+			w.EventTypes = []string{"*"}
+		}
+		if err := r.Refuse(w); err != nil {
+			return fmt.Errorf("endpoint %d of %d that the flags name: %w", i+1, len(wanted), err)
+		}
+		missing[i] = w
+	}
+	others := map[string]bool{}
 	for _, e := range list {
-		if e.Description != demoDescription {
-			there[e.URL] = true
+		if e.Description != demoDescription && e.Description != fileDescription {
+			others[e.URL] = true
 			continue
 		}
-		if slices.ContainsFunc(wanted, func(w endpoint.Endpoint) bool { return w.URL == e.URL }) {
-			there[e.URL] = true
-		} else if err := r.Remove(ctx, e.Tenant, e.ID); err != nil {
+		at := slices.IndexFunc(missing, func(w endpoint.Endpoint) bool { return w.URL == e.URL && sameEvents(w, e) })
+		if at < 0 {
+			at = slices.IndexFunc(missing, func(w endpoint.Endpoint) bool { return w.URL == e.URL })
+		}
+		if at < 0 {
+			err = r.Remove(ctx, e.Tenant, e.ID)
+		} else {
+			w := missing[at]
+			missing = slices.Delete(missing, at, at+1)
+			if w.Description == fileDescription && !sameEvents(w, e) {
+				_, err = r.Change(ctx, e.Tenant, e.ID, func(e *endpoint.Endpoint) {
+					e.EventTypes, e.Filter, e.Description = w.EventTypes, w.Filter, w.Description
+				})
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}
-	for i, e := range wanted {
-		if there[e.URL] {
+	for _, w := range missing {
+		if others[w.URL] {
 			continue
 		}
-		e.Tenant, e.Description = event.DefaultTenant, demoDescription
-		if _, err := r.Add(ctx, e); err != nil {
-			return fmt.Errorf("endpoint %d of %d that the flags name: %w", i+1, len(wanted), err)
+		if _, err := r.Add(ctx, w); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// sameEvents tells whether two endpoints get the same events.
+func sameEvents(a, b endpoint.Endpoint) bool {
+	return slices.Equal(a.EventTypes, b.EventTypes) && bytes.Equal(a.Filter, b.Filter)
 }
 
 // breakable is the receiver as the console may change it.

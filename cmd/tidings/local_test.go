@@ -3,17 +3,25 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/memstore"
+	"github.com/tidings-dev/tidings/pkg/registry"
 )
 
 func TestOneEventArrivesVerifiedOverEveryProtocol(t *testing.T) {
@@ -83,6 +91,9 @@ func TestEndpointsInAFile(t *testing.T) {
 	if _, err := read(`[{"url":"http://127.0.0.1:1/a","event_types":["user.*"]}]`); err == nil || !strings.Contains(err.Error(), "event_types") {
 		t.Errorf("a name that is none: %v", err)
 	}
+	if _, err := read(`[{"url":"http://127.0.0.1:1/a"}] and more`); err == nil || !strings.Contains(err.Error(), "something follows") {
+		t.Errorf("more than a list: %v", err)
+	}
 	if _, err := endpointsIn(path + ".none"); err == nil || !strings.Contains(err.Error(), "--endpoints") {
 		t.Errorf("no file: %v", err)
 	}
@@ -98,6 +109,75 @@ func TestEndpointsInAFile(t *testing.T) {
 		strings.NewReader(""), &out, &out)
 	if code == 0 || !strings.Contains(out.String(), "endpoint 2 of 2") {
 		t.Errorf("exit code %d: %s", code, out.String())
+	}
+}
+
+// The file says which events its endpoints get, at each start; what somebody
+// changed of another endpoint stays.
+func TestTheRunnersOwnEndpointsAtTheNextStart(t *testing.T) {
+	const a, b = "http://127.0.0.1:1/a", "http://127.0.0.1:1/b"
+	store := memstore.New(time.Now)
+	r := &registry.Registry{Store: store, Types: catalog.Default().Types(), Check: func(adapter.Target) error { return nil }, Now: time.Now}
+	if _, err := r.Add(t.Context(), endpoint.Endpoint{Tenant: "default", URL: "http://127.0.0.1:1/mine", EventTypes: []string{"user.*"}}); err != nil {
+		t.Fatal(err)
+	}
+	file := func(url, types, filter string) endpoint.Endpoint {
+		e := endpoint.Endpoint{URL: url, Description: fileDescription, EventTypes: strings.Fields(types)}
+		if filter != "" {
+			e.Filter = json.RawMessage(filter)
+		}
+		return e
+	}
+	flag := endpoint.Endpoint{URL: b}
+	ids := map[string]string{}
+	for i, start := range []struct {
+		wanted []endpoint.Endpoint
+		then   string
+	}{
+		{[]endpoint.Endpoint{flag, file(a, "user.*", "")}, "a user.* | b * | mine user.*"},
+		{[]endpoint.Endpoint{flag, file(a, "discussion.*", `{"data":{"a":[1]}}`)}, `a discussion.* {"data":{"a":[1]}} | b * | mine user.*`},
+		{[]endpoint.Endpoint{file(a, "user.*", ""), file(a, "discussion.*", ""), flag}, "a discussion.* | a user.* | b * | mine user.*"},
+		{[]endpoint.Endpoint{file(a, "user.*", ""), flag}, "a user.* | b * | mine user.*"},
+		{[]endpoint.Endpoint{file(a, "", ""), {URL: "http://127.0.0.1:1/mine"}}, "a * | mine user.*"},
+		{nil, "mine user.*"},
+	} {
+		if err := demoEndpoints(t.Context(), store, start.wanted); err != nil {
+			t.Fatal(err)
+		}
+		list, err := store.ListEndpoints(t.Context(), "default")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range list {
+			name := strings.TrimPrefix(e.URL, "http://127.0.0.1:1/")
+			got = append(got, strings.TrimSpace(name+" "+strings.Join(e.EventTypes, " ")+" "+string(e.Filter)))
+			if i < 2 && cmp.Or(ids[name], e.ID) != e.ID {
+				t.Errorf("start %d: %s is another endpoint", i+1, name)
+			}
+			ids[name] = e.ID
+		}
+		slices.Sort(got)
+		if strings.Join(got, " | ") != start.then {
+			t.Errorf("start %d: %s, want %s", i+1, strings.Join(got, " | "), start.then)
+		}
+	}
+	if err := demoEndpoints(t.Context(), store, []endpoint.Endpoint{flag}); err != nil {
+		t.Fatal(err)
+	}
+	list, _ := store.ListEndpoints(t.Context(), "default")
+	for _, e := range list {
+		if e.URL == b {
+			if _, err := r.Change(t.Context(), e.Tenant, e.ID, func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.*"} }); err != nil {
+				t.Fatal(err)
+			}
+			if err := demoEndpoints(t.Context(), store, []endpoint.Endpoint{flag}); err != nil {
+				t.Fatal(err)
+			}
+			if now, err := store.GetEndpoint(t.Context(), e.Tenant, e.ID); err != nil || now.EventTypes[0] != "user.*" {
+				t.Errorf("what somebody changed is %v (%v)", now.EventTypes, err)
+			}
+		}
 	}
 }
 
