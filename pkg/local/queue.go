@@ -45,12 +45,13 @@ func (m *QueueMapping) Run(ctx context.Context) error {
 		shut := open.Err() != nil
 		leave()
 		switch {
+		case err == nil: // what was received is worked on, even if that is the end
 		case ctx.Err() != nil:
-			return nil // what was received becomes visible again
-		case err != nil && shut:
+			return nil
+		case shut:
 			<-slots
 			continue
-		case err != nil:
+		default:
 			return err
 		}
 		running.Go(func() {

@@ -101,6 +101,19 @@ func TestAWaitingReaderHearsOfANewMessage(t *testing.T) {
 	})
 }
 
+func TestAReaderThatWasToldToStopTakesNothing(t *testing.T) {
+	q := open(t, localqueue.Config{})
+	put(t, q, "m", "g", 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, err := q.Receive(ctx, 1); len(got) > 0 || !errors.Is(err, context.Canceled) {
+		t.Errorf("took %v, %v", got, err)
+	}
+	if s := q.Stats(); s.Visible != 1 || s.InFlight != 0 {
+		t.Errorf("left %+v", s)
+	}
+}
+
 func TestAMessageThatIsReceivedTooOftenIsBuried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead := open(t, localqueue.Config{Name: "dead"})
