@@ -3,7 +3,8 @@
 // batch of messages, a work item, an event's body), where encoding/json, which
 // reads twice and by reflection, was a third of the time. It promises to refuse
 // what encoding/json refuses and to mean by a value what encoding/json means, with
-// one difference: names are compared exactly.
+// two differences: names are compared exactly, and an object or a list whose name
+// stands twice is read twice, into what the reading makes of that.
 package onepass
 
 import (
