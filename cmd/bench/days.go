@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tidings-dev/tidings/pkg/breaker"
 )
 
 // dayRate is how many events a second a day brings.
@@ -22,11 +24,16 @@ const hangs, hangBurst = 300, 350
 // events, so that two processors bear fanning out to them.
 const manyEndpoints, deadEvery, sharing = 1000, 20, 5
 
+// opening is how many events of each discussion come before what is measured: as
+// many as failures open a circuit, and one.
+const opening = breaker.DefaultFailures + 1
+
 // spell is what the healthy endpoints of one stretch of a day saw.
 type spell struct {
 	p50, p95, p99 float64 // ms
 	deliveries    int
 	hanging       int // the fewest that hung while it lasted
+	asked         int // attempts at endpoints that always fail
 }
 
 func spellOf(latencies []float64) spell {
@@ -104,6 +111,7 @@ func measureDays(ctx context.Context, r *Report, o options) error {
 	r.over(hangs-1, fewest.Min, "deliveries", "… of which hung meanwhile, at least")
 
 	var many compared
+	var asked []float64
 	for n := range rounds {
 		var spells [2]spell
 		for i, bad := range []bool{false, true} {
@@ -114,6 +122,7 @@ func measureDays(ctx context.Context, r *Report, o options) error {
 			spells[i] = s
 		}
 		many.good, many.bad = append(many.good, spells[0]), append(many.bad, spells[1])
+		asked = append(asked, float64(spells[1].asked))
 		progress("50 of 1,000 endpoints are dead", n, spells[0], spells[1])
 	}
 	_, p95 = many.add(t, "1,000 endpoints, all well", "… 50 are dead: they refuse connections, or answer 503")
@@ -122,8 +131,9 @@ func measureDays(ctx context.Context, r *Report, o options) error {
 	t.Notes = []string{
 		"Good and bad spells of a few seconds take turns; a ratio is of a bad spell and the good one before it. Of the tenth that fails, both are in one process, and the third endpoint gets as many events on the good day. " +
 			"Hanging: the good spell, then a burst that goes to the endpoint that never answers alone; the bad spell is measured while its deliveries hang, and the table says how many did at each moment, at least.",
-		fmt.Sprintf("Of the thousand, each event reaches %d by their filters (a filter for each of %d discussions), so that %d deliveries a second are made; the dead ones fail %d times in a row and are then spared by their circuits. "+
-			"Every spell has a process of its own.", sharing, manyEndpoints/sharing, dayRate*sharing, 5),
+		fmt.Sprintf("Of the thousand, each event reaches %d by their filters (a filter for each of %d discussions), so that %d deliveries a second are made; one event in four has a dead endpoint beside four healthy ones. "+
+			"Before, each discussion has had %d events, and the dead ones' circuits have opened: the 25 that answer 503 were asked %s times while it was measured. "+
+			"Every spell has a process of its own, and begins when the warm-up's deliveries to healthy endpoints are made.", sharing, manyEndpoints/sharing, dayRate*sharing, opening, of(asked...)),
 	}
 	return nil
 }
@@ -175,7 +185,11 @@ func (s *stage) spell(span time.Duration, discussion func(n int) string, healthy
 		}
 		seen := report["ok"]
 		if seen != nil && len(seen.First) >= want {
-			return spellOf(seen.First), nil
+			got := spellOf(seen.First)
+			if failing := report["fail"]; failing != nil {
+				got.asked = failing.Tries
+			}
+			return got, nil
 		}
 		if time.Now().After(end) {
 			return spell{}, fmt.Errorf("the healthy endpoints did not get their %d deliveries in a minute", want)
@@ -277,6 +291,14 @@ func hangingDay(ctx context.Context, o options, span time.Duration) (good, bad s
 	return good, bad, err
 }
 
+// topic is the discussion of the n-th event, and the one that the n-th endpoint is
+// told of.
+func topic(n int) string { return fmt.Sprintf("d_%d", n%(manyEndpoints/sharing)) }
+
+// dead tells of the thousand which are dead on a bad day: of those that share a
+// discussion, which are i, i+200 …, never more than one.
+func dead(i int) bool { return (i*sharing/manyEndpoints+i)%deadEvery == deadEvery-1 }
+
 // manyDay measures a thousand endpoints, of which each twentieth is dead on a bad
 // day: half of them refuse connections, half answer 503.
 func manyDay(ctx context.Context, o options, span time.Duration, bad bool) (spell, error) {
@@ -285,15 +307,13 @@ func manyDay(ctx context.Context, o options, span time.Duration, bad bool) (spel
 		_ = response.Body.Close()
 		return spell{}, fmt.Errorf("somebody listens at %s", nobody)
 	}
-	topic := func(n int) string { return fmt.Sprintf("d_%d", n%(manyEndpoints/sharing)) }
-	dead := func(i int) bool { return i%deadEvery == deadEvery-1 }
 	s, err := newStage(ctx, o, func(base string) (list []wish) {
 		for i := range manyEndpoints {
 			url := fmt.Sprintf("%s/ok/%d", base, i)
 			switch {
 			case dead(i) && !bad:
 				url = fmt.Sprintf("%s/well/%d", base, i)
-			case dead(i) && i%(2*deadEvery) == deadEvery-1:
+			case dead(i) && i/deadEvery%2 == 0:
 				url = fmt.Sprintf("%s/%d", nobody, i)
 			case dead(i):
 				url = fmt.Sprintf("%s/fail/%d", base, i)
@@ -318,7 +338,18 @@ func manyDay(ctx context.Context, o options, span time.Duration, bad bool) (spel
 		}
 		return count
 	}
-	if _, err := s.spell(2*time.Second, topic, healthy); err != nil {
+	if err := s.to.reset(); err != nil {
+		return spell{}, err
+	}
+	before := opening * manyEndpoints / sharing
+	if err := s.runner.flood(before, topic); err != nil {
+		return spell{}, err
+	}
+	good := healthy(before)
+	if !bad {
+		good = before * sharing
+	}
+	if err := s.to.wait(good, time.Minute); err != nil {
 		return spell{}, err
 	}
 	return s.spell(span, topic, healthy)

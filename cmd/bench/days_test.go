@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -70,7 +71,7 @@ func (s sending) post(path, id string) int {
 }
 
 func TestTheReceiver(t *testing.T) {
-	handler := &receiving{by: map[string]*arrivals{}, failed: map[string]bool{}}
+	handler := newReceiving()
 	server := httptest.NewServer(handler)
 	defer server.Close()
 	s := sending{t, server.URL}
@@ -110,6 +111,17 @@ func TestTheReceiver(t *testing.T) {
 	if err := r.wait(1001, time.Second); err != nil {
 		t.Error(err)
 	}
+	s.post("/ok/2", "01KBENCH000000000000000001") // another endpoint's
+	if _, err := r.report(); err != nil {
+		t.Error(err)
+	}
+	s.post("/ok/1", "01KBENCH000000000000000001")
+	if _, err := r.report(); err == nil || !strings.Contains(err.Error(), "1 deliveries came twice to ok") {
+		t.Errorf("what came twice: %v", err)
+	}
+	if handler.count.Load() != 1002 {
+		t.Errorf("%d deliveries, counting none twice", handler.count.Load())
+	}
 	if err := r.reset(); err != nil {
 		t.Fatal(err)
 	}
@@ -118,9 +130,52 @@ func TestTheReceiver(t *testing.T) {
 	}
 }
 
+// Of a thousand endpoints fifty are dead, of those that share a discussion one at
+// the most, and half of them refuse connections.
+func TestTheDeadAreAmongTheLiving(t *testing.T) {
+	count, refusing := 0, 0
+	by := map[string]int{}
+	for i := range manyEndpoints {
+		if dead(i) {
+			count++
+			by[topic(i)]++
+			if i/deadEvery%2 == 0 {
+				refusing++
+			}
+		}
+	}
+	if count != 50 || refusing != 25 || len(by) != 50 {
+		t.Errorf("%d are dead, %d refuse, in %d discussions", count, refusing, len(by))
+	}
+}
+
+// A run in which not everything arrives measures nothing.
+func TestTheEngineMustDeliver(t *testing.T) {
+	for status, says := range map[int]string{http.StatusNoContent: "", http.StatusGone: "of 200 deliveries", http.StatusServiceUnavailable: "are to be tried again"} {
+		var came atomic.Int64
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/swallowed" {
+				fmt.Fprint(w, came.Load())
+				return
+			}
+			came.Add(1)
+			w.WriteHeader(status)
+		}))
+		defer server.Close()
+		e, err := newEngine(&receiver{url: server.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = e.deliver(2, 200)
+		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("a receiver that answers %d: %v", status, err)
+		}
+	}
+}
+
 // What hangs is counted until its sender goes.
 func TestHangingIsCounted(t *testing.T) {
-	handler := &receiving{by: map[string]*arrivals{}, failed: map[string]bool{}}
+	handler := newReceiving()
 	server := httptest.NewServer(handler)
 	defer server.Close()
 	r := &receiver{url: server.URL}

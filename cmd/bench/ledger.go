@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,13 +25,14 @@ import (
 )
 
 // ledger is a function's log: it counts what is written and keeps nothing but the
-// lines of metrics.
+// lines of metrics and those that say that something went wrong.
 type ledger struct {
 	mu       sync.Mutex
 	lines    int
 	bytes    int
 	attempts int // bytes of attempts' lines, with what CloudWatch counts beside them
 	metrics  [][]byte
+	troubles []string
 }
 
 // Write takes one line.
@@ -42,6 +45,8 @@ func (l *ledger) Write(line []byte) (int, error) {
 	switch {
 	case bytes.Contains(line, []byte(`"message":"delivery.attempted"`)):
 		l.attempts += size
+	case bytes.Contains(line, []byte(`"level":"WARN"`)), bytes.Contains(line, []byte(`"level":"ERROR"`)):
+		l.troubles = append(l.troubles, string(bytes.TrimSpace(line)))
 	case bytes.Contains(line, []byte(`"_aws":`)):
 		l.metrics = append(l.metrics, bytes.Clone(line))
 	}
@@ -55,6 +60,23 @@ func (l *ledger) take() (lines, size, attempts int) {
 	lines, size, attempts = l.lines, l.bytes, l.attempts
 	l.lines, l.bytes, l.attempts, l.metrics = 0, 0, 0, nil
 	return lines, size, attempts
+}
+
+// trouble is what went wrong since the last time but for what was to, by its message;
+// nil for nothing. What a slow machine makes fail (a statistics write that is not
+// waited for) makes a count void, not different.
+func (l *ledger) trouble(wanted string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, line := range l.troubles {
+		if wanted != "" && strings.Contains(line, `"message":"`+wanted+`"`) {
+			continue
+		}
+		errs = append(errs, fmt.Errorf("the count is void, this machine was too slow or something is wrong: %.500s", line))
+	}
+	l.troubles = nil
+	return errors.Join(errs...)
 }
 
 // logger writes to the ledger as functions write on Lambda: lambdacontext.NewLogger

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,5 +71,22 @@ func TestTheWireCountsRequests(t *testing.T) {
 	}
 	if err := w.send(t.Context(), adapter.Target{Tenant: "t", ID: "e"}, m); err == nil {
 		t.Error("nobody was reached, and nothing is said")
+	}
+}
+
+// A line that says that something went wrong voids the count.
+func TestTroubleVoidsTheCount(t *testing.T) {
+	l := &ledger{}
+	log := l.logger()
+	log.Info("delivery.attempted", "outcome", "success")
+	if err := l.trouble(""); err != nil {
+		t.Error(err)
+	}
+	log.Warn("statistics.not_stored", "error", "context deadline exceeded")
+	if err := l.trouble(""); err == nil || !strings.Contains(err.Error(), "statistics.not_stored") {
+		t.Errorf("a warning: %v", err)
+	}
+	if err := l.trouble(""); err != nil {
+		t.Errorf("once said, it is over: %v", err)
 	}
 }

@@ -34,7 +34,7 @@ func main() {
 	flag.BoolVar(&o.update, "update", false, "write "+unitsFile+" anew instead of comparing")
 	flag.StringVar(&o.only, "only", "", "measure these parts only, separated by commas: "+strings.Join(partNames(), ", "))
 	flag.StringVar(&o.json, "json", "", "write the figures to this file")
-	flag.StringVar(&o.docs, "docs", "", "rewrite the tables in this document")
+	flag.StringVar(&o.docs, "docs", "", "rewrite the tables in this document, if the run is a whole one")
 	flag.BoolVar(&o.strict, "strict", false, "fail where a figure does not reach what it must; without it, that is said")
 	flag.BoolVar(&o.short, "short", false, "fewer and shorter rounds: to see that it works, not to quote")
 	flag.StringVar(&o.binary, "tidings", "bin/tidings", "the runner that is measured")
@@ -46,7 +46,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", receive())
 		os.Exit(1)
 	}
-	if err := run(context.Background(), o); err != nil {
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "bench: %q is no flag; `bench -help` lists them\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	// Far beyond what a whole run takes: what hangs shall not hang for ever.
+	ctx, cancel := context.WithTimeout(context.Background(), 45*time.Minute)
+	defer cancel()
+	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -85,7 +92,13 @@ func partNames() (names []string) {
 
 func run(ctx context.Context, o options) error {
 	if o.quick {
+		if o.only != "" {
+			return errors.New("-quick is -only units, compared; name one of the two")
+		}
 		o.only = "units"
+	}
+	if o.docs != "" && o.short {
+		return errors.New("-docs with -short: figures of short rounds are not to be quoted")
 	}
 	wanted := map[string]bool{}
 	for _, name := range strings.FieldsFunc(o.only, func(c rune) bool { return c == ',' }) {
@@ -93,6 +106,18 @@ func run(ctx context.Context, o options) error {
 			return fmt.Errorf("-only %s: there is no such part; there are %s", name, strings.Join(partNames(), ", "))
 		}
 		wanted[name] = true
+	}
+	if o.only != "" && len(wanted) == 0 {
+		return errors.New("-only names no part; there are " + strings.Join(partNames(), ", "))
+	}
+	if o.json != "" { // not to be found out at the end
+		file, err := os.OpenFile(o.json, os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		if err := file.Close(); err != nil {
+			return err
+		}
 	}
 	if o.allocations != "" {
 		runtime.MemProfileRate = 4096
@@ -113,24 +138,28 @@ func run(ctx context.Context, o options) error {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s measuring %s …\n", time.Since(began).Round(time.Second), p.name)
-		if err := p.run(ctx, r, o); err != nil {
+		if err := errors.Join(p.run(ctx, r, o), ctx.Err()); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", p.name, err)) // the others can be measured all the same
 		}
 	}
 	r.Took = time.Since(began).Round(time.Second).String()
 	if o.short {
-		r.Took += " (short rounds, once each: not to be quoted)"
+		r.Took += " (short rounds, and fewer: not to be quoted)"
 	}
 	r.print(os.Stdout)
 	if o.json != "" {
 		if err := r.write(o.json); err != nil {
-			return err
+			failed = append(failed, err)
 		}
 	}
-	if o.docs != "" {
+	switch whole := len(wanted) == 0 && len(failed) == 0; {
+	case o.docs == "":
+	case whole:
 		if err := r.rewrite(o.docs); err != nil {
-			return err
+			failed = append(failed, err)
 		}
+	default:
+		fmt.Fprintf(os.Stderr, "bench: %s stays as it is: its figures are those of one whole run\n", o.docs)
 	}
 	if len(failed) > 0 {
 		return errors.Join(failed...)

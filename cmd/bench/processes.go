@@ -79,6 +79,7 @@ type arrivals struct {
 	First []float64 `json:"first"` // ms from emitted to answered, of those that were answered with success at once
 	Again []float64 `json:"again"` // of those that had failed before
 	Tries int       `json:"tries"`
+	Twice int       `json:"twice"` // answered with success more than once
 	Last  time.Time `json:"last"`
 }
 
@@ -87,12 +88,17 @@ type arrivals struct {
 // event in ten once, fail fails everything, hang never answers, swallow answers and
 // notes nothing; any other answers.
 type receiving struct {
-	count   atomic.Int64
-	hanging atomic.Int64
+	count     atomic.Int64 // deliveries answered with success, each once
+	hanging   atomic.Int64
+	swallowed atomic.Int64
 
-	mu     sync.Mutex
-	by     map[string]*arrivals
-	failed map[string]bool
+	mu             sync.Mutex
+	by             map[string]*arrivals
+	failed, served map[string]bool // by event and path
+}
+
+func newReceiving() *receiving {
+	return &receiving{by: map[string]*arrivals{}, failed: map[string]bool{}, served: map[string]bool{}}
 }
 
 func (r *receiving) ServeHTTP(w http.ResponseWriter, request *http.Request) {
@@ -104,6 +110,9 @@ func (r *receiving) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	case "hanging":
 		fmt.Fprint(w, r.hanging.Load())
 		return
+	case "swallowed":
+		fmt.Fprint(w, r.swallowed.Load())
+		return
 	case "report":
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -111,12 +120,13 @@ func (r *receiving) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		return
 	case "reset":
 		r.mu.Lock()
-		r.by, r.failed = map[string]*arrivals{}, map[string]bool{}
+		r.by, r.failed, r.served = map[string]*arrivals{}, map[string]bool{}, map[string]bool{}
 		r.mu.Unlock()
 		r.count.Store(0)
 		return
 	case "swallow":
 		_, _ = io.Copy(io.Discard, request.Body)
+		r.swallowed.Add(1)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	case "hang":
@@ -158,13 +168,18 @@ func (r *receiving) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		}
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.served[id] {
+		to.Twice++
+		return
+	}
+	r.served[id] = true
 	if again {
 		to.Again = append(to.Again, took)
 	} else {
 		to.First = append(to.First, took)
 	}
 	to.Last = now
-	r.mu.Unlock()
 	r.count.Add(1)
 }
 
@@ -185,7 +200,7 @@ func receive() error {
 		return err
 	}
 	fmt.Println("http://" + l.Addr().String())
-	return http.Serve(l, &receiving{by: map[string]*arrivals{}, failed: map[string]bool{}})
+	return http.Serve(l, newReceiving())
 }
 
 // receiver is the receiver's process as this one sees it.
@@ -220,8 +235,14 @@ func startReceiver() (*receiver, error) {
 
 func (r *receiver) stop() { r.process.Stop() }
 
+// requestTime is how long one request of the benchmark may take: far longer than
+// any should.
+const requestTime = 30 * time.Second
+
+var asking = &http.Client{Timeout: requestTime}
+
 func (r *receiver) get(path string, into any) error {
-	response, err := http.Get(r.url + path)
+	response, err := asking.Get(r.url + path)
 	if err != nil {
 		return err
 	}
@@ -252,13 +273,32 @@ func (r *receiver) wait(n int, limit time.Duration) error {
 	}
 }
 
+// report is what came on each path since the reset. What came twice makes it an
+// error: nothing is to be doubled where nobody dies.
 func (r *receiver) report() (map[string]*arrivals, error) {
 	by := map[string]*arrivals{}
-	return by, r.get("/report", &by)
+	if err := r.get("/report", &by); err != nil {
+		return nil, err
+	}
+	for how, seen := range by {
+		if seen.Twice > 0 {
+			return nil, fmt.Errorf("%d deliveries came twice to %s", seen.Twice, how)
+		}
+	}
+	return by, nil
 }
 
 // hanging is how many requests wait now for an answer that never comes.
-func (r *receiver) hanging() (n int, err error) { return n, r.get("/hanging", &n) }
+func (r *receiver) hanging() (n int, err error) {
+	err = r.get("/hanging", &n)
+	return n, err
+}
+
+// swallowed is how many requests it has answered and taken no notice of.
+func (r *receiver) swallowed() (n int, err error) {
+	err = r.get("/swallowed", &n)
+	return n, err
+}
 
 // runner is a `tidings local` of its own.
 type runner struct {
@@ -305,7 +345,7 @@ func startRunner(ctx context.Context, binary string, memory bool, endpoints []wi
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return &runner{note: process.Note, dir: dir, process: process, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}, nil
+	return &runner{note: process.Note, dir: dir, process: process, client: &http.Client{Timeout: requestTime, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}, nil
 }
 
 func (r *runner) stop() {
@@ -391,7 +431,7 @@ func (r *runner) load(rate int, span time.Duration, discussion func(n int) strin
 }
 
 // flood emits n events as fast as they are taken, a hundred a request.
-func (r *runner) flood(n int) error {
+func (r *runner) flood(n int, discussion func(n int) string) error {
 	var group sync.WaitGroup
 	var failed atomic.Pointer[error]
 	lists := make(chan int)
@@ -400,7 +440,7 @@ func (r *runner) flood(n int) error {
 			for from := range lists {
 				var list []string
 				for i := range 100 {
-					list = append(list, comment(time.Now(), from+i, some(from+i)))
+					list = append(list, comment(time.Now(), from+i, discussion(from+i)))
 				}
 				if err := r.post([]byte("[" + strings.Join(list, ",") + "]")); err != nil {
 					failed.Store(&err)

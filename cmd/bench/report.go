@@ -250,8 +250,7 @@ func (t *Table) markdown() string {
 }
 
 // rewrite puts the report's tables into a document, each between its markers
-// `<!-- bench:KEY -->` and `<!-- /bench:KEY -->`. Tables that this run did not
-// measure stay as they are.
+// `<!-- bench:KEY -->` and `<!-- /bench:KEY -->`.
 func (r *Report) rewrite(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {

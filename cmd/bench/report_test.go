@@ -156,3 +156,18 @@ func TestThePageHasAPlaceForEveryTable(t *testing.T) {
 		t.Errorf("found %d tables in the sources", found)
 	}
 }
+
+func TestWhatCantBeMeantIsRefused(t *testing.T) {
+	for says, o := range map[string]options{
+		"names no part":        {only: ","},
+		"there is no such":     {only: "engines"},
+		"name one of the two":  {quick: true, only: "engine"},
+		"not to be quoted":     {short: true, docs: "docs/performance.md"},
+		"part engine":          {only: "units", profile: "x.prof"},
+		"no such file or dire": {only: "start", json: filepath.Join(t.TempDir(), "none", "x.json")},
+	} {
+		if err := run(t.Context(), o); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%+v: %v, want %q", o, err, says)
+		}
+	}
+}

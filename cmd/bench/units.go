@@ -194,8 +194,8 @@ func measureUnits(ctx context.Context, r *Report) (map[string]Units, error) {
 		}
 	}
 	one, three, busy := measured[mix("first try", 1, wholeKilobyte, false)], measured[mix("first try", 3, 512, false)], measured[mix("first try", 1, wholeKilobyte, true)]
-	r.atMost(3, one.Writes, "", "write units of an event of 1 KB, one endpoint, first try")
-	r.atMost(1, one.Reads, "", "… read units")
+	r.atMost(3, one.Writes, "", "write units of an event of 1 KB, one endpoint, first try, one at a time; its batches' statistics are a column of their own")
+	r.atMost(1, one.Reads, "", "… read units, one at a time")
 	r.atMost(0.5, busy.SQS, "", "… SQS requests, in full batches")
 	r.atMost(2, (three.Writes-one.Writes)/2, "", "… write units of each further endpoint")
 	return measured, nil
@@ -425,7 +425,11 @@ func countUnits(ctx context.Context, db *dynamodb.Client, receiver *wire, number
 			}
 		}
 	}
-	return u.each(float64(n)), p.unsent
+	wanted := ""
+	if m.outcome == "circuit open" {
+		wanted = "circuit.opened"
+	}
+	return u.each(float64(n)), errors.Join(p.unsent, p.log.trouble(wanted))
 }
 
 // runs are all invocations.
