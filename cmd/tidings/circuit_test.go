@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,6 +51,18 @@ func TestACircuitIsSeenAndClosedByHand(t *testing.T) {
 	}
 	if out, _ := x.do(0, "", "circuit", "list"); !strings.Contains(out, id) || !strings.Contains(out, "open") {
 		t.Errorf("list: %s", out)
+	}
+	var waiting []console.Delivery
+	eventually(t, "all wait for the circuit", func() bool {
+		waiting = nil
+		x.json(&waiting, "delivery", "list", "--state", "pending")
+		return len(waiting) == 3 && !slices.ContainsFunc(waiting, func(d console.Delivery) bool { return !d.Waits || !d.NextAttemptAt.IsZero() })
+	})
+	if out, _ := x.do(0, "", "delivery", "list"); strings.Count(out, "  circuit  ") != 3 {
+		t.Errorf("what they wait for is not said:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "delivery", "show", id, waiting[0].EventID); !strings.Contains(out, "when the endpoint's circuit closes") {
+		t.Errorf("what it waits for is not said:\n%s", out)
 	}
 	broken.Store(false)
 	if out, _ := x.do(0, "", "circuit", "close", id); !strings.Contains(out, "closed") {

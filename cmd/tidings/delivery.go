@@ -96,9 +96,17 @@ func (a *app) printDeliveries(list []delivery.Delivery) error {
 	}
 	return a.table("UPDATED\tSTATE\tATTEMPTS\tNEXT\tTYPE\tEVENT\tENDPOINT\tREASON", func(row func(...any)) {
 		for _, d := range list {
-			row(moment(d.UpdatedAt), d.State, d.Attempts, until(d.NextAttemptAt), d.EventType, d.EventID, d.EndpointID, d.Reason)
+			row(moment(d.UpdatedAt), d.State, d.Attempts, next(d), d.EventType, d.EventID, d.EndpointID, d.Reason)
 		}
 	})
+}
+
+// next says when the next attempt is, or what it waits for.
+func next(d delivery.Delivery) string {
+	if d.Waits {
+		return "circuit"
+	}
+	return until(d.NextAttemptAt)
 }
 
 // until shows how far away the next attempt is: what an operator wants to know
@@ -133,7 +141,7 @@ func (a *app) deliveryShow() *cobra.Command {
 				return a.printJSON(v)
 			}
 			if err := a.fields("event", v.EventID, "type", v.EventType, "endpoint", v.EndpointID, "state", v.State, "attempts", v.Attempts,
-				"next", moment(v.NextAttemptAt), "reason", v.Reason, "answer", v.Snippet); err != nil {
+				"next", showNext(d), "reason", v.Reason, "answer", v.Snippet); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out)
@@ -144,6 +152,14 @@ func (a *app) deliveryShow() *cobra.Command {
 			})
 		},
 	}
+}
+
+// showNext is next for a page of its own: when, to the second.
+func showNext(d delivery.Delivery) string {
+	if d.Waits {
+		return "when the endpoint's circuit closes, or probes with it; `tidings circuit list` shows it"
+	}
+	return moment(d.NextAttemptAt)
 }
 
 func ms(n int64) string { return fmt.Sprintf("%d ms", n) }

@@ -427,6 +427,7 @@ type Delivery struct {
 	Reason        string         `json:"reason,omitempty"`
 	Snippet       string         `json:"snippet,omitempty" doc:"The beginning of the last failed answer"`
 	NextAttemptAt time.Time      `json:"next_attempt_at,omitzero"`
+	Waits         bool           `json:"waits_for_circuit,omitempty" doc:"The next attempt is when the endpoint's circuit closes, or probes with it"`
 	AcceptedAt    time.Time      `json:"accepted_at"`
 	UpdatedAt     time.Time      `json:"updated_at"`
 	History       []Attempt      `json:"history" nullable:"false"`
@@ -455,6 +456,9 @@ func ViewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
 		EndpointID: d.EndpointID, EventID: d.EventID, EventType: d.EventType, URL: urls[d.EndpointID], State: d.State,
 		Attempts: d.Attempts, Reason: d.Reason, Snippet: d.Snippet, NextAttemptAt: d.NextAttemptAt,
 		UpdatedAt: d.UpdatedAt, History: []Attempt{},
+	}
+	if v.Waits = d.Waits; v.Waits {
+		v.NextAttemptAt = time.Time{} // what stands there is past
 	}
 	v.AcceptedAt = d.CreatedAt
 	if at, err := event.IDTime(d.EventID); err == nil {

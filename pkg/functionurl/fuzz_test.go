@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 
 	"github.com/tidings-dev/tidings/pkg/functionurl"
+	"github.com/tidings-dev/tidings/pkg/onepass/onepasstest"
 )
 
 // FuzzRequest: whatever payload a function URL brings, the handler gets the body
@@ -25,6 +26,10 @@ func FuzzRequest(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
+		payload, ok := onepasstest.Comparable(payload, requestFields...)
+		if !ok {
+			return // Lambda keeps to one case
+		}
 		served := 0
 		var body []byte
 		mux := http.NewServeMux()
