@@ -72,7 +72,7 @@ func (r *Reader) Object(field func(name []byte) error) error {
 			return err
 		}
 		name := quoted[1 : len(quoted)-1]
-		if bytes.IndexByte(name, '\\') >= 0 {
+		if bytes.IndexByte(name, '\\') >= 0 || !utf8.Valid(name) {
 			name = unquoted(quoted)
 		}
 		return field(name)

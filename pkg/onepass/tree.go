@@ -3,7 +3,6 @@ package onepass
 import (
 	"encoding/json"
 	"fmt"
-	"unicode/utf8"
 )
 
 // TwiceError says that a name stands twice in one object.
@@ -27,9 +26,6 @@ func (r *Reader) tree(path []string) (any, error) {
 		object := map[string]any{}
 		err := r.Object(func(text []byte) error {
 			name := string(text)
-			if !utf8.ValidString(name) {
-				name = string([]rune(name)) // what is not UTF-8 becomes U+FFFD
-			}
 			here := append(path, name)
 			if _, there := object[name]; there {
 				return &TwiceError{Path: append([]string(nil), here...)}
