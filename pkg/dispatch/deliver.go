@@ -28,7 +28,8 @@ import (
 // is its own.
 //
 // Attempts at an endpoint with a rate limit need slots; the batch reserves those
-// of an endpoint in one write, between looking at all items and serving them.
+// of an endpoint in one write, when all items have been looked at. What needs none
+// waits for nobody.
 func (d *Dispatcher) Deliver(ctx context.Context, batch []Message) events.SQSEventResponse {
 	ctx, counted := d.count(ctx)
 	defer counted()
@@ -74,26 +75,32 @@ const (
 )
 
 // deliverTogether serves some of a batch's messages side by side, and notes the
-// errors of those that have to come again. Each has one goroutine, which waits in
-// the middle until all have been considered and slots are reserved.
+// errors of those that have to come again. Each has one goroutine; one that needs a
+// slot waits in the middle until all have been considered and slots are reserved.
 func (d *Dispatcher) deliverTogether(ctx context.Context, batch []Message, which []int, errs []error) {
-	jobs := make([]*job, len(batch))
+	jobs := make([]*job, len(batch)) // that need a slot
 	var considered, served sync.WaitGroup
 	considered.Add(len(which))
 	reserved := make(chan struct{})
 	for _, i := range which {
 		served.Go(func() {
 			deepen(i)
+			var j *job
 			errs[i] = sheltered(func() (err error) {
-				jobs[i], err = d.read(ctx, batch[i])
+				j, err = d.read(ctx, batch[i])
 				return err
 			})
-			considered.Done()
-			<-reserved
-			if errs[i] != nil || jobs[i] == nil {
+			if errs[i] == nil && j != nil && j.late(d.Now()) {
+				jobs[i] = j
+				considered.Done()
+				<-reserved
+			} else {
+				considered.Done()
+			}
+			if errs[i] != nil || j == nil {
 				return // it comes again, or was served without an attempt
 			}
-			errs[i] = sheltered(func() error { return d.serve(ctx, jobs[i]) })
+			errs[i] = sheltered(func() error { return d.serve(ctx, j) })
 		})
 	}
 	considered.Wait()
@@ -233,13 +240,15 @@ func (d *Dispatcher) consider(ctx context.Context, item work.Item) (*job, error)
 	return j, nil
 }
 
-// reserve gets slots for the jobs that need one: a write an endpoint, the oldest
-// events first.
+// reserve gets slots for the jobs that there are: a write an endpoint, the oldest
+// events first. Where that fails, it is the error of each.
 func (d *Dispatcher) reserve(ctx context.Context, jobs []*job, errs []error) {
-	now := d.Now()
-	byEndpoint := map[string][]int{}
+	var byEndpoint map[string][]int
 	for i, j := range jobs {
-		if j != nil && errs[i] == nil && j.late(now) {
+		if j != nil {
+			if byEndpoint == nil {
+				byEndpoint = map[string][]int{}
+			}
 			byEndpoint[j.endpoint.ID] = append(byEndpoint[j.endpoint.ID], i)
 		}
 	}

@@ -558,6 +558,30 @@ func TestADeliveryThatCannotBeMovedDoesNotStopTheSweep(t *testing.T) {
 	})
 }
 
+// slowly reads events slowly.
+type slowly struct{ dispatch.Events }
+
+func (s slowly) GetEvent(ctx context.Context, id string) (event.Accepted, error) {
+	time.Sleep(5 * time.Second)
+	return s.Events.GetEvent(ctx, id)
+}
+
+func TestWhatTakesLongToReadKeepsNobodyOfItsBatchWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *dispatch.Config) { c.Events = slowly{c.Events} })
+		w.endpoint()
+		slow, quick := w.fannedOut(), w.fannedOut()
+		slow.Body = nil // too large to travel with its item
+		began := time.Now()
+		if failed := w.deliver(slow, quick); len(failed) != 0 {
+			t.Fatal(failed)
+		}
+		if len(w.receiver.at) != 2 || w.receiver.got[0].EventID != quick.EventID || !w.receiver.at[0].Equal(began) || !w.receiver.at[1].Equal(began.Add(5*time.Second)) {
+			t.Errorf("attempts at %v, begun at %v", w.receiver.at, began)
+		}
+	})
+}
+
 func TestManyWorkersOnOneItemMakeOneAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
