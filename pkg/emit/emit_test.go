@@ -101,25 +101,26 @@ func TestRefusalsNameTheFieldAndStoreNothing(t *testing.T) {
 		code    emit.Code
 		field   string
 	}{
-		"no JSON":               {`{"event":`, emit.MalformedJSON, ""},
-		"empty":                 {` `, emit.MalformedJSON, ""},
-		"no type":               {`{"data":{}}`, emit.InvalidField, "event"},
-		"unknown type":          {`{"event":"user.exploded","data":{}}`, emit.UnknownType, "event"},
-		"no data":               {`{"event":"user.joined_community"}`, emit.InvalidData, "data"},
-		"a field missing":       {`{"event":"user.joined_community","data":{"community_id":"c"}}`, emit.InvalidData, "data.community_name"},
-		"a field of wrong type": {`{"event":"user.joined_community","data":{"community_id":"c","community_name":5}}`, emit.InvalidData, "data.community_name"},
-		"a field unknown":       {`{"event":"user.joined_community","data":{"community_id":"c","community_name":"n","x":1}}`, emit.InvalidData, "data.x"},
-		"an envelope misspelt":  {`{"event":"user.joined_community","idempotencyKey":"k","data":{}}`, emit.InvalidField, "idempotencyKey"},
-		"a type that is none":   {`{"event":5,"data":{}}`, emit.InvalidField, "event"},
-		"a bad timestamp":       {`{"event":"user.joined_community","timestamp":"yesterday","data":{}}`, emit.InvalidField, "timestamp"},
-		"beyond the last year":  {`{"event":"user.joined_community","timestamp":"9999-12-31T23:59:59-23:59","data":{}}`, emit.InvalidField, "timestamp"},
-		"before the first":      {`{"event":"user.joined_community","timestamp":"0000-01-01T00:00:00+23:59","data":{}}`, emit.InvalidField, "timestamp"},
-		"too many, none known":  {`{"events":[` + strings.Repeat(`{"evnt":"a"},`, emit.MaxList) + `{}]}`, emit.TooMany, "events"},
-		"a bad tenant":          {`{"event":"user.joined_community","tenant":"a/b","data":{}}`, emit.InvalidField, "tenant"},
-		"a long key":            {`{"event":"user.joined_community","idempotency_key":"` + strings.Repeat("k", 257) + `","data":{}}`, emit.InvalidField, "idempotency_key"},
-		"too large":             {`{"event":"user.posted_comment","data":{"discussion_id":"d","comment_id":"c","comment_text":` + big[:len(big)-1] + strings.Repeat("\U0001F39F", 50_000) + `"}}`, emit.TooLarge, "data"},
-		"an empty list":         {`{"events":[]}`, emit.InvalidField, "events"},
-		"too many":              {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
+		"no JSON":                {`{"event":`, emit.MalformedJSON, ""},
+		"empty":                  {` `, emit.MalformedJSON, ""},
+		"no type":                {`{"data":{}}`, emit.InvalidField, "event"},
+		"unknown type":           {`{"event":"user.exploded","data":{}}`, emit.UnknownType, "event"},
+		"no data":                {`{"event":"user.joined_community"}`, emit.InvalidData, "data"},
+		"a field missing":        {`{"event":"user.joined_community","data":{"community_id":"c"}}`, emit.InvalidData, "data.community_name"},
+		"a field of wrong type":  {`{"event":"user.joined_community","data":{"community_id":"c","community_name":5}}`, emit.InvalidData, "data.community_name"},
+		"a field unknown":        {`{"event":"user.joined_community","data":{"community_id":"c","community_name":"n","x":1}}`, emit.InvalidData, "data.x"},
+		"an envelope misspelt":   {`{"event":"user.joined_community","idempotencyKey":"k","data":{}}`, emit.InvalidField, "idempotencyKey"},
+		"a type that is none":    {`{"event":5,"data":{}}`, emit.InvalidField, "event"},
+		"a bad timestamp":        {`{"event":"user.joined_community","timestamp":"yesterday","data":{}}`, emit.InvalidField, "timestamp"},
+		"beyond the last year":   {`{"event":"user.joined_community","timestamp":"9999-12-31T23:59:59-23:59","data":{}}`, emit.InvalidField, "timestamp"},
+		"before the first":       {`{"event":"user.joined_community","timestamp":"0000-01-01T00:00:00+23:59","data":{}}`, emit.InvalidField, "timestamp"},
+		"too many, by two names": {`{"events":[],"Events":[` + strings.Repeat(joined+`,`, 3*emit.MaxList) + joined + `]}`, emit.TooMany, "events"},
+		"too many, none known":   {`{"events":[` + strings.Repeat(`{"evnt":"a"},`, emit.MaxList) + `{}]}`, emit.TooMany, "events"},
+		"a bad tenant":           {`{"event":"user.joined_community","tenant":"a/b","data":{}}`, emit.InvalidField, "tenant"},
+		"a long key":             {`{"event":"user.joined_community","idempotency_key":"` + strings.Repeat("k", 257) + `","data":{}}`, emit.InvalidField, "idempotency_key"},
+		"too large":              {`{"event":"user.posted_comment","data":{"discussion_id":"d","comment_id":"c","comment_text":` + big[:len(big)-1] + strings.Repeat("\U0001F39F", 50_000) + `"}}`, emit.TooLarge, "data"},
+		"an empty list":          {`{"events":[]}`, emit.InvalidField, "events"},
+		"too many":               {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			em, store := newEmitter()
@@ -303,6 +304,9 @@ func TestALongListIsRefusedInLittleMemory(t *testing.T) {
 	for name, payload := range map[string]string{
 		"a list":            `[` + strings.Repeat(`{},`, 350_000) + `{}]`,
 		"a list in events":  `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}]}`,
+		"by another name":   `{"events":[],"Events":[` + strings.Repeat(`{},`, 350_000) + `{}]}`,
+		"and one that is":   `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}],"events":[]}`,
+		"and no list":       `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}],"events":5}`,
 		"of what is no one": `[` + strings.Repeat(`{"a":1},`, 150_000) + `{}]`,
 	} {
 		var before, after runtime.MemStats

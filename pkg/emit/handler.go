@@ -152,8 +152,11 @@ func parse(payload []byte) (requests []Request, list bool, err error) {
 	if err != nil {
 		return nil, list, err
 	}
-	if len(requests) == 0 {
+	switch n := len(requests); {
+	case n == 0:
 		return nil, list, &Error{Code: InvalidField, Field: "events", Message: "events: is an empty list"}
+	case n > MaxList:
+		return nil, list, tooMany(n)
 	}
 	return requests, list, nil
 }
@@ -162,11 +165,14 @@ func tooMany(n int) error {
 	return &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit of one call is %d", n, MaxList)}
 }
 
-// length counts a list's items, as far as it is JSON.
+// length counts a list's items, as far as it is JSON; of several lists, those of the
+// longest.
 func length(payload []byte) (n int, list bool) {
 	_ = onepass.Read(payload, func(r *onepass.Reader) error {
+		here := 0
 		each := func() error {
-			n++
+			here++
+			n = max(n, here)
 			return r.Skip()
 		}
 		if bytes.HasPrefix(bytes.TrimSpace(payload), []byte("[")) {
@@ -174,10 +180,10 @@ func length(payload []byte) (n int, list bool) {
 			return r.Array(each)
 		}
 		return r.Object(func(name []byte) error {
-			if string(name) != "events" {
+			if !strings.EqualFold(string(name), "events") { // as encoding/json has it
 				return r.Skip()
 			}
-			n, list = 0, true
+			here, list = 0, true
 			return r.Array(each)
 		})
 	}) // what is wrong is said by those who read it whole
