@@ -295,21 +295,30 @@ func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 		missing[i] = w
 	}
 	others := map[string]bool{}
+	var ours []endpoint.Endpoint
 	for _, e := range list {
 		if e.Description != demoDescription && e.Description != fileDescription {
 			others[e.URL] = true
 			continue
 		}
-		at := slices.IndexFunc(missing, func(w endpoint.Endpoint) bool { return w.URL == e.URL && sameEvents(w, e) })
+		// First, so that of several with one URL none takes another's place.
+		at := slices.IndexFunc(missing, func(w endpoint.Endpoint) bool {
+			return w.URL == e.URL && w.Description == e.Description && sameEvents(w, e)
+		})
 		if at < 0 {
-			at = slices.IndexFunc(missing, func(w endpoint.Endpoint) bool { return w.URL == e.URL })
+			ours = append(ours, e)
+		} else {
+			missing = slices.Delete(missing, at, at+1)
 		}
+	}
+	for _, e := range ours {
+		at := slices.IndexFunc(missing, func(w endpoint.Endpoint) bool { return w.URL == e.URL })
 		if at < 0 {
 			err = r.Remove(ctx, e.Tenant, e.ID)
 		} else {
 			w := missing[at]
 			missing = slices.Delete(missing, at, at+1)
-			if w.Description == fileDescription && !sameEvents(w, e) {
+			if w.Description == fileDescription || e.Description == fileDescription {
 				_, err = r.Change(ctx, e.Tenant, e.ID, func(e *endpoint.Endpoint) {
 					e.EventTypes, e.Filter, e.Description = w.EventTypes, w.Filter, w.Description
 				})

@@ -138,6 +138,8 @@ func TestTheRunnersOwnEndpointsAtTheNextStart(t *testing.T) {
 		{[]endpoint.Endpoint{flag, file(a, "discussion.*", `{"data":{"a":[1]}}`)}, `a discussion.* {"data":{"a":[1]}} | b * | mine user.*`},
 		{[]endpoint.Endpoint{file(a, "user.*", ""), file(a, "discussion.*", ""), flag}, "a discussion.* | a user.* | b * | mine user.*"},
 		{[]endpoint.Endpoint{file(a, "user.*", ""), flag}, "a user.* | b * | mine user.*"},
+		{[]endpoint.Endpoint{{URL: a}, flag}, "a * | b * | mine user.*"},
+		{[]endpoint.Endpoint{{URL: a}, file(a, "discussion.*", ""), flag}, "a * | a discussion.* | b * | mine user.*"},
 		{[]endpoint.Endpoint{file(a, "", ""), {URL: "http://127.0.0.1:1/mine"}}, "a * | mine user.*"},
 		{nil, "mine user.*"},
 	} {
