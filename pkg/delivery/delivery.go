@@ -145,6 +145,8 @@ const (
 type Refusal struct {
 	Cause Cause
 	Until time.Time // for CauseInFlight and CauseEarly
+	// DueAt is when the sweep looks at the delivery; zero where it does not.
+	DueAt time.Time
 	// Slot is what the delivery has reserved under its endpoint's rate limit.
 	Slot time.Time
 	// Attempts is how many attempts have begun.
@@ -219,7 +221,7 @@ func (c Claim) begin(d Delivery) Delivery {
 }
 
 func (d Delivery) refuse(cause Cause, until time.Time) *Refusal {
-	return &Refusal{Cause: cause, Until: until, Slot: d.Slot, Attempts: d.Attempts, State: d.State}
+	return &Refusal{Cause: cause, Until: until, DueAt: d.DueAt, Slot: d.Slot, Attempts: d.Attempts, State: d.State}
 }
 
 // Conclusion is what an attempt's decision makes of a claimed delivery.

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
+
 	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
@@ -479,6 +481,74 @@ func TestABatchReservesItsSlotsInOneWrite(t *testing.T) {
 			if sent.Slot.IsZero() || sent.Delay > time.Until(sent.Slot) {
 				t.Errorf("queued %+v: it would miss its slot", sent)
 			}
+		}
+	})
+}
+
+// again is how a message comes that has come before.
+func (w *world) again(item work.Item) []events.SQSBatchItemFailure {
+	return w.Deliver(w.t.Context(), []dispatch.Message{{ID: "m", Body: []byte(item.Encode()), Receives: 2}}).BatchItemFailures
+}
+
+func TestAMessageThatComesAgainTakesASlotOnlyForADeliveryThatNeedsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		counting := &reservations{}
+		w := newWorld(t, func(c *dispatch.Config) { counting.Limits = c.Limits; c.Limits = counting })
+		w.endpoint(func(e *endpoint.Endpoint) { e.Limit = ratelimit.Limit{PerMinute: 1, Burst: 2} })
+		items := w.accept(3)
+		w.deliver(items[:2]...) // the burst: they are delivered
+		w.deliver(items[2])     // waits for its turn
+		if counting.n != 2 || w.receiver.count() != 2 || w.delivery(items[2]).Slot.IsZero() {
+			t.Fatalf("%d reservations, %d attempts", counting.n, w.receiver.count())
+		}
+		w.queue.take()
+		for _, item := range items {
+			if failed := w.again(item); len(failed) != 0 {
+				t.Errorf("%+v comes once more", item)
+			}
+		}
+		if counting.n != 2 {
+			t.Errorf("%d reservations for what is delivered or has its slot", counting.n-2)
+		}
+		fresh := w.accept(1)[0]
+		w.again(fresh) // its worker died before it had stored anything
+		if counting.n != 3 || w.delivery(fresh).Slot.IsZero() {
+			t.Errorf("%d reservations for a delivery that needs one", counting.n-2)
+		}
+	})
+}
+
+// What is due further off than the queue can hold is the sweep's, and its message is
+// not carried round and round until then.
+func TestAMessageOfADeliveryThatIsDueMuchLaterGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint(func(e *endpoint.Endpoint) { e.Limit = ratelimit.Limit{PerMinute: 1, Burst: 2} })
+		items := w.accept(40)
+		for _, item := range items {
+			w.deliver(item)
+		}
+		last := items[39]
+		slot := w.delivery(last).Slot
+		if away := time.Until(slot); away < work.MaxDelay {
+			t.Fatalf("its turn is in %s", away)
+		}
+		w.queue.take()
+		w.deliver(last)
+		if sent := w.queue.take(); len(sent) != 0 {
+			t.Errorf("put back: %+v", sent)
+		}
+		w.drive(time.Until(slot) + time.Minute)
+		if d := w.delivery(last); d.State != delivery.Delivered || d.Attempts != 1 {
+			t.Errorf("%+v", d)
+		}
+		// One that is due soon stays: the queue brings it to the second.
+		near := w.accept(1)[0]
+		w.deliver(near)
+		w.queue.take()
+		w.deliver(near)
+		if sent := w.queue.take(); len(sent) != 1 || sent[0].Delay > work.MaxDelay {
+			t.Errorf("put back: %+v", sent)
 		}
 	})
 }

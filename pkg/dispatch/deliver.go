@@ -136,10 +136,32 @@ func (d *Dispatcher) read(ctx context.Context, m Message) (*job, error) {
 		return nil, err
 	}
 	j, err := d.consider(ctx, item)
-	if j != nil {
-		j.sent = m.SentAt
+	if err != nil || j == nil {
+		return nil, err
 	}
-	return j, err
+	j.sent = m.SentAt
+	if m.Receives > 1 && j.late(d.Now()) {
+		return d.needed(ctx, j)
+	}
+	return j, nil
+}
+
+// needed looks, before a slot is reserved for a message that comes again, whether
+// its delivery has any use for one: a settled delivery whose message comes a hundred
+// times would take a hundred slots, and under a slow limit hold others up for hours.
+// A slot can't be given back, because others may have been given behind it.
+func (d *Dispatcher) needed(ctx context.Context, j *job) (*job, error) {
+	held, err := d.Deliveries.GetDelivery(ctx, j.key())
+	if errors.Is(err, delivery.ErrNotFound) {
+		return j, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", j.key(), err)
+	}
+	if _, refused := (delivery.Claim{Key: j.key(), Attempts: j.item.Attempts, Now: d.Now()}).Apply(&held); refused != nil {
+		return nil, d.refused(ctx, j.item, refused)
+	}
+	return j, nil
 }
 
 // putBack queues an item again, at some later moment.
@@ -515,11 +537,14 @@ func (d *Dispatcher) refused(ctx context.Context, item work.Item, r *delivery.Re
 	case delivery.CauseSettled, delivery.CauseSuperseded:
 		return nil
 	}
+	wait := max(r.Until.Sub(d.Now()), 0)
+	if r.Cause == delivery.CauseEarly && wait > work.MaxDelay && !r.DueAt.IsZero() && !r.DueAt.After(r.Until.Add(Backstop)) {
+		return nil // the sweep brings it then; the queue would carry it round and round
+	}
 	// Another worker is at it, or it is not time yet. The item must not be
 	// forgotten: if that worker dies, nothing else may hold the delivery. It
 	// comes back when there is something to see, without counting as a failure.
 	item.Attempts, item.Slot = r.Attempts, r.Slot
-	wait := max(r.Until.Sub(d.Now()), 0)
 	if r.Cause == delivery.CauseInFlight {
 		wait += time.Second // let the verdict come first
 	}

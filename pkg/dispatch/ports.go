@@ -43,6 +43,8 @@ type Deliveries interface {
 	Complete(ctx context.Context, d delivery.Delivery) error
 	Settle(ctx context.Context, s delivery.Settle) error
 	Park(ctx context.Context, p delivery.Park) (delivery.Delivery, error)
+	// GetDelivery changes nothing; delivery.ErrNotFound where there is none.
+	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 }
 
 // Waiting is what waits for an endpoint's circuit to close.

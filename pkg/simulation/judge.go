@@ -361,13 +361,14 @@ func (j *judge) finish() {
 				continue
 			}
 			j.s.Counts.Deliveries++
-			j.settled(key, d)
+			j.settled(key, d, must)
 		}
 	}
 }
 
-// settled looks at one delivery's end.
-func (j *judge) settled(key delivery.Key, d delivery.Delivery) {
+// settled looks at one delivery's end. wanted says that its endpoint wanted the event
+// from the first.
+func (j *judge) settled(key delivery.Key, d delivery.Delivery, wanted bool) {
 	t := j.track(key)
 	switch d.State {
 	case delivery.Delivered:
@@ -377,7 +378,7 @@ func (j *judge) settled(key delivery.Key, d delivery.Delivery) {
 		}
 	case delivery.Dead:
 		j.s.Counts.Dead++
-		j.dead(key, d, t)
+		j.dead(key, d, t, wanted)
 	case delivery.Skipped:
 		j.s.Counts.Skipped++
 		off := false
@@ -412,7 +413,7 @@ func (j *judge) settled(key delivery.Key, d delivery.Delivery) {
 // open, and some.
 const wellTime = 8 * time.Hour
 
-func (j *judge) dead(key delivery.Key, d delivery.Delivery, t *track) {
+func (j *judge) dead(key delivery.Key, d delivery.Delivery, t *track, wanted bool) {
 	if d.Reason == "" {
 		j.broken(reasons, key, "it is dead without a reason")
 	}
@@ -443,7 +444,9 @@ func (j *judge) dead(key delivery.Key, d delivery.Delivery, t *track) {
 		if age < youngest-soon {
 			j.broken(reasons, key, "it is dead (%s) after %d attempts and %s; the policy allowed at least %d attempts and %s", d.Reason, d.Attempts, age, least, youngest)
 		}
-		if since, well := j.s.network.receivers[key.EndpointID].upSince(d.UpdatedAt); well && d.UpdatedAt.Sub(since) > wellTime && d.UpdatedAt.Sub(d.Since) > wellTime {
+		// What was not wanted at first may be made hours later by a batch that is
+		// replayed, and is too old at once.
+		if since, well := j.s.network.receivers[key.EndpointID].upSince(d.UpdatedAt); wanted && well && d.UpdatedAt.Sub(since) > wellTime && d.UpdatedAt.Sub(d.Since) > wellTime {
 			j.broken(reasons, key, "it is dead of old age (%s), and its receiver had been well for %s", d.Reason, d.UpdatedAt.Sub(since))
 		}
 	}

@@ -110,6 +110,13 @@ func (p ports) Complete(ctx context.Context, d delivery.Delivery) error {
 	})
 }
 
+// GetDelivery: see dispatch.Deliveries.
+func (p ports) GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error) {
+	return do(ctx, p, io{what: "get delivery", key: k, read: true}, func() (delivery.Delivery, error) {
+		return p.w.s.store.GetDelivery(ctx, k)
+	})
+}
+
 // Settle: see dispatch.Deliveries.
 func (p ports) Settle(ctx context.Context, settle delivery.Settle) error {
 	return p.w.call(ctx, &io{what: "settle", key: settle.Key, detail: " as " + string(settle.State), effect: func() error {
