@@ -297,7 +297,7 @@ test("edit, disable, enable, rotate", async () => {
   await see(page, "is in service");
   await page.getByRole("button", { name: "Rotate the secret" }).click();
   await see(page, "shown this once");
-  await see(page, "replaced secret(s) still sign");
+  await see(page, "a replaced secret signs until");
   await look(page, "endpoint");
   await page.goto(base + "/endpoints");
   await look(page, "endpoints");
