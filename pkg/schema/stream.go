@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/go-json-experiment/json/jsontext"
@@ -166,11 +167,11 @@ func soleMember(object []byte) (kind byte, literal []byte) {
 }
 
 // unquote returns what a string literal stands for, maybe a part of it; ok is false
-// where it is more than one literal.
+// where it is more than one literal, or no UTF-8, of which encoding/json makes U+FFFD.
 func unquote(literal []byte) (text []byte, ok bool) {
 	inner := literal[1 : len(literal)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
-		return inner, bytes.IndexByte(inner, '"') < 0
+		return inner, bytes.IndexByte(inner, '"') < 0 && utf8.Valid(inner)
 	}
 	text, err := jsontext.AppendUnquote(make([]byte, 0, len(inner)), literal)
 	return text, err == nil
