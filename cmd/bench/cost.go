@@ -64,6 +64,13 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 		if err != nil {
 			return one, ten, err
 		}
+		fannedOut := func(list []events.DynamoDBEventRecord) error {
+			payload, err := json.Marshal(events.DynamoDBEvent{Records: list})
+			if err != nil {
+				return err
+			}
+			return timed(&fanOuts, 1, func() error { return p.handled(ctx, payload) })
+		}
 		for range rounds {
 			if n == 1 {
 				p.dispatch = p.dispatcher() // nothing is cached where events come one at a time
@@ -76,18 +83,15 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 			if err != nil {
 				return one, ten, err
 			}
-			payload, err := json.Marshal(events.DynamoDBEvent{Records: list})
-			if err != nil {
-				return one, ten, err
-			}
-			if err := timed(&fanOuts, 1, func() error { return p.handled(ctx, payload) }); err != nil {
+			if err := fannedOut(list); err != nil {
 				return one, ten, err
 			}
 			batch := p.sqs.receive()
 			if len(batch.Records) != n {
 				return one, ten, fmt.Errorf("%d events made %d messages", n, len(batch.Records))
 			}
-			if payload, err = json.Marshal(batch); err != nil {
+			payload, err := json.Marshal(batch)
+			if err != nil {
 				return one, ten, err
 			}
 			if n == 1 {
@@ -122,11 +126,7 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 				if err != nil {
 					return one, ten, err
 				}
-				payload, err := json.Marshal(events.DynamoDBEvent{Records: list})
-				if err != nil {
-					return one, ten, err
-				}
-				if err := timed(&fanOuts, 1, func() error { return p.handled(ctx, payload) }); err != nil {
+				if err := fannedOut(list); err != nil {
 					return one, ten, err
 				}
 				for range n {

@@ -249,8 +249,7 @@ func (em *Emitter) check(r Request) (e event.Event, err error) {
 	}
 	var at time.Time
 	if r.Timestamp != "" {
-		at, err = time.Parse(time.RFC3339Nano, r.Timestamp)
-		if year := at.UTC().Year(); err != nil || year < 0 || year > 9999 { // an offset may carry it beyond what can be written
+		if at, err = time.Parse(time.RFC3339Nano, r.Timestamp); err != nil || !event.Writable(at) {
 			return e, &Error{Code: InvalidField, Field: "timestamp", Message: "timestamp: must be an RFC 3339 date and time, such as 2026-01-29T12:34:56.789Z"}
 		}
 	}

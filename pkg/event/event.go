@@ -55,8 +55,8 @@ type Accepted struct {
 // space between tokens goes. It fails on data that is not JSON or not UTF-8,
 // on a timestamp outside of the years 0 to 9999 UTC, and on a body over MaxBodyBytes (a *TooLargeError).
 func (e Event) Encode() ([]byte, error) {
-	if year := e.Timestamp.UTC().Year(); year < 0 || year > 9999 {
-		return nil, fmt.Errorf("event timestamp is in the year %d, which RFC 3339 does not write", year)
+	if !Writable(e.Timestamp) {
+		return nil, fmt.Errorf("event timestamp is in the year %d, which RFC 3339 does not write", e.Timestamp.UTC().Year())
 	}
 	if !utf8.Valid(e.Data) {
 		return nil, fmt.Errorf("event data is not valid UTF-8")
@@ -94,6 +94,13 @@ func (e Event) Encode() ([]byte, error) {
 		return nil, &TooLargeError{Bytes: len(out)}
 	}
 	return out, nil
+}
+
+// Writable tells whether an instant can be a timestamp: in UTC its year is 0 to 9999
+// (RFC 3339). An offset may carry what was written beyond that.
+func Writable(at time.Time) bool {
+	year := at.UTC().Year()
+	return year >= 0 && year <= 9999
 }
 
 // Decode reads a body that Encode built. The event's data is a part of it.
