@@ -41,7 +41,7 @@ test: tools ## The tests, with the race detector
 .PHONY: test-brokers
 test-brokers: tools ## The adapters and the store against real brokers (Kafka, ElasticMQ, moto, Pub/Sub emulator)
 	@tools/brokers/fetch
-	go test -tags brokers -count=1 -timeout 5m -run Real ./pkg/adapter/... ./pkg/dynamostore
+	go test -tags brokers -count=1 -timeout 5m -run Real ./pkg/destination/... ./pkg/store/dynamo
 
 .PHONY: fuzz
 fuzz: ## Fuzz everything that parses what strangers send, a minute a target (FUZZTIME=5s, FUZZ=regexp)
@@ -49,11 +49,11 @@ fuzz: ## Fuzz everything that parses what strangers send, a minute a target (FUZ
 
 .PHONY: simulate
 simulate: ## Years of faults over the whole system, decided by seeds (SEEDS=2000; SEED=123 prints one)
-	@go run ./cmd/simulate -seeds $(or $(SEEDS),500) $(if $(SEED),-seed $(SEED))
+	@go run ./test/simulate -seeds $(or $(SEEDS),500) $(if $(SEED),-seed $(SEED))
 
 .PHONY: simulate-mutants
 simulate-mutants: ## Whether the simulation finds deliberate defects
-	@go run ./cmd/simulate -mutants -seeds $(or $(SEEDS),500)
+	@go run ./test/simulate -mutants -seeds $(or $(SEEDS),500)
 
 .PHONY: test-postgres
 test-postgres: ## The outbox example on a real PostgreSQL (Debian's, installed where there is none)
@@ -65,7 +65,7 @@ test-browser: bin/tidings tools ## The console in Chromium: each page, each acti
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
-	@unformatted=$$(gofmt -l cmd examples functions pkg); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l cmd docs examples functions pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }
 	go vet -tags brokers,receiving,postgres ./...
 	go tool staticcheck -tags brokers,receiving,postgres ./...
 
@@ -82,11 +82,11 @@ size: ## Binary size and package init of every function, against their limits
 verify-deploy: tools ## The template and the built functions against AWS's own tools (sam, cfn-lint, checkov, the Lambda emulator)
 	@tools/sam/fetch
 	@tools/brokers/fetch moto
-	go run ./cmd/verifydeploy $(UPDATE)
+	go run ./test/verifydeploy $(UPDATE)
 
 .PHONY: crash
 crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under load, and account for every event (about 3 minutes; SEED=…)
-	go run ./cmd/crash -seed $(or $(SEED),0)
+	go run ./test/crash -seed $(or $(SEED),0)
 
 .PHONY: verify-receiving
 verify-receiving: ## The receivers of docs/receiving.md, run in Go, JavaScript and Python with the official libraries
@@ -95,21 +95,21 @@ verify-receiving: ## The receivers of docs/receiving.md, run in Go, JavaScript a
 
 .PHONY: drill
 drill: ## Break the local runner in ten ways and see which alerts come, and go (about 2 minutes)
-	go run ./cmd/drill
+	go run ./test/drill
 
 .PHONY: figures
 figures: bin/tidings tools ## Measure what the README promises (about 6 minutes; EVENTS=1000 is quicker)
-	go run ./cmd/figures -events $(or $(EVENTS),10000)
+	go run ./test/figures -events $(or $(EVENTS),10000)
 
 .PHONY: bench-quick
-bench-quick: tools ## Count what AWS counts for an event (units and requests), exactly, against cmd/bench/units.json (a minute)
-	go run ./cmd/bench -quick
+bench-quick: tools ## Count what AWS counts for an event (units and requests), exactly, against test/bench/units.json (a minute)
+	go run ./test/bench -quick
 
 .PHONY: bench
 bench: bin/tidings tools ## Measure how fast and how cheap it is (under 15 minutes); rewrites the tables in docs/performance.md
-	@mkdir -p bin && go build -trimpath -o bin/bench ./cmd/bench
+	@mkdir -p bin && go build -trimpath -o bin/bench ./test/bench
 	bin/bench -json bin/bench.json -docs docs/performance.md $(BENCH)
 
 .PHONY: bench-cost
 bench-cost: tools ## What a million deliveries and an idle month cost at list prices, from the counted units and measured durations
-	@go run ./cmd/bench -only cost
+	@go run ./test/bench -only cost

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
 // Each alarm of the template has its runbook, and each runbook an alarm.

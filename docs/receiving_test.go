@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/daemon"
+	"github.com/tidings-dev/tidings/pkg/local/process"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
@@ -46,7 +46,7 @@ func program(t *testing.T, language, dir, name string) string {
 // receives starts a receiver and sends it what it must take and what it must refuse.
 func receives(t *testing.T, command string, args ...string) {
 	t.Helper()
-	port, err := daemon.FreePort()
+	port, err := process.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func receives(t *testing.T, command string, args ...string) {
 	c := exec.Command(command, args...)
 	c.Env = append(os.Environ(), fmt.Sprint("PORT=", port), "WEBHOOK_SECRET="+secret.Reveal())
 	c.Stdout, c.Stderr = &log, &log
-	process, err := daemon.Start(c)
+	process, err := process.Start(c)
 	if err != nil {
 		t.Fatal(err)
 	}

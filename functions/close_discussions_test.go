@@ -14,14 +14,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tidings-dev/tidings/pkg/capture"
-	"github.com/tidings-dev/tidings/pkg/discussions"
+	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo"
-	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
+	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/platform"
-	"github.com/tidings-dev/tidings/pkg/schema"
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/platform/discussions"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/test/dynamotest"
 )
 
 // expired is how many: the local DynamoDB takes minutes for 10,000 where it has
@@ -40,7 +40,7 @@ func TestCloseDiscussionsAsDeployed(t *testing.T) {
 		if i == n {
 			d.ID, d.ExpiresAt = "young", time.Now().Add(24*time.Hour)
 		}
-		batch = append(batch, types.WriteRequest{PutRequest: &types.PutRequest{Item: schema.EncodeRecord(d)}})
+		batch = append(batch, types.WriteRequest{PutRequest: &types.PutRequest{Item: dynamoitem.EncodeRecord(d)}})
 		if len(batch) == 25 || i == n {
 			out, err := client.BatchWriteItem(t.Context(), &dynamodb.BatchWriteItemInput{RequestItems: map[string][]types.WriteRequest{table: batch}})
 			if err != nil || len(out.UnprocessedItems) > 0 {
@@ -74,7 +74,7 @@ func TestCloseDiscussionsAsDeployed(t *testing.T) {
 
 	// The stream, to its end: a mark is written last.
 	mark := platform.User{ID: "mark", Email: "mark@example.org", Name: "Mark"}
-	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &table, Item: schema.EncodeRecord(mark)}); err != nil {
+	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &table, Item: dynamoitem.EncodeRecord(mark)}); err != nil {
 		t.Fatal(err)
 	}
 	told, ids := map[string]int{}, map[string]bool{}
@@ -88,10 +88,10 @@ func TestCloseDiscussionsAsDeployed(t *testing.T) {
 			for _, c := range list {
 				ids[c.Event.ID] = true
 				if c.Event.Type == "discussion.auto_closed" {
-					told[r.Change.Keys[schema.PK].String()]++
+					told[r.Change.Keys[dynamoitem.PK].String()]++
 				}
 			}
-			if r.Change.Keys[schema.PK].String() == mark.Key().PK {
+			if r.Change.Keys[dynamoitem.PK].String() == mark.Key().PK {
 				close(marked)
 			}
 		}
@@ -102,11 +102,11 @@ func TestCloseDiscussionsAsDeployed(t *testing.T) {
 		t.Fatal(err)
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	fn := &local.Function{Function: template.Function{Folder: "emit", Timeout: time.Minute}, Handle: handle, Log: quiet}
+	fn := &local.Function{Function: samtemplate.Function{Folder: "emit", Timeout: time.Minute}, Handle: handle, Log: quiet}
 	stream := &local.DynamoStream{
-		DB: client, Streams: localdynamo.Streams(*client.Options().BaseEndpoint), Table: table, Checkpoints: checkpoints,
+		DB: client, Streams: dynamoemulator.Streams(*client.Options().BaseEndpoint), Table: table, Checkpoints: checkpoints,
 		Mapping: func(shard local.Shard, after string) *local.StreamMapping {
-			return &local.StreamMapping{Function: fn, Shard: shard, After: after, Trigger: template.StreamTrigger{BatchSize: 1000}}
+			return &local.StreamMapping{Function: fn, Shard: shard, After: after, Trigger: samtemplate.StreamTrigger{BatchSize: 1000}}
 		},
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -9,9 +9,9 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+	"github.com/tidings-dev/tidings/test/dynamotest"
 )
 
 // The console's binary: the login page for a stranger, the API for a session that
@@ -19,7 +19,7 @@ import (
 func TestConsoleAsDeployed(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	f := start(t, "console", environment(stack, "console", *client.Options().BaseEndpoint))
-	store := dynamostore.New(client, local.Tables(stack.Name))
+	store := dynamo.New(client, local.Tables(stack.Name))
 	token, err := console.Token(t.Context(), store, console.Invitation{Name: "ci", Role: console.Viewer, Tenant: "default"}, time.Now(), time.Hour)
 	if err != nil {
 		t.Fatal(err)

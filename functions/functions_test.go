@@ -18,14 +18,14 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/capture"
 	"github.com/tidings-dev/tidings/pkg/delivery"
-	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
-	"github.com/tidings-dev/tidings/pkg/rehearsal"
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+	"github.com/tidings-dev/tidings/test/dynamotest"
+	"github.com/tidings-dev/tidings/test/lambdaemulator"
 )
 
 // answer is what a function said to an invocation.
@@ -36,7 +36,7 @@ type answer struct {
 
 // runtime is a function's process under a Runtime API.
 type runtime struct {
-	api   *rehearsal.Runtime
+	api   *lambdaemulator.Runtime
 	ended chan struct{}
 	err   error // how it ended, then
 	log   *lockedBuffer
@@ -68,7 +68,7 @@ func start(t *testing.T, folder string, environment map[string]string) *runtime 
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", folder, err, out)
 	}
-	api, err := rehearsal.OpenRuntime()
+	api, err := lambdaemulator.OpenRuntime()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func (r *runtime) invoke(t *testing.T, payload []byte) answer {
 
 // environments are what the template sets for each function, with AWS's
 // endpoints turned to this machine.
-func environment(stack *template.Stack, folder, dynamoURL string) map[string]string {
+func environment(stack *samtemplate.Stack, folder, dynamoURL string) map[string]string {
 	for _, f := range stack.Functions {
 		if f.Folder == folder {
 			f.Environment["AWS_ENDPOINT_URL_DYNAMODB"] = dynamoURL
@@ -143,7 +143,7 @@ func event(t *testing.T, name string) []byte {
 func TestEmitAsDeployed(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	f := start(t, "emit", environment(stack, "emit", *client.Options().BaseEndpoint))
-	store := dynamostore.New(client, local.Tables(stack.Name))
+	store := dynamo.New(client, local.Tables(stack.Name))
 	files, err := filepath.Glob(filepath.Join("..", "events", "emit-*.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +201,7 @@ func TestEmitAsDeployed(t *testing.T) {
 func TestDispatchAsDeployed(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	f := start(t, "dispatch", environment(stack, "dispatch", *client.Options().BaseEndpoint))
-	store := dynamostore.New(client, local.Tables(stack.Name))
+	store := dynamo.New(client, local.Tables(stack.Name))
 	for name, want := range map[string]string{
 		"dispatch-stream": `{"batchItemFailures":`, // nobody subscribed: nothing to queue, nothing failed
 		"dispatch-sweep":  `{"due":0,"queued":0,"done":true}`,

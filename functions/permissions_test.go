@@ -14,14 +14,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/platform"
-	"github.com/tidings-dev/tidings/pkg/rehearsal"
-	"github.com/tidings-dev/tidings/pkg/schema"
-	"github.com/tidings-dev/tidings/pkg/template"
-	"github.com/tidings-dev/tidings/pkg/work"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/test/dynamotest"
+	"github.com/tidings-dev/tidings/test/lambdaemulator"
 )
 
 // Every AWS call that a deployed function was seen to make is allowed by its
@@ -31,14 +31,14 @@ import (
 // what is driven besides.
 func TestEachStatementIsNeededAndEnough(t *testing.T) {
 	client, _ := dynamotest.New(t)
-	stage, err := rehearsal.Open(t.Context(), "..", "permissions", *client.Options().BaseEndpoint)
+	stage, err := lambdaemulator.Open(t.Context(), "..", "permissions", *client.Options().BaseEndpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stage.Close()
 	addScenarios(t, stage)
 
-	seen := map[string][]rehearsal.Call{} // by function
+	seen := map[string][]lambdaemulator.Call{} // by function
 	for _, f := range stage.Stack.Functions {
 		deployed := start(t, f.Folder, stage.Environment(&f))
 		stage.AWS.Forget()
@@ -53,16 +53,16 @@ func TestEachStatementIsNeededAndEnough(t *testing.T) {
 		// a key of the deployment's (DynamoDB Developer Guide, "Using IAM
 		// permissions to encrypt with a customer managed key").
 		for _, table := range stage.Stack.Tables {
-			if table.KeyARN != "" && slices.ContainsFunc(seen[f.Folder], func(c rehearsal.Call) bool { return strings.Contains(c.Resource, "table/"+table.Name) }) {
+			if table.KeyARN != "" && slices.ContainsFunc(seen[f.Folder], func(c lambdaemulator.Call) bool { return strings.Contains(c.Resource, "table/"+table.Name) }) {
 				for _, action := range []string{"Encrypt", "Decrypt", "GenerateDataKey", "DescribeKey"} {
-					seen[f.Folder] = append(seen[f.Folder], rehearsal.Call{Action: "kms:" + action, Resource: table.KeyARN})
+					seen[f.Folder] = append(seen[f.Folder], lambdaemulator.Call{Action: "kms:" + action, Resource: table.KeyARN})
 				}
 			}
 		}
 		// What Lambda itself does with the function's role.
 		for _, trigger := range f.Streams {
 			if trigger.FailureARN != "" {
-				seen[f.Folder] = append(seen[f.Folder], rehearsal.Call{Action: "sqs:SendMessage", Resource: trigger.FailureARN})
+				seen[f.Folder] = append(seen[f.Folder], lambdaemulator.Call{Action: "sqs:SendMessage", Resource: trigger.FailureARN})
 			}
 		}
 	}
@@ -96,7 +96,7 @@ func TestEachStatementIsNeededAndEnough(t *testing.T) {
 				t.Logf("without %s: %s", s.Sid, found[0])
 			}
 		}
-		f.Statements = append(slices.Clone(all), template.Statement{Sid: "TooMuch", Actions: []string{"dynamodb:DeleteTable"}, Resources: []string{"arn:aws:dynamodb:us-east-1:000000000000:table/permissions-Events"}})
+		f.Statements = append(slices.Clone(all), samtemplate.Statement{Sid: "TooMuch", Actions: []string{"dynamodb:DeleteTable"}, Resources: []string{"arn:aws:dynamodb:us-east-1:000000000000:table/permissions-Events"}})
 		if found := judge(stage.Stack, seen); len(found) != 2 || !strings.Contains(found[0], "TooMuch") || !strings.Contains(found[1], "TooMuch") {
 			t.Errorf("one more for %s: %q", f.Folder, found)
 		}
@@ -106,7 +106,7 @@ func TestEachStatementIsNeededAndEnough(t *testing.T) {
 }
 
 // judge holds the statements against the calls that were seen.
-func judge(stack *template.Stack, seen map[string][]rehearsal.Call) (problems []string) {
+func judge(stack *samtemplate.Stack, seen map[string][]lambdaemulator.Call) (problems []string) {
 	for _, owner := range stack.Functions {
 		if owner.Role != "" {
 			continue // it works under another's
@@ -127,12 +127,12 @@ func judge(stack *template.Stack, seen map[string][]rehearsal.Call) (problems []
 					}
 					allowed = true
 					for _, a := range s.Actions {
-						if (template.Statement{Actions: []string{a}, Resources: s.Resources}).Allows(c.Action, c.Resource) {
+						if (samtemplate.Statement{Actions: []string{a}, Resources: s.Resources}).Allows(c.Action, c.Resource) {
 							needed[s.Sid+" "+a] = true
 						}
 					}
 					for _, r := range s.Resources {
-						if (template.Statement{Actions: s.Actions, Resources: []string{r}}).Allows(c.Action, c.Resource) {
+						if (samtemplate.Statement{Actions: s.Actions, Resources: []string{r}}).Allows(c.Action, c.Resource) {
 							needed[s.Sid+" "+r] = true
 						}
 					}
@@ -158,14 +158,14 @@ var ways = map[string]endpoint.Endpoint{
 	"ep_gone":   {URL: "/410"},
 	"ep_fails":  {URL: "/500"},
 	"ep_queue":  {URL: "sqs://webhooks-orders?region=us-east-1"},
-	"ep_role":   {URL: "sqs://" + rehearsal.Account + "/webhooks-orders?region=us-east-1", RoleARN: "arn:aws:iam::" + rehearsal.Account + ":role/webhooks-crm"},
+	"ep_role":   {URL: "sqs://" + lambdaemulator.Account + "/webhooks-orders?region=us-east-1", RoleARN: "arn:aws:iam::" + lambdaemulator.Account + ":role/webhooks-crm"},
 	"ep_kafka":  {URL: "kafka://127.0.0.1:1/topic?sasl=scram-sha-512", Credentials: "tidings/default/kafka"},
 	"ep_slow":   {URL: "/200"},
 	"ep_limits": {URL: "/200"},
 }
 
 // addScenarios keeps what the driven payloads speak of.
-func addScenarios(t *testing.T, stage *rehearsal.Stage) {
+func addScenarios(t *testing.T, stage *lambdaemulator.Stage) {
 	t.Helper()
 	stage.AWS.Secrets["tidings/default/kafka"] = `{"username":"u","password":"p"}`
 	stage.AWS.AddQueue("webhooks-orders")
@@ -174,7 +174,7 @@ func addScenarios(t *testing.T, stage *rehearsal.Stage) {
 		if strings.HasPrefix(e.URL, "/") {
 			e.URL = stage.Receiver + e.URL
 		}
-		e.Retry = rehearsal.ForEver
+		e.Retry = lambdaemulator.ForEver
 		if id == "ep_limits" {
 			e.Limit.PerMinute, e.Limit.Burst = 1, 1
 		}
@@ -184,13 +184,13 @@ func addScenarios(t *testing.T, stage *rehearsal.Stage) {
 	}
 	// A discussion that has expired.
 	d := platform.Discussion{ID: "d_1", Status: platform.Open, ExpiresAt: time.Now().Add(-time.Hour)}
-	if _, err := stage.DB.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(local.Tables(stage.Stack.Name).Platform), Item: schema.EncodeRecord(d)}); err != nil {
+	if _, err := stage.DB.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(local.Tables(stage.Stack.Name).Platform), Item: dynamoitem.EncodeRecord(d)}); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // payloads are a function's samples, and what is driven besides.
-func payloads(t *testing.T, stage *rehearsal.Stage, f template.Function) (list [][]byte) {
+func payloads(t *testing.T, stage *lambdaemulator.Stage, f samtemplate.Function) (list [][]byte) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "events", "*.json"))
 	if err != nil {
@@ -217,12 +217,12 @@ func payloads(t *testing.T, stage *rehearsal.Stage, f template.Function) (list [
 			list = append(list, []byte(`{"endpoint_id":"`+id+`"}`))
 			continue
 		}
-		list = append(list, batch(t, id, rehearsal.SampleEvent, rehearsal.DueEvent))
+		list = append(list, batch(t, id, lambdaemulator.SampleEvent, lambdaemulator.DueEvent))
 	}
 	if f.Folder == "dispatch" {
 		// Five failures open the circuit; then it is closed by hand.
 		for range 6 {
-			list = append(list, batch(t, "ep_fails", rehearsal.DeadEvent, rehearsal.SampleEvent, rehearsal.DueEvent))
+			list = append(list, batch(t, "ep_fails", lambdaemulator.DeadEvent, lambdaemulator.SampleEvent, lambdaemulator.DueEvent))
 		}
 		list = append(list, []byte(`{"action":"close_circuit","tenant":"default","endpoint_id":"ep_fails"}`))
 		// What waits behind a circuit is let go.
@@ -233,7 +233,7 @@ func payloads(t *testing.T, stage *rehearsal.Stage, f template.Function) (list [
 
 // visits are requests to the console: of somebody who opens a link, and of an
 // admin's program.
-func visits(t *testing.T, stage *rehearsal.Stage) (list [][]byte) {
+func visits(t *testing.T, stage *lambdaemulator.Stage) (list [][]byte) {
 	t.Helper()
 	who := console.Invitation{Name: "ada", Role: console.Admin, Tenant: "default"}
 	link, err := console.Invite(t.Context(), stage.Store(), who, time.Now())
@@ -250,7 +250,7 @@ func visits(t *testing.T, stage *rehearsal.Stage) (list [][]byte) {
 			t.Fatal(err)
 		}
 	}
-	sample, event := "/api/endpoints/"+rehearsal.SampleEndpoint, rehearsal.SampleEndpoint+"/"+rehearsal.DeadEvent
+	sample, event := "/api/endpoints/"+lambdaemulator.SampleEndpoint, lambdaemulator.SampleEndpoint+"/"+lambdaemulator.DeadEvent
 	for _, r := range []struct{ method, path, body string }{
 		{"POST", "/login", strings.TrimPrefix(link, "/login?")},
 		{"GET", "/api/endpoints", ""},
@@ -259,20 +259,20 @@ func visits(t *testing.T, stage *rehearsal.Stage) (list [][]byte) {
 		{"POST", sample + "/disable", ""},
 		{"POST", sample + "/enable", ""},
 		{"DELETE", "/api/endpoints/ep_slow", ""},
-		{"GET", "/api/deliveries?endpoint=" + rehearsal.SampleEndpoint, ""},
+		{"GET", "/api/deliveries?endpoint=" + lambdaemulator.SampleEndpoint, ""},
 		{"GET", "/api/deliveries/" + event, ""},
-		{"GET", "/api/events/" + rehearsal.SampleEvent, ""},
+		{"GET", "/api/events/" + lambdaemulator.SampleEvent, ""},
 		{"GET", "/api/audit", ""},
 		{"GET", "/api/overview", ""},
 		{"GET", "/api/circuits", ""},
-		{"POST", "/api/circuits/" + rehearsal.SampleEndpoint + "/close", ""},
+		{"POST", "/api/circuits/" + lambdaemulator.SampleEndpoint + "/close", ""},
 		{"POST", sample + "/test", ""},
 		{"GET", "/api/discussions", ""},
 		{"GET", "/api/discussions/d_1", ""},
 		{"POST", "/api/discussions/d_1/extend", `{"to":"` + time.Now().Add(48*time.Hour).UTC().Format(time.RFC3339) + `"}`},
 		{"POST", "/api/discussions/d_2/close", ""},
 		{"GET", "/api/discussions?view=closed", ""},
-		{"POST", "/api/replays", `{"deliveries":[{"endpoint_id":"` + rehearsal.SampleEndpoint + `","event_id":"` + rehearsal.DeadEvent + `"}]}`},
+		{"POST", "/api/replays", `{"deliveries":[{"endpoint_id":"` + lambdaemulator.SampleEndpoint + `","event_id":"` + lambdaemulator.DeadEvent + `"}]}`},
 	} {
 		path, query, _ := strings.Cut(r.path, "?")
 		headers := map[string]string{"x-tidings-session": session, "host": "abcdefghijklmnop.lambda-url.us-east-1.on.aws", "content-type": "application/json"}

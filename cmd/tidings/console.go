@@ -24,7 +24,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
 func (a *app) consoleCommand() *cobra.Command {
@@ -62,7 +62,7 @@ func (t *target) consoleURL(ctx context.Context) (string, error) {
 		return strings.TrimSuffix(t.urls["console"], "/"), nil
 	}
 	out, err := t.lambda.GetFunctionUrlConfig(ctx, &lambda.GetFunctionUrlConfigInput{
-		FunctionName: aws.String(t.prefix + "console"), Qualifier: aws.String(template.Alias),
+		FunctionName: aws.String(t.prefix + "console"), Qualifier: aws.String(samtemplate.Alias),
 	})
 	if err != nil {
 		return "", fmt.Errorf("where is the console: %w", err)

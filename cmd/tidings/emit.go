@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
 func (a *app) emitCommand() *cobra.Command {

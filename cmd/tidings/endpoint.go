@@ -12,21 +12,21 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/assemble"
-	"github.com/tidings-dev/tidings/pkg/breaker"
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/destinations"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
-	"github.com/tidings-dev/tidings/pkg/ratelimit"
-	"github.com/tidings-dev/tidings/pkg/registry"
-	"github.com/tidings-dev/tidings/pkg/retry"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
 // registry returns the endpoints' registry. On a runner on this machine
 // receivers may be on it too; a deployment's own guard decides at every attempt.
-func (a *app) registry(ctx context.Context) (*registry.Registry, error) {
+func (a *app) registry(ctx context.Context) (*admin.Registry, error) {
 	t, err := a.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -35,11 +35,11 @@ func (a *app) registry(ctx context.Context) (*registry.Registry, error) {
 	if a.stack == "" {
 		allow = assemble.ThisMachine
 	}
-	protocols, err := destinations.Open(allow, destinations.Clouds{})
+	protocols, err := builtin.Open(allow, builtin.Clouds{})
 	if err != nil {
 		return nil, err
 	}
-	return &registry.Registry{Store: t.store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}, nil
+	return &admin.Registry{Store: t.store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}, nil
 }
 
 func (a *app) endpointCommand() *cobra.Command {

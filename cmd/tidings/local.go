@@ -22,18 +22,18 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/assemble"
-	"github.com/tidings-dev/tidings/pkg/breaker"
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/destinations"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localbrokers"
-	"github.com/tidings-dev/tidings/pkg/localdynamo"
-	"github.com/tidings-dev/tidings/pkg/receiver"
-	"github.com/tidings-dev/tidings/pkg/registry"
+	"github.com/tidings-dev/tidings/pkg/local/brokers"
+	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
+	"github.com/tidings-dev/tidings/pkg/local/receiver"
 )
 
 // defaultPort is the Invoke API's; the function URLs and the rest follow it.
@@ -121,18 +121,18 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	assemble.Version = version
 	f.options.DynamoLog, f.options.Metrics = log, lines
 
-	var brokers *localbrokers.Brokers
+	var started *brokers.Brokers
 	if f.brokers {
 		port := 0
 		if f.options.Port != 0 {
 			port = f.options.Port + brokersPort
 		}
-		if brokers, err = localbrokers.Start(ctx, port); err != nil {
+		if started, err = brokers.Start(ctx, port); err != nil {
 			return fmt.Errorf("%w; choose other ports with --port", err)
 		}
-		defer brokers.Close()
+		defer started.Close()
 	}
-	f.options.Clouds = clouds(brokers)
+	f.options.Clouds = clouds(started)
 	r := receiver.New(1, receiver.Behaviour{FailRate: rate, Slow: f.slow})
 	if f.receiver {
 		f.options.Receiver = breakable{r}
@@ -160,8 +160,8 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 		wanted = append(wanted, endpoint.Endpoint{URL: u})
 	}
 	wanted = append(wanted, listed...)
-	if brokers != nil {
-		for _, d := range brokers.Destinations(event.DefaultTenant) {
+	if started != nil {
+		for _, d := range started.Destinations(event.DefaultTenant) {
 			wanted = append(wanted, endpoint.Endpoint{URL: d.URL, Credentials: d.Credentials, Ordered: d.Ordered})
 		}
 	}
@@ -175,12 +175,12 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	if err != nil {
 		return err
 	}
-	a.banner(system, url, system.URLs["console"]+door, brokers)
+	a.banner(system, url, system.URLs["console"]+door, started)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return system.Run(ctx) })
-	if brokers != nil {
+	if started != nil {
 		group.Go(func() error {
-			return brokers.Consume(ctx, func(m localbrokers.Message) { r.Take(m.Protocol, m.Body, m.Attributes) })
+			return started.Consume(ctx, func(m brokers.Message) { r.Take(m.Protocol, m.Body, m.Attributes) })
 		})
 	}
 	err = group.Wait()
@@ -236,9 +236,9 @@ func secrets(ctx context.Context, store local.Store) []string {
 // clouds are what the runner's destinations are reached through: the brokers in
 // the process, or an emulator that the environment names. Never a cloud: what is
 // tried on this machine stays on it.
-func clouds(brokers *localbrokers.Brokers) destinations.Clouds {
-	c := destinations.Clouds{
-		Config:         aws.Config{Region: localdynamo.Region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")},
+func clouds(brokers *brokers.Brokers) builtin.Clouds {
+	c := builtin.Clouds{
+		Config:         aws.Config{Region: dynamoemulator.Region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")},
 		SQS:            os.Getenv("AWS_ENDPOINT_URL_SQS"),
 		PubSubEmulator: os.Getenv("PUBSUB_EMULATOR_HOST"),
 		Secrets:        noSecrets{},
@@ -274,11 +274,11 @@ const (
 // removes those of an earlier run that nobody wants now. Of two with one URL each
 // is an endpoint.
 func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.Endpoint) error {
-	protocols, err := destinations.Open(assemble.ThisMachine, destinations.Clouds{})
+	protocols, err := builtin.Open(assemble.ThisMachine, builtin.Clouds{})
 	if err != nil {
 		return err
 	}
-	r := &registry.Registry{Store: store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}
+	r := &admin.Registry{Store: store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}
 	list, err := store.ListEndpoints(ctx, event.DefaultTenant)
 	if err != nil {
 		return err
@@ -362,7 +362,7 @@ func (b breakable) Behave(to console.Behaviour) {
 	})
 }
 
-func (a *app) banner(s *local.System, receiverURL, door string, brokers *localbrokers.Brokers) {
+func (a *app) banner(s *local.System, receiverURL, door string, brokers *brokers.Brokers) {
 	store := "memory; all is gone when it stops"
 	if s.DynamoURL != "" {
 		store = s.DynamoURL + "  DynamoDB"

@@ -16,12 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/admin"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/memstore"
-	"github.com/tidings-dev/tidings/pkg/registry"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
 func TestOneEventArrivesVerifiedOverEveryProtocol(t *testing.T) {
@@ -116,8 +116,8 @@ func TestEndpointsInAFile(t *testing.T) {
 // changed of another endpoint stays.
 func TestTheRunnersOwnEndpointsAtTheNextStart(t *testing.T) {
 	const a, b = "http://127.0.0.1:1/a", "http://127.0.0.1:1/b"
-	store := memstore.New(time.Now)
-	r := &registry.Registry{Store: store, Types: catalog.Default().Types(), Check: func(adapter.Target) error { return nil }, Now: time.Now}
+	store := memory.New(time.Now)
+	r := &admin.Registry{Store: store, Types: catalog.Default().Types(), Check: func(destination.Target) error { return nil }, Now: time.Now}
 	if _, err := r.Add(t.Context(), endpoint.Endpoint{Tenant: "default", URL: "http://127.0.0.1:1/mine", EventTypes: []string{"user.*"}}); err != nil {
 		t.Fatal(err)
 	}

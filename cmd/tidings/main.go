@@ -20,11 +20,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/spf13/cobra"
 
-	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo"
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
 // version is set by the build.
@@ -116,7 +116,7 @@ func args(n int, names string) cobra.PositionalArgs {
 
 // target is what commands talk to.
 type target struct {
-	store  *dynamostore.Store
+	store  *dynamo.Store
 	lambda *lambda.Client
 	prefix string            // of the functions' names
 	urls   map[string]string // function URLs, by function; of a local runner
@@ -129,7 +129,7 @@ func (a *app) connect(ctx context.Context) (*target, error) {
 			return nil, fmt.Errorf("AWS configuration: %w", err)
 		}
 		return &target{
-			store: dynamostore.New(dynamodb.NewFromConfig(cfg), local.Tables(a.stack)), lambda: lambda.NewFromConfig(cfg), prefix: a.stack + "-",
+			store: dynamo.New(dynamodb.NewFromConfig(cfg), local.Tables(a.stack)), lambda: lambda.NewFromConfig(cfg), prefix: a.stack + "-",
 		}, nil
 	}
 	note, err := local.ReadNote(a.stateDir)
@@ -140,8 +140,8 @@ func (a *app) connect(ctx context.Context) (*target, error) {
 		return nil, errors.New("the local runner keeps everything in its own memory (--memory); this command needs one on DynamoDB")
 	}
 	return &target{
-		store:  dynamostore.New(localdynamo.Client(note.DynamoURL), local.Tables(note.Stack)),
-		lambda: lambda.NewFromConfig(localdynamo.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(note.InvokeURL) }),
+		store:  dynamo.New(dynamoemulator.Client(note.DynamoURL), local.Tables(note.Stack)),
+		lambda: lambda.NewFromConfig(dynamoemulator.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(note.InvokeURL) }),
 		prefix: note.Stack + "-", urls: note.URLs,
 	}, nil
 }
@@ -155,7 +155,7 @@ func (t *target) invoke(ctx context.Context, function string, payload, answer an
 	if err := enc.Encode(payload); err != nil {
 		return err
 	}
-	out, err := t.lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: aws.String(t.prefix + function + ":" + template.Alias), Payload: text.Bytes()})
+	out, err := t.lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: aws.String(t.prefix + function + ":" + samtemplate.Alias), Payload: text.Bytes()})
 	if err != nil {
 		return unreachable(err)
 	}

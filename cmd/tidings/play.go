@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tidings-dev/tidings/pkg/discussions"
-	"github.com/tidings-dev/tidings/pkg/play"
+	"github.com/tidings-dev/tidings/pkg/local/play"
+	"github.com/tidings-dev/tidings/pkg/platform/discussions"
 )
 
 func (a *app) playCommand() *cobra.Command {

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/receiver"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/local/receiver"
 )
 
 // A small community plays through the whole running system: the tool writes to

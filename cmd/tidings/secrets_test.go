@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localbrokers"
+	"github.com/tidings-dev/tidings/pkg/local/brokers"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
@@ -43,7 +43,7 @@ func (l *locked) String() string {
 // prints of an error; a signing secret and a credential not even in what it prints
 // of a success.
 func TestNothingSecretIsPrintedOrLogged(t *testing.T) {
-	brokers, err := localbrokers.Start(t.Context(), 0)
+	brokers, err := brokers.Start(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,15 +14,15 @@ import (
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/testwebhook"
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
 // errNotDelivered ends a test that has been reported already.
 var errNotDelivered = errors.New("the test was not delivered")
 
 func (a *app) testCommand() *cobra.Command {
-	var r testwebhook.Request
+	var r testsend.Request
 	var data string
 	var secret bool
 	var timeout time.Duration
@@ -73,7 +73,7 @@ Exit codes: 0 delivered, 1 not delivered, 2 the command's words are wrong.`,
 			if err != nil {
 				return err
 			}
-			var report testwebhook.Report
+			var report testsend.Report
 			if err := t.invoke(c.Context(), "test-webhook", r, &report); err != nil {
 				return err
 			}
@@ -82,7 +82,7 @@ Exit codes: 0 delivered, 1 not delivered, 2 the command's words are wrong.`,
 			} else {
 				printReport(a.out, report)
 			}
-			if err == nil && report.Verdict != testwebhook.Delivered {
+			if err == nil && report.Verdict != testsend.Delivered {
 				err = errNotDelivered
 			}
 			return err
@@ -100,7 +100,7 @@ Exit codes: 0 delivered, 1 not delivered, 2 the command's words are wrong.`,
 }
 
 // printReport prints a report for people.
-func printReport(out io.Writer, r testwebhook.Report) {
+func printReport(out io.Writer, r testsend.Report) {
 	var (
 		good    = lipgloss.NewStyle().Foreground(lipgloss.Green)
 		bad     = lipgloss.NewStyle().Foreground(lipgloss.Red)
@@ -117,7 +117,7 @@ func printReport(out io.Writer, r testwebhook.Report) {
 	plain := lipgloss.NewStyle()
 
 	verdict := good.Bold(true).Render("✓ delivered")
-	if r.Verdict != testwebhook.Delivered {
+	if r.Verdict != testsend.Delivered {
 		verdict = bad.Bold(true).Render("✗ not delivered")
 	}
 	what := string(r.Outcome)
@@ -139,9 +139,9 @@ func printReport(out io.Writer, r testwebhook.Report) {
 			}
 			print(advice.Render(mark + line))
 		}
-		print(faint.Render("  " + map[testwebhook.Consequence]string{
-			testwebhook.ThenRetried: "A delivery would be tried again.", testwebhook.ThenDead: "A delivery would be a dead letter at once.",
-			testwebhook.ThenDisabled: "A delivery would disable the endpoint.",
+		print(faint.Render("  " + map[testsend.Consequence]string{
+			testsend.ThenRetried: "A delivery would be tried again.", testsend.ThenDead: "A delivery would be a dead letter at once.",
+			testsend.ThenDisabled: "A delivery would disable the endpoint.",
 		}[r.Then] + "  [" + string(r.Hint.Code) + "]"))
 	}
 	for _, note := range r.Notes {
@@ -194,18 +194,18 @@ func printReport(out io.Writer, r testwebhook.Report) {
 	longest := max(r.Timings.Total, 0.01)
 	for _, p := range []struct {
 		name  string
-		phase adapter.Phase
+		phase destination.Phase
 		ms    float64
 	}{
-		{"DNS", adapter.PhaseName, r.Timings.DNS}, {"connect", adapter.PhaseConnect, r.Timings.Connect}, {"TLS", adapter.PhaseTLS, r.Timings.TLS},
-		{"first byte", adapter.PhaseAnswer, r.Timings.FirstByte}, {"total", "", r.Timings.Total},
+		{"DNS", destination.PhaseName, r.Timings.DNS}, {"connect", destination.PhaseConnect, r.Timings.Connect}, {"TLS", destination.PhaseTLS, r.Timings.TLS},
+		{"first byte", destination.PhaseAnswer, r.Timings.FirstByte}, {"total", "", r.Timings.Total},
 	} {
 		if p.ms == 0 {
 			continue
 		}
 		bar, end := strings.Repeat("▇", max(1, int(30*p.ms/longest))), ""
 		style := good
-		if r.Verdict != testwebhook.Delivered && r.Timings.Ended == p.phase {
+		if r.Verdict != testsend.Delivered && r.Timings.Ended == p.phase {
 			style, end = bad, bad.Render("  it ended here")
 		}
 		print(fmt.Sprintf("    %-10s  %9s  %s%s", p.name, millis(p.ms), style.Render(bar), end))
@@ -213,7 +213,7 @@ func printReport(out io.Writer, r testwebhook.Report) {
 }
 
 // requestLine is the request's first line, or a broker's operation.
-func requestLine(r testwebhook.Report) string {
+func requestLine(r testsend.Report) string {
 	u, err := url.Parse(r.Request.To)
 	if r.Protocol != "http" || err != nil {
 		return strings.TrimSpace(r.Request.Method + " " + r.Request.To)

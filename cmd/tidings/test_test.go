@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/receiver"
+	"github.com/tidings-dev/tidings/pkg/local/receiver"
 	"github.com/tidings-dev/tidings/pkg/signature"
-	"github.com/tidings-dev/tidings/pkg/testwebhook"
+	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
 func TestATestIsShown(t *testing.T) {
@@ -39,9 +39,9 @@ func TestATestIsShown(t *testing.T) {
 		t.Errorf("holds the secret, or colours where nobody sees them:\n%s", out)
 	}
 
-	var report testwebhook.Report
+	var report testsend.Report
 	x.json(&report, "test", added.ID, "--type", "user.posted_comment", "--data", `{"discussion_id":"d","comment_id":"c","comment_text":"<hi>"}`)
-	if report.Verdict != testwebhook.Delivered || report.Sample || !strings.Contains(report.Request.Body, `"comment_text":"<hi>"`) {
+	if report.Verdict != testsend.Delivered || report.Sample || !strings.Contains(report.Request.Body, `"comment_text":"<hi>"`) {
 		t.Errorf("report = %+v", report)
 	}
 	if out, _ = x.do(0, secret.Reveal()+"\n", "test", server.URL+"/hooks", "--secret-stdin", "--timeout", "2s"); !strings.Contains(out, "✓ delivered") {
@@ -59,7 +59,7 @@ func TestATestIsShown(t *testing.T) {
 		t.Errorf("also prints %q", errOut)
 	}
 	out, _ = x.do(1, "", "test", server.URL+"/hooks", "--json")
-	if err := json.Unmarshal([]byte(out), &report); err != nil || report.Hint == nil || report.Hint.Code != testwebhook.HintUnauthorized {
+	if err := json.Unmarshal([]byte(out), &report); err != nil || report.Hint == nil || report.Hint.Code != testsend.HintUnauthorized {
 		t.Errorf("report = %s, %v", out, err)
 	}
 

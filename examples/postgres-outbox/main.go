@@ -18,7 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
-	"github.com/tidings-dev/tidings/pkg/invoker"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdaclient"
 )
 
 func main() {
@@ -43,7 +43,7 @@ func run(ctx context.Context, database, function, source string, log *slog.Logge
 	if err != nil {
 		return fmt.Errorf("AWS configuration: %w", err)
 	}
-	call := invoker.Function(lambda.NewFromConfig(cfg), function)
+	call := lambdaclient.Function(lambda.NewFromConfig(cfg), function)
 	relay := &Relay{Database: database, Source: source, Log: log, Emit: func(ctx context.Context, list []Event) ([]Result, error) {
 		var answer struct{ Results []Result }
 		err := call(ctx, map[string][]Event{"events": list}, &answer)

@@ -27,13 +27,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tidings-dev/tidings/pkg/daemon"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdaclient"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/invoker"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo"
-	"github.com/tidings-dev/tidings/pkg/receiver"
+	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
+	"github.com/tidings-dev/tidings/pkg/local/process"
+	"github.com/tidings-dev/tidings/pkg/local/receiver"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
@@ -89,14 +89,14 @@ func withPostgres(run func() int) (int, error) {
 	if out, err := command("initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync").CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
-	port, err := daemon.FreePort()
+	port, err := process.FreePort()
 	if err != nil {
 		return 0, err
 	}
 	var log strings.Builder
 	c := command("postgres", "-D", data, "-p", fmt.Sprint(port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off")
 	c.Stdout, c.Stderr = &log, &log
-	process, err := daemon.Start(c)
+	process, err := process.Start(c)
 	if err != nil {
 		return 0, err
 	}
@@ -177,8 +177,8 @@ func tidings(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := lambda.NewFromConfig(localdynamo.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(system.InvokeURL) })
-	call := invoker.Function(client, "emit")
+	client := lambda.NewFromConfig(dynamoemulator.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(system.InvokeURL) })
+	call := lambdaclient.Function(client, "emit")
 	w.emit = func(ctx context.Context, list []Event) ([]Result, error) {
 		var answer struct{ Results []Result }
 		err := call(ctx, map[string][]Event{"events": list}, &answer)

@@ -1,5 +1,5 @@
 // The close-discussions function: closes discussions whose time is over. See
-// pkg/discussions.
+// pkg/platform/discussions.
 package main
 
 import (

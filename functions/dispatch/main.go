@@ -5,7 +5,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 
 	"github.com/tidings-dev/tidings/pkg/assemble"
-	"github.com/tidings-dev/tidings/pkg/destinations"
+	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 )
 
-func main() { lambda.Start(assemble.Deployed(assemble.Dispatch, destinations.Deployed)) }
+func main() { lambda.Start(assemble.Deployed(assemble.Dispatch, builtin.Deployed)) }

@@ -1,5 +1,5 @@
-// The health function: how the deployment is, and alerts. See pkg/health and
-// pkg/alert.
+// The health function: how the deployment is, and alerts. See pkg/ops/health and
+// pkg/ops/alert.
 package main
 
 import (

@@ -28,24 +28,24 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/caarlos0/env/v11"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/alert"
-	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/admin"
+	"github.com/tidings-dev/tidings/pkg/aws/secrets"
+	"github.com/tidings-dev/tidings/pkg/aws/snstopic"
+	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
+	"github.com/tidings-dev/tidings/pkg/aws/xraytracing"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
-	"github.com/tidings-dev/tidings/pkg/discussions"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
-	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/emit"
-	"github.com/tidings-dev/tidings/pkg/health"
-	"github.com/tidings-dev/tidings/pkg/queue"
-	"github.com/tidings-dev/tidings/pkg/registry"
-	"github.com/tidings-dev/tidings/pkg/secretstore"
-	"github.com/tidings-dev/tidings/pkg/stats"
-	"github.com/tidings-dev/tidings/pkg/testwebhook"
-	"github.com/tidings-dev/tidings/pkg/topic"
-	"github.com/tidings-dev/tidings/pkg/tracing"
-	"github.com/tidings-dev/tidings/pkg/xraytracing"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/ops/alert"
+	"github.com/tidings-dev/tidings/pkg/ops/health"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
+	"github.com/tidings-dev/tidings/pkg/platform/discussions"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
 // Store is everything the functions keep; dynamostore and memstore each are one.
@@ -64,7 +64,7 @@ type Store interface {
 	dispatch.Breakers
 	dispatch.Limits
 	discussions.Store
-	registry.Store
+	admin.Store
 	console.Notes
 	console.Audit
 	console.Discussions
@@ -75,7 +75,7 @@ type Store interface {
 
 // Backend is what handlers stand on. A function takes the parts that it needs.
 type Backend struct {
-	Store func(dynamostore.Tables) Store
+	Store func(dynamo.Tables) Store
 	Queue func(url string) dispatch.Queue
 	// DeadLetters opens the dead-letter queue of a work queue.
 	DeadLetters func(url string) dispatch.DeadLetters
@@ -132,7 +132,7 @@ type TracingSettings struct {
 
 // Destinations opens every protocol that webhooks can take; package destinations
 // has it.
-type Destinations func(DestinationSettings) (*adapter.Registry, error)
+type Destinations func(DestinationSettings) (*destination.Registry, error)
 
 // Handle is a function. It is a lambda.Handler, too: what lambda.NewHandler makes
 // of a plain function reads every payload twice more, through reflection.
@@ -199,7 +199,7 @@ func Emit(b Backend, environment map[string]string) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Control: s.ControlTable})
+	store := b.Store(dynamo.Tables{Events: s.EventsTable, Control: s.ControlTable})
 	em := &emit.Emitter{Catalog: catalog.Default(), Events: store, Keys: store, Log: b.Log, Now: time.Now, Tracer: tracer}
 	return em.Handle, nil
 }
@@ -215,7 +215,7 @@ func CloseDiscussions(b Backend, environment map[string]string) (Handle, error) 
 	if err != nil {
 		return nil, err
 	}
-	closer := &discussions.Closer{Store: b.Store(dynamostore.Tables{Platform: s.PlatformTable}), Log: b.Log, Now: time.Now}
+	closer := &discussions.Closer{Store: b.Store(dynamo.Tables{Platform: s.PlatformTable}), Log: b.Log, Now: time.Now}
 	return closer.Handle, nil
 }
 
@@ -258,7 +258,7 @@ func Dispatch(b Backend, environment map[string]string) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable})
+	store := b.Store(dynamo.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable})
 	d := dispatch.New(dispatch.Config{
 		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store,
 		Due: store, Replays: store, Statistics: b.statistics(store, s.StackName), Waiting: store, Breakers: store, Limits: store,
@@ -288,10 +288,10 @@ func TestWebhook(b Backend, environment map[string]string) (Handle, error) {
 	if err := first.Close(); err != nil {
 		return nil, err
 	}
-	store := b.Store(dynamostore.Tables{Endpoints: s.EndpointsTable, Control: s.ControlTable})
-	t := &testwebhook.Tester{
+	store := b.Store(dynamo.Tables{Endpoints: s.EndpointsTable, Control: s.ControlTable})
+	t := &testsend.Tester{
 		Catalog: catalog.Default(), Endpoints: store, Limits: store,
-		Open: func() (testwebhook.Sender, error) { return b.Destinations(s.DestinationSettings) },
+		Open: func() (testsend.Sender, error) { return b.Destinations(s.DestinationSettings) },
 		Log:  b.Log, Now: time.Now,
 	}
 	return t.Handle, nil
@@ -347,17 +347,17 @@ func deployed(build Function, destinations func(aws.Config, map[string]string) D
 		SpareCollector(memory, environment)
 	}
 	b := Backend{
-		Store:       func(t dynamostore.Tables) Store { return dynamostore.New(dynamodb.NewFromConfig(access), t) },
-		Queue:       func(url string) dispatch.Queue { return queue.New(sqs.NewFromConfig(access), url) },
-		DeadLetters: func(url string) dispatch.DeadLetters { return queue.NewDeadLetters(sqs.NewFromConfig(access), url) },
+		Store:       func(t dynamo.Tables) Store { return dynamo.New(dynamodb.NewFromConfig(access), t) },
+		Queue:       func(url string) dispatch.Queue { return sqsqueue.New(sqs.NewFromConfig(access), url) },
+		DeadLetters: func(url string) dispatch.DeadLetters { return sqsqueue.NewDeadLetters(sqs.NewFromConfig(access), url) },
 		Log:         log,
 		CacheTime:   dispatch.CacheTime,
 		Metrics:     os.Stdout,
 		LogLevel:    environment["AWS_LAMBDA_LOG_LEVEL"],
-		Depth:       func(url string) health.Queue { return queue.Gauge{Client: sqs.NewFromConfig(access), URL: url} },
-		Topic:       func(arn string) alert.Publisher { return topic.Topic{Client: sns.NewFromConfig(access), ARN: arn} },
+		Depth:       func(url string) health.Queue { return sqsqueue.Gauge{Client: sqs.NewFromConfig(access), URL: url} },
+		Topic:       func(arn string) alert.Publisher { return snstopic.Topic{Client: sns.NewFromConfig(access), ARN: arn} },
 		Secret: func(ctx context.Context, name string) (string, error) {
-			return secretstore.Manager{Client: secretsmanager.NewFromConfig(access)}.Secret(ctx, name)
+			return secrets.Manager{Client: secretsmanager.NewFromConfig(access)}.Secret(ctx, name)
 		},
 	}
 	// Lambda says where its daemon listens, where tracing is on.

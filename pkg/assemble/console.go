@@ -3,12 +3,12 @@ package assemble
 import (
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/admin"
+	"github.com/tidings-dev/tidings/pkg/aws/functionurl"
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/dynamostore"
-	"github.com/tidings-dev/tidings/pkg/functionurl"
-	"github.com/tidings-dev/tidings/pkg/registry"
-	"github.com/tidings-dev/tidings/pkg/stats"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
 // ConsoleSettings is the console's environment.
@@ -33,11 +33,11 @@ func Console(b Backend, environment map[string]string) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	store := b.Store(dynamostore.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable, Platform: s.PlatformTable})
+	store := b.Store(dynamo.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable, Platform: s.PlatformTable})
 	known := catalog.Default()
 	c := &console.Console{
 		Operations: &console.Operations{
-			Registry:   &registry.Registry{Store: store, Types: known.Types(), Check: protocols.Check, Now: time.Now},
+			Registry:   &admin.Registry{Store: store, Types: known.Types(), Check: protocols.Check, Now: time.Now},
 			Deliveries: store, Events: store, Catalog: known, Audit: store,
 			Breakers: store, Discussions: store, Statistics: &stats.Reader{Source: store, Now: time.Now},
 			Dispatch: b.Invoke(s.DispatchFunction), TestWebhook: b.Invoke(s.TestFunction), Receiver: b.Receiver, Now: time.Now,

@@ -9,12 +9,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/alert"
-	"github.com/tidings-dev/tidings/pkg/dynamostore"
-	"github.com/tidings-dev/tidings/pkg/functionurl"
-	"github.com/tidings-dev/tidings/pkg/health"
-	"github.com/tidings-dev/tidings/pkg/stats"
-	"github.com/tidings-dev/tidings/pkg/trigger"
+	"github.com/tidings-dev/tidings/pkg/aws/functionurl"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
+	"github.com/tidings-dev/tidings/pkg/ops/alert"
+	"github.com/tidings-dev/tidings/pkg/ops/health"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
 // Version is what the binary was built from; the Makefile sets it.
@@ -61,7 +61,7 @@ func Health(b Backend, environment map[string]string) (Handle, error) {
 		return nil, fmt.Errorf("HEALTH_TOKEN_SHA256: %w", err)
 	}
 	now := func() time.Time { return b.pace(time.Now()) }
-	store := b.Store(dynamostore.Tables{Endpoints: s.EndpointsTable, Control: s.ControlTable})
+	store := b.Store(dynamo.Tables{Endpoints: s.EndpointsTable, Control: s.ControlTable})
 	h := &health.Health{
 		Statistics: &stats.Reader{Source: store, Now: now}, Circuits: store, Endpoints: store,
 		Work: b.Depth(s.WorkQueueURL), DeadWork: b.Depth(s.WorkDeadURL), DeadStream: b.Depth(s.StreamDeadURL),
@@ -75,14 +75,14 @@ func Health(b Backend, environment map[string]string) (Handle, error) {
 		}
 	}}
 	return func(ctx context.Context, payload json.RawMessage) (any, error) {
-		kind, err := trigger.Of(payload)
+		kind, err := lambdaevent.Of(payload)
 		if err != nil {
 			return nil, err
 		}
 		switch kind {
-		case trigger.FunctionURL:
+		case lambdaevent.FunctionURL:
 			return serve(ctx, payload)
-		case trigger.Direct:
+		case lambdaevent.Direct:
 			var c struct {
 				Action string `json:"action"`
 			}

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/dispatch"
-	"github.com/tidings-dev/tidings/pkg/metrics"
-	"github.com/tidings-dev/tidings/pkg/stats"
+	"github.com/tidings-dev/tidings/pkg/ops/metrics"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
 // statistics is where dispatch's counts go: by the backend's pace, past the metrics,

@@ -11,7 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
-	"github.com/tidings-dev/tidings/pkg/testwebhook"
+	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
 // OpenAPIPath is where the API's document is.
@@ -89,7 +89,7 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	put(c, api, http.MethodPost, "test-endpoint", "/api/endpoints/{id}/test", "Send one signed sample now, and report everything that happened", func(ctx context.Context, who Session, in *struct {
 		ID    string `path:"id" maxLength:"64"`
 		Event string `query:"event" maxLength:"64" doc:"The event type; one that the endpoint takes where it is empty"`
-	}) (testwebhook.Report, error) {
+	}) (testsend.Report, error) {
 		return o.TestEndpoint(ctx, who, in.ID, in.Event)
 	})
 	put(c, api, http.MethodDelete, "remove-endpoint", "/api/endpoints/{id}", "Forget an endpoint", func(ctx context.Context, who Session, in *byID) (Removed, error) {

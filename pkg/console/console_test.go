@@ -17,27 +17,27 @@ import (
 
 	"golang.org/x/net/html"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/audit"
-	"github.com/tidings-dev/tidings/pkg/breaker"
-	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/memstore"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/ops/audit"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
-	"github.com/tidings-dev/tidings/pkg/registry"
 	"github.com/tidings-dev/tidings/pkg/signature"
-	"github.com/tidings-dev/tidings/pkg/stats"
-	"github.com/tidings-dev/tidings/pkg/testwebhook"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
+	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
 // world is a console on a memory store, with a clock of its own.
 type world struct {
 	t       *testing.T
-	store   *memstore.Store
+	store   *memory.Store
 	ops     *console.Operations
 	handler http.Handler
 	audit   *failingAudit
@@ -63,11 +63,11 @@ func (a *failingAudit) PutAudit(ctx context.Context, e audit.Entry) error {
 }
 
 // invoking calls a tester as its function is called.
-func invoking(tester *testwebhook.Tester) console.Invoke {
+func invoking(tester *testsend.Tester) console.Invoke {
 	return func(ctx context.Context, payload, answer any) error {
-		report, err := tester.Run(ctx, payload.(testwebhook.Request))
+		report, err := tester.Run(ctx, payload.(testsend.Request))
 		if err == nil {
-			*answer.(*testwebhook.Report) = report
+			*answer.(*testsend.Report) = report
 		}
 		return err
 	}
@@ -75,11 +75,11 @@ func invoking(tester *testwebhook.Tester) console.Invoke {
 
 // answering is every protocol, with a receiver that answers 500.
 type answering struct {
-	*adapter.Registry
+	*destination.Registry
 	body *string
 }
 
-func (a answering) Deliver(ctx context.Context, _ adapter.Target, _ adapter.Message) delivery.Outcome {
+func (a answering) Deliver(ctx context.Context, _ destination.Target, _ destination.Message) delivery.Outcome {
 	return delivery.Outcome{Class: delivery.Answered, Status: 500, Error: "the receiver answered 500 " + *a.body, Snippet: *a.body}
 }
 
@@ -104,18 +104,18 @@ func (w *world) pass(d time.Duration) {
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, clock: time.Now().Truncate(time.Millisecond)}
-	w.store = memstore.New(w.now)
+	w.store = memory.New(w.now)
 	w.audit = &failingAudit{Audit: w.store}
 	known := catalog.Default()
 	receiver := &demo{}
 	receiver.Behave(console.Behaviour{FailStatus: 500})
 	w.ops = &console.Operations{
-		Registry:   &registry.Registry{Store: w.store, Types: known.Types(), Check: protocols(t).Check, Now: w.now},
+		Registry:   &admin.Registry{Store: w.store, Types: known.Types(), Check: protocols(t).Check, Now: w.now},
 		Deliveries: w.store, Events: w.store, Catalog: known, Audit: w.audit, Receiver: receiver, Now: w.now,
 		Breakers: w.store, Discussions: w.store, Statistics: &stats.Reader{Source: w.store, Now: w.now},
-		TestWebhook: invoking(&testwebhook.Tester{
+		TestWebhook: invoking(&testsend.Tester{
 			Catalog: known, Endpoints: w.store, Limits: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now,
-			Open: func() (testwebhook.Sender, error) { return answering{protocols(t), &w.answer}, nil },
+			Open: func() (testsend.Sender, error) { return answering{protocols(t), &w.answer}, nil },
 		}),
 		Dispatch: func(_ context.Context, payload, answer any) error {
 			w.mu.Lock()

@@ -11,11 +11,11 @@ import (
 
 	"golang.org/x/net/html"
 
-	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/delivery/retry"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
-	"github.com/tidings-dev/tidings/pkg/ratelimit"
-	"github.com/tidings-dev/tidings/pkg/retry"
 )
 
 // filled returns endpoints that between them have every setting set.

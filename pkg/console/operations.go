@@ -11,17 +11,17 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/audit"
-	"github.com/tidings-dev/tidings/pkg/breaker"
-	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/pattern"
-	"github.com/tidings-dev/tidings/pkg/ratelimit"
-	"github.com/tidings-dev/tidings/pkg/registry"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/filter"
+	"github.com/tidings-dev/tidings/pkg/ops/audit"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
@@ -29,7 +29,7 @@ import (
 // else, so both have the same rules: what a role may do is decided here, every
 // change is written to the audit log here, and nobody sees another tenant's.
 type Operations struct {
-	Registry    *registry.Registry
+	Registry    *admin.Registry
 	Deliveries  Deliveries
 	Events      Events
 	Catalog     *catalog.Catalog
@@ -175,7 +175,7 @@ func (o *Operations) view(e endpoint.Endpoint) Endpoint { return ViewEndpoint(e,
 // ViewEndpoint shows an endpoint, as the tool does, too.
 func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
 	v := Endpoint{
-		ID: e.ID, Tenant: e.Tenant, URL: e.URL, Protocol: adapter.TargetOf(e).Protocol(), Description: e.Description,
+		ID: e.ID, Tenant: e.Tenant, URL: e.URL, Protocol: destination.TargetOf(e).Protocol(), Description: e.Description,
 		EventTypes: append([]string{}, e.EventTypes...), Filter: e.Filter, RoleARN: e.RoleARN, Credentials: e.Credentials,
 		Ordered: e.Ordered, Traceparent: e.Traceparent, Timeout: e.AttemptTimeout().Seconds(), MaxAttempts: e.Retry.MaxAttempts,
 		Status: e.Status, StatusReason: e.StatusReason, Version: e.Version, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
@@ -689,9 +689,9 @@ func whyNot(ep endpoint.Endpoint, eventType string, body []byte, accepted time.T
 		return "the endpoint is disabled"
 	}
 	if len(ep.Filter) > 0 {
-		filter, err := pattern.Compile(ep.Filter)
-		doc, unread := pattern.Parse(body)
-		if err == nil && unread == nil && !filter.Matches(doc) {
+		compiled, err := filter.Compile(ep.Filter)
+		doc, unread := filter.Parse(body)
+		if err == nil && unread == nil && !compiled.Matches(doc) {
 			return "its filter does not match"
 		}
 	}

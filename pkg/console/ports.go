@@ -4,12 +4,12 @@ import (
 	"context"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/audit"
-	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/ops/audit"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
-	"github.com/tidings-dev/tidings/pkg/stats"
 )
 
 // Notes are what the console keeps in Control: the key of its cookies, its links,

@@ -6,16 +6,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/assemble"
-	"github.com/tidings-dev/tidings/pkg/destinations"
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 // protocols are all that there are, as a deployment has them.
-func protocols(t *testing.T) *adapter.Registry {
+func protocols(t *testing.T) *destination.Registry {
 	t.Helper()
-	r, err := destinations.Open(assemble.DestinationSettings{}, destinations.Clouds{})
+	r, err := builtin.Open(assemble.DestinationSettings{}, builtin.Clouds{})
 	if err != nil {
 		t.Fatal(err)
 	}

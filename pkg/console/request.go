@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
@@ -47,7 +47,7 @@ func (o *Operations) Request(ctx context.Context, who Session, endpointID, event
 	r := SignedRequest{
 		Method: "POST", URL: e.URL, Body: string(accepted.Body),
 		Headers: []Header{
-			{"content-type", adapter.ContentType},
+			{"content-type", destination.ContentType},
 			{signature.HeaderID, accepted.ID},
 			{signature.HeaderTimestamp, strconv.FormatInt(now.Unix(), 10)},
 			{signature.HeaderSignature, signature.Sign(e.SigningSecrets(now), accepted.ID, now, accepted.Body)},

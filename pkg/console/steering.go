@@ -5,11 +5,11 @@ import (
 	"errors"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
-	"github.com/tidings-dev/tidings/pkg/stats"
-	"github.com/tidings-dev/tidings/pkg/testwebhook"
+	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
 // ---- overview ----------------------------------------------------------------------------------
@@ -174,13 +174,13 @@ func (o *Operations) CloseCircuit(ctx context.Context, who Session, endpointID s
 
 // TestEndpoint sends an endpoint one signed sample now and reports everything that
 // happened.
-func (o *Operations) TestEndpoint(ctx context.Context, who Session, id, eventType string) (testwebhook.Report, error) {
-	var report testwebhook.Report
+func (o *Operations) TestEndpoint(ctx context.Context, who Session, id, eventType string) (testsend.Report, error) {
+	var report testsend.Report
 	err := o.change(ctx, who, "endpoint.test", id, eventType, func() (string, error) {
 		if _, err := o.stored(ctx, who, id); err != nil {
 			return "", err
 		}
-		if err := o.TestWebhook(ctx, testwebhook.Request{Tenant: who.Tenant, EndpointID: id, Event: eventType}, &report); err != nil {
+		if err := o.TestWebhook(ctx, testsend.Request{Tenant: who.Tenant, EndpointID: id, Event: eventType}, &report); err != nil {
 			return "", refuse(Conflict, "%s", err)
 		}
 		return "", nil

@@ -1,7 +1,7 @@
 // Package delivery is the vocabulary and the life of a delivery: one event on
 // its way to one endpoint. The transitions are pure functions (state, input,
 // now → state). The stores apply them, or write the same rule as a condition;
-// the conformance suite in pkg/storetest holds them to it.
+// the conformance suite in test/storetest holds them to it.
 //
 // What it promises: an attempt begins only by a claim, a claim is won by
 // exactly one worker, and the number of attempts begun only ever grows, so it

@@ -9,7 +9,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/onepass/onepasstest"
+	"github.com/tidings-dev/tidings/test/jsontest"
 )
 
 // FuzzReadBatch: what is read of a batch is what aws-lambda-go reads of it.
@@ -26,7 +26,7 @@ func FuzzReadBatch(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		payload, ok := onepasstest.Comparable(payload, "Records", "messageId", "body", "attributes")
+		payload, ok := jsontest.Comparable(payload, "Records", "messageId", "body", "attributes")
 		if !ok {
 			return // Lambda keeps to one case
 		}

@@ -12,13 +12,13 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
-	"github.com/tidings-dev/tidings/pkg/ratelimit"
-	"github.com/tidings-dev/tidings/pkg/work"
 )
 
 // drive plays the queue and the schedule for a while: items arrive when their
@@ -172,7 +172,7 @@ func TestManyWorkersSendOneProbe(t *testing.T) {
 		time.Sleep(breaker.DefaultOpenFor)
 		var under, most int
 		var mu sync.Mutex
-		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome {
 			mu.Lock()
 			under++
 			most = max(most, under)
@@ -204,7 +204,7 @@ func TestFailuresAtOneInstantAllCount(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
 		refuse := answering(503)
-		w.receiver.answer = func(ctx context.Context, m adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(ctx context.Context, m destination.Message) delivery.Outcome {
 			time.Sleep(500 * time.Millisecond)
 			return refuse(ctx, m)
 		}
@@ -253,7 +253,7 @@ func TestAMessageThatTheReceiverCannotDigestDoesNotKeepTheCircuitOpen(t *testing
 		w := newWorld(t)
 		w.endpoint()
 		poison := w.fannedOut()
-		w.receiver.answer = func(_ context.Context, m adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(_ context.Context, m destination.Message) delivery.Outcome {
 			if m.EventID == poison.EventID {
 				return delivery.Outcome{Class: delivery.Answered, Status: 500, Error: "the receiver answered 500"}
 			}
@@ -419,7 +419,7 @@ func TestManyWorkersKeepTheRateLimit(t *testing.T) {
 				w.endpoint(func(e *endpoint.Endpoint) { e.Limit = limit })
 				random := rand.New(rand.NewPCG(3, 4))
 				var mu sync.Mutex
-				w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+				w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome {
 					mu.Lock()
 					fails := random.IntN(10) == 0
 					mu.Unlock()
@@ -571,7 +571,7 @@ func TestASlowEndpointIsPaced(t *testing.T) {
 		w.endpoint(func(e *endpoint.Endpoint) { e.Timeout = 20 * time.Second })
 		var mu sync.Mutex
 		under, most := 0, 0
-		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome {
 			mu.Lock()
 			under++
 			most = max(most, under)

@@ -10,17 +10,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
-	"github.com/tidings-dev/tidings/pkg/dynamostore"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo/dynamotest"
 	"github.com/tidings-dev/tidings/pkg/signature"
-	"github.com/tidings-dev/tidings/pkg/work"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+	"github.com/tidings-dev/tidings/test/dynamotest"
 )
 
 // dice are random and safe for concurrent use.
@@ -80,7 +80,7 @@ func (c *crowd) Now() time.Time {
 	return c.now
 }
 
-func (c *crowd) Deliver(context.Context, adapter.Target, adapter.Message) delivery.Outcome {
+func (c *crowd) Deliver(context.Context, destination.Target, destination.Message) delivery.Outcome {
 	c.mu.Lock()
 	c.attempts++
 	c.mu.Unlock()
@@ -102,13 +102,13 @@ func (c *crowd) Deliver(context.Context, adapter.Target, adapter.Message) delive
 // something must hold the delivery.
 func TestSixtyFourWorkersOnOneDelivery(t *testing.T) {
 	client, stack := dynamotest.New(t)
-	store := dynamostore.New(client, local.Tables(stack.Name))
+	store := dynamo.New(client, local.Tables(stack.Name))
 	const workers = 64
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			chance := &dice{random: rand.New(rand.NewPCG(seed, 1))}
 			c := &crowd{dice: chance, now: time.Now().Truncate(time.Millisecond)}
-			q := &queue{}
+			q := &sentItems{}
 			e := endpoint.Endpoint{
 				Tenant: event.DefaultTenant, ID: endpoint.NewID(c.now), URL: "https://receiver.example/", EventTypes: []string{"*"}, Status: endpoint.Enabled,
 				Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}, Version: 1, CreatedAt: c.now, UpdatedAt: c.now,

@@ -12,15 +12,15 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/ratelimit"
-	"github.com/tidings-dev/tidings/pkg/retry"
-	"github.com/tidings-dev/tidings/pkg/tracing"
-	"github.com/tidings-dev/tidings/pkg/work"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
 // Deliver makes the attempts that a batch of work items asks for, all at once,
@@ -461,8 +461,8 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	under, end := d.Tracer.Begin("attempt", j.accepted.Trace)
-	message := adapter.Compose(*ep, j.event, j.accepted.Body, d.Catalog.Subject(j.event.Type, j.event.Data), under, began)
-	outcome := d.Sender.Deliver(ctx, adapter.TargetOf(*ep), message)
+	message := destination.Compose(*ep, j.event, j.accepted.Body, d.Catalog.Subject(j.event.Type, j.event.Data), under, began)
+	outcome := d.Sender.Deliver(ctx, destination.TargetOf(*ep), message)
 	if outcome.Timings.Total == 0 {
 		outcome.Timings.Total = d.Now().Sub(began)
 	}

@@ -18,12 +18,12 @@ import (
 	mathrand "math/rand/v2"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/catalog"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/pkg/delivery"
-	"github.com/tidings-dev/tidings/pkg/schema"
-	"github.com/tidings-dev/tidings/pkg/tracing"
-	"github.com/tidings-dev/tidings/pkg/trigger"
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 const (
@@ -56,7 +56,7 @@ const (
 
 // Sender makes attempts; the adapters' registry is one.
 type Sender interface {
-	Deliver(ctx context.Context, t adapter.Target, m adapter.Message) delivery.Outcome
+	Deliver(ctx context.Context, t destination.Target, m destination.Message) delivery.Outcome
 }
 
 // Config is what a Dispatcher works with. Every field is required, except Tracer,
@@ -138,24 +138,24 @@ type Command struct {
 // Handle is the Lambda function: it serves the Events stream, the work queue,
 // the schedule and direct invocations.
 func (d *Dispatcher) Handle(ctx context.Context, payload json.RawMessage) (any, error) {
-	kind, err := trigger.Of(payload)
+	kind, err := lambdaevent.Of(payload)
 	if err != nil {
 		return nil, err
 	}
 	switch kind {
-	case trigger.Stream:
-		batch, err := schema.ReadEvents(payload)
+	case lambdaevent.Stream:
+		batch, err := dynamoitem.ReadEvents(payload)
 		if err != nil {
 			return nil, err
 		}
 		return d.fanOut(ctx, batch), nil
-	case trigger.Queue:
+	case lambdaevent.Queue:
 		batch, err := readBatch(payload)
 		if err != nil {
 			return nil, err
 		}
 		return d.Deliver(ctx, batch), nil
-	case trigger.Direct:
+	case lambdaevent.Direct:
 		var c Command
 		if err := json.Unmarshal(payload, &c); err != nil {
 			return nil, fmt.Errorf("command: %w", err)

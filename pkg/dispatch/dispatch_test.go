@@ -15,17 +15,17 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/memstore"
-	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/signature"
-	"github.com/tidings-dev/tidings/pkg/stats"
-	"github.com/tidings-dev/tidings/pkg/work"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
 // world is a dispatcher on the memory store, with a queue whose items the test
@@ -34,15 +34,15 @@ import (
 type world struct {
 	*dispatch.Dispatcher
 	t        *testing.T
-	store    *memstore.Store
-	queue    *queue
+	store    *memory.Store
+	queue    *sentItems
 	receiver *receiver
 	tick     time.Duration // how often drive looks
 }
 
 func newWorld(t *testing.T, change ...func(*dispatch.Config)) *world {
 	t.Helper()
-	w := &world{t: t, store: memstore.New(time.Now), queue: &queue{}, receiver: &receiver{}, tick: 50 * time.Millisecond}
+	w := &world{t: t, store: memory.New(time.Now), queue: &sentItems{}, receiver: &receiver{}, tick: 50 * time.Millisecond}
 	c := dispatch.Config{
 		Catalog: catalog.Default(), Events: w.store, Endpoints: w.store, Disabler: w.store, Deliveries: w.store,
 		Due: w.store, Replays: w.store, Statistics: w.store, Waiting: w.store, Breakers: w.store, Limits: w.store, Queue: w.queue, Sender: w.receiver, CacheTime: dispatch.CacheTime,
@@ -55,14 +55,14 @@ func newWorld(t *testing.T, change ...func(*dispatch.Config)) *world {
 	return w
 }
 
-// queue keeps what was sent; the test takes it off.
-type queue struct {
+// sentItems keeps what was sent; the test takes it off.
+type sentItems struct {
 	mu   sync.Mutex
 	sent []work.Item
 	fail func(work.Item) error // nil sends
 }
 
-func (q *queue) Send(_ context.Context, items []work.Item) []error {
+func (q *sentItems) Send(_ context.Context, items []work.Item) []error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var errs []error
@@ -82,7 +82,7 @@ func (q *queue) Send(_ context.Context, items []work.Item) []error {
 }
 
 // take returns what was sent since the last time.
-func (q *queue) take() []work.Item {
+func (q *sentItems) take() []work.Item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	sent := q.sent
@@ -94,14 +94,14 @@ func (q *queue) take() []work.Item {
 // no two attempts at one delivery overlap.
 type receiver struct {
 	mu      sync.Mutex
-	answer  func(ctx context.Context, m adapter.Message) delivery.Outcome
-	got     []adapter.Message
+	answer  func(ctx context.Context, m destination.Message) delivery.Outcome
+	got     []destination.Message
 	at      []time.Time
 	busy    map[string]bool
 	overlap bool
 }
 
-func (r *receiver) Deliver(ctx context.Context, target adapter.Target, m adapter.Message) delivery.Outcome {
+func (r *receiver) Deliver(ctx context.Context, target destination.Target, m destination.Message) delivery.Outcome {
 	key := target.ID + m.EventID
 	r.mu.Lock()
 	if r.busy == nil {
@@ -129,8 +129,8 @@ func (r *receiver) count() int {
 	return len(r.got)
 }
 
-func answering(status int) func(context.Context, adapter.Message) delivery.Outcome {
-	return func(context.Context, adapter.Message) delivery.Outcome {
+func answering(status int) func(context.Context, destination.Message) delivery.Outcome {
+	return func(context.Context, destination.Message) delivery.Outcome {
 		o := delivery.Outcome{Class: delivery.Answered, Status: status, Error: fmt.Sprintf("the receiver answered %d", status)}
 		if status == 410 {
 			o.Class = delivery.Gone
@@ -141,7 +141,7 @@ func answering(status int) func(context.Context, adapter.Message) delivery.Outco
 
 // lost is a failure that says nothing about the endpoint, so that its circuit
 // stays closed.
-func lost(context.Context, adapter.Message) delivery.Outcome {
+func lost(context.Context, destination.Message) delivery.Outcome {
 	return delivery.Outcome{Class: delivery.Lost, Error: "lost"}
 }
 
@@ -175,12 +175,12 @@ func (w *world) event(eventType, data string) (event.Accepted, events.DynamoDBEv
 	}
 	after := ""
 	for {
-		records, err := w.store.Records(w.t.Context(), schema.Events, after, 100)
+		records, err := w.store.Records(w.t.Context(), dynamoitem.Events, after, 100)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		for _, r := range records {
-			if got, err := schema.EventFromImage(r.Change.NewImage); err == nil && got.ID == id {
+			if got, err := dynamoitem.EventFromImage(r.Change.NewImage); err == nil && got.ID == id {
 				return a, r
 			}
 			after = r.Change.SequenceNumber
@@ -457,7 +457,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
 		item := w.fannedOut()
-		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome {
 			return delivery.Outcome{Class: delivery.Throttled, Status: 429, RetryAfter: 100 * time.Second}
 		}
 		w.deliver(item)
@@ -587,7 +587,7 @@ func TestManyWorkersOnOneItemMakeOneAttempt(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
 		item := w.fannedOut()
-		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome {
 			time.Sleep(time.Second)
 			return delivery.Outcome{Class: delivery.Success, Status: 204}
 		}
@@ -650,7 +650,7 @@ func TestASlowAttemptNeverOutlivesItsLease(t *testing.T) {
 		w.endpoint()
 		item := w.fannedOut()
 		var hung time.Duration
-		w.receiver.answer = func(ctx context.Context, _ adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(ctx context.Context, _ destination.Message) delivery.Outcome {
 			began := time.Now()
 			<-ctx.Done()
 			hung = time.Since(began)
@@ -771,7 +771,7 @@ func TestOneItemsTroubleIsItsOwn(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
 		good, poison := w.fannedOut(), w.fannedOut()
-		w.receiver.answer = func(_ context.Context, m adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(_ context.Context, m destination.Message) delivery.Outcome {
 			if m.EventID == poison.EventID {
 				panic("an adapter's bug")
 			}
@@ -796,7 +796,7 @@ func TestOneItemsTroubleIsItsOwn(t *testing.T) {
 func TestReplay(t *testing.T) {
 	dead := func(w *world) work.Item {
 		item := w.fannedOut()
-		w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome {
 			return delivery.Outcome{Class: delivery.Blocked, Permanent: true, Error: "the address is not public"}
 		}
 		w.deliver(item)

@@ -5,10 +5,10 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/schema"
-	"github.com/tidings-dev/tidings/pkg/tracing"
-	"github.com/tidings-dev/tidings/pkg/work"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 // FanOut puts one work item on the queue for each endpoint that wants an event
@@ -22,10 +22,10 @@ import (
 // will never be readable: it is logged with its key, counted and passed over,
 // because behind it the whole shard would wait.
 func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) events.DynamoDBEventResponse {
-	return d.fanOut(ctx, schema.EventsOf(batch))
+	return d.fanOut(ctx, dynamoitem.EventsOf(batch))
 }
 
-func (d *Dispatcher) fanOut(ctx context.Context, batch []schema.EventChange) events.DynamoDBEventResponse {
+func (d *Dispatcher) fanOut(ctx context.Context, batch []dynamoitem.EventChange) events.DynamoDBEventResponse {
 	items := make([]work.Item, 0, len(batch))
 	owner := make([]int, 0, len(batch)) // the record of each item
 	failed, malformed := len(batch), 0
@@ -98,7 +98,7 @@ func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e eve
 	return items, nil
 }
 
-func readRecord(record schema.EventChange) (event.Accepted, event.Event, error) {
+func readRecord(record dynamoitem.EventChange) (event.Accepted, event.Event, error) {
 	accepted, err := record.Event, record.Err
 	if err != nil {
 		return accepted, event.Event{}, err

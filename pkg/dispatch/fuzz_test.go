@@ -9,11 +9,11 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/schema"
-	"github.com/tidings-dev/tidings/pkg/work"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 // FuzzFanOut: of whatever a stream brings, every record that is an event is
@@ -55,7 +55,7 @@ func FuzzFanOut(f *testing.F) {
 			}
 			var want []string
 			for _, r := range batch.Records {
-				a, err := schema.EventFromImage(r.Change.NewImage)
+				a, err := dynamoitem.EventFromImage(r.Change.NewImage)
 				if err == nil {
 					_, err = event.IDTime(a.ID)
 				}

@@ -5,10 +5,10 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/tracing"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
 // logAttempt writes the one wide line of an attempt: everything that is asked
@@ -22,7 +22,7 @@ func (d *Dispatcher) logAttempt(ctx context.Context, j *job, next delivery.Deliv
 		level = slog.LevelWarn
 	}
 	ms := func(name string, d time.Duration) slog.Attr { return slog.Int64(name, d.Milliseconds()) }
-	protocol := adapter.TargetOf(*j.endpoint).Protocol()
+	protocol := destination.TargetOf(*j.endpoint).Protocol()
 	var room [24]slog.Attr
 	attrs := append(room[:0],
 		slog.String("event_id", next.EventID), slog.String("event_type", next.EventType),
@@ -77,7 +77,7 @@ func (d *Dispatcher) logAttempt(ctx context.Context, j *job, next delivery.Deliv
 // annotations are what an attempt's part of a trace is found by.
 func annotations(j *job, attempt int, o delivery.Outcome) map[string]any {
 	return map[string]any{
-		"endpoint_id": j.endpoint.ID, "tenant": j.endpoint.Tenant, "protocol": adapter.TargetOf(*j.endpoint).Protocol(),
+		"endpoint_id": j.endpoint.ID, "tenant": j.endpoint.Tenant, "protocol": destination.TargetOf(*j.endpoint).Protocol(),
 		"event_id": j.accepted.ID, "event_type": j.event.Type, "attempt": attempt, "outcome": string(o.Class), "status": o.Status,
 	}
 }

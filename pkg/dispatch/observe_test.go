@@ -16,11 +16,11 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
-	"github.com/tidings-dev/tidings/pkg/work"
 )
 
 const traceID = "1-5759e988-bd862e3fe1be46a994272793"
@@ -81,7 +81,7 @@ func TestTheWideLineOfAnAttempt(t *testing.T) {
 		// attempt hands an item on, which lay in the queue for 700 ms, and returns its line.
 		attempt := func(item work.Item, o delivery.Outcome) map[string]any {
 			log.Reset()
-			w.receiver.answer = func(context.Context, adapter.Message) delivery.Outcome { return o }
+			w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome { return o }
 			sent := time.Now()
 			time.Sleep(700 * time.Millisecond)
 			w.Deliver(t.Context(), []dispatch.Message{{ID: "m", Body: []byte(item.Encode()), SentAt: sent}})

@@ -11,7 +11,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/pattern"
+	"github.com/tidings-dev/tidings/pkg/event/filter"
 )
 
 // receivers keeps tenants' endpoints for a short while, compiled for matching.
@@ -55,7 +55,7 @@ type single struct {
 // event goes through all of a tenant's.
 type subscription struct {
 	endpoint *endpoint.Endpoint
-	filter   *pattern.Pattern // nil matches all
+	filter   *filter.Pattern // nil matches all
 }
 
 // subscribers returns the ids of the tenant's enabled endpoints that want the
@@ -67,12 +67,12 @@ func (r *receivers) subscribers(ctx context.Context, tenantName string, e event.
 		return nil, err
 	}
 	var ids []string
-	var doc pattern.Document
+	var doc filter.Document
 	parsed := false
 	for _, s := range t.subscribed(e.Type) {
 		if s.filter != nil {
 			if !parsed {
-				if doc, err = pattern.Parse(body); err != nil {
+				if doc, err = filter.Parse(body); err != nil {
 					return nil, fmt.Errorf("event %s: %w", e.ID, err)
 				}
 				parsed = true
@@ -123,7 +123,7 @@ func compile(at time.Time, list []endpoint.Endpoint) *tenant {
 		if len(e.Filter) > 0 {
 			// Filters are compiled when an endpoint is added; see subscribers for
 			// one that fails here.
-			s.filter, _ = pattern.Compile(e.Filter)
+			s.filter, _ = filter.Compile(e.Filter)
 		}
 		t.subs = append(t.subs, s)
 	}

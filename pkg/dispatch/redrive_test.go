@@ -14,17 +14,17 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
-	"github.com/tidings-dev/tidings/pkg/localqueue"
-	"github.com/tidings-dev/tidings/pkg/work"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
 )
 
 // deadLetters is a dead-letter queue that holds the bodies.
-func deadLetters(t *testing.T, bodies ...string) *localqueue.Queue {
+func deadLetters(t *testing.T, bodies ...string) *queue.Queue {
 	t.Helper()
-	q, err := localqueue.Open(localqueue.Config{Visibility: 30 * time.Second})
+	q, err := queue.Open(queue.Config{Visibility: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestAMessageThatKillsItsWorkerTakesNobodyAlong(t *testing.T) {
 		died := make(chan struct{}, 1)
 		release := make(chan struct{})
 		var process atomic.Pointer[atomic.Bool] // whether the process of this round is dead
-		w.receiver.answer = func(_ context.Context, m adapter.Message) delivery.Outcome {
+		w.receiver.answer = func(_ context.Context, m destination.Message) delivery.Outcome {
 			dead := process.Load()
 			if m.EventID == killer.EventID {
 				dead.Store(true)

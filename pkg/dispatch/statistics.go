@@ -8,7 +8,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/stats"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
 const (

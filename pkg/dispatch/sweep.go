@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
-	"github.com/tidings-dev/tidings/pkg/work"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
 )
 
 const (

@@ -12,9 +12,9 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tidings-dev/tidings/pkg/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/tracing"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
 // Capture takes in what a batch of the platform table's stream means.

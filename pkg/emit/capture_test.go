@@ -15,24 +15,24 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/memstore"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/platform"
-	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
 // changes writes records to a platform's table and returns its stream.
 func changes(t *testing.T, records ...platform.Record) events.DynamoDBEvent {
 	t.Helper()
-	s := memstore.New(time.Now)
+	s := memory.New(time.Now)
 	for _, r := range records {
 		if err := s.PutRecord(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	list, err := s.Records(t.Context(), schema.Platform, "", 100_000)
+	list, err := s.Records(t.Context(), dynamoitem.Platform, "", 100_000)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,32 +15,32 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/memstore"
-	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-func newEmitter() (*emit.Emitter, *memstore.Store) {
-	store := memstore.New(time.Now)
+func newEmitter() (*emit.Emitter, *memory.Store) {
+	store := memory.New(time.Now)
 	return &emit.Emitter{Catalog: catalog.Default(), Events: store, Keys: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}, store
 }
 
 const joined = `{"event":"user.joined_community","actor_user_id":"u_1","data":{"community_id":"c_7","community_name":"A <&> B"}}`
 
 // stored returns all events that the store has accepted.
-func stored(t *testing.T, s *memstore.Store) []event.Accepted {
+func stored(t *testing.T, s *memory.Store) []event.Accepted {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // what is there is returned all the same
-	records, err := s.Records(ctx, schema.Events, "", 100_000)
+	records, err := s.Records(ctx, dynamoitem.Events, "", 100_000)
 	if err != nil {
 		return nil
 	}
 	var list []event.Accepted
 	for _, r := range records {
-		a, err := schema.EventFromImage(r.Change.NewImage)
+		a, err := dynamoitem.EventFromImage(r.Change.NewImage)
 		if err != nil {
 			t.Fatal(err)
 		}

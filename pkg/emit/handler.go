@@ -13,10 +13,10 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/functionurl"
+	"github.com/tidings-dev/tidings/pkg/aws/functionurl"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/pkg/onepass"
-	"github.com/tidings-dev/tidings/pkg/schema"
-	"github.com/tidings-dev/tidings/pkg/trigger"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 // Handle is the Lambda function: the platform table's stream, direct invocation
@@ -26,24 +26,24 @@ import (
 // is answered with its Result, or fails the invocation with the refusal as its
 // message; lists are answered with {"results":[…]}.
 func (em *Emitter) Handle(ctx context.Context, payload json.RawMessage) (any, error) {
-	kind, err := trigger.Of(payload)
+	kind, err := lambdaevent.Of(payload)
 	if err != nil {
 		return nil, &Error{Code: MalformedJSON, Message: err.Error()}
 	}
 	switch kind {
-	case trigger.FunctionURL:
+	case lambdaevent.FunctionURL:
 		request, err := functionurl.ReadRequest(payload)
 		if err != nil {
 			return nil, err
 		}
 		return em.serve(ctx, request), nil
-	case trigger.Stream:
-		batch, err := schema.ReadStream(payload)
+	case lambdaevent.Stream:
+		batch, err := dynamoitem.ReadStream(payload)
 		if err != nil {
 			return nil, err
 		}
 		return em.Capture(ctx, batch), nil
-	case trigger.Direct:
+	case lambdaevent.Direct:
 		requests, list, err := parse(payload)
 		if err != nil {
 			return nil, err

@@ -14,10 +14,10 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
-	"github.com/tidings-dev/tidings/pkg/breaker"
-	"github.com/tidings-dev/tidings/pkg/pattern"
-	"github.com/tidings-dev/tidings/pkg/ratelimit"
-	"github.com/tidings-dev/tidings/pkg/retry"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/event/filter"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
@@ -196,7 +196,7 @@ func (e Endpoint) Validate(knownTypes []string) error {
 	if len(e.Filter) > MaxFilterBytes {
 		add("filter is %d bytes; the limit is %d", len(e.Filter), MaxFilterBytes)
 	} else if len(e.Filter) > 0 {
-		if _, err := pattern.Compile(e.Filter); err != nil {
+		if _, err := filter.Compile(e.Filter); err != nil {
 			add("filter: %w", err)
 		}
 	}

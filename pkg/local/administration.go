@@ -3,15 +3,15 @@ package local
 import (
 	"context"
 
+	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/platform"
-	"github.com/tidings-dev/tidings/pkg/registry"
 )
 
 // Administration is the operator's side of a store.
 type Administration interface {
-	registry.Store
+	admin.Store
 	console.Notes
 	console.Audit
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)

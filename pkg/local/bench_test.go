@@ -12,13 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/assemble"
-	"github.com/tidings-dev/tidings/pkg/catalog"
-	"github.com/tidings-dev/tidings/pkg/destinations"
+	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/registry"
 )
 
 // BenchmarkRunner plays the whole runner on the memory store: lists of a hundred
@@ -41,11 +41,11 @@ func BenchmarkRunner(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(s.Close)
-	protocols, err := destinations.Open(assemble.ThisMachine, destinations.Clouds{})
+	protocols, err := builtin.Open(assemble.ThisMachine, builtin.Clouds{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := &registry.Registry{Store: s.Store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}
+	r := &admin.Registry{Store: s.Store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}
 	if _, err := r.Add(b.Context(), endpoint.Endpoint{Tenant: event.DefaultTenant, URL: receiver.URL + "/"}); err != nil {
 		b.Fatal(err)
 	}

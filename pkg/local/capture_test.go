@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/local/receiver"
 	"github.com/tidings-dev/tidings/pkg/platform"
-	"github.com/tidings-dev/tidings/pkg/receiver"
 )
 
 // What the platform writes to its table arrives, on both stores, through the

@@ -11,19 +11,19 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localqueue"
-	"github.com/tidings-dev/tidings/pkg/memstore"
-	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/signature"
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
 // flaky is a receiver in simulated time. It keeps its own record of when each
@@ -39,7 +39,7 @@ type flaky struct {
 	duplicates int
 }
 
-func (f *flaky) Deliver(ctx context.Context, _ adapter.Target, m adapter.Message) delivery.Outcome {
+func (f *flaky) Deliver(ctx context.Context, _ destination.Target, m destination.Message) delivery.Outcome {
 	f.mu.Lock()
 	f.requests++
 	if f.running[m.EventID] > 0 {
@@ -76,10 +76,10 @@ func TestTenThousandEventsToAReceiverThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 10_000
 		f := &flaky{random: rand.New(rand.NewPCG(1, 2)), rate: 0.3, running: map[string]int{}, succeeded: map[string]bool{}}
-		store := memstore.New(time.Now)
+		store := memory.New(time.Now)
 		// A visibility timeout below the attempt's time makes the queue hand
 		// messages out while they are worked on, as SQS may at any time.
-		q, err := localqueue.Open(localqueue.Config{Visibility: 2 * time.Second})
+		q, err := queue.Open(queue.Config{Visibility: 2 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,19 +92,19 @@ func TestTenThousandEventsToAReceiverThatFails(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() {
-			stream := &local.StreamMapping{Function: fn, Shard: local.MemoryShard{Store: store, Table: schema.Events}, Trigger: template.StreamTrigger{BatchSize: 100, MaxRetries: -1, ReportsItems: true}}
+			stream := &local.StreamMapping{Function: fn, Shard: local.MemoryShard{Store: store, Table: dynamoitem.Events}, Trigger: samtemplate.StreamTrigger{BatchSize: 100, MaxRetries: -1, ReportsItems: true}}
 			if err := stream.Run(ctx); err != nil {
 				t.Error(err)
 			}
 		})
 		running.Go(func() {
-			m := &local.QueueMapping{Function: fn, Queue: q, Trigger: template.QueueTrigger{BatchSize: 10, MaxConcurrency: 50, ReportsItems: true}}
+			m := &local.QueueMapping{Function: fn, Queue: q, Trigger: samtemplate.QueueTrigger{BatchSize: 10, MaxConcurrency: 50, ReportsItems: true}}
 			if err := m.Run(ctx); err != nil {
 				t.Error(err)
 			}
 		})
 		running.Go(func() {
-			if err := local.RunSchedule(ctx, fn, template.Schedule{Every: time.Minute, Input: json.RawMessage(`{"action":"sweep"}`)}); err != nil {
+			if err := local.RunSchedule(ctx, fn, samtemplate.Schedule{Every: time.Minute, Input: json.RawMessage(`{"action":"sweep"}`)}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -140,7 +140,7 @@ func TestTenThousandEventsToAReceiverThatFails(t *testing.T) {
 		if f.requests < n*13/10 {
 			t.Errorf("%d requests: the receiver did not fail", f.requests)
 		}
-		if s := q.Stats(); s != (localqueue.Stats{}) {
+		if s := q.Stats(); s != (queue.Stats{}) {
 			t.Errorf("left in the queue: %+v", s)
 		}
 	})

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/receiver"
-	"github.com/tidings-dev/tidings/pkg/work"
+	"github.com/tidings-dev/tidings/pkg/local/receiver"
 )
 
 func TestAQueueThatIsHeldKeepsItsMessages(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/google/uuid"
 
-	"github.com/tidings-dev/tidings/pkg/template"
-	"github.com/tidings-dev/tidings/pkg/tracing"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
 // maxPayload is the most that Lambda takes in one synchronous invocation, and in
@@ -104,7 +104,7 @@ func invoke(w http.ResponseWriter, r *http.Request, f *Function, payload []byte)
 // named returns the function with the folder's name, the full name, or the ARN,
 // each with or without the alias that deployed functions are called by.
 func named(functions []*Function, name string) *Function {
-	name = strings.TrimSuffix(name, ":"+template.Alias)
+	name = strings.TrimSuffix(name, ":"+samtemplate.Alias)
 	i := slices.IndexFunc(functions, func(f *Function) bool { return name == f.Folder || name == f.Name || name == f.ARN })
 	if i < 0 {
 		return nil

@@ -16,7 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localdynamo"
+	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 )
 
 func TestTheSDKIsAClientOfTheInvokeAPI(t *testing.T) {
@@ -36,7 +36,7 @@ func TestTheSDKIsAClientOfTheInvokeAPI(t *testing.T) {
 	})
 	server := httptest.NewServer(local.InvokeAPI([]*local.Function{f}))
 	defer server.Close()
-	client := lambda.NewFromConfig(localdynamo.Config(), func(o *lambda.Options) {
+	client := lambda.NewFromConfig(dynamoemulator.Config(), func(o *lambda.Options) {
 		o.BaseEndpoint = &server.URL
 		o.RetryMaxAttempts = 1
 	})

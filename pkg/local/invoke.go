@@ -22,13 +22,13 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/google/uuid"
 
-	"github.com/tidings-dev/tidings/pkg/template"
-	"github.com/tidings-dev/tidings/pkg/tracing"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
 // Function is a handler with what the template says of it.
 type Function struct {
-	template.Function
+	samtemplate.Function
 	ARN string
 	// Handle is what lambda.NewHandler takes.
 	Handle any

@@ -12,18 +12,18 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localqueue"
-	"github.com/tidings-dev/tidings/pkg/memstore"
-	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/signature"
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
 // street is a stack in a synctest bubble, on the memory store, with the batches
@@ -31,7 +31,7 @@ import (
 // that does not.
 type street struct {
 	t     *testing.T
-	store *memstore.Store
+	store *memory.Store
 	slow  time.Duration
 
 	mu      sync.Mutex
@@ -47,21 +47,21 @@ const (
 
 func newStreet(t *testing.T, slow time.Duration) *street {
 	t.Helper()
-	s := &street{t: t, store: memstore.New(time.Now), slow: slow, arrived: map[string]map[string]time.Time{}}
-	parsed, err := template.Load("../../template.yaml")
+	s := &street{t: t, store: memory.New(time.Now), slow: slow, arrived: map[string]map[string]time.Time{}}
+	parsed, err := samtemplate.Load("../../template.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	stack, err := parsed.Resolve(template.Context{StackName: local.StackName, Region: "us-east-1", Account: "000000000000", QueueURL: func(name string) string { return name }})
+	stack, err := parsed.Resolve(samtemplate.Context{StackName: local.StackName, Region: "us-east-1", Account: "000000000000", QueueURL: func(name string) string { return name }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := slices.IndexFunc(stack.Functions, func(f template.Function) bool { return f.Folder == "dispatch" })
+	at := slices.IndexFunc(stack.Functions, func(f samtemplate.Function) bool { return f.Folder == "dispatch" })
 	deployed := stack.Functions[at]
 	if deployed.Queues[0].MaxConcurrency < 2 {
 		t.Fatal("the template sets no concurrency")
 	}
-	queue, err := localqueue.Open(localqueue.Config{Name: "work", Visibility: 6 * deployed.Timeout})
+	queue, err := queue.Open(queue.Config{Name: "work", Visibility: 6 * deployed.Timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func newStreet(t *testing.T, slow time.Duration) *street {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		_ = (&local.StreamMapping{Function: f, Shard: local.MemoryShard{Store: s.store, Table: schema.Events}, Trigger: deployed.Streams[0]}).Run(ctx)
+		_ = (&local.StreamMapping{Function: f, Shard: local.MemoryShard{Store: s.store, Table: dynamoitem.Events}, Trigger: deployed.Streams[0]}).Run(ctx)
 	})
 	running.Go(func() { _ = (&local.QueueMapping{Function: f, Queue: queue, Trigger: deployed.Queues[0]}).Run(ctx) })
 	for _, schedule := range deployed.Schedules {
@@ -106,7 +106,7 @@ func newStreet(t *testing.T, slow time.Duration) *street {
 }
 
 // Deliver is the receivers'.
-func (s *street) Deliver(ctx context.Context, target adapter.Target, m adapter.Message) delivery.Outcome {
+func (s *street) Deliver(ctx context.Context, target destination.Target, m destination.Message) delivery.Outcome {
 	s.mu.Lock()
 	took := quickAnswer
 	if target.URL == slowPath {

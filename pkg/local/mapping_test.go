@@ -16,13 +16,13 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/localqueue"
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
 func function(handler any) *local.Function {
 	return &local.Function{
-		Function: template.Function{Folder: "f", Name: "stack-f", Timeout: 10 * time.Second}, ARN: "arn:aws:lambda:us-east-1:000000000000:function:stack-f",
+		Function: samtemplate.Function{Folder: "f", Name: "stack-f", Timeout: 10 * time.Second}, ARN: "arn:aws:lambda:us-east-1:000000000000:function:stack-f",
 		Handle: handler, Log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -100,7 +100,7 @@ func TestAStreamIsHandedOverInOrderAndAtLeastOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		bad      func(string, int) bool
 		whole    bool
-		trigger  template.StreamTrigger
+		trigger  samtemplate.StreamTrigger
 		lost     []string // given up
 		exactly  bool     // no record twice
 		slowerBy time.Duration
@@ -108,18 +108,18 @@ func TestAStreamIsHandedOverInOrderAndAtLeastOnce(t *testing.T) {
 		"without failures":          {exactly: true},
 		"a record that fails twice": {bad: func(s string, n int) bool { return s == "007" && n <= 2 }, exactly: true},
 		"a batch that fails whole":  {bad: func(s string, n int) bool { return s == "007" && n <= 2 }, whole: true},
-		"poison": {bad: func(s string, _ int) bool { return s == "007" }, trigger: template.StreamTrigger{MaxRetries: 3},
+		"poison": {bad: func(s string, _ int) bool { return s == "007" }, trigger: samtemplate.StreamTrigger{MaxRetries: 3},
 			lost: []string{"007"}, exactly: true},
 		"poison that fails its batch": {bad: func(s string, _ int) bool { return s == "007" }, whole: true,
-			trigger: template.StreamTrigger{MaxRetries: 3, Bisect: true}, lost: []string{"007"}},
-		"poison that grows too old": {bad: func(s string, _ int) bool { return s == "007" }, trigger: template.StreamTrigger{MaxRetries: -1, MaxAge: time.Minute},
+			trigger: samtemplate.StreamTrigger{MaxRetries: 3, Bisect: true}, lost: []string{"007"}},
+		"poison that grows too old": {bad: func(s string, _ int) bool { return s == "007" }, trigger: samtemplate.StreamTrigger{MaxRetries: -1, MaxAge: time.Minute},
 			lost: []string{"007"}, exactly: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &fails{bad: c.bad, whole: c.whole}
 				s := newShard(23)
-				failures, err := localqueue.Open(localqueue.Config{Name: "failures", Visibility: time.Minute})
+				failures, err := queue.Open(queue.Config{Name: "failures", Visibility: time.Minute})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -158,7 +158,7 @@ func TestAStreamIsHandedOverInOrderAndAtLeastOnce(t *testing.T) {
 
 func TestAStreamGoesOnFromItsCheckpoint(t *testing.T) {
 	f := &fails{}
-	m := &local.StreamMapping{Function: function(f.handle), Shard: newShard(5), Trigger: template.StreamTrigger{BatchSize: 10, MaxRetries: -1}, After: "003"}
+	m := &local.StreamMapping{Function: function(f.handle), Shard: newShard(5), Trigger: samtemplate.StreamTrigger{BatchSize: 10, MaxRetries: -1}, After: "003"}
 	if err := m.Run(t.Context()); err != nil || !slices.Equal(f.got, []string{"004", "005"}) {
 		t.Errorf("got %v, %v", f.got, err)
 	}
@@ -168,7 +168,7 @@ func TestAStreamsFilterKeepsRecordsOut(t *testing.T) {
 	f := &fails{}
 	s := newShard(4)
 	s.records[1].EventName = "REMOVE"
-	m := &local.StreamMapping{Function: function(f.handle), Shard: s, Trigger: template.StreamTrigger{
+	m := &local.StreamMapping{Function: function(f.handle), Shard: s, Trigger: samtemplate.StreamTrigger{
 		BatchSize: 10, MaxRetries: -1, Filters: []json.RawMessage{json.RawMessage(`{"eventName":["INSERT"]}`)},
 	}}
 	if err := m.Run(t.Context()); err != nil || !slices.Equal(f.got, []string{"001", "003", "004"}) || s.done != "004" {
@@ -212,7 +212,7 @@ func TestAQueuesMessagesComeBackOnlyWhenTheyFailed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				q, err := localqueue.Open(localqueue.Config{Visibility: time.Minute})
+				q, err := queue.Open(queue.Config{Visibility: time.Minute})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -227,11 +227,11 @@ func TestAQueuesMessagesComeBackOnlyWhenTheyFailed(t *testing.T) {
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 				defer cancel()
-				m := &local.QueueMapping{Function: f, Queue: q, Trigger: template.QueueTrigger{BatchSize: 10, ReportsItems: true}}
+				m := &local.QueueMapping{Function: f, Queue: q, Trigger: samtemplate.QueueTrigger{BatchSize: 10, ReportsItems: true}}
 				if err := m.Run(ctx); err != nil {
 					t.Fatal(err)
 				}
-				if s := q.Stats(); int(calls.Load()) != c.calls || s != (localqueue.Stats{}) {
+				if s := q.Stats(); int(calls.Load()) != c.calls || s != (queue.Stats{}) {
 					t.Errorf("%d invocations, left %+v; want %d and nothing", calls.Load(), s, c.calls)
 				}
 			})
@@ -241,7 +241,7 @@ func TestAQueuesMessagesComeBackOnlyWhenTheyFailed(t *testing.T) {
 
 func TestAQueueIsWorkedOnByManyAtOnceButNotMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q, err := localqueue.Open(localqueue.Config{Visibility: time.Minute})
+		q, err := queue.Open(queue.Config{Visibility: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,11 +265,11 @@ func TestAQueueIsWorkedOnByManyAtOnceButNotMore(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
-		m := &local.QueueMapping{Function: f, Queue: q, Trigger: template.QueueTrigger{BatchSize: 10, MaxConcurrency: 3}}
+		m := &local.QueueMapping{Function: f, Queue: q, Trigger: samtemplate.QueueTrigger{BatchSize: 10, MaxConcurrency: 3}}
 		if err := m.Run(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if most != 3 || q.Stats() != (localqueue.Stats{}) {
+		if most != 3 || q.Stats() != (queue.Stats{}) {
 			t.Errorf("%d at once, left %+v", most, q.Stats())
 		}
 	})
@@ -288,7 +288,7 @@ func TestAScheduleFiresAtOnceAndThenEveryPeriod(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
 		defer cancel()
-		if err := local.RunSchedule(ctx, f, template.Schedule{Every: time.Minute, Input: json.RawMessage(`{"action":"sweep"}`)}); err != nil {
+		if err := local.RunSchedule(ctx, f, samtemplate.Schedule{Every: time.Minute, Input: json.RawMessage(`{"action":"sweep"}`)}); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(at, []time.Duration{0, time.Minute, 2 * time.Minute}) {

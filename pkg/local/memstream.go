@@ -5,13 +5,13 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/memstore"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
 // MemoryShard is the stream of a table of the memory store: one shard that
 // never ends.
 type MemoryShard struct {
-	Store *memstore.Store
+	Store *memory.Store
 	Table string
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/tidings-dev/tidings/pkg/localqueue"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
 	"github.com/tidings-dev/tidings/pkg/onepass"
 )
 
@@ -128,7 +128,7 @@ func appendImage(to []byte, name string, image map[string]events.DynamoDBAttribu
 }
 
 // queuePayload is the payload of a batch from a queue.
-func queuePayload(batch []localqueue.Message, arn, region string) []byte {
+func queuePayload(batch []queue.Message, arn, region string) []byte {
 	size := 64
 	for _, m := range batch {
 		size += 512 + len(m.Body)*5/4

@@ -9,8 +9,8 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/localqueue"
-	"github.com/tidings-dev/tidings/pkg/onepass/onepasstest"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
+	"github.com/tidings-dev/tidings/test/jsontest"
 )
 
 // through is what a function reads of an event that encoding/json has written.
@@ -104,7 +104,7 @@ func TestStreamPayloadsReadAsTheLibrarysDo(t *testing.T) {
 }
 
 func TestQueuePayloadsReadAsTheLibrarysDo(t *testing.T) {
-	batch := []localqueue.Message{
+	batch := []queue.Message{
 		{ID: "1", Receipt: "1.3", Body: "hello " + odd, Group: "g" + odd, Receives: 3, Sent: time.UnixMilli(1769690097000), First: time.UnixMilli(1769690097010)},
 		{ID: "2", Receipt: "2.1", Body: "hello", Group: "g", Receives: 1, Sent: time.UnixMilli(1), First: time.UnixMilli(2)},
 	}
@@ -217,7 +217,7 @@ func FuzzReadURLAnswer(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		answer, plain := onepasstest.Comparable(answer, "statusCode", "headers", "body", "isBase64Encoded", "cookies")
+		answer, plain := jsontest.Comparable(answer, "statusCode", "headers", "body", "isBase64Encoded", "cookies")
 		if !plain {
 			return
 		}

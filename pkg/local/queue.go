@@ -7,8 +7,8 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/localqueue"
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
 // defaultConcurrency is how many batches are worked on at once where the
@@ -19,8 +19,8 @@ const defaultConcurrency = 50
 // invokes the function with several at a time.
 type QueueMapping struct {
 	Function *Function
-	Queue    *localqueue.Queue
-	Trigger  template.QueueTrigger
+	Queue    *queue.Queue
+	Trigger  samtemplate.QueueTrigger
 	Region   string
 	gate     *gate
 }
@@ -64,7 +64,7 @@ func (m *QueueMapping) Run(ctx context.Context) error {
 
 // work hands one batch to the function and deletes what it has dealt with. What
 // failed comes back when its visibility timeout is over.
-func (m *QueueMapping) work(ctx context.Context, batch []localqueue.Message) {
+func (m *QueueMapping) work(ctx context.Context, batch []queue.Message) {
 	var answer events.SQSEventResponse
 	if err := m.Function.hand(ctx, queuePayload(batch, m.Trigger.QueueARN, m.Region), &answer); err != nil {
 		m.Function.Log.Error("queue batch failed", "function", m.Function.Folder, "queue", m.Queue.Name(), "error", err.Error())
@@ -80,7 +80,7 @@ func (m *QueueMapping) work(ctx context.Context, batch []localqueue.Message) {
 		if failed[message.ID] {
 			continue
 		}
-		if err := m.Queue.Delete(message.Receipt); err != nil && !errors.Is(err, localqueue.ErrReceipt) {
+		if err := m.Queue.Delete(message.Receipt); err != nil && !errors.Is(err, queue.ErrReceipt) {
 			m.Function.Log.Error("message not deleted", "queue", m.Queue.Name(), "error", err.Error())
 		}
 	}

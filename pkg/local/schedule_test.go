@@ -9,21 +9,21 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
 func TestAScheduleThatIsHeldStandsStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int32
 		f := &Function{
-			Function: template.Function{Folder: "f", Timeout: time.Minute}, Log: slog.New(slog.DiscardHandler),
+			Function: samtemplate.Function{Folder: "f", Timeout: time.Minute}, Log: slog.New(slog.DiscardHandler),
 			Handle: func(context.Context, json.RawMessage) (any, error) { calls.Add(1); return nil, nil },
 		}
 		s := &System{}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() {
-			ended <- runSchedule(ctx, f, template.Schedule{Every: time.Minute, Input: json.RawMessage(`{}`)}, s.gate("sweep"))
+			ended <- runSchedule(ctx, f, samtemplate.Schedule{Every: time.Minute, Input: json.RawMessage(`{}`)}, s.gate("sweep"))
 		}()
 		after := func(d time.Duration, want int32) {
 			t.Helper()

@@ -10,9 +10,9 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"github.com/tidings-dev/tidings/pkg/localqueue"
-	"github.com/tidings-dev/tidings/pkg/pattern"
-	"github.com/tidings-dev/tidings/pkg/template"
+	"github.com/tidings-dev/tidings/pkg/event/filter"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
 // Shard is an ordered part of a table's stream.
@@ -33,9 +33,9 @@ var ErrShardEnd = errors.New("shard has ended")
 type StreamMapping struct {
 	Function *Function
 	Shard    Shard
-	Trigger  template.StreamTrigger
+	Trigger  samtemplate.StreamTrigger
 	// Failures gets the batches that are given up; nil drops them.
-	Failures *localqueue.Queue
+	Failures *queue.Queue
 	// After is the checkpoint to go on from; "" is the beginning.
 	After string
 }
@@ -79,7 +79,7 @@ func (m *StreamMapping) Run(ctx context.Context) error {
 
 // filters are a trigger's: they want a record that at least one of them matches.
 type filters struct {
-	patterns []*pattern.Pattern
+	patterns []*filter.Pattern
 	// known is what was found of records like one, by what they have in common;
 	// nil where a filter asks for more than that.
 	known map[head]bool
@@ -95,7 +95,7 @@ type head struct {
 func compileFilters(texts []json.RawMessage) (*filters, error) {
 	f := &filters{known: map[head]bool{}}
 	for _, text := range texts {
-		p, err := pattern.Compile(text)
+		p, err := filter.Compile(text)
 		if err != nil {
 			return nil, fmt.Errorf("filter of a stream's trigger: %w", err)
 		}
@@ -144,11 +144,11 @@ func (f *filters) want(record events.DynamoDBEventRecord) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("stream record: %w", err)
 	}
-	doc, err := pattern.Parse(text)
+	doc, err := filter.Parse(text)
 	if err != nil {
 		return false, fmt.Errorf("stream record: %w", err)
 	}
-	wanted := slices.ContainsFunc(f.patterns, func(p *pattern.Pattern) bool { return p.Matches(doc) })
+	wanted := slices.ContainsFunc(f.patterns, func(p *filter.Pattern) bool { return p.Matches(doc) })
 	if f.known != nil {
 		f.known[like] = wanted
 	}

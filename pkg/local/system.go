@@ -21,20 +21,20 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tidings-dev/tidings/pkg/adapter"
-	"github.com/tidings-dev/tidings/pkg/alert"
 	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/aws/xraytracing"
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/destinations"
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
-	"github.com/tidings-dev/tidings/pkg/dynamostore"
-	"github.com/tidings-dev/tidings/pkg/health"
-	"github.com/tidings-dev/tidings/pkg/localdynamo"
-	"github.com/tidings-dev/tidings/pkg/localqueue"
-	"github.com/tidings-dev/tidings/pkg/memstore"
-	"github.com/tidings-dev/tidings/pkg/schema"
-	"github.com/tidings-dev/tidings/pkg/template"
-	"github.com/tidings-dev/tidings/pkg/xraytracing"
+	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+	"github.com/tidings-dev/tidings/pkg/ops/alert"
+	"github.com/tidings-dev/tidings/pkg/ops/health"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
 // StackName is the stack that the runner pretends to be.
@@ -62,7 +62,7 @@ type Options struct {
 	Port int
 	Log  *slog.Logger
 	// Meter hears what each DynamoDB call of a handler consumed; nil for nobody.
-	Meter dynamostore.Meter
+	Meter dynamo.Meter
 	// Metrics gets the lines of metrics; nil drops them.
 	Metrics io.Writer
 	// Alerts are where alerts and heartbeats go; the zero value is nowhere. What
@@ -75,7 +75,7 @@ type Options struct {
 	// XRay is the host:port of an X-Ray daemon that gets the traces; "" records none.
 	XRay string
 	// Clouds are what destinations beyond HTTP are reached through.
-	Clouds destinations.Clouds
+	Clouds builtin.Clouds
 	// Receiver is one whose behaviour the console may change; nil for none.
 	Receiver console.Receiver
 	// DynamoLog gets what the started DynamoDB prints; nil drops it.
@@ -84,7 +84,7 @@ type Options struct {
 
 // System is a whole stack on this machine.
 type System struct {
-	Stack     *template.Stack
+	Stack     *samtemplate.Stack
 	InvokeURL string
 	// URLs are the function URLs, by the function's folder.
 	URLs map[string]string
@@ -93,12 +93,12 @@ type System struct {
 	// Store is what the operator's side uses; the handlers have their own.
 	Store Store
 	// Queues are by their logical id.
-	Queues map[string]*localqueue.Queue
+	Queues map[string]*queue.Queue
 
 	options   Options
 	functions []*Function
-	memory    *memstore.Store
-	dynamo    *localdynamo.Server
+	memory    *memory.Store
+	dynamo    *dynamoemulator.Server
 	db        *dynamodb.Client
 	lock      *os.File
 	listeners []listener
@@ -121,11 +121,11 @@ type listener struct {
 // Open starts what the stack stands on, creates its tables and queues, and
 // builds its functions. Nothing is delivered before Run.
 func Open(ctx context.Context, o Options) (system *System, err error) {
-	parsed, err := template.Load(o.Template)
+	parsed, err := samtemplate.Load(o.Template)
 	if err != nil {
 		return nil, err
 	}
-	s := &System{options: o, Queues: map[string]*localqueue.Queue{}, URLs: map[string]string{}}
+	s := &System{options: o, Queues: map[string]*queue.Queue{}, URLs: map[string]string{}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -135,8 +135,8 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	if o.XRay != "" {
 		sampling = "100"
 	}
-	s.Stack, err = parsed.Resolve(template.Context{
-		StackName: StackName, Region: localdynamo.Region, Account: "000000000000",
+	s.Stack, err = parsed.Resolve(samtemplate.Context{
+		StackName: StackName, Region: dynamoemulator.Region, Account: "000000000000",
 		Parameters: map[string]string{
 			"HealthTokenSha256": hex.EncodeToString(localToken[:]), "SlackWebhookUrl": slackParameter(o.Alerts), "HeartbeatUrl": "",
 			"TraceSampling": sampling,
@@ -158,7 +158,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	}
 	for _, f := range s.Stack.Functions {
 		s.functions = append(s.functions, &Function{
-			Function: f, ARN: "arn:aws:lambda:" + localdynamo.Region + ":000000000000:function:" + f.Name, Log: s.options.Log, Traced: s.options.XRay != "",
+			Function: f, ARN: "arn:aws:lambda:" + dynamoemulator.Region + ":000000000000:function:" + f.Name, Log: s.options.Log, Traced: s.options.XRay != "",
 		})
 	}
 	if s.InvokeURL, err = s.Listen(0, InvokeAPI(s.functions)); err != nil {
@@ -179,13 +179,13 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 
 func (s *System) openStore(ctx context.Context) error {
 	if s.options.Memory {
-		s.memory = memstore.New(time.Now)
+		s.memory = memory.New(time.Now)
 		s.Store = s.memory
 		return nil
 	}
 	s.DynamoURL = s.options.DynamoDB
 	if s.DynamoURL == "" {
-		o := localdynamo.Options{Log: s.options.DynamoLog}
+		o := dynamoemulator.Options{Log: s.options.DynamoLog}
 		if s.options.Port != 0 {
 			o.Port = s.options.Port + 9
 		}
@@ -193,36 +193,36 @@ func (s *System) openStore(ctx context.Context) error {
 			o.DBPath = filepath.Join(s.options.StateDir, "dynamodb.db")
 		}
 		var err error
-		if s.dynamo, err = localdynamo.Start(ctx, o); err != nil {
+		if s.dynamo, err = dynamoemulator.Start(ctx, o); err != nil {
 			return err
 		}
 		s.DynamoURL = s.dynamo.URL
 	}
-	s.db = localdynamo.Client(s.DynamoURL)
-	if err := localdynamo.CreateTables(ctx, s.db, s.Stack.Tables); err != nil {
+	s.db = dynamoemulator.Client(s.DynamoURL)
+	if err := dynamoemulator.CreateTables(ctx, s.db, s.Stack.Tables); err != nil {
 		return err
 	}
-	s.Store = dynamostore.New(s.db, Tables(StackName))
+	s.Store = dynamo.New(s.db, Tables(StackName))
 	return nil
 }
 
 // Tables are the tables' names in a stack, as the template names them.
-func Tables(stack string) dynamostore.Tables {
-	return dynamostore.Tables{
-		Events: stack + "-" + schema.Events, Deliveries: stack + "-" + schema.Deliveries,
-		Endpoints: stack + "-" + schema.Endpoints, Control: stack + "-" + schema.Control,
-		Platform: stack + "-" + schema.Platform,
+func Tables(stack string) dynamo.Tables {
+	return dynamo.Tables{
+		Events: stack + "-" + dynamoitem.Events, Deliveries: stack + "-" + dynamoitem.Deliveries,
+		Endpoints: stack + "-" + dynamoitem.Endpoints, Control: stack + "-" + dynamoitem.Control,
+		Platform: stack + "-" + dynamoitem.Platform,
 	}
 }
 
 func (s *System) openQueues() error {
-	open := func(q template.Queue, dead *localqueue.Queue) error {
-		c := localqueue.Config{Name: q.Name, Visibility: q.Visibility, MaxReceives: q.MaxReceives, Dead: dead}
+	open := func(q samtemplate.Queue, dead *queue.Queue) error {
+		c := queue.Config{Name: q.Name, Visibility: q.Visibility, MaxReceives: q.MaxReceives, Dead: dead}
 		// In memory, the deliveries that messages speak of end with the process.
 		if s.options.StateDir != "" && !s.options.Memory {
 			c.Journal = filepath.Join(s.options.StateDir, q.Name+".queue")
 		}
-		opened, err := localqueue.Open(c)
+		opened, err := queue.Open(c)
 		if err != nil {
 			return err
 		}
@@ -246,7 +246,7 @@ func (s *System) openQueues() error {
 	return nil
 }
 
-func (s *System) queueByURL(url string) *localqueue.Queue {
+func (s *System) queueByURL(url string) *queue.Queue {
 	for _, q := range s.Stack.Queues {
 		if q.URL == url {
 			return s.Queues[q.LogicalID]
@@ -255,7 +255,7 @@ func (s *System) queueByURL(url string) *localqueue.Queue {
 	return nil
 }
 
-func (s *System) queueByARN(arn string) *localqueue.Queue {
+func (s *System) queueByARN(arn string) *queue.Queue {
 	for _, q := range s.Stack.Queues {
 		if q.ARN == arn {
 			return s.Queues[q.LogicalID]
@@ -266,15 +266,15 @@ func (s *System) queueByARN(arn string) *localqueue.Queue {
 
 func (s *System) buildFunctions() error {
 	backend := assemble.Backend{
-		Store: func(t dynamostore.Tables) assemble.Store {
+		Store: func(t dynamo.Tables) assemble.Store {
 			if s.memory != nil {
 				return s.memory
 			}
-			var options []dynamostore.Option
+			var options []dynamo.Option
 			if s.options.Meter != nil {
-				options = append(options, dynamostore.WithMeter(s.options.Meter))
+				options = append(options, dynamo.WithMeter(s.options.Meter))
 			}
-			return dynamostore.New(s.db, t, options...)
+			return dynamo.New(s.db, t, options...)
 		},
 		Queue:       func(url string) dispatch.Queue { return s.queueByURL(url) },
 		DeadLetters: func(url string) dispatch.DeadLetters { return s.queueByURL(url) },
@@ -285,8 +285,8 @@ func (s *System) buildFunctions() error {
 		Depth:       func(url string) health.Queue { return s.queueByURL(url) },
 		Topic:       func(string) alert.Publisher { return mailbox{s.options.Log} },
 		Secret:      s.secret,
-		Destinations: func(settings assemble.DestinationSettings) (*adapter.Registry, error) {
-			return destinations.Open(settings, s.options.Clouds)
+		Destinations: func(settings assemble.DestinationSettings) (*destination.Registry, error) {
+			return builtin.Open(settings, s.options.Clouds)
 		},
 		Invoke: func(name string) console.Invoke {
 			return func(ctx context.Context, payload, answer any) error {
@@ -375,7 +375,7 @@ func (s *System) Run(ctx context.Context) error {
 			if q == nil {
 				return fmt.Errorf("function %s: its trigger %s reads a queue that is not in the template", f.Folder, t.Name)
 			}
-			mapping := &QueueMapping{Function: f, Queue: q, Trigger: t, Region: localdynamo.Region, gate: s.gate(strings.TrimPrefix(q.Name(), StackName+"-"))}
+			mapping := &QueueMapping{Function: f, Queue: q, Trigger: t, Region: dynamoemulator.Region, gate: s.gate(strings.TrimPrefix(q.Name(), StackName+"-"))}
 			group.Go(func() error { return s.keep(groupCtx, "queue of "+f.Folder, mapping.Run) })
 		}
 		for _, schedule := range f.Schedules {
@@ -406,8 +406,8 @@ func (s *System) keep(ctx context.Context, what string, run func(context.Context
 }
 
 // stream returns what follows a stream for a trigger.
-func (s *System) stream(f *Function, t template.StreamTrigger) (func(context.Context) error, error) {
-	i := slices.IndexFunc(s.Stack.Tables, func(table template.Table) bool { return table.StreamARN == t.StreamARN && t.StreamARN != "" })
+func (s *System) stream(f *Function, t samtemplate.StreamTrigger) (func(context.Context) error, error) {
+	i := slices.IndexFunc(s.Stack.Tables, func(table samtemplate.Table) bool { return table.StreamARN == t.StreamARN && t.StreamARN != "" })
 	if i < 0 {
 		return nil, fmt.Errorf("function %s: its trigger %s reads a stream that no table in the template has", f.Folder, t.Name)
 	}
@@ -429,7 +429,7 @@ func (s *System) stream(f *Function, t template.StreamTrigger) (func(context.Con
 		return nil, err
 	}
 	return func(ctx context.Context) error {
-		stream := &DynamoStream{DB: s.db, Streams: localdynamo.Streams(s.DynamoURL), Table: table.Name, Checkpoints: checkpoints, Mapping: mapping}
+		stream := &DynamoStream{DB: s.db, Streams: dynamoemulator.Streams(s.DynamoURL), Table: table.Name, Checkpoints: checkpoints, Mapping: mapping}
 		return stream.Run(ctx)
 	}, nil
 }

@@ -18,15 +18,15 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tidings-dev/tidings/pkg/catalog"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/receiver"
-	"github.com/tidings-dev/tidings/pkg/schema"
+	"github.com/tidings-dev/tidings/pkg/local/receiver"
 	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 // world is a whole stack with a receiver.
@@ -191,7 +191,7 @@ func TestUnitsOfOneEvent(t *testing.T) {
 			w := newWorld(t, local.Options{Log: log, Meter: func(write bool, c types.ConsumedCapacity) {
 				mu.Lock()
 				defer mu.Unlock()
-				if write && strings.HasSuffix(aws.ToString(c.TableName), "-"+schema.Control) {
+				if write && strings.HasSuffix(aws.ToString(c.TableName), "-"+dynamoitem.Control) {
 					statistics += aws.ToFloat64(c.CapacityUnits)
 				} else if write {
 					writes += aws.ToFloat64(c.CapacityUnits)

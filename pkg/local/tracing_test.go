@@ -11,9 +11,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/receiver"
-	"github.com/tidings-dev/tidings/pkg/tracing"
-	"github.com/tidings-dev/tidings/pkg/xraytracing/xraytest"
+	"github.com/tidings-dev/tidings/pkg/local/receiver"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
+	"github.com/tidings-dev/tidings/test/xraytest"
 )
 
 // hook is a request as a receiver gets it.

@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/alert"
+	"github.com/tidings-dev/tidings/pkg/ops/alert"
 )
 
 // Token opens the health report of a runner. It protects nothing: the runner

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/onepass"
-	"github.com/tidings-dev/tidings/pkg/onepass/onepasstest"
+	"github.com/tidings-dev/tidings/test/jsontest"
 )
 
 // thing has a field of each kind that can be read.
@@ -105,7 +105,7 @@ func FuzzRead(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		text, ok := onepasstest.Comparable(text, "text", "whole", "flag", "at", "raw", "list", "inner")
+		text, ok := jsontest.Comparable(text, "text", "whole", "flag", "at", "raw", "list", "inner")
 		if !ok {
 			return
 		}

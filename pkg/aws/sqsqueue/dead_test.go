@@ -1,0 +1,52 @@
+package sqsqueue_test
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
+	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
+)
+
+func TestDeadLettersAreTakenAndRemoved(t *testing.T) {
+	server := httptest.NewServer(sqsapi.New("work-dead"))
+	t.Cleanup(server.Close)
+	client := sqs.New(sqs.Options{Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("a", "b", ""))})
+	url := server.URL + "/" + sqsapi.Account + "/work-dead"
+	for i := range 12 {
+		if _, err := client.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String(fmt.Sprint("letter ", i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dead := sqsqueue.NewDeadLetters(client, url)
+	first, err := dead.Take(t.Context())
+	if err != nil || len(first) != 10 {
+		t.Fatalf("took %d, %v; want ten, which is what SQS gives at once", len(first), err)
+	}
+	second, err := dead.Take(t.Context())
+	if err != nil || len(second) != 2 {
+		t.Fatalf("took %d more, %v; want the other two", len(second), err)
+	}
+	found := map[string]bool{}
+	for _, letter := range append(first, second...) {
+		found[letter.Body] = true
+	}
+	if len(found) != 12 {
+		t.Errorf("%d different letters, want 12", len(found))
+	}
+	if err := dead.Remove(t.Context(), append(first, second...)); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := dead.Take(t.Context()); err != nil || len(rest) != 0 {
+		t.Errorf("after their removal: %v, %v", rest, err)
+	}
+	gone := sqsqueue.NewDeadLetters(client, server.URL+"/"+sqsapi.Account+"/nowhere")
+	if _, err := gone.Take(t.Context()); err == nil {
+		t.Error("a queue that is not there gives no error")
+	}
+}

@@ -1,0 +1,164 @@
+package xraytracing_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/aws/xraytracing"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
+	"github.com/tidings-dev/tidings/test/xraytest"
+)
+
+const (
+	root   = "1-5759e988-bd862e3fe1be46a994272793"
+	parent = "53995c3f42cd8ad8"
+	header = "Root=" + root + ";Parent=" + parent + ";Sampled=1;Lineage=1:abc:0"
+)
+
+func tracer(t *testing.T, daemon string, percent int) *xraytracing.Tracer {
+	t.Helper()
+	tr, err := xraytracing.New(daemon, percent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func TestPartsHangUnderOneAnother(t *testing.T) {
+	daemon := xraytest.New(t)
+	tr := tracer(t, daemon.Address, 100)
+	under, end := tr.Begin("fan out", header)
+	under2, end2 := tr.Begin("attempt", under)
+	end2(tracing.Fault, map[string]any{"endpoint_id": "ep_1", "attempt": 3, "outcome": "timeout", "probe": true})
+	end(tracing.Fine, nil)
+
+	child, outer := daemon.Next(), daemon.Next()
+	if outer.Name != "fan out" || outer.TraceID != root || outer.ParentID != parent || outer.Fault || outer.Error {
+		t.Errorf("outer = %+v", outer)
+	}
+	if child.Name != "attempt" || child.TraceID != root || child.ParentID != outer.ID || !child.Fault || child.Error || child.Namespace != "remote" {
+		t.Errorf("child = %+v", child)
+	}
+	if fmt.Sprint(child.Annotations) != "map[attempt:3 endpoint_id:ep_1 outcome:timeout probe:true]" {
+		t.Errorf("annotations = %v", child.Annotations)
+	}
+	for _, c := range []struct {
+		under string
+		of    xraytest.Document
+	}{{under, outer}, {under2, child}} {
+		if want := "Root=" + root + ";Parent=" + c.of.ID + ";Sampled=1"; c.under != want {
+			t.Errorf("under %q, want %q", c.under, want)
+		}
+	}
+}
+
+func TestMarks(t *testing.T) {
+	daemon := xraytest.New(t)
+	tr := tracer(t, daemon.Address, 100)
+	for mark, want := range map[string]string{tracing.Fine: "false false false", tracing.Error: "true false false", tracing.Fault: "false true false", tracing.Throttle: "true false true"} {
+		_, end := tr.Begin("x", header)
+		end(mark, nil)
+		if d := daemon.Next(); fmt.Sprint(d.Error, d.Fault, d.Throttle) != want {
+			t.Errorf("mark %q: %s", mark, d.Raw)
+		}
+	}
+}
+
+// What is not to be recorded goes on as it came, and nothing is sent.
+func TestWhatIsNotRecorded(t *testing.T) {
+	daemon := xraytest.New(t)
+	for name, c := range map[string]struct {
+		header  string
+		percent int
+	}{
+		"not sampled":  {"Root=" + root + ";Parent=" + parent + ";Sampled=0", 100},
+		"undecided":    {"Root=" + root + ";Parent=" + parent, 100},
+		"no parent":    {"Root=" + root + ";Sampled=1", 100},
+		"no header":    {"", 100},
+		"nonsense":     {"Root=x;Parent=y;Sampled=1", 100},
+		"switched off": {header, 0},
+	} {
+		under, end := tracer(t, daemon.Address, c.percent).Begin("x", c.header)
+		end(tracing.Fault, map[string]any{"a": 1})
+		if under != c.header {
+			t.Errorf("%s: under %q", name, under)
+		}
+	}
+	// What comes after all of them is the first to come.
+	_, end := tracer(t, daemon.Address, 100).Begin("last", header)
+	end(tracing.Fine, nil)
+	if d := daemon.Next(); d.Name != "last" {
+		t.Errorf("sent: %s", d.Raw)
+	}
+}
+
+func TestTheSDKCanBeSwitchedOff(t *testing.T) {
+	t.Setenv("AWS_XRAY_SDK_DISABLED", "TRUE")
+	under, end := tracer(t, "127.0.0.1:1", 100).Begin("x", header)
+	end(tracing.Fault, map[string]any{"a": 1})
+	if under != header {
+		t.Errorf("under %q", under)
+	}
+}
+
+func TestATraceIsTakenAsAWholeOrNotAtAll(t *testing.T) {
+	daemon := xraytest.New(t)
+	one, two := tracer(t, daemon.Address, 25), tracer(t, daemon.Address, 25) // two functions
+	taken := 0
+	for i := range 1000 {
+		h := fmt.Sprintf("Root=1-5759e988-bd862e3fe1be46a9%08x;Parent=%s;Sampled=1", uint32(i)*2654435761, parent)
+		under, end := one.Begin("a", h)
+		end("", nil)
+		under2, end2 := two.Begin("b", h)
+		end2("", nil)
+		if (under == h) != (under2 == h) {
+			t.Fatalf("%s is taken by one and not by the other", h)
+		}
+		if under != h {
+			taken++
+			daemon.Next()
+			daemon.Next()
+		}
+	}
+	if taken < 200 || taken > 300 {
+		t.Errorf("%d of 1000 were taken at 25 %%", taken)
+	}
+}
+
+func TestAnythingHeldIsSmallEnough(t *testing.T) {
+	daemon := xraytest.New(t)
+	_, end := tracer(t, daemon.Address, 100).Begin(strings.Repeat("n", 300), header)
+	end(tracing.Fine, map[string]any{"endpoint_id": strings.Repeat("x", 64), "event_id": strings.Repeat("y", 64), "attempt": 1 << 40})
+	if d := daemon.Next(); len(d.Raw) > 1500 || len(d.Name) != 200 {
+		t.Errorf("%d bytes: %s", len(d.Raw), d.Raw)
+	}
+}
+
+// A daemon that is not there holds nothing up and breaks nothing.
+func TestWithoutADaemon(t *testing.T) {
+	tr := tracer(t, "127.0.0.1:1", 100)
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			under, end := tr.Begin("x", header)
+			end(tracing.Fine, map[string]any{"a": 1})
+			if tracing.ID(under) != root {
+				t.Errorf("under %q", under)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestBadSettings(t *testing.T) {
+	for _, percent := range []int{-1, 101} {
+		if _, err := xraytracing.New("127.0.0.1:2000", percent); err == nil {
+			t.Errorf("%d percent was taken", percent)
+		}
+	}
+	if _, err := xraytracing.New("nowhere", 100); err == nil {
+		t.Error("a daemon without a port was taken")
+	}
+}

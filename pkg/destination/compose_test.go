@@ -1,0 +1,54 @@
+package destination_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+func TestTraceparentIsForThoseThatWantIt(t *testing.T) {
+	const trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+	now := time.Unix(1769690096, 0)
+	secret := signature.NewSecret()
+	e := event.Event{ID: "01J", Type: "user.posted_comment", IdempotencyKey: "k"}
+	for name, c := range map[string]struct {
+		wants bool
+		trace string
+		want  string
+	}{
+		"one that wants it": {true, trace, "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"},
+		"one that does not": {false, trace, ""},
+		// As Lambda hands a trace on that it does not record.
+		"one that wants it, no parent": {true, "Root=1-5759e988-bd862e3fe1be46a994272793", "00-5759e988bd862e3fe1be46a994272793-0d915d70a0455abd-00"},
+		"one that wants it, no trace":  {true, "", ""},
+		"one that wants it, nonsense":  {true, "Root=x\r\nEvil: 1", ""},
+	} {
+		ep := endpoint.Endpoint{Traceparent: c.wants, Secrets: []endpoint.SigningSecret{{Secret: secret}}}
+		m := destination.Compose(ep, e, []byte("{}"), "d", c.trace, now)
+		// Brokers' attributes have it as HTTP's headers do.
+		value, there := m.Attributes()["traceparent"]
+		if value != c.want || there != (c.want != "") || m.Headers["traceparent"] != c.want {
+			t.Errorf("%s: %q, %t", name, value, there)
+		}
+		if len(m.Attributes()) > 9 {
+			t.Errorf("%s: %d attributes; SQS takes ten, and a test adds one", name, len(m.Attributes()))
+		}
+		if err := signature.Verify(secret, m.Headers["webhook-id"], m.Headers["webhook-timestamp"], m.Headers["webhook-signature"], m.Body, now); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestProtocol(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://a.example/": "http", "HTTP://a.example/": "http", "sqs://q?region=us-east-1": "sqs", "pubsub://p/t": "pubsub", "kafka://b:1/t": "kafka",
+	} {
+		if got := (destination.Target{URL: url}).Protocol(); got != want {
+			t.Errorf("%s: %q", url, got)
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package guard_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/destination/guard"
+	"github.com/tidings-dev/tidings/test/guardtest"
+)
+
+func TestNoHostileAddressIsConnectedTo(t *testing.T) {
+	g := guard.New(guard.Options{AllowHTTP: true})
+	for _, host := range guardtest.Hosts() {
+		t.Run(host, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			conn, err := g.DialContext(ctx, "tcp", host+":80")
+			if conn != nil {
+				conn.Close()
+			}
+			var blocked *guard.BlockedError
+			if !errors.As(err, &blocked) {
+				t.Errorf("dial: %v, want it blocked", err)
+			}
+			u := &url.URL{Scheme: "https", Host: host}
+			if err := g.CheckURL(u); !errors.As(err, &blocked) {
+				t.Errorf("CheckURL: %v, want it blocked", err)
+			}
+		})
+	}
+}
+
+func TestCheckURL(t *testing.T) {
+	strict := guard.New(guard.Options{})
+	for raw, allowed := range map[string]bool{
+		"https://example.com/hook":                     true,
+		"https://example.com:8443/a?b=c":               true,
+		"https://xn--bcher-kva.example/":               true,
+		"https://bücher.example/":                      false, // so that what is checked is what is looked up
+		"https://93.184.215.14/":                       true,
+		"https://[2606:2800:21f:cb07::1]/":             true,
+		"http://example.com/":                          false, // not encrypted
+		"https://user:secret@example.com/":             false,
+		"https://example.com/#fragment":                false,
+		"https://example.com:0/":                       false,
+		"https://example.com:65536/":                   false,
+		"https://example.com:/":                        false,
+		"https:///path":                                false,
+		"https://localhost/":                           false,
+		"https://a.LOCALHOST./":                        false,
+		"https://2130706433/":                          false, // 127.0.0.1 as one number
+		"https://0x7f000001/":                          false,
+		"https://0x7f.1/":                              false,
+		"https://017700000001/":                        false,
+		"https://127.1/":                               false,
+		"https://0177.0.0.1/":                          false,
+		"https://1.2.3.4.5/":                           false,
+		"https://169.254.169.254./":                    false,
+		"https://[fe80::1%25eth0]/":                    false,
+		"https://[2606:2800:21f::1%25eth0]/":           false, // a zone is always of this machine
+		"https://example..com/":                        false,
+		"https://" + strings.Repeat("a", 64) + ".com/": false,
+	} {
+		u, err := url.Parse(raw)
+		if err == nil {
+			err = strict.CheckURL(u)
+		}
+		if (err == nil) != allowed {
+			t.Errorf("%s: %v, want it allowed: %v", raw, err, allowed)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: the error repeats the password", raw)
+		}
+	}
+}
+
+func TestAnAllowedNetworkIsReached(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	g := guard.New(guard.Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	conn, err := g.DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	var blocked *guard.BlockedError
+	if _, err := g.DialContext(t.Context(), "tcp", "169.254.169.254:80"); !errors.As(err, &blocked) {
+		t.Errorf("an allowance for loopback opens the metadata service: %v", err)
+	}
+}
+
+// A name that answers with a public address when it is checked, and with
+// loopback when it is dialled.
+func TestAnAnswerThatChangesGainsNothing(t *testing.T) {
+	victim, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer victim.Close()
+	var connected atomic.Bool
+	go func() {
+		if conn, err := victim.Accept(); err == nil {
+			connected.Store(true)
+			conn.Close()
+		}
+	}()
+	dns := guardtest.NewDNS(t)
+	dns.Answer("rebind.example", []netip.Addr{netip.MustParseAddr("93.184.215.14")}, []netip.Addr{netip.MustParseAddr("127.0.0.1")})
+	g := guard.New(guard.Options{}).WithResolver(dns.Resolver())
+	u, err := url.Parse("https://rebind.example/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.CheckURL(u); err != nil {
+		t.Fatalf("the name alone is innocent: %v", err)
+	}
+	if found, err := dns.Resolver().LookupNetIP(t.Context(), "ip", "rebind.example"); err != nil || len(found) != 1 || found[0].String() != "93.184.215.14" {
+		t.Fatalf("the first answer is %v, %v", found, err)
+	}
+	_, port, err := net.SplitHostPort(victim.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = g.DialContext(t.Context(), "tcp", "rebind.example:"+port)
+	var blocked *guard.BlockedError
+	if !errors.As(err, &blocked) || connected.Load() {
+		t.Errorf("dial: %v, connected: %v; want it blocked", err, connected.Load())
+	}
+	if blocked != nil && strings.Contains(blocked.Error(), "127.0.0.1") {
+		t.Errorf("the error tells what the name resolves to: %v", blocked)
+	}
+}
+
+func TestParseNetworks(t *testing.T) {
+	got, err := guard.ParseNetworks(" 10.0.0.7/16, fd00::/8 ,")
+	if err != nil || len(got) != 2 || got[0].String() != "10.0.0.0/16" {
+		t.Errorf("ParseNetworks = %v, %v", got, err)
+	}
+	if _, err := guard.ParseNetworks("10.0.0.1"); err == nil {
+		t.Error("an address without a length is accepted")
+	}
+}

@@ -1,0 +1,53 @@
+package httpadapter_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/destination/guard"
+	"github.com/tidings-dev/tidings/pkg/destination/httpadapter"
+	"github.com/tidings-dev/tidings/test/destinationtest"
+)
+
+func TestConformance(t *testing.T) {
+	destinationtest.Run(t, func(t *testing.T) destinationtest.Destination {
+		inbox := make(chan destinationtest.Received, 1000)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return
+			}
+			got := destinationtest.Received{Body: body, Attributes: map[string]string{}}
+			for name := range r.Header {
+				got.Attributes[strings.ToLower(name)] = r.Header.Get(name)
+			}
+			inbox <- got
+		}))
+		t.Cleanup(server.Close)
+		gate := destinationtest.NewGate(t, server.Listener.Addr().String())
+		g := guard.New(guard.Options{AllowHTTP: true, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+		return destinationtest.Destination{
+			Kind:         httpadapter.Kind(httpadapter.Options{Guard: g}),
+			Target:       destination.Target{Tenant: "t", ID: "e", URL: "http://" + gate.Address + "/hook"},
+			Gate:         gate,
+			RoutedByBody: true,
+			Connections:  200, // HTTP/1.1: one for each request under way
+			Within:       50 * time.Millisecond,
+			Receive: func(ctx context.Context) (destinationtest.Received, error) {
+				select {
+				case got := <-inbox:
+					return got, nil
+				case <-ctx.Done():
+					return destinationtest.Received{}, ctx.Err()
+				}
+			},
+		}
+	})
+}

@@ -1,0 +1,54 @@
+package filter_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/event/filter"
+)
+
+// FuzzCompileAndMatch: a pattern that compiles matches the same however it is
+// spaced and when it stands in an $or with itself; the error about another one
+// is not much longer than the pattern.
+func FuzzCompileAndMatch(f *testing.F) {
+	for _, p := range []string{
+		`{"data":{"status":[{"prefix":"a"}]}}`, `{"a":[{"anything-but":{"wildcard":"*x*"}}]}`, `{"$or":[{"a":[1]},{"b":[null]}]}`, `{"a":[{"numeric":[">",0,"<=",1e3]}]}`,
+		`{"a":[{"exists":false}],"b":{"c":[true,false,null]}}`, `{"a":[{"suffix":{"equals-ignore-case":"X"}}]}`, `{"a":[{"anything-but":["x",1]}]}`, `{"a":[{"equals-ignore-case":"ſ"}]}`,
+		`{"a":[[1]]}`, `{"a":[{"prefix":""}]}`, `{}`, `[]`, `{"a":[{"wildcard":"a**b"}]}`, `{"a":[{"numeric":["=",1e999]}]}`,
+	} {
+		f.Add(p, body)
+		f.Add(p, `{"a":[[1,"x",null,"a"],{"b":1}],"b":null,"c":{"a":"b"}}`)
+	}
+	f.Fuzz(func(t *testing.T, p, b string) {
+		compiled, err := filter.Compile(json.RawMessage(p))
+		if err != nil {
+			if len(err.Error()) > 4*len(p)+512 {
+				t.Errorf("an error of %d bytes about a pattern of %d", len(err.Error()), len(p))
+			}
+			return
+		}
+		doc, err := filter.Parse([]byte(b))
+		if err != nil {
+			return
+		}
+		matches := compiled.Matches(doc)
+		if matches != compiled.Matches(doc) {
+			t.Error("matching is not repeatable")
+		}
+		var spaced bytes.Buffer
+		if err := json.Indent(&spaced, []byte(p), " ", "\t"); err != nil {
+			t.Fatalf("%q compiles and is not JSON: %v", p, err)
+		}
+		either := `{"$or":[` + p + `,` + spaced.String() + `]}`
+		for _, same := range []string{spaced.String(), either} {
+			again, err := filter.Compile(json.RawMessage(same))
+			if err != nil {
+				t.Fatalf("%q compiles, %q does not: %v", p, same, err)
+			}
+			if again.Matches(doc) != matches {
+				t.Errorf("%q on %q: %v, but %q: %v", p, b, matches, same, !matches)
+			}
+		}
+	})
+}

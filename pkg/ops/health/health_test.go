@@ -1,0 +1,351 @@
+package health_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/ops/health"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
+	"github.com/tidings-dev/tidings/test/dynamotest"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// queue holds what the test says.
+type queue struct {
+	depth work.Depth
+	err   error
+	reads atomic.Int32
+}
+
+func (q *queue) Depth(context.Context) (work.Depth, error) {
+	q.reads.Add(1)
+	return q.depth, q.err
+}
+
+// store is what the reports are made of.
+type store interface {
+	stats.Source
+	health.Circuits
+	health.Endpoints
+	AddStatistics(ctx context.Context, b stats.Batch) error
+	NoteSweep(ctx context.Context, s stats.Sweep) error
+	PutBreaker(ctx context.Context, b breaker.State, now time.Time) (breaker.State, error)
+	AddEndpoint(ctx context.Context, e endpoint.Endpoint) error
+	DisableEndpoint(ctx context.Context, tenant, id, reason string, now time.Time) error
+}
+
+type world struct {
+	*health.Health
+	work, deadWork, deadStream *queue
+}
+
+func newWorld(s store) *world {
+	w := &world{work: &queue{}, deadWork: &queue{}, deadStream: &queue{}}
+	w.Health = &health.Health{
+		Statistics: &stats.Reader{Source: s, Now: time.Now}, Circuits: s, Endpoints: s,
+		Work: w.work, DeadWork: w.deadWork, DeadStream: w.deadStream,
+		Version: "v1.2.3", Log: slog.New(slog.DiscardHandler), Now: time.Now,
+	}
+	return w
+}
+
+// busy leaves traces of a day.
+func busy(t *testing.T, s store) {
+	t.Helper()
+	ctx, now := t.Context(), time.Now()
+	failing := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	add := func(ago time.Duration, b stats.Batch) {
+		t.Helper()
+		b.ID, b.At, b.Worked = fmt.Sprint(ago), now.Add(-ago), true
+		failing(s.AddStatistics(ctx, b))
+	}
+	add(20*time.Hour, stats.Batch{Counts: stats.Counts{Accepted: 500, Queued: 1000, Attempts: 1010, Delivered: 990, Failed: 20, Retried: 10, Dead: 10}})
+	var latencies []time.Duration
+	for i := range 100 {
+		latencies = append(latencies, time.Duration(i+1)*20*time.Millisecond)
+	}
+	add(30*time.Minute, stats.Batch{
+		Counts:    stats.Counts{Accepted: 60, Queued: 120, Attempts: 125, Delivered: 100, Failed: 25, Retried: 20, Dead: 5, Skipped: 3},
+		Latencies: latencies, LastEvent: now.Add(-31 * time.Minute), Disabled: []stats.Endpoint{{Tenant: "default", ID: "ep_gone"}, {Tenant: "default", ID: "ep_back"}},
+	})
+	failing(s.NoteSweep(ctx, stats.Sweep{At: now.Add(-30 * time.Second), Done: true, Due: 7, Queued: 6, Overdue: 2, OldestDue: now.Add(-10 * time.Minute), Retrying: 40, More: true}))
+	_, err := s.PutBreaker(ctx, breaker.State{
+		Tenant: "default", EndpointID: "ep_down", Phase: breaker.Open, Failures: 7, FailingSince: now.Add(-time.Hour), Cause: "the receiver answered 503",
+		Since: now.Add(-50 * time.Minute), Wait: 10 * time.Minute, Until: now.Add(4 * time.Minute), WakeAt: now.Add(4 * time.Minute),
+	}, now)
+	failing(err)
+	_, err = s.PutBreaker(ctx, breaker.State{
+		Tenant: "default", EndpointID: "ep_draining", Phase: breaker.Draining, Since: now, WakeAt: now,
+	}, now)
+	failing(err)
+	for _, id := range []string{"ep_gone", "ep_back"} {
+		failing(s.AddEndpoint(ctx, endpoint.Endpoint{
+			Tenant: "default", ID: id, URL: "https://x.example/secret-path", EventTypes: []string{"*"}, Status: endpoint.Enabled,
+			Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}, CreatedAt: now, UpdatedAt: now,
+		}))
+	}
+	failing(s.DisableEndpoint(ctx, "default", "ep_gone", "the receiver answered 410 Gone", now))
+}
+
+const token = "a token of the operator's"
+
+func credential(t *testing.T) health.Credential {
+	t.Helper()
+	sum := sha256.Sum256([]byte(token))
+	c, err := health.ParseCredential(hex.EncodeToString(sum[:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func get(t *testing.T, h http.Handler, path string, header ...string) (int, string) {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	body, _ := io.ReadAll(w.Result().Body)
+	return w.Code, string(body)
+}
+
+// The shape that docs/monitoring.md describes, and that others' dashboards read.
+func TestTheReportIsAsDocumented(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(48*time.Hour + 12*time.Minute + 34*time.Second) // off the edges of buckets
+		s := memory.New(time.Now)
+		busy(t, s)
+		w := newWorld(s)
+		w.work.depth = work.Depth{Visible: 9, Delayed: 30, InFlight: 4}
+		w.deadWork.depth = work.Depth{Visible: 1}
+		w.deadStream.depth = work.Depth{Visible: 1, InFlight: 1}
+		h := w.Handler(credential(t))
+		for name, c := range map[string]struct {
+			path   string
+			status int
+		}{"report": {"/report", 200}, "healthy": {"/", 200}} {
+			status, body := get(t, h, c.path, "Authorization", "Bearer "+token)
+			golden(t, name, body)
+			if status != c.status {
+				t.Errorf("%s is answered %d, want %d", c.path, status, c.status)
+			}
+		}
+		time.Sleep(time.Hour)
+		status, body := get(t, h, "/")
+		golden(t, "unhealthy", body)
+		if status != http.StatusServiceUnavailable {
+			t.Errorf("an hour without a sweep is answered %d", status)
+		}
+
+		// A deployment that has just been made.
+		h = newWorld(memory.New(time.Now)).Handler(credential(t))
+		_, body = get(t, h, "/report", "Authorization", "Bearer "+token)
+		golden(t, "report-at-first", body)
+	})
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := "testdata/" + name + ".json"
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || string(want) != got {
+		t.Errorf("%s (%v):\n%s\nwant\n%s", path, err, got, want)
+	}
+}
+
+func TestReadsAreFewWhateverTheTraffic(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	var mu sync.Mutex
+	reads := 0
+	s := dynamo.New(client, local.Tables(stack.Name), dynamo.WithMeter(func(write bool, _ types.ConsumedCapacity) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !write {
+			reads++
+		}
+	}))
+	busy(t, s)
+	for i := range 300 { // another day's worth of batches
+		b := stats.Batch{ID: fmt.Sprint("more ", i), At: time.Now().Add(-time.Duration(i) * 4 * time.Minute), Worked: true, Counts: stats.Counts{Attempts: 10, Delivered: 10}}
+		if err := s.AddStatistics(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(do func(w *world)) int {
+		w := newWorld(s)
+		mu.Lock()
+		reads = 0
+		mu.Unlock()
+		do(w)
+		mu.Lock()
+		defer mu.Unlock()
+		return reads + int(w.work.reads.Load()+w.deadWork.reads.Load()+w.deadStream.reads.Load())
+	}
+	if n := count(func(w *world) { w.Word(t.Context()) }); n > 2 {
+		t.Errorf("the word costs %d reads, want at most 2", n)
+	}
+	if n := count(func(w *world) {
+		if _, err := w.Report(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}); n >= 10 {
+		t.Errorf("the report costs %d reads, want fewer than 10", n)
+	} else {
+		t.Logf("the report costs %d reads", n)
+	}
+	if n := count(func(w *world) {
+		h := w.Handler(credential(t))
+		for range 20 {
+			get(t, h, "/")
+		}
+	}); n > 2 {
+		t.Errorf("20 questions at once cost %d reads, want at most 2", n)
+	}
+}
+
+func TestAnswersAreGivenAgainForFiveSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(memory.New(time.Now))
+		h := w.Handler(health.Credential{})
+		for range 10 {
+			get(t, h, "/")
+			time.Sleep(time.Second)
+		}
+		if n := w.work.reads.Load(); n != 2 {
+			t.Errorf("10 questions in 10 seconds make %d looks, want 2", n)
+		}
+	})
+}
+
+func TestWhatMakesADeploymentUnwell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(30 * time.Second)
+		s := memory.New(time.Now)
+		w := newWorld(s)
+		says := func(want string) {
+			t.Helper()
+			got := w.Word(t.Context())
+			if got.Healthy != (want == "") || want != "" && !strings.Contains(strings.Join(got.Reasons, "\n"), want) {
+				t.Errorf("%s: %+v, want %q", time.Now().Format(time.TimeOnly), got, want)
+			}
+		}
+		sweep := func() {
+			if err := s.NoteSweep(t.Context(), stats.Sweep{At: time.Now(), Done: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		batch := func(b stats.Batch) {
+			b.ID, b.At = time.Now().String(), time.Now()
+			if err := s.AddStatistics(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		says("has not swept yet")
+		sweep()
+		says("")
+		time.Sleep(health.SilentAfter)
+		says("")
+		time.Sleep(time.Second)
+		says("has not swept for 5m")
+		sweep()
+		says("")
+
+		// Hours of quiet, then something is queued and taken.
+		batch(stats.Batch{Worked: true})
+		time.Sleep(3 * time.Hour)
+		sweep()
+		batch(stats.Batch{Counts: stats.Counts{Queued: 3}})
+		w.work.depth.Visible = 3
+		says("")
+		time.Sleep(health.SilentAfter + time.Minute)
+		sweep()
+		says("nobody has taken anything from the work queue for 7m")
+		batch(stats.Batch{Worked: true})
+		says("") // a backlog that is worked on
+		w.work.err = errors.New("sqs: secret detail")
+		says("cannot be read")
+		if got := w.Word(t.Context()); strings.Contains(fmt.Sprint(got.Reasons), "secret") {
+			t.Errorf("a stranger is told %v", got.Reasons)
+		}
+	})
+}
+
+func TestTheReportIsForWhoHasTheCredential(t *testing.T) {
+	h := newWorld(memory.New(time.Now)).Handler(credential(t))
+	for header, want := range map[string]int{
+		"": 401, "Bearer": 401, "Bearer ": 401, "Bearer wrong": 401, "Basic " + token: 401, token: 401,
+		"Bearer " + token: 200, "bearer " + token: 200,
+	} {
+		if status, body := get(t, h, "/report", "Authorization", header); status != want {
+			t.Errorf("%q is answered %d, want %d: %s", header, status, want, body)
+		}
+	}
+	closed := newWorld(memory.New(time.Now)).Handler(health.Credential{})
+	for _, header := range []string{"Bearer ", "Bearer " + token, "Bearer " + strings.Repeat("\x00", 32)} {
+		if status, _ := get(t, closed, "/report", "Authorization", header); status != 403 {
+			t.Errorf("without a credential set, %q is answered %d", header, status)
+		}
+	}
+	for path, want := range map[string]int{"/else": 404, "/report/": 404} {
+		if status, _ := get(t, h, path); status != want {
+			t.Errorf("%s is answered %d", path, status)
+		}
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", nil))
+	if w.Code != 405 || !json.Valid(w.Body.Bytes()) {
+		t.Errorf("POST is answered %d %s", w.Code, w.Body)
+	}
+	for _, text := range []string{"x", "00", strings.Repeat("0", 63), token} {
+		if _, err := health.ParseCredential(text); err == nil || strings.Contains(err.Error(), token) {
+			t.Errorf("%q as a hash: %v", text, err)
+		}
+	}
+}
+
+func TestAReportThatCannotBeMadeSaysSo(t *testing.T) {
+	w := newWorld(memory.New(time.Now))
+	w.deadStream.err = errors.New("secret detail")
+	status, body := get(t, w.Handler(credential(t)), "/report", "Authorization", "Bearer "+token)
+	if status != 503 || strings.Contains(body, "secret") {
+		t.Errorf("answered %d %s", status, body)
+	}
+}

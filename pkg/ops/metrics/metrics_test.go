@@ -1,0 +1,145 @@
+package metrics_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/ops/metrics"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
+)
+
+// line is a line of the log as CloudWatch reads it.
+type line struct {
+	AWS struct {
+		Timestamp         int64
+		CloudWatchMetrics []struct {
+			Namespace  string
+			Dimensions [][]string
+			Metrics    []struct{ Name, Unit string }
+		}
+	} `json:"_aws"`
+	values map[string]any
+}
+
+func read(t *testing.T, text string) line {
+	t.Helper()
+	var l line
+	if strings.Count(text, "\n") != 1 || json.Unmarshal([]byte(text), &l) != nil || json.Unmarshal([]byte(text), &l.values) != nil {
+		t.Fatalf("%q is no line of JSON", text)
+	}
+	if len(l.AWS.CloudWatchMetrics) != 1 || len(l.AWS.CloudWatchMetrics[0].Metrics) > 100 {
+		t.Fatalf("%s: CloudWatch takes one to a hundred metrics", text)
+	}
+	d := l.AWS.CloudWatchMetrics[0]
+	if d.Namespace != metrics.Namespace || len(d.Dimensions) != 1 || !slices.Equal(d.Dimensions[0], []string{"Stack"}) || l.values["Stack"] != "mine" {
+		t.Errorf("%s: the stack is the only dimension", text)
+	}
+	for _, m := range d.Metrics {
+		if _, ok := l.values[m.Name]; !ok || m.Unit == "" {
+			t.Errorf("%s: %s has no value", text, m.Name)
+		}
+	}
+	if len(l.values) != len(d.Metrics)+2 {
+		t.Errorf("%s: holds more than its metrics", text)
+	}
+	return l
+}
+
+func TestOneLineABatchAndTheBatchGoesOn(t *testing.T) {
+	var out bytes.Buffer
+	store := memory.New(time.Now)
+	w := metrics.Writer{Next: store, Out: &out, Stack: "mine"}
+	at := time.UnixMilli(1769690096789)
+	b := stats.Batch{ID: "1", At: at, Worked: true, Counts: stats.Counts{Attempts: 3, Delivered: 2, Failed: 1, Dead: 1},
+		Latencies: []time.Duration{1500 * time.Millisecond, 2 * time.Second}, Disabled: []stats.Endpoint{{Tenant: "t", ID: "ep_secret"}}}
+	if err := w.AddStatistics(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	l := read(t, out.String())
+	if l.AWS.Timestamp != 1769690096789 || l.values[metrics.Delivered] != 2.0 || l.values[metrics.Dead] != 1.0 || l.values[metrics.Accepted] != nil ||
+		!slices.Equal(l.values[metrics.Latency].([]any), []any{1.5, 2.0}) {
+		t.Errorf("%s", out.String())
+	}
+	if strings.Contains(out.String(), "ep_") {
+		t.Error("an endpoint is among the metrics")
+	}
+	all, _, err := store.ReadStatistics(t.Context(), stats.Buckets(at, at))
+	if err != nil || len(all[stats.Bucket(at)].Minutes) != 1 {
+		t.Errorf("the batch has not gone on: %+v, %v", all, err)
+	}
+
+	out.Reset()
+	if err := w.AddStatistics(t.Context(), stats.Batch{ID: "2", At: at, Worked: true}); err != nil || out.Len() > 0 {
+		t.Errorf("nothing is said as %q, %v", out.String(), err)
+	}
+}
+
+func TestASweep(t *testing.T) {
+	var out bytes.Buffer
+	w := metrics.Writer{Next: memory.New(time.Now), Out: &out, Stack: "mine"}
+	at := time.Now()
+	for _, s := range []stats.Sweep{{At: at, Done: true}, {At: at, Overdue: 2, OldestDue: at.Add(-time.Minute), Retrying: 7}} {
+		out.Reset()
+		if err := w.NoteSweep(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		l := read(t, out.String())
+		if done := l.values[metrics.Sweeps] == 1.0; done != s.Done || l.values[metrics.Overdue] != float64(s.Overdue) || l.values[metrics.Waiting] != float64(s.Retrying) {
+			t.Errorf("%+v is said as %s", s, out.String())
+		}
+		if age := l.values[metrics.OldestOverdue]; age != 0.0 && age != 60.0 {
+			t.Errorf("the oldest is %v s late", age)
+		}
+	}
+}
+
+// Lambda drops lines below its least level, and takes one without a level, or with
+// a level and no instant, for INFO: the missed-sweep alarm would go off.
+func TestMetricsPassWhateverTheLeastLevelIs(t *testing.T) {
+	for level, want := range map[string]string{"": "", "DEBUG": "", "INFO": "", "WARN": "WARN", "ERROR": "ERROR"} {
+		var out bytes.Buffer
+		w := metrics.Writer{Next: memory.New(time.Now), Out: &out, Stack: "mine", Level: level}
+		at := time.UnixMilli(1769690096789)
+		if err := w.NoteSweep(t.Context(), stats.Sweep{At: at, Done: true}); err != nil {
+			t.Fatal(err)
+		}
+		var line struct {
+			Level     string    `json:"level"`
+			Timestamp time.Time `json:"timestamp"`
+			Sweeps    int
+		}
+		if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Level != want || line.Timestamp.Equal(at) != (want != "") || line.Sweeps != 1 {
+			t.Errorf("at %q: %s (%v)", level, out.String(), err)
+		}
+	}
+}
+
+// An alarm on a metric that nobody writes never goes off.
+func TestTheTemplateNamesTheseMetrics(t *testing.T) {
+	text, err := os.ReadFile("../../../template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := []string{metrics.Accepted, metrics.Delivered, metrics.FailedAttempts, metrics.Dead, metrics.Skipped, metrics.Latency,
+		metrics.Sweeps, metrics.Overdue, metrics.OldestOverdue, metrics.Waiting}
+	found := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)Namespace: Tidings\n\s+MetricName: (\w+)|\["Tidings", "(\w+)"`).FindAllStringSubmatch(string(text), -1) {
+		name := m[1] + m[2]
+		found[name] = true
+		if !slices.Contains(written, name) {
+			t.Errorf("the template names %s, which nobody writes", name)
+		}
+	}
+	for _, name := range written {
+		if !found[name] {
+			t.Errorf("%s is written, and shown nowhere", name)
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package dynamoitem
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+)
+
+// A statistics item covers one bucket of ten minutes. Each count of each minute is
+// an attribute of its own, so that it can be added to, with a name of two letters,
+// because the names are most of the item: the minute ("a" to "j"), then what is
+// counted (a capital letter), or the histogram's place ("a" to "z", then "_").
+// Zero is not written.
+const (
+	// BatchID is the batch that was added last.
+	BatchID = "batch_id"
+	// LastEvent and LastBatch are stats.Record's.
+	LastEvent = "last_event"
+	LastBatch = "last_batch"
+	// DisabledEndpoints is a set of stats.Endpoints, so that one which is disabled
+	// twice is in it once.
+	DisabledEndpoints = "disabled"
+)
+
+// SweepKey is the Control key under which the last sweep stands.
+const SweepKey = "heartbeat#sweep"
+
+// StatisticsKey is the Control key of a part of a bucket.
+func StatisticsKey(bucket time.Time, shard int) string {
+	return fmt.Sprintf("stats#%d#%d", bucket.Unix(), shard)
+}
+
+// counted are the counts by their letter.
+func counted(c *stats.Counts) map[byte]*int64 {
+	return map[byte]*int64{
+		'A': &c.Accepted, 'Q': &c.Queued, 'T': &c.Attempts, 'D': &c.Delivered,
+		'F': &c.Failed, 'R': &c.Retried, 'X': &c.Dead, 'S': &c.Skipped,
+	}
+}
+
+const places = "abcdefghijklmnopqrstuvwxyz_"
+
+// EncodeCounts returns what a batch adds to the item of its bucket.
+func EncodeCounts(at time.Time, c stats.Counts) Item {
+	minute := string(rune('a' + int(at.Sub(stats.Bucket(at))/time.Minute)))
+	item := Item{}
+	for letter, n := range counted(&c) {
+		if *n != 0 {
+			item[minute+string(letter)] = N(*n)
+		}
+	}
+	for place, n := range c.Latency {
+		if n != 0 {
+			item[minute+places[place:place+1]] = N(n)
+		}
+	}
+	return item
+}
+
+// EndpointSet is a set of endpoints.
+func EndpointSet(list []stats.Endpoint) types.AttributeValue {
+	set := &types.AttributeValueMemberSS{}
+	for _, e := range list {
+		if !slices.Contains(set.Value, e.String()) {
+			set.Value = append(set.Value, e.String())
+		}
+	}
+	return set
+}
+
+// DecodeStatistics reads an item of a bucket, and when that begins.
+func DecodeStatistics(item Item) (time.Time, stats.Record, error) {
+	in := reader{item: item}
+	in.must(Key)
+	var at int64
+	var shard int
+	if _, err := fmt.Sscanf(in.s(Key), "stats#%d#%d", &at, &shard); err != nil && in.err == nil {
+		in.err = fmt.Errorf("item: %q is not the key of statistics", in.s(Key))
+	}
+	r := stats.Record{LastEvent: in.millis(LastEvent), LastBatch: in.millis(LastBatch)}
+	if set, ok := item[DisabledEndpoints].(*types.AttributeValueMemberSS); ok {
+		for _, text := range set.Value {
+			if e, ok := stats.ParseEndpoint(text); ok {
+				r.Disabled = append(r.Disabled, e)
+			}
+		}
+	}
+	minutes := map[byte]*stats.Counts{}
+	for name := range item {
+		if len(name) != 2 || name[0] < 'a' || name[0] > 'j' {
+			continue
+		}
+		c := minutes[name[0]]
+		if c == nil {
+			c = new(stats.Counts)
+			minutes[name[0]] = c
+		}
+		if n, ok := counted(c)[name[1]]; ok {
+			*n = in.n(name)
+		} else if place := strings.IndexByte(places, name[1]); place >= 0 {
+			c.Latency[place] = in.n(name)
+		}
+	}
+	for letter, c := range minutes {
+		begin := time.Unix(at, 0).UTC().Add(time.Duration(letter-'a') * time.Minute)
+		r.Minutes = append(r.Minutes, stats.Minute{At: begin, Counts: *c})
+	}
+	return time.Unix(at, 0).UTC(), stats.Merge(r), in.err
+}
+
+// DecodeStatus reads of an endpoint's item whether it is in service, and why not.
+func DecodeStatus(item Item) (e stats.Endpoint, status endpoint.Status, reason string, err error) {
+	in := reader{item: item}
+	in.must(Tenant, EndpointID, Status)
+	return stats.Endpoint{Tenant: in.s(Tenant), ID: in.s(EndpointID)}, endpoint.Status(in.s(Status)), in.s(StatusWhy), in.err
+}
+
+// EncodeSweep returns the item of the last sweep. It does not expire: that it is
+// old is what somebody wants to know.
+func EncodeSweep(s stats.Sweep) Item {
+	item := Item{Key: S(SweepKey), "at": Millis(s.At)}
+	for name, n := range map[string]int{"due": s.Due, "queued": s.Queued, "overdue": s.Overdue, "retrying": s.Retrying} {
+		item[name] = N(int64(n))
+	}
+	putTime(item, "oldest_due", s.OldestDue)
+	for name, is := range map[string]bool{"done": s.Done, "more": s.More} {
+		if is {
+			item[name] = N(1)
+		}
+	}
+	return item
+}
+
+// DecodeSweep reads what EncodeSweep wrote.
+func DecodeSweep(item Item) (stats.Sweep, error) {
+	in := reader{item: item}
+	in.must(Key, "at")
+	return stats.Sweep{
+		At: in.millis("at"), Done: in.n("done") != 0, Due: int(in.n("due")), Queued: int(in.n("queued")),
+		Overdue: int(in.n("overdue")), OldestDue: in.millis("oldest_due"), Retrying: int(in.n("retrying")), More: in.n("more") != 0,
+	}, in.err
+}
+
+// AddTo writes the parts of an update that adds the item's numbers: "#aT :aT, …",
+// with the names and values that it uses.
+func AddTo(item Item, names map[string]string, values Item) string {
+	var parts []string
+	for name, value := range item {
+		if _, ok := value.(*types.AttributeValueMemberN); !ok {
+			panic("schema: " + strconv.Quote(name) + " is no number to be added")
+		}
+		names["#"+name], values[":"+name] = name, value
+		parts = append(parts, "#"+name+" :"+name)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// AlertsKey is the Control key under which the alerts' state stands.
+const AlertsKey = "alerts"
+
+// EncodeAlerts returns the item of the alerts' state.
+func EncodeAlerts(document []byte, version int, writer string) Item {
+	return Item{Key: S(AlertsKey), "document": S(string(document)), Version: N(int64(version)), "writer": S(writer)}
+}
+
+// DecodeAlerts reads what EncodeAlerts wrote.
+func DecodeAlerts(item Item) (document []byte, version int, writer string, err error) {
+	in := reader{item: item}
+	in.must("document", Version)
+	return []byte(in.s("document")), int(in.n(Version)), in.s("writer"), in.err
+}

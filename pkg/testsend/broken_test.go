@@ -1,0 +1,584 @@
+package testsend_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2/pstest"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/destination/guard"
+	"github.com/tidings-dev/tidings/pkg/destination/httpadapter"
+	"github.com/tidings-dev/tidings/pkg/destination/kafkaadapter"
+	"github.com/tidings-dev/tidings/pkg/destination/pubsubadapter"
+	"github.com/tidings-dev/tidings/pkg/destination/sqsadapter"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
+	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
+	"github.com/tidings-dev/tidings/pkg/testsend"
+	"github.com/tidings-dev/tidings/test/guardtest"
+)
+
+// lab is a tester with one endpoint, and what stands around it.
+type lab struct {
+	t        *testing.T
+	endpoint endpoint.Endpoint
+	roots    *x509.CertPool
+	resolver *net.Resolver
+	sqs      string
+	sts      string
+	emulator string
+	google   string
+	secrets  secrets
+	log      io.Writer
+	now      func() time.Time
+	limits   testsend.Limits
+}
+
+type secrets map[string]string
+
+func (s secrets) Secret(_ context.Context, name string) (string, error) {
+	text, ok := s[name]
+	if !ok {
+		return "", errors.New("no such secret")
+	}
+	return text, nil
+}
+
+func newLab(t *testing.T) *lab {
+	return &lab{t: t, log: io.Discard, now: time.Now, limits: memory.New(time.Now), endpoint: endpoint.Endpoint{
+		Tenant: "default", ID: "ep_1", EventTypes: []string{"*"}, Status: endpoint.Enabled, Timeout: 5 * time.Second,
+		Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}},
+	}}
+}
+
+func (l *lab) GetEndpoint(_ context.Context, tenant, id string) (endpoint.Endpoint, error) {
+	if tenant != l.endpoint.Tenant || id != l.endpoint.ID {
+		return endpoint.Endpoint{}, endpoint.ErrNotFound
+	}
+	return l.endpoint, nil
+}
+
+func (l *lab) tester() *testsend.Tester {
+	return &testsend.Tester{
+		Catalog: catalog.Default(), Endpoints: l, Limits: l.limits, Open: func() (testsend.Sender, error) { return l.open(), nil },
+		Log: slog.New(slog.NewJSONHandler(l.log, nil)), Now: l.now,
+	}
+}
+
+func (l *lab) open() *destination.Registry {
+	g := guard.New(guard.Options{AllowHTTP: true, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	if l.resolver != nil {
+		g = g.WithResolver(l.resolver)
+	}
+	config := aws.Config{Region: "us-east-1", Credentials: credentials.NewStaticCredentialsProvider("AKIATEST", "x", "")}
+	assume := func(role, external, region string) aws.CredentialsProvider {
+		client := sts.NewFromConfig(config, func(o *sts.Options) { o.BaseEndpoint = &l.sts })
+		return stscreds.NewAssumeRoleProvider(client, role, func(o *stscreds.AssumeRoleOptions) { o.ExternalID = &external })
+	}
+	return destination.NewRegistry(10,
+		httpadapter.Kind(httpadapter.Options{Guard: g, RootCAs: l.roots}),
+		sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return config }, Endpoint: l.sqs, AssumeRole: assume}),
+		pubsubadapter.Kind(pubsubadapter.Options{Emulator: l.emulator, Credentials: l.google}),
+		kafkaadapter.Kind(kafkaadapter.Options{Guard: g, RootCAs: l.roots, Secrets: l.secrets}),
+	)
+}
+
+func (l *lab) run() testsend.Report {
+	l.t.Helper()
+	report, err := l.tester().Run(l.t.Context(), testsend.Request{EndpointID: l.endpoint.ID})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return report
+}
+
+// serve answers HTTP requests.
+func (l *lab) serve(answer http.HandlerFunc) {
+	server := httptest.NewServer(answer)
+	l.t.Cleanup(server.Close)
+	l.endpoint.URL = server.URL + "/hooks"
+}
+
+// status answers with a status, a header or two, and a body.
+func (l *lab) status(status int, header ...string) {
+	l.serve(func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i+1 < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.WriteHeader(status)
+		fmt.Fprint(w, "why not")
+	})
+}
+
+// accept hands each connection of a fresh listener over, closes it afterwards,
+// and returns the listener's address.
+func (l *lab) accept(serve func(net.Conn)) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// request reads a whole request.
+func request(conn net.Conn) {
+	r, err := http.ReadRequest(bufio.NewReader(conn))
+	if err == nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+}
+
+// silent says nothing until the other side goes.
+func silent(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
+
+// authority signs certificates.
+type authority struct {
+	t    *testing.T
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{t: t}
+	a.key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	sheet := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test Authority"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().AddDate(-3, 0, 0), NotAfter: time.Now().AddDate(3, 0, 0), KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.cert = a.sign(sheet, sheet, &a.key.PublicKey)
+	return a
+}
+
+func (a *authority) sign(sheet, parent *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
+	der, err := x509.CreateCertificate(rand.Reader, sheet, parent, key, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cert
+}
+
+func (a *authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+// certificate is one for 127.0.0.1 and hooks.example.com, changed.
+func (a *authority) certificate(change func(*x509.Certificate)) tls.Certificate {
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	sheet := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "receiver"}, DNSNames: []string{"hooks.example.com"}, IPAddresses: []net.IP{{127, 0, 0, 1}},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if change != nil {
+		change(sheet)
+	}
+	return tls.Certificate{Certificate: [][]byte{a.sign(sheet, a.cert, &key.PublicKey).Raw}, PrivateKey: key}
+}
+
+// https serves 204 with the configuration.
+func (l *lab) https(c *tls.Config) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	server.TLS = c
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	l.t.Cleanup(server.Close)
+	l.endpoint.URL = server.URL + "/hooks"
+}
+
+// certified serves with a certificate of a known authority, changed.
+func (l *lab) certified(change func(*x509.Certificate)) {
+	a := newAuthority(l.t)
+	l.roots = a.pool()
+	l.https(&tls.Config{Certificates: []tls.Certificate{a.certificate(change)}})
+}
+
+// dns answers each query with what the function makes of it; nothing for nil.
+func (l *lab) dns(answer func(query []byte) []byte) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = conn.Close() })
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if reply := answer(slices.Clone(buf[:n])); reply != nil {
+				_, _ = conn.WriteTo(reply, from)
+			}
+		}
+	}()
+	l.resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
+	}}
+}
+
+// sqsAnswers is an SQS that answers every request so.
+func (l *lab) sqsAnswers(status int, kind string) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"__type":"com.amazonaws.sqs#%s","message":"no"}`, kind)
+	}))
+	l.t.Cleanup(server.Close)
+	l.sqs, l.endpoint.URL = server.URL, "sqs://123456789012/webhooks-a?region=us-east-1"
+}
+
+type refusal struct{ *status.Status }
+
+func (r refusal) React(any) (bool, any, error) { return true, nil, r.Err() }
+
+// pubsub is a Pub/Sub whose publishing is refused.
+func (l *lab) pubsub(code codes.Code) {
+	server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: refusal{status.New(code, "no")}})
+	l.t.Cleanup(func() { _ = server.Close() })
+	l.emulator, l.endpoint.URL = server.Addr, "pubsub://some-project/some-topic"
+}
+
+// kafka is a broker with the topic events.
+func (l *lab) kafka(options ...kfake.Opt) *kfake.Cluster {
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(1, "events")}, options...)...)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(c.Close)
+	l.endpoint.URL = "kafka://" + c.ListenAddrs()[0] + "/events"
+	return c
+}
+
+// produced has the broker answer every record with the error.
+func (l *lab) produced(e *kerr.Error) {
+	l.kafka().ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		in := r.(*kmsg.ProduceRequest)
+		out := in.ResponseKind().(*kmsg.ProduceResponse)
+		for _, topic := range in.Topics {
+			of := kmsg.NewProduceResponseTopic()
+			of.Topic, of.TopicID = topic.Topic, topic.TopicID
+			for _, p := range topic.Partitions {
+				partition := kmsg.NewProduceResponseTopicPartition()
+				partition.Partition, partition.ErrorCode = p.Partition, e.Code
+				of.Partitions = append(of.Partitions, partition)
+			}
+			out.Topics = append(out.Topics, of)
+		}
+		return out, nil, true
+	})
+}
+
+const scram = "?sasl=scram-sha-512"
+
+// Every broken receiver here is a real one: sockets, certificates, name servers
+// and brokers that fail as those of integrators do.
+func TestBrokenReceivers(t *testing.T) {
+	const short = 400 * time.Millisecond // of attempts that are to run out of time
+	for name, c := range map[string]struct {
+		breakIt func(l *lab)
+		hint    testsend.HintCode
+		class   delivery.Class
+		ended   destination.Phase // "" is not looked at
+		says    string            // in the hint
+		then    testsend.Consequence
+	}{
+		"no such name": {func(l *lab) {
+			l.resolver, l.endpoint.URL = guardtest.NewDNS(l.t).Resolver(), "https://hoooks.example.com/"
+		}, testsend.HintDNSNotFound, delivery.DNS, destination.PhaseName, "hoooks.example.com", testsend.ThenRetried},
+		"name servers that fail": {func(l *lab) {
+			l.dns(func(query []byte) []byte {
+				query[2], query[3] = query[2]|0x80, query[3]&0xf0|2 // a response: SERVFAIL
+				return query
+			})
+			l.endpoint.URL = "https://hooks.example.com/"
+		}, testsend.HintDNSFailed, delivery.DNS, destination.PhaseName, "dig hooks.example.com", testsend.ThenRetried},
+		"name servers that are silent": {func(l *lab) {
+			l.dns(func([]byte) []byte { return nil })
+			l.endpoint.URL, l.endpoint.Timeout = "https://hooks.example.com/", short
+		}, testsend.HintDNSTimeout, delivery.Timeout, destination.PhaseName, "name servers of hooks.example.com", testsend.ThenRetried},
+		"a private address behind a name": {func(l *lab) {
+			d := guardtest.NewDNS(l.t)
+			d.Answer("hooks.example.com", []netip.Addr{netip.MustParseAddr("10.0.0.7")})
+			l.resolver, l.endpoint.URL = d.Resolver(), "https://hooks.example.com/"
+		}, testsend.HintBlocked, delivery.Blocked, destination.PhaseConnect, "AllowNetworks", testsend.ThenDead},
+		"settings that cannot work": {func(l *lab) { l.endpoint.URL = "https://u:p@hooks.example.com/" },
+			testsend.HintInvalid, delivery.Invalid, "", "correct it", testsend.ThenDead},
+		"nobody listens": {func(l *lab) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			l.endpoint.URL = "http://" + listener.Addr().String()
+			_ = listener.Close()
+		}, testsend.HintRefused, delivery.Connect, destination.PhaseConnect, "nothing listens", testsend.ThenRetried},
+		"a connection reset": {func(l *lab) {
+			l.endpoint.URL = "http://" + l.accept(func(conn net.Conn) {
+				request(conn)
+				_ = conn.(*net.TCPConn).SetLinger(0)
+			})
+		}, testsend.HintReset, delivery.Connect, destination.PhaseAnswer, "reset", testsend.ThenRetried},
+		"a crash during the request": {func(l *lab) { l.endpoint.URL = "http://" + l.accept(request) },
+			testsend.HintClosed, delivery.Protocol, destination.PhaseAnswer, "crashed", testsend.ThenRetried},
+		"an SSH server": {func(l *lab) {
+			l.endpoint.URL = "http://" + l.accept(func(conn net.Conn) {
+				request(conn)
+				fmt.Fprint(conn, "SSH-2.0-OpenSSH_9.9\r\n")
+			})
+		}, testsend.HintNotHTTP, delivery.Protocol, "", "does not speak HTTP", testsend.ThenRetried},
+
+		"another name's certificate": {func(l *lab) {
+			l.certified(func(c *x509.Certificate) {
+				c.DNSNames, c.IPAddresses = []string{"www.example.com", "example.com"}, nil
+			})
+			l.resolver = guardtest.NewDNS(l.t).Resolver()
+			d := guardtest.NewDNS(l.t)
+			d.Answer("hooks.example.com", []netip.Addr{netip.MustParseAddr("127.0.0.1")})
+			l.resolver = d.Resolver()
+			l.endpoint.URL = strings.Replace(l.endpoint.URL, "127.0.0.1", "hooks.example.com", 1)
+		}, testsend.HintTLSName, delivery.TLS, destination.PhaseTLS, "for www.example.com, example.com, not for hooks.example.com", testsend.ThenRetried},
+		"an expired certificate": {func(l *lab) {
+			l.certified(func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = time.Now().AddDate(-1, 0, 0), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+			})
+		}, testsend.HintTLSExpired, delivery.TLS, destination.PhaseTLS, "2026-01-02", testsend.ThenRetried},
+		"a certificate of tomorrow": {func(l *lab) {
+			l.certified(func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
+			})
+		}, testsend.HintTLSNotYet, delivery.TLS, destination.PhaseTLS, "valid from", testsend.ThenRetried},
+		"a self-signed certificate": {func(l *lab) {
+			a := newAuthority(l.t)
+			l.https(&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{a.sign(&x509.Certificate{
+				SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "me"}, IPAddresses: []net.IP{{127, 0, 0, 1}},
+				NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			}, &x509.Certificate{Subject: pkix.Name{CommonName: "me"}}, &a.key.PublicKey).Raw}, PrivateKey: a.key}}})
+			l.roots = x509.NewCertPool()
+		}, testsend.HintTLSSelfSigned, delivery.TLS, destination.PhaseTLS, "self-signed", testsend.ThenRetried},
+		"an intermediate certificate missing": {func(l *lab) {
+			l.certified(nil)
+			l.roots = x509.NewCertPool()
+		}, testsend.HintTLSUnknown, delivery.TLS, destination.PhaseTLS, "intermediate", testsend.ThenRetried},
+		"a client's certificate on a server": {func(l *lab) {
+			l.certified(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
+		}, testsend.HintTLSNotServer, delivery.TLS, destination.PhaseTLS, "not one for servers", testsend.ThenRetried},
+		"plain text on the TLS port": {func(l *lab) {
+			l.status(http.StatusOK)
+			l.endpoint.URL = strings.Replace(l.endpoint.URL, "http:", "https:", 1)
+		}, testsend.HintTLSNotSpoken, delivery.TLS, destination.PhaseTLS, "not with TLS", testsend.ThenRetried},
+		"TLS 1.1": {func(l *lab) {
+			a := newAuthority(l.t)
+			l.roots = a.pool()
+			l.https(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, Certificates: []tls.Certificate{a.certificate(nil)}})
+		}, testsend.HintTLSVersion, delivery.TLS, destination.PhaseTLS, "TLS 1.2", testsend.ThenRetried},
+		"mutual TLS": {func(l *lab) {
+			a := newAuthority(l.t)
+			l.roots = a.pool()
+			l.https(&tls.Config{ClientAuth: tls.RequireAnyClientCert, Certificates: []tls.Certificate{a.certificate(nil)}})
+		}, testsend.HintTLSClientCert, delivery.TLS, "", "client certificate", testsend.ThenRetried},
+		"a server without a certificate for the name": {func(l *lab) {
+			l.https(&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("who?") }})
+		}, testsend.HintTLSHandshake, delivery.TLS, destination.PhaseTLS, "broke off the TLS handshake", testsend.ThenRetried},
+		"a handshake that hangs": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "https://"+l.accept(silent), short },
+			testsend.HintTLSTimeout, delivery.Timeout, destination.PhaseTLS, "handshake was not finished within 400ms", testsend.ThenRetried},
+		"an answer that never comes": {func(l *lab) {
+			l.endpoint.URL, l.endpoint.Timeout = "http://"+l.accept(silent), short
+		}, testsend.HintAnswerTimeout, delivery.Timeout, destination.PhaseAnswer, "do the work afterwards", testsend.ThenRetried},
+		"an error page that never ends": {func(l *lab) {
+			l.endpoint.URL, l.endpoint.Timeout = "http://"+l.accept(func(conn net.Conn) {
+				request(conn)
+				fmt.Fprint(conn, "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000\r\n\r\nbecause")
+				silent(conn)
+			}), short
+		}, testsend.HintServerError, delivery.Answered, destination.PhaseBody, "500", testsend.ThenRetried},
+
+		"moved":           {func(l *lab) { l.status(301, "Location", "https://new.example.com/x") }, testsend.HintRedirect, delivery.Redirect, "", "redirects to https://new.example.com/x (301)", testsend.ThenRetried},
+		"a slash missing": {func(l *lab) { l.status(308, "Location", "/hooks/") }, testsend.HintRedirect, delivery.Redirect, "", "Only the slash", testsend.ThenRetried},
+		"http to https": {func(l *lab) {
+			l.status(302, "Location", "https://127.0.0.1/hooks")
+		}, testsend.HintHTTPSRedirect, delivery.Redirect, "", "https://127.0.0.1/hooks", testsend.ThenRetried},
+		"moved to nowhere":       {func(l *lab) { l.status(303) }, testsend.HintRedirect, delivery.Redirect, "", "final address", testsend.ThenRetried},
+		"bad request":            {func(l *lab) { l.status(400) }, testsend.HintBadRequest, delivery.Answered, "", "fingerprint", testsend.ThenRetried},
+		"signature refused":      {func(l *lab) { l.status(401) }, testsend.HintUnauthorized, delivery.Answered, "", "raw body", testsend.ThenRetried},
+		"a login wanted":         {func(l *lab) { l.status(401, "WWW-Authenticate", `Basic realm="x"`) }, testsend.HintUnauthorized, delivery.Answered, "", "login (401, Basic)", testsend.ThenRetried},
+		"forbidden":              {func(l *lab) { l.status(403) }, testsend.HintForbidden, delivery.Answered, "", "CSRF", testsend.ThenRetried},
+		"no such path":           {func(l *lab) { l.status(404) }, testsend.HintNotFound, delivery.Answered, "", "path", testsend.ThenRetried},
+		"GET only":               {func(l *lab) { l.status(405, "Allow", "GET, HEAD") }, testsend.HintMethod, delivery.Answered, "", "it takes GET, HEAD", testsend.ThenRetried},
+		"not acceptable":         {func(l *lab) { l.status(406) }, testsend.HintNotAcceptable, delivery.Answered, "", "406", testsend.ThenRetried},
+		"request timeout":        {func(l *lab) { l.status(408) }, testsend.HintRequestTimeout, delivery.Answered, "", "408", testsend.ThenRetried},
+		"a duplicate refused":    {func(l *lab) { l.status(409) }, testsend.HintConflict, delivery.Answered, "", "2xx", testsend.ThenRetried},
+		"gone":                   {func(l *lab) { l.status(410) }, testsend.HintGone, delivery.Gone, "", "for good", testsend.ThenDisabled},
+		"too large":              {func(l *lab) { l.status(413) }, testsend.HintTooLargeHTTP, delivery.Answered, "", "client_max_body_size", testsend.ThenRetried},
+		"not JSON please":        {func(l *lab) { l.status(415) }, testsend.HintMediaType, delivery.Answered, "", "application/json", testsend.ThenRetried},
+		"unprocessable":          {func(l *lab) { l.status(422) }, testsend.HintUnprocessable, delivery.Answered, "", "schema", testsend.ThenRetried},
+		"too many":               {func(l *lab) { l.status(429, "Retry-After", "7") }, testsend.HintTooMany, delivery.Throttled, "", "Retry-After", testsend.ThenRetried},
+		"an unusual refusal":     {func(l *lab) { l.status(418) }, testsend.HintStatus, delivery.Answered, "", "418", testsend.ThenRetried},
+		"a bug":                  {func(l *lab) { l.status(500) }, testsend.HintServerError, delivery.Answered, "", "log", testsend.ThenRetried},
+		"nothing behind a proxy": {func(l *lab) { l.status(502) }, testsend.HintBadGateway, delivery.Answered, "", "proxy", testsend.ThenRetried},
+		"maintenance":            {func(l *lab) { l.status(503) }, testsend.HintUnavailable, delivery.Answered, "", "not available", testsend.ThenRetried},
+		"slow behind a proxy":    {func(l *lab) { l.status(504) }, testsend.HintGatewayTimeout, delivery.Answered, "", "in vain", testsend.ThenRetried},
+
+		"a queue that is not there": {func(l *lab) {
+			server := httptest.NewServer(sqsapi.New("webhooks-b"))
+			l.t.Cleanup(server.Close)
+			l.sqs, l.endpoint.URL = server.URL, "sqs://000000000000/webhooks-a?region=us-east-1"
+		}, testsend.HintQueueMissing, delivery.Missing, destination.PhaseExchange, "no such queue", testsend.ThenDead},
+		"a queue's policy": {func(l *lab) { l.sqsAnswers(403, "AccessDeniedException") },
+			testsend.HintQueueDenied, delivery.Denied, "", "sqs:SendMessage", testsend.ThenDead},
+		"a queue's key": {func(l *lab) { l.sqsAnswers(400, "KmsAccessDenied") },
+			testsend.HintKeyDenied, delivery.Denied, "", "data keys", testsend.ThenDead},
+		"a region that is not enabled": {func(l *lab) { l.sqsAnswers(403, "InvalidClientTokenId") },
+			testsend.HintCredentials, delivery.Denied, "", "region enabled", testsend.ThenDead},
+		"a queue that takes little": {func(l *lab) { l.sqsAnswers(400, "InvalidParameterValue") },
+			testsend.HintTooLarge, delivery.TooLarge, "", "MaximumMessageSize", testsend.ThenDead},
+		"a throttled queue": {func(l *lab) { l.sqsAnswers(400, "RequestThrottled") },
+			testsend.HintThrottled, delivery.Throttled, "", "asks for less", testsend.ThenRetried},
+		"SQS in trouble": {func(l *lab) { l.sqsAnswers(500, "InternalError") },
+			testsend.HintAnswered, delivery.Answered, "", "InternalError", testsend.ThenRetried},
+		"a role that does not trust us": {func(l *lab) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusForbidden)
+				fmt.Fprint(w, `<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`)
+			}))
+			l.t.Cleanup(server.Close)
+			l.sqsAnswers(500, "NotAsked")
+			l.sts, l.endpoint.RoleARN = server.URL, "arn:aws:iam::210987654321:role/webhooks-a"
+		}, testsend.HintRoleDenied, delivery.Denied, "", "external id", testsend.ThenDead},
+		"SQS that does not answer": {func(l *lab) {
+			l.sqs, l.endpoint.Timeout = "http://"+l.accept(silent), short
+			l.endpoint.URL = "sqs://000000000000/webhooks-a?region=us-east-1"
+		}, testsend.HintTimeout, delivery.Timeout, "", "no answer from SQS", testsend.ThenRetried},
+		"no way to SQS": {func(l *lab) {
+			l.sqs, l.endpoint.URL = "http://127.0.0.1:1", "sqs://000000000000/webhooks-a?region=us-east-1"
+		}, testsend.HintUnreached, delivery.Connect, "", "NAT", testsend.ThenRetried},
+
+		"no such topic": {func(l *lab) {
+			server := pstest.NewServer()
+			l.t.Cleanup(func() { _ = server.Close() })
+			l.emulator, l.endpoint.URL = server.Addr, "pubsub://some-project/some-topic"
+		}, testsend.HintPubSubTopic, delivery.Missing, destination.PhaseExchange, "no such topic", testsend.ThenDead},
+		"a topic's policy":      {func(l *lab) { l.pubsub(codes.PermissionDenied) }, testsend.HintPubSubDenied, delivery.Denied, "", "roles/pubsub.publisher", testsend.ThenDead},
+		"an identity refused":   {func(l *lab) { l.pubsub(codes.Unauthenticated) }, testsend.HintPubSubIdentity, delivery.Denied, "", "GoogleCredentials", testsend.ThenRetried},
+		"a topic with a schema": {func(l *lab) { l.pubsub(codes.InvalidArgument) }, testsend.HintPubSubSchema, delivery.Invalid, "", "schema", testsend.ThenDead},
+		"a quota used up":       {func(l *lab) { l.pubsub(codes.ResourceExhausted) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ThenRetried},
+		"Pub/Sub in trouble":    {func(l *lab) { l.pubsub(codes.Internal) }, testsend.HintAnswered, delivery.Answered, "", "Internal", testsend.ThenRetried},
+		"no Google credentials": {func(l *lab) { l.google, l.endpoint.URL = "{", "pubsub://some-project/some-topic" }, testsend.HintPubSubIdentity, delivery.Denied, "", "workload identity", testsend.ThenDead},
+		"Pub/Sub not reached":   {func(l *lab) { l.pubsub(codes.Unavailable) }, testsend.HintUnreached, delivery.Connect, "", "Pub/Sub could not be reached", testsend.ThenRetried},
+		"Kafka's topic missing": {func(l *lab) { l.kafka(); l.endpoint.URL += "2" }, testsend.HintKafkaTopic, delivery.Missing, destination.PhaseExchange, "Create it", testsend.ThenDead},
+		"Kafka's ACL":           {func(l *lab) { l.produced(kerr.TopicAuthorizationFailed) }, testsend.HintKafkaDenied, delivery.Denied, "", "Describe and Write", testsend.ThenDead},
+		"Kafka's replicas gone": {func(l *lab) { l.produced(kerr.NotEnoughReplicas) }, testsend.HintKafkaReplicas, delivery.Answered, "", "min.insync.replicas", testsend.ThenRetried},
+		"Kafka's record limit":  {func(l *lab) { l.produced(kerr.MessageTooLarge) }, testsend.HintTooLarge, delivery.TooLarge, "", "max.message.bytes", testsend.ThenDead},
+		"Kafka's quota":         {func(l *lab) { l.produced(kerr.ThrottlingQuotaExceeded) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ThenRetried},
+		"Kafka's policy":        {func(l *lab) { l.produced(kerr.PolicyViolation) }, testsend.HintAnswered, delivery.Invalid, "", "refused the record", testsend.ThenDead},
+		"Kafka's login refused": {func(l *lab) { l.produced(kerr.SaslAuthenticationFailed) }, testsend.HintKafkaLogin, delivery.Denied, "", "user name and password", testsend.ThenDead},
+		"Kafka, nobody listens": {func(l *lab) { l.endpoint.URL = "kafka://127.0.0.1:1/events" }, testsend.HintRefused, delivery.Connect, "", "nothing listens on port 1", testsend.ThenRetried},
+		"Kafka, TLS to a plain": {func(l *lab) { l.endpoint.URL = "kafka://" + l.accept(greeting) + "/events?tls=true" }, testsend.HintTLSNotSpoken, delivery.TLS, "", "not with TLS", testsend.ThenRetried},
+		"Kafka, plain to a TLS": {func(l *lab) {
+			l.certified(nil)
+			l.endpoint.URL = kafkaOf(l.endpoint.URL)
+		}, testsend.HintKafkaClosed, delivery.Protocol, "", "tls=true", testsend.ThenRetried},
+		"Kafka, unknown issuer":  {func(l *lab) { l.certified(nil); l.roots = nil; l.endpoint.URL = kafkaOf(l.endpoint.URL) + "?tls=true" }, testsend.HintTLSUnknown, delivery.TLS, "", "intermediate", testsend.ThenRetried},
+		"Kafka, a silent broker": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "kafka://"+l.accept(silent)+"/events", short }, testsend.HintTimeout, delivery.Timeout, "", "no answer from the brokers", testsend.ThenRetried},
+		"Kafka, a wrong password": {func(l *lab) {
+			l.kafka(kfake.EnableSASL(), kfake.User("SCRAM-SHA-512", "u", "right"))
+			l.endpoint.URL += scram
+			l.endpoint.Credentials, l.secrets = "tidings/default/k", secrets{"tidings/default/k": `{"username":"u","password":"wrong"}`}
+		}, testsend.HintKafkaLogin, "", "", "secret", testsend.ThenRetried},
+		"Kafka, no secret": {func(l *lab) {
+			l.kafka()
+			l.endpoint.URL, l.endpoint.Credentials = l.endpoint.URL+scram, "tidings/default/k"
+		}, testsend.HintKafkaSecret, delivery.Denied, "", "cannot be read", testsend.ThenRetried},
+		"Kafka, a malformed secret": {func(l *lab) {
+			l.kafka()
+			l.endpoint.URL, l.endpoint.Credentials, l.secrets = l.endpoint.URL+scram, "tidings/default/k", secrets{"tidings/default/k": "hunter2"}
+		}, testsend.HintKafkaForm, delivery.Invalid, "", `{"username":"…","password":"…"}`, testsend.ThenDead},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			c.breakIt(l)
+			r := l.run()
+			if r.Verdict != testsend.Failed || r.Hint == nil {
+				t.Fatalf("report = %+v", r)
+			}
+			if r.Hint.Code != c.hint || !strings.Contains(r.Hint.Text, c.says) {
+				t.Errorf("hint = %s: %s\nwant %s, saying %q (outcome %s: %s)", r.Hint.Code, r.Hint.Text, c.hint, c.says, r.Outcome, r.Error)
+			}
+			if c.class != "" && r.Outcome != c.class || r.Then != c.then {
+				t.Errorf("outcome = %s (%s), then %s; want %s, %s", r.Outcome, r.Error, r.Then, c.class, c.then)
+			}
+			if c.ended != "" && r.Timings.Ended != c.ended {
+				t.Errorf("ended in %q, want %q", r.Timings.Ended, c.ended)
+			}
+			if l.endpoint.Timeout == short {
+				of := map[destination.Phase]float64{
+					destination.PhaseName: r.Timings.DNS, destination.PhaseConnect: r.Timings.Connect, destination.PhaseTLS: r.Timings.TLS, destination.PhaseAnswer: r.Timings.FirstByte,
+				}
+				if ms, ok := of[c.ended]; ok && (ms < 200 || ms > r.Timings.Total+1) {
+					t.Errorf("the phase %s took %g of %g ms", c.ended, ms, r.Timings.Total)
+				}
+			}
+		})
+	}
+}
+
+// greeting is a server that speaks first, and not TLS.
+func greeting(conn net.Conn) {
+	fmt.Fprint(conn, "220 mail.example.com ESMTP ready\r\n")
+	silent(conn)
+}
+
+func kafkaOf(url string) string {
+	return "kafka://" + strings.TrimSuffix(strings.TrimPrefix(url, "https://"), "/hooks") + "/events"
+}

@@ -1,0 +1,501 @@
+// Package testsend sends one signed sample event to an endpoint now, and
+// shows everything that happened: the exact request, the answer, the time each
+// phase took, the verdict, and what to do about a failure in plain words. It
+// promises that a test goes through the same adapters and the same signing as a
+// delivery, on a connection of its own, past the queue, the circuit breaker and
+// the endpoint's rate limit, and not past the guard of addresses; that it leaves
+// no event and no delivery behind; and that a report holds no secret.
+package testsend
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/filter"
+	"github.com/tidings-dev/tidings/pkg/ops/tracing"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+// HeaderTest marks a test: header or attribute, beside those that a delivery
+// has. A receiver that would act on the sample's data should look at it.
+const HeaderTest = "tidings-test"
+
+// sampleType is the sample where nobody names a type and the endpoint takes it.
+const sampleType = "user.joined_community"
+
+// reserve is what a test leaves of its invocation's time, for its report.
+const reserve = 2 * time.Second
+
+// Request asks for one test: of an endpoint, or of a URL that is none yet.
+type Request struct {
+	Tenant     string `json:"tenant,omitempty"` // default where empty
+	EndpointID string `json:"endpoint_id,omitempty"`
+
+	// URL is tested in place of an endpoint; its scheme chooses the protocol.
+	URL string `json:"url,omitempty"`
+	// What follows goes with a URL; an endpoint has its own.
+	RoleARN     string `json:"role_arn,omitempty"`
+	Credentials string `json:"credentials,omitempty"` // the secret's name
+	Ordered     bool   `json:"ordered,omitempty"`
+	// Secret (whsec_… or whsk_…) signs a URL's test. One that nobody else knows
+	// is made where it is empty.
+	Secret         string  `json:"secret,omitempty"`
+	TimeoutSeconds float64 `json:"timeout_seconds,omitempty"`
+
+	Event string          `json:"event,omitempty"` // the type; one that the endpoint takes where empty
+	Data  json.RawMessage `json:"data,omitempty"`  // the catalog's sample where empty
+
+	// Caller is who asks, as far as that is known; each has a rate of its own.
+	Caller string `json:"-"`
+}
+
+// Verdict is whether the destination took the event.
+type Verdict string
+
+const (
+	Delivered Verdict = "delivered"
+	Failed    Verdict = "failed"
+)
+
+// Report is everything that happened.
+type Report struct {
+	Verdict Verdict        `json:"verdict"`
+	Outcome delivery.Class `json:"outcome"`
+	Status  int            `json:"status,omitempty"` // HTTP
+	// Error is the sentence that a delivery would keep of the failure.
+	Error string `json:"error,omitempty"`
+	// Hint says what to do about a failure.
+	Hint *Hint `json:"hint,omitempty"`
+	// Then is what would become of a delivery after such a first attempt.
+	Then Consequence `json:"then"`
+	// Notes are what else should be known, such as that the endpoint is disabled.
+	Notes []string `json:"notes,omitempty"`
+
+	At         time.Time `json:"at"`
+	Tenant     string    `json:"tenant"`
+	EndpointID string    `json:"endpoint_id,omitempty"`
+	Protocol   string    `json:"protocol"`
+	Event      string    `json:"event"`
+	EventID    string    `json:"event_id"`
+	Sample     bool      `json:"sample"` // the data is the catalog's
+
+	Request Sent    `json:"request"`
+	Answer  *Answer `json:"answer,omitempty"` // nil where there was none
+	Timings Timings `json:"timings"`
+}
+
+// Sent is the request, byte for byte, or what a broker's client was given.
+type Sent struct {
+	Method    string              `json:"method"`
+	To        string              `json:"to"`
+	Headers   []destination.Field `json:"headers"`
+	Body      string              `json:"body"`
+	Signature Signed              `json:"signature"`
+}
+
+// Signed shows what was signed, and with which secrets: enough to find out why
+// a receiver's own signature differs, not enough to sign.
+type Signed struct {
+	// Base is the text that is signed: id.timestamp.body.
+	Base string   `json:"base"`
+	By   []Signer `json:"by"`
+}
+
+// Signer is one secret that signed.
+type Signer struct {
+	Secret string `json:"secret"` // masked
+	// Fingerprint tells secrets apart: the first 8 hexadecimal digits of the
+	// SHA-256 of the secret's text.
+	Fingerprint string `json:"fingerprint"`
+	PublicKey   string `json:"public_key,omitempty"` // of an Ed25519 secret
+	Signature   string `json:"signature"`
+}
+
+// Answer is what came back.
+type Answer struct {
+	Proto   string              `json:"proto,omitempty"`
+	Status  int                 `json:"status,omitempty"`
+	Headers []destination.Field `json:"headers"` // on brokers, the receipt
+	Body    string              `json:"body,omitempty"`
+	Cut     bool                `json:"cut,omitempty"` // more of the body followed
+}
+
+// Timings are the phases in milliseconds. A phase that did not happen is 0; the
+// one in which the attempt ended is named.
+type Timings struct {
+	DNS       float64           `json:"dns_ms"`
+	Connect   float64           `json:"connect_ms"`
+	TLS       float64           `json:"tls_ms"`
+	FirstByte float64           `json:"first_byte_ms"` // from the request's last byte to the answer's first
+	Total     float64           `json:"total_ms"`
+	Ended     destination.Phase `json:"ended_in"`
+}
+
+// Consequence is what dispatch does after such an outcome.
+type Consequence string
+
+const (
+	ThenDelivered Consequence = "delivered"
+	ThenRetried   Consequence = "retried"
+	ThenDead      Consequence = "dead_letter"
+	ThenDisabled  Consequence = "endpoint_disabled"
+)
+
+// Code is why a test was not made.
+type Code string
+
+const (
+	Invalid     Code = "invalid"
+	NotFound    Code = "endpoint_not_found"
+	TooMany     Code = "too_many_tests"
+	Unavailable Code = "unavailable"
+)
+
+// Refusal says why a test was not made; nothing was sent.
+type Refusal struct {
+	Code    Code   `json:"code"`
+	Field   string `json:"field,omitempty"`
+	Message string `json:"message"`
+	// RetryAfter is when it may be asked for again, where that is known.
+	RetryAfter time.Duration `json:"-"`
+}
+
+func (r *Refusal) Error() string { return r.Message }
+
+// Endpoints is where an endpoint is read, past every cache.
+type Endpoints interface {
+	// GetEndpoint returns endpoint.ErrNotFound where there is none.
+	GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error)
+}
+
+// Limits keeps count of tests; the stores' rate limit is one.
+type Limits interface {
+	// ReserveSlots applies ratelimit.Reserve to what is kept under the key, and
+	// returns what it became. A negative cost gives slots back.
+	ReserveSlots(ctx context.Context, key string, cost time.Duration, now time.Time) (time.Time, error)
+}
+
+// How many tests there may be: at one destination, and by one caller.
+var (
+	perDestination = ratelimit.Limit{PerMinute: 20, Burst: 6}
+	perCaller      = ratelimit.Limit{PerMinute: 60, Burst: 20}
+)
+
+// Sender makes the attempt; the adapters' registry is one.
+type Sender interface {
+	Check(t destination.Target) error
+	Deliver(ctx context.Context, t destination.Target, m destination.Message) delivery.Outcome
+	Close() error
+}
+
+// Tester makes tests. Every field is required.
+type Tester struct {
+	Catalog   *catalog.Catalog
+	Endpoints Endpoints
+	Limits    Limits
+	// Open returns a sender for one test, so that each makes connections of its
+	// own: a kept one would hide what name, certificate and firewall do now.
+	Open func() (Sender, error)
+	Log  *slog.Logger
+	Now  func() time.Time
+}
+
+// Run makes one test. Its error is a *Refusal where nothing was sent; a
+// destination that fails is no error but a report.
+func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
+	if r.Tenant == "" {
+		r.Tenant = event.DefaultTenant
+	}
+	sender, err := t.Open()
+	if err != nil {
+		return Report{}, t.unavailable(ctx, err)
+	}
+	defer sender.Close()
+	ep, notes, err := t.receiver(ctx, sender, r)
+	if err != nil {
+		return Report{}, err
+	}
+	now := t.Now().Truncate(time.Millisecond)
+	e, sample, err := t.sample(r, ep, now)
+	if err != nil {
+		return Report{}, err
+	}
+	body, err := e.Encode()
+	if err != nil {
+		return Report{}, invalid("data", "%s", err)
+	}
+	if r.EndpointID != "" {
+		notes = append(notes, subscription(ep, e.Type, body)...)
+	}
+
+	if err := t.admit(ctx, r, ep, now); err != nil {
+		return Report{}, err
+	}
+	message := destination.Compose(ep, e, body, t.Catalog.Subject(e.Type, e.Data), tracing.FromContext(ctx), now)
+	message.Headers[HeaderTest] = "true"
+	timeout := ep.AttemptTimeout()
+	if deadline, ok := ctx.Deadline(); ok {
+		if left := deadline.Sub(now) - reserve; left < timeout {
+			timeout = max(left, time.Second)
+			notes = append(notes, fmt.Sprintf("the test was given %s only, because its own invocation ends soon", timeout.Round(time.Second)))
+		}
+	}
+	attempt, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	attempt, x := destination.Observe(attempt)
+	outcome := sender.Deliver(attempt, destination.TargetOf(ep), message)
+
+	report := describe(ep, message, outcome, x)
+	report.At, report.EndpointID, report.Event, report.EventID, report.Sample, report.Notes = now, r.EndpointID, e.Type, e.ID, sample, notes
+	report.Request.Signature = signed(ep, e.ID, body, now)
+	report.Then = consequence(outcome, ep.Retry, now)
+	if outcome.Class != delivery.Success {
+		h := hint(situation{
+			protocol: report.Protocol, url: ep.URL, timeout: timeout, now: now,
+			throwaway: r.EndpointID == "" && r.Secret == "", outcome: outcome, exchange: x,
+		})
+		report.Hint = &h
+	}
+	t.log(ctx, report)
+	return report, nil
+}
+
+// admit holds the request to the limits, so that nobody uses us to hammer a
+// stranger. What is refused takes nothing from them: asking again too early does
+// not make the wait longer.
+func (t *Tester) admit(ctx context.Context, r Request, ep endpoint.Endpoint, now time.Time) error {
+	destination := r.EndpointID
+	if destination == "" {
+		destination, _ = place(ep.URL)
+	}
+	caller := r.Caller
+	if caller == "" {
+		caller = "tenant " + r.Tenant
+	}
+	for _, one := range []struct {
+		limit ratelimit.Limit
+		key   string
+	}{{perCaller, "test by " + caller}, {perDestination, "test of " + r.Tenant + " " + destination}} {
+		after, err := t.Limits.ReserveSlots(ctx, one.key, one.limit.Cost(1), now)
+		if err != nil {
+			return t.unavailable(ctx, err)
+		}
+		wait := one.limit.Slots(after, 1, now)[0].Sub(now)
+		if wait <= 0 {
+			continue
+		}
+		if _, err := t.Limits.ReserveSlots(ctx, one.key, -one.limit.Cost(1), now); err != nil {
+			return t.unavailable(ctx, err)
+		}
+		return &Refusal{Code: TooMany, RetryAfter: wait, Message: fmt.Sprintf("too many tests: the next one may be made in %s", max(wait.Round(time.Second), time.Second))}
+	}
+	return nil
+}
+
+func (t *Tester) unavailable(ctx context.Context, err error) error {
+	t.Log.ErrorContext(ctx, "webhook.not_tested", "error", err.Error())
+	return &Refusal{Code: Unavailable, Message: "the test could not be made just now: try again"}
+}
+
+func invalid(field, format string, args ...any) error {
+	return &Refusal{Code: Invalid, Field: field, Message: field + ": " + fmt.Sprintf(format, args...)}
+}
+
+// receiver returns the endpoint that the request means: a stored one, or one
+// made of its URL.
+func (t *Tester) receiver(ctx context.Context, sender Sender, r Request) (ep endpoint.Endpoint, notes []string, err error) {
+	switch {
+	case (r.EndpointID == "") == (r.URL == ""):
+		return ep, nil, invalid("endpoint_id", "give an endpoint's id, or a URL, and not both")
+	case r.EndpointID != "" && (r.RoleARN != "" || r.Credentials != "" || r.Ordered || r.Secret != "" || r.TimeoutSeconds != 0):
+		return ep, nil, invalid("endpoint_id", "role_arn, credentials, ordered, secret and timeout_seconds go with a URL; the endpoint has its own")
+	case r.EndpointID != "":
+		ep, err = t.Endpoints.GetEndpoint(ctx, r.Tenant, r.EndpointID)
+		if errors.Is(err, endpoint.ErrNotFound) {
+			return ep, nil, &Refusal{Code: NotFound, Field: "endpoint_id", Message: fmt.Sprintf("endpoint_id: tenant %s has no endpoint %s", r.Tenant, r.EndpointID)}
+		}
+		if err != nil {
+			return ep, nil, t.unavailable(ctx, err)
+		}
+		if ep.Status != endpoint.Enabled {
+			notes = append(notes, "the endpoint is disabled ("+ep.StatusReason+"): events are not sent to it")
+		}
+		return ep, notes, nil
+	}
+	ep = endpoint.Endpoint{
+		Tenant: r.Tenant, ID: "test", URL: r.URL, RoleARN: r.RoleARN, Credentials: r.Credentials, Ordered: r.Ordered,
+		EventTypes: []string{"*"}, Status: endpoint.Enabled, Timeout: time.Duration(r.TimeoutSeconds * float64(time.Second)),
+	}
+	secret := signature.NewSecret()
+	if r.Secret != "" {
+		if secret, err = signature.ParseSecret(r.Secret); err != nil {
+			return ep, nil, invalid("secret", "%s", strings.TrimPrefix(err.Error(), "secret: "))
+		}
+	} else {
+		notes = append(notes, "the URL is of no endpoint here, so it was signed with a secret made for this test: a receiver that verifies will refuse it")
+	}
+	ep.Secrets = []endpoint.SigningSecret{{Secret: secret}}
+	if err := ep.Validate(t.Catalog.Types()); err != nil {
+		return ep, nil, &Refusal{Code: Invalid, Message: err.Error()}
+	}
+	if err := sender.Check(destination.TargetOf(ep)); err != nil {
+		return ep, nil, &Refusal{Code: Invalid, Field: "url", Message: err.Error()}
+	}
+	return ep, notes, nil
+}
+
+// sample returns the event of a test.
+func (t *Tester) sample(r Request, ep endpoint.Endpoint, now time.Time) (event.Event, bool, error) {
+	name := r.Event
+	if name == "" {
+		name = sampleType
+		if !ep.Subscribes(name) {
+			i := slices.IndexFunc(t.Catalog.Types(), ep.Subscribes)
+			name = t.Catalog.Types()[max(i, 0)]
+		}
+	}
+	kind, known := t.Catalog.Type(name)
+	data, sample := r.Data, len(r.Data) == 0
+	if sample && known {
+		data = kind.Samples[0]
+	}
+	if err := t.Catalog.Validate(name, data); err != nil {
+		field := "data"
+		if !known {
+			field = "event"
+		}
+		return event.Event{}, sample, &Refusal{Code: Invalid, Field: field, Message: err.Error()}
+	}
+	id := event.NewID(now)
+	return event.Event{ID: id, Type: name, Timestamp: now, ActorUserID: "test", Data: data, RequestID: "test", IdempotencyKey: id}, sample, nil
+}
+
+// subscription says whether a real event like this would have been sent.
+func subscription(ep endpoint.Endpoint, eventType string, body []byte) []string {
+	if !ep.Subscribes(eventType) {
+		return []string{fmt.Sprintf("the endpoint does not subscribe to %s (its types: %s): only this test sends it", eventType, strings.Join(ep.EventTypes, ", "))}
+	}
+	if len(ep.Filter) == 0 {
+		return nil
+	}
+	compiled, err := filter.Compile(ep.Filter)
+	if err != nil {
+		return nil // dispatch sends everything then
+	}
+	if doc, err := filter.Parse(body); err == nil && !compiled.Matches(doc) {
+		return []string{"the endpoint's filter does not match this event: only this test sends it"}
+	}
+	return nil
+}
+
+func describe(ep endpoint.Endpoint, m destination.Message, o delivery.Outcome, x *destination.Exchange) Report {
+	took := func(d time.Duration) float64 {
+		return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
+	}
+	r := Report{
+		Verdict: Failed, Outcome: o.Class, Status: o.Status, Error: o.Error, Tenant: ep.Tenant, Protocol: destination.TargetOf(ep).Protocol(),
+		Request: Sent{Method: x.Method, To: x.To, Headers: x.Sent, Body: string(m.Body)},
+		Timings: Timings{
+			DNS: took(o.Timings.DNS), Connect: took(o.Timings.Connect), TLS: took(o.Timings.TLS),
+			FirstByte: took(o.Timings.FirstByte), Total: took(o.Timings.Total), Ended: x.Ended,
+		},
+	}
+	if x.To == "" { // no adapter saw it
+		r.Request.To, r.Request.Headers = ep.URL, destination.Fields(m.Headers)
+	}
+	if o.Class == delivery.Success {
+		r.Verdict = Delivered
+	}
+	// A phase that was broken off has reported no time.
+	for phase, at := range map[destination.Phase]*float64{
+		destination.PhaseName: &r.Timings.DNS, destination.PhaseConnect: &r.Timings.Connect, destination.PhaseTLS: &r.Timings.TLS, destination.PhaseAnswer: &r.Timings.FirstByte,
+	} {
+		if x.Ended == phase && *at == 0 {
+			*at = took(x.EndedAfter)
+		}
+	}
+	if o.Status != 0 || len(x.Got) > 0 {
+		r.Answer = &Answer{Proto: x.Proto, Status: o.Status, Headers: x.Got, Body: printable(x.Body, x.Cut), Cut: x.Cut}
+	}
+	return r
+}
+
+// printable makes a stranger's bytes fit for a page and a terminal.
+func printable(b []byte, cut bool) string {
+	if cut { // perhaps within a character
+		for i := 0; i < utf8.UTFMax-1 && len(b) > 0 && !utf8.Valid(b); i++ {
+			b = b[:len(b)-1]
+		}
+	}
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || r >= ' ' && r != 0x7f && (r < 0x80 || r > 0x9f) {
+			return r
+		}
+		return -1
+	}, strings.ToValidUTF8(string(b), "\uFFFD"))
+}
+
+func signed(ep endpoint.Endpoint, id string, body []byte, now time.Time) Signed {
+	s := Signed{Base: string(signature.Base(id, now, body))}
+	for _, secret := range ep.SigningSecrets(now) {
+		s.By = append(s.By, Signer{
+			Secret: secret.Masked(), Fingerprint: secret.Fingerprint(), PublicKey: secret.Public(),
+			Signature: signature.Sign([]signature.Secret{secret}, id, now, body),
+		})
+	}
+	return s
+}
+
+func consequence(o delivery.Outcome, p retry.Policy, now time.Time) Consequence {
+	d := retry.Decide(retry.Attempt{Number: 1, Since: now, Outcome: o}, p, now, 0)
+	switch {
+	case d.DisableEndpoint:
+		return ThenDisabled
+	case d.State == delivery.Dead:
+		return ThenDead
+	case d.State == delivery.Delivered:
+		return ThenDelivered
+	}
+	return ThenRetried
+}
+
+// log writes one line a test. It holds no payload, no URL and nothing of the answer.
+func (t *Tester) log(ctx context.Context, r Report) {
+	attrs := []slog.Attr{
+		slog.String("tenant", r.Tenant), slog.String("endpoint_id", r.EndpointID), slog.String("protocol", r.Protocol),
+		slog.String("event_type", r.Event), slog.String("event_id", r.EventID), slog.String("verdict", string(r.Verdict)),
+		slog.String("outcome", string(r.Outcome)), slog.Int("status", r.Status), slog.Float64("total_ms", r.Timings.Total),
+	}
+	if r.Hint != nil {
+		attrs = append(attrs, slog.String("hint", string(r.Hint.Code)))
+	}
+	t.Log.LogAttrs(ctx, slog.LevelInfo, "webhook.tested", attrs...)
+}
+
+// place is a URL's host and port, for a sentence.
+func place(raw string) (host, port string) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "the receiver", ""
+	}
+	port = u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	}
+	return u.Hostname(), port
+}

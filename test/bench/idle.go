@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
+	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/destination/builtin"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+	"github.com/tidings-dev/tidings/pkg/ops/alert"
+	"github.com/tidings-dev/tidings/pkg/ops/cost"
+	"github.com/tidings-dev/tidings/pkg/ops/health"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+)
+
+// idleName names the line of a schedule in units.json.
+func idleName(s samtemplate.Schedule) string {
+	return fmt.Sprintf("idle: %s, every %s", strings.TrimPrefix(s.Name, "tidings-local-"), strings.TrimSuffix(strings.TrimSuffix(s.Every.String(), "0s"), "0m"))
+}
+
+// countIdle counts what each schedule of the template takes while nothing happens,
+// once what it keeps from its first run is there.
+func countIdle(ctx context.Context, db *dynamodb.Client, stack *samtemplate.Stack, into map[string]Units) error {
+	ctx = invocation(ctx)
+	p := &plant{meter: &meter{Client: db}, log: &ledger{}, sqs: &countedSQS{now: time.Now}}
+	backend := p.backend()
+	for _, f := range stack.Functions {
+		if len(f.Schedules) == 0 {
+			continue
+		}
+		handle, err := assemble.Functions()[f.Folder](backend, f.Environment)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.Folder, err)
+		}
+		for _, s := range f.Schedules {
+			for range 3 {
+				p.takeIdle()
+				if _, err := handle.Invoke(ctx, s.Input); err != nil {
+					return fmt.Errorf("%s: %w", s.Name, err)
+				}
+			}
+			into[idleName(s)] = p.takeIdle()
+			if err := p.log.trouble(""); err != nil {
+				return fmt.Errorf("%s: %w", s.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (p *plant) takeIdle() Units {
+	u := p.meter.take()
+	// Nothing is an event's here.
+	u.Writes, u.Statistics = u.Writes+u.Statistics, 0
+	lines, size, _ := p.log.take()
+	u.LogLines, u.LogBytes, u.SQS = float64(lines), float64(size), float64(p.sqs.take())
+	return u
+}
+
+// backend is what the functions stand on, counted.
+func (p *plant) backend() assemble.Backend {
+	// How many buckets of statistics are open depends on the minute: all the runs are
+	// in the middle of one.
+	began := time.Now()
+	start := began.Truncate(stats.BucketTime).Add(3 * time.Minute)
+	if start.Before(began) {
+		start = start.Add(stats.BucketTime)
+	}
+	return assemble.Backend{
+		Store:       func(t dynamo.Tables) assemble.Store { return dynamo.New(p.meter, t) },
+		Queue:       func(url string) dispatch.Queue { return sqsqueue.New(p.sqs, url) },
+		DeadLetters: func(string) dispatch.DeadLetters { return nil }, // nobody redrives
+		Depth:       func(string) health.Queue { return p.sqs },
+		Topic:       func(string) alert.Publisher { return nobody{} },
+		Invoke:      func(string) console.Invoke { return nil }, // nobody changes anything
+		Log:         p.log.logger(), Metrics: p.log, CacheTime: dispatch.CacheTime,
+		Destinations: func(s assemble.DestinationSettings) (*destination.Registry, error) {
+			return builtin.Open(s, builtin.Clouds{})
+		},
+		Pace: func(t time.Time) time.Time { return start.Add(t.Sub(began)) },
+	}
+}
+
+// Depth is a request, too.
+func (q *countedSQS) Depth(context.Context) (work.Depth, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.requests++
+	return work.Depth{}, nil
+}
+
+// nobody is told.
+type nobody struct{}
+
+// Publish fails: on a deployment that is well there is nothing to tell.
+func (nobody) Publish(_ context.Context, subject, _ string) error {
+	return fmt.Errorf("an idle deployment says %q", subject)
+}
+
+// written is how many metrics of its own an idle deployment writes: the sweep's.
+const written = 4
+
+// standingOf reads from the template what costs whether or not anything happens:
+// its resources by their types, as far as they are made by default.
+func standingOf(path string) (s cost.Standing, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return s, err
+	}
+	var parsed struct {
+		Resources map[string]struct {
+			Type       string    `yaml:"Type"`
+			Condition  string    `yaml:"Condition"`
+			Properties yaml.Node `yaml:"Properties"`
+		} `yaml:"Resources"`
+	}
+	if err := yaml.Unmarshal(text, &parsed); err != nil {
+		return s, fmt.Errorf("%s: %w", path, err)
+	}
+	s.Metrics = written
+	byDefault := []string{"", "MakesSecretsKey"}
+	for name, r := range parsed.Resources {
+		if !slices.Contains(byDefault, r.Condition) {
+			continue
+		}
+		switch r.Type {
+		case "AWS::CloudWatch::Alarm":
+			s.Alarms += metricsOf(&r.Properties)
+		case "AWS::CloudWatch::Dashboard":
+			s.Dashboards++
+		case "AWS::KMS::Key":
+			s.Keys++
+		case "AWS::SecretsManager::Secret", "AWS::Synthetics::Canary", "AWS::EC2::NatGateway", "AWS::EC2::VPCEndpoint", "AWS::Lambda::EventSourceMapping", "AWS::Events::Rule":
+			return s, fmt.Errorf("%s: the idle table does not know what %s (%s) costs", path, name, r.Type)
+		}
+	}
+	return s, nil
+}
+
+// metricsOf counts the metrics of an alarm: its own, or those of its formula.
+func metricsOf(properties *yaml.Node) (n float64) {
+	for i := 0; i+1 < len(properties.Content); i += 2 {
+		if properties.Content[i].Value != "Metrics" {
+			continue
+		}
+		for _, m := range properties.Content[i+1].Content {
+			for k := 0; k+1 < len(m.Content); k += 2 {
+				if m.Content[k].Value == "MetricStat" {
+					n++
+				}
+			}
+		}
+	}
+	return max(n, 1)
+}
+
+// watchedOf is what an invocation leaves behind of the function that leaves most.
+func watchedOf(stack *samtemplate.Stack) (most cost.Watched) {
+	for _, f := range stack.Functions {
+		w := cost.WatchedBy(f.SystemLogLevel, f.Tracing)
+		most.LogBytes, most.Traced = max(most.LogBytes, w.LogBytes), max(most.Traced, w.Traced)
+	}
+	return most
+}
+
+// idleCost is what a deployment costs that nobody uses: its schedules' runs, the
+// queue's pollers, and what stands in the template.
+func idleCost(r *Report, stack *samtemplate.Stack, units map[string]Units) error {
+	stands, err := standingOf(templateFile)
+	if err != nil {
+		return err
+	}
+	month, err := idleMonth(stack, units)
+	if err != nil {
+		return err
+	}
+	stands.Schedules = month.Runs
+	p := cost.List
+	t := r.table("idle", "Dollars a month of an idle deployment, list prices of "+p.Date+", "+p.Region, "what", "a month", "$ at list price", "$ beyond what is always free")
+	var list, beyond float64
+	// much costs price for each per; free of it are everybody's.
+	add := func(what string, much, free, price, per float64) {
+		full, rest := much/per*price, max(0, much-free)/per*price
+		t.add(what, of(math.Round(much)), of(full), of(rest))
+		list, beyond = list+full, beyond+rest
+	}
+	add("DynamoDB write units: the sweep's note", month.WriteUnits, 0, p.WriteUnits, 1e6)
+	add("DynamoDB read units: the sweep's and the alerts' look at indexes, circuits and statistics", month.ReadUnits, 0, p.ReadUnits, 1e6)
+	add("SQS requests: Lambda's polling by five, 20 s each, and the alerts' look at three queues", month.SQSRequests, cost.FreeSQSRequests, p.SQSRequests, 1e6)
+	add("Lambda requests: sweep and alerts each minute, discussions each hour", month.Runs, cost.FreeLambdaRequests, p.LambdaRequests, 1e6)
+	add("Lambda GB-seconds of them", month.Seconds*cost.MemoryGB, cost.FreeLambdaGBSeconds, p.LambdaGBSeconds, 1e6)
+	add("EventBridge schedules that call them", stands.Schedules, cost.FreeSchedules, p.Schedules, 1e6)
+	add("bytes of logs", month.LogBytes, cost.FreeLogBytes, p.LogsGB, 1e9)
+	add("X-Ray traces: each of them is its second's first", month.Traces, cost.FreeTraces, p.Traces, 1e6)
+	add("metrics that alarms look at", stands.Alarms, cost.FreeAlarms, p.Alarm, 1)
+	add("metrics of its own that are written while idle", stands.Metrics, cost.FreeMetrics, p.Metric, 1)
+	add("dashboard", stands.Dashboards, cost.FreeDashboards, p.Dashboard, 1)
+	running, free := list, beyond
+	add("KMS key of the endpoints' secrets", stands.Keys, 0, p.Key, 1)
+	t.add("all of it", Cell{Text: "–"}, of(list), of(beyond))
+	t.add("all of it, with a key that is there already (SecretsKeyArn)", Cell{Text: "–"}, of(running), of(free))
+	t.Notes = []string{"Of the template as it is by default; counted by running what its schedules run, on empty tables. What is always free is an account's, once, and does not end after a year: a million SQS requests, " +
+		"a million Lambda requests and 400,000 GB-seconds, 14 million schedules, 5 GB of logs, 100,000 traces, ten alarms' metrics, ten metrics, three dashboards. Another stack in the account finds it used. " +
+		"DynamoDB's on-demand units and KMS keys are never free. KMS's requests ($0.03 for 10,000 beyond 20,000 a month) are in no line: DynamoDB keeps a table's key for as long as it is used, which nothing here can count."}
+	r.under(1, list, "$ a month", "idle, at list prices, nothing deducted")
+	r.under(1, beyond, "$ a month", "… beyond what AWS gives every account always")
+	r.under(1, free, "$ a month", "… and with a KMS key that is there already")
+	return nil
+}
+
+// idleMonth is what the schedules of a month take, and Lambda's polling.
+func idleMonth(stack *samtemplate.Stack, units map[string]Units) (month cost.Count, err error) {
+	const length = 30 * 24 * time.Hour
+	for _, f := range stack.Functions {
+		watched := cost.WatchedBy(f.SystemLogLevel, f.Tracing)
+		traces := 0.0
+		if watched.Traced > 0 {
+			traces = 1 // each is its second's first
+		}
+		for range f.Queues {
+			month.SQSRequests += cost.Polls
+		}
+		for _, s := range f.Schedules {
+			u, ok := units[idleName(s)]
+			if !ok {
+				return month, fmt.Errorf("%s has no %q: the template's schedule is new to it", unitsFile, idleName(s))
+			}
+			month = month.Plus(cost.Count{
+				WriteUnits: u.Writes, ReadUnits: u.Reads, SQSRequests: u.SQS, Runs: 1, Seconds: cost.IdleSeconds, LogBytes: u.LogBytes + watched.LogBytes, Traces: traces,
+			}.Times(float64(length / s.Every)))
+		}
+	}
+	return month, nil
+}

@@ -1,0 +1,118 @@
+package destinationtest
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Gate stands between an adapter and its destination: a TCP relay that counts
+// connections and can be shut, as a destination is that went down.
+type Gate struct {
+	// Address is where adapters connect to, host:port.
+	Address string
+
+	t        testing.TB
+	backend  string
+	accepted atomic.Int64
+	frozen   atomic.Bool
+
+	mu       sync.Mutex
+	listener net.Listener
+	open     map[net.Conn]struct{}
+}
+
+// NewGate opens a gate before the backend, host:port. It closes with the test.
+func NewGate(t testing.TB, backend string) *Gate {
+	t.Helper()
+	g := &Gate{t: t, backend: backend, open: map[net.Conn]struct{}{}, Address: "127.0.0.1:0"}
+	g.Up()
+	t.Cleanup(g.Down)
+	return g
+}
+
+// Accepted is how many connections were ever made.
+func (g *Gate) Accepted() int64 { return g.accepted.Load() }
+
+// Up lets connections through, if it does not already.
+func (g *Gate) Up() {
+	g.t.Helper()
+	g.frozen.Store(false)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.listener != nil {
+		return
+	}
+	listener, err := net.Listen("tcp", g.Address)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.listener, g.Address = listener, listener.Addr().String()
+	go func() {
+		for {
+			front, err := listener.Accept()
+			if err != nil {
+				return // it was shut
+			}
+			g.accepted.Add(1)
+			go g.relay(front)
+		}
+	}()
+}
+
+// Down refuses connections and breaks those that are there.
+func (g *Gate) Down() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.listener == nil {
+		return
+	}
+	_ = g.listener.Close()
+	g.listener = nil
+	for c := range g.open {
+		_ = c.Close()
+	}
+	clear(g.open)
+}
+
+// Freeze keeps connections open and takes new ones, but lets nothing through
+// until the gate has been shut.
+func (g *Gate) Freeze() { g.frozen.Store(true) }
+
+func (g *Gate) relay(front net.Conn) {
+	back, err := net.Dial("tcp", g.backend)
+	if err != nil {
+		_ = front.Close()
+		return
+	}
+	g.mu.Lock()
+	g.open[front], g.open[back] = struct{}{}, struct{}{}
+	g.mu.Unlock()
+	var both sync.WaitGroup
+	for _, way := range [][2]net.Conn{{front, back}, {back, front}} {
+		both.Go(func() {
+			_, _ = io.Copy(writer{g, way[0]}, way[1])
+			_, _ = way[0].Close(), way[1].Close()
+		})
+	}
+	both.Wait()
+	g.mu.Lock()
+	delete(g.open, front)
+	delete(g.open, back)
+	g.mu.Unlock()
+}
+
+// writer drops what comes while the gate is frozen.
+type writer struct {
+	gate *Gate
+	to   net.Conn
+}
+
+func (w writer) Write(p []byte) (int, error) {
+	if w.gate.frozen.Load() {
+		return len(p), nil
+	}
+	return w.to.Write(p)
+}

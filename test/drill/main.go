@@ -1,0 +1,380 @@
+// Command drill breaks the local runner in ten ways, each in a runner of its own,
+// and prints which alerts came, after how long, and that each was resolved once the
+// cause was gone. A real HTTP server stands in for Slack and holds every message to
+// Block Kit's rules. It fails where an alert is missing, malformed or not resolved.
+//
+// For those who watch, time passes faster: an hour's window in half a minute. The
+// functions are those that are deployed, and know nothing of it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/local/receiver"
+	"github.com/tidings-dev/tidings/pkg/ops/alert"
+	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/test/alerttest"
+	"github.com/tidings-dev/tidings/test/localrunner"
+)
+
+const (
+	// haste makes a minute half a second.
+	haste = 120
+	// patience is how long an alert, or its end, may take. An hour's window has to
+	// pass until what happened in it is forgotten: thirty seconds.
+	patience = 100 * time.Second
+)
+
+// incident is one way to break it.
+type incident struct {
+	name string
+	// cause breaks it; the alerts are counted from its beginning. cure mends it.
+	cause, cure func(ctx context.Context, s *stage) error
+	// alerts must come, and be resolved. Others may come with them, and must be
+	// resolved, too.
+	alerts []alert.Rule
+	// check looks whether all has ended well.
+	check func(ctx context.Context, s *stage) error
+}
+
+var (
+	failing = receiver.Behaviour{FailRate: 1, FailStatus: 503}
+	well    = receiver.Behaviour{}
+)
+
+func behave(b receiver.Behaviour) func(context.Context, *stage) error {
+	return func(_ context.Context, s *stage) error { s.receiver.Behave(b); return nil }
+}
+
+// patient has no circuit to speak of, and gives up after so many attempts.
+func patient(attempts int) func(*endpoint.Endpoint) {
+	return func(e *endpoint.Endpoint) {
+		e.Breaker = breaker.Policy{Failures: 100}
+		e.Retry = retry.Policy{MaxAttempts: attempts, MaxDelay: time.Second}
+	}
+}
+
+// breaking has a circuit that opens at the third failure.
+func breaking(e *endpoint.Endpoint) {
+	e.Breaker = breaker.Policy{Failures: 3, OpenFor: 5 * time.Second, MaxOpenFor: 5 * time.Second}
+}
+
+func ill(b receiver.Behaviour, endpoints, events int, settings func(*endpoint.Endpoint)) func(context.Context, *stage) error {
+	return func(ctx context.Context, s *stage) error {
+		s.receiver.Behave(b)
+		for range endpoints {
+			if err := s.endpoint(ctx, settings); err != nil {
+				return err
+			}
+		}
+		return s.emit(ctx, events)
+	}
+}
+
+var incidents = []incident{
+	{name: "receiver down", cause: ill(failing, 1, 8, patient(3)), cure: behave(well), alerts: []alert.Rule{alert.FailureRate, alert.DeadLetters}},
+	{name: "receiver slow", cause: ill(receiver.Behaviour{Slow: 1500 * time.Millisecond}, 1, 24, patient(3)), cure: behave(well), alerts: []alert.Rule{alert.Slow}},
+	{name: "half and more of the requests fail", cause: ill(receiver.Behaviour{FailRate: 0.75}, 1, 16, patient(2)), cure: behave(well), alerts: []alert.Rule{alert.FailureRate}},
+	{
+		name:   "dispatcher stopped",
+		cause:  func(_ context.Context, s *stage) error { s.system.Hold("sweep"); return nil },
+		cure:   func(_ context.Context, s *stage) error { s.system.Release("sweep"); return nil },
+		alerts: []alert.Rule{alert.Silent},
+	},
+	{
+		name: "queue stuck, with a backlog",
+		cause: func(ctx context.Context, s *stage) error {
+			s.system.Hold("work")
+			return ill(well, 1, 110, patient(3))(ctx, s)
+		},
+		cure:   func(_ context.Context, s *stage) error { s.system.Release("work"); return nil },
+		alerts: []alert.Rule{alert.Silent, alert.PendingHigh},
+		check:  func(ctx context.Context, s *stage) error { return s.receiver.Wait(ctx, 110, patience) },
+	},
+	{name: "dead letters", cause: ill(failing, 1, 3, patient(1)), cure: behave(well), alerts: []alert.Rule{alert.DeadLetters}},
+	{
+		name:   "one circuit",
+		cause:  ill(failing, 1, 4, breaking),
+		cure:   behave(well),
+		alerts: []alert.Rule{alert.CircuitOpen},
+		check:  func(ctx context.Context, s *stage) error { return s.receiver.Wait(ctx, 4, patience) },
+	},
+	{name: "mass failure: ten endpoints", cause: ill(failing, 10, 4, breaking), cure: behave(well), alerts: []alert.Rule{alert.CircuitOpen, alert.FailureRate}},
+	{
+		name: "recovery: what waited behind a circuit arrives",
+		cause: func(ctx context.Context, s *stage) error {
+			if err := ill(failing, 1, 4, breaking)(ctx, s); err != nil {
+				return err
+			}
+			if err := s.wait(ctx, alert.Fired, alert.CircuitOpen); err != nil {
+				return err
+			}
+			return s.emit(ctx, 110)
+		},
+		cure:   behave(well),
+		alerts: []alert.Rule{alert.CircuitOpen, alert.PendingHigh},
+		check:  func(ctx context.Context, s *stage) error { return s.receiver.Wait(ctx, 114, patience) },
+	},
+	{
+		name: "Slack down meanwhile",
+		cause: func(ctx context.Context, s *stage) error {
+			s.slack.Down(true)
+			if err := ill(failing, 1, 3, patient(1))(ctx, s); err != nil {
+				return err
+			}
+			for s.slack.Asked() < 6 { // two evaluations, three requests each
+				select {
+				case <-s.slack.News():
+				case <-time.After(time.Second):
+				case <-ctx.Done():
+					return errors.New("while Slack was down it was not asked again")
+				}
+			}
+			s.slack.Down(false)
+			return nil
+		},
+		cure:   behave(well),
+		alerts: []alert.Rule{alert.DeadLetters},
+	},
+}
+
+// stage is a runner, with a receiver and a Slack.
+type stage struct {
+	system   *local.System
+	slack    *alerttest.Slack
+	receiver *localrunner.Recorder
+	secret   signature.Secret
+	emitted  int
+}
+
+func (s *stage) endpoint(ctx context.Context, settings func(*endpoint.Endpoint)) error {
+	_, err := localrunner.AddEndpoint(ctx, s.system.Store, s.receiver.URL, s.secret, settings)
+	return err
+}
+
+func (s *stage) emit(ctx context.Context, n int) error {
+	var list []emit.Request
+	for range n {
+		list = append(list, localrunner.Comment(s.emitted))
+		s.emitted++
+	}
+	_, err := localrunner.Post(ctx, s.system.URLs["emit"], map[string]any{"events": list})
+	if err != nil {
+		return fmt.Errorf("emit %d events: %w", n, err)
+	}
+	return nil
+}
+
+// heard is what Slack heard of a rule.
+type heard struct{ fired, resolved time.Time }
+
+var rules = []alert.Rule{
+	alert.FailureRate, alert.PendingHigh, alert.CircuitOpen, alert.Silent, alert.DeadLetters, alert.Slow, alert.SuccessRate, alert.FailedToday, alert.EndpointOff,
+}
+
+// heard reads what Slack was told since the incident began.
+func (s *stage) heard() map[alert.Rule]heard {
+	all := map[alert.Rule]heard{}
+	posts, _ := s.slack.Posts()
+	for _, p := range posts {
+		for _, rule := range rules {
+			if !strings.Contains(p.Header, (alert.Notice{Rule: rule}).Title()) {
+				continue
+			}
+			h := all[rule]
+			switch {
+			case strings.HasSuffix(p.Header, "resolved"):
+				h.resolved = p.At
+			case h.fired.IsZero():
+				h.fired = p.At
+				fallthrough
+			default:
+				h.resolved = time.Time{} // it goes on, or began again
+			}
+			all[rule] = h
+		}
+	}
+	return all
+}
+
+// wait waits until Slack has heard of the rules.
+func (s *stage) wait(ctx context.Context, kind alert.Kind, wanted ...alert.Rule) error {
+	for {
+		news := s.slack.News()
+		missing := ""
+		for rule, h := range s.heard() {
+			if kind == alert.Resolved && h.resolved.IsZero() {
+				missing = string(rule)
+			}
+		}
+		for _, rule := range wanted {
+			if h := s.heard()[rule]; h.fired.IsZero() || kind == alert.Resolved && h.resolved.IsZero() {
+				missing = string(rule)
+			}
+		}
+		if missing == "" {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return fmt.Errorf("the alert %s was not %s in time", missing, kind)
+		}
+	}
+}
+
+// ready waits until the runner has swept.
+func (s *stage) ready(ctx context.Context) error {
+	for {
+		_, sweep, err := s.system.Store.ReadStatistics(ctx, nil)
+		if err != nil || !sweep.At.IsZero() {
+			return err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return errors.New("the runner does not sweep")
+		}
+	}
+}
+
+// result is what a drill showed.
+type result struct {
+	heard       map[alert.Rule]heard
+	began, over time.Time // of the cause
+	messages    int
+	err         error
+}
+
+func run(ctx context.Context, in incident, seed uint64) (r result) {
+	slack := &alerttest.Slack{Path: "/services/T0/B0/drill"}
+	server := httptest.NewServer(slack)
+	defer server.Close()
+	fail := func(err error) result { r.err = err; return r }
+	system, err := local.Open(ctx, local.Options{
+		Template: "template.yaml", Memory: true, Haste: haste, Log: slog.New(slog.DiscardHandler),
+		Alerts: alert.Private{SlackWebhookURL: server.URL + slack.Path},
+	})
+	if err != nil {
+		return fail(err)
+	}
+	defer system.Close()
+	running, stop := context.WithCancel(ctx)
+	var runner sync.WaitGroup
+	runner.Go(func() {
+		if err := system.Run(running); err != nil {
+			r.err = errors.Join(r.err, err)
+		}
+	})
+	defer runner.Wait()
+	defer stop()
+	s := &stage{system: system, slack: slack, secret: signature.NewSecret()}
+	if s.receiver, err = localrunner.Receive(seed, well, s.secret); err != nil {
+		return fail(err)
+	}
+	if err := s.ready(ctx); err != nil {
+		return fail(err)
+	}
+	r.began = time.Now()
+	causing, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := in.cause(causing, s); err != nil {
+		return fail(err)
+	}
+	if err := s.wait(causing, alert.Fired, in.alerts...); err != nil {
+		r.heard = s.heard()
+		return fail(err)
+	}
+	r.over = time.Now()
+	curing, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := in.cure(curing, s); err != nil {
+		return fail(err)
+	}
+	if in.check != nil {
+		if err := in.check(curing, s); err != nil {
+			return fail(err)
+		}
+	}
+	err = s.wait(curing, alert.Resolved, in.alerts...)
+	r.heard = s.heard()
+	posts, refused := slack.Posts()
+	r.messages = len(posts)
+	if len(refused) > 0 {
+		err = errors.Join(err, fmt.Errorf("there is what Slack would refuse: %q", refused))
+	}
+	r.err = err
+	return r
+}
+
+func main() {
+	ctx := context.Background()
+	results := make([]result, len(incidents))
+	var all sync.WaitGroup
+	// All at once would make the machine the eleventh incident.
+	slots := make(chan struct{}, 5)
+	for i, in := range incidents {
+		all.Go(func() {
+			slots <- struct{}{}
+			results[i] = run(ctx, in, uint64(i+1))
+			<-slots
+			fmt.Fprintf(os.Stderr, "  %s: done\n", in.name)
+		})
+	}
+	all.Wait()
+
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "INCIDENT\tALERT\tCAME AFTER\tDEPLOYED\tRESOLVED AFTER THE CURE\tDEPLOYED\tMESSAGES")
+	failed := false
+	for i, in := range incidents {
+		r := results[i]
+		name, messages := in.name, fmt.Sprint(r.messages)
+		for _, rule := range rules {
+			h, came := r.heard[rule]
+			if !came {
+				continue
+			}
+			resolved, of := "NOT RESOLVED", ""
+			if !h.resolved.IsZero() {
+				resolved, of = took(r.over, h.resolved)
+			}
+			after, deployed := took(r.began, h.fired)
+			mark := ""
+			if !slices.Contains(in.alerts, rule) {
+				mark = " (too)"
+			}
+			fmt.Fprintf(table, "%s\t%s%s\t%s\t%s\t%s\t%s\t%s\n", name, rule, mark, after, deployed, resolved, of, messages)
+			name, messages = "", ""
+		}
+		if r.err != nil {
+			failed = true
+			fmt.Fprintf(table, "%s\tFAILED: %v\t\t\t\t\t\n", in.name, r.err)
+		}
+	}
+	_ = table.Flush()
+	fmt.Printf("\nTime passes %d times faster here for who watches; DEPLOYED is what it would be there.\n", haste)
+	if failed {
+		os.Exit(1)
+	}
+}
+
+// took says how long something took, here and in a deployment.
+func took(from, to time.Time) (here, deployed string) {
+	d := max(to.Sub(from), 0)
+	return fmt.Sprintf("%.1fs", d.Seconds()), (d * haste).Round(time.Minute).String()
+}

@@ -1,0 +1,66 @@
+// Package dynamotest gives tests a real DynamoDB API: one local process a test
+// binary, and for each test tables of its own, made from this project's template.
+package dynamotest
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+)
+
+var (
+	shared = sync.OnceValues(func() (*dynamoemulator.Server, error) {
+		return dynamoemulator.Start(context.Background(), dynamoemulator.Options{})
+	})
+	counter atomic.Int64
+)
+
+// New returns a client of a DynamoDB that the test binary's tests share, and
+// the stack of this project's template, its tables just made for this test alone.
+func New(t testing.TB) (*dynamodb.Client, *samtemplate.Stack) {
+	t.Helper()
+	server, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack := Stack(t, fmt.Sprintf("t%d-%s", counter.Add(1), t.Name()))
+	if err := dynamoemulator.CreateTables(t.Context(), server.Client(), stack.Tables); err != nil {
+		t.Fatal(err)
+	}
+	return server.Client(), stack
+}
+
+// Stack resolves this project's template under a stack name of the test's own.
+func Stack(t testing.TB, name string) *samtemplate.Stack {
+	t.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	parsed, err := samtemplate.Load(filepath.Join(filepath.Dir(here), "..", "..", "template.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack, err := parsed.Resolve(samtemplate.Context{StackName: tableSafe(name), Region: dynamoemulator.Region, Account: "000000000000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stack
+}
+
+// tableSafe keeps what a table's name may hold.
+func tableSafe(name string) string {
+	safe := []byte(name)
+	for i, c := range safe {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9') {
+			safe[i] = '-'
+		}
+	}
+	return string(safe[:min(len(safe), 200)])
+}

@@ -1,0 +1,269 @@
+// Package lambdaemulator plays AWS around the functions' deployed binaries, on this
+// machine: one address that serves the AWS APIs which the functions call, and the
+// sample data that events/ speak of. It promises to keep record of every call as
+// IAM would judge it, an action on a resource, whichever function makes it and
+// whatever the call's fate.
+package lambdaemulator
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
+	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
+)
+
+// Account owns everything that is played.
+const Account = sqsapi.Account
+
+// Call is one AWS call, in IAM's words.
+type Call struct{ Action, Resource string }
+
+func (c Call) String() string { return c.Action + " on " + c.Resource }
+
+// AWS is an http.Handler in AWS's place: AWS_ENDPOINT_URL names it. DynamoDB is
+// the real API of a local one, SQS that of package sqsapi; of Secrets Manager,
+// KMS, STS and SNS it plays the operations that functions use. What it does not
+// play it records, and refuses. It is safe for concurrent use.
+type AWS struct {
+	// Secrets are Secrets Manager's, by name.
+	Secrets map[string]string
+
+	queues *sqsapi.Service
+	dynamo *httputil.ReverseProxy
+	mu     sync.Mutex
+	calls  map[Call]int
+}
+
+// New returns an AWS whose tables are in the DynamoDB at a URL.
+func New(dynamoURL string, queues ...string) (*AWS, error) {
+	target, err := url.Parse(dynamoURL)
+	if err != nil {
+		return nil, fmt.Errorf("rehearsal: the local DynamoDB's URL: %w", err)
+	}
+	return &AWS{
+		Secrets: map[string]string{},
+		queues:  sqsapi.New(queues...),
+		dynamo:  &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }},
+		calls:   map[Call]int{},
+	}, nil
+}
+
+// AddQueue makes a queue of the SQS.
+func (a *AWS) AddQueue(name string) { a.queues.Add(name) }
+
+// Calls returns the calls so far, each once, in order.
+func (a *AWS) Calls() []Call {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(a.calls), func(x, y Call) int {
+		return strings.Compare(x.Action+x.Resource, y.Action+y.Resource)
+	})
+}
+
+// Forget forgets the calls so far.
+func (a *AWS) Forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.calls)
+}
+
+func (a *AWS) record(calls ...Call) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range calls {
+		a.calls[c]++
+	}
+}
+
+// scope is the credential scope of a signature, which names the service.
+var scope = regexp.MustCompile(`Credential=[^/]+/[0-9]+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request`)
+
+// ServeHTTP serves one call.
+func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	signed := scope.FindStringSubmatch(r.Header.Get("Authorization"))
+	if signed == nil {
+		http.Error(w, "the call is not signed", http.StatusForbidden)
+		return
+	}
+	c := call{region: signed[1], service: signed[2], operation: operation(r, body), body: body}
+	if strings.HasPrefix(strings.TrimSpace(string(body)), "{") {
+		_ = json.Unmarshal(body, &c.in) // what can't be read has no resource, and IAM allows it nothing
+	} else if form, err := url.ParseQuery(string(body)); err == nil {
+		c.in = fields{Role: form.Get("RoleArn"), Topic: form.Get("TopicArn")}
+	}
+	a.record(c.judged()...)
+	switch c.service {
+	case "dynamodb":
+		a.dynamo.ServeHTTP(w, r)
+	case "sqs":
+		a.queues.ServeHTTP(w, r)
+	default:
+		a.play(w, c)
+	}
+}
+
+// operation is the API's operation, in each of AWS's protocols.
+func operation(r *http.Request, body []byte) string {
+	if _, name, ok := strings.Cut(r.Header.Get("X-Amz-Target"), "."); ok { // JSON
+		return name
+	}
+	if form, err := url.ParseQuery(string(body)); err == nil && form.Has("Action") { // query
+		return form.Get("Action")
+	}
+	if strings.HasSuffix(r.URL.Path, "/invocations") { // REST, of Lambda
+		return "Invoke " + strings.TrimSuffix(r.URL.Path[strings.Index(r.URL.Path, "/functions/")+len("/functions/"):], "/invocations")
+	}
+	return r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:] // RPC v2
+}
+
+// call is a call as it came.
+type call struct {
+	region, service, operation string
+	body                       []byte
+	in                         fields
+}
+
+// fields are those of a request that say what it is about.
+type fields struct {
+	Table    string `json:"TableName"`
+	Index    string `json:"IndexName"`
+	QueueURL string `json:"QueueUrl"`
+	Queue    string `json:"QueueName"`
+	Secret   string `json:"SecretId"`
+	Key      string `json:"KeyId"`
+	Cipher   []byte `json:"CiphertextBlob"`
+	Plain    []byte `json:"Plaintext"`
+	Topic    string `json:"TopicArn"`
+	Role     string
+	// of transactions and batches
+	Transact []map[string]struct {
+		Table string `json:"TableName"`
+	} `json:"TransactItems"`
+	Requests map[string]json.RawMessage `json:"RequestItems"`
+}
+
+// judged returns what IAM is asked for a call (Service Authorization Reference).
+func (c call) judged() []Call {
+	arn := func(resource string) string {
+		return "arn:aws:" + c.service + ":" + c.region + ":" + Account + ":" + resource
+	}
+	one := func(action, resource string) []Call { return []Call{{c.service + ":" + action, resource}} }
+	switch c.service {
+	case "dynamodb":
+		var list []Call
+		for _, item := range c.in.Transact {
+			for kind, of := range item {
+				action := map[string]string{"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem", "Get": "GetItem"}[kind]
+				list = append(list, one(action, arn("table/"+of.Table))...)
+			}
+		}
+		for table := range c.in.Requests {
+			list = append(list, one(c.operation, arn("table/"+table))...)
+		}
+		if list != nil {
+			return list
+		}
+		resource := "table/" + c.in.Table
+		if c.in.Index != "" {
+			resource += "/index/" + c.in.Index
+		}
+		return one(c.operation, arn(resource))
+	case "sqs":
+		name := c.in.Queue
+		if name == "" {
+			name = c.in.QueueURL[strings.LastIndex(c.in.QueueURL, "/")+1:]
+		}
+		return one(strings.TrimSuffix(c.operation, "Batch"), arn(name))
+	case "secretsmanager":
+		// IAM judges by the ARN, which ends in six characters of AWS's.
+		return one(c.operation, arn("secret:"+c.in.Secret+"-AbCdEf"))
+	case "kms":
+		key := c.in.Key
+		if key == "" {
+			key, _, _ = strings.Cut(string(c.in.Cipher), "|")
+		}
+		return one(c.operation, key)
+	case "sns":
+		return one(c.operation, c.in.Topic)
+	case "sts":
+		return one(c.operation, c.in.Role)
+	case "lambda":
+		name, _ := url.PathUnescape(strings.TrimPrefix(c.operation, "Invoke "))
+		if !strings.HasPrefix(name, "arn:") {
+			name = arn("function:" + name)
+		}
+		return one("InvokeFunction", name)
+	}
+	return one(c.operation, "*")
+}
+
+// play answers for the small services.
+func (a *AWS) play(w http.ResponseWriter, c call) {
+	answer := func(v any) {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		_ = json.NewEncoder(w).Encode(v) // a client that is gone needs no answer
+	}
+	switch c.service + ":" + c.operation {
+	case "secretsmanager:GetSecretValue":
+		value, ok := a.Secrets[c.in.Secret]
+		if !ok {
+			w.WriteHeader(http.StatusBadRequest)
+			answer(map[string]string{"__type": "ResourceNotFoundException", "message": "Secrets Manager can't find the specified secret."})
+			return
+		}
+		answer(map[string]string{"Name": c.in.Secret, "SecretString": value})
+	case "kms:Encrypt":
+		answer(map[string]any{"KeyId": c.in.Key, "CiphertextBlob": []byte(c.in.Key + "|" + base64.StdEncoding.EncodeToString(c.in.Plain))})
+	case "kms:GenerateDataKey":
+		plain := bytes.Repeat([]byte{7}, 32)
+		answer(map[string]any{"KeyId": c.in.Key, "Plaintext": plain, "CiphertextBlob": []byte(c.in.Key + "|" + base64.StdEncoding.EncodeToString(plain))})
+	case "kms:Decrypt":
+		key, text, _ := strings.Cut(string(c.in.Cipher), "|")
+		plain, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			answer(map[string]string{"__type": "InvalidCiphertextException"})
+			return
+		}
+		answer(map[string]any{"KeyId": key, "Plaintext": plain})
+	case "sts:AssumeRole":
+		w.Header().Set("Content-Type", "text/xml")
+		fmt.Fprintf(w, `<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><AssumedRoleUser><AssumedRoleId>AROA:tidings</AssumedRoleId><Arn>%s</Arn></AssumedRoleUser><Credentials><AccessKeyId>assumed</AccessKeyId><SecretAccessKey>assumed</SecretAccessKey><SessionToken>assumed</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,
+			c.in.Role, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	case "sns:Publish":
+		w.Header().Set("Content-Type", "text/xml")
+		fmt.Fprint(w, `<PublishResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishResult><MessageId>7c1a2f0e-0000-4000-8000-000000000001</MessageId></PublishResult></PublishResponse>`)
+	default:
+		w.WriteHeader(http.StatusNotImplemented)
+		answer(map[string]string{"__type": "NotPlayedHere", "message": c.service + ":" + c.operation + " is not played in a rehearsal"})
+	}
+}
+
+// Variables are what Lambda sets of itself, with AWS's endpoint turned to the
+// address at which an AWS is served.
+func Variables(awsURL string) map[string]string {
+	return map[string]string{
+		"AWS_REGION": dynamoemulator.Region, "AWS_DEFAULT_REGION": dynamoemulator.Region,
+		"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_EC2_METADATA_DISABLED": "true",
+		"AWS_ENDPOINT_URL": awsURL, "AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": "INFO",
+	}
+}

@@ -1,0 +1,486 @@
+package simulation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+)
+
+// The template's settings that matter here; a test compares them with it.
+const (
+	emitTimeout     = 30 * time.Second
+	dispatchTimeout = time.Minute
+	visibility      = 6 * time.Minute
+	maxReceives     = 10
+	queueBatch      = 10
+	streamBatch     = 100
+	sweepEvery      = time.Minute
+)
+
+// settleTime is how long after the faults what is left may take: the age limit of
+// the oldest delivery, and some.
+const settleTime = 100 * time.Hour
+
+// cloud is everything between the functions: Lambda, the streams, the queue, the
+// schedule, and the people who use them.
+type cloud struct {
+	s       *sim
+	queue   *simQueue
+	workers []*worker // every one there ever was
+	idle    map[string][]*worker
+	running int // goroutines of invocations, those of dead workers too
+
+	shards []*shard
+	read   string // sequence number up to which the store's stream was read
+
+	nextTick  time.Time
+	producing int // producers that still try
+}
+
+// invocation is one call of a function.
+type invocation struct {
+	name    string
+	w       *worker
+	payload json.RawMessage
+	timeout *happening
+	done    func(answer any, err error)
+}
+
+func newCloud(s *sim) *cloud {
+	c := &cloud{s: s, idle: map[string][]*worker{}}
+	c.queue = newQueue(s)
+	for i := range s.plan.shards {
+		c.shards = append(c.shards, &shard{c: c, number: i})
+	}
+	return c
+}
+
+// begin plans what the plan says.
+func (c *cloud) begin() {
+	s := c.s
+	for _, p := range s.plan.endpoints {
+		c.addEndpoint(p)
+	}
+	for i, p := range s.plan.producers {
+		for range p.copies {
+			c.producing++
+			s.at(p.at, func() { c.produce(i, p) })
+		}
+	}
+	for _, o := range s.plan.operators {
+		s.at(o.at, func() { c.operate(o) })
+	}
+	s.at(s.start.Add(s.plan.busy), func() {
+		s.calm = true
+		s.note(delivery.Key{}, "the faults are over")
+	})
+	c.nextTick = s.start.Add(s.between(0, sweepEvery))
+	s.at(c.nextTick, c.tick)
+}
+
+// ---- Lambda --------------------------------------------------------------------------
+
+// invoke calls a function in an idle worker, or in a new one.
+func (c *cloud) invoke(function, name string, payload any, done func(answer any, err error)) {
+	s := c.s
+	body, err := json.Marshal(payload)
+	if err != nil {
+		panic(err) // a value of our own
+	}
+	s.Counts.Invocations++
+	w := c.worker(function)
+	inv := &invocation{name: name, w: w, payload: body, done: done}
+	w.busy = inv
+	limit := dispatchTimeout
+	if function == "emit" {
+		limit = emitTimeout
+	}
+	inv.timeout = s.after(limit, func() { w.kill(name + " ran out of time") })
+	ctx := invocationContext{context.Background(), w, w.Now().Add(limit)}
+	c.running++
+	go func() {
+		answer, err := w.serve(ctx, inv.payload)
+		end := &io{w: w, what: "end of " + name, ends: true, result: make(chan error, 1)}
+		end.begin = func() {
+			end.finish(nil)
+			c.returned(inv, answer, err)
+		}
+		s.arrive(end)
+	}()
+}
+
+// returned is when a handler has returned.
+func (c *cloud) returned(inv *invocation, answer any, err error) {
+	w := inv.w
+	if w.dead {
+		return
+	}
+	w.busy = nil
+	c.s.cancel(inv.timeout)
+	c.idle[w.function] = append(c.idle[w.function], w)
+	inv.done(answer, err)
+}
+
+// failed is when an invocation's worker died.
+func (c *cloud) failed(inv *invocation, err error) {
+	inv.w.busy = nil
+	c.s.cancel(inv.timeout)
+	inv.done(nil, err)
+}
+
+func (c *cloud) worker(function string) *worker {
+	s := c.s
+	if idle := c.idle[function]; len(idle) > 0 && !s.chance(0.02) {
+		i := s.rng.IntN(len(idle))
+		w := idle[i]
+		c.idle[function] = slices.Delete(idle, i, i+1)
+		return w
+	}
+	w := &worker{
+		s: s, id: len(c.workers) + 1, function: function, open: map[*io]bool{},
+		rng: rand.New(rand.NewPCG(s.Seed, uint64(len(c.workers))+1000)),
+	}
+	if s.plan.maxSkew > 0 {
+		w.skew = s.between(-s.plan.maxSkew, s.plan.maxSkew)
+	}
+	c.workers = append(c.workers, w)
+	p := ports{w}
+	switch function {
+	case "emit":
+		em := &emit.Emitter{Catalog: eventTypes, Events: p, Keys: p, Log: w.logger(), Now: w.Now, NewID: w.eventID}
+		w.serve = em.Handle
+	case "dispatch":
+		d := dispatch.New(dispatch.Config{
+			Catalog: eventTypes, Events: p, Endpoints: p, Disabler: p, Deliveries: p, Due: p, Replays: p,
+			Waiting: p, Breakers: p, Limits: p, Statistics: p,
+			Queue: sqsqueue.New(p, "work"), Sender: p, Log: w.logger(), CacheTime: dispatch.CacheTime,
+			Now: w.Now, Random: w.Random, ClaimID: w.ClaimID,
+		})
+		w.serve = d.Handle
+	}
+	return w
+}
+
+// eventTypes is made outside of every bubble.
+var eventTypes = catalog.Default()
+
+// eventID is a ULID whose random part is the seed's.
+func (w *worker) eventID(now time.Time) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ids++
+	return event.DerivedID(now, fmt.Sprintf("%d/%d/%d", w.s.Seed, w.id, w.ids))
+}
+
+// ---- producers -----------------------------------------------------------------------
+
+// produce tells emit what happened; with a key it tries until it is told that the
+// event was taken in.
+func (c *cloud) produce(number int, p produced) {
+	s := c.s
+	c.invoke("emit", "emit", p.request, func(answer any, err error) {
+		if err == nil {
+			result := answer.(emit.Result)
+			s.note(delivery.Key{EventID: result.ID}, "event %s is accepted (producer %d, duplicate %v)", result.ID, number, result.Duplicate)
+			s.judge.accepted(number, p, result)
+			c.producing--
+			return
+		}
+		if p.key == "" && s.chance(0.5) {
+			c.producing--
+			return // a producer without patience
+		}
+		s.after(s.between(time.Second, 5*time.Minute), func() { c.produce(number, p) })
+	})
+}
+
+// ---- the Events stream ---------------------------------------------------------------
+
+// shard is an ordered part of the stream: one batch at a time, each again until it
+// is dealt with.
+type shard struct {
+	c       *cloud
+	number  int
+	records []events.DynamoDBEventRecord
+	ids     []string
+	next    int // first record that is not dealt with
+	busy    bool
+	tries   int
+}
+
+var noWait, stop = context.WithCancel(context.Background())
+
+func init() { stop() }
+
+// pump takes what the store's stream has and gives it to the shards.
+func (c *cloud) pump() {
+	for {
+		records, err := c.s.store.Records(noWait, dynamoitem.Events, c.read, 1000)
+		if err != nil {
+			return // nothing more
+		}
+		for _, r := range records {
+			c.read = r.Change.SequenceNumber
+			id := r.Change.Keys[dynamoitem.EventID].String()
+			c.s.judge.stored(id)
+			sh := c.shards[hash(id)%uint64(len(c.shards))]
+			sh.records, sh.ids = append(sh.records, r), append(sh.ids, id)
+			sh.poll()
+		}
+	}
+}
+
+func (sh *shard) poll() {
+	s := sh.c.s
+	if sh.busy || sh.next >= len(sh.records) {
+		return
+	}
+	sh.busy = true
+	s.after(s.between(0, 300*time.Millisecond)+min(time.Duration(sh.tries)*time.Second, 30*time.Second), func() {
+		size := 1 + s.rng.IntN(streamBatch)
+		if s.chance(0.5) {
+			size = 1 + s.rng.IntN(4)
+		}
+		from, to := sh.next, min(sh.next+size, len(sh.records))
+		for _, id := range sh.ids[from:to] {
+			s.judge.fanOutBegins(id)
+		}
+		s.note(delivery.Key{}, "shard %d hands out records %d to %d", sh.number, from, to-1)
+		sh.c.invoke("dispatch", "fan out", events.DynamoDBEvent{Records: sh.records[from:to]}, func(answer any, err error) {
+			sh.busy = false
+			done := to
+			if err == nil {
+				for _, f := range answer.(events.DynamoDBEventResponse).BatchItemFailures {
+					for i := from; i < done; i++ {
+						if sh.records[i].Change.SequenceNumber == f.ItemIdentifier {
+							done = i
+						}
+					}
+				}
+			} else {
+				done = from
+			}
+			if sh.tries++; done > from {
+				sh.tries = 0
+			}
+			for _, id := range sh.ids[from:done] {
+				s.judge.fannedOut(id)
+			}
+			sh.next = done
+			if s.faulty(s.plan.faults.streamReplay) {
+				s.Counts.StreamReplays++
+				sh.next = max(0, done-1-s.rng.IntN(10))
+				s.note(delivery.Key{}, "shard %d forgets where it was and goes on with record %d", sh.number, sh.next)
+			}
+			sh.poll()
+		})
+	})
+}
+
+// ---- the schedule --------------------------------------------------------------------
+
+// tick is the schedule's minute. A sweep that would find nothing is mostly not
+// run: it would read sixteen empty pages.
+func (c *cloud) tick() {
+	s := c.s
+	now := time.Now()
+	idle := !c.due(now.Add(dispatch.Lookahead + 5*time.Second))
+	if s.calm && c.settled() {
+		s.over = true
+		return
+	}
+	if now.Sub(s.start) > s.plan.busy+settleTime {
+		s.over = true
+		s.judge.unsettled()
+		return
+	}
+	if !idle || s.chance(0.05) {
+		if !s.faulty(s.plan.faults.sweepMissed) {
+			c.sweep()
+			if s.faulty(s.plan.faults.sweepTwice) {
+				s.after(s.between(0, 20*time.Second), c.sweep)
+			}
+		}
+	}
+	next := c.nextTick.Add(sweepEvery)
+	if idle {
+		// Nothing changes before the next thing that is planned.
+		until := now.Add(settleTime)
+		if len(s.agenda) > 0 {
+			until = s.agenda[0].at
+		}
+		if due, ok := c.earliestDue(); ok && due.Add(-dispatch.Lookahead-10*time.Second).Before(until) {
+			until = due.Add(-dispatch.Lookahead - 10*time.Second)
+		}
+		if skip := until.Sub(next) / sweepEvery; skip > 0 {
+			next = next.Add(skip * sweepEvery)
+		}
+	}
+	c.nextTick = next
+	s.at(next, c.tick)
+}
+
+func (c *cloud) due(before time.Time) bool {
+	due, ok := c.earliestDue()
+	return ok && !due.After(before)
+}
+
+func (c *cloud) earliestDue() (earliest time.Time, ok bool) {
+	for shard := range delivery.DueShards {
+		page, _, err := c.s.store.Due(context.Background(), shard, c.s.start.Add(10_000*time.Hour), "", 1)
+		if err != nil {
+			panic(err)
+		}
+		if len(page) > 0 && (!ok || page[0].DueAt.Before(earliest)) {
+			earliest, ok = page[0].DueAt, true
+		}
+	}
+	circuits, err := c.s.store.ListCircuits(context.Background(), time.Time{})
+	if err != nil {
+		panic(err)
+	}
+	for _, circuit := range circuits {
+		// An open one for which nothing waits is looked after in vain.
+		waiting, err := c.s.store.Waiting(context.Background(), circuit.EndpointID, 1)
+		if err != nil {
+			panic(err)
+		}
+		if (len(waiting) > 0 || circuit.Phase != breaker.Open) && (!ok || circuit.WakeAt.Before(earliest)) {
+			earliest, ok = circuit.WakeAt, true
+		}
+	}
+	return earliest, ok
+}
+
+// waits says whether a delivery is due some time.
+func (c *cloud) waits() bool {
+	for shard := range delivery.DueShards {
+		if n, more, err := c.s.store.CountDue(context.Background(), shard, time.Time{}, 1); err != nil || n > 0 || more {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *cloud) sweep() {
+	c.s.Counts.Sweeps++
+	c.invoke("dispatch", "sweep", dispatch.Command{Action: "sweep"}, func(answer any, err error) {
+		if err != nil {
+			c.s.note(delivery.Key{}, "a sweep failed: %v", err)
+		}
+	})
+}
+
+// settled says whether nothing will happen any more by itself.
+func (c *cloud) settled() bool {
+	if c.waits() || c.producing > 0 {
+		return false
+	}
+	for _, sh := range c.shards {
+		if sh.busy || sh.next < len(sh.records) {
+			return false
+		}
+	}
+	if c.queue.dead() > 0 {
+		c.queue.redrive()
+	}
+	if c.queue.size() > 0 {
+		return false
+	}
+	for _, w := range c.workers {
+		if w.busy != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// ---- operators -----------------------------------------------------------------------
+
+func (c *cloud) addEndpoint(p planned) {
+	if err := c.s.store.AddEndpoint(context.Background(), p.endpoint); err != nil && !errors.Is(err, endpoint.ErrConflict) {
+		panic(err)
+	}
+	c.s.network.receivers[p.endpoint.ID] = &receiver{moods: p.moods}
+	c.s.judge.endpointChanged(p.endpoint.Tenant, p.endpoint.ID)
+}
+
+func (c *cloud) operate(o operation) {
+	s, ctx := c.s, context.Background()
+	p := s.plan.endpoints[o.endpoint]
+	e, err := s.store.GetEndpoint(ctx, p.endpoint.Tenant, p.endpoint.ID)
+	key := delivery.Key{EndpointID: p.endpoint.ID}
+	s.Counts.Edits++
+	s.mark("operator", o.what)
+	switch {
+	case o.what == "redrive":
+		c.queue.redrive()
+	case o.what == "add":
+		p = newEndpoint(s.rng, 100+len(s.network.receivers), p.endpoint.Tenant, time.Now(), max(s.plan.busy-time.Since(s.start), time.Second))
+		s.note(delivery.Key{EndpointID: p.endpoint.ID}, "an operator adds endpoint %s", p.endpoint.ID)
+		c.addEndpoint(p)
+	case err != nil: // it is gone
+	case o.what == "close circuit":
+		s.note(key, "an operator closes the circuit")
+		// It forgets what was counted, whenever it comes to that.
+		forget := func() {
+			x := s.judge.side(e.ID)
+			x.fault, x.streak = time.Now(), 0
+		}
+		forget()
+		c.invoke("dispatch", "close circuit", dispatch.Command{Action: "close_circuit", Tenant: e.Tenant, EndpointID: e.ID}, func(any, error) { forget() })
+	case o.what == "remove":
+		s.note(key, "an operator removes endpoint %s", e.ID)
+		if err := s.store.RemoveEndpoint(ctx, e.Tenant, e.ID); err != nil {
+			panic(err)
+		}
+		s.judge.endpointChanged(e.Tenant, e.ID)
+	case o.what == "replay" || o.what == "replay dead":
+		command := dispatch.Command{Action: "replay_dead", Tenant: e.Tenant, EndpointID: e.ID}
+		if o.what == "replay" {
+			page, err := s.store.QueryDeliveries(ctx, delivery.Query{EndpointID: e.ID, Limit: 1000})
+			if err != nil {
+				panic(err)
+			}
+			if len(page.Deliveries) == 0 {
+				return
+			}
+			command.Action, command.EventID = "replay", page.Deliveries[s.rng.IntN(len(page.Deliveries))].EventID
+		}
+		s.note(delivery.Key{EndpointID: e.ID, EventID: command.EventID}, "an operator asks for a %s", command.Action)
+		c.invoke("dispatch", "replay", command, func(answer any, err error) {
+			s.note(delivery.Key{EndpointID: e.ID, EventID: command.EventID}, "%s: %+v, %v", command.Action, answer, err)
+		})
+	case o.what == "edit" || o.what == "disable" || o.what == "enable":
+		switch o.what {
+		case "edit":
+			shape(s.rng, &e)
+		case "disable":
+			e.Status, e.StatusReason = endpoint.Disabled, "an operator's wish"
+		case "enable":
+			e.Status, e.StatusReason = endpoint.Enabled, ""
+		}
+		e.UpdatedAt = time.Now()
+		s.note(key, "an operator does %s on endpoint %s", o.what, e.ID)
+		if _, err := s.store.UpdateEndpoint(ctx, e); err != nil {
+			panic(err)
+		}
+		s.judge.endpointChanged(e.Tenant, e.ID)
+	}
+}

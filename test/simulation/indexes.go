@@ -1,0 +1,56 @@
+package simulation
+
+import (
+	"slices"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+)
+
+// maxLag is how far an index, or a read that need not be consistent, lags behind
+// the table at most.
+const maxLag = 3 * time.Second
+
+// indexes are what DynamoDB shows a moment late: global secondary indexes, and
+// items that are not read consistently. The memory store shows all at once, so
+// the delay is made here.
+type indexes struct {
+	s        *sim
+	parkedAt map[delivery.Key]time.Time
+	breakers map[string]former
+}
+
+type former struct {
+	state breaker.State
+	until time.Time // when it was overwritten
+}
+
+func newIndexes(s *sim) *indexes {
+	return &indexes{s: s, parkedAt: map[delivery.Key]time.Time{}, breakers: map[string]former{}}
+}
+
+func (x *indexes) parked(d delivery.Delivery) {
+	if d.Waits {
+		x.parkedAt[d.Key] = time.Now()
+	}
+}
+
+// waiting leaves out what was parked just now.
+func (x *indexes) waiting(list []delivery.Waiter) []delivery.Waiter {
+	return slices.DeleteFunc(list, func(w delivery.Waiter) bool {
+		return time.Since(x.parkedAt[w.Key]) < maxLag && x.s.faulty(x.s.plan.faults.stale)
+	})
+}
+
+func (x *indexes) wrote(before breaker.State) {
+	x.breakers[before.EndpointID] = former{before, time.Now()}
+}
+
+// breaker may return what stood there a moment ago.
+func (x *indexes) breaker(now breaker.State) breaker.State {
+	if was, ok := x.breakers[now.EndpointID]; ok && time.Since(was.until) < maxLag && was.state.Version > 0 && x.s.faulty(x.s.plan.faults.stale) {
+		return was.state
+	}
+	return now
+}

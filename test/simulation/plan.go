@@ -1,0 +1,238 @@
+package simulation
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+// plan is what a seed decides before a run begins. Each kind of fault is there in
+// some runs and not in others: a run with one kind shows what that kind does, and
+// a run with none shows that nothing else is needed.
+type plan struct {
+	faults    faults
+	busy      time.Duration // until when things happen; then what is left settles
+	storms    []storm
+	endpoints []planned
+	producers []produced
+	operators []operation
+	shards    int
+	workers   int           // batches of deliveries at a time
+	maxSkew   time.Duration // clocks are at most so far off, one way or the other
+}
+
+// faults are probabilities, each for one input or output.
+type faults struct {
+	kill, throttle, lose, twice, slow float64
+	streamReplay                      float64 // for a batch
+	queueDuplicate, queueLate         float64 // for a message
+	sendFails                         float64 // for an entry
+	sweepTwice, sweepMissed           float64 // for a minute
+	stale                             float64 // for an entry of an index, a moment after it was written
+}
+
+// storm is a time in which everything fails more often.
+type storm struct {
+	from, to time.Time
+	times    float64
+}
+
+type planned struct {
+	endpoint endpoint.Endpoint
+	moods    []spell
+	hopeless bool // never becomes well
+}
+
+type produced struct {
+	at      time.Time
+	request json.RawMessage
+	key     string // its idempotency key; without one it is not tried again
+	copies  int    // producers that tell the same at the same time
+}
+
+type operation struct {
+	at       time.Time
+	what     string // edit, disable, enable, remove, add, replay, replay dead, redrive, close circuit
+	endpoint int
+}
+
+// faulty is the chance of a fault, here and now.
+func (s *sim) faulty(p float64) bool {
+	if p == 0 || s.calm {
+		return false
+	}
+	now := time.Now()
+	for _, storm := range s.plan.storms {
+		if !now.Before(storm.from) && now.Before(storm.to) {
+			p = min(p*storm.times, 0.7)
+		}
+	}
+	return s.rng.Float64() < p
+}
+
+func newPlan(r *rand.Rand, start time.Time) plan {
+	some := func(p, of float64) float64 {
+		if r.Float64() >= of {
+			return 0
+		}
+		return p * math.Exp(3*(r.Float64()-0.5)) // from a fifth to four times
+	}
+	upTo := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d))) }
+	p := plan{
+		busy:    time.Hour + time.Duration(r.ExpFloat64()*float64(24*time.Hour)),
+		shards:  1 + r.IntN(3),
+		workers: 2 + r.IntN(5),
+	}
+	p.busy = min(p.busy, 96*time.Hour)
+	if r.Float64() > 0.1 {
+		p.faults = faults{
+			kill: some(0.002, 0.7), throttle: some(0.01, 0.6), lose: some(0.004, 0.6), twice: some(0.01, 0.5), slow: some(0.003, 0.5),
+			streamReplay: some(0.1, 0.5), queueDuplicate: some(0.03, 0.6), queueLate: some(0.03, 0.5), sendFails: some(0.02, 0.5),
+			sweepTwice: some(0.05, 0.5), sweepMissed: some(0.05, 0.5), stale: some(0.4, 0.5),
+		}
+		if r.Float64() < 0.5 {
+			p.maxSkew = upTo(2400 * time.Millisecond)
+		}
+		for range r.IntN(4) {
+			from := start.Add(upTo(p.busy))
+			p.storms = append(p.storms, storm{from, from.Add(upTo(20 * time.Minute)), 5 + 30*r.Float64()})
+		}
+	}
+
+	tenants := []string{event.DefaultTenant, "other"}[:1+r.IntN(2)]
+	for i := range 1 + r.IntN(5) {
+		p.endpoints = append(p.endpoints, newEndpoint(r, i, tenants[r.IntN(len(tenants))], start, p.busy))
+	}
+
+	// Events come alone and in bursts.
+	for n := 4 + r.IntN(60); n > 0; {
+		at := start.Add(upTo(p.busy))
+		burst := 1
+		if r.Float64() < 0.3 {
+			burst += r.IntN(25)
+		}
+		for range min(burst, n) {
+			at = at.Add(upTo(2 * time.Second))
+			one := produced{at: at, copies: 1}
+			number := len(p.producers)
+			if r.Float64() < 0.7 {
+				one.key = fmt.Sprintf("key-%d", number)
+				if r.Float64() < 0.2 {
+					one.copies = 2 + r.IntN(2)
+				}
+			}
+			kind, data := "user.joined_community", fmt.Sprintf(`{"community_id":"c_%d","community_name":"Gophers %d"}`, r.IntN(3), number)
+			if r.Float64() < 0.4 {
+				kind, data = "user.posted_comment", fmt.Sprintf(`{"discussion_id":"d_%d","comment_id":"k_%d","comment_text":"<ü & %d>"}`, r.IntN(3), number, number)
+			}
+			one.request = json.RawMessage(fmt.Sprintf(`{"event":%q,"tenant":%q,"data":%s,"idempotency_key":%q}`, kind, tenants[r.IntN(len(tenants))], data, one.key))
+			p.producers = append(p.producers, one)
+			n--
+		}
+	}
+	slices.SortStableFunc(p.producers, func(a, b produced) int { return a.at.Compare(b.at) })
+
+	if r.Float64() < 0.6 {
+		for range r.IntN(12) {
+			at := start.Add(upTo(p.busy))
+			if r.Float64() < 0.5 { // in the thick of it
+				at = p.producers[r.IntN(len(p.producers))].at.Add(upTo(5 * time.Second))
+			}
+			what := []string{"edit", "edit", "disable", "blink", "enable", "enable", "remove", "add", "replay", "replay", "replay", "replay dead", "redrive", "close circuit"}[r.IntN(14)]
+			one := operation{at: at, endpoint: r.IntN(len(p.endpoints)), what: what}
+			if what == "blink" { // off and on again
+				one.what = "disable"
+				p.operators = append(p.operators, operation{at: at.Add(upTo(20 * time.Second)), endpoint: one.endpoint, what: "enable"})
+			}
+			p.operators = append(p.operators, one)
+		}
+	}
+	return p
+}
+
+func newEndpoint(r *rand.Rand, number int, tenant string, start time.Time, busy time.Duration) planned {
+	secret, err := signature.ParseSecret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+	if err != nil {
+		panic(err) // a constant
+	}
+	one := planned{endpoint: endpoint.Endpoint{
+		Tenant: tenant, ID: fmt.Sprintf("ep_%d", number+1), URL: "https://receiver.example/hook", EventTypes: []string{"*"},
+		Secrets: []endpoint.SigningSecret{{Secret: secret}}, Status: endpoint.Enabled, CreatedAt: start, UpdatedAt: start,
+	}}
+	shape(r, &one.endpoint)
+	// A receiver is well for some time, then something is the matter for some time.
+	moods := []mood{refuses, refuses, hangs, fails, fails, throttles, flaps, flaps, slow, slow, lies, overloaded}
+	if r.Float64() < 0.1 {
+		moods = append(moods, unwilling)
+	}
+	trouble := r.Float64()
+	for at := start; at.Before(start.Add(busy)); {
+		if r.Float64() < trouble {
+			one.moods = append(one.moods, spell{at, moods[r.IntN(len(moods))]})
+			at = at.Add(time.Duration(r.ExpFloat64() * float64([]time.Duration{20 * time.Second, 10 * time.Minute, 3 * time.Hour, 20 * time.Hour}[r.IntN(4)])))
+		}
+		one.moods = append(one.moods, spell{at, up})
+		at = at.Add(time.Minute + time.Duration(r.ExpFloat64()*float64(2*time.Hour)))
+	}
+	if one.hopeless = r.Float64() < 0.1; one.hopeless {
+		one.moods = append(one.moods, spell{start.Add(busy), []mood{refuses, fails, hangs, throttles}[r.IntN(4)]})
+	} else {
+		one.moods = append(one.moods, spell{start.Add(busy), up})
+	}
+	return one
+}
+
+// shape gives an endpoint settings, or others.
+func shape(r *rand.Rand, e *endpoint.Endpoint) {
+	e.EventTypes, e.Filter = []string{"*"}, nil
+	if r.Float64() < 0.2 {
+		e.EventTypes = []string{"user.posted_comment"}
+	}
+	if r.Float64() < 0.2 {
+		e.Filter = json.RawMessage(`{"data":{"community_id":["c_1","c_2"]}}`)
+	}
+	e.Timeout, e.Retry, e.Breaker = 0, retry.Policy{}, breaker.Policy{}
+	if r.Float64() < 0.5 {
+		e.Timeout = time.Second + time.Duration(r.Int64N(int64(29*time.Second)))
+	}
+	if r.Float64() < 0.5 {
+		e.Retry = retry.Policy{MaxAttempts: 1 + r.IntN(20)}
+		if r.Float64() < 0.5 {
+			e.Retry.MaxDelay = time.Duration(math.Exp(r.Float64()*10) * float64(time.Second)).Truncate(time.Second) // to 6 h
+		}
+		if r.Float64() < 0.3 {
+			e.Retry.MaxAge = time.Minute + time.Duration(r.ExpFloat64()*float64(8*time.Hour)).Truncate(time.Second)
+		}
+	}
+	if r.Float64() < 0.4 {
+		e.Breaker = breaker.Policy{Failures: 1 + r.IntN(10), OpenFor: time.Second + time.Duration(r.Int64N(int64(20*time.Minute))).Truncate(time.Second)}
+		if r.Float64() < 0.2 {
+			e.Breaker.DisableAfter = time.Hour + time.Duration(r.ExpFloat64()*float64(5*time.Hour)).Truncate(time.Second)
+		}
+	}
+	if first := e.Version == 0; first || r.Float64() < 0.3 {
+		e.Limit = ratelimit.Limit{}
+		if r.Float64() < 0.4 {
+			e.Limit = ratelimit.Limit{PerMinute: 2 + int(math.Exp(r.Float64()*6))}
+			if r.Float64() < 0.5 {
+				e.Limit.Burst = 1 + r.IntN(20)
+			}
+			for e.Limit.Validate() != nil {
+				e.Limit.Burst++
+			}
+		}
+	}
+	if err := e.Validate([]string{"user.joined_community", "user.posted_comment"}); err != nil {
+		panic(fmt.Sprintf("simulation: %v", err))
+	}
+}

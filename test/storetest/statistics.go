@@ -1,0 +1,247 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+func readStatistics(t *testing.T, s Store, buckets []time.Time) stats.Record {
+	t.Helper()
+	records, sweep, err := s.ReadStatistics(t.Context(), buckets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := []stats.Record{{Sweep: sweep}}
+	for bucket, r := range records {
+		for _, m := range r.Minutes {
+			if !stats.Bucket(m.At).Equal(bucket) {
+				t.Errorf("the bucket of %s holds %s", bucket, m.At)
+			}
+		}
+		parts = append(parts, r)
+	}
+	return stats.Merge(parts...)
+}
+
+// statistics holds what batches add to what is read.
+func statistics(t *testing.T, s Store) {
+	ctx := t.Context()
+	read := func(from, to time.Time) stats.Record {
+		t.Helper()
+		return readStatistics(t, s, stats.Buckets(from, to))
+	}
+	same(t, read(start, start.Add(time.Hour)), stats.Record{})
+
+	full := stats.Batch{
+		ID: "one", At: start, Worked: true, LastEvent: start.Add(-time.Second),
+		Counts:    stats.Counts{Accepted: 1, Queued: 2, Attempts: 30, Delivered: 20, Failed: 10, Retried: 6, Dead: 4, Skipped: 5},
+		Latencies: []time.Duration{time.Millisecond, time.Second, time.Minute, time.Hour, 1000 * time.Hour},
+	}
+	for range 2 { // the second is the first, repeated
+		if err := s.AddStatistics(ctx, full); err != nil {
+			t.Fatal(err)
+		}
+	}
+	minute := start.Truncate(time.Minute)
+	want := stats.Record{
+		Minutes:   []stats.Minute{{At: minute, Counts: full.Totals()}},
+		LastEvent: full.LastEvent, LastBatch: start,
+	}
+	same(t, read(start, start), want)
+
+	// Endpoints that were disabled are told apart, once each.
+	off := []stats.Endpoint{{Tenant: "t1", ID: "ep_1"}, {Tenant: "t2", ID: "ep_1"}}
+	for i := range 2 {
+		b := stats.Batch{ID: fmt.Sprint("off ", i), At: start, Disabled: []stats.Endpoint{off[1], off[i], off[1]}}
+		if err := s.AddStatistics(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want.Disabled = off
+	same(t, read(start, start), want)
+	if got := must[map[stats.Endpoint]string](t)(s.DisabledEndpoints(ctx, nil)); len(got) != 0 {
+		t.Errorf("of no endpoints %v are disabled", got)
+	}
+	for _, e := range off {
+		if err := s.AddEndpoint(ctx, endpoint.Endpoint{Tenant: e.Tenant, ID: e.ID, URL: "https://x.example", EventTypes: []string{"*"}, Status: endpoint.Enabled,
+			Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}, CreatedAt: start, UpdatedAt: start}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.DisableEndpoint(ctx, "t2", "ep_1", "gone", start); err != nil {
+		t.Fatal(err)
+	}
+	asked := append(off, stats.Endpoint{Tenant: "t1", ID: "ep_removed"})
+	same(t, must[map[stats.Endpoint]string](t)(s.DisabledEndpoints(ctx, asked)), map[stats.Endpoint]string{off[1]: "gone"})
+
+	// Others add to the same minute, to the next one, and to the next bucket.
+	for i, at := range []time.Time{start, start, start.Add(time.Minute), start.Add(stats.BucketTime)} {
+		b := stats.Batch{ID: fmt.Sprint("other ", i), At: at, Counts: stats.Counts{Skipped: 1}, Latencies: []time.Duration{time.Second}}
+		if err := s.AddStatistics(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one := stats.Batch{Counts: stats.Counts{Skipped: 1}, Latencies: []time.Duration{time.Second}}.Totals()
+	want.Minutes = []stats.Minute{
+		{At: minute, Counts: full.Totals().Add(one).Add(one)},
+		{At: minute.Add(time.Minute), Counts: one},
+		{At: minute.Add(stats.BucketTime), Counts: one},
+	}
+	same(t, read(start, start.Add(stats.BucketTime)), want)
+
+	want.Minutes = want.Minutes[:2]
+	same(t, read(start, start), want)
+	if r := read(start.Add(-24*time.Hour), start.Add(-stats.BucketTime)); len(r.Minutes) != 0 {
+		t.Errorf("the day before has %+v", r.Minutes)
+	}
+
+	// Every place and every minute survives.
+	day := start.Add(48 * time.Hour)
+	var all []stats.Minute
+	for m := range 90 {
+		at := day.Add(time.Duration(m) * time.Minute)
+		bound, finite := stats.Bound(m % len(stats.Histogram{}))
+		if !finite {
+			bound = 5000 * time.Hour
+		}
+		b := stats.Batch{ID: fmt.Sprint("minute ", m), At: at, Counts: stats.Counts{Attempts: int64(m + 1)}, Latencies: []time.Duration{bound}}
+		if err := s.AddStatistics(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, stats.Minute{At: at.Truncate(time.Minute), Counts: b.Totals()})
+	}
+	same(t, read(day, day.Add(90*time.Minute)).Minutes, all)
+
+	// A day is read, whatever is in it.
+	if r := read(day.Add(-23*time.Hour), day.Add(2*time.Hour)); len(r.Minutes) != len(all) {
+		t.Errorf("a day has %d minutes, want %d", len(r.Minutes), len(all))
+	}
+}
+
+func concurrentStatistics(t *testing.T, s Store) {
+	const workers, each = 8, 20
+	var running sync.WaitGroup
+	for w := range workers {
+		running.Go(func() {
+			for i := range each {
+				b := stats.Batch{ID: fmt.Sprint(w, " ", i), At: start, Counts: stats.Counts{Attempts: 10}, Latencies: slices.Repeat([]time.Duration{time.Second}, 10)}
+				if err := s.AddStatistics(t.Context(), b); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	r := readStatistics(t, s, stats.Buckets(start, start))
+	if len(r.Minutes) != 1 || r.Minutes[0].Attempts != 10*workers*each || r.Minutes[0].Latency.Total() != 10*workers*each {
+		t.Errorf("%+v, want %d attempts", r.Minutes, 10*workers*each)
+	}
+}
+
+func sweeps(t *testing.T, s Store) {
+	ctx := t.Context()
+	read := func() stats.Sweep {
+		t.Helper()
+		return readStatistics(t, s, nil).Sweep
+	}
+	same(t, read(), stats.Sweep{})
+	for _, want := range []stats.Sweep{
+		{At: start, Done: true, Due: 1, Queued: 2, Overdue: 3, OldestDue: start.Add(-time.Hour), Retrying: 4, More: true},
+		{At: start.Add(time.Minute)},
+	} {
+		if err := s.NoteSweep(ctx, want); err != nil {
+			t.Fatal(err)
+		}
+		same(t, read(), want)
+	}
+
+	// What is not due yet is counted, up to a limit.
+	const n = 40
+	for range n {
+		c := newClaim()
+		c.EndpointID, c.EventID = endpoint.NewID(start), event.NewID(start)
+		claimed := must[delivery.Delivery](t)(s.Claim(ctx, c))
+		pending := delivery.Conclusion{State: delivery.Pending, NextAt: start.Add(time.Minute), DueAt: start.Add(time.Hour), Now: start,
+			Attempt: delivery.Attempt{Number: 1, At: start, Class: delivery.Timeout}}
+		if err := s.Complete(ctx, pending.Apply(claimed)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(after time.Time, limit int) (sum int, more bool) {
+		t.Helper()
+		for shard := range delivery.DueShards {
+			n, m, err := s.CountDue(ctx, shard, after, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum, more = sum+n, more || m
+		}
+		return sum, more
+	}
+	if got, more := count(start.Add(time.Hour-time.Millisecond), n+1); got != n || more {
+		t.Errorf("%d wait, more: %v; want %d", got, more, n)
+	}
+	if got, more := count(start.Add(time.Hour), n); got != 0 || more {
+		t.Errorf("%d wait past their due time, more: %v", got, more)
+	}
+	if got, more := count(start, 1); got > delivery.DueShards || got == 0 || !more {
+		t.Errorf("%d counted with a limit of 1 a shard, more: %v", got, more)
+	}
+}
+
+// alerts holds the alerts' document to its versions.
+func alerts(t *testing.T, s Store) {
+	ctx := t.Context()
+	read := func(want string, wantVersion int) {
+		t.Helper()
+		document, version, err := s.ReadAlerts(ctx)
+		if err != nil || string(document) != want || version != wantVersion {
+			t.Errorf("read %q, version %d, %v; want %q, %d", document, version, err, want, wantVersion)
+		}
+	}
+	write := func(document string, was int, writer string, want bool) {
+		t.Helper()
+		if stored, err := s.WriteAlerts(ctx, []byte(document), was, writer); err != nil || stored != want {
+			t.Errorf("write %q over version %d: %v, %v; want %v", document, was, stored, err, want)
+		}
+	}
+	read("", 0)
+	write("too early", 1, "a", false)
+	write("one", 0, "a", true)
+	read("one", 1)
+	write("one", 0, "a", true) // repeated
+	write("another one", 0, "b", false)
+	write("two", 1, "b", true)
+	write("late", 1, "a", false)
+	write("very late", 0, "a", false)
+	read("two", 2)
+
+	var stored atomic.Int32
+	var running sync.WaitGroup
+	for i := range 16 {
+		running.Go(func() {
+			ok, err := s.WriteAlerts(ctx, []byte("three"), 2, fmt.Sprint("writer ", i))
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				stored.Add(1)
+			}
+		})
+	}
+	running.Wait()
+	if stored.Load() != 1 {
+		t.Errorf("%d of 16 writers over one version have stored", stored.Load())
+	}
+	read("three", 3)
+}
