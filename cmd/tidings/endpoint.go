@@ -26,7 +26,7 @@ import (
 
 // registry returns the endpoints' registry. On a runner on this machine
 // receivers may be on it too; a deployment's own guard decides at every attempt.
-func (a *app) registry(ctx context.Context) (*admin.Registry, error) {
+func (a *app) registry(ctx context.Context) (*admin.Endpoints, error) {
 	t, err := a.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func (a *app) registry(ctx context.Context) (*admin.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &admin.Registry{Store: t.store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}, nil
+	return &admin.Endpoints{Store: t.store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}, nil
 }
 
 func (a *app) endpointCommand() *cobra.Command {

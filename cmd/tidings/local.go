@@ -278,7 +278,7 @@ func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 	if err != nil {
 		return err
 	}
-	r := &admin.Registry{Store: store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}
+	r := &admin.Endpoints{Store: store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}
 	list, err := store.ListEndpoints(ctx, event.DefaultTenant)
 	if err != nil {
 		return err
@@ -289,7 +289,7 @@ func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 		if len(w.EventTypes) == 0 {
 			w.EventTypes = []string{"*"}
 		}
-		if err := r.Refuse(w); err != nil {
+		if err := r.Validate(w); err != nil {
 			return fmt.Errorf("endpoint %d of %d that the flags name: %w", i+1, len(wanted), err)
 		}
 		missing[i] = w

@@ -117,7 +117,7 @@ func TestEndpointsInAFile(t *testing.T) {
 func TestTheRunnersOwnEndpointsAtTheNextStart(t *testing.T) {
 	const a, b = "http://127.0.0.1:1/a", "http://127.0.0.1:1/b"
 	store := memory.New(time.Now)
-	r := &admin.Registry{Store: store, Types: catalog.Default().Types(), Check: func(destination.Target) error { return nil }, Now: time.Now}
+	r := &admin.Endpoints{Store: store, Types: catalog.Default().Types(), Check: func(destination.Target) error { return nil }, Now: time.Now}
 	if _, err := r.Add(t.Context(), endpoint.Endpoint{Tenant: "default", URL: "http://127.0.0.1:1/mine", EventTypes: []string{"user.*"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-func open() *admin.Registry {
-	return &admin.Registry{Store: memory.New(time.Now), Types: []string{"user.joined_community"}, Now: time.Now, Check: func(t destination.Target) error {
+func open() *admin.Endpoints {
+	return &admin.Endpoints{Store: memory.New(time.Now), Types: []string{"user.joined_community"}, Now: time.Now, Check: func(t destination.Target) error {
 		if !strings.HasPrefix(t.URL, "https://") {
 			return errors.New("url has no known scheme")
 		}
@@ -24,7 +24,7 @@ func open() *admin.Registry {
 	}}
 }
 
-func add(t *testing.T, r *admin.Registry) endpoint.Endpoint {
+func add(t *testing.T, r *admin.Endpoints) endpoint.Endpoint {
 	t.Helper()
 	e, err := r.Add(t.Context(), endpoint.Endpoint{Tenant: "t", URL: "https://example.com"})
 	if err != nil {
@@ -33,7 +33,7 @@ func add(t *testing.T, r *admin.Registry) endpoint.Endpoint {
 	return e
 }
 
-func TestAddFillsInAndStores(t *testing.T) {
+func TestAddSetsDefaultsAndStores(t *testing.T) {
 	r := open()
 	e := add(t, r)
 	if !strings.HasPrefix(e.ID, "ep_") || e.Status != endpoint.Enabled || len(e.Secrets) != 1 || e.EventTypes[0] != "*" {
@@ -44,7 +44,7 @@ func TestAddFillsInAndStores(t *testing.T) {
 	}
 }
 
-func TestAddRefusesEverythingAtOnceAndStoresNothing(t *testing.T) {
+func TestAddReportsAllProblemsAndStoresNothing(t *testing.T) {
 	r := open()
 	_, err := r.Add(t.Context(), endpoint.Endpoint{Tenant: "t", URL: "gopher://x", EventTypes: []string{"user.exploded"}, Timeout: time.Hour})
 	for _, part := range []string{"scheme", "user.exploded", "timeout_seconds"} {
@@ -57,7 +57,7 @@ func TestAddRefusesEverythingAtOnceAndStoresNothing(t *testing.T) {
 	}
 }
 
-func TestRotationKeepsTheKindOfSecret(t *testing.T) {
+func TestRotationKeepsTheSecretKind(t *testing.T) {
 	r := open()
 	for _, first := range []signature.Secret{signature.NewSecret(), signature.NewEd25519()} {
 		e, err := r.Add(t.Context(), endpoint.Endpoint{Tenant: "t", URL: "https://example.com", Secrets: []endpoint.SigningSecret{{Secret: first}}})
@@ -74,8 +74,8 @@ func TestRotationKeepsTheKindOfSecret(t *testing.T) {
 	}
 }
 
-// contended lets somebody else change the endpoint before each of the first
-// stores.
+// contended makes the first updates conflict: it changes the endpoint before each
+// of them.
 type contended struct {
 	admin.Store
 	times int
@@ -88,7 +88,7 @@ func (c *contended) UpdateEndpoint(ctx context.Context, e endpoint.Endpoint) (en
 		if err != nil {
 			return e, err
 		}
-		other.Description = "changed by somebody else"
+		other.Description = "changed concurrently"
 		if _, err := c.Store.UpdateEndpoint(ctx, other); err != nil {
 			return e, err
 		}
@@ -96,12 +96,12 @@ func (c *contended) UpdateEndpoint(ctx context.Context, e endpoint.Endpoint) (en
 	return c.Store.UpdateEndpoint(ctx, e)
 }
 
-func TestAChangeKeepsWhatOthersChanged(t *testing.T) {
+func TestChangeRetriesAfterConflictsAndKeepsOtherChanges(t *testing.T) {
 	r := open()
 	r.Store = &contended{Store: r.Store, times: 2}
 	e := add(t, r)
 	got, err := r.Disable(t.Context(), "t", e.ID, "maintenance")
-	if err != nil || got.Status != endpoint.Disabled || got.Description != "changed by somebody else" {
+	if err != nil || got.Status != endpoint.Disabled || got.Description != "changed concurrently" {
 		t.Errorf("disabled %+v, %v", got, err)
 	}
 	got, err = r.Enable(t.Context(), "t", e.ID)
@@ -110,11 +110,11 @@ func TestAChangeKeepsWhatOthersChanged(t *testing.T) {
 	}
 	r.Store.(*contended).times = 100
 	if _, err := r.Disable(t.Context(), "t", e.ID, "x"); !errors.Is(err, endpoint.ErrConflict) {
-		t.Errorf("against endless changes: %v", err)
+		t.Errorf("with a conflict on every try: %v, want ErrConflict", err)
 	}
 }
 
-func TestManyRotationsAtOnceLoseNone(t *testing.T) {
+func TestConcurrentRotationsAreAllStored(t *testing.T) {
 	r := open()
 	e := add(t, r)
 	var all sync.WaitGroup
@@ -132,13 +132,13 @@ func TestManyRotationsAtOnceLoseNone(t *testing.T) {
 	}
 }
 
-func TestRemove(t *testing.T) {
+func TestRemoveDeletesAnEndpointOnce(t *testing.T) {
 	r := open()
 	e := add(t, r)
 	if err := r.Remove(t.Context(), "t", e.ID); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Remove(t.Context(), "t", e.ID); !errors.Is(err, endpoint.ErrNotFound) {
-		t.Errorf("removed twice: %v", err)
+		t.Errorf("second removal: %v, want ErrNotFound", err)
 	}
 }

@@ -37,7 +37,7 @@ func Console(b Backend, environment map[string]string) (Handle, error) {
 	known := catalog.Default()
 	c := &console.Console{
 		Operations: &console.Operations{
-			Registry:   &admin.Registry{Store: store, Types: known.Types(), Check: protocols.Check, Now: time.Now},
+			Endpoints:  &admin.Endpoints{Store: store, Types: known.Types(), Check: protocols.Check, Now: time.Now},
 			Deliveries: store, Events: store, Catalog: known, Audit: store,
 			Breakers: store, Discussions: store, Statistics: &stats.Reader{Source: store, Now: time.Now},
 			Dispatch: b.Invoke(s.DispatchFunction), TestWebhook: b.Invoke(s.TestFunction), Receiver: b.Receiver, Now: time.Now,

@@ -110,7 +110,7 @@ func newWorld(t *testing.T) *world {
 	receiver := &demo{}
 	receiver.Behave(console.Behaviour{FailStatus: 500})
 	w.ops = &console.Operations{
-		Registry:   &admin.Registry{Store: w.store, Types: known.Types(), Check: protocols(t).Check, Now: w.now},
+		Endpoints:  &admin.Endpoints{Store: w.store, Types: known.Types(), Check: protocols(t).Check, Now: w.now},
 		Deliveries: w.store, Events: w.store, Catalog: known, Audit: w.audit, Receiver: receiver, Now: w.now,
 		Breakers: w.store, Discussions: w.store, Statistics: &stats.Reader{Source: w.store, Now: w.now},
 		TestWebhook: invoking(&testsend.Tester{
@@ -205,7 +205,7 @@ func (b *browser) api(method, path, body string) *httptest.ResponseRecorder {
 // endpoint adds an endpoint by the back door.
 func (w *world) endpoint(tenant, url string) endpoint.Endpoint {
 	w.t.Helper()
-	e, err := w.ops.Registry.Add(w.t.Context(), endpoint.Endpoint{Tenant: tenant, URL: url})
+	e, err := w.ops.Endpoints.Add(w.t.Context(), endpoint.Endpoint{Tenant: tenant, URL: url})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -733,7 +733,7 @@ const hostile = `"'><marker onload=alert(1)></textarea></pre></script><script>al
 func TestNothingAStrangerSendsIsMarkup(t *testing.T) {
 	w := newWorld(t)
 	address := "https://example.com/" + url.PathEscape(hostile) + "?q=%22%3E%3Cmarker%3E&x='><marker>"
-	e, err := w.ops.Registry.Add(t.Context(), endpoint.Endpoint{Tenant: "default", URL: address, Description: hostile,
+	e, err := w.ops.Endpoints.Add(t.Context(), endpoint.Endpoint{Tenant: "default", URL: address, Description: hostile,
 		Filter: json.RawMessage(`{"data":{"comment_text":["<marker>"]}}`)})
 	if err != nil {
 		t.Fatal(err)
@@ -746,7 +746,7 @@ func TestNothingAStrangerSendsIsMarkup(t *testing.T) {
 	id := w.event("default", "user.posted_comment", `{"discussion_id":"d1","comment_id":"m1","comment_text":`+string(text)+`}`)
 	w.deliver(e, id, "user.posted_comment", delivery.Dead, hostile, hostile)
 	w.deliver(e2, id, hostile, delivery.Pending, hostile, hostile)
-	if _, err := w.ops.Registry.Disable(t.Context(), "default", e.ID, hostile); err != nil {
+	if _, err := w.ops.Endpoints.Disable(t.Context(), "default", e.ID, hostile); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.store.PutAudit(t.Context(), audit.Entry{ID: audit.NewID(w.now()), Tenant: "default", Who: hostile, Role: hostile,

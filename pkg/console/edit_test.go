@@ -86,7 +86,7 @@ func TestSavingWhatIsShownChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	b := w.login(console.Admin, "default")
 	for _, e := range filled(t) {
-		added, err := w.ops.Registry.Add(t.Context(), e)
+		added, err := w.ops.Endpoints.Add(t.Context(), e)
 		if err != nil {
 			t.Fatal(err)
 		}

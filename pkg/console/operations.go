@@ -29,7 +29,7 @@ import (
 // else, so both have the same rules: what a role may do is decided here, every
 // change is written to the audit log here, and nobody sees another tenant's.
 type Operations struct {
-	Registry    *admin.Registry
+	Endpoints   *admin.Endpoints
 	Deliveries  Deliveries
 	Events      Events
 	Catalog     *catalog.Catalog
@@ -290,7 +290,7 @@ func invalid(err error) *Error {
 
 // ListEndpoints returns the tenant's endpoints in the order they were added.
 func (o *Operations) ListEndpoints(ctx context.Context, who Session) ([]Endpoint, error) {
-	list, err := o.Registry.Store.ListEndpoints(ctx, who.Tenant)
+	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -308,7 +308,7 @@ func (o *Operations) GetEndpoint(ctx context.Context, who Session, id string) (E
 }
 
 func (o *Operations) stored(ctx context.Context, who Session, id string) (endpoint.Endpoint, error) {
-	e, err := o.Registry.Store.GetEndpoint(ctx, who.Tenant, id)
+	e, err := o.Endpoints.Store.GetEndpoint(ctx, who.Tenant, id)
 	return e, endpointError(id, err)
 }
 
@@ -325,7 +325,7 @@ func endpointError(id string, err error) error {
 // CheckSettings says what is wrong with an endpoint's settings, and stores nothing.
 func (o *Operations) CheckSettings(_ context.Context, who Session, s Settings) []FieldError {
 	e := endpoint.Endpoint{Tenant: who.Tenant, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}}
-	if err := errors.Join(s.apply(&e), o.Registry.Refuse(e)); err != nil {
+	if err := errors.Join(s.apply(&e), o.Endpoints.Validate(e)); err != nil {
 		return invalid(err).Fields
 	}
 	return nil
@@ -339,11 +339,11 @@ func (o *Operations) AddEndpoint(ctx context.Context, who Session, s Settings) (
 		if s.Ed25519 {
 			e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewEd25519()}}
 		}
-		if err := errors.Join(s.apply(&e), o.Registry.Refuse(e)); err != nil {
+		if err := errors.Join(s.apply(&e), o.Endpoints.Validate(e)); err != nil {
 			return "", invalid(err)
 		}
 		var err error
-		added, err = o.Registry.Add(ctx, e)
+		added, err = o.Endpoints.Add(ctx, e)
 		return added.ID, err
 	})
 	if err != nil {
@@ -364,10 +364,10 @@ func (o *Operations) ChangeEndpoint(ctx context.Context, who Session, id string,
 		if s.Version != e.Version {
 			return "", endpointError(id, endpoint.ErrConflict)
 		}
-		if err := errors.Join(s.apply(&e), o.Registry.Refuse(e)); err != nil {
+		if err := errors.Join(s.apply(&e), o.Endpoints.Validate(e)); err != nil {
 			return "", invalid(err)
 		}
-		changed, err = o.Registry.Replace(ctx, e)
+		changed, err = o.Endpoints.Replace(ctx, e)
 		return "", endpointError(id, err)
 	})
 	return o.view(changed), err
@@ -377,7 +377,7 @@ func (o *Operations) ChangeEndpoint(ctx context.Context, who Session, id string,
 func (o *Operations) EnableEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
 	var e endpoint.Endpoint
 	err := o.change(ctx, who, "endpoint.enable", id, "", func() (_ string, err error) {
-		e, err = o.Registry.Enable(ctx, who.Tenant, id)
+		e, err = o.Endpoints.Enable(ctx, who.Tenant, id)
 		return "", endpointError(id, err)
 	})
 	return o.view(e), err
@@ -388,7 +388,7 @@ func (o *Operations) EnableEndpoint(ctx context.Context, who Session, id string)
 func (o *Operations) DisableEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
 	var e endpoint.Endpoint
 	err := o.change(ctx, who, "endpoint.disable", id, "", func() (_ string, err error) {
-		e, err = o.Registry.Disable(ctx, who.Tenant, id, "by "+who.Name+" on the console")
+		e, err = o.Endpoints.Disable(ctx, who.Tenant, id, "by "+who.Name+" on the console")
 		return "", endpointError(id, err)
 	})
 	return o.view(e), err
@@ -398,7 +398,7 @@ func (o *Operations) DisableEndpoint(ctx context.Context, who Session, id string
 func (o *Operations) RotateSecret(ctx context.Context, who Session, id string) (WithSecret, error) {
 	var e endpoint.Endpoint
 	err := o.change(ctx, who, "endpoint.rotate_secret", id, "", func() (_ string, err error) {
-		e, err = o.Registry.RotateSecret(ctx, who.Tenant, id, endpoint.RotationOverlap)
+		e, err = o.Endpoints.RotateSecret(ctx, who.Tenant, id, endpoint.RotationOverlap)
 		return "", endpointError(id, err)
 	})
 	if err != nil {
@@ -410,7 +410,7 @@ func (o *Operations) RotateSecret(ctx context.Context, who Session, id string) (
 // RemoveEndpoint forgets an endpoint.
 func (o *Operations) RemoveEndpoint(ctx context.Context, who Session, id string) error {
 	return o.change(ctx, who, "endpoint.remove", id, "", func() (string, error) {
-		return "", endpointError(id, o.Registry.Remove(ctx, who.Tenant, id))
+		return "", endpointError(id, o.Endpoints.Remove(ctx, who.Tenant, id))
 	})
 }
 
@@ -495,7 +495,7 @@ type DeliveryPage struct {
 // ListDeliveries returns a page of deliveries: of one endpoint, or of all that the
 // tenant has now, merged.
 func (o *Operations) ListDeliveries(ctx context.Context, who Session, f DeliveryFilter) (DeliveryPage, error) {
-	list, err := o.Registry.Store.ListEndpoints(ctx, who.Tenant)
+	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
 	if err != nil {
 		return DeliveryPage{}, err
 	}
@@ -534,7 +534,7 @@ func (o *Operations) GetDelivery(ctx context.Context, who Session, endpointID, e
 		return Delivery{}, err
 	}
 	urls := map[string]string{}
-	if e, err := o.Registry.Store.GetEndpoint(ctx, who.Tenant, endpointID); err == nil {
+	if e, err := o.Endpoints.Store.GetEndpoint(ctx, who.Tenant, endpointID); err == nil {
 		urls[endpointID] = e.URL
 	} else if !errors.Is(err, endpoint.ErrNotFound) {
 		return Delivery{}, err
@@ -640,7 +640,7 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 	if err != nil {
 		v.AcceptedAt = e.Timestamp
 	}
-	list, err := o.Registry.Store.ListEndpoints(ctx, who.Tenant)
+	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
 	if err != nil {
 		return Event{}, err
 	}

@@ -129,7 +129,7 @@ func (o *Operations) ListCircuits(ctx context.Context, who Session) ([]Circuit, 
 			continue
 		}
 		if urls == nil {
-			list, err := o.Registry.Store.ListEndpoints(ctx, who.Tenant)
+			list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
 			if err != nil {
 				return nil, err
 			}

@@ -153,7 +153,7 @@ func (a *amnesiac) PutItem(ctx context.Context, in *dynamodb.PutItemInput, o ...
 func TestAnEndpointWhoseAnswerWasLostIsWrittenOnce(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	s := dynamo.New(&amnesiac{Client: client}, local.Tables(stack.Name))
-	admin := &admin.Registry{Store: s, Types: []string{"x"}, Check: func(destination.Target) error { return nil }, Now: time.Now}
+	admin := &admin.Endpoints{Store: s, Types: []string{"x"}, Check: func(destination.Target) error { return nil }, Now: time.Now}
 	added, err := admin.Add(t.Context(), endpoint.Endpoint{Tenant: "t", URL: "https://example.com"})
 	if err != nil {
 		t.Fatalf("add: %v; the endpoint is there, and nobody was shown its secret", err)
