@@ -32,9 +32,9 @@ func TestThePagesTableIsComputed(t *testing.T) {
 	}
 }
 
-// The units are those that the README says were measured.
+// The units are those that `make figures` measured.
 func TestTheUnitsAreMeasured(t *testing.T) {
-	page := read(t, "../../../README.md")
+	page := read(t, "../../../docs/performance.md")
 	for what, want := range map[string]float64{
 		"write units of one event, 1 endpoint": cost.Measured.EventWriteUnits + cost.Measured.DeliveryWriteUnits,
 		"write units of one event, 3 endpoint": cost.Measured.EventWriteUnits + 3*cost.Measured.DeliveryWriteUnits,
@@ -42,7 +42,7 @@ func TestTheUnitsAreMeasured(t *testing.T) {
 	} {
 		m := regexp.MustCompile(regexp.QuoteMeta(what) + `\(s\) +([0-9.]+)`).FindStringSubmatch(page)
 		if m == nil {
-			t.Errorf("the README has no figure %q", what)
+			t.Errorf("docs/performance.md has no figure %q", what)
 			continue
 		}
 		var measured float64
