@@ -56,7 +56,7 @@ func TestACircuitIsSeenAndClosedByHand(t *testing.T) {
 	eventually(t, "all wait for the circuit", func() bool {
 		waiting = nil
 		x.json(&waiting, "delivery", "list", "--state", "pending")
-		return len(waiting) == 3 && !slices.ContainsFunc(waiting, func(d console.Delivery) bool { return !d.Waits || !d.NextAttemptAt.IsZero() })
+		return len(waiting) == 3 && !slices.ContainsFunc(waiting, func(d console.Delivery) bool { return !d.WaitsForCircuit || !d.NextAttemptAt.IsZero() })
 	})
 	if out, _ := x.do(0, "", "delivery", "list"); strings.Count(out, "  circuit  ") != 3 {
 		t.Errorf("what they wait for is not said:\n%s", out)

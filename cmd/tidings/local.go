@@ -356,7 +356,7 @@ func (b breakable) Behaviour() console.Behaviour {
 	return out
 }
 
-func (b breakable) Behave(to console.Behaviour) {
+func (b breakable) SetBehaviour(to console.Behaviour) {
 	b.Receiver.Behave(receiver.Behaviour{
 		FailRate: float64(to.FailPercent) / 100, FailStatus: to.FailStatus, Slow: time.Duration(to.SlowSeconds) * time.Second,
 	})

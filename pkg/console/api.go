@@ -17,7 +17,7 @@ import (
 // OpenAPIPath is where the API's document is.
 const OpenAPIPath = "/api/openapi.json"
 
-type answer[T any] struct{ Body T }
+type response[T any] struct{ Body T }
 
 type byID struct {
 	ID string `path:"id" maxLength:"64" doc:"The endpoint's id"`
@@ -64,35 +64,35 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	get(c, api, "get-endpoint", "/api/endpoints/{id}", "One endpoint", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
 		return o.GetEndpoint(ctx, who, in.ID)
 	})
-	put(c, api, http.MethodPost, "add-endpoint", "/api/endpoints", "Add an endpoint; the answer holds its secret, once", func(ctx context.Context, who Session, in *struct{ Body Settings }) (WithSecret, error) {
+	register(c, api, http.MethodPost, "add-endpoint", "/api/endpoints", "Add an endpoint; the answer holds its secret, once", func(ctx context.Context, who Session, in *struct{ Body Settings }) (WithSecret, error) {
 		return o.AddEndpoint(ctx, who, in.Body)
 	})
-	put(c, api, http.MethodPost, "check-endpoint", "/api/endpoint-checks", "Say what is wrong with an endpoint's settings; stores nothing", func(ctx context.Context, who Session, in *struct{ Body Settings }) (Checked, error) {
+	register(c, api, http.MethodPost, "check-endpoint", "/api/endpoint-checks", "Say what is wrong with an endpoint's settings; stores nothing", func(ctx context.Context, who Session, in *struct{ Body Settings }) (Checked, error) {
 		found := o.CheckSettings(ctx, who, in.Body)
 		return Checked{OK: len(found) == 0, Fields: append([]FieldError{}, found...)}, nil
 	})
-	put(c, api, http.MethodPut, "change-endpoint", "/api/endpoints/{id}", "Replace an endpoint's settings", func(ctx context.Context, who Session, in *struct {
+	register(c, api, http.MethodPut, "change-endpoint", "/api/endpoints/{id}", "Replace an endpoint's settings", func(ctx context.Context, who Session, in *struct {
 		ID   string `path:"id" maxLength:"64"`
 		Body Settings
 	}) (Endpoint, error) {
 		return o.ChangeEndpoint(ctx, who, in.ID, in.Body)
 	})
-	put(c, api, http.MethodPost, "enable-endpoint", "/api/endpoints/{id}/enable", "Put an endpoint into service", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
+	register(c, api, http.MethodPost, "enable-endpoint", "/api/endpoints/{id}/enable", "Put an endpoint into service", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
 		return o.EnableEndpoint(ctx, who, in.ID)
 	})
-	put(c, api, http.MethodPost, "disable-endpoint", "/api/endpoints/{id}/disable", "Take an endpoint out of service", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
+	register(c, api, http.MethodPost, "disable-endpoint", "/api/endpoints/{id}/disable", "Take an endpoint out of service", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
 		return o.DisableEndpoint(ctx, who, in.ID)
 	})
-	put(c, api, http.MethodPost, "rotate-secret", "/api/endpoints/{id}/rotate-secret", "Give an endpoint a fresh secret; the answer holds it, once", func(ctx context.Context, who Session, in *byID) (WithSecret, error) {
+	register(c, api, http.MethodPost, "rotate-secret", "/api/endpoints/{id}/rotate-secret", "Give an endpoint a fresh secret; the answer holds it, once", func(ctx context.Context, who Session, in *byID) (WithSecret, error) {
 		return o.RotateSecret(ctx, who, in.ID)
 	})
-	put(c, api, http.MethodPost, "test-endpoint", "/api/endpoints/{id}/test", "Send one signed sample now, and report everything that happened", func(ctx context.Context, who Session, in *struct {
+	register(c, api, http.MethodPost, "test-endpoint", "/api/endpoints/{id}/test", "Send one signed sample now, and report everything that happened", func(ctx context.Context, who Session, in *struct {
 		ID    string `path:"id" maxLength:"64"`
 		Event string `query:"event" maxLength:"64" doc:"The event type; one that the endpoint takes where it is empty"`
 	}) (testsend.Report, error) {
 		return o.TestEndpoint(ctx, who, in.ID, in.Event)
 	})
-	put(c, api, http.MethodDelete, "remove-endpoint", "/api/endpoints/{id}", "Forget an endpoint", func(ctx context.Context, who Session, in *byID) (Removed, error) {
+	register(c, api, http.MethodDelete, "remove-endpoint", "/api/endpoints/{id}", "Forget an endpoint", func(ctx context.Context, who Session, in *byID) (Removed, error) {
 		return Removed{in.ID}, o.RemoveEndpoint(ctx, who, in.ID)
 	})
 
@@ -113,9 +113,9 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		return o.GetDelivery(ctx, who, in.Endpoint, in.Event)
 	})
 	get(c, api, "get-request", "/api/deliveries/{endpoint}/{event}/request", "What a delivery sends, signed now (admins)", func(ctx context.Context, who Session, in *byKey) (SignedRequest, error) {
-		return o.Request(ctx, who, in.Endpoint, in.Event)
+		return o.SignRequest(ctx, who, in.Endpoint, in.Event)
 	})
-	put(c, api, http.MethodPost, "replay-deliveries", "/api/replays", "Send settled deliveries again", func(ctx context.Context, who Session, in *struct {
+	register(c, api, http.MethodPost, "replay-deliveries", "/api/replays", "Send settled deliveries again", func(ctx context.Context, who Session, in *struct {
 		Body struct {
 			Deliveries []DeliveryKey `json:"deliveries" minItems:"1" maxItems:"100" nullable:"false"`
 		}
@@ -144,7 +144,7 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	get(c, api, "get-circuit", "/api/circuits/{id}", "One endpoint's circuit", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
 		return o.GetCircuit(ctx, who, in.ID)
 	})
-	put(c, api, http.MethodPost, "close-circuit", "/api/circuits/{id}/close", "Close a circuit by hand: what waits is sent", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
+	register(c, api, http.MethodPost, "close-circuit", "/api/circuits/{id}/close", "Close a circuit by hand: what waits is sent", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
 		if err := o.CloseCircuit(ctx, who, in.ID); err != nil {
 			return Circuit{}, err
 		}
@@ -161,7 +161,7 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	get(c, api, "get-discussion", "/api/discussions/{id}", "One discussion", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
 		return o.GetDiscussion(ctx, who, in.ID)
 	})
-	put(c, api, http.MethodPost, "extend-discussion", "/api/discussions/{id}/extend", "Give an open discussion more time", func(ctx context.Context, who Session, in *struct {
+	register(c, api, http.MethodPost, "extend-discussion", "/api/discussions/{id}/extend", "Give an open discussion more time", func(ctx context.Context, who Session, in *struct {
 		ID   string `path:"id" maxLength:"256"`
 		Body struct {
 			To time.Time `json:"to" doc:"The new end; later than the one it has"`
@@ -169,7 +169,7 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	}) (Discussion, error) {
 		return o.ExtendDiscussion(ctx, who, in.ID, in.Body.To)
 	})
-	put(c, api, http.MethodPost, "close-discussion", "/api/discussions/{id}/close", "Close an open discussion now", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
+	register(c, api, http.MethodPost, "close-discussion", "/api/discussions/{id}/close", "Close an open discussion now", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
 		return o.CloseDiscussion(ctx, who, in.ID)
 	})
 
@@ -184,8 +184,8 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		get(c, api, "get-receiver", "/api/receiver", "How the demonstration's receiver behaves", func(context.Context, Session, *struct{}) (Behaviour, error) {
 			return o.Receiver.Behaviour(), nil
 		})
-		put(c, api, http.MethodPut, "set-receiver", "/api/receiver", "Change how the demonstration's receiver behaves", func(ctx context.Context, who Session, in *struct{ Body Behaviour }) (Behaviour, error) {
-			return in.Body, o.Behave(ctx, who, in.Body)
+		register(c, api, http.MethodPut, "set-receiver", "/api/receiver", "Change how the demonstration's receiver behaves", func(ctx context.Context, who Session, in *struct{ Body Behaviour }) (Behaviour, error) {
+			return in.Body, o.ConfigureReceiver(ctx, who, in.Body)
 		})
 	}
 	return api
@@ -234,25 +234,25 @@ type (
 )
 
 func get[I, O any](c *Console, api huma.API, id, path, summary string, do func(context.Context, Session, *I) (O, error)) {
-	put(c, api, http.MethodGet, id, path, summary, do)
+	register(c, api, http.MethodGet, id, path, summary, do)
 }
 
-func put[I, O any](c *Console, api huma.API, method, id, path, summary string, do func(context.Context, Session, *I) (O, error)) {
+func register[I, O any](c *Console, api huma.API, method, id, path, summary string, do func(context.Context, Session, *I) (O, error)) {
 	huma.Register(api, huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, DefaultStatus: http.StatusOK,
 		Errors: []int{400, 401, 403, 404, 409, 422, 500},
-	}, func(ctx context.Context, in *I) (*answer[O], error) {
+	}, func(ctx context.Context, in *I) (*response[O], error) {
 		out, err := do(ctx, sessionOf(ctx), in)
 		if err != nil {
 			return nil, c.problem(ctx, err)
 		}
-		return &answer[O]{out}, nil
+		return &response[O]{out}, nil
 	})
 }
 
 // problem is an error as the API answers it (RFC 9457).
 func (c *Console) problem(ctx context.Context, err error) error {
-	status, message := c.explain(ctx, err)
+	status, message := c.errorResponse(ctx, err)
 	var details []error
 	var refused *Error
 	if errors.As(err, &refused) {
@@ -265,7 +265,7 @@ func (c *Console) problem(ctx context.Context, err error) error {
 
 // explain says an error to whoever asked: a refusal in its own words, anything
 // else in the log only.
-func (c *Console) explain(ctx context.Context, err error) (status int, message string) {
+func (c *Console) errorResponse(ctx context.Context, err error) (status int, message string) {
 	var refused *Error
 	if errors.As(err, &refused) {
 		return map[Kind]int{

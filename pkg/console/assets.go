@@ -28,7 +28,7 @@ var assetNames = map[string]string{
 }
 
 // versions are the assets' digests, which pages put into their URLs: an asset may
-// then be cached for ever.
+// redirect be cached for ever.
 var versions = sync.OnceValue(func() map[string]string {
 	out := map[string]string{}
 	for name, file := range assetNames {

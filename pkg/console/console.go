@@ -11,12 +11,9 @@
 package console
 
 import (
-	"context"
-	"crypto/hmac"
 	"encoding/json"
 	"log/slog"
 	"net/http"
-	"strings"
 
 	"github.com/klauspost/compress/gzhttp"
 )
@@ -27,30 +24,12 @@ type Console struct {
 	Notes      Notes
 	Log        *slog.Logger
 
-	gate *gate
-}
-
-// contextKey is under which a request's context holds its session.
-type contextKey struct{}
-
-type authenticated struct {
-	session Session
-	csrf    string
-}
-
-func sessionOf(ctx context.Context) Session {
-	a, _ := ctx.Value(contextKey{}).(authenticated)
-	return a.session
-}
-
-func csrfOf(ctx context.Context) string {
-	a, _ := ctx.Value(contextKey{}).(authenticated)
-	return a.csrf
+	auth *authenticator
 }
 
 // Handler returns the console.
 func (c *Console) Handler() http.Handler {
-	c.gate = &gate{notes: c.Notes, now: c.Operations.Now}
+	c.auth = &authenticator{notes: c.Notes, now: c.Operations.Now}
 
 	behind := http.NewServeMux()
 	c.pages(behind)
@@ -97,7 +76,7 @@ func secure(next http.Handler) http.Handler {
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		if !onThisMachine(r.Host) {
+		if !isLoopback(r.Host) {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
@@ -105,43 +84,9 @@ func secure(next http.Handler) http.Handler {
 	})
 }
 
-func fromProgram(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/api/") }
-
-// authenticate lets requests with a session through, and changes only with the
-// proof that the console's own page asked for them.
-func (c *Console) authenticate(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s, csrf, viaCookie, err := c.gate.session(r)
-		if err != nil {
-			status, message := c.explain(r.Context(), err)
-			c.refuse(w, r, status, message)
-			return
-		}
-		if s.ID == "" {
-			if r.Method == http.MethodGet && !fromProgram(r) {
-				http.Redirect(w, r, "/login", http.StatusSeeOther)
-				return
-			}
-			c.refuse(w, r, http.StatusUnauthorized, "log in first: `tidings console login` makes a link, with --token a token for programs")
-			return
-		}
-		if viaCookie && r.Method != http.MethodGet && r.Method != http.MethodHead {
-			given := r.Header.Get(csrfHeader)
-			if given == "" && !fromProgram(r) {
-				given = r.PostFormValue(csrfField)
-			}
-			if !hmac.Equal([]byte(given), []byte(csrf)) {
-				c.refuse(w, r, http.StatusForbidden, "this page is out of date: load it again and repeat the change")
-				return
-			}
-		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, authenticated{s, csrf})))
-	})
-}
-
 // refuse answers without a page behind the login.
-func (c *Console) refuse(w http.ResponseWriter, r *http.Request, status int, message string) {
-	if fromProgram(r) {
+func (c *Console) writeError(w http.ResponseWriter, r *http.Request, status int, message string) {
+	if isAPI(r) {
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(status)
 		_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": message})

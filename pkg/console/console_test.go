@@ -87,8 +87,8 @@ type demo struct {
 	b atomic.Pointer[console.Behaviour]
 }
 
-func (d *demo) Behaviour() console.Behaviour { return *d.b.Load() }
-func (d *demo) Behave(b console.Behaviour)   { d.b.Store(&b) }
+func (d *demo) Behaviour() console.Behaviour     { return *d.b.Load() }
+func (d *demo) SetBehaviour(b console.Behaviour) { d.b.Store(&b) }
 
 func (w *world) now() time.Time {
 	w.mu.Lock()
@@ -108,7 +108,7 @@ func newWorld(t *testing.T) *world {
 	w.audit = &failingAudit{Audit: w.store}
 	known := catalog.Default()
 	receiver := &demo{}
-	receiver.Behave(console.Behaviour{FailStatus: 500})
+	receiver.SetBehaviour(console.Behaviour{FailStatus: 500})
 	w.ops = &console.Operations{
 		Endpoints:  &admin.Endpoints{Store: w.store, Types: known.Types(), Check: protocols(t).Check, Now: w.now},
 		Deliveries: w.store, Events: w.store, Catalog: known, Audit: w.audit, Receiver: receiver, Now: w.now,
@@ -881,7 +881,7 @@ func TestTheCommandIsTheRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := w.event("default", "user.posted_comment", `{"discussion_id":"d1","comment_id":"m1","comment_text":`+string(text)+`}`)
-	r, err := w.ops.Request(t.Context(), console.Session{Tenant: "default", Role: console.Admin}, e.ID, id)
+	r, err := w.ops.SignRequest(t.Context(), console.Session{Tenant: "default", Role: console.Admin}, e.ID, id)
 	if err != nil {
 		t.Fatal(err)
 	}

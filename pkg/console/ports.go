@@ -79,7 +79,7 @@ type Invoke func(ctx context.Context, payload, answer any) error
 // behaviour can be changed on the page.
 type Receiver interface {
 	Behaviour() Behaviour
-	Behave(Behaviour)
+	SetBehaviour(Behaviour)
 }
 
 // Behaviour is how the demonstration's receiver treats requests.

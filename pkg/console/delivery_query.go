@@ -22,25 +22,25 @@ const (
 	// examine is how many deliveries a page may look at in all where a state or a
 	// type is asked for. The key of the table orders them by endpoint and time;
 	// everything else is looked for, and a page tells how far it has got.
-	examine = 4000
+	maxExamined = 4000
 )
 
 // position is where a page ended, in the order newest event first and, of one
 // event, by endpoint: the last that the page before has dealt with.
 type position struct{ eventID, endpointID string }
 
-// afterAll is greater than every endpoint's id.
-const afterAll = "~"
+// maxEndpointID is greater than every endpoint's id.
+const maxEndpointID = "~"
 
 func (p position) cursor() string {
 	return base64.RawURLEncoding.EncodeToString([]byte(p.eventID + "/" + p.endpointID))
 }
 
-func readPosition(cursor string) (position, error) {
+func parsePosition(cursor string) (position, error) {
 	text, err := base64.RawURLEncoding.DecodeString(cursor)
 	eventID, endpointID, found := strings.Cut(string(text), "/")
 	if _, bad := event.IDTime(eventID); err != nil || !found || bad != nil {
-		return position{}, refuse(Invalid, "the cursor is not one that a page ended with: begin at the first page")
+		return position{}, errorf(Invalid, "the cursor is not one that a page ended with: begin at the first page")
 	}
 	return position{eventID, endpointID}, nil
 }
@@ -51,17 +51,17 @@ func checkCursor(cursor string) error {
 		return nil
 	}
 	if _, err := delivery.CursorEvent(cursor); err != nil {
-		return refuse(Invalid, "the cursor is not one that a page ended with: begin at the first page")
+		return errorf(Invalid, "the cursor is not one that a page ended with: begin at the first page")
 	}
 	return nil
 }
 
 // before orders deliveries as pages do.
-func before(a, b delivery.Delivery) int {
+func byRecency(a, b delivery.Delivery) int {
 	return cmp.Or(strings.Compare(b.EventID, a.EventID), strings.Compare(a.EndpointID, b.EndpointID))
 }
 
-type found struct {
+type mergedPage struct {
 	deliveries []delivery.Delivery
 	next       string
 	until      time.Time
@@ -69,7 +69,7 @@ type found struct {
 
 // browse returns a page of the endpoints' deliveries, merged by one Query an
 // endpoint: what it reads depends on the page, not on how many there are.
-func browse(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter) (found, error) {
+func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter) (mergedPage, error) {
 	limit := f.Limit
 	if limit <= 0 {
 		limit = defaultPage
@@ -78,8 +78,8 @@ func browse(ctx context.Context, from Deliveries, endpoints []string, f Delivery
 	var start position
 	if f.Cursor != "" {
 		var err error
-		if start, err = readPosition(f.Cursor); err != nil {
-			return found{}, err
+		if start, err = parsePosition(f.Cursor); err != nil {
+			return mergedPage{}, err
 		}
 	}
 	pages := make([]delivery.Page, len(endpoints))
@@ -89,7 +89,7 @@ func browse(ctx context.Context, from Deliveries, endpoints []string, f Delivery
 		group.Go(func() error {
 			q := delivery.Query{
 				EndpointID: id, From: f.From, To: f.To, State: f.State, EventType: f.EventType,
-				Limit: limit, Examine: max(examine/len(endpoints), limit),
+				Limit: limit, Examine: max(maxExamined/len(endpoints), limit),
 			}
 			if f.Cursor != "" {
 				last := start.eventID
@@ -107,7 +107,7 @@ func browse(ctx context.Context, from Deliveries, endpoints []string, f Delivery
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return found{}, err
+		return mergedPage{}, err
 	}
 	// Down to the horizon every endpoint has been looked at; below it, one that
 	// has more might have something in between.
@@ -118,11 +118,11 @@ func browse(ctx context.Context, from Deliveries, endpoints []string, f Delivery
 		}
 		last, err := delivery.CursorEvent(page.Next)
 		if err != nil {
-			return found{}, err
+			return mergedPage{}, err
 		}
 		horizon = max(horizon, last)
 	}
-	var out found
+	var out mergedPage
 	for _, page := range pages {
 		for _, d := range page.Deliveries {
 			if d.EventID >= horizon {
@@ -130,8 +130,8 @@ func browse(ctx context.Context, from Deliveries, endpoints []string, f Delivery
 			}
 		}
 	}
-	slices.SortFunc(out.deliveries, before)
-	end := position{horizon, afterAll}
+	slices.SortFunc(out.deliveries, byRecency)
+	end := position{horizon, maxEndpointID}
 	if len(out.deliveries) > limit {
 		out.deliveries = out.deliveries[:limit]
 		last := out.deliveries[limit-1]

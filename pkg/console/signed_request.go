@@ -27,15 +27,15 @@ type Header struct {
 
 // Request returns what a delivery sends, signed now. It is for admins: whoever has
 // it can make the receiver believe in this event for five minutes.
-func (o *Operations) Request(ctx context.Context, who Session, endpointID, eventID string) (SignedRequest, error) {
+func (o *Operations) SignRequest(ctx context.Context, who Session, endpointID, eventID string) (SignedRequest, error) {
 	if who.Role != Admin {
-		return SignedRequest{}, refuse(Forbidden, "the signed request is for admins: with it, the event can be sent in our name")
+		return SignedRequest{}, errorf(Forbidden, "the signed request is for admins: with it, the event can be sent in our name")
 	}
-	e, err := o.stored(ctx, who, endpointID)
+	e, err := o.loadEndpoint(ctx, who, endpointID)
 	if err != nil {
 		return SignedRequest{}, err
 	}
-	accepted, what, err := o.event(ctx, who, eventID)
+	accepted, what, err := o.loadEvent(ctx, who, eventID)
 	if err != nil {
 		return SignedRequest{}, err
 	}
@@ -55,24 +55,24 @@ func (o *Operations) Request(ctx context.Context, who Session, endpointID, event
 		},
 	}
 	if strings.HasPrefix(strings.ToLower(e.URL), "http") {
-		r.Curl = r.command()
+		r.Curl = r.curlCommand()
 	}
 	return r, nil
 }
 
 // command is the request for a POSIX shell. --globoff keeps curl from reading
 // brackets in the URL, and -- keeps it from reading the URL as an option.
-func (r SignedRequest) command() string {
+func (r SignedRequest) curlCommand() string {
 	var b strings.Builder
 	b.WriteString("curl --globoff -i -X " + r.Method)
 	for _, h := range r.Headers {
-		b.WriteString(" \\\n  -H " + quote(h.Name+": "+h.Value))
+		b.WriteString(" \\\n  -H " + shellQuote(h.Name+": "+h.Value))
 	}
-	b.WriteString(" \\\n  --data-binary " + quote(r.Body))
-	b.WriteString(" \\\n  -- " + quote(r.URL))
+	b.WriteString(" \\\n  --data-binary " + shellQuote(r.Body))
+	b.WriteString(" \\\n  -- " + shellQuote(r.URL))
 	return b.String()
 }
 
 // quote makes one word of a text, whatever it holds. A body that begins with @
 // would name a file to curl; ours begins with a brace.
-func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }

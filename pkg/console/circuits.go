@@ -1,0 +1,89 @@
+package console
+
+import (
+	"context"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+)
+
+// Circuit is an endpoint's circuit breaker.
+type Circuit struct {
+	EndpointID   string    `json:"endpoint_id"`
+	URL          string    `json:"url,omitempty" doc:"The endpoint's; absent where it is gone"`
+	State        string    `json:"state" enum:"open,half-open,draining,closed"`
+	Since        time.Time `json:"since,omitzero"`
+	FailingSince time.Time `json:"failing_since,omitzero"`
+	Failures     int       `json:"failures" doc:"In a row"`
+	NextProbe    time.Time `json:"next_probe_at,omitzero"`
+	Cause        string    `json:"cause,omitempty" doc:"The latest failure"`
+}
+
+func (o *Operations) circuit(s breaker.State, urls map[string]string) Circuit {
+	return ViewCircuit(s, urls, o.Now())
+}
+
+// ViewCircuit shows a circuit, as the tool does, too; urls are endpoints' by their
+// ids, as far as they are known.
+func ViewCircuit(s breaker.State, urls map[string]string, now time.Time) Circuit {
+	return Circuit{
+		EndpointID: s.EndpointID, URL: urls[s.EndpointID], State: s.Word(now), Since: s.Since, FailingSince: s.FailingSince,
+		Failures: s.Failures, NextProbe: s.Until, Cause: s.Cause,
+	}
+}
+
+// ListCircuits returns the tenant's circuits that are not closed, or not closed
+// for good: what waited is still being let go.
+func (o *Operations) ListCircuits(ctx context.Context, who Session) ([]Circuit, error) {
+	all, err := o.Breakers.ListCircuits(ctx, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	views := []Circuit{}
+	var urls map[string]string
+	for _, s := range all {
+		if s.Tenant != who.Tenant {
+			continue
+		}
+		if urls == nil {
+			list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
+			if err != nil {
+				return nil, err
+			}
+			urls = map[string]string{}
+			for _, e := range list {
+				urls[e.ID] = e.URL
+			}
+		}
+		views = append(views, o.circuit(s, urls))
+	}
+	return views, nil
+}
+
+// GetCircuit returns one endpoint's circuit, closed or not.
+func (o *Operations) GetCircuit(ctx context.Context, who Session, endpointID string) (Circuit, error) {
+	e, err := o.loadEndpoint(ctx, who, endpointID)
+	if err != nil {
+		return Circuit{}, err
+	}
+	s, err := o.Breakers.GetBreaker(ctx, who.Tenant, endpointID, false)
+	return o.circuit(s, map[string]string{endpointID: e.URL}), err
+}
+
+// CloseCircuit closes a circuit by hand: what waits is sent.
+func (o *Operations) CloseCircuit(ctx context.Context, who Session, endpointID string) error {
+	return o.change(ctx, who, "circuit.close", endpointID, "", func() (string, error) {
+		if _, err := o.loadEndpoint(ctx, who, endpointID); err != nil {
+			return "", err
+		}
+		var done dispatch.Closed
+		if err := o.Dispatch(ctx, dispatch.Command{Action: "close_circuit", Tenant: who.Tenant, EndpointID: endpointID}, &done); err != nil {
+			return "", err
+		}
+		if !done.WasOpen {
+			return "", errorf(Conflict, "the circuit of endpoint %s is closed already", endpointID)
+		}
+		return "", nil
+	})
+}

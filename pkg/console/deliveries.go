@@ -1,0 +1,184 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// Delivery is a delivery as it is shown, by the console and by the tool.
+type Delivery struct {
+	EndpointID      string         `json:"endpoint_id"`
+	EventID         string         `json:"event_id"`
+	EventType       string         `json:"event_type,omitempty"`
+	URL             string         `json:"url,omitempty" doc:"The endpoint's; absent where it is gone"`
+	State           delivery.State `json:"state" enum:"pending,in_flight,delivered,dead,skipped"`
+	Attempts        int            `json:"attempts"`
+	Reason          string         `json:"reason,omitempty"`
+	Snippet         string         `json:"snippet,omitempty" doc:"The beginning of the last failed answer"`
+	NextAttemptAt   time.Time      `json:"next_attempt_at,omitzero"`
+	WaitsForCircuit bool           `json:"waits_for_circuit,omitempty" doc:"The next attempt is when the endpoint's circuit closes, or probes with it"`
+	AcceptedAt      time.Time      `json:"accepted_at"`
+	UpdatedAt       time.Time      `json:"updated_at"`
+	History         []Attempt      `json:"history" nullable:"false"`
+}
+
+// Settled reports whether nothing more happens by itself.
+func (d Delivery) Settled() bool { return d.State.Settled() }
+
+// Attempt is one try.
+type Attempt struct {
+	Number    int            `json:"number"`
+	At        time.Time      `json:"at,omitzero"`
+	Outcome   delivery.Class `json:"outcome"`
+	Status    int            `json:"status,omitempty"`
+	DNS       int64          `json:"dns_ms"`
+	Connect   int64          `json:"connect_ms"`
+	TLS       int64          `json:"tls_ms"`
+	FirstByte int64          `json:"first_byte_ms"`
+	Total     int64          `json:"total_ms"`
+}
+
+// ViewDelivery shows a delivery, as the tool does, too; urls are endpoints' by their
+// ids, as far as they are known.
+func ViewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
+	v := Delivery{
+		EndpointID: d.EndpointID, EventID: d.EventID, EventType: d.EventType, URL: urls[d.EndpointID], State: d.State,
+		Attempts: d.Attempts, Reason: d.Reason, Snippet: d.Snippet, NextAttemptAt: d.NextAttemptAt,
+		UpdatedAt: d.UpdatedAt, History: []Attempt{},
+	}
+	if v.WaitsForCircuit = d.Waits; v.WaitsForCircuit {
+		v.NextAttemptAt = time.Time{} // what stands there is past
+	}
+	v.AcceptedAt = d.CreatedAt
+	if at, err := event.IDTime(d.EventID); err == nil {
+		v.AcceptedAt = at
+	}
+	for _, a := range d.History {
+		v.History = append(v.History, Attempt{
+			Number: a.Number, At: a.At, Outcome: a.Class, Status: a.Status,
+			DNS: a.Timings.DNS.Milliseconds(), Connect: a.Timings.Connect.Milliseconds(), TLS: a.Timings.TLS.Milliseconds(),
+			FirstByte: a.Timings.FirstByte.Milliseconds(), Total: a.Timings.Total.Milliseconds(),
+		})
+	}
+	return v
+}
+
+// DeliveryFilter says which deliveries are wanted.
+type DeliveryFilter struct {
+	EndpointID string
+	EventType  string
+	State      delivery.State
+	From, To   time.Time // of the event's acceptance, both included; zero is unbounded
+	Limit      int
+	Cursor     string
+}
+
+// DeliveryPage is a part of the deliveries, newest event first.
+type DeliveryPage struct {
+	Deliveries []Delivery `json:"deliveries" nullable:"false"`
+	Next       string     `json:"next,omitempty" doc:"The cursor of the next page; absent on the last. A page may be short, even empty, and still have a next one"`
+	// Until is how far back the page has looked.
+	Until time.Time `json:"until,omitzero" doc:"How far back this page has looked"`
+}
+
+// ListDeliveries returns a page of deliveries: of one endpoint, or of all that the
+// tenant has now, merged.
+func (o *Operations) ListDeliveries(ctx context.Context, who Session, f DeliveryFilter) (DeliveryPage, error) {
+	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
+	if err != nil {
+		return DeliveryPage{}, err
+	}
+	urls := map[string]string{}
+	var of []string
+	for _, e := range list {
+		urls[e.ID] = e.URL
+		of = append(of, e.ID)
+	}
+	if f.EndpointID != "" {
+		of = []string{f.EndpointID}
+	}
+	if f.State != "" && !slices.Contains(delivery.States, f.State) {
+		return DeliveryPage{}, errorf(Invalid, "state is %q; the states are %v", f.State, delivery.States)
+	}
+	found, err := queryMerged(ctx, o.Deliveries, of, f)
+	if err != nil {
+		return DeliveryPage{}, err
+	}
+	page := DeliveryPage{Deliveries: []Delivery{}, Next: found.next, Until: found.until}
+	for _, d := range found.deliveries {
+		if d.Tenant == who.Tenant {
+			page.Deliveries = append(page.Deliveries, ViewDelivery(d, urls))
+		}
+	}
+	return page, nil
+}
+
+// GetDelivery returns one delivery with its attempts.
+func (o *Operations) GetDelivery(ctx context.Context, who Session, endpointID, eventID string) (Delivery, error) {
+	d, err := o.Deliveries.GetDelivery(ctx, delivery.Key{EndpointID: endpointID, EventID: eventID})
+	if errors.Is(err, delivery.ErrNotFound) || err == nil && d.Tenant != who.Tenant {
+		return Delivery{}, errorf(NotFound, "there is no delivery of event %s to endpoint %s", eventID, endpointID)
+	}
+	if err != nil {
+		return Delivery{}, err
+	}
+	urls := map[string]string{}
+	if e, err := o.Endpoints.Store.GetEndpoint(ctx, who.Tenant, endpointID); err == nil {
+		urls[endpointID] = e.URL
+	} else if !errors.Is(err, endpoint.ErrNotFound) {
+		return Delivery{}, err
+	}
+	return ViewDelivery(d, urls), nil
+}
+
+// Replayed is what became of one wish to replay.
+type Replayed struct {
+	EndpointID string `json:"endpoint_id"`
+	EventID    string `json:"event_id"`
+	Replayed   bool   `json:"replayed"`
+	Message    string `json:"message,omitempty" doc:"Why it was not"`
+}
+
+// MaxReplays is how many deliveries can be replayed at once.
+const MaxReplays = 100
+
+// Replay sends settled deliveries again. Each is answered for itself.
+func (o *Operations) Replay(ctx context.Context, who Session, keys []delivery.Key) ([]Replayed, error) {
+	if len(keys) == 0 || len(keys) > MaxReplays {
+		return nil, errorf(Invalid, "%d deliveries are chosen; choose 1 to %d", len(keys), MaxReplays)
+	}
+	if who.Role != Admin {
+		return nil, forbidden()
+	}
+	results := make([]Replayed, len(keys))
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for i, k := range keys {
+		group.Go(func() error {
+			results[i] = Replayed{EndpointID: k.EndpointID, EventID: k.EventID}
+			err := o.change(ctx, who, "delivery.replay", k.String(), "", func() (string, error) {
+				if _, err := o.GetDelivery(ctx, who, k.EndpointID, k.EventID); err != nil {
+					return "", err
+				}
+				var done dispatch.Replayed
+				return "", o.Dispatch(ctx, dispatch.Command{Action: "replay", Tenant: who.Tenant, EndpointID: k.EndpointID, EventID: k.EventID}, &done)
+			})
+			results[i].Replayed = err == nil
+			if err != nil {
+				results[i].Message = strings.TrimPrefix(err.Error(), "replay: ")
+			}
+			return nil
+		})
+	}
+	return results, group.Wait()
+}

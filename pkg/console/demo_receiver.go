@@ -1,0 +1,42 @@
+package console
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+)
+
+// Behave changes the behaviour of the demonstration's receiver.
+func (o *Operations) ConfigureReceiver(ctx context.Context, who Session, b Behaviour) error {
+	if o.Receiver == nil {
+		return errorf(NotFound, "there is no receiver here to change")
+	}
+	if b.FailStatus == 0 {
+		b.FailStatus = 500
+	}
+	if b.FailPercent < 0 || b.FailPercent > 100 || b.SlowSeconds < 0 || b.SlowSeconds > 60 || b.FailStatus < 400 || b.FailStatus > 599 {
+		return errorf(Invalid, "the receiver can fail 0 to 100 %% of requests with a status of 400 to 599, and wait up to 60 seconds")
+	}
+	detail := fmt.Sprintf("fails %d %% with %d, waits %d s", b.FailPercent, b.FailStatus, b.SlowSeconds)
+	return o.change(ctx, who, "receiver.behave", "receiver", detail, func() (string, error) {
+		o.Receiver.SetBehaviour(b)
+		return "", nil
+	})
+}
+
+func (c *Console) configureReceiver(w http.ResponseWriter, r *http.Request) error {
+	number := func(field string) int {
+		n, err := strconv.Atoi(r.PostFormValue(field))
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	b := Behaviour{FailPercent: number("fail_percent"), FailStatus: number("fail_status"), SlowSeconds: number("slow_seconds")}
+	if err := c.Operations.ConfigureReceiver(r.Context(), sessionOf(r.Context()), b); err != nil {
+		return err
+	}
+	redirect(w, r, "/?did=behaves")
+	return nil
+}

@@ -1,0 +1,148 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/filter"
+)
+
+// EventType is one type of the catalog.
+type EventType struct {
+	Name         string          `json:"name"`
+	Description  string          `json:"description"`
+	CapturedFrom string          `json:"captured_from"`
+	Sample       json.RawMessage `json:"sample"`
+	Schema       json.RawMessage `json:"schema"`
+}
+
+// EventTypes returns the catalog.
+func (o *Operations) EventTypes() []EventType {
+	var list []EventType
+	for _, name := range o.Catalog.Types() {
+		t, _ := o.Catalog.Type(name)
+		v := EventType{Name: t.Name, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema}
+		if len(t.Samples) > 0 {
+			v.Sample = t.Samples[0]
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+// Event is one event, and where it went.
+type Event struct {
+	ID           string          `json:"id"`
+	Type         string          `json:"type"`
+	Timestamp    time.Time       `json:"timestamp"`
+	AcceptedAt   time.Time       `json:"accepted_at"`
+	Actor        string          `json:"actor_user_id,omitempty"`
+	Body         json.RawMessage `json:"body" doc:"What receivers get, byte for byte"`
+	Destinations []Destination   `json:"destinations" nullable:"false"`
+}
+
+// Destination is an endpoint, and what became of the event there.
+type Destination struct {
+	EndpointID string         `json:"endpoint_id"`
+	URL        string         `json:"url"`
+	State      delivery.State `json:"state,omitempty" doc:"Absent where there is no delivery"`
+	Attempts   int            `json:"attempts"`
+	Note       string         `json:"note,omitempty" doc:"Why there is no delivery, or why it failed"`
+}
+
+// GetEvent returns one event, and where it went.
+func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Event, error) {
+	a, e, err := o.loadEvent(ctx, who, id)
+	if err != nil {
+		return Event{}, err
+	}
+	v := Event{ID: e.ID, Type: e.Type, Timestamp: e.Timestamp, Actor: e.ActorUserID, Body: a.Body, Destinations: []Destination{}}
+	v.AcceptedAt, err = event.IDTime(e.ID)
+	if err != nil {
+		v.AcceptedAt = e.Timestamp
+	}
+	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
+	if err != nil {
+		return Event{}, err
+	}
+	v.Destinations = make([]Destination, len(list))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i, ep := range list {
+		group.Go(func() error {
+			to := Destination{EndpointID: ep.ID, URL: ep.URL}
+			d, err := o.Deliveries.GetDelivery(ctx, delivery.Key{EndpointID: ep.ID, EventID: id})
+			switch {
+			case errors.Is(err, delivery.ErrNotFound):
+				to.Note = reasonNotSent(ep, e.Type, a.Body, v.AcceptedAt)
+			case err != nil:
+				return err
+			default:
+				to.State, to.Attempts, to.Note = d.State, d.Attempts, d.Reason
+			}
+			v.Destinations[i] = to
+			return nil
+		})
+	}
+	return v, group.Wait()
+}
+
+func (o *Operations) loadEvent(ctx context.Context, who Session, id string) (event.Accepted, event.Event, error) {
+	a, err := o.Events.GetEvent(ctx, id)
+	if errors.Is(err, event.ErrNotFound) || err == nil && a.Tenant != who.Tenant {
+		return a, event.Event{}, errorf(NotFound, "there is no event %s; events are kept for 30 days", id)
+	}
+	if err != nil {
+		return a, event.Event{}, err
+	}
+	e, err := event.Decode(a.Body)
+	return a, e, err
+}
+
+// reasonNotSent says why an endpoint has no delivery of an event.
+func reasonNotSent(ep endpoint.Endpoint, eventType string, body []byte, accepted time.Time) string {
+	switch {
+	case ep.CreatedAt.After(accepted):
+		return "the endpoint was added later"
+	case !ep.Subscribes(eventType):
+		return "not subscribed to this type"
+	case ep.Status == endpoint.Disabled:
+		return "the endpoint is disabled"
+	}
+	if len(ep.Filter) > 0 {
+		compiled, err := filter.Compile(ep.Filter)
+		doc, unread := filter.Parse(body)
+		if err == nil && unread == nil && !compiled.Matches(doc) {
+			return "its filter does not match"
+		}
+	}
+	return "waits for its first attempt"
+}
+
+func (c *Console) listEvents(w http.ResponseWriter, r *http.Request) error {
+	if id := strings.TrimSpace(r.URL.Query().Get("id")); id != "" {
+		redirect(w, r, "/events/"+url.PathEscape(id))
+		return nil
+	}
+	c.render(w, r, http.StatusOK, "events", page{Title: "Events", Nav: "events", Data: c.Operations.EventTypes()})
+	return nil
+}
+
+func (c *Console) showEvent(w http.ResponseWriter, r *http.Request) error {
+	e, err := c.Operations.GetEvent(r.Context(), sessionOf(r.Context()), r.PathValue("event"))
+	if err != nil {
+		return err
+	}
+	c.render(w, r, http.StatusOK, "event", page{Title: e.Type, Nav: "events", Data: e})
+	return nil
+}

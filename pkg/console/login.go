@@ -1,0 +1,192 @@
+package console
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+)
+
+// Times and limits of access.
+const (
+	// LinkTime is how long a one-time link may be opened.
+	LinkTime = 10 * time.Minute
+	// SessionTime is how long a session lasts.
+	SessionTime = 12 * time.Hour
+	// LoginTries is how often an address may try to log in within a minute.
+	LoginTries = 10
+	// keyTTL is how long the cookies' key is used unread, and so how long a
+	// session outlives `tidings console revoke` at most.
+	keyTTL = time.Minute
+)
+
+// Invitation is what a link, or a program's token, stands for.
+type Invitation struct {
+	Name   string `json:"name"`
+	Role   Role   `json:"role"`
+	Tenant string `json:"tenant"`
+}
+
+func (i Invitation) validate() error {
+	switch {
+	case i.Role != Viewer && i.Role != Admin:
+		return fmt.Errorf("role is %q; the roles are viewer and admin", i.Role)
+	case i.Name == "" || len(i.Name) > maxNameBytes:
+		return fmt.Errorf("name is %d bytes; it must be 1 to %d", len(i.Name), maxNameBytes)
+	case i.Tenant == "":
+		return errors.New("tenant is empty")
+	}
+	return nil
+}
+
+// maxNameBytes is the longest name of a session.
+const maxNameBytes = 80
+
+// Invite makes a one-time link and returns the path that opens it. Only the
+// token's hash is stored.
+func Invite(ctx context.Context, notes Notes, i Invitation, now time.Time) (path string, err error) {
+	if err := i.validate(); err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(i)
+	if err != nil {
+		return "", err
+	}
+	token := rand.Text()
+	if _, err := notes.Bind(ctx, linkKey(token), string(text), now.Add(LinkTime)); err != nil {
+		return "", err
+	}
+	return "/login?link=" + token, nil
+}
+
+// Token makes a session for a program, which sends it in the header
+// X-Tidings-Session.
+func Token(ctx context.Context, notes Notes, i Invitation, now time.Time, lasts time.Duration) (string, error) {
+	if err := i.validate(); err != nil {
+		return "", err
+	}
+	key, err := sessionKey(ctx, notes)
+	if err != nil {
+		return "", err
+	}
+	return encodeSession(key, Session{ID: rand.Text(), Name: i.Name, Role: i.Role, Tenant: i.Tenant, Expires: now.Add(lasts)}), nil
+}
+
+func hashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+func linkKey(token string) string { return "console#link#" + hashToken(token) }
+
+func usedKey(token string) string { return "console#used#" + hashToken(token) }
+
+// errTooMany says that an address tries too often.
+var errTooMany = errors.New("too many attempts to log in from this address: wait a minute")
+
+// errNoLink says that a link can't be used.
+var errNoLink = errors.New("this link has been used, has expired or never was: `tidings console login` makes another")
+
+// use consumes a link: of all who open it, the first gets the session.
+func (a *authenticator) redeem(ctx context.Context, token, address string) (Session, error) {
+	now := a.now()
+	tries, err := a.notes.Count(ctx, fmt.Sprintf("console#tries#%s#%d", clientNetwork(address), now.Unix()/60), now.Add(2*time.Minute))
+	if err != nil {
+		return Session{}, err
+	}
+	if tries > LoginTries {
+		return Session{}, errTooMany
+	}
+	text, err := a.notes.Bound(ctx, linkKey(token))
+	if err != nil {
+		return Session{}, err
+	}
+	if text == "" {
+		return Session{}, errNoLink
+	}
+	var i Invitation
+	if err := json.Unmarshal([]byte(text), &i); err != nil || i.validate() != nil {
+		return Session{}, errNoLink
+	}
+	// The conditional write that makes the link one-time. It lives longer than the
+	// link itself.
+	s := Session{ID: rand.Text(), Name: i.Name, Role: i.Role, Tenant: i.Tenant, Expires: now.Add(SessionTime)}
+	holds, err := a.notes.Bind(ctx, usedKey(token), s.ID, now.Add(2*LinkTime))
+	if err != nil {
+		return Session{}, err
+	}
+	if holds != s.ID {
+		return Session{}, errNoLink
+	}
+	return s, nil
+}
+
+// network is what of an address counts as one: of IPv6, where everybody has
+// millions, the first half.
+func clientNetwork(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return "unknown"
+	}
+	ip = ip.Unmap().WithZone("")
+	if ip.Is6() {
+		if prefix, err := ip.Prefix(64); err == nil {
+			return prefix.String()
+		}
+	}
+	return ip.String()
+}
+
+func (c *Console) showLogin(w http.ResponseWriter, r *http.Request) {
+	c.render(w, r, http.StatusOK, "login", page{Title: "Log in", Data: r.URL.Query().Get("link")})
+}
+
+// login takes a link's token from the form that showLogin has shown: a GET uses
+// nothing up, because mail and chat programs open links to preview them.
+func (c *Console) login(w http.ResponseWriter, r *http.Request) {
+	refused := func(status int, message string) {
+		c.render(w, r, status, "login", page{Title: "Log in", Problem: message, Data: ""})
+	}
+	s, err := c.auth.redeem(r.Context(), r.PostFormValue("link"), r.RemoteAddr)
+	switch {
+	case errors.Is(err, errTooMany):
+		w.Header().Set("Retry-After", "60")
+		refused(http.StatusTooManyRequests, err.Error())
+		return
+	case errors.Is(err, errNoLink):
+		refused(http.StatusUnauthorized, err.Error())
+		return
+	}
+	var cookie *http.Cookie
+	if err == nil {
+		cookie, err = c.auth.cookie(r.Context(), r, s)
+	}
+	if err != nil {
+		status, message := c.errorResponse(r.Context(), err)
+		refused(status, message)
+		return
+	}
+	c.Log.InfoContext(r.Context(), "console.login", "name", s.Name, "role", string(s.Role), "tenant", s.Tenant)
+	http.SetCookie(w, cookie)
+	redirect(w, r, "/")
+}
+
+func (c *Console) logout(w http.ResponseWriter, r *http.Request) error {
+	if err := c.auth.endSession(r.Context(), sessionOf(r.Context())); err != nil {
+		return err
+	}
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true, Secure: !isLoopback(r.Host), SameSite: http.SameSiteLaxMode})
+	redirect(w, r, "/login?did=out")
+	return nil
+}

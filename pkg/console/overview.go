@@ -1,0 +1,113 @@
+package console
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+)
+
+// Overview is how the whole deployment does: the figures are of all tenants, the
+// circuits of the session's own.
+type Overview struct {
+	At      time.Time `json:"at"`
+	Hour    Figures   `json:"hour"`
+	Day     Figures   `json:"day"`
+	Waiting int       `json:"waiting" doc:"Deliveries that wait for another attempt, as of the last sweep"`
+	More    bool      `json:"more_waiting" doc:"The sweep stopped counting: there are more"`
+	// QueueAge is how long the most overdue delivery has waited for its turn.
+	QueueAge  int64     `json:"queue_age_ms" doc:"How long the most overdue delivery has waited for its turn"`
+	LastSweep time.Time `json:"last_sweep_at,omitzero"`
+	LastEvent time.Time `json:"last_event_at,omitzero"`
+	Circuits  []Circuit `json:"circuits" nullable:"false" doc:"Those that are not closed"`
+	Minutes   []Minute  `json:"minutes" nullable:"false" doc:"The last hour"`
+}
+
+// Figures are what happened in some stretch of time.
+type Figures struct {
+	Accepted  int64    `json:"accepted" doc:"Events"`
+	Delivered int64    `json:"delivered"`
+	Failed    int64    `json:"failed" doc:"Attempts that failed"`
+	Retried   int64    `json:"retried" doc:"Of which will be tried again"`
+	Dead      int64    `json:"dead" doc:"Deliveries that were given up"`
+	Skipped   int64    `json:"skipped"`
+	Success   *float64 `json:"success_rate,omitempty" doc:"Share of settled deliveries that were delivered; absent where none was settled"`
+	P50       *float64 `json:"p50_ms,omitempty" doc:"Time from acceptance to delivery, estimated"`
+	P95       *float64 `json:"p95_ms,omitempty"`
+}
+
+// Minute is one minute of a chart.
+type Minute struct {
+	At        time.Time `json:"at"`
+	Delivered int64     `json:"delivered"`
+	Failed    int64     `json:"failed"`
+}
+
+func figures(c stats.Counts) Figures {
+	f := Figures{Accepted: c.Accepted, Delivered: c.Delivered, Failed: c.Failed, Retried: c.Retried, Dead: c.Dead, Skipped: c.Skipped}
+	if rate, ok := c.SuccessRate(); ok {
+		f.Success = &rate
+	}
+	for q, into := range map[float64]**float64{.5: &f.P50, .95: &f.P95} {
+		if d, ok := c.Latency.Quantile(q); ok {
+			ms := float64(d.Microseconds()) / 1000
+			*into = &ms
+		}
+	}
+	return f
+}
+
+// Overview returns how it goes.
+func (o *Operations) Overview(ctx context.Context, who Session) (Overview, error) {
+	summary, err := o.Statistics.Summary(ctx)
+	if err != nil {
+		return Overview{}, err
+	}
+	series, err := o.Statistics.Series(ctx, time.Hour)
+	if err != nil {
+		return Overview{}, err
+	}
+	v := Overview{
+		At: summary.At, Hour: figures(summary.Hour), Day: figures(summary.Day), Waiting: summary.Sweep.Retrying, More: summary.Sweep.More,
+		LastSweep: summary.Sweep.At, LastEvent: summary.LastEvent, Minutes: []Minute{},
+	}
+	if oldest := summary.Sweep.OldestDue; !oldest.IsZero() {
+		v.QueueAge = max(summary.Sweep.At.Sub(oldest), 0).Milliseconds()
+	}
+	for _, m := range series {
+		v.Minutes = append(v.Minutes, Minute{At: m.At, Delivered: m.Delivered, Failed: m.Failed})
+	}
+	v.Circuits, err = o.ListCircuits(ctx, who)
+	return v, err
+}
+
+func (c *Console) overview(w http.ResponseWriter, r *http.Request) error {
+	who := sessionOf(r.Context())
+	var data struct {
+		Overview
+		Endpoints []endpointSummary
+		Latest    []Delivery
+	}
+	group, ctx := errgroup.WithContext(r.Context())
+	group.Go(func() (err error) {
+		data.Overview, err = c.Operations.Overview(ctx, who)
+		return err
+	})
+	group.Go(func() (err error) {
+		data.Endpoints, err = c.endpointSummaries(ctx, who)
+		return err
+	})
+	group.Go(func() error {
+		latest, err := c.Operations.ListDeliveries(ctx, who, DeliveryFilter{Limit: 8})
+		data.Latest = latest.Deliveries
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	c.render(w, r, http.StatusOK, "overview", page{Title: "Overview", Nav: "overview", Data: data})
+	return nil
+}

@@ -1,0 +1,228 @@
+package console
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Role is what a session may do.
+type Role string
+
+const (
+	Viewer Role = "viewer" // sees everything but signatures and secrets, changes nothing
+	Admin  Role = "admin"
+)
+
+// KeyName is what Control holds the key of all sessions under. Whoever frees it
+// ends them all: the next login makes another key.
+const KeyName = "console#key"
+
+// Names of the cookie, of the form's field and of the headers.
+const (
+	cookieName    = "tidings_session"
+	csrfField     = "csrf"
+	csrfHeader    = "X-CSRF-Token"
+	sessionHeader = "X-Tidings-Session"
+)
+
+// Session is somebody who has logged in.
+type Session struct {
+	ID      string    `json:"i"`
+	Name    string    `json:"n"` // as the audit log calls them
+	Role    Role      `json:"r"`
+	Tenant  string    `json:"t"`
+	Expires time.Time `json:"e"`
+}
+
+// sessionKey returns the key that signs sessions; the first to ask makes it.
+func sessionKey(ctx context.Context, notes Notes) ([]byte, error) {
+	fresh := make([]byte, 32)
+	_, _ = rand.Read(fresh) // never fails since Go 1.24
+	text, err := notes.Bind(ctx, KeyName, base64.StdEncoding.EncodeToString(fresh), time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	key, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(key) != 32 {
+		return nil, errors.New("the key of the console's sessions is damaged: `tidings console revoke` makes another")
+	}
+	return key, nil
+}
+
+func endedKey(sessionID string) string { return "console#ended#" + sessionID }
+
+func sign(key []byte, purpose, text string) string {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(purpose + "\x00" + text))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// seal returns a session as its cookie holds it.
+func encodeSession(key []byte, s Session) string {
+	s.Expires = s.Expires.UTC().Truncate(time.Second)
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // strings and a time
+	}
+	payload := base64.RawURLEncoding.EncodeToString(text)
+	return payload + "." + sign(key, "session", payload)
+}
+
+// open reads what seal wrote; false for what it did not write, or has expired.
+func decodeSession(key []byte, text string, now time.Time) (Session, bool) {
+	payload, mac, found := strings.Cut(text, ".")
+	if !found || !hmac.Equal([]byte(mac), []byte(sign(key, "session", payload))) {
+		return Session{}, false
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(payload)
+	var s Session
+	if err != nil || json.Unmarshal(raw, &s) != nil {
+		return Session{}, false
+	}
+	return s, now.Before(s.Expires)
+}
+
+// gate lets sessions in. It is safe for concurrent use.
+type authenticator struct {
+	notes Notes
+	now   func() time.Time
+
+	mu     sync.Mutex
+	key    []byte
+	keyAge time.Time
+}
+
+func (a *authenticator) sessionKey(ctx context.Context) ([]byte, error) {
+	a.mu.Lock()
+	key, age := a.key, a.keyAge
+	a.mu.Unlock()
+	if now := a.now(); key == nil || now.Sub(age) >= keyTTL {
+		var err error
+		if key, err = sessionKey(ctx, a.notes); err != nil {
+			return nil, err
+		}
+		a.mu.Lock()
+		a.key, a.keyAge = key, now
+		a.mu.Unlock()
+	}
+	return key, nil
+}
+
+// session returns who sends a request. viaCookie tells that a browser sends the
+// credential by itself, so that a change needs a proof that its own page asked.
+func (a *authenticator) session(r *http.Request) (s Session, csrf string, viaCookie bool, err error) {
+	text := r.Header.Get(sessionHeader)
+	if text == "" {
+		c, err := r.Cookie(cookieName)
+		if err != nil {
+			return s, "", false, nil
+		}
+		text, viaCookie = c.Value, true
+	}
+	key, err := a.sessionKey(r.Context())
+	if err != nil {
+		return s, "", viaCookie, err
+	}
+	s, ok := decodeSession(key, text, a.now())
+	if !ok {
+		return Session{}, "", viaCookie, nil
+	}
+	ended, err := a.notes.Bound(r.Context(), endedKey(s.ID))
+	if err != nil {
+		return Session{}, "", viaCookie, err
+	}
+	if ended != "" {
+		return Session{}, "", viaCookie, nil
+	}
+	return s, sign(key, "csrf", s.ID), viaCookie, nil
+}
+
+// end ends a session before its time.
+func (a *authenticator) endSession(ctx context.Context, s Session) error {
+	_, err := a.notes.Bind(ctx, endedKey(s.ID), "ended", s.Expires)
+	return err
+}
+
+// cookie is the session's cookie. It travels over TLS only, but on the machine
+// itself, where there is none.
+func (a *authenticator) cookie(ctx context.Context, r *http.Request, s Session) (*http.Cookie, error) {
+	key, err := a.sessionKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Cookie{
+		Name: cookieName, Value: encodeSession(key, s), Path: "/", HttpOnly: true, Secure: !isLoopback(r.Host),
+		SameSite: http.SameSiteLaxMode, MaxAge: int(s.Expires.Sub(a.now()).Seconds()),
+	}, nil
+}
+
+func isLoopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// contextKey is under which a request's context holds its session.
+type contextKey struct{}
+
+type authenticated struct {
+	session Session
+	csrf    string
+}
+
+func sessionOf(ctx context.Context) Session {
+	a, _ := ctx.Value(contextKey{}).(authenticated)
+	return a.session
+}
+
+func csrfOf(ctx context.Context) string {
+	a, _ := ctx.Value(contextKey{}).(authenticated)
+	return a.csrf
+}
+
+// authenticate lets requests with a session through, and changes only with the
+// proof that the console's own page asked for them.
+func (c *Console) authenticate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s, csrf, viaCookie, err := c.auth.session(r)
+		if err != nil {
+			status, message := c.errorResponse(r.Context(), err)
+			c.writeError(w, r, status, message)
+			return
+		}
+		if s.ID == "" {
+			if r.Method == http.MethodGet && !isAPI(r) {
+				http.Redirect(w, r, "/login", http.StatusSeeOther)
+				return
+			}
+			c.writeError(w, r, http.StatusUnauthorized, "log in first: `tidings console login` makes a link, with --token a token for programs")
+			return
+		}
+		if viaCookie && r.Method != http.MethodGet && r.Method != http.MethodHead {
+			given := r.Header.Get(csrfHeader)
+			if given == "" && !isAPI(r) {
+				given = r.PostFormValue(csrfField)
+			}
+			if !hmac.Equal([]byte(given), []byte(csrf)) {
+				c.writeError(w, r, http.StatusForbidden, "this page is out of date: load it again and repeat the change")
+				return
+			}
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, authenticated{s, csrf})))
+	})
+}
+
+func isAPI(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/api/") }
