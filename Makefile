@@ -72,7 +72,7 @@ lint: ## gofmt, go vet, staticcheck
 # What `sam build` calls: one binary a function, small and without cgo.
 build-%Function:
 	@name=$$(echo $* | sed 's/\([a-z0-9]\)\([A-Z]\)/\1-\2/g' | tr A-Z a-z); \
-	CGO_ENABLED=0 GOOS=linux GOARCH=$${TIDINGS_GOARCH:-arm64} go build -trimpath -tags lambda.norpc -ldflags "-s -w -X github.com/tidings-dev/tidings/pkg/assemble.Version=$(VERSION)" -o $(ARTIFACTS_DIR)/bootstrap ./functions/$$name
+	CGO_ENABLED=0 GOOS=linux GOARCH=$${TIDINGS_GOARCH:-arm64} go build -trimpath -tags lambda.norpc -ldflags "-s -w -X main.version=$(VERSION)" -o $(ARTIFACTS_DIR)/bootstrap ./functions/$$name
 
 .PHONY: size
 size: ## Binary size and package init of every function, against their limits

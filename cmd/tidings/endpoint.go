@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tidings-dev/tidings/pkg/admin"
-	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
@@ -31,9 +30,9 @@ func (a *app) registry(ctx context.Context) (*admin.Endpoints, error) {
 	if err != nil {
 		return nil, err
 	}
-	var allow assemble.DestinationSettings
+	var allow builtin.Settings
 	if a.stack == "" {
-		allow = assemble.ThisMachine
+		allow = builtin.Loopback
 	}
 	protocols, err := builtin.Open(allow, builtin.Clouds{})
 	if err != nil {

@@ -23,7 +23,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/admin"
-	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
@@ -118,7 +117,7 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	lines := &local.Lines{Out: log}
 	defer func() { _ = lines.Flush() }() // the log is where it would be said
 	f.options.Log = lines.Logger()
-	assemble.Version = version
+	f.options.Version = version
 	f.options.DynamoLog, f.options.Metrics = log, lines
 
 	var started *brokers.Brokers
@@ -274,7 +273,7 @@ const (
 // removes those of an earlier run that nobody wants now. Of two with one URL each
 // is an endpoint.
 func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.Endpoint) error {
-	protocols, err := builtin.Open(assemble.ThisMachine, builtin.Clouds{})
+	protocols, err := builtin.Open(builtin.Loopback, builtin.Clouds{})
 	if err != nil {
 		return err
 	}

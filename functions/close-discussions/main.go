@@ -1,11 +1,20 @@
-// The close-discussions function: closes discussions whose time is over. See
+// The close-discussions function closes discussions that have expired. See
 // pkg/platform/discussions.
 package main
 
 import (
-	"github.com/aws/aws-lambda-go/lambda"
+	"log/slog"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/tidings-dev/tidings/functions/close-discussions/handler"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
-func main() { lambda.Start(assemble.Deployed(assemble.CloseDiscussions, nil)) }
+func main() { lambdamain.Start(build) }
+
+func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.Handler, error) {
+	return handler.New(handler.Backend{Store: dynamo.New(dynamodb.NewFromConfig(access), s.Tables()), Log: log}), nil
+}

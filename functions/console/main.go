@@ -1,21 +1,34 @@
-// The console function: the page from which people run Tidings. See pkg/console.
+// The console function is the web page and the API with which operators run Tidings.
+// See pkg/console.
 package main
 
 import (
-	"github.com/aws/aws-lambda-go/lambda"
-	"github.com/aws/aws-sdk-go-v2/aws"
-	lambdaapi "github.com/aws/aws-sdk-go-v2/service/lambda"
+	"log/slog"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+
+	"github.com/tidings-dev/tidings/functions/console/handler"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdaclient"
-	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
-func main() { lambda.Start(assemble.Deployed(assemble.Console, builtin.Deployed, calls)) }
+func main() { lambdamain.Start(build) }
 
-// calls lets the console call the stack's other functions.
-func calls(c aws.Config, b *assemble.Backend) {
-	client := lambdaapi.NewFromConfig(c)
-	b.Invoke = func(name string) console.Invoke { return lambdaclient.Function(client, name) }
+func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.Handler, error) {
+	destinations, err := builtin.Open(s.Settings, builtin.Deployed(access))
+	if err != nil {
+		return nil, err
+	}
+	functions := lambda.NewFromConfig(access)
+	return handler.New(handler.Backend{
+		Store:       dynamo.New(dynamodb.NewFromConfig(access), s.Tables()),
+		Check:       destinations.Check,
+		Dispatch:    lambdaclient.Function(functions, s.DispatchFunction),
+		TestWebhook: lambdaclient.Function(functions, s.TestFunction),
+		Log:         log,
+	}), nil
 }

@@ -1,10 +1,26 @@
-// The emit function: what happened, into the Events table. See pkg/emit.
+// The emit function accepts events: it validates them and writes them to the Events
+// table. See pkg/emit.
 package main
 
 import (
-	"github.com/aws/aws-lambda-go/lambda"
+	"log/slog"
+	"os"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/tidings-dev/tidings/functions/emit/handler"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
+	"github.com/tidings-dev/tidings/pkg/aws/xraytracing"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
-func main() { lambda.Start(assemble.Deployed(assemble.Emit, nil)) }
+func main() { lambdamain.Start(build) }
+
+func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.Handler, error) {
+	tracer, err := xraytracing.Open(os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), s.TraceSampling)
+	if err != nil {
+		return nil, err
+	}
+	return handler.New(handler.Backend{Store: dynamo.New(dynamodb.NewFromConfig(access), s.Tables()), Tracer: tracer, Log: log}), nil
+}

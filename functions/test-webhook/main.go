@@ -1,11 +1,26 @@
-// The test-webhook function: one signed sample, sent now. See pkg/testsend.
+// The test-webhook function sends one signed sample event and reports what happened.
+// See pkg/testsend.
 package main
 
 import (
-	"github.com/aws/aws-lambda-go/lambda"
+	"log/slog"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/tidings-dev/tidings/functions/test-webhook/handler"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
-func main() { lambda.Start(assemble.Deployed(assemble.TestWebhook, builtin.Deployed)) }
+func main() { lambdamain.Start(build) }
+
+func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.Handler, error) {
+	return handler.New(handler.Backend{
+		Store: dynamo.New(dynamodb.NewFromConfig(access), s.Tables()),
+		Open:  func() (*destination.Registry, error) { return builtin.Open(s.Settings, builtin.Deployed(access)) },
+		Log:   log,
+	})
+}

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -15,7 +14,7 @@ import (
 // protocols are all that there are, as a deployment has them.
 func protocols(t *testing.T) *destination.Registry {
 	t.Helper()
-	r, err := builtin.Open(assemble.DestinationSettings{}, builtin.Clouds{})
+	r, err := builtin.Open(builtin.Settings{}, builtin.Clouds{})
 	if err != nil {
 		t.Fatal(err)
 	}

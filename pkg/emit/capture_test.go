@@ -17,7 +17,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
@@ -131,7 +131,7 @@ func (a *away) PutEvent(_ context.Context, e event.Accepted) error {
 
 func TestAnEventThatIsNotStoredIsReportedByItsSequenceNumber(t *testing.T) {
 	store := &away{fails: "text 3", seen: map[string]bool{}}
-	em := &emit.Emitter{Catalog: catalog.Default(), Events: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	em := &emit.Emitter{Catalog: validate.Default(), Events: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	batch := changes(t, comment(1), comment(2), comment(3), comment(4))
 	answer := capture(t, em, batch)
 	if len(answer.BatchItemFailures) != 1 || answer.BatchItemFailures[0].ItemIdentifier != batch.Records[2].Change.SequenceNumber {
@@ -149,7 +149,7 @@ func TestAnEventThatIsNotStoredIsReportedByItsSequenceNumber(t *testing.T) {
 // items are stored side by side.
 func TestOneItemsEventsKeepTheirOrder(t *testing.T) {
 	store := &away{seen: map[string]bool{}}
-	em := &emit.Emitter{Catalog: catalog.Default(), Events: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	em := &emit.Emitter{Catalog: validate.Default(), Events: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	var records []platform.Record
 	for i := range 40 {
 		for _, status := range []platform.RegistrationStatus{platform.Pending, platform.Failed, platform.Success} {

@@ -21,7 +21,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
@@ -81,7 +81,7 @@ func (e *Error) Error() string { return e.Message }
 
 // Emitter takes events in.
 type Emitter struct {
-	Catalog *catalog.Catalog
+	Catalog *validate.Catalog
 	Events  Events
 	Keys    Keys
 	Log     *slog.Logger
@@ -267,8 +267,8 @@ func (em *Emitter) check(r Request) (e event.Event, err error) {
 
 // asRefusal turns the vocabulary's errors into the producer's.
 func asRefusal(err error) error {
-	var unknown *catalog.UnknownTypeError
-	var invalid *catalog.InvalidDataError
+	var unknown *validate.UnknownTypeError
+	var invalid *validate.InvalidDataError
 	var large *event.TooLargeError
 	switch {
 	case errors.As(err, &unknown):

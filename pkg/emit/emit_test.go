@@ -17,14 +17,14 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
 func newEmitter() (*emit.Emitter, *memory.Store) {
 	store := memory.New(time.Now)
-	return &emit.Emitter{Catalog: catalog.Default(), Events: store, Keys: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}, store
+	return &emit.Emitter{Catalog: validate.Default(), Events: store, Keys: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}, store
 }
 
 const joined = `{"event":"user.joined_community","actor_user_id":"u_1","data":{"community_id":"c_7","community_name":"A <&> B"}}`

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/admin"
-	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -41,7 +40,7 @@ func BenchmarkRunner(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(s.Close)
-	protocols, err := builtin.Open(assemble.ThisMachine, builtin.Clouds{})
+	protocols, err := builtin.Open(builtin.Loopback, builtin.Clouds{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/queue"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
@@ -113,7 +114,7 @@ func TestTenThousandEventsToAReceiverThatFails(t *testing.T) {
 		if err := store.AddEndpoint(ctx, e); err != nil {
 			t.Fatal(err)
 		}
-		em := &emit.Emitter{Catalog: catalog.Default(), Events: store, Keys: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+		em := &emit.Emitter{Catalog: validate.Default(), Events: store, Keys: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 		accepted := map[string]bool{}
 		for i := range n {
 			r := em.Emit(ctx, emit.Request{Event: "user.posted_comment", Data: json.RawMessage(fmt.Sprintf(`{"discussion_id":"d","comment_id":"c%d","comment_text":"hi"}`, i))})

@@ -21,10 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
-	"github.com/tidings-dev/tidings/pkg/aws/xraytracing"
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
@@ -73,9 +70,10 @@ type Options struct {
 	// as it is. Nothing that is deployed knows of it.
 	Haste int
 	// XRay is the host:port of an X-Ray daemon that gets the traces; "" records none.
-	XRay string
-	// Clouds are what destinations beyond HTTP are reached through.
+	XRay   string
 	Clouds builtin.Clouds
+	// Version is the version that the health report gives.
+	Version string
 	// Receiver is one whose behaviour the console may change; nil for none.
 	Receiver console.Receiver
 	// DynamoLog gets what the started DynamoDB prints; nil drops it.
@@ -107,12 +105,6 @@ type System struct {
 	gates  map[string]*gate // by the trigger's name; see Hold
 }
 
-// Store is a store with everything: both implementations are.
-type Store interface {
-	assemble.Store
-	Administration
-}
-
 type listener struct {
 	net.Listener
 	handler http.Handler
@@ -140,7 +132,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 		Parameters: map[string]string{
 			"HealthTokenSha256": hex.EncodeToString(localToken[:]), "SlackWebhookUrl": slackParameter(o.Alerts), "HeartbeatUrl": "",
 			"TraceSampling": sampling,
-			"AllowHttp":     strconv.FormatBool(assemble.ThisMachine.AllowHTTP), "AllowNetworks": assemble.ThisMachine.AllowNetworks,
+			"AllowHttp":     strconv.FormatBool(builtin.Loopback.AllowHTTP), "AllowNetworks": builtin.Loopback.AllowNetworks,
 		},
 		QueueURL: func(name string) string { return name },
 	})
@@ -265,8 +257,8 @@ func (s *System) queueByARN(arn string) *queue.Queue {
 }
 
 func (s *System) buildFunctions() error {
-	backend := assemble.Backend{
-		Store: func(t dynamo.Tables) assemble.Store {
+	backend := Backend{
+		Store: func(t dynamo.Tables) Store {
 			if s.memory != nil {
 				return s.memory
 			}
@@ -278,16 +270,9 @@ func (s *System) buildFunctions() error {
 		},
 		Queue:       func(url string) dispatch.Queue { return s.queueByURL(url) },
 		DeadLetters: func(url string) dispatch.DeadLetters { return s.queueByURL(url) },
-		Log:         s.options.Log,
-		CacheTime:   cacheTime,
-		Metrics:     s.options.Metrics,
-		Pace:        s.pace(),
 		Depth:       func(url string) health.Queue { return s.queueByURL(url) },
 		Topic:       func(string) alert.Publisher { return mailbox{s.options.Log} },
 		Secret:      s.secret,
-		Destinations: func(settings assemble.DestinationSettings) (*destination.Registry, error) {
-			return builtin.Open(settings, s.options.Clouds)
-		},
 		Invoke: func(name string) console.Invoke {
 			return func(ctx context.Context, payload, answer any) error {
 				f := named(s.functions, name)
@@ -297,24 +282,18 @@ func (s *System) buildFunctions() error {
 				return f.call(ctx, payload, answer)
 			}
 		},
-		Receiver: s.options.Receiver,
-	}
-	if daemon := s.options.XRay; daemon != "" {
-		backend.Tracer = func(percent int) (assemble.Tracer, error) { return xraytracing.New(daemon, percent) }
+		Clouds: s.options.Clouds, Receiver: s.options.Receiver, Log: s.options.Log, Metrics: s.options.Metrics,
+		CacheTime: cacheTime, XRay: s.options.XRay, Version: s.options.Version, Pace: s.pace(),
 	}
 	for _, f := range s.functions {
-		build, ok := assemble.Functions()[f.Folder]
-		if !ok {
-			return fmt.Errorf("function %s has no handler", f.Folder)
-		}
 		if _, ok := f.Environment["CONSOLE_URL"]; ok {
 			f.Environment["CONSOLE_URL"] = s.URLs["console"] + "/" // AWS's host is not known here
 		}
-		handle, err := build(backend, f.Environment)
+		handler, err := backend.Build(f.Folder, f.Environment)
 		if err != nil {
-			return fmt.Errorf("function %s: %w", f.Folder, err)
+			return err
 		}
-		f.Handle = handle
+		f.Handle = handler
 	}
 	return nil
 }

@@ -44,6 +44,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination/sqsadapter"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
@@ -93,7 +94,7 @@ func (l *lab) GetEndpoint(_ context.Context, tenant, id string) (endpoint.Endpoi
 
 func (l *lab) tester() *testsend.Tester {
 	return &testsend.Tester{
-		Catalog: catalog.Default(), Endpoints: l, Limits: l.limits, Open: func() (testsend.Sender, error) { return l.open(), nil },
+		Catalog: catalog.Default(), Validate: validate.Default().Validate, Endpoints: l, Limits: l.limits, Open: func() (testsend.Sender, error) { return l.open(), nil },
 		Log: slog.New(slog.NewJSONHandler(l.log, nil)), Now: l.now,
 	}
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
@@ -452,7 +452,7 @@ func TestSamples(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if r.Data != nil {
-			if err := catalog.Default().Validate(r.Event, r.Data); err != nil {
+			if err := validate.Default().Validate(r.Event, r.Data); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

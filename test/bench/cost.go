@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/emit"
@@ -111,7 +111,7 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 				return one, ten, err
 			}
 			err = timed(&captures, 1, func() error {
-				_, err := assemble.Handle(p.emitter.Handle).Invoke(invocation(ctx), payload)
+				_, err := lambdamain.Handler(p.emitter.Handle).Invoke(invocation(ctx), payload)
 				return err
 			})
 			if err != nil {
@@ -150,7 +150,7 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 // livePlant is a plant in real time, as far from DynamoDB and SQS as a function is,
 // with an endpoint that answers at once.
 func livePlant(ctx context.Context, db *dynamodb.Client, url string, n int) (*plant, string, error) {
-	registry, err := builtin.Open(assemble.ThisMachine, builtin.Clouds{})
+	registry, err := builtin.Open(builtin.Loopback, builtin.Clouds{})
 	if err != nil {
 		return nil, "", err
 	}
@@ -174,7 +174,7 @@ func (p *plant) emitted(ctx context.Context, tenant string, n int) (records []ev
 		if err != nil {
 			return nil, err
 		}
-		if _, err := assemble.Handle(p.emitter.Handle).Invoke(invocation(ctx), payload); err != nil {
+		if _, err := lambdamain.Handler(p.emitter.Handle).Invoke(invocation(ctx), payload); err != nil {
 			return nil, err
 		}
 	}
@@ -186,7 +186,7 @@ func (p *plant) emitted(ctx context.Context, tenant string, n int) (records []ev
 
 // handled has dispatch handle a payload.
 func (p *plant) handled(ctx context.Context, payload []byte) error {
-	answer, err := assemble.Handle(p.dispatch.Handle).Invoke(invocation(ctx), payload)
+	answer, err := lambdamain.Handler(p.dispatch.Handle).Invoke(invocation(ctx), payload)
 	if err == nil && bytes.Contains(answer, []byte("itemIdentifier")) {
 		return fmt.Errorf("a part of a batch failed: %s (%w)", answer, p.log.trouble(""))
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
@@ -74,7 +74,7 @@ func measureEngine(_ context.Context, r *Report, o options) error {
 		debug.SetGCPercent(percent)
 		debug.SetMemoryLimit(limit)
 	}()
-	assemble.SpareCollector(512, nil) // as in the function, for both
+	lambdamain.SpareCollector(512) // as in the function, for both
 	engine, err := newEngine(to)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func measureEngine(_ context.Context, r *Report, o options) error {
 // engine is the dispatch function as Lambda would call it, on the memory store.
 type engine struct {
 	receiver *receiver
-	handle   assemble.Handle
+	handle   lambdamain.Handler
 	url      string
 	client   *http.Client
 	sender   dispatch.Sender
@@ -144,7 +144,7 @@ func newEngine(to *receiver) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.sender, err = builtin.Open(assemble.ThisMachine, builtin.Clouds{}); err != nil {
+	if e.sender, err = builtin.Open(builtin.Loopback, builtin.Clouds{}); err != nil {
 		return nil, err
 	}
 	e.log = slog.New(slog.NewJSONHandler(null, nil))

@@ -16,7 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
@@ -173,15 +173,15 @@ func resolved() (*samtemplate.Stack, error) {
 type household map[string]func(context.Context) error
 
 // keep builds a household on a backend, with functions that know nothing yet.
-func keep(ctx context.Context, b assemble.Backend, stack *samtemplate.Stack, notes console.Notes) (household, error) {
+func keep(ctx context.Context, b local.Backend, stack *samtemplate.Stack, notes console.Notes) (household, error) {
 	token, err := console.Token(ctx, notes, console.Invitation{Name: "bench", Role: console.Admin, Tenant: event.DefaultTenant}, time.Now(), time.Hour)
 	if err != nil {
 		return nil, err
 	}
-	functions := map[string]assemble.Handle{}
+	functions := map[string]lambdamain.Handler{}
 	for _, f := range stack.Functions {
-		if functions[f.Folder], err = assemble.Functions()[f.Folder](b, f.Environment); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Folder, err)
+		if functions[f.Folder], err = b.Build(f.Folder, f.Environment); err != nil {
+			return nil, err
 		}
 	}
 	call := func(function, payload string) func(context.Context) error {
@@ -221,7 +221,7 @@ func keep(ctx context.Context, b assemble.Backend, stack *samtemplate.Stack, not
 // choreTimes are the milliseconds of each chore on a memory store.
 func choreTimes(ctx context.Context, store *memory.Store, stack *samtemplate.Stack) (cells []Cell, err error) {
 	b := (&plant{log: &ledger{}, sqs: &countedSQS{now: time.Now}}).backend()
-	b.Store = func(dynamo.Tables) assemble.Store { return store }
+	b.Store = func(dynamo.Tables) local.Store { return store }
 	b.Pace = nil
 	h, err := keep(ctx, b, stack, store)
 	if err != nil {

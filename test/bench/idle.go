@@ -12,13 +12,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
-	"github.com/tidings-dev/tidings/pkg/destination"
-	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/ops/alert"
 	"github.com/tidings-dev/tidings/pkg/ops/cost"
@@ -42,9 +40,9 @@ func countIdle(ctx context.Context, db *dynamodb.Client, stack *samtemplate.Stac
 		if len(f.Schedules) == 0 {
 			continue
 		}
-		handle, err := assemble.Functions()[f.Folder](backend, f.Environment)
+		handle, err := backend.Build(f.Folder, f.Environment)
 		if err != nil {
-			return fmt.Errorf("%s: %w", f.Folder, err)
+			return err
 		}
 		for _, s := range f.Schedules {
 			for range 3 {
@@ -72,7 +70,7 @@ func (p *plant) takeIdle() Units {
 }
 
 // backend is what the functions stand on, counted.
-func (p *plant) backend() assemble.Backend {
+func (p *plant) backend() local.Backend {
 	// How many buckets of statistics are open depends on the minute: all the runs are
 	// in the middle of one.
 	began := time.Now()
@@ -80,17 +78,14 @@ func (p *plant) backend() assemble.Backend {
 	if start.Before(began) {
 		start = start.Add(stats.BucketTime)
 	}
-	return assemble.Backend{
-		Store:       func(t dynamo.Tables) assemble.Store { return dynamo.New(p.meter, t) },
+	return local.Backend{
+		Store:       func(t dynamo.Tables) local.Store { return dynamo.New(p.meter, t) },
 		Queue:       func(url string) dispatch.Queue { return sqsqueue.New(p.sqs, url) },
 		DeadLetters: func(string) dispatch.DeadLetters { return nil }, // nobody redrives
 		Depth:       func(string) health.Queue { return p.sqs },
 		Topic:       func(string) alert.Publisher { return nobody{} },
 		Invoke:      func(string) console.Invoke { return nil }, // nobody changes anything
 		Log:         p.log.logger(), Metrics: p.log, CacheTime: dispatch.CacheTime,
-		Destinations: func(s assemble.DestinationSettings) (*destination.Registry, error) {
-			return builtin.Open(s, builtin.Clouds{})
-		},
 		Pace: func(t time.Time) time.Time { return start.Add(t.Sub(began)) },
 	}
 }

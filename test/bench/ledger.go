@@ -16,7 +16,6 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
@@ -150,7 +149,7 @@ func openWire() (*wire, error) {
 		return nil, err
 	}
 	w := &wire{address: l.Addr().String(), url: "http://" + l.Addr().String() + "/webhooks"}
-	if w.registry, err = builtin.Open(assemble.ThisMachine, builtin.Clouds{}); err != nil {
+	if w.registry, err = builtin.Open(builtin.Loopback, builtin.Clouds{}); err != nil {
 		return nil, err
 	}
 	w.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {

@@ -34,6 +34,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
@@ -314,7 +315,7 @@ func newPlant(db dynamo.Client, receiver *wire) *plant {
 	p := &plant{now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC), sqs: &countedSQS{}, meter: &meter{Client: db}, log: &ledger{}, receiver: receiver}
 	p.sqs.now = p.time
 	p.store = dynamo.New(p.meter, local.Tables(local.StackName))
-	p.emitter = &emit.Emitter{Catalog: catalog.Default(), Events: p.store, Keys: p.store, Log: p.log.logger(), Now: p.time}
+	p.emitter = &emit.Emitter{Catalog: validate.Default(), Events: p.store, Keys: p.store, Log: p.log.logger(), Now: p.time}
 	p.dispatch = p.dispatcher()
 	return p
 }

@@ -30,7 +30,7 @@ var layers = []struct {
 	{"vocabulary", []string{"pkg/onepass", "pkg/event", "pkg/signature", "pkg/platform"}},
 	{"policies", []string{"pkg/delivery", "pkg/endpoint", "pkg/ops"}},
 	{"adapters", []string{"pkg/aws", "pkg/store", "pkg/destination", "pkg/emit/capture"}},
-	{"stories", []string{"pkg/admin", "pkg/testsend", "pkg/emit", "pkg/dispatch", "pkg/platform/discussions", "pkg/console", "pkg/ops/health", "pkg/ops/alert", "pkg/assemble", "pkg/destination/builtin"}},
+	{"stories", []string{"pkg/admin", "pkg/testsend", "pkg/emit", "pkg/dispatch", "pkg/platform/discussions", "pkg/console", "pkg/ops/health", "pkg/ops/alert"}},
 	{"functions", []string{"functions"}},
 	{"local", []string{"pkg/local", "cmd/tidings", "examples"}},
 	{"test", []string{"test", "docs"}},

@@ -18,7 +18,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
@@ -167,7 +167,7 @@ func (c *cloud) worker(function string) *worker {
 		w.serve = em.Handle
 	case "dispatch":
 		d := dispatch.New(dispatch.Config{
-			Catalog: eventTypes, Events: p, Endpoints: p, Disabler: p, Deliveries: p, Due: p, Replays: p,
+			Catalog: eventTypes.Catalog, Events: p, Endpoints: p, Disabler: p, Deliveries: p, Due: p, Replays: p,
 			Waiting: p, Breakers: p, Limits: p, Statistics: p,
 			Queue: sqsqueue.New(p, "work"), Sender: p, Log: w.logger(), CacheTime: dispatch.CacheTime,
 			Now: w.Now, Random: w.Random, ClaimID: w.ClaimID,
@@ -178,7 +178,7 @@ func (c *cloud) worker(function string) *worker {
 }
 
 // eventTypes is made outside of every bubble.
-var eventTypes = catalog.Default()
+var eventTypes = validate.Default()
 
 // eventID is a ULID whose random part is the seed's.
 func (w *worker) eventID(now time.Time) string {

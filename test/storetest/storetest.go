@@ -18,31 +18,47 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	closediscussions "github.com/tidings-dev/tidings/functions/close-discussions/handler"
 	"github.com/tidings-dev/tidings/pkg/admin"
-	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ops/alert"
 	"github.com/tidings-dev/tidings/pkg/ops/health"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// Store is what the suite holds to its contract.
+// Store is what the suite tests: the interfaces that the functions declare.
 type Store interface {
-	assemble.Store
+	emit.Events
+	emit.Keys
+	dispatch.Events
+	dispatch.Endpoints
+	dispatch.Disabler
+	dispatch.Deliveries
+	dispatch.DueIndex
+	dispatch.Replays
+	dispatch.Waiting
+	dispatch.Breakers
+	dispatch.Limits
+	dispatch.Statistics
+	stats.Source
+	closediscussions.Store
 	admin.Store
 	console.Notes
 	console.Audit
-	Unbind(ctx context.Context, key string) error
-	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
+	console.Discussions
 	health.Endpoints
 	alert.Documents
 	Platform
+	Unbind(ctx context.Context, key string) error
 }
 
 // start is a moment with milliseconds, as clocks have.

@@ -47,6 +47,17 @@ func New(daemon string, percent int) (*Tracer, error) {
 	return &Tracer{config: &xray.Config{Emitter: emitter, ContextMissingStrategy: ctxmissing.NewDefaultIgnoreErrorStrategy()}, percent: percent}, nil
 }
 
+// Open returns New(daemon, percent), or a tracer that records nothing if daemon is
+// empty or percent is 0.
+func Open(daemon string, percent int) (interface {
+	Begin(name, header string) (under string, end func(mark string, annotations map[string]any))
+}, error) {
+	if daemon == "" || percent == 0 {
+		return tracing.None{}, nil
+	}
+	return New(daemon, percent)
+}
+
 // Begin begins a part of the trace that the header names. under is the header for
 // what the part causes; end is to be called once, with the mark of a failure (""
 // for none) and what the part is to be found by. Of a trace that is not recorded,

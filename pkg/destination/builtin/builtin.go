@@ -1,10 +1,11 @@
-// Package builtin puts the protocols together that webhooks can take: HTTP,
-// SQS, Pub/Sub, Kafka. It stands apart from package assemble so that a function
-// which delivers nothing links none of them.
+// Package builtin opens the destinations that Tidings supports: HTTP, SQS, Pub/Sub and
+// Kafka. It is the only package that imports all of them, so that a function which
+// delivers nothing links none.
 package builtin
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -12,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/aws/secrets"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/guard"
@@ -22,37 +22,45 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination/sqsadapter"
 )
 
-// Clouds are what destinations beyond HTTP are reached through. The zero value
-// is enough to check an endpoint's URL.
+// Settings say where webhooks may go.
+type Settings struct {
+	AllowHTTP     bool   `env:"ALLOW_HTTP"`
+	AllowNetworks string `env:"ALLOW_NETWORKS"` // private networks, as comma-separated CIDRs
+	// GoogleCredentials is a workload identity federation configuration, as JSON.
+	GoogleCredentials string `env:"GOOGLE_CREDENTIALS"`
+}
+
+// Loopback allows receivers on this machine, which have neither a certificate nor a
+// public address. It is for the local runner.
+var Loopback = Settings{AllowHTTP: true, AllowNetworks: "127.0.0.0/8,::1/128"}
+
+// Clouds are the services through which destinations other than HTTP are reached. The
+// zero value is enough to check an endpoint's URL.
 type Clouds struct {
 	// Config is the function's own access to AWS.
 	Config aws.Config
-	// SQS is the URL of another SQS than AWS's; "" is AWS.
+	// SQS is the URL of an SQS other than AWS's; empty is AWS.
 	SQS string
-	// PubSubEmulator is the host:port of an emulator; "" is Google.
+	// PubSubEmulator is the host:port of an emulator; empty is Google.
 	PubSubEmulator string
-	// Secrets keep the credentials that endpoints name.
+	// Secrets holds the credentials that endpoints name.
 	Secrets kafkaadapter.Secrets
 }
 
-// Deployed opens a deployment's destinations. PUBSUB_EMULATOR_HOST is honoured as
-// Google's own clients do.
-func Deployed(config aws.Config, environment map[string]string) assemble.Destinations {
-	return func(s assemble.DestinationSettings) (*destination.Registry, error) {
-		return Open(s, Clouds{
-			Config:         config,
-			PubSubEmulator: environment["PUBSUB_EMULATOR_HOST"],
-			Secrets:        secrets.Manager{Client: secretsmanager.NewFromConfig(config)},
-		})
+// Deployed returns a deployment's services. Like Google's own clients, it uses the
+// Pub/Sub emulator at PUBSUB_EMULATOR_HOST if that is set.
+func Deployed(config aws.Config) Clouds {
+	return Clouds{
+		Config:         config,
+		PubSubEmulator: os.Getenv("PUBSUB_EMULATOR_HOST"),
+		Secrets:        secrets.Manager{Client: secretsmanager.NewFromConfig(config)},
 	}
 }
 
-// sessionTime is how long an assumed role's credentials last, the least that STS
-// gives.
+// sessionTime is how long an assumed role's credentials last: the minimum of STS.
 const sessionTime = 15 * time.Minute
 
-// assumeRole returns the credentials of a role, which are asked for when they
-// are needed.
+// assumeRole returns the credentials of a role. They are requested when first used.
 func (c Clouds) assumeRole(roleARN, externalID, region string) aws.CredentialsProvider {
 	client := sts.NewFromConfig(c.Config, func(o *sts.Options) { o.Region = region })
 	return stscreds.NewAssumeRoleProvider(client, roleARN, func(o *stscreds.AssumeRoleOptions) {
@@ -62,8 +70,8 @@ func (c Clouds) assumeRole(roleARN, externalID, region string) aws.CredentialsPr
 	})
 }
 
-// Open returns the registry of every protocol.
-func Open(s assemble.DestinationSettings, c Clouds) (*destination.Registry, error) {
+// Open returns the registry of all destinations.
+func Open(s Settings, c Clouds) (*destination.Registry, error) {
 	networks, err := guard.ParseNetworks(s.AllowNetworks)
 	if err != nil {
 		return nil, fmt.Errorf("ALLOW_NETWORKS: %w", err)

@@ -19,7 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
@@ -280,13 +280,13 @@ func TestEveryChangeMeansWhatTheCatalogSays(t *testing.T) {
 					t.Errorf("it has the id of %s", other)
 				}
 				ids[one.Event.ID] = c.name
-				if err := catalog.Default().Validate(one.Event.Type, one.Event.Data); err != nil {
+				if err := validate.Default().Validate(one.Event.Type, one.Event.Data); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
-	for _, eventType := range catalog.Default().Types() {
+	for _, eventType := range validate.Default().Types() {
 		if !seen[eventType] {
 			t.Errorf("no change means %s", eventType)
 		}
@@ -390,7 +390,7 @@ func TestEveryChangeOnARealTable(t *testing.T) {
 	}
 
 	kept := &sink{events: map[string]event.Accepted{}}
-	em := &emit.Emitter{Catalog: catalog.Default(), Events: kept, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	em := &emit.Emitter{Catalog: validate.Default(), Events: kept, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	var records []events.DynamoDBEventRecord
 	done := make(chan struct{})
 	handle := func(ctx context.Context, payload json.RawMessage) (any, error) {

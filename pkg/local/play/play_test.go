@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local/play"
 	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/platform/discussions"
@@ -92,7 +92,7 @@ func TestEveryPlayHasAllNine(t *testing.T) {
 					first[key] = true
 				}
 			}
-			for _, eventType := range catalog.Default().Types() {
+			for _, eventType := range validate.Default().Types() {
 				if means[eventType] == 0 {
 					t.Errorf("size %d, seed %d: no %s", size, seed, eventType)
 				}
@@ -169,7 +169,7 @@ func TestThePlayersReportIsWhatTheTablesStreamMeans(t *testing.T) {
 				t.Error(err)
 			}
 			for _, c := range list {
-				if err := catalog.Default().Validate(c.Event.Type, c.Event.Data); err != nil {
+				if err := validate.Default().Validate(c.Event.Type, c.Event.Data); err != nil {
 					t.Error(err)
 				}
 				got[c.Event.Type]++
@@ -178,7 +178,7 @@ func TestThePlayersReportIsWhatTheTablesStreamMeans(t *testing.T) {
 		if diff := cmp.Diff(report.Events, got); diff != "" {
 			t.Errorf("played (-), captured (+):\n%s", diff)
 		}
-		if len(got) != len(catalog.Default().Types()) {
+		if len(got) != len(validate.Default().Types()) {
 			t.Errorf("played: %v", slices.Sorted(maps.Keys(got)))
 		}
 		// What outlives the play is open for hours.

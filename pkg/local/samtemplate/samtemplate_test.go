@@ -20,7 +20,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/tidings-dev/tidings/pkg/assemble"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
@@ -28,8 +27,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/filter"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
@@ -640,7 +640,7 @@ func TestEveryFunctionHasItsFolderAndHandler(t *testing.T) {
 	for _, f := range stack(t).Functions {
 		declared = append(declared, f.Folder)
 	}
-	for name := range assemble.Functions() {
+	for name := range local.Settings() {
 		built = append(built, name)
 	}
 	slices.Sort(declared)
@@ -666,7 +666,7 @@ func TestEnvironments(t *testing.T) {
 				reads = append(reads, name)
 			}
 		}
-		walk(reflect.TypeOf(assemble.Settings()[f.Folder]))
+		walk(reflect.TypeOf(local.Settings()[f.Folder]))
 		var set []string
 		for name := range f.Environment {
 			set = append(set, name)
@@ -721,7 +721,7 @@ func sample(t *testing.T, name string, into any) []byte {
 // checkRequest fails the test where emit would refuse the request.
 func checkRequest(t *testing.T, name string, r emit.Request) {
 	t.Helper()
-	if err := catalog.Default().Validate(r.Event, r.Data); err != nil {
+	if err := validate.Default().Validate(r.Event, r.Data); err != nil {
 		t.Errorf("%s: %v", name, err)
 	}
 }
@@ -734,7 +734,7 @@ func TestSampleEvents(t *testing.T) {
 		"dispatch-stream": lambdaevent.Stream, "dispatch-sqs": lambdaevent.Queue,
 		"close-discussions": lambdaevent.Direct, "dispatch-sweep": lambdaevent.Direct, "dispatch-replay": lambdaevent.Direct, "dispatch-replay-dead": lambdaevent.Direct,
 	}
-	for _, eventType := range catalog.Default().Types() {
+	for _, eventType := range validate.Default().Types() {
 		name := "emit-" + strings.NewReplacer(".", "-", "_", "-").Replace(eventType)
 		rest[name] = lambdaevent.Direct
 		var r emit.Request

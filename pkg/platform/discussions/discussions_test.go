@@ -16,7 +16,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/platform/discussions"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
@@ -41,7 +41,7 @@ func autoClosed(t *testing.T, s *memory.Store) map[string]int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	em := &emit.Emitter{Catalog: catalog.Default(), Events: s, Keys: s, Log: quiet, Now: time.Now}
+	em := &emit.Emitter{Catalog: validate.Default(), Events: s, Keys: s, Log: quiet, Now: time.Now}
 	if answer := em.Capture(t.Context(), events.DynamoDBEvent{Records: records}); len(answer.BatchItemFailures) != 0 {
 		t.Fatalf("captured: %+v", answer)
 	}
@@ -61,7 +61,7 @@ func autoClosed(t *testing.T, s *memory.Store) map[string]int {
 		if err != nil || e.Type != "discussion.auto_closed" {
 			t.Errorf("stored %s, %v", a.Body, err)
 		}
-		counts[catalog.Default().Subject(e.Type, e.Data)]++
+		counts[validate.Default().Subject(e.Type, e.Data)]++
 	}
 	return counts
 }

@@ -1,0 +1,69 @@
+// Package handler builds the dispatch function: from its settings and a backend, which
+// is AWS in main and the local runner's elsewhere. It promises that Settings names
+// every environment variable that the function reads.
+package handler
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
+	"github.com/tidings-dev/tidings/pkg/destination/builtin"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+)
+
+// Settings are the function's environment variables.
+type Settings struct {
+	EventsTable            string `env:"EVENTS_TABLE,required,notEmpty"`
+	DeliveriesTable        string `env:"DELIVERIES_TABLE,required,notEmpty"`
+	EndpointsTable         string `env:"ENDPOINTS_TABLE,required,notEmpty"`
+	ControlTable           string `env:"CONTROL_TABLE,required,notEmpty"`
+	WorkQueueURL           string `env:"WORK_QUEUE_URL,required,notEmpty"`
+	WorkDeadLetterQueueURL string `env:"WORK_DEAD_QUEUE_URL,required,notEmpty"`
+	StackName              string `env:"STACK_NAME,required,notEmpty"` // dimension of the metrics
+	// TraceSampling is the share, in percent, of the traces sampled by Lambda.
+	TraceSampling int `env:"TRACE_SAMPLING" envDefault:"0"`
+	builtin.Settings
+}
+
+// Tables returns the names of the tables that the function uses.
+func (s Settings) Tables() dynamo.Tables {
+	return dynamo.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Endpoints: s.EndpointsTable, Control: s.ControlTable}
+}
+
+// Store is what the function stores, besides statistics.
+type Store interface {
+	dispatch.Events
+	dispatch.Endpoints
+	dispatch.Disabler
+	dispatch.Deliveries
+	dispatch.DueIndex
+	dispatch.Replays
+	dispatch.Waiting
+	dispatch.Breakers
+	dispatch.Limits
+}
+
+// Backend is what the function runs on. All fields but CacheTime are required.
+type Backend struct {
+	Store       Store
+	Statistics  dispatch.Statistics
+	Queue       dispatch.Queue
+	DeadLetters dispatch.DeadLetters
+	Sender      dispatch.Sender
+	Tracer      dispatch.Tracer
+	Log         *slog.Logger
+	CacheTime   time.Duration // how long endpoints are cached; 0 reads them every time
+}
+
+// New returns the function's handler.
+func New(b Backend) lambdamain.Handler {
+	d := dispatch.New(dispatch.Config{
+		Catalog: catalog.Default(), Events: b.Store, Endpoints: b.Store, Disabler: b.Store, Deliveries: b.Store, Due: b.Store,
+		Replays: b.Store, Waiting: b.Store, Breakers: b.Store, Limits: b.Store, Statistics: b.Statistics, Queue: b.Queue,
+		DeadLetters: b.DeadLetters, Sender: b.Sender, Tracer: b.Tracer, Log: b.Log, CacheTime: b.CacheTime,
+	})
+	return d.Handle
+}

@@ -1,0 +1,61 @@
+// Package handler builds the test-webhook function: from its settings and a backend,
+// which is AWS in main and the local runner's elsewhere. It promises that Settings
+// names every environment variable that the function reads.
+package handler
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/destination/builtin"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+	"github.com/tidings-dev/tidings/pkg/testsend"
+)
+
+// Settings are the function's environment variables.
+type Settings struct {
+	EndpointsTable string `env:"ENDPOINTS_TABLE,required,notEmpty"`
+	ControlTable   string `env:"CONTROL_TABLE,required,notEmpty"`
+	builtin.Settings
+}
+
+// Tables returns the names of the tables that the function uses.
+func (s Settings) Tables() dynamo.Tables {
+	return dynamo.Tables{Endpoints: s.EndpointsTable, Control: s.ControlTable}
+}
+
+// Store is what the function stores.
+type Store interface {
+	testsend.Endpoints
+	testsend.Limits
+}
+
+// Backend is what the function runs on. All fields are required.
+type Backend struct {
+	Store Store
+	// Open opens the destinations anew for each test, so that none reuses a connection.
+	Open func() (*destination.Registry, error)
+	Log  *slog.Logger
+}
+
+// New returns the function's handler. It opens and closes the destinations once, so
+// that invalid settings fail at start and not at the first test.
+func New(b Backend) (lambdamain.Handler, error) {
+	first, err := b.Open()
+	if err != nil {
+		return nil, err
+	}
+	if err := first.Close(); err != nil {
+		return nil, err
+	}
+	t := &testsend.Tester{
+		Catalog: catalog.Default(), Validate: validate.Default().Validate, Endpoints: b.Store, Limits: b.Store,
+		Open: func() (testsend.Sender, error) { return b.Open() },
+		Log:  b.Log, Now: time.Now,
+	}
+	return t.Handle, nil
+}

@@ -1,0 +1,116 @@
+package validate_test
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/event/validate"
+)
+
+// Each schema is tested with its own samples: unchanged, without each field, with each
+// field of a wrong type, and with one additional field.
+func TestEachSchemaAcceptsItsSamplesAndRefusesChangedOnes(t *testing.T) {
+	c := validate.Default()
+	for _, name := range c.Types() {
+		t.Run(name, func(t *testing.T) {
+			kind, _ := c.Type(name)
+			if len(kind.Samples) == 0 || kind.Description == "" || kind.CapturedFrom == "" {
+				t.Fatal("the type lacks a sample, a description or x-captured-from")
+			}
+			var schema struct {
+				Required   []string                                `json:"required"`
+				Properties map[string]struct{ Description string } `json:"properties"`
+			}
+			if err := json.Unmarshal(kind.Schema, &schema); err != nil {
+				t.Fatal(err)
+			}
+			for _, sample := range kind.Samples {
+				if err := c.Validate(name, sample); err != nil {
+					t.Errorf("a sample is refused: %v", err)
+				}
+				if c.Subject(name, sample) == "" {
+					t.Errorf("a sample has no subject (%s)", kind.Subject)
+				}
+				var fields map[string]any
+				if err := json.Unmarshal(sample, &fields); err != nil {
+					t.Fatal(err)
+				}
+				for field, about := range schema.Properties {
+					if about.Description == "" && field != "status" {
+						t.Errorf("field %s has no description", field)
+					}
+					without := maps.Clone(fields)
+					delete(without, field)
+					refuses(t, c, name, without, "data."+field, slices.Contains(schema.Required, field))
+					wrong := maps.Clone(fields)
+					wrong[field] = 7
+					refuses(t, c, name, wrong, "data."+field, true)
+					wrong[field] = nil
+					refuses(t, c, name, wrong, "data."+field, true)
+				}
+				additional := maps.Clone(fields)
+				additional["surprise"] = true
+				refuses(t, c, name, additional, "data.surprise", true)
+			}
+		})
+	}
+}
+
+func refuses(t *testing.T, c *validate.Catalog, name string, fields map[string]any, field string, want bool) {
+	t.Helper()
+	data, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.Validate(name, data)
+	if (err != nil) != want {
+		t.Errorf("Validate(%s) = %v, want an error: %v", data, err, want)
+	}
+	var invalid *validate.InvalidDataError
+	if err != nil && (!errors.As(err, &invalid) || invalid.Problems[0].Field != field) {
+		t.Errorf("Validate(%s) = %v, want it to name %s", data, err, field)
+	}
+}
+
+func TestErrorsNameEachWrongField(t *testing.T) {
+	c := validate.Default()
+	for name, want := range map[string]struct{ data, says string }{
+		"empty":                           {``, "data: is missing"},
+		"invalid JSON":                    {`{"a":`, "data: is not JSON"},
+		"two values":                      {`{} {}`, "data: is not JSON"},
+		"a list":                          {`[]`, "data: must be object, not array"},
+		"null":                            {`null`, "data: must be object, not null"},
+		"a value outside the enumeration": {`{"event_id":"e","registration_id":"r","status":"paid"}`, "data.status: must be one of success, failed, pending"},
+		"a duplicate key":                 {`{"event_id":"e","event_id":"f","registration_id":"r","status":"success"}`, "data.event_id: is a duplicate key"},
+		"a duplicate key, escaped":        {`{"event_id":"e","\u0065vent_id":"f","registration_id":"r","status":"success"}`, "data.event_id: is a duplicate key"},
+		"an empty string":                 {`{"event_id":"","registration_id":"r","status":"success"}`, "data.event_id: has 0 characters"},
+		"two problems":                    {`{"status":"success"}`, "data.event_id: is missing; data.registration_id: is missing"},
+	} {
+		err := c.Validate("user.registered_event", json.RawMessage(want.data))
+		if err == nil || !strings.Contains(err.Error(), want.says) {
+			t.Errorf("%s: %v, want it to say %q", name, err, want.says)
+		}
+	}
+	err := c.Validate("discussion.extended", json.RawMessage(`{"discussion_id":"d","new_expires_at":"next week, my-private-plan"}`))
+	if err == nil || !strings.Contains(err.Error(), "data.new_expires_at: must be a valid date-time") || strings.Contains(err.Error(), "private") {
+		t.Errorf("an invalid date: %v", err)
+	}
+	var unknown *validate.UnknownTypeError
+	if err := c.Validate("user.exploded", json.RawMessage(`{}`)); !errors.As(err, &unknown) || len(unknown.Known) != 9 {
+		t.Errorf("an unknown type: %v", err)
+	}
+}
+
+func BenchmarkValidate(b *testing.B) {
+	c := validate.Default()
+	kind, _ := c.Type("user.registered_event")
+	for b.Loop() {
+		if err := c.Validate(kind.Name, kind.Samples[0]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
