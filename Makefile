@@ -8,11 +8,11 @@ FUNCTIONS := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go))
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 .PHONY: help
-help: ## This list
-	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+help: ## List the targets
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 .PHONY: run
-run: bin/tidings tools ## Run everything on this machine (RUN="--receiver-fails 30%" passes flags)
+run: bin/tidings tools ## Run everything on this machine (for example RUN="--receiver-fails 30%" passes flags)
 	@bin/tidings local $(RUN)
 
 .PHONY: build
@@ -35,39 +35,39 @@ $(DYNOXIDE): tools/dynoxide/package-lock.json
 	@touch $@
 
 .PHONY: test
-test: tools ## The tests, with the race detector
+test: tools ## Run all tests with the race detector
 	go test -race -timeout 5m ./...
 
 .PHONY: test-brokers
-test-brokers: tools ## The adapters and the store against real brokers (Kafka, ElasticMQ, moto, Pub/Sub emulator)
+test-brokers: tools ## Test the adapters and the store against real brokers (Kafka, ElasticMQ, moto, Pub/Sub emulator)
 	@tools/brokers/fetch
 	go test -tags brokers -count=1 -timeout 5m -run Real ./pkg/destination/... ./pkg/store/dynamo
 
 .PHONY: fuzz
-fuzz: ## Fuzz everything that parses what strangers send, a minute a target (FUZZTIME=5s, FUZZ=regexp)
+fuzz: ## Fuzz everything that parses foreign input, a minute per target (FUZZTIME=5s, FUZZ=regexp)
 	@FUZZTIME=$(or $(FUZZTIME),1m) FUZZ='$(or $(FUZZ),.)' tools/fuzz
 
 .PHONY: simulate
-simulate: ## Years of faults over the whole system, decided by seeds (SEEDS=2000; SEED=123 prints one)
+simulate: ## Simulate the whole system under faults chosen by seeds (SEEDS=2000; SEED=123 prints one)
 	@go run ./test/simulate -seeds $(or $(SEEDS),500) $(if $(SEED),-seed $(SEED))
 
 .PHONY: simulate-mutants
-simulate-mutants: ## Whether the simulation finds deliberate defects
+simulate-mutants: ## Check that the simulation finds deliberate defects
 	@go run ./test/simulate -mutants -seeds $(or $(SEEDS),500)
 
 .PHONY: test-postgres
-test-postgres: ## The outbox example on a real PostgreSQL (Debian's, installed where there is none)
+test-postgres: ## Test the outbox example on PostgreSQL (Debian's package, installed if missing)
 	@bin=$$(tools/postgres/fetch) && TIDINGS_POSTGRES=$$bin go test -tags postgres -count=1 -timeout 5m ./examples/postgres-outbox
 
 .PHONY: test-browser
-test-browser: bin/tidings tools ## The console in Chromium: each page, each action, accessibility (SCREENSHOTS=1 keeps pictures)
+test-browser: bin/tidings tools ## Test the console in Chromium: each page and action, accessibility (SCREENSHOTS=1 keeps pictures)
 	@tools/browser/test
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet and golangci-lint (pinned in tools/lint, installed on first use; LINT="--fix" passes flags)
 	@unformatted=$$(gofmt -l cmd docs examples functions pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }
 	go vet -tags brokers,receiving,postgres ./...
-	go tool staticcheck -tags brokers,receiving,postgres ./...
+	@linter=$$(tools/lint/fetch) && echo "golangci-lint run" && "$$linter" run $(LINT)
 
 # What `sam build` calls: one binary a function, small and without cgo.
 build-%Function:
@@ -79,7 +79,7 @@ size: ## Binary size and package init of every function, against their limits
 	@tools/size
 
 .PHONY: verify-deploy
-verify-deploy: tools ## The template and the built functions against AWS's own tools (sam, cfn-lint, checkov, the Lambda emulator)
+verify-deploy: tools ## Check the template and the built functions with AWS's own tools (sam, cfn-lint, checkov, the Lambda emulator)
 	@tools/sam/fetch
 	@tools/brokers/fetch moto
 	go run ./test/verifydeploy $(UPDATE)
@@ -89,20 +89,20 @@ crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under 
 	go run ./test/crash -seed $(or $(SEED),0)
 
 .PHONY: verify-receiving
-verify-receiving: ## The receivers of docs/receiving.md, run in Go, JavaScript and Python with the official libraries
+verify-receiving: ## Run the receivers of docs/receiving.md in Go, JavaScript and Python
 	@tools/receiving/fetch
 	go test -tags receiving -count=1 -run Receiving ./docs
 
 .PHONY: drill
-drill: ## Break the local runner in ten ways and see which alerts come, and go (about 2 minutes)
+drill: ## Break the local runner in ten ways; check which alerts come and resolve (about 2 minutes)
 	go run ./test/drill
 
 .PHONY: figures
-figures: bin/tidings tools ## Measure what the README promises (about 6 minutes; EVENTS=1000 is quicker)
+figures: bin/tidings tools ## Measure latency, failures and kill -9 with real processes (about 6 minutes; EVENTS=1000 is quicker)
 	go run ./test/figures -events $(or $(EVENTS),10000)
 
 .PHONY: bench-quick
-bench-quick: tools ## Count what AWS counts for an event (units and requests), exactly, against test/bench/units.json (a minute)
+bench-quick: tools ## Count an event's read and write units and requests, against test/bench/units.json (a minute)
 	go run ./test/bench -quick
 
 .PHONY: bench
@@ -111,5 +111,5 @@ bench: bin/tidings tools ## Measure how fast and how cheap it is (under 15 minut
 	bin/bench -json bin/bench.json -docs docs/performance.md $(BENCH)
 
 .PHONY: bench-cost
-bench-cost: tools ## What a million deliveries and an idle month cost at list prices, from the counted units and measured durations
+bench-cost: tools ## Print the cost of a million deliveries and of an idle month at list prices
 	@go run ./test/bench -only cost
