@@ -22,11 +22,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/local/process"
+	"github.com/tidings-dev/tidings/test/checkout"
 )
 
 // readyTime is how long a broker may take to answer; Kafka took 4 s on two cores.
@@ -37,8 +37,10 @@ var ErrNotHere = errors.New("not on this machine")
 
 // fetched is the folder of what tools/brokers/fetch has fetched.
 func fetched(name string) (string, error) {
-	_, here, _, _ := runtime.Caller(0)
-	dir := filepath.Join(filepath.Dir(here), "..", "..", "tools", "brokers", ".cache", name)
+	dir, err := checkout.Path("tools", "brokers", ".cache", name)
+	if err != nil {
+		return "", err
+	}
 	if _, err := os.Stat(filepath.Join(dir, "complete")); err != nil {
 		return "", fmt.Errorf("%s: run `make test-brokers`, which fetches it: %w", name, err)
 	}

@@ -5,8 +5,6 @@ package dynamotest
 import (
 	"context"
 	"fmt"
-	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+	"github.com/tidings-dev/tidings/test/checkout"
 )
 
 var (
@@ -42,8 +41,11 @@ func New(t testing.TB) (*dynamodb.Client, *samtemplate.Stack) {
 // Stack resolves this project's template under a stack name of the test's own.
 func Stack(t testing.TB, name string) *samtemplate.Stack {
 	t.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	parsed, err := samtemplate.Load(filepath.Join(filepath.Dir(here), "..", "..", "template.yaml"))
+	path, err := checkout.Path("template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := samtemplate.Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
