@@ -11,14 +11,14 @@ import (
 )
 
 func (a *app) circuitCommand() *cobra.Command {
-	c := &cobra.Command{Use: "circuit", Short: "Which endpoints are left alone because they keep failing: list, close"}
+	c := &cobra.Command{Use: "circuit", Short: "List and close circuit breakers"}
 	c.AddCommand(a.circuitList(), a.circuitClose())
 	return c
 }
 
 func (a *app) circuitList() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "The tenant's circuits that are not closed", Args: args(0, "no arguments"),
+		Use: "list", Short: "List circuit breakers that are open or half-open", Args: args(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			t, err := a.connect(c.Context())
 			if err != nil {
@@ -38,12 +38,12 @@ func (a *app) circuitList() *cobra.Command {
 				return a.printJSON(views)
 			}
 			if len(views) == 0 {
-				fmt.Fprintln(a.out, "all circuits are closed")
+				fmt.Fprintln(a.out, "all circuit breakers are closed")
 				return nil
 			}
 			return a.table("ENDPOINT\tSTATE\tSINCE\tFAILURES\tNEXT PROBE\tCAUSE", func(row func(...any)) {
 				for _, v := range views {
-					row(v.EndpointID, v.State, moment(v.Since), v.Failures, until(v.NextProbe), v.Cause)
+					row(v.EndpointID, v.State, formatTime(v.Since), v.Failures, timeUntil(v.NextProbe), v.Cause)
 				}
 			})
 		},
@@ -52,7 +52,7 @@ func (a *app) circuitList() *cobra.Command {
 
 func (a *app) circuitClose() *cobra.Command {
 	return &cobra.Command{
-		Use: "close ENDPOINT", Short: "Close a circuit by hand: what waits is sent", Args: args(1, "an endpoint's id"),
+		Use: "close ENDPOINT", Short: "Close an endpoint's circuit breaker and send its pending deliveries", Args: args(1, "an endpoint id"),
 		RunE: func(c *cobra.Command, given []string) error {
 			t, err := a.connect(c.Context())
 			if err != nil {
@@ -66,9 +66,9 @@ func (a *app) circuitClose() *cobra.Command {
 				return a.printJSON(done)
 			}
 			if done.WasOpen {
-				fmt.Fprintln(a.out, "closed; what waited is being sent")
+				fmt.Fprintln(a.out, "closed; pending deliveries are being sent")
 			} else {
-				fmt.Fprintln(a.out, "it was not open")
+				fmt.Fprintln(a.out, "already closed")
 			}
 			return nil
 		},
@@ -77,12 +77,13 @@ func (a *app) circuitClose() *cobra.Command {
 
 func (a *app) redriveCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "redrive", Short: "Put the work queue's dead letters back to work",
-		Long: `Put the work queue's dead letters back to work.
+		Use: "redrive", Short: "Move messages from the dead-letter queue back to the work queue",
+		Long: `Move messages from the dead-letter queue back to the work queue.
 
-A work item ends in the dead-letter queue when it crashed its workers, or failed
-for want of a service, ten times. The log says why (deliver.failed); mend that
-first. Items that nobody can read stay where they are.`,
+A message moves to the dead-letter queue after ten failed receives: the worker
+crashed, or a service that it needs was unavailable. The log has the cause
+(deliver.failed); fix it first. Messages that cannot be decoded stay in the
+dead-letter queue.`,
 		Args: args(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			t, err := a.connect(c.Context())
@@ -100,14 +101,14 @@ first. Items that nobody can read stay where they are.`,
 				if total.Done = done.Done; done.Done {
 					break
 				}
-				fmt.Fprintf(a.err, "%d so far …\n", total.Redriven)
+				fmt.Fprintf(a.err, "%d redriven so far …\n", total.Redriven)
 			}
 			if a.json {
 				return a.printJSON(total)
 			}
-			fmt.Fprintln(a.out, total.Redriven, "put back to work")
+			fmt.Fprintln(a.out, total.Redriven, "redriven")
 			if total.Unreadable > 0 {
-				fmt.Fprintln(a.out, total.Unreadable, "cannot be read and stay in the dead-letter queue")
+				fmt.Fprintln(a.out, total.Unreadable, "cannot be decoded and stay in the dead-letter queue")
 			}
 			return nil
 		},

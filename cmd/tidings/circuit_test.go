@@ -13,17 +13,18 @@ import (
 	"github.com/tidings-dev/tidings/pkg/console"
 )
 
-// eventually waits until the runner has come to where the condition holds.
+// eventually polls until the condition holds, for at most 30 s.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 30 s", what)
+			t.Fatalf("timeout after 30 s: %s", what)
 		}
 	}
 }
 
-func TestACircuitIsSeenAndClosedByHand(t *testing.T) {
+func TestCircuitListAndClose(t *testing.T) {
+	t.Parallel()
 	x := newTool(t)
 	var broken atomic.Bool
 	broken.Store(true)
@@ -35,8 +36,8 @@ func TestACircuitIsSeenAndClosedByHand(t *testing.T) {
 	t.Cleanup(receiver.Close)
 	out, _ := x.do(0, "", "endpoint", "add", receiver.URL, "--breaker-failures", "2")
 	id := regexp.MustCompile(`ep_\w+`).FindString(out)
-	if out, _ := x.do(0, "", "circuit", "list"); !strings.Contains(out, "all circuits are closed") {
-		t.Errorf("at first: %s", out)
+	if out, _ := x.do(0, "", "circuit", "list"); !strings.Contains(out, "all circuit breakers are closed") {
+		t.Errorf("list without an open circuit: %s", out)
 	}
 	for range 3 {
 		x.do(0, "", "emit", "user.posted_comment", "--data", `{"discussion_id":"d","comment_id":"c","comment_text":"hi"}`)
@@ -52,34 +53,35 @@ func TestACircuitIsSeenAndClosedByHand(t *testing.T) {
 	if out, _ := x.do(0, "", "circuit", "list"); !strings.Contains(out, id) || !strings.Contains(out, "open") {
 		t.Errorf("list: %s", out)
 	}
-	var waiting []console.Delivery
-	eventually(t, "all wait for the circuit", func() bool {
-		waiting = nil
-		x.json(&waiting, "delivery", "list", "--state", "pending")
-		return len(waiting) == 3 && !slices.ContainsFunc(waiting, func(d console.Delivery) bool { return !d.WaitsForCircuit || !d.NextAttemptAt.IsZero() })
+	var pending []console.Delivery
+	eventually(t, "all deliveries are pending for the circuit", func() bool {
+		pending = nil
+		x.json(&pending, "delivery", "list", "--state", "pending")
+		return len(pending) == 3 && !slices.ContainsFunc(pending, func(d console.Delivery) bool { return !d.WaitsForCircuit || !d.NextAttemptAt.IsZero() })
 	})
 	if out, _ := x.do(0, "", "delivery", "list"); strings.Count(out, "  circuit  ") != 3 {
-		t.Errorf("what they wait for is not said:\n%s", out)
+		t.Errorf("the list does not show the open circuit:\n%s", out)
 	}
-	if out, _ := x.do(0, "", "delivery", "show", id, waiting[0].EventID); !strings.Contains(out, "when the endpoint's circuit closes") {
-		t.Errorf("what it waits for is not said:\n%s", out)
+	if out, _ := x.do(0, "", "delivery", "show", id, pending[0].EventID); !strings.Contains(out, "when the circuit breaker closes") {
+		t.Errorf("show does not explain the pending state:\n%s", out)
 	}
 	broken.Store(false)
 	if out, _ := x.do(0, "", "circuit", "close", id); !strings.Contains(out, "closed") {
 		t.Errorf("close: %s", out)
 	}
-	eventually(t, "what waited is delivered", func() bool {
+	eventually(t, "the pending deliveries are delivered", func() bool {
 		var list []console.Delivery
 		x.json(&list, "delivery", "list", "--state", "delivered")
 		return len(list) == 3
 	})
-	if out, _ := x.do(0, "", "circuit", "close", id); !strings.Contains(out, "was not open") {
+	if out, _ := x.do(0, "", "circuit", "close", id); !strings.Contains(out, "already closed") {
 		t.Errorf("close again: %s", out)
 	}
 	x.do(exitUsage, "", "circuit", "close")
 }
 
-func TestAnEndpointsRulesAreSetWithinTheirBounds(t *testing.T) {
+func TestEndpointSetEnforcesBounds(t *testing.T) {
+	t.Parallel()
 	x := newTool(t)
 	out, _ := x.do(0, "", "endpoint", "add", "https://crm.example.com/hooks", "--rate-per-minute", "600", "--burst", "20", "--breaker-failures", "3")
 	id := regexp.MustCompile(`ep_\w+`).FindString(out)
@@ -89,7 +91,7 @@ func TestAnEndpointsRulesAreSetWithinTheirBounds(t *testing.T) {
 		t.Errorf("added as %+v", v)
 	}
 	out, _ = x.do(0, "", "endpoint", "set", id, "--rate-per-minute", "60", "--burst", "5", "--breaker-open-for", "10s", "--max-attempts", "4", "--disable-after", "24h")
-	for _, says := range []string{"60 a minute, 5 at once", "opens after 3 failures", "for 10s", "disabled after 24h0m0s", "max attempts"} {
+	for _, says := range []string{"60 per minute, burst 5", "opens after 3 failures", "open for 10s", "disables the endpoint after 24h0m0s", "max attempts"} {
 		if !strings.Contains(out, says) {
 			t.Errorf("set prints no %q:\n%s", says, out)
 		}
@@ -105,15 +107,16 @@ func TestAnEndpointsRulesAreSetWithinTheirBounds(t *testing.T) {
 	var after console.WithSecret
 	x.json(&after, "endpoint", "show", id)
 	if after.PerMinute != 60 || after.MaxAttempts != 4 || after.Breaker.Failures != 3 {
-		t.Errorf("refused changes left %+v", after)
+		t.Errorf("endpoint after refused changes: %+v", after)
 	}
 	x.do(exitUsage, "", "endpoint", "set", id)
 	x.do(exitFailed, "", "endpoint", "set", "ep_none", "--burst", "1")
 }
 
-func TestRedriveSaysWhatItDid(t *testing.T) {
+func TestRedrivePrintsTheCount(t *testing.T) {
+	t.Parallel()
 	x := newTool(t)
-	if out, _ := x.do(0, "", "redrive"); !strings.Contains(out, "0 put back to work") {
+	if out, _ := x.do(0, "", "redrive"); !strings.Contains(out, "0 redriven") {
 		t.Errorf("redrive: %s", out)
 	}
 }

@@ -28,12 +28,12 @@ import (
 )
 
 func (a *app) consoleCommand() *cobra.Command {
-	c := &cobra.Command{Use: "console", Short: "The page from which people run it: login, open, revoke"}
+	c := &cobra.Command{Use: "console", Short: "Sign in to the web console: login, open, revoke"}
 	c.AddCommand(a.consoleLogin(), a.consoleOpen(), a.consoleRevoke())
 	return c
 }
 
-// operator is what the console calls whoever runs this command.
+// operator is the default name of the session: the user who runs the command.
 func operator() string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		return u.Username
@@ -44,19 +44,19 @@ func operator() string {
 	return "operator"
 }
 
-// invitation adds the flags that say for whom a link is.
+// invitation adds --role and --as, and returns the invitation that they describe.
 func (a *app) invitation(c *cobra.Command) func() console.Invitation {
 	i := console.Invitation{Name: operator()}
 	role := ""
-	c.Flags().StringVar(&role, "role", string(console.Admin), "admin, or viewer, who sees and changes nothing")
-	c.Flags().StringVar(&i.Name, "as", i.Name, "who it is for: the name in the audit log")
+	c.Flags().StringVar(&role, "role", string(console.Admin), "role: admin, or viewer (read-only)")
+	c.Flags().StringVar(&i.Name, "as", i.Name, "user name in the audit log")
 	return func() console.Invitation {
 		i.Role, i.Tenant = console.Role(role), a.tenant
 		return i
 	}
 }
 
-// consoleURL is where the console's function answers.
+// consoleURL returns the console's function URL without a trailing slash.
 func (t *target) consoleURL(ctx context.Context) (string, error) {
 	if t.urls != nil {
 		return strings.TrimSuffix(t.urls["console"], "/"), nil
@@ -65,7 +65,7 @@ func (t *target) consoleURL(ctx context.Context) (string, error) {
 		FunctionName: aws.String(t.prefix + "console"), Qualifier: aws.String(samtemplate.Alias),
 	})
 	if err != nil {
-		return "", fmt.Errorf("where is the console: %w", err)
+		return "", fmt.Errorf("look up the console's function URL: %w", err)
 	}
 	return strings.TrimSuffix(aws.ToString(out.FunctionUrl), "/"), nil
 }
@@ -74,14 +74,14 @@ func (a *app) consoleLogin() *cobra.Command {
 	var token bool
 	var lasts time.Duration
 	c := &cobra.Command{
-		Use: "login", Short: "Make a link that lets one person in, once", Args: args(0, "no arguments"),
-		Long: `Makes a link that lets one person into the console, once, within ten minutes.
-With --token, prints a credential for programs instead, which goes into the header
-X-Tidings-Session of requests to the console's API.`,
+		Use: "login", Short: "Print a one-time login link", Args: args(0, "no arguments"),
+		Long: `Print a login link for the console. It works once, within ten minutes. With
+--token, print a session token instead; programs send it to the console's API in the
+header X-Tidings-Session.`,
 	}
 	of := a.invitation(c)
-	c.Flags().BoolVar(&token, "token", false, "print a session for a program instead of a link")
-	c.Flags().DurationVar(&lasts, "lasts", console.SessionTime, "how long the program's session lasts")
+	c.Flags().BoolVar(&token, "token", false, "print a session token for a program instead of a link")
+	c.Flags().DurationVar(&lasts, "lasts", console.SessionTime, "lifetime of the session token")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		t, err := a.connect(c.Context())
 		if err != nil {
@@ -117,7 +117,7 @@ X-Tidings-Session of requests to the console's API.`,
 
 func (a *app) consoleRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke", Short: "End every session, within a minute", Args: args(0, "no arguments"),
+		Use: "revoke", Short: "End all console sessions within a minute", Args: args(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			t, err := a.connect(c.Context())
 			if err != nil {
@@ -129,7 +129,7 @@ func (a *app) consoleRevoke() *cobra.Command {
 			if a.json {
 				return a.printJSON(map[string]bool{"revoked": true})
 			}
-			fmt.Fprintln(a.out, "every session ends within a minute; `tidings console login` lets people in again")
+			fmt.Fprintln(a.out, "all sessions end within a minute; `tidings console login` creates a new link")
 			return nil
 		},
 	}
@@ -138,16 +138,16 @@ func (a *app) consoleRevoke() *cobra.Command {
 func (a *app) consoleOpen() *cobra.Command {
 	var port int
 	c := &cobra.Command{
-		Use: "open", Short: "Open a deployed console that asks for IAM credentials, through this machine", Args: args(0, "no arguments"),
-		Long: `Serves a deployed console on this machine and signs each request with the AWS
-credentials of the environment, because a browser can't. It prints a one-time link;
-Ctrl-C ends it.`,
+		Use: "open", Short: "Proxy a deployed console that requires IAM authentication", Args: args(0, "no arguments"),
+		Long: `Serve a deployed console on localhost and sign every request with the AWS
+credentials of the environment, which a browser cannot do. It prints a one-time login
+link. Ctrl-C stops it.`,
 	}
 	of := a.invitation(c)
-	c.Flags().IntVar(&port, "port", 8765, "the port on this machine; 0 takes a free one")
+	c.Flags().IntVar(&port, "port", 8765, "local port; 0 selects a free port")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if a.stack == "" {
-			return usage("tidings console open takes --stack: the local runner's console needs no signatures, `tidings console login` is enough")
+			return usagef("tidings console open needs --stack; for the local runner use `tidings console login`")
 		}
 		ctx := c.Context()
 		t, err := a.connect(ctx)
@@ -172,10 +172,10 @@ Ctrl-C ends it.`,
 		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return fmt.Errorf("port %d is taken; choose another with --port: %w", port, err)
+			return fmt.Errorf("port %d is not available; choose another with --port: %w", port, err)
 		}
-		fmt.Fprintf(a.out, "http://%s%s\n\nCtrl-C ends it.\n", l.Addr(), path)
-		server := &http.Server{Handler: signing(to, cfg.Credentials, cfg.Region, time.Now), ReadHeaderTimeout: 10 * time.Second}
+		fmt.Fprintf(a.out, "http://%s%s\n\nPress Ctrl-C to stop.\n", l.Addr(), path)
+		server := &http.Server{Handler: signingProxy(to, cfg.Credentials, cfg.Region, time.Now), ReadHeaderTimeout: 10 * time.Second}
 		context.AfterFunc(ctx, func() { _ = server.Close() })
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -185,11 +185,10 @@ Ctrl-C ends it.`,
 	return c
 }
 
-// signing is a proxy that signs each request for a function URL (AWS Lambda
-// Developer Guide, "Control access to Lambda function URLs"). The session's
-// cookie loses its Secure attribute on the way back: some browsers don't keep such
-// a one for a page on this machine, which is http.
-func signing(to *url.URL, credentials aws.CredentialsProvider, region string, now func() time.Time) http.Handler {
+// signingProxy signs every request for a function URL (AWS Lambda Developer Guide,
+// "Control access to Lambda function URLs"). It removes the Secure attribute from
+// cookies: some browsers do not store secure cookies for http://127.0.0.1.
+func signingProxy(to *url.URL, credentials aws.CredentialsProvider, region string, now func() time.Time) http.Handler {
 	signer := v4.NewSigner()
 	transport := http.DefaultTransport
 	return &httputil.ReverseProxy{
@@ -208,18 +207,18 @@ func signing(to *url.URL, credentials aws.CredentialsProvider, region string, no
 			}
 			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 			sum := sha256.Sum256(body)
-			who, err := credentials.Retrieve(r.Context())
+			identity, err := credentials.Retrieve(r.Context())
 			if err != nil {
 				return nil, fmt.Errorf("AWS credentials: %w", err)
 			}
-			// The browser's own headers stay out of the signature.
+			// Sign a request without the browser's headers.
 			signed, err := http.NewRequestWithContext(r.Context(), r.Method, r.URL.String(), bytes.NewReader(body))
 			if err != nil {
 				return nil, err
 			}
 			signed.ContentLength = int64(len(body))
-			if err := signer.SignHTTP(r.Context(), who, signed, hex.EncodeToString(sum[:]), "lambda", region, now()); err != nil {
-				return nil, fmt.Errorf("sign a request: %w", err)
+			if err := signer.SignHTTP(r.Context(), identity, signed, hex.EncodeToString(sum[:]), "lambda", region, now()); err != nil {
+				return nil, fmt.Errorf("sign the request: %w", err)
 			}
 			for name, values := range signed.Header {
 				r.Header[name] = values

@@ -17,7 +17,7 @@ import (
 )
 
 func (a *app) deliveryCommand() *cobra.Command {
-	c := &cobra.Command{Use: "delivery", Short: "What became of events: list, show, replay"}
+	c := &cobra.Command{Use: "delivery", Short: "List, show and replay deliveries"}
 	c.AddCommand(a.deliveryList(), a.deliveryShow(), a.deliveryReplay())
 	return c
 }
@@ -28,17 +28,17 @@ func (a *app) deliveryList() *cobra.Command {
 	var dead bool
 	var since time.Duration
 	c := &cobra.Command{
-		Use: "list", Short: "The newest deliveries", Args: args(0, "no arguments"),
+		Use: "list", Short: "List the newest deliveries", Args: args(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			q.State = delivery.State(state)
 			if dead {
 				q.State = delivery.Dead
 			}
 			if q.State != "" && !slices.Contains(delivery.States, q.State) {
-				return usage("--state %s is none of %v", state, delivery.States)
+				return usagef("--state %s is not one of %v", state, delivery.States)
 			}
 			if q.Limit < 1 || q.Limit > 10_000 {
-				return usage("--limit must be 1 to 10000")
+				return usagef("--limit must be between 1 and 10000")
 			}
 			if since > 0 {
 				q.From = time.Now().Add(-since)
@@ -68,17 +68,17 @@ func (a *app) deliveryList() *cobra.Command {
 				}
 				found = append(found, page.Deliveries...)
 			}
-			// Event ids sort by time: newest first over all endpoints.
+			// Event ids sort by time, so this is newest first over all endpoints.
 			slices.SortStableFunc(found, func(x, y delivery.Delivery) int { return strings.Compare(y.EventID, x.EventID) })
 			return a.printDeliveries(found[:min(len(found), q.Limit)])
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&q.EndpointID, "endpoint", "", "only this endpoint's")
-	f.StringVar(&state, "state", "", "only those pending, in_flight, delivered, dead or skipped")
+	f.StringVar(&q.EndpointID, "endpoint", "", "only deliveries to this endpoint")
+	f.StringVar(&state, "state", "", "only deliveries in this state: pending, in_flight, delivered, dead or skipped")
 	f.BoolVar(&dead, "dead", false, "only dead letters")
-	f.DurationVar(&since, "since", 0, "only of events accepted in this time, such as 1h")
-	f.IntVar(&q.Limit, "limit", 20, "at most so many")
+	f.DurationVar(&since, "since", 0, "only events accepted within this time, such as 1h")
+	f.IntVar(&q.Limit, "limit", 20, "maximum number of deliveries")
 	return c
 }
 
@@ -96,22 +96,22 @@ func (a *app) printDeliveries(list []delivery.Delivery) error {
 	}
 	return a.table("UPDATED\tSTATE\tATTEMPTS\tNEXT\tTYPE\tEVENT\tENDPOINT\tREASON", func(row func(...any)) {
 		for _, d := range list {
-			row(moment(d.UpdatedAt), d.State, d.Attempts, next(d), d.EventType, d.EventID, d.EndpointID, d.Reason)
+			row(formatTime(d.UpdatedAt), d.State, d.Attempts, nextAttempt(d), d.EventType, d.EventID, d.EndpointID, d.Reason)
 		}
 	})
 }
 
-// next says when the next attempt is, or what it waits for.
-func next(d delivery.Delivery) string {
+// nextAttempt is when the next attempt is due, for a table; "circuit" while the
+// circuit breaker is open.
+func nextAttempt(d delivery.Delivery) string {
 	if d.Waits {
 		return "circuit"
 	}
-	return until(d.NextAttemptAt)
+	return timeUntil(d.NextAttemptAt)
 }
 
-// until shows how far away the next attempt is: what an operator wants to know
-// of a delivery that waits.
-func until(at time.Time) string {
+// timeUntil formats the time left, such as "in 5s"; "" for the zero time.
+func timeUntil(at time.Time) string {
 	if at.IsZero() {
 		return ""
 	}
@@ -123,7 +123,7 @@ func until(at time.Time) string {
 
 func (a *app) deliveryShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "show ENDPOINT EVENT", Short: "One delivery with its latest attempts", Args: args(2, "an endpoint's id and an event's id"),
+		Use: "show ENDPOINT EVENT", Short: "Show a delivery with its latest attempts", Args: args(2, "an endpoint id and an event id"),
 		RunE: func(c *cobra.Command, given []string) error {
 			t, err := a.connect(c.Context())
 			if err != nil {
@@ -131,7 +131,7 @@ func (a *app) deliveryShow() *cobra.Command {
 			}
 			d, err := t.store.GetDelivery(c.Context(), delivery.Key{EndpointID: given[0], EventID: given[1]})
 			if errors.Is(err, delivery.ErrNotFound) {
-				return fmt.Errorf("no attempt at delivering event %s to endpoint %s has begun", given[1], given[0])
+				return fmt.Errorf("no delivery of event %s to endpoint %s found: check both ids; a new delivery appears with its first attempt", given[1], given[0])
 			}
 			if err != nil {
 				return unreachable(err)
@@ -141,25 +141,25 @@ func (a *app) deliveryShow() *cobra.Command {
 				return a.printJSON(v)
 			}
 			if err := a.fields("event", v.EventID, "type", v.EventType, "endpoint", v.EndpointID, "state", v.State, "attempts", v.Attempts,
-				"next", showNext(d), "reason", v.Reason, "answer", v.Snippet); err != nil {
+				"next", nextAttemptLong(d), "reason", v.Reason, "response", v.Snippet); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out)
 			return a.table("#\tAT\tOUTCOME\tSTATUS\tDNS\tCONNECT\tTLS\tFIRST BYTE\tTOTAL", func(row func(...any)) {
 				for _, t := range v.History {
-					row(t.Number, moment(t.At), t.Outcome, t.Status, ms(t.DNS), ms(t.Connect), ms(t.TLS), ms(t.FirstByte), ms(t.Total))
+					row(t.Number, formatTime(t.At), t.Outcome, t.Status, ms(t.DNS), ms(t.Connect), ms(t.TLS), ms(t.FirstByte), ms(t.Total))
 				}
 			})
 		},
 	}
 }
 
-// showNext is next for a page of its own: when, to the second.
-func showNext(d delivery.Delivery) string {
+// nextAttemptLong is nextAttempt as an absolute time, for a single delivery.
+func nextAttemptLong(d delivery.Delivery) string {
 	if d.Waits {
-		return "when the endpoint's circuit closes, or probes with it; `tidings circuit list` shows it"
+		return "when the circuit breaker closes or uses it as a probe; see `tidings circuit list`"
 	}
-	return moment(d.NextAttemptAt)
+	return formatTime(d.NextAttemptAt)
 }
 
 func ms(n int64) string { return fmt.Sprintf("%d ms", n) }
@@ -168,7 +168,7 @@ func (a *app) deliveryReplay() *cobra.Command {
 	var endpointID, from, to string
 	var dead, all bool
 	c := &cobra.Command{
-		Use: "replay [ENDPOINT EVENT]", Short: "Send one delivery again, or dead letters: an endpoint's, or all",
+		Use: "replay [ENDPOINT EVENT]", Short: "Replay one delivery, or the dead letters of one or all endpoints",
 		Example: `  tidings delivery replay ep_01J… 01J…
   tidings delivery replay --dead --endpoint ep_01J… --from 2026-01-29T00:00:00Z
   tidings delivery replay --dead --all`,
@@ -180,7 +180,7 @@ func (a *app) deliveryReplay() *cobra.Command {
 			case len(given) == 0 && dead && (endpointID != "") != all:
 				command.Action, command.EndpointID = "replay_dead", endpointID
 			default:
-				return usage("tidings delivery replay takes ENDPOINT EVENT, or --dead with --endpoint ENDPOINT or --all")
+				return usagef("tidings delivery replay takes ENDPOINT EVENT, or --dead with --endpoint ENDPOINT or --all")
 			}
 			for _, bound := range []struct {
 				flag, text string
@@ -191,7 +191,7 @@ func (a *app) deliveryReplay() *cobra.Command {
 				}
 				at, err := time.Parse(time.RFC3339, bound.text)
 				if err != nil {
-					return usage("%s must be a time such as 2026-01-29T12:00:00Z", bound.flag)
+					return usagef("%s must be an RFC 3339 time such as 2026-01-29T12:00:00Z", bound.flag)
 				}
 				*bound.into = at
 			}
@@ -201,7 +201,7 @@ func (a *app) deliveryReplay() *cobra.Command {
 			}
 			commands := []dispatch.Command{command}
 			if all {
-				if commands, err = a.ofEveryEndpoint(c.Context(), t, command); err != nil {
+				if commands, err = a.forEnabledEndpoints(c.Context(), t, command); err != nil {
 					return err
 				}
 			}
@@ -216,7 +216,7 @@ func (a *app) deliveryReplay() *cobra.Command {
 					if done.Next == "" {
 						break
 					}
-					fmt.Fprintf(a.err, "%d so far …\n", total)
+					fmt.Fprintf(a.err, "%d replayed so far …\n", total)
 					command.Cursor = done.Next
 				}
 			}
@@ -228,17 +228,17 @@ func (a *app) deliveryReplay() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&endpointID, "endpoint", "", "whose dead letters")
-	f.BoolVar(&dead, "dead", false, "dead letters, of --endpoint or of --all endpoints")
-	f.BoolVar(&all, "all", false, "those of all endpoints that are enabled")
-	f.StringVar(&from, "from", "", "only of events accepted at or after this time")
-	f.StringVar(&to, "to", "", "only of events accepted at or before this time")
+	f.StringVar(&endpointID, "endpoint", "", "replay the dead letters of this endpoint")
+	f.BoolVar(&dead, "dead", false, "replay dead letters; needs --endpoint or --all")
+	f.BoolVar(&all, "all", false, "replay the dead letters of all enabled endpoints")
+	f.StringVar(&from, "from", "", "only events accepted at or after this time")
+	f.StringVar(&to, "to", "", "only events accepted at or before this time")
 	return c
 }
 
-// ofEveryEndpoint is the command for each endpoint that can be sent to; those that
-// are disabled are named, and left.
-func (a *app) ofEveryEndpoint(ctx context.Context, t *target, command dispatch.Command) ([]dispatch.Command, error) {
+// forEnabledEndpoints returns the command once per enabled endpoint. It reports the
+// disabled ones on standard error.
+func (a *app) forEnabledEndpoints(ctx context.Context, t *target, command dispatch.Command) ([]dispatch.Command, error) {
 	list, err := t.store.ListEndpoints(ctx, a.tenant)
 	if err != nil {
 		return nil, unreachable(err)
@@ -246,7 +246,7 @@ func (a *app) ofEveryEndpoint(ctx context.Context, t *target, command dispatch.C
 	var commands []dispatch.Command
 	for _, e := range list {
 		if e.Status != endpoint.Enabled {
-			fmt.Fprintf(a.err, "%s is disabled: its dead letters stay\n", e.ID)
+			fmt.Fprintf(a.err, "%s is disabled: its dead letters are not replayed\n", e.ID)
 			continue
 		}
 		command.EndpointID = e.ID

@@ -17,13 +17,13 @@ func (a *app) emitCommand() *cobra.Command {
 	var r emit.Request
 	var data, file string
 	c := &cobra.Command{
-		Use: "emit [TYPE]", Short: "Tell that something happened",
+		Use: "emit [TYPE]", Short: "Publish an event",
 		Example: `  tidings emit user.joined_community --actor u_1 --data '{"community_id":"c_7","community_name":"Gophers"}'
   tidings emit user.posted_comment --data @comment.json
   tidings emit --file events/emit-user-joined-community.json`,
 		RunE: func(c *cobra.Command, given []string) error {
 			if (file == "") == (len(given) != 1) {
-				return usage("tidings emit takes one event type, or --file")
+				return usagef("tidings emit takes one event type, or --file")
 			}
 			if file != "" {
 				text, err := a.text("@" + file)
@@ -40,7 +40,7 @@ func (a *app) emitCommand() *cobra.Command {
 				}
 				r.Event, r.Data = given[0], text
 				if len(text) > 0 && !json.Valid(text) {
-					return usage("--data is not JSON")
+					return usagef("--data is not valid JSON")
 				}
 			}
 			if r.Tenant == "" {
@@ -57,24 +57,24 @@ func (a *app) emitCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(result)
 			}
-			word := "accepted"
+			status := "accepted"
 			if result.Duplicate {
-				word = "was accepted before, under this idempotency key"
+				status = "duplicate: already accepted with this idempotency key"
 			}
-			fmt.Fprintln(a.out, result.ID, word)
+			fmt.Fprintln(a.out, result.ID, status)
 			return nil
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&data, "data", "", "the event's data: JSON, @FILE, or - for standard input")
-	f.StringVar(&r.ActorUserID, "actor", "", "who did it")
-	f.StringVar(&r.IdempotencyKey, "key", "", "idempotency key: the same one twice is one event")
-	f.StringVar(&r.Timestamp, "timestamp", "", "when it happened (RFC 3339); now without it")
-	f.StringVar(&file, "file", "", "a file with the whole event")
+	f.StringVar(&data, "data", "", "event data: JSON, @FILE, or - for standard input")
+	f.StringVar(&r.ActorUserID, "actor", "", "id of the user who caused the event")
+	f.StringVar(&r.IdempotencyKey, "key", "", "idempotency key: publishing again with the same key creates no second event")
+	f.StringVar(&r.Timestamp, "timestamp", "", "time of the event, RFC 3339 (default: now)")
+	f.StringVar(&file, "file", "", "file with the complete event as JSON")
 	return c
 }
 
-// text reads a flag's value: as it is, @FILE, or - for standard input.
+// text returns a flag's value, or the contents of @FILE, or standard input for "-".
 func (a *app) text(value string) ([]byte, error) {
 	if path, ok := strings.CutPrefix(value, "@"); ok {
 		return os.ReadFile(path)
@@ -87,13 +87,13 @@ func (a *app) text(value string) ([]byte, error) {
 
 func (a *app) eventsCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "events", Short: "The event types that there are", Args: args(0, "no arguments"),
+		Use: "events", Short: "List the event types", Args: args(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
 			known := catalog.Default()
 			if a.json {
 				return a.printJSON(known.Types())
 			}
-			return a.table("TYPE\tWHAT HAPPENED\tCAPTURED WHEN", func(row func(...any)) {
+			return a.table("TYPE\tDESCRIPTION\tCAPTURED FROM", func(row func(...any)) {
 				for _, name := range known.Types() {
 					t, _ := known.Type(name)
 					row(name, t.Description, t.CapturedFrom)
@@ -102,11 +102,11 @@ func (a *app) eventsCommand() *cobra.Command {
 		},
 	}
 	c.AddCommand(&cobra.Command{
-		Use: "show TYPE", Short: "An event type's JSON Schema, with a sample", Args: args(1, "an event type"),
+		Use: "show TYPE", Short: "Print an event type's JSON Schema, with examples", Args: args(1, "an event type"),
 		RunE: func(_ *cobra.Command, given []string) error {
 			t, ok := catalog.Default().Type(given[0])
 			if !ok {
-				return usage("%q is not an event type; the types are %s", given[0], strings.Join(catalog.Default().Types(), ", "))
+				return usagef("%q is not an event type; the event types are %s", given[0], strings.Join(catalog.Default().Types(), ", "))
 			}
 			_, err := a.out.Write(t.Schema)
 			return err

@@ -23,9 +23,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// registry returns the endpoints' registry. On a runner on this machine
-// receivers may be on it too; a deployment's own guard decides at every attempt.
-func (a *app) registry(ctx context.Context) (*admin.Endpoints, error) {
+// adminEndpoints returns the endpoint operations. The local runner also allows receivers on
+// this machine; a deployed stack checks the address again at every attempt.
+func (a *app) adminEndpoints(ctx context.Context) (*admin.Endpoints, error) {
 	t, err := a.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -42,10 +42,10 @@ func (a *app) registry(ctx context.Context) (*admin.Endpoints, error) {
 }
 
 func (a *app) endpointCommand() *cobra.Command {
-	c := &cobra.Command{Use: "endpoint", Short: "Who receives: add, set, list, show, disable, enable, rotate-secret, remove"}
+	c := &cobra.Command{Use: "endpoint", Short: "Manage endpoints: add, set, list, show, disable, enable, rotate-secret, remove"}
 	c.AddCommand(a.endpointAdd(), a.endpointSet(), a.endpointList(), a.endpointShow(), a.endpointRemove(), a.endpointRotate(),
-		a.endpointSwitch("disable", "Take an endpoint out of service; what waits for it ends as skipped"),
-		a.endpointSwitch("enable", "Put an endpoint into service again"))
+		a.endpointSwitch("disable", "Disable an endpoint; its pending deliveries are marked skipped"),
+		a.endpointSwitch("enable", "Enable a disabled endpoint"))
 	return c
 }
 
@@ -54,8 +54,8 @@ func (a *app) endpointAdd() *cobra.Command {
 	var filter string
 	var secret, ed25519 bool
 	c := &cobra.Command{
-		Use: "add URL", Short: "Add an endpoint and show its secret, once",
-		Long: "The URL's scheme chooses the protocol; docs/destinations.md has a worked example for each.",
+		Use: "add URL", Short: "Add an endpoint and print its signing secret, once",
+		Long: "Add an endpoint and print its signing secret, once.\n\nThe URL's scheme selects the protocol: https, sqs, pubsub or kafka.\ndocs/destinations.md has an example for each.",
 		Example: `  tidings endpoint add https://crm.example.com/hooks --types 'user.*'
   tidings endpoint add https://crm.example.com/hooks --filter '{"data":{"status":["success"]}}'
   tidings endpoint add 'sqs://123456789012/webhooks-orders?region=eu-central-1' --role-arn arn:aws:iam::123456789012:role/webhooks-tidings
@@ -63,7 +63,7 @@ func (a *app) endpointAdd() *cobra.Command {
   tidings endpoint add 'kafka://b1.example.com:9093,b2.example.com:9093/community?tls=true&sasl=scram-sha-512' --credentials tidings/default/kafka`,
 		Args: args(1, "one URL"),
 		RunE: func(c *cobra.Command, given []string) error {
-			r, err := a.registry(c.Context())
+			r, err := a.adminEndpoints(c.Context())
 			if err != nil {
 				return err
 			}
@@ -73,7 +73,7 @@ func (a *app) endpointAdd() *cobra.Command {
 			}
 			switch {
 			case secret && ed25519:
-				return usage("--secret-stdin and --ed25519 exclude each other")
+				return usagef("--secret-stdin and --ed25519 cannot be combined")
 			case secret:
 				text, err := io.ReadAll(a.in)
 				if err != nil {
@@ -95,41 +95,41 @@ func (a *app) endpointAdd() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVar(&e.EventTypes, "types", []string{"*"}, "event types: exact, user.*, or *")
-	f.StringVar(&filter, "filter", "", "an EventBridge event pattern over the body")
-	f.StringVar(&e.Description, "description", "", "what it is, for people")
-	f.StringVar(&e.RoleARN, "role-arn", "", "SQS and MSK: the AWS role to assume, with the tenant as external id")
-	f.StringVar(&e.Credentials, "credentials", "", "Kafka: the name of the secret with user name and password, tidings/<tenant>/…")
-	f.BoolVar(&e.Ordered, "ordered", false, "Pub/Sub: keep the order of events about one subject")
+	f.StringSliceVar(&e.EventTypes, "types", []string{"*"}, "event types to deliver: exact names, prefixes such as user.*, or *")
+	f.StringVar(&filter, "filter", "", "EventBridge event pattern that the event's JSON must match")
+	f.StringVar(&e.Description, "description", "", "description")
+	f.StringVar(&e.RoleARN, "role-arn", "", "SQS and MSK: IAM role to assume; the external id is the tenant")
+	f.StringVar(&e.Credentials, "credentials", "", "Kafka: name of the Secrets Manager secret with user name and password, tidings/<tenant>/…")
+	f.BoolVar(&e.Ordered, "ordered", false, "Pub/Sub: deliver the events of one subject in order")
 	f.BoolVar(&e.Traceparent, "traceparent", false, "send the W3C traceparent header (an attribute on brokers)")
 	ruleFlags(f, &e)
-	f.BoolVar(&secret, "secret-stdin", false, "read the signing secret (whsec_…) from standard input instead of making one")
+	f.BoolVar(&secret, "secret-stdin", false, "read the signing secret (whsec_…) from standard input instead of generating one")
 	f.BoolVar(&ed25519, "ed25519", false, "sign with an Ed25519 key (v1a) instead of a shared secret")
 	return c
 }
 
-// ruleFlags are the rules that an endpoint may have of its own.
+// ruleFlags adds the flags for an endpoint's delivery settings.
 func ruleFlags(f *pflag.FlagSet, e *endpoint.Endpoint) {
-	f.DurationVar(&e.Timeout, "timeout", endpoint.DefaultTimeout, "how long a whole attempt may take, 1s to 30s")
-	f.IntVar(&e.Retry.MaxAttempts, "max-attempts", 0, fmt.Sprintf("attempts in all, 1 to 30 (0: %d)", retry.DefaultMaxAttempts))
-	f.DurationVar(&e.Retry.MaxAge, "max-age", 0, fmt.Sprintf("nothing is attempted later, 1m to 336h (0: %s)", retry.DefaultMaxAge))
-	f.DurationVar(&e.Retry.MaxDelay, "max-delay", 0, fmt.Sprintf("longest wait between attempts, 1s to 24h (0: %s)", retry.DefaultMaxDelay))
-	f.IntVar(&e.Limit.PerMinute, "rate-per-minute", 0, fmt.Sprintf("at most so many attempts a minute, 1 to %d (0: no limit)", ratelimit.MaxPerMinute))
-	f.IntVar(&e.Limit.Burst, "burst", 0, "of which so many may begin at once, 1 to 10000 (0: five seconds' worth)")
-	f.IntVar(&e.Breaker.Failures, "breaker-failures", 0, fmt.Sprintf("failures in a row that open the circuit, 1 to 100 (0: %d)", breaker.DefaultFailures))
-	f.DurationVar(&e.Breaker.OpenFor, "breaker-open-for", 0, fmt.Sprintf("how long it stays open until a probe, 1s to 1h (0: %s)", breaker.DefaultOpenFor))
-	f.DurationVar(&e.Breaker.MaxOpenFor, "breaker-max-open-for", 0, fmt.Sprintf("each failed probe doubles that, up to this, at most 24h (0: %s)", breaker.DefaultMaxOpenFor))
-	f.DurationVar(&e.Breaker.DisableAfter, "disable-after", 0, fmt.Sprintf("an endpoint that has only failed for so long is disabled, 1h to 720h (0: %s)", breaker.DefaultDisableAfter))
+	f.DurationVar(&e.Timeout, "timeout", endpoint.DefaultTimeout, "timeout of one attempt, 1s to 30s")
+	f.IntVar(&e.Retry.MaxAttempts, "max-attempts", 0, fmt.Sprintf("maximum number of attempts, 1 to 30 (0: %d)", retry.DefaultMaxAttempts))
+	f.DurationVar(&e.Retry.MaxAge, "max-age", 0, fmt.Sprintf("maximum age of an event for a further attempt, 1m to 336h (0: %s)", retry.DefaultMaxAge))
+	f.DurationVar(&e.Retry.MaxDelay, "max-delay", 0, fmt.Sprintf("maximum backoff between attempts, 1s to 24h (0: %s)", retry.DefaultMaxDelay))
+	f.IntVar(&e.Limit.PerMinute, "rate-per-minute", 0, fmt.Sprintf("rate limit in attempts per minute, 1 to %d (0: no limit)", ratelimit.MaxPerMinute))
+	f.IntVar(&e.Limit.Burst, "burst", 0, "burst size of the rate limit, 1 to 10000 (0: the limit of five seconds)")
+	f.IntVar(&e.Breaker.Failures, "breaker-failures", 0, fmt.Sprintf("consecutive failures that open the circuit breaker, 1 to 100 (0: %d)", breaker.DefaultFailures))
+	f.DurationVar(&e.Breaker.OpenFor, "breaker-open-for", 0, fmt.Sprintf("time that the circuit breaker stays open before the first probe, 1s to 1h (0: %s)", breaker.DefaultOpenFor))
+	f.DurationVar(&e.Breaker.MaxOpenFor, "breaker-max-open-for", 0, fmt.Sprintf("maximum open time; every failed probe doubles it, up to 24h (0: %s)", breaker.DefaultMaxOpenFor))
+	f.DurationVar(&e.Breaker.DisableAfter, "disable-after", 0, fmt.Sprintf("disable the endpoint after failing for this long without a success, 1h to 720h (0: %s)", breaker.DefaultDisableAfter))
 }
 
-// endpointSet changes the rules that are named, and leaves the others.
+// endpointSet changes only the settings whose flags are given.
 func (a *app) endpointSet() *cobra.Command {
 	var wanted endpoint.Endpoint
 	c := &cobra.Command{
-		Use: "set ENDPOINT", Short: "Change an endpoint's rules: retries, rate limit, circuit breaker",
+		Use: "set ENDPOINT", Short: "Change an endpoint's timeout, retries, rate limit or circuit breaker",
 		Example: `  tidings endpoint set ep_01J… --rate-per-minute 600 --burst 20
   tidings endpoint set ep_01J… --rate-per-minute 0`,
-		Args: args(1, "an endpoint's id"),
+		Args: args(1, "an endpoint id"),
 	}
 	ruleFlags(c.Flags(), &wanted)
 	c.RunE = func(c *cobra.Command, given []string) error {
@@ -152,9 +152,9 @@ func (a *app) endpointSet() *cobra.Command {
 			}
 		})
 		if len(named) == 0 {
-			return usage("tidings endpoint set: name at least one rule; `tidings endpoint set --help` lists them")
+			return usagef("tidings endpoint set needs at least one setting; `tidings endpoint set --help` lists them")
 		}
-		r, err := a.registry(c.Context())
+		r, err := a.adminEndpoints(c.Context())
 		if err != nil {
 			return err
 		}
@@ -171,12 +171,12 @@ func (a *app) endpointSet() *cobra.Command {
 	return c
 }
 
-// showSecret prints an endpoint whose secret was just made: the one time that it
-// is shown. What an Ed25519 endpoint's receiver needs is the public key.
-func (a *app) showSecret(e endpoint.Endpoint, what string, made bool) error {
+// showSecret prints an endpoint with its new signing secret. A secret that the
+// operator supplied (generated is false) is not printed.
+func (a *app) showSecret(e endpoint.Endpoint, what string, generated bool) error {
 	v := console.ShowSecret(e, time.Now())
-	if !made {
-		v.Secret = "" // its owner has it
+	if !generated {
+		v.Secret = ""
 	}
 	if a.json {
 		return a.printJSON(v)
@@ -185,16 +185,16 @@ func (a *app) showSecret(e endpoint.Endpoint, what string, made bool) error {
 		return err
 	}
 	if v.Secret != "" {
-		fmt.Fprintln(a.out, "\nThe secret is shown this once. Receivers verify the webhook-signature header with it.")
+		fmt.Fprintln(a.out, "\nThe secret is shown only once. Receivers verify the webhook-signature header with it.")
 	}
 	return nil
 }
 
 func (a *app) endpointList() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "All endpoints of the tenant", Args: args(0, "no arguments"),
+		Use: "list", Short: "List the tenant's endpoints", Args: args(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			r, err := a.registry(c.Context())
+			r, err := a.adminEndpoints(c.Context())
 			if err != nil {
 				return err
 			}
@@ -210,7 +210,7 @@ func (a *app) endpointList() *cobra.Command {
 				return a.printJSON(views)
 			}
 			if len(list) == 0 {
-				fmt.Fprintln(a.out, "no endpoints yet: `tidings endpoint add URL` adds one")
+				fmt.Fprintln(a.out, "no endpoints: add one with `tidings endpoint add URL`")
 				return nil
 			}
 			return a.table("ENDPOINT\tSTATUS\tTYPES\tURL", func(row func(...any)) {
@@ -224,9 +224,9 @@ func (a *app) endpointList() *cobra.Command {
 
 func (a *app) endpointShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "show ENDPOINT", Short: "One endpoint, without its secrets", Args: args(1, "an endpoint's id"),
+		Use: "show ENDPOINT", Short: "Show an endpoint, without its secrets", Args: args(1, "an endpoint id"),
 		RunE: func(c *cobra.Command, given []string) error {
-			r, err := a.registry(c.Context())
+			r, err := a.adminEndpoints(c.Context())
 			if err != nil {
 				return err
 			}
@@ -246,7 +246,7 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 	}
 	var replaced []string
 	for _, s := range v.Replaced {
-		replaced = append(replaced, strings.TrimSpace(s.PublicKey+" signs until "+moment(s.ExpiresAt)))
+		replaced = append(replaced, strings.TrimSpace(s.PublicKey+" valid until "+formatTime(s.ExpiresAt)))
 	}
 	attempts := ""
 	if v.MaxAttempts > 0 {
@@ -266,33 +266,33 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered, "traceparent", traceparent,
 		"timeout", fmt.Sprintf("%gs", v.Timeout),
 		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
-		"rate limit", rateLimit(e.Limit), "breaker", circuitRules(e.Breaker),
-		"public key", v.PublicKey, "replaced secret", strings.Join(replaced, ", "), "created", moment(v.CreatedAt), "updated", moment(v.UpdatedAt))
+		"rate limit", rateLimit(e.Limit), "circuit breaker", breakerPolicy(e.Breaker),
+		"public key", v.PublicKey, "replaced secret", strings.Join(replaced, ", "), "created", formatTime(v.CreatedAt), "updated", formatTime(v.UpdatedAt))
 }
 
-// rateLimit says a limit in words, "" where there is none.
+// rateLimit formats a rate limit, "" for none.
 func rateLimit(l ratelimit.Limit) string {
 	switch {
 	case !l.On():
 		return ""
 	case l.Burst == 0:
-		return fmt.Sprintf("%d a minute", l.PerMinute)
+		return fmt.Sprintf("%d per minute", l.PerMinute)
 	}
-	return fmt.Sprintf("%d a minute, %d at once", l.PerMinute, l.Burst)
+	return fmt.Sprintf("%d per minute, burst %d", l.PerMinute, l.Burst)
 }
 
-// circuitRules says what a policy has beyond the defaults.
-func circuitRules(p breaker.Policy) string {
+// breakerPolicy formats the settings that differ from the defaults.
+func breakerPolicy(p breaker.Policy) string {
 	var parts []string
 	if p.Failures > 0 {
 		parts = append(parts, fmt.Sprintf("opens after %d failures", p.Failures))
 	}
 	for _, d := range []struct {
-		says string
-		time time.Duration
-	}{{"for %s", p.OpenFor}, {"at most for %s", p.MaxOpenFor}, {"disabled after %s", p.DisableAfter}} {
+		format string
+		time   time.Duration
+	}{{"open for %s", p.OpenFor}, {"open for at most %s", p.MaxOpenFor}, {"disables the endpoint after %s", p.DisableAfter}} {
 		if d.time > 0 {
-			parts = append(parts, fmt.Sprintf(d.says, d.time))
+			parts = append(parts, fmt.Sprintf(d.format, d.time))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -300,22 +300,22 @@ func circuitRules(p breaker.Policy) string {
 
 func (a *app) endpointError(id string, err error) error {
 	if errors.Is(err, endpoint.ErrNotFound) {
-		return fmt.Errorf("tenant %s has no endpoint %s: `tidings endpoint list` shows what it has", a.tenant, id)
+		return fmt.Errorf("tenant %s has no endpoint %s: `tidings endpoint list` lists its endpoints", a.tenant, id)
 	}
 	return unreachable(err)
 }
 
-func (a *app) endpointSwitch(word, short string) *cobra.Command {
+func (a *app) endpointSwitch(verb, short string) *cobra.Command {
 	var reason string
 	c := &cobra.Command{
-		Use: word + " ENDPOINT", Short: short, Args: args(1, "an endpoint's id"),
+		Use: verb + " ENDPOINT", Short: short, Args: args(1, "an endpoint id"),
 		RunE: func(c *cobra.Command, given []string) error {
-			r, err := a.registry(c.Context())
+			r, err := a.adminEndpoints(c.Context())
 			if err != nil {
 				return err
 			}
 			var e endpoint.Endpoint
-			if word == "enable" {
+			if verb == "enable" {
 				e, err = r.Enable(c.Context(), a.tenant, given[0])
 			} else {
 				e, err = r.Disable(c.Context(), a.tenant, given[0], reason)
@@ -326,8 +326,8 @@ func (a *app) endpointSwitch(word, short string) *cobra.Command {
 			return a.showEndpoint(e)
 		},
 	}
-	if word == "disable" {
-		c.Flags().StringVar(&reason, "reason", "by an operator", "why, for whoever looks at it later")
+	if verb == "disable" {
+		c.Flags().StringVar(&reason, "reason", "by an operator", "reason, shown with the endpoint and in the audit log")
 	}
 	return c
 }
@@ -335,10 +335,10 @@ func (a *app) endpointSwitch(word, short string) *cobra.Command {
 func (a *app) endpointRotate() *cobra.Command {
 	var overlap time.Duration
 	c := &cobra.Command{
-		Use: "rotate-secret ENDPOINT", Short: "Make a new secret and show it, once; the old one signs beside it for a while",
-		Args: args(1, "an endpoint's id"),
+		Use: "rotate-secret ENDPOINT", Short: "Generate a new signing secret and print it, once; the old one stays valid for --overlap",
+		Args: args(1, "an endpoint id"),
 		RunE: func(c *cobra.Command, given []string) error {
-			r, err := a.registry(c.Context())
+			r, err := a.adminEndpoints(c.Context())
 			if err != nil {
 				return err
 			}
@@ -349,15 +349,15 @@ func (a *app) endpointRotate() *cobra.Command {
 			return a.showSecret(e, "has a new secret", true)
 		},
 	}
-	c.Flags().DurationVar(&overlap, "overlap", endpoint.RotationOverlap, "how long the old secret goes on signing")
+	c.Flags().DurationVar(&overlap, "overlap", endpoint.RotationOverlap, "time that webhooks are also signed with the old secret")
 	return c
 }
 
 func (a *app) endpointRemove() *cobra.Command {
 	return &cobra.Command{
-		Use: "remove ENDPOINT", Short: "Forget an endpoint; what waits for it ends as skipped", Args: args(1, "an endpoint's id"),
+		Use: "remove ENDPOINT", Short: "Delete an endpoint; its pending deliveries are marked skipped", Args: args(1, "an endpoint id"),
 		RunE: func(c *cobra.Command, given []string) error {
-			r, err := a.registry(c.Context())
+			r, err := a.adminEndpoints(c.Context())
 			if err != nil {
 				return err
 			}

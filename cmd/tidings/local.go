@@ -35,16 +35,16 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/receiver"
 )
 
-// defaultPort is the Invoke API's; the function URLs and the rest follow it.
+// defaultPort is the port of the Invoke API; the other listeners use the ports after it.
 const defaultPort = 8700
 
-// How far ports lie behind the first.
+// Offsets from the first port.
 const (
-	receiverPort = 8
-	brokersPort  = 10
+	receiverOffset = 8
+	brokersOffset  = 10
 )
 
-// logName is the functions' log in the state folder.
+// logName is the functions' log file in the state directory.
 const logName = "functions.log"
 
 type localFlags struct {
@@ -62,36 +62,36 @@ type localFlags struct {
 func (a *app) localCommand() *cobra.Command {
 	var f localFlags
 	c := &cobra.Command{
-		Use: "local", Short: "Run everything on this machine, with a receiver that shows what comes", Args: args(0, "no arguments"),
+		Use: "local", Short: "Run the whole stack on this machine, with a receiver that prints webhooks", Args: args(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			f.options.StateDir = a.stateDir
 			return a.local(c.Context(), f)
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&f.options.Template, "template", "template.yaml", "where tables, triggers and schedules are described")
-	flags.IntVar(&f.options.Port, "port", defaultPort, "the first port: Invoke API, then function URLs and the rest; 0 takes free ones")
-	flags.StringVar(&f.options.DynamoDB, "dynamodb", "", "URL of a DynamoDB to use instead of starting one")
-	flags.BoolVar(&f.options.Memory, "memory", false, "keep everything in memory, without a DynamoDB")
-	flags.StringVar(&f.options.XRay, "xray", os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), "host:port of an X-Ray daemon that gets the traces; none without it")
-	flags.StringVar(&f.fails, "receiver-fails", "0%", "share of requests that the receiver fails")
-	flags.DurationVar(&f.slow, "receiver-slow", 0, "how long the receiver takes for each answer")
-	flags.BoolVar(&f.receiver, "receiver", true, "run the receiver and an endpoint for it")
-	flags.StringArrayVar(&f.urls, "endpoint", nil, "also deliver everything to this URL while it runs (repeatable)")
-	flags.StringVar(&f.file, "endpoints", "", "also deliver to the endpoints in this file while it runs: a JSON list of {\"url\", \"types\", \"filter\"}")
-	flags.BoolVar(&f.brokers, "all-protocols", false, "also run an SQS, a Pub/Sub and a Kafka, with an endpoint and a consumer for each")
+	flags.StringVar(&f.options.Template, "template", "template.yaml", "SAM template that describes the functions, tables, queues and schedules")
+	flags.IntVar(&f.options.Port, "port", defaultPort, "first port: the Invoke API, then function URLs and other listeners; 0 selects free ports")
+	flags.StringVar(&f.options.DynamoDB, "dynamodb", "", "URL of a running DynamoDB (default: start one)")
+	flags.BoolVar(&f.options.Memory, "memory", false, "keep all data in memory, without DynamoDB")
+	flags.StringVar(&f.options.XRay, "xray", os.Getenv("AWS_XRAY_DAEMON_ADDRESS"), "host:port of an X-Ray daemon for traces (default: no tracing)")
+	flags.StringVar(&f.fails, "receiver-fails", "0%", "share of requests that the receiver answers with 500, such as 30%")
+	flags.DurationVar(&f.slow, "receiver-slow", 0, "time that the receiver takes to respond, such as 3s")
+	flags.BoolVar(&f.receiver, "receiver", true, "run a receiver and add an endpoint for it")
+	flags.StringArrayVar(&f.urls, "endpoint", nil, "also deliver all events to this URL (repeatable)")
+	flags.StringVar(&f.file, "endpoints", "", "also deliver to the endpoints in this file: a JSON list of {\"url\", \"types\", \"filter\"}")
+	flags.BoolVar(&f.brokers, "all-protocols", false, "also run SQS, Pub/Sub and Kafka in the process, each with an endpoint and a consumer")
 	flags.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile to this file")
-	_ = flags.MarkHidden("cpuprofile") // the flag is there
-	flags.BoolVar(&f.quiet, "quiet", false, "do not print what the receiver gets")
+	_ = flags.MarkHidden("cpuprofile") // fails only for an unknown flag
+	flags.BoolVar(&f.quiet, "quiet", false, "do not print received webhooks")
 	return c
 }
 
 func (a *app) local(ctx context.Context, f localFlags) error {
 	rate, err := receiver.ParseRate(f.fails)
 	if err != nil {
-		return usage("--receiver-fails %w", err)
+		return usagef("--receiver-fails %w", err)
 	}
-	listed, err := endpointsIn(f.file)
+	listed, err := readEndpoints(f.file)
 	if err != nil {
 		return err
 	}
@@ -114,27 +114,27 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 		return err
 	}
 	defer log.Close()
-	lines := &local.Lines{Out: log}
-	defer func() { _ = lines.Flush() }() // the log is where it would be said
-	f.options.Log = lines.Logger()
+	buffered := &local.LogWriter{Out: log}
+	defer func() { _ = buffered.Flush() }() // a failed write could only be reported in this log
+	f.options.Log = buffered.Logger()
 	f.options.Version = version
-	f.options.DynamoLog, f.options.Metrics = log, lines
+	f.options.DynamoLog, f.options.Metrics = log, buffered
 
 	var started *brokers.Brokers
 	if f.brokers {
 		port := 0
 		if f.options.Port != 0 {
-			port = f.options.Port + brokersPort
+			port = f.options.Port + brokersOffset
 		}
 		if started, err = brokers.Start(ctx, port); err != nil {
 			return fmt.Errorf("%w; choose other ports with --port", err)
 		}
 		defer started.Close()
 	}
-	f.options.Clouds = clouds(started)
+	f.options.Clouds = cloudClients(started)
 	r := receiver.New(1, receiver.Behaviour{FailRate: rate, Slow: f.slow})
 	if f.receiver {
-		f.options.Receiver = breakable{r}
+		f.options.Receiver = demoReceiver{r}
 	}
 	system, err := local.Open(ctx, f.options)
 	if err != nil {
@@ -144,15 +144,15 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 
 	url := ""
 	var wanted []endpoint.Endpoint
-	r.Secrets = func() []string { return secrets(ctx, system.Store) }
+	r.Secrets = func() []string { return signingSecrets(ctx, system.Store) }
 	if !f.quiet {
-		r.Show = show(a.out)
+		r.OnWebhook = printWebhooks(a.out)
 	}
 	if f.receiver {
-		if url, err = system.Listen(receiverPort, r); err != nil {
+		if url, err = system.Listen(receiverOffset, r); err != nil {
 			return err
 		}
-		// Whoever breaks this receiver and mends it wants to see what follows soon.
+		// Short open times: a developer who breaks and repairs this receiver should see the recovery soon.
 		wanted = append(wanted, endpoint.Endpoint{URL: url + "/", Breaker: breaker.Policy{OpenFor: 10 * time.Second, MaxOpenFor: time.Minute}})
 	}
 	for _, u := range f.urls {
@@ -164,38 +164,38 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 			wanted = append(wanted, endpoint.Endpoint{URL: d.URL, Credentials: d.Credentials, Ordered: d.Ordered})
 		}
 	}
-	if err := demoEndpoints(ctx, system.Store, wanted); err != nil {
+	if err := syncEndpoints(ctx, system.Store, wanted); err != nil {
 		return err
 	}
-	if err := system.WriteNote(url); err != nil {
+	if err := system.WriteRunnerInfo(url); err != nil {
 		return err
 	}
-	door, err := console.Invite(ctx, system.Store, console.Invitation{Name: operator(), Role: console.Admin, Tenant: a.tenant}, time.Now())
+	loginPath, err := console.Invite(ctx, system.Store, console.Invitation{Name: operator(), Role: console.Admin, Tenant: a.tenant}, time.Now())
 	if err != nil {
 		return err
 	}
-	a.banner(system, url, system.URLs["console"]+door, started)
+	a.printBanner(system, url, system.URLs["console"]+loginPath, started)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return system.Run(ctx) })
 	if started != nil {
 		group.Go(func() error {
-			return started.Consume(ctx, func(m brokers.Message) { r.Take(m.Protocol, m.Body, m.Attributes) })
+			return started.Consume(ctx, func(m brokers.Message) { r.Record(m.Protocol, m.Body, m.Attributes) })
 		})
 	}
 	err = group.Wait()
-	fmt.Fprintln(a.out, "\nstopped; what was not delivered yet goes on at the next start")
+	fmt.Fprintln(a.out, "\nstopped; pending deliveries resume at the next start")
 	return err
 }
 
-// endpointsIn reads the file of --endpoints; none where there is no file. Its names
-// are those of `tidings endpoint add`.
-func endpointsIn(path string) (list []endpoint.Endpoint, err error) {
+// readEndpoints reads the file of --endpoints; an empty path gives none. The fields
+// are named like the flags of `tidings endpoint add`.
+func readEndpoints(path string) (list []endpoint.Endpoint, err error) {
 	if path == "" {
 		return nil, nil
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, usage("--endpoints: %w", err)
+		return nil, usagef("--endpoints: %w", err)
 	}
 	var entries []struct {
 		URL    string          `json:"url"`
@@ -205,10 +205,10 @@ func endpointsIn(path string) (list []endpoint.Endpoint, err error) {
 	in := json.NewDecoder(bytes.NewReader(text))
 	in.DisallowUnknownFields()
 	if err := in.Decode(&entries); err != nil {
-		return nil, usage("--endpoints: %s holds no JSON list of endpoints with url, types and filter: %w", path, err)
+		return nil, usagef("--endpoints: %s is not a JSON list of {\"url\", \"types\", \"filter\"}: %w", path, err)
 	}
 	if _, err := in.Token(); err != io.EOF {
-		return nil, usage("--endpoints: something follows the list in %s", path)
+		return nil, usagef("--endpoints: %s has data after the JSON list", path)
 	}
 	for _, e := range entries {
 		list = append(list, endpoint.Endpoint{URL: e.URL, EventTypes: e.Types, Filter: e.Filter, Description: fileDescription})
@@ -216,12 +216,12 @@ func endpointsIn(path string) (list []endpoint.Endpoint, err error) {
 	return list, nil
 }
 
-// secrets returns all secrets, so that the receiver can verify for whichever
-// endpoint points at it.
-func secrets(ctx context.Context, store local.Store) []string {
+// signingSecrets returns the secrets of all endpoints: any of them may point at the
+// receiver.
+func signingSecrets(ctx context.Context, store local.Store) []string {
 	list, err := store.ListEndpoints(ctx, event.DefaultTenant)
 	if err != nil {
-		return nil // the webhook is then shown as not verified
+		return nil // the webhook is then printed as not verified
 	}
 	var texts []string
 	for _, e := range list {
@@ -232,10 +232,10 @@ func secrets(ctx context.Context, store local.Store) []string {
 	return texts
 }
 
-// clouds are what the runner's destinations are reached through: the brokers in
-// the process, or an emulator that the environment names. Never a cloud: what is
-// tried on this machine stays on it.
-func clouds(brokers *brokers.Brokers) builtin.Clouds {
+// cloudClients configures SQS, Pub/Sub and Secrets Manager for the runner's
+// destinations: the in-process brokers, or the emulators that the environment names.
+// It never falls back to a real cloud, so a local run sends nothing there.
+func cloudClients(brokers *brokers.Brokers) builtin.Clouds {
 	c := builtin.Clouds{
 		Config:         aws.Config{Region: dynamoemulator.Region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")},
 		SQS:            os.Getenv("AWS_ENDPOINT_URL_SQS"),
@@ -245,34 +245,35 @@ func clouds(brokers *brokers.Brokers) builtin.Clouds {
 	if brokers != nil {
 		c.SQS, c.PubSubEmulator, c.Secrets = brokers.SQS, brokers.PubSub, brokers
 	}
-	const nowhere = "127.0.0.1:1"
+	const unreachable = "127.0.0.1:1"
 	if c.SQS == "" {
-		c.SQS = "http://" + nowhere
+		c.SQS = "http://" + unreachable
 	}
 	if c.PubSubEmulator == "" {
-		c.PubSubEmulator = nowhere
+		c.PubSubEmulator = unreachable
 	}
 	return c
 }
 
-// noSecrets is a secret store without any.
+// noSecrets is an empty secret store.
 type noSecrets struct{}
 
 func (noSecrets) Secret(_ context.Context, name string) (string, error) {
-	return "", fmt.Errorf("there is no secret %s on this machine", name)
+	return "", fmt.Errorf("secret %s does not exist in the local runner", name)
 }
 
-// These mark the runner's own endpoints. What somebody changes of one that a flag
-// names stays changed; for those of the file, the file says which events they get.
+// These descriptions mark endpoints that belong to the runner. A restart keeps what
+// an operator changed in an endpoint from a flag; for an endpoint from the file, the
+// file decides the event types and the filter.
 const (
-	demoDescription = "of tidings local"
-	fileDescription = "of tidings local --endpoints"
+	flagDescription = "added by tidings local"
+	fileDescription = "added by tidings local --endpoints"
 )
 
-// demoEndpoints adds the runner's own endpoints, unless they are there, and
-// removes those of an earlier run that nobody wants now. Of two with one URL each
-// is an endpoint.
-func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.Endpoint) error {
+// syncEndpoints adds the wanted endpoints that are missing and removes those of an
+// earlier run that are no longer wanted. Several wanted endpoints may have the same
+// URL. An endpoint that an operator added for a wanted URL replaces the runner's own.
+func syncEndpoints(ctx context.Context, store local.Store, wanted []endpoint.Endpoint) error {
 	protocols, err := builtin.Open(builtin.Loopback, builtin.Clouds{})
 	if err != nil {
 		return err
@@ -284,33 +285,33 @@ func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 	}
 	missing := slices.Clone(wanted)
 	for i, w := range missing {
-		w.Tenant, w.Description = event.DefaultTenant, cmp.Or(w.Description, demoDescription)
+		w.Tenant, w.Description = event.DefaultTenant, cmp.Or(w.Description, flagDescription)
 		if len(w.EventTypes) == 0 {
 			w.EventTypes = []string{"*"}
 		}
 		if err := r.Validate(w); err != nil {
-			return fmt.Errorf("endpoint %d of %d that the flags name: %w", i+1, len(wanted), err)
+			return fmt.Errorf("endpoint %d of %d from the flags: %w", i+1, len(wanted), err)
 		}
 		missing[i] = w
 	}
-	others := map[string]bool{}
-	var ours []endpoint.Endpoint
+	others := map[string]bool{} // URLs of endpoints that operators added
+	var unmatched []endpoint.Endpoint
 	for _, e := range list {
-		if e.Description != demoDescription && e.Description != fileDescription {
+		if e.Description != flagDescription && e.Description != fileDescription {
 			others[e.URL] = true
 			continue
 		}
-		// First, so that of several with one URL none takes another's place.
+		// Exact matches first: several endpoints may have the same URL.
 		at := slices.IndexFunc(missing, func(w endpoint.Endpoint) bool {
 			return w.URL == e.URL && w.Description == e.Description && sameEvents(w, e)
 		})
 		if at < 0 {
-			ours = append(ours, e)
+			unmatched = append(unmatched, e)
 		} else {
 			missing = slices.Delete(missing, at, at+1)
 		}
 	}
-	for _, e := range ours {
+	for _, e := range unmatched {
 		at := slices.IndexFunc(missing, func(w endpoint.Endpoint) bool { return w.URL == e.URL })
 		if at < 0 {
 			err = r.Remove(ctx, e.Tenant, e.ID)
@@ -338,16 +339,16 @@ func demoEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 	return nil
 }
 
-// sameEvents tells whether two endpoints get the same events.
+// sameEvents reports whether two endpoints subscribe to the same events.
 func sameEvents(a, b endpoint.Endpoint) bool {
 	return slices.Equal(a.EventTypes, b.EventTypes) && bytes.Equal(a.Filter, b.Filter)
 }
 
-// breakable is the receiver as the console may change it.
-type breakable struct{ *receiver.Receiver }
+// demoReceiver lets the console change the receiver's behaviour.
+type demoReceiver struct{ *receiver.Receiver }
 
-func (b breakable) Behaviour() console.Behaviour {
-	now := b.Receiver.Behaviour()
+func (d demoReceiver) Behaviour() console.Behaviour {
+	now := d.Receiver.Behaviour()
 	out := console.Behaviour{FailPercent: int(math.Round(now.FailRate * 100)), FailStatus: now.FailStatus, SlowSeconds: int(now.Slow.Seconds())}
 	if out.FailStatus == 0 {
 		out.FailStatus = http.StatusInternalServerError
@@ -355,39 +356,40 @@ func (b breakable) Behaviour() console.Behaviour {
 	return out
 }
 
-func (b breakable) SetBehaviour(to console.Behaviour) {
-	b.Receiver.Behave(receiver.Behaviour{
+func (d demoReceiver) SetBehaviour(to console.Behaviour) {
+	d.Receiver.SetBehaviour(receiver.Behaviour{
 		FailRate: float64(to.FailPercent) / 100, FailStatus: to.FailStatus, Slow: time.Duration(to.SlowSeconds) * time.Second,
 	})
 }
 
-func (a *app) banner(s *local.System, receiverURL, door string, brokers *brokers.Brokers) {
-	store := "memory; all is gone when it stops"
+func (a *app) printBanner(s *local.System, receiverURL, login string, brokers *brokers.Brokers) {
+	store := "in memory; all data is lost on exit"
 	if s.DynamoURL != "" {
 		store = s.DynamoURL + "  DynamoDB"
 	}
 	var sqs, pubsub, kafka string
 	if brokers != nil {
-		sqs, pubsub, kafka = brokers.SQS+"  in this process", brokers.PubSub+"  in this process", brokers.Kafka+"  in this process, with SCRAM-SHA-512"
+		sqs, pubsub, kafka = brokers.SQS, brokers.PubSub, brokers.Kafka+"  SASL SCRAM-SHA-512"
 	}
-	lipgloss.Fprintln(a.out, lipgloss.NewStyle().Bold(true).Render("Tidings runs on this machine."))
+	lipgloss.Fprintln(a.out, lipgloss.NewStyle().Bold(true).Render("Tidings is running on this machine."))
 	fmt.Fprintln(a.out)
-	_ = a.fields("  console", door+"  open it once; `tidings console login` makes another", "  emit", s.URLs["emit"]+"  function URL: POST events here", "  invoke", s.InvokeURL+"  Lambda's Invoke API",
-		"  health", s.URLs["health"]+"  function URL: whether all is well; /report with the token \""+local.Token+"\": how it is",
+	_ = a.fields("  console", login+"  one-time login link; `tidings console login` creates another",
+		"  emit", s.URLs["emit"]+"  function URL; POST events here", "  invoke", s.InvokeURL+"  Lambda Invoke API",
+		"  health", s.URLs["health"]+"  function URL; GET / for the status, GET /report with the bearer token \""+local.Token+"\" for details",
 		"  store", store, "  receiver", receiverURL, "  sqs", sqs, "  pub/sub", pubsub, "  kafka", kafka, "  log", filepath.Join(a.stateDir, logName))
 	fmt.Fprintf(a.out, `
-Try, in another shell:
+Try it in another shell:
 
   curl -s %s -d '{"event":"user.joined_community","actor_user_id":"u_1042","data":{"community_id":"c_7","community_name":"Gophers Berlin"}}'
   bin/tidings delivery list
 
-Webhooks that the receiver gets show here. Ctrl-C stops.
+Received webhooks are printed below. Press Ctrl-C to stop.
 
 `, s.URLs["emit"])
 }
 
-// show prints a line for each webhook.
-func show(out io.Writer) func(receiver.Webhook) {
+// printWebhooks returns a function that prints one line for each webhook.
+func printWebhooks(out io.Writer) func(receiver.Webhook) {
 	good := lipgloss.NewStyle().Foreground(lipgloss.Green)
 	bad := lipgloss.NewStyle().Foreground(lipgloss.Red)
 	faint := lipgloss.NewStyle().Faint(true)
@@ -406,7 +408,7 @@ func show(out io.Writer) func(receiver.Webhook) {
 			note = fmt.Sprintf("  attempt %d", w.Attempt)
 		}
 		if w.Duplicate {
-			note += "  (again)"
+			note += "  (duplicate)"
 		}
 		mu.Lock()
 		defer mu.Unlock()

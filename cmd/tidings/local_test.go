@@ -24,7 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-func TestOneEventArrivesVerifiedOverEveryProtocol(t *testing.T) {
+func TestLocalDeliversOverEveryProtocol(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -39,7 +39,7 @@ func TestOneEventArrivesVerifiedOverEveryProtocol(t *testing.T) {
 	via := map[string]string{}
 	for lines := bufio.NewScanner(reader); lines.Scan(); {
 		if strings.Contains(lines.Text(), "Ctrl-C") {
-			note, err := local.ReadNote(dir)
+			note, err := local.ReadRunnerInfo(dir)
 			if err != nil {
 				t.Error(err)
 				cancel()
@@ -75,32 +75,32 @@ func TestOneEventArrivesVerifiedOverEveryProtocol(t *testing.T) {
 	}
 }
 
-func TestEndpointsInAFile(t *testing.T) {
+func TestReadEndpoints(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	read := func(text string) ([]endpoint.Endpoint, error) {
 		t.Helper()
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return endpointsIn(path)
+		return readEndpoints(path)
 	}
 	got, err := read(`[{"url":"http://127.0.0.1:1/a","types":["user.*"],"filter":{"data":{"status":["success"]}}},{"url":"http://127.0.0.1:1/b"}]`)
 	if err != nil || len(got) != 2 || got[0].URL != "http://127.0.0.1:1/a" || got[0].EventTypes[0] != "user.*" || string(got[0].Filter) != `{"data":{"status":["success"]}}` || got[1].URL != "http://127.0.0.1:1/b" {
 		t.Errorf("read as %+v, %v", got, err)
 	}
 	if _, err := read(`[{"url":"http://127.0.0.1:1/a","event_types":["user.*"]}]`); err == nil || !strings.Contains(err.Error(), "event_types") {
-		t.Errorf("a name that is none: %v", err)
+		t.Errorf("unknown field: %v", err)
 	}
-	if _, err := read(`[{"url":"http://127.0.0.1:1/a"}] and more`); err == nil || !strings.Contains(err.Error(), "something follows") {
-		t.Errorf("more than a list: %v", err)
+	if _, err := read(`[{"url":"http://127.0.0.1:1/a"}] and more`); err == nil || !strings.Contains(err.Error(), "data after the JSON list") {
+		t.Errorf("data after the list: %v", err)
 	}
-	if _, err := endpointsIn(path + ".none"); err == nil || !strings.Contains(err.Error(), "--endpoints") {
+	if _, err := readEndpoints(path + ".none"); err == nil || !strings.Contains(err.Error(), "--endpoints") {
 		t.Errorf("no file: %v", err)
 	}
-	if got, err := endpointsIn(""); got != nil || err != nil {
+	if got, err := readEndpoints(""); got != nil || err != nil {
 		t.Errorf("no flag: %v, %v", got, err)
 	}
-	// One that can't work keeps the runner from starting, and says which it is.
+	// An invalid endpoint is an error that says which one it is.
 	if _, err := read(`[{"url":"http://127.0.0.1:1/a"},{"url":"gopher://127.0.0.1:1/b"}]`); err != nil {
 		t.Fatal(err)
 	}
@@ -112,9 +112,9 @@ func TestEndpointsInAFile(t *testing.T) {
 	}
 }
 
-// The file says which events its endpoints get, at each start; what somebody
-// changed of another endpoint stays.
-func TestTheRunnersOwnEndpointsAtTheNextStart(t *testing.T) {
+// At every start the file decides the events of its own endpoints; an operator's
+// changes to other endpoints are kept.
+func TestSyncEndpointsAtRestart(t *testing.T) {
 	const a, b = "http://127.0.0.1:1/a", "http://127.0.0.1:1/b"
 	store := memory.New(time.Now)
 	r := &admin.Endpoints{Store: store, Types: catalog.Default().Types(), Check: func(destination.Target) error { return nil }, Now: time.Now}
@@ -143,7 +143,7 @@ func TestTheRunnersOwnEndpointsAtTheNextStart(t *testing.T) {
 		{[]endpoint.Endpoint{file(a, "", ""), {URL: "http://127.0.0.1:1/mine"}}, "a * | mine user.*"},
 		{nil, "mine user.*"},
 	} {
-		if err := demoEndpoints(t.Context(), store, start.wanted); err != nil {
+		if err := syncEndpoints(t.Context(), store, start.wanted); err != nil {
 			t.Fatal(err)
 		}
 		list, err := store.ListEndpoints(t.Context(), "default")
@@ -164,7 +164,7 @@ func TestTheRunnersOwnEndpointsAtTheNextStart(t *testing.T) {
 			t.Errorf("start %d: %s, want %s", i+1, strings.Join(got, " | "), start.then)
 		}
 	}
-	if err := demoEndpoints(t.Context(), store, []endpoint.Endpoint{flag}); err != nil {
+	if err := syncEndpoints(t.Context(), store, []endpoint.Endpoint{flag}); err != nil {
 		t.Fatal(err)
 	}
 	list, _ := store.ListEndpoints(t.Context(), "default")
@@ -173,7 +173,7 @@ func TestTheRunnersOwnEndpointsAtTheNextStart(t *testing.T) {
 			if _, err := r.Change(t.Context(), e.Tenant, e.ID, func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.*"} }); err != nil {
 				t.Fatal(err)
 			}
-			if err := demoEndpoints(t.Context(), store, []endpoint.Endpoint{flag}); err != nil {
+			if err := syncEndpoints(t.Context(), store, []endpoint.Endpoint{flag}); err != nil {
 				t.Fatal(err)
 			}
 			if now, err := store.GetEndpoint(t.Context(), e.Tenant, e.ID); err != nil || now.EventTypes[0] != "user.*" {
@@ -183,7 +183,8 @@ func TestTheRunnersOwnEndpointsAtTheNextStart(t *testing.T) {
 	}
 }
 
-func TestAnEndpointOfEachProtocol(t *testing.T) {
+func TestEndpointAddPerProtocol(t *testing.T) {
+	t.Parallel()
 	x := newTool(t)
 	for name, c := range map[string]struct {
 		args []string

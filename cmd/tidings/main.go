@@ -1,6 +1,6 @@
-// Command tidings is the operator's tool and the local runner: it adds
-// endpoints, emits events, looks at deliveries and replays them, on a runner on
-// this machine or on a stack in AWS.
+// Command tidings is the operator's CLI and the local runner. It manages
+// endpoints, publishes events, and lists and replays deliveries, on a local runner
+// or on a stack deployed in AWS.
 package main
 
 import (
@@ -36,12 +36,12 @@ const (
 	exitUsage  = 2
 )
 
-// usageError is a mistake in the command's words.
+// usageError is a mistake in the command line; it exits with code 2.
 type usageError struct{ error }
 
-func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// app is what all commands share.
+// app holds the global flags and the streams that all commands share.
 type app struct {
 	out, err io.Writer
 	in       io.Reader
@@ -70,11 +70,11 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return 0
 	}
 	if errors.Is(err, errNotDelivered) {
-		return exitFailed // the report has said it
+		return exitFailed // the printed report is the error message
 	}
 	fmt.Fprintln(errOut, "tidings:", err)
 	if errors.As(err, new(usageError)) {
-		fmt.Fprintln(errOut, "tidings: `tidings --help` and `tidings COMMAND --help` say how")
+		fmt.Fprintln(errOut, "tidings: run `tidings COMMAND --help` for usage")
 		return exitUsage
 	}
 	return exitFailed
@@ -86,40 +86,41 @@ func (a *app) command() *cobra.Command {
 		Short: "Deliver a community platform's events as signed webhooks",
 		Long: `Tidings delivers a community platform's events as signed webhooks.
 
-Without --stack, commands talk to the runner that "tidings local" started in this
-folder; with it, to a deployed stack, with the AWS credentials of the environment.
+Without --stack, commands use the local runner that "tidings local" started in the
+current directory. With --stack, they use a deployed stack and the AWS credentials
+of the environment.
 
-Exit codes: 0 done, 1 failed, 2 the command's words are wrong.`,
+Exit codes: 0 success, 1 failure, 2 usage error.`,
 		Version: version, SilenceErrors: true, SilenceUsage: true,
 		RunE: func(c *cobra.Command, args []string) error { return c.Help() },
 	}
 	flags := root.PersistentFlags()
-	flags.BoolVar(&a.json, "json", false, "print JSON for programs")
-	flags.StringVar(&a.stack, "stack", "", "a deployed stack's name; without it, the local runner")
-	flags.StringVar(&a.stateDir, "state-dir", ".tidings", "where the local runner keeps its state")
-	flags.StringVar(&a.tenant, "tenant", event.DefaultTenant, "whose endpoints and events")
+	flags.BoolVar(&a.json, "json", false, "print JSON instead of text")
+	flags.StringVar(&a.stack, "stack", "", "name of a deployed stack (default: the local runner)")
+	flags.StringVar(&a.stateDir, "state-dir", ".tidings", "directory for the local runner's state")
+	flags.StringVar(&a.tenant, "tenant", event.DefaultTenant, "tenant that owns the endpoints and events")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.circuitCommand(), a.redriveCommand(), a.eventsCommand(), a.testCommand(),
 		a.consoleCommand(), a.playCommand())
 	return root
 }
 
-// args checks the number of a command's arguments.
+// args requires exactly n positional arguments; names describes them in the error.
 func args(n int, names string) cobra.PositionalArgs {
 	return func(c *cobra.Command, given []string) error {
 		if len(given) != n {
-			return usage("%s takes %s", c.CommandPath(), names)
+			return usagef("%s takes %s", c.CommandPath(), names)
 		}
 		return nil
 	}
 }
 
-// target is what commands talk to.
+// target is the local runner or the deployed stack that a command talks to.
 type target struct {
 	store  *dynamo.Store
 	lambda *lambda.Client
-	prefix string            // of the functions' names
-	urls   map[string]string // function URLs, by function; of a local runner
+	prefix string            // prefix of the function names
+	urls   map[string]string // function URLs by function; nil for a deployed stack
 }
 
 func (a *app) connect(ctx context.Context) (*target, error) {
@@ -132,23 +133,23 @@ func (a *app) connect(ctx context.Context) (*target, error) {
 			store: dynamo.New(dynamodb.NewFromConfig(cfg), local.Tables(a.stack)), lambda: lambda.NewFromConfig(cfg), prefix: a.stack + "-",
 		}, nil
 	}
-	note, err := local.ReadNote(a.stateDir)
+	info, err := local.ReadRunnerInfo(a.stateDir)
 	if err != nil {
-		return nil, fmt.Errorf("no local runner has left a note in %s: start one here with `make run`, or name a deployed stack with --stack", a.stateDir)
+		return nil, fmt.Errorf("no local runner found in %s: start one with `make run`, or name a deployed stack with --stack", a.stateDir)
 	}
-	if note.DynamoURL == "" {
-		return nil, errors.New("the local runner keeps everything in its own memory (--memory); this command needs one on DynamoDB")
+	if info.DynamoURL == "" {
+		return nil, errors.New("the local runner uses the in-memory store (--memory); this command needs a runner with DynamoDB")
 	}
 	return &target{
-		store:  dynamo.New(dynamoemulator.Client(note.DynamoURL), local.Tables(note.Stack)),
-		lambda: lambda.NewFromConfig(dynamoemulator.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(note.InvokeURL) }),
-		prefix: note.Stack + "-", urls: note.URLs,
+		store:  dynamo.New(dynamoemulator.Client(info.DynamoURL), local.Tables(info.Stack)),
+		lambda: lambda.NewFromConfig(dynamoemulator.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(info.InvokeURL) }),
+		prefix: info.Stack + "-", urls: info.URLs,
 	}, nil
 }
 
-// invoke calls a function and reads its answer.
+// invoke calls a function and decodes its response into answer.
 func (t *target) invoke(ctx context.Context, function string, payload, answer any) error {
-	// An event's data keeps its spelling: json.Marshal would write < as \u003c.
+	// json.Marshal would change event data: it escapes < as \u003c.
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
@@ -169,10 +170,10 @@ func (t *target) invoke(ctx context.Context, function string, payload, answer an
 	return json.Unmarshal(out.Payload, answer)
 }
 
-// unreachable says a refused connection in plain words.
+// unreachable replaces a refused connection with how to start the runner.
 func unreachable(err error) error {
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return errors.New("the local runner does not answer: start it with `make run`")
+		return errors.New("the local runner is not running: start it with `make run`")
 	}
 	return err
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// tool is the tool in a folder with a running local system.
+// tool runs the CLI in a state directory with a running local system.
 type tool struct {
 	t   *testing.T
 	dir string
@@ -34,7 +34,7 @@ func newTool(t *testing.T, change ...func(*local.Options)) *tool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := system.WriteNote(""); err != nil {
+	if err := system.WriteRunnerInfo(""); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -50,7 +50,7 @@ func newTool(t *testing.T, change ...func(*local.Options)) *tool {
 	return &tool{t, dir}
 }
 
-// do runs a command line and returns what it printed.
+// do runs a command line, checks its exit code and returns its output.
 func (x *tool) do(wantCode int, in string, args ...string) (out, errOut string) {
 	x.t.Helper()
 	var o, e bytes.Buffer
@@ -69,16 +69,17 @@ func (x *tool) json(into any, args ...string) {
 	}
 }
 
-func TestAnEndpointsLife(t *testing.T) {
+func TestEndpointLifecycle(t *testing.T) {
+	t.Parallel()
 	x := newTool(t)
 	out, _ := x.do(0, "", "endpoint", "list")
-	if !strings.Contains(out, "no endpoints yet") {
+	if !strings.Contains(out, "no endpoints: add one") {
 		t.Errorf("an empty list prints %q", out)
 	}
 	out, _ = x.do(0, "", "endpoint", "add", "https://crm.example.com/hooks", "--types", "user.*,discussion.extended", "--filter", `{"data":{"status":["success"]}}`)
 	secret := regexp.MustCompile(`whsec_\S+`).FindString(out)
 	id := regexp.MustCompile(`ep_\w+`).FindString(out)
-	if _, err := signature.ParseSecret(secret); err != nil || !strings.Contains(out, "shown this once") {
+	if _, err := signature.ParseSecret(secret); err != nil || !strings.Contains(out, "shown only once") {
 		t.Fatalf("added: %v\n%s", err, out)
 	}
 	for _, args := range [][]string{{"endpoint", "list"}, {"endpoint", "show", id}, {"endpoint", "list", "--json"}, {"endpoint", "show", id, "--json"}, {"endpoint", "disable", id, "--reason", "moving"}, {"endpoint", "enable", id}} {
@@ -91,7 +92,7 @@ func TestAnEndpointsLife(t *testing.T) {
 		t.Errorf("rotated to %q", fresh)
 	}
 	out, _ = x.do(0, "", "endpoint", "show", id)
-	if !strings.Contains(out, "signs until") {
+	if !strings.Contains(out, "valid until") {
 		t.Errorf("after a rotation:\n%s", out)
 	}
 	x.do(0, "", "endpoint", "remove", id)
@@ -108,7 +109,8 @@ func TestAnEndpointsLife(t *testing.T) {
 	}
 }
 
-func TestWhatCannotWorkIsRefusedWithTheRightForm(t *testing.T) {
+func TestErrorsNameTheValidForm(t *testing.T) {
+	t.Parallel()
 	x := newTool(t)
 	for name, c := range map[string]struct {
 		args []string
@@ -118,26 +120,26 @@ func TestWhatCannotWorkIsRefusedWithTheRightForm(t *testing.T) {
 		"an unknown scheme":            {[]string{"endpoint", "add", "gopher://x"}, 1, "https://host/path"},
 		"a metadata address":           {[]string{"endpoint", "add", "https://169.254.169.254/"}, 1, "not a public address"},
 		"a password in the URL":        {[]string{"endpoint", "add", "https://u:hunter2@example.com/"}, 1, "must not hold a user name"},
-		"a type misspelt":              {[]string{"endpoint", "add", "https://example.com", "--types", "user.exploded"}, 1, "user.joined_community"},
-		"a filter that is none":        {[]string{"endpoint", "add", "https://example.com", "--filter", `{"a":1}`}, 1, "filter: a: must be a list"},
+		"a misspelled type":            {[]string{"endpoint", "add", "https://example.com", "--types", "user.exploded"}, 1, "user.joined_community"},
+		"an invalid filter":            {[]string{"endpoint", "add", "https://example.com", "--filter", `{"a":1}`}, 1, "filter: a: must be a list"},
 		"a timeout of an hour":         {[]string{"endpoint", "add", "https://example.com", "--timeout", "1h"}, 1, "timeout_seconds"},
 		"no URL":                       {[]string{"endpoint", "add"}, 2, "takes one URL"},
 		"an unknown flag":              {[]string{"endpoint", "list", "--colour"}, 2, "unknown flag"},
 		"an unknown event type":        {[]string{"emit", "user.exploded", "--data", "{}"}, 1, "is not an event type"},
 		"data without a field":         {[]string{"emit", "user.joined_community", "--data", `{"community_id":"c"}`}, 1, "data.community_name: is missing"},
-		"data that is no JSON":         {[]string{"emit", "user.joined_community", "--data", `{`}, 2, "not JSON"},
+		"data that is not JSON":        {[]string{"emit", "user.joined_community", "--data", `{`}, 2, "not valid JSON"},
 		"emit without a type":          {[]string{"emit"}, 2, "takes one event type"},
-		"an unknown state":             {[]string{"delivery", "list", "--state", "lost"}, 2, "none of"},
-		"replay without a goal":        {[]string{"delivery", "replay"}, 2, "takes ENDPOINT EVENT"},
-		"replay of a stranger":         {[]string{"delivery", "replay", "ep_x", "01J"}, 1, "has no endpoint ep_x"},
-		"show of a stranger":           {[]string{"delivery", "show", "ep_x", "01J"}, 1, "no attempt"},
-		"the schema of no type":        {[]string{"events", "show", "user.exploded"}, 2, "is not an event type"},
-		"a test of a stranger":         {[]string{"test", "ep_x"}, 1, "has no endpoint ep_x"},
+		"an unknown state":             {[]string{"delivery", "list", "--state", "lost"}, 2, "not one of"},
+		"replay of nothing":            {[]string{"delivery", "replay"}, 2, "takes ENDPOINT EVENT"},
+		"replay, unknown id":           {[]string{"delivery", "replay", "ep_x", "01J"}, 1, "has no endpoint ep_x"},
+		"show, unknown id":             {[]string{"delivery", "show", "ep_x", "01J"}, 1, "no delivery of event"},
+		"unknown event schema":         {[]string{"events", "show", "user.exploded"}, 2, "is not an event type"},
+		"test, unknown id":             {[]string{"test", "ep_x"}, 1, "has no endpoint ep_x"},
 		"a test of a metadata address": {[]string{"test", "https://169.254.169.254/"}, 1, "not a public address"},
-		"a test with no data":          {[]string{"test", "ep_x", "--data", "{"}, 2, "not JSON"},
+		"a test, invalid data":         {[]string{"test", "ep_x", "--data", "{"}, 2, "not valid JSON"},
 		"two things from stdin":        {[]string{"test", "https://a.example", "--secret-stdin", "--data", "-"}, 2, "standard input"},
-		"a test of nothing":            {[]string{"test"}, 2, "an endpoint's id, or a URL"},
-		"a rate beyond all":            {[]string{"local", "--receiver-fails", "300%"}, 2, "between 0% and 100%"},
+		"a test of nothing":            {[]string{"test"}, 2, "an endpoint id or a URL"},
+		"a rate above 100%":            {[]string{"local", "--receiver-fails", "300%"}, 2, "between 0% and 100%"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, errOut := x.do(c.code, "", c.args...)
@@ -148,7 +150,8 @@ func TestWhatCannotWorkIsRefusedWithTheRightForm(t *testing.T) {
 	}
 }
 
-func TestWithoutARunnerItSaysHowToStartOne(t *testing.T) {
+func TestErrorWithoutALocalRunner(t *testing.T) {
+	t.Parallel()
 	x := &tool{t, filepath.Join(t.TempDir(), "nothing")}
 	if _, errOut := x.do(1, "", "delivery", "list"); !strings.Contains(errOut, "make run") || !strings.Contains(errOut, "--stack") {
 		t.Errorf("says %q", errOut)
@@ -157,18 +160,19 @@ func TestWithoutARunnerItSaysHowToStartOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	note := `{"stack":"tidings-local","invoke_url":"http://127.0.0.1:1","dynamodb_url":"http://127.0.0.1:1"}`
-	if err := os.WriteFile(filepath.Join(x.dir, local.NoteFile), []byte(note), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(x.dir, local.RunnerInfoFile), []byte(note), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, errOut := x.do(1, "", "emit", "user.joined_community", "--data", "{}"); !strings.Contains(errOut, "does not answer") {
-		t.Errorf("a runner that has gone: %q", errOut)
+	if _, errOut := x.do(1, "", "emit", "user.joined_community", "--data", "{}"); !strings.Contains(errOut, "is not running") {
+		t.Errorf("with a stopped runner: %q", errOut)
 	}
 }
 
 func TestEmitListShowAndReplay(t *testing.T) {
+	t.Parallel()
 	x := newTool(t)
 	var added console.WithSecret
-	x.json(&added, "endpoint", "add", "http://127.0.0.1:1/", "--max-attempts", "1") // nobody listens: dead after one attempt
+	x.json(&added, "endpoint", "add", "http://127.0.0.1:1/", "--max-attempts", "1") // nothing listens: dead after one attempt
 	var first, second struct {
 		ID        string
 		Duplicate bool

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// printJSON prints one document, for programs.
+// printJSON prints v as indented JSON.
 func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.out)
 	enc.SetEscapeHTML(false)
@@ -16,26 +16,26 @@ func (a *app) printJSON(v any) error {
 	return enc.Encode(v)
 }
 
-// table prints aligned columns under a heading.
+// table prints aligned columns below a heading.
 func (a *app) table(heading string, rows func(row func(cells ...any))) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, heading)
-	rows(func(cells ...any) { line(w, cells...) })
+	rows(func(cells ...any) { printRow(w, cells...) })
 	return w.Flush()
 }
 
-// fields prints names and values, aligned; empty values are left out.
+// fields prints alternating names and values as aligned lines; it omits empty values.
 func (a *app) fields(list ...any) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	for i := 0; i+1 < len(list); i += 2 {
 		if text := fmt.Sprint(list[i+1]); text != "" {
-			line(w, list[i], text)
+			printRow(w, list[i], text)
 		}
 	}
 	return w.Flush()
 }
 
-func line(w io.Writer, cells ...any) {
+func printRow(w io.Writer, cells ...any) {
 	for i, c := range cells {
 		if i > 0 {
 			fmt.Fprint(w, "\t")
@@ -45,8 +45,8 @@ func line(w io.Writer, cells ...any) {
 	fmt.Fprintln(w)
 }
 
-// moment shows a time in the reader's zone, to the second; "" for none.
-func moment(t time.Time) string {
+// formatTime formats a time in the local zone, to the second; "" for the zero time.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}

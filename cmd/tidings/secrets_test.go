@@ -19,30 +19,33 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// locked is a buffer for several writers.
-type locked struct {
+// syncBuffer is a bytes.Buffer for concurrent use.
+type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (l *locked) Write(p []byte) (int, error) {
+func (l *syncBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
 }
 
-func (l *locked) String() string {
+func (l *syncBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()
 }
 
-// Markers of secrets and of payloads are fed through every path: emit, fan out,
-// each protocol, success, failure, dead letter, skip, replay, tests and refusals.
-// None may show in what the functions log, at any level, or in what the tool
-// prints of an error; a signing secret and a credential not even in what it prints
-// of a success.
-func TestNothingSecretIsPrintedOrLogged(t *testing.T) {
+// The test sends markers in secrets and payloads through every path: emit, fan-out,
+// each protocol, success, failure, dead letter, skip, replay, tests and errors. No
+// marker may appear in the functions' log, at any level, or in the CLI's errors;
+// signing secrets and credentials not in the CLI's other output either.
+func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 3 s")
+	}
+	t.Parallel()
 	brokers, err := brokers.Start(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
@@ -56,12 +59,12 @@ func TestNothingSecretIsPrintedOrLogged(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &login); err != nil || login.Password == "" {
 		t.Fatalf("the broker's secret: %v", err)
 	}
-	log := &locked{}
+	log := &syncBuffer{}
 	x := newTool(t, func(o *local.Options) {
 		o.Log = slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		o.Clouds = clouds(brokers)
+		o.Clouds = cloudClients(brokers)
 	})
-	note, err := local.ReadNote(x.dir)
+	note, err := local.ReadRunnerInfo(x.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +79,7 @@ func TestNothingSecretIsPrintedOrLogged(t *testing.T) {
 
 	secret := signature.NewSecret().Reveal()
 	private := signature.NewEd25519().Reveal()
-	var printed, failed strings.Builder // what the tool says on its two outputs
+	var printed, failed strings.Builder // standard output and standard error
 	do := func(code int, in string, args ...string) string {
 		t.Helper()
 		out, errOut := x.do(code, in, args...)
@@ -146,7 +149,7 @@ func TestNothingSecretIsPrintedOrLogged(t *testing.T) {
 	do(1, "", "test", dead)
 	do(1, secret, "test", server.URL+"/bad/marker-of-a-path", "--secret-stdin")
 
-	// What is refused.
+	// Refused requests.
 	do(1, "", "endpoint", "add", "https://u:marker-of-a-password@example.com/marker-of-a-path")
 	do(1, "whsec_marker-of-a-password", "endpoint", "add", "https://example.com/", "--secret-stdin")
 	do(1, "", "endpoint", "add", "https://example.com/%zz?token=marker-of-a-query")
@@ -176,22 +179,22 @@ func TestNothingSecretIsPrintedOrLogged(t *testing.T) {
 	for _, of := range []struct {
 		what, text string
 		never      []string
-		// says is there if the paths were taken.
+		// says proves that the paths were taken.
 		says []string
 	}{
-		{"the log", log.String(), append(markers, keys...), []string{"event.accepted", "event.refused", "fanout.done", "delivery.attempted", "delivery.skipped", "delivery.replayed", "webhook.tested",
+		{"log", log.String(), append(markers, keys...), []string{"event.accepted", "event.refused", "fanout.done", "delivery.attempted", "delivery.skipped", "delivery.replayed", "webhook.tested",
 			`"outcome":"success"`, `"state":"dead"`, `"protocol":"sqs"`, `"protocol":"pubsub"`, `"protocol":"kafka"`}},
-		{"the tool's errors", failed.String(), append(markers, keys...), []string{"tidings: "}},
-		{"the tool's output", printed.String(), keys, []string{"✓ delivered", "✗ not delivered", "fingerprint"}},
+		{"standard error", failed.String(), append(markers, keys...), []string{"tidings: "}},
+		{"standard output", printed.String(), keys, []string{"✓ delivered", "✗ not delivered", "fingerprint"}},
 	} {
 		for _, word := range of.never {
 			if i := strings.Index(of.text, word); i >= 0 {
-				t.Errorf("%s: a secret (%.12s…) is in …%.300s…", of.what, word, of.text[max(0, i-150):])
+				t.Errorf("%s contains a secret (%.12s…): …%.300s…", of.what, word, of.text[max(0, i-150):])
 			}
 		}
 		for _, word := range of.says {
 			if !strings.Contains(of.text, word) {
-				t.Errorf("%s says too little to prove anything: no %s", of.what, word)
+				t.Errorf("%s does not contain %s, so the test proves nothing", of.what, word)
 			}
 		}
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
-// errNotDelivered ends a test that has been reported already.
+// errNotDelivered makes run exit with 1 without a message: the report is printed already.
 var errNotDelivered = errors.New("the test was not delivered")
 
 func (a *app) testCommand() *cobra.Command {
@@ -27,18 +27,18 @@ func (a *app) testCommand() *cobra.Command {
 	var secret bool
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use: "test ENDPOINT|URL", Short: "Send one signed sample now and show everything that happens",
-		Long: `Sends one signed event to an endpoint, or to a URL that is none yet, now: past
-the queue, the circuit breaker and the rate limit, and shows the exact request,
-the answer, where the time went, and what to do about a failure. It leaves no
-event and no delivery behind.
+		Use: "test ENDPOINT|URL", Short: "Send one signed test event and show the request, the response and the timing",
+		Long: `Send one signed test event to an endpoint, or to a URL without an endpoint. The
+test bypasses the queue, the circuit breaker and the rate limit. It prints the
+exact request, the response, the timing and advice on a failure. It stores no
+event and no delivery.
 
-Exit codes: 0 delivered, 1 not delivered, 2 the command's words are wrong.`,
+Exit codes: 0 delivered, 1 not delivered, 2 usage error.`,
 		Example: `  tidings test ep_01J…
   tidings test ep_01J… --type user.posted_comment --data @comment.json
   tidings test https://crm.example.com/hooks --secret-stdin < secret.txt
   tidings test 'sqs://123456789012/webhooks-orders?region=eu-central-1'`,
-		Args: args(1, "an endpoint's id, or a URL"),
+		Args: args(1, "an endpoint id or a URL"),
 		RunE: func(c *cobra.Command, given []string) error {
 			r.Tenant = a.tenant
 			if strings.Contains(given[0], "://") {
@@ -50,7 +50,7 @@ Exit codes: 0 delivered, 1 not delivered, 2 the command's words are wrong.`,
 				r.TimeoutSeconds = timeout.Seconds()
 			}
 			if secret && data == "-" {
-				return usage("--secret-stdin and --data - both read standard input")
+				return usagef("--secret-stdin and --data - both read standard input")
 			}
 			if secret {
 				text, err := io.ReadAll(a.in)
@@ -65,7 +65,7 @@ Exit codes: 0 delivered, 1 not delivered, 2 the command's words are wrong.`,
 					return err
 				}
 				if !json.Valid(text) {
-					return usage("--data is not JSON")
+					return usagef("--data is not valid JSON")
 				}
 				r.Data = text
 			}
@@ -89,17 +89,17 @@ Exit codes: 0 delivered, 1 not delivered, 2 the command's words are wrong.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&r.Event, "type", "", "the event's type; one that the endpoint takes without it")
-	f.StringVar(&data, "data", "", "the event's data: JSON, @FILE, or - for standard input; the catalog's sample without it")
-	f.BoolVar(&secret, "secret-stdin", false, "of a URL: read the signing secret (whsec_…) from standard input instead of making one")
-	f.StringVar(&r.RoleARN, "role-arn", "", "of a URL, SQS and MSK: the AWS role to assume")
-	f.StringVar(&r.Credentials, "credentials", "", "of a URL, Kafka: the name of the secret with user name and password")
-	f.BoolVar(&r.Ordered, "ordered", false, "of a URL, Pub/Sub: with an ordering key")
-	f.DurationVar(&timeout, "timeout", 10*time.Second, "of a URL: how long the whole attempt may take, 1s to 30s")
+	f.StringVar(&r.Event, "type", "", "event type (default: one that the endpoint subscribes to)")
+	f.StringVar(&data, "data", "", "event data: JSON, @FILE, or - for standard input (default: the catalog's sample)")
+	f.BoolVar(&secret, "secret-stdin", false, "with a URL: read the signing secret (whsec_…) from standard input instead of generating one")
+	f.StringVar(&r.RoleARN, "role-arn", "", "with a URL, SQS and MSK: IAM role to assume")
+	f.StringVar(&r.Credentials, "credentials", "", "with a URL, Kafka: name of the Secrets Manager secret with user name and password")
+	f.BoolVar(&r.Ordered, "ordered", false, "with a URL, Pub/Sub: send an ordering key")
+	f.DurationVar(&timeout, "timeout", 10*time.Second, "with a URL: timeout of the attempt, 1s to 30s")
 	return c
 }
 
-// printReport prints a report for people.
+// printReport prints a report as text.
 func printReport(out io.Writer, r testsend.Report) {
 	var (
 		good    = lipgloss.NewStyle().Foreground(lipgloss.Green)
@@ -140,7 +140,7 @@ func printReport(out io.Writer, r testsend.Report) {
 			print(advice.Render(mark + line))
 		}
 		print(faint.Render("  " + map[testsend.Consequence]string{
-			testsend.ThenRetried: "A delivery would be tried again.", testsend.ThenDead: "A delivery would be a dead letter at once.",
+			testsend.ThenRetried: "A delivery would be retried.", testsend.ThenDead: "A delivery would become a dead letter immediately.",
 			testsend.ThenDisabled: "A delivery would disable the endpoint.",
 		}[r.Then] + "  [" + string(r.Hint.Code) + "]"))
 	}
@@ -160,8 +160,8 @@ func printReport(out io.Writer, r testsend.Report) {
 		block(plain, faint.Render(f.Name+":")+" "+f.Value)
 	}
 	print("")
-	block(plain, pretty(r.Request.Body))
-	print("\n" + heading.Render("Signed") + faint.Render("  id.timestamp.body"))
+	block(plain, indentJSON(r.Request.Body))
+	print("\n" + heading.Render("Signature") + faint.Render("  id.timestamp.body"))
 	block(faint, r.Request.Signature.Base)
 	for _, s := range r.Request.Signature.By {
 		who := s.Secret + "  fingerprint " + s.Fingerprint
@@ -171,7 +171,7 @@ func printReport(out io.Writer, r testsend.Report) {
 		block(plain, who+"  →  "+s.Signature)
 	}
 
-	print("\n" + heading.Render("Answer"))
+	print("\n" + heading.Render("Response"))
 	if r.Answer == nil {
 		block(faint, "none: "+r.Error)
 	} else {
@@ -186,11 +186,11 @@ func printReport(out io.Writer, r testsend.Report) {
 			block(plain, r.Answer.Body)
 		}
 		if r.Answer.Cut {
-			block(faint, "… and more")
+			block(faint, "… truncated")
 		}
 	}
 
-	print("\n" + heading.Render("Time"))
+	print("\n" + heading.Render("Timing"))
 	longest := max(r.Timings.Total, 0.01)
 	for _, p := range []struct {
 		name  string
@@ -206,13 +206,13 @@ func printReport(out io.Writer, r testsend.Report) {
 		bar, end := strings.Repeat("▇", max(1, int(30*p.ms/longest))), ""
 		style := good
 		if r.Verdict != testsend.Delivered && r.Timings.Ended == p.phase {
-			style, end = bad, bad.Render("  it ended here")
+			style, end = bad, bad.Render("  failed here")
 		}
 		print(fmt.Sprintf("    %-10s  %9s  %s%s", p.name, millis(p.ms), style.Render(bar), end))
 	}
 }
 
-// requestLine is the request's first line, or a broker's operation.
+// requestLine is the HTTP method and path, or a broker's operation and address.
 func requestLine(r testsend.Report) string {
 	u, err := url.Parse(r.Request.To)
 	if r.Protocol != "http" || err != nil {
@@ -221,8 +221,9 @@ func requestLine(r testsend.Report) string {
 	return r.Request.Method + " " + u.RequestURI()
 }
 
-// pretty indents JSON, for the eye: what was sent stands whole in what was signed.
-func pretty(body string) string {
+// indentJSON indents a JSON body and returns anything else unchanged. The exact bytes
+// are part of the signed text, which is printed unchanged.
+func indentJSON(body string) string {
 	var buf bytes.Buffer
 	if json.Indent(&buf, []byte(body), "", "  ") != nil {
 		return body
@@ -240,7 +241,7 @@ func millis(ms float64) string {
 	return fmt.Sprintf("%.1f ms", ms)
 }
 
-// wrap breaks a text into lines of at most so many characters, between words.
+// wrap breaks a text between words, into lines of at most width characters.
 func wrap(text string, width int) []string {
 	var lines []string
 	line := ""

@@ -13,7 +13,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
-func TestATestIsShown(t *testing.T) {
+func TestTestPrintsTheReport(t *testing.T) {
+	t.Parallel()
 	x := newTool(t)
 	secret := signature.NewSecret()
 	r := receiver.New(1, receiver.Behaviour{})
@@ -32,11 +33,11 @@ func TestATestIsShown(t *testing.T) {
 		"fingerprint " + secret.Fingerprint(), "HTTP/1.1 204 No Content", "first byte", "total",
 	} {
 		if !strings.Contains(out, says) {
-			t.Errorf("says no %q:\n%s", says, out)
+			t.Errorf("report without %q:\n%s", says, out)
 		}
 	}
 	if strings.Contains(out, secret.Reveal()) || strings.Contains(out, "\x1b[") {
-		t.Errorf("holds the secret, or colours where nobody sees them:\n%s", out)
+		t.Errorf("report contains the secret or escape sequences:\n%s", out)
 	}
 
 	var report testsend.Report
@@ -48,11 +49,11 @@ func TestATestIsShown(t *testing.T) {
 		t.Errorf("a URL:\n%s", out)
 	}
 
-	// Not delivered: exit code 1, and nothing beside the report.
+	// Not delivered: exit code 1, and no message besides the report.
 	out, errOut := x.do(1, "", "test", "http://127.0.0.1:1/hooks")
-	for _, says := range []string{"✗ not delivered", "nothing listens on port 1", "[connection_refused]", "would be tried again", "it ended here"} {
+	for _, says := range []string{"✗ not delivered", "nothing listens on port 1", "[connection_refused]", "would be retried", "failed here"} {
 		if !strings.Contains(out, says) {
-			t.Errorf("says no %q:\n%s", says, out)
+			t.Errorf("report without %q:\n%s", says, out)
 		}
 	}
 	if errOut != "" {
@@ -63,13 +64,13 @@ func TestATestIsShown(t *testing.T) {
 		t.Errorf("report = %s, %v", out, err)
 	}
 
-	// A test leaves nothing behind.
+	// A test stores no delivery.
 	if out, _ := x.do(0, "", "delivery", "list"); !strings.Contains(out, "no deliveries") {
 		t.Errorf("deliveries:\n%s", out)
 	}
 }
 
-func TestALongWordStaysWhole(t *testing.T) {
+func TestWrapKeepsLongWords(t *testing.T) {
 	if got := strings.Join(wrap("see "+strings.Repeat("x", 20)+" and more of it", 10), "|"); got != "see|xxxxxxxxxxxxxxxxxxxx|and more|of it" {
 		t.Errorf("wrapped: %s", got)
 	}

@@ -166,7 +166,7 @@ func tidings(t *testing.T) *world {
 	secret := signature.NewSecret()
 	r := receiver.New(1, receiver.Behaviour{})
 	r.Secrets = func() []string { return []string{secret.Reveal()} }
-	r.Show = func(h receiver.Webhook) { w.arrived <- h }
+	r.OnWebhook = func(h receiver.Webhook) { w.arrived <- h }
 	web := httptest.NewServer(r)
 	t.Cleanup(web.Close)
 	now := time.Now()

@@ -34,7 +34,7 @@ func BenchmarkRunner(b *testing.B) {
 		}
 	}))
 	b.Cleanup(receiver.Close)
-	lines := &local.Lines{Out: io.Discard}
+	lines := &local.LogWriter{Out: io.Discard}
 	s, err := local.Open(b.Context(), local.Options{Template: "../../template.yaml", Memory: true, Log: lines.Logger(), Metrics: lines})
 	if err != nil {
 		b.Fatal(err)

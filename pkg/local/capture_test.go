@@ -8,9 +8,10 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// What the platform writes to its table arrives, on both stores, through the
-// triggers that the template declares.
-func TestAChangeOfThePlatformsDataArrives(t *testing.T) {
+// Changes of the platform table become events on both stores, through the template's
+// triggers.
+func TestPlatformTableChangesArriveAsEvents(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]local.Options{"on DynamoDB": {}, "in memory": {Memory: true}} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, o, receiver.Behaviour{})

@@ -21,19 +21,19 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
-// maxPayload is the most that Lambda takes in one synchronous invocation, and in
-// a function URL's request (AWS Lambda Developer Guide, "Lambda quotas").
+// maxPayload is Lambda's limit for a synchronous invocation and for a function URL
+// request, in bytes (AWS Lambda Developer Guide, "Lambda quotas").
 const maxPayload = 6 * 1024 * 1024
 
-// InvokeAPI serves Lambda's Invoke operation for the functions, so that the AWS
-// CLI and SDKs are clients of the runner. Credentials are not checked.
+// InvokeAPI serves Lambda's Invoke operation, so that the AWS CLI and SDKs can call
+// the functions. It does not check credentials.
 func InvokeAPI(functions []*Function) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", func(w http.ResponseWriter, r *http.Request) {
-		f := named(functions, r.PathValue("name"))
+		f := findFunction(functions, r.PathValue("name"))
 		if f == nil {
 			apiError(w, http.StatusNotFound, "ResourceNotFoundException",
-				fmt.Sprintf("there is no function %s; the functions are %s", r.PathValue("name"), strings.Join(folders(functions), ", ")))
+				fmt.Sprintf("function %s does not exist; the functions are %s", r.PathValue("name"), strings.Join(folders(functions), ", ")))
 			return
 		}
 		payload, err := readAll(w, r)
@@ -59,15 +59,15 @@ func InvokeAPI(functions []*Function) http.Handler {
 	return mux
 }
 
-// readAll reads a request's body, into as much memory as it says it needs.
+// readAll reads a request's body, up to maxPayload, into a buffer of its declared size.
 func readAll(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), maxPayload)+bytes.MinRead))
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxPayload))
 	return body.Bytes(), err
 }
 
-// traced is a request's context with the trace that its caller hands on.
-func traced(r *http.Request) context.Context {
+// traceContext is a request's context with the X-Ray header of the caller.
+func traceContext(r *http.Request) context.Context {
 	return tracing.WithHeader(r.Context(), r.Header.Get("X-Amzn-Trace-Id"))
 }
 
@@ -79,14 +79,14 @@ func invoke(w http.ResponseWriter, r *http.Request, f *Function, payload []byte)
 		return
 	case "Event":
 		go func() {
-			if _, err := f.Invoke(context.WithoutCancel(traced(r)), payload); err != nil {
+			if _, err := f.Invoke(context.WithoutCancel(traceContext(r)), payload); err != nil {
 				f.Log.Error("asynchronous invocation failed", "function", f.Folder, "error", err.Error())
 			}
 		}()
 		w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	answer, err := f.Invoke(traced(r), payload)
+	answer, err := f.Invoke(traceContext(r), payload)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Amz-Executed-Version", "$LATEST")
 	var failure *Failure
@@ -98,12 +98,12 @@ func invoke(w http.ResponseWriter, r *http.Request, f *Function, payload []byte)
 		apiError(w, http.StatusInternalServerError, "ServiceException", err.Error())
 		return
 	}
-	_, _ = w.Write(answer) // a client that has gone needs no answer
+	_, _ = w.Write(answer) // fails only if the client has disconnected
 }
 
-// named returns the function with the folder's name, the full name, or the ARN,
-// each with or without the alias that deployed functions are called by.
-func named(functions []*Function, name string) *Function {
+// findFunction returns the function with a folder name, full name or ARN, with or
+// without the alias; nil if there is none.
+func findFunction(functions []*Function, name string) *Function {
 	name = strings.TrimSuffix(name, ":"+samtemplate.Alias)
 	i := slices.IndexFunc(functions, func(f *Function) bool { return name == f.Folder || name == f.Name || name == f.ARN })
 	if i < 0 {
@@ -127,8 +127,8 @@ func apiError(w http.ResponseWriter, status int, kind, message string) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"Type": "User", "Message": message, "message": message})
 }
 
-// FunctionURL serves a function as its function URL does: HTTP in, payload
-// version 2.0 to the function, HTTP out.
+// FunctionURL serves a function over HTTP like a Lambda function URL, with payload
+// format version 2.0.
 func FunctionURL(f *Function) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := readAll(w, r)
@@ -136,12 +136,12 @@ func FunctionURL(f *Function) http.Handler {
 			apiError(w, http.StatusRequestEntityTooLarge, "RequestTooLargeException", "the request exceeds 6 MB")
 			return
 		}
-		answer, err := f.Invoke(traced(r), urlPayload(urlRequest(r, body)))
+		answer, err := f.Invoke(traceContext(r), urlPayload(urlRequest(r, body)))
 		if err != nil {
 			apiError(w, http.StatusBadGateway, "InternalServerErrorException", "Internal Server Error")
 			return
 		}
-		urlAnswer(w, answer)
+		writeURLResponse(w, answer)
 	})
 }
 
@@ -183,9 +183,10 @@ func urlRequest(r *http.Request, body []byte) events.LambdaFunctionURLRequest {
 	return in
 }
 
-// urlAnswer writes what a function returned. An answer without a statusCode is
-// itself the body (AWS Lambda Developer Guide, "Function URL response payload").
-func urlAnswer(w http.ResponseWriter, answer []byte) {
+// writeURLResponse writes a function's result as an HTTP response. A result without a
+// statusCode is the body itself (AWS Lambda Developer Guide, "Invoking Lambda function
+// URLs", response payload format).
+func writeURLResponse(w http.ResponseWriter, answer []byte) {
 	out, ok := readURLAnswer(answer)
 	if !ok {
 		w.Header().Set("Content-Type", "application/json")

@@ -213,7 +213,11 @@ func (s *street) flag(n int) (ids []string) {
 // One endpoint that takes ten seconds a request, with a thousand deliveries
 // waiting, and its neighbours. The clock is the bubble's, so what is measured is
 // waiting for a worker, and not this machine.
-func TestASlowEndpointHoldsUpNobodyElse(t *testing.T) {
+func TestASlowEndpointDoesNotDelayOthers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 2 s")
+	}
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStreet(t, 10*time.Second)
 		slow, quick := s.endpoint(slowPath, "user.flagged_comment"), s.quick()
@@ -240,7 +244,11 @@ func TestASlowEndpointHoldsUpNobodyElse(t *testing.T) {
 
 // While nobody knows yet that an endpoint is slow, a thousand deliveries at once
 // take all the workers that the template allows. That ends with its first answers.
-func TestAnEndpointThatTurnsSlowHoldsUpOthersUntilItsFirstAnswers(t *testing.T) {
+func TestANewlySlowEndpointDelaysOthersOnlyUntilItsFirstResponses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 2 s")
+	}
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStreet(t, 10*time.Second)
 		s.endpoint(slowPath, "user.flagged_comment")

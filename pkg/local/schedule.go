@@ -7,18 +7,18 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
-// RunSchedule invokes a function at once and then every period, until ctx ends.
-// The first call at once lets a restarted runner find what fell due meanwhile. A
-// call that is still running when the next is due delays it.
+// RunSchedule invokes a function immediately and then every period, until ctx is
+// done. The immediate call lets a restarted runner catch up. A call that is still
+// running at the next tick delays that tick.
 func RunSchedule(ctx context.Context, f *Function, s samtemplate.Schedule) error {
 	return runSchedule(ctx, f, s, nil)
 }
 
-func runSchedule(ctx context.Context, f *Function, s samtemplate.Schedule, held *gate) error {
+func runSchedule(ctx context.Context, f *Function, s samtemplate.Schedule, g *gate) error {
 	tick := time.NewTicker(s.Every)
 	defer tick.Stop()
 	for {
-		_, leave := held.enter(ctx)
+		_, leave := g.enter(ctx)
 		leave()
 		if ctx.Err() != nil {
 			return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
-func TestAScheduleThatIsHeldStandsStill(t *testing.T) {
+func TestAPausedScheduleDoesNotFire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int32
 		f := &Function{
@@ -34,14 +34,14 @@ func TestAScheduleThatIsHeldStandsStill(t *testing.T) {
 			}
 		}
 		after(4*time.Minute+time.Second, 5)
-		s.Hold("sweep")
-		s.Hold("sweep") // again
-		s.Hold("alerts")
+		s.Pause("sweep")
+		s.Pause("sweep") // a second call changes nothing
+		s.Pause("alerts")
 		after(time.Hour, 0)
-		s.Release("sweep")
-		after(0, 2) // what it was held from, and the tick that fell due meanwhile
+		s.Resume("sweep")
+		after(0, 2) // the paused call, and the tick that fell due during the pause
 		after(3*time.Minute, 3)
-		s.Hold("sweep")
+		s.Pause("sweep")
 		after(time.Hour, 0)
 		cancel()
 		if err := <-ended; err != nil {

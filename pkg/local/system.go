@@ -65,10 +65,10 @@ type Options struct {
 	// Alerts are where alerts and heartbeats go; the zero value is nowhere. What
 	// would go by email is a line in the log.
 	Alerts alert.Private
-	// Haste lets time pass so many times faster for the sweep, the statistics, the
-	// health report and the alerts: an hour's alert comes in a minute. 0 and 1 are
-	// as it is. Nothing that is deployed knows of it.
-	Haste int
+	// TimeScale speeds up the clock of the sweep, the statistics, the health report
+	// and the alerts: with 60, an hourly alert fires after a minute. 0 and 1 are real
+	// time. Deployed functions have no such setting.
+	TimeScale int
 	// XRay is the host:port of an X-Ray daemon that gets the traces; "" records none.
 	XRay   string
 	Clouds builtin.Clouds
@@ -102,7 +102,7 @@ type System struct {
 	listeners []listener
 
 	gateMu sync.Mutex
-	gates  map[string]*gate // by the trigger's name; see Hold
+	gates  map[string]*gate // by trigger name; see Pause
 }
 
 type listener struct {
@@ -271,11 +271,11 @@ func (s *System) buildFunctions() error {
 		Queue:       func(url string) dispatch.Queue { return s.queueByURL(url) },
 		DeadLetters: func(url string) dispatch.DeadLetters { return s.queueByURL(url) },
 		Depth:       func(url string) health.Queue { return s.queueByURL(url) },
-		Topic:       func(string) alert.Publisher { return mailbox{s.options.Log} },
+		Topic:       func(string) alert.Publisher { return logTopic{s.options.Log} },
 		Secret:      s.secret,
 		Invoke: func(name string) console.Invoke {
 			return func(ctx context.Context, payload, answer any) error {
-				f := named(s.functions, name)
+				f := findFunction(s.functions, name)
 				if f == nil {
 					return fmt.Errorf("there is no function %s", name)
 				}
@@ -358,8 +358,8 @@ func (s *System) Run(ctx context.Context) error {
 			group.Go(func() error { return s.keep(groupCtx, "queue of "+f.Folder, mapping.Run) })
 		}
 		for _, schedule := range f.Schedules {
-			if s.options.Haste > 1 {
-				schedule.Every /= time.Duration(s.options.Haste)
+			if s.options.TimeScale > 1 {
+				schedule.Every /= time.Duration(s.options.TimeScale)
 			}
 			held := s.gate(strings.TrimPrefix(schedule.Name, StackName+"-"))
 			group.Go(func() error { return runSchedule(groupCtx, f, schedule, held) })
@@ -449,8 +449,8 @@ func (s *System) lockState() error {
 	return nil
 }
 
-// Note is what the operator's tool reads to find a running system.
-type Note struct {
+// RunnerInfo tells the CLI how to reach a running system.
+type RunnerInfo struct {
 	Stack     string            `json:"stack"`
 	InvokeURL string            `json:"invoke_url"`
 	URLs      map[string]string `json:"urls"` // function URLs, by function
@@ -459,24 +459,24 @@ type Note struct {
 	PID       int               `json:"pid"`
 }
 
-// NoteFile is its name in the state folder.
-const NoteFile = "local.json"
+// RunnerInfoFile is its file name in the state directory.
+const RunnerInfoFile = "local.json"
 
-// WriteNote leaves a note of the system in its state folder.
-func (s *System) WriteNote(receiver string) error {
-	text, err := json.MarshalIndent(Note{
+// WriteRunnerInfo writes RunnerInfoFile to the state directory.
+func (s *System) WriteRunnerInfo(receiver string) error {
+	text, err := json.MarshalIndent(RunnerInfo{
 		Stack: StackName, InvokeURL: s.InvokeURL, URLs: s.URLs, DynamoURL: s.DynamoURL, Receiver: receiver, PID: os.Getpid(),
 	}, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(s.options.StateDir, NoteFile), append(text, '\n'), 0o600)
+	return os.WriteFile(filepath.Join(s.options.StateDir, RunnerInfoFile), append(text, '\n'), 0o600)
 }
 
-// ReadNote reads the note in a state folder.
-func ReadNote(stateDir string) (Note, error) {
-	var n Note
-	text, err := os.ReadFile(filepath.Join(stateDir, NoteFile))
+// ReadRunnerInfo reads RunnerInfoFile from a state directory.
+func ReadRunnerInfo(stateDir string) (RunnerInfo, error) {
+	var n RunnerInfo
+	text, err := os.ReadFile(filepath.Join(stateDir, RunnerInfoFile))
 	if err != nil {
 		return n, err
 	}

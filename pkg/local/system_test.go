@@ -29,7 +29,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// world is a whole stack with a receiver.
+// world is a running system with a receiver.
 type world struct {
 	*local.System
 	t        *testing.T
@@ -44,7 +44,7 @@ func newWorld(t *testing.T, o local.Options, b receiver.Behaviour) *world {
 	t.Helper()
 	w := &world{t: t, receiver: receiver.New(1, b), secret: signature.NewSecret(), arrived: make(chan receiver.Webhook, 10_000)}
 	w.receiver.Secrets = func() []string { return []string{w.secret.Reveal()} }
-	w.receiver.Show = func(h receiver.Webhook) { w.arrived <- h }
+	w.receiver.OnWebhook = func(h receiver.Webhook) { w.arrived <- h }
 	server := httptest.NewServer(w.receiver)
 	t.Cleanup(server.Close)
 	w.url = server.URL + "/"
@@ -116,19 +116,19 @@ func (w *world) emit(r any) []emit.Result {
 	return many.Results
 }
 
-// next waits for the next request that the receiver gets.
+// next waits for the receiver's next request.
 func (w *world) next() receiver.Webhook {
 	w.t.Helper()
 	select {
 	case h := <-w.arrived:
 		return h
 	case <-time.After(30 * time.Second):
-		w.t.Fatal("nothing arrived in 30 s")
+		w.t.Fatal("no request within 30 s")
 		return receiver.Webhook{}
 	}
 }
 
-// settled waits until the delivery is.
+// settled waits until the delivery is delivered, dead or skipped.
 func (w *world) settled(k delivery.Key) delivery.Delivery {
 	w.t.Helper()
 	for end := time.Now().Add(30 * time.Second); ; {
@@ -153,6 +153,7 @@ func request(t *testing.T, eventType string) emit.Request {
 }
 
 func TestEveryEventTypeArrivesVerified(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]local.Options{"on DynamoDB": {}, "in memory": {Memory: true}} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, o, receiver.Behaviour{})
@@ -171,11 +172,14 @@ func TestEveryEventTypeArrivesVerified(t *testing.T) {
 	}
 }
 
-// The design's budget, measured: 3 write units and at most 1 read unit an event,
-// 2 write units for each further endpoint. Those are all that an event itself
-// writes, whatever the table; beside it stand the statistics, one write unit a
-// batch, however many events it holds, in Control, where nothing else is written.
+// An event costs 3 write units and at most 1 read unit, and 2 write units for each
+// further endpoint. Statistics cost 1 write unit per batch, in the Control table; nothing
+// else writes there in this test.
 func TestUnitsOfOneEvent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 2 s")
+	}
+	t.Parallel()
 	for _, fan := range []int{1, 3} {
 		t.Run(fmt.Sprint(fan, " endpoints"), func(t *testing.T) {
 			var mu sync.Mutex
@@ -210,7 +214,7 @@ func TestUnitsOfOneEvent(t *testing.T) {
 				}
 			}
 			want := float64(3 + 2*(fan-1))
-			// A write shows in the table a moment before its units are counted.
+			// A write is visible in the table shortly before its units are counted.
 			counted := func(n float64) {
 				t.Helper()
 				for end := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
@@ -241,14 +245,13 @@ func TestUnitsOfOneEvent(t *testing.T) {
 			if writes/n != want {
 				t.Errorf("%.2f write units an event, want %g", writes/n, want)
 			}
-			// One event at a time makes the smallest batches: one of the stream, and
-			// one of the queue for each endpoint. The last is counted after its verdict;
-			// nothing else writes to Control on a first try that succeeds.
+			// One event at a time gives the smallest batches: one of the stream and one per
+			// endpoint of the queue.
 			if most := float64(1 + fan); statistics == 0 || statistics > (n+1)*most {
 				t.Errorf("%.2f write units an event for statistics, want at most %g, one a batch", statistics/n, most)
 			}
-			// Each endpoint's worker reads the event: half a unit. The list of
-			// endpoints is read once a cache time.
+			// Each endpoint's worker reads the event for half a unit. Reads of the endpoint
+			// list are cached.
 			if most := 0.5 + 0.5*float64(fan); reads/n > most {
 				t.Errorf("%.2f read units an event, want at most %g", reads/n, most)
 			}
@@ -256,14 +259,18 @@ func TestUnitsOfOneEvent(t *testing.T) {
 	}
 }
 
-func TestFailedDeliveriesAreRetriedUntilTheyArrive(t *testing.T) {
+func TestFailedDeliveriesAreRetriedUntilTheySucceed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 2 s")
+	}
+	t.Parallel()
 	w := newWorld(t, local.Options{Memory: true}, receiver.Behaviour{FailRate: 1, FailStatus: 503, RetryAfter: "1"})
 	e := w.endpoint(w.url)
 	id := w.emit(request(t, "user.posted_comment"))[0].ID
 	first := w.next()
-	w.receiver.Behave(receiver.Behaviour{})
+	w.receiver.SetBehaviour(receiver.Behaviour{})
 	second := w.next()
-	// 2^1 s, less at most a quarter; the queue counts whole seconds.
+	// 2 s with up to 25 % less jitter; the queue rounds to whole seconds.
 	if waited := second.Began.Sub(first.Began); waited < 1500*time.Millisecond || waited > 4*time.Second {
 		t.Errorf("retried after %s", waited)
 	}
@@ -276,21 +283,23 @@ func TestFailedDeliveriesAreRetriedUntilTheyArrive(t *testing.T) {
 	}
 }
 
-func TestAStoppedRunnerGoesOnWhereItWas(t *testing.T) {
+func TestARestartedRunnerResumesDeliveries(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	w := newWorld(t, local.Options{StateDir: dir}, receiver.Behaviour{FailRate: 1})
 	e := w.endpoint(w.url)
 	id := w.emit(request(t, "user.posted_comment"))[0].ID
 	w.next()
 	w.stop()
-	w.receiver.Behave(receiver.Behaviour{})
+	w.receiver.SetBehaviour(receiver.Behaviour{})
 	w.start(local.Options{StateDir: dir})
 	if d := w.settled(delivery.Key{EndpointID: e.ID, EventID: id}); d.State != delivery.Delivered {
 		t.Errorf("delivery = %+v", d)
 	}
 }
 
-func TestTwoRunnersDoNotShareAFolder(t *testing.T) {
+func TestTwoRunnersCannotShareAStateDirectory(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	newWorld(t, local.Options{StateDir: dir, Memory: true}, receiver.Behaviour{})
 	_, err := local.Open(t.Context(), local.Options{Template: filepath.Join("..", "..", "template.yaml"), StateDir: dir, Memory: true, Log: slog.New(slog.DiscardHandler)})
@@ -299,8 +308,8 @@ func TestTwoRunnersDoNotShareAFolder(t *testing.T) {
 	}
 }
 
-// Secrets and payloads are fed through every path; none may show in the log.
-func TestTheLogHoldsNoSecretAndNoPayload(t *testing.T) {
+func TestTheLogContainsNoSecretAndNoPayload(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	var log bytes.Buffer
 	handler := slog.NewJSONHandler(writer(func(b []byte) (int, error) {
@@ -330,11 +339,11 @@ func TestTheLogHoldsNoSecretAndNoPayload(t *testing.T) {
 	defer mu.Unlock()
 	text := log.String()
 	if !strings.Contains(text, "delivery.attempted") || !strings.Contains(text, "event.refused") {
-		t.Fatalf("the log says too little to prove anything:\n%s", text)
+		t.Fatalf("the log does not contain the expected entries:\n%s", text)
 	}
 	for _, secret := range []string{"payload-secret", "path-secret", "query-secret", w.secret.Reveal(), strings.TrimPrefix(w.secret.Reveal(), "whsec_")} {
 		if strings.Contains(text, secret) {
-			t.Errorf("the log holds %q", secret)
+			t.Errorf("the log contains %q", secret)
 		}
 	}
 }

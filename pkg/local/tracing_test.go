@@ -16,15 +16,16 @@ import (
 	"github.com/tidings-dev/tidings/test/xraytest"
 )
 
-// hook is a request as a receiver gets it.
+// hook is a received request.
 type hook struct {
 	traceparent []string
 	body        []byte
 }
 
-// One trace goes from emit through fan out and the queue to each attempt, its
-// retries too, and on to the receiver that wants it.
+// One trace covers emit, fan-out, the queue and every attempt including retries, and
+// continues at receivers of endpoints with traceparent enabled.
 func TestOneTraceFromEmitToEachAttempt(t *testing.T) {
+	t.Parallel()
 	daemon := xraytest.New(t)
 	w := newWorld(t, local.Options{Memory: true, XRay: daemon.Address}, receiver.Behaviour{})
 	hooks := make(chan hook, 100)
@@ -128,7 +129,8 @@ func TestOneTraceFromEmitToEachAttempt(t *testing.T) {
 	}
 }
 
-func TestWithoutADaemonTheTraceIsNamedAllTheSame(t *testing.T) {
+func TestEventsHaveATraceIDWithoutAnXRayDaemon(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, local.Options{Memory: true}, receiver.Behaviour{})
 	w.endpoint(w.url)
 	w.emit(request(t, "user.joined_community"))

@@ -302,7 +302,7 @@ func (r *receiver) swallowed() (n int, err error) {
 
 // runner is a `tidings local` of its own.
 type runner struct {
-	note    local.Note
+	note    local.RunnerInfo
 	dir     string
 	process *localrunner.Runner
 	client  *http.Client

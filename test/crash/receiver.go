@@ -62,7 +62,7 @@ func receive(args []string) error {
 	for name, b := range behaviours {
 		r := receiver.New(*seed, b)
 		r.Secrets = func() []string { return []string{os.Getenv(secretVariable)} }
-		r.Show = func(w receiver.Webhook) {
+		r.OnWebhook = func(w receiver.Webhook) {
 			line, err := json.Marshal(answer{Path: w.Path, ID: w.ID, Status: w.Status, Began: w.Began, Ended: w.Began.Add(w.Took)})
 			if err != nil {
 				panic(err) // strings, a number and times

@@ -58,7 +58,7 @@ var (
 )
 
 func behave(b receiver.Behaviour) func(context.Context, *stage) error {
-	return func(_ context.Context, s *stage) error { s.receiver.Behave(b); return nil }
+	return func(_ context.Context, s *stage) error { s.receiver.SetBehaviour(b); return nil }
 }
 
 // patient has no circuit to speak of, and gives up after so many attempts.
@@ -76,7 +76,7 @@ func breaking(e *endpoint.Endpoint) {
 
 func ill(b receiver.Behaviour, endpoints, events int, settings func(*endpoint.Endpoint)) func(context.Context, *stage) error {
 	return func(ctx context.Context, s *stage) error {
-		s.receiver.Behave(b)
+		s.receiver.SetBehaviour(b)
 		for range endpoints {
 			if err := s.endpoint(ctx, settings); err != nil {
 				return err
@@ -92,17 +92,17 @@ var incidents = []incident{
 	{name: "half and more of the requests fail", cause: ill(receiver.Behaviour{FailRate: 0.75}, 1, 16, patient(2)), cure: behave(well), alerts: []alert.Rule{alert.FailureRate}},
 	{
 		name:   "dispatcher stopped",
-		cause:  func(_ context.Context, s *stage) error { s.system.Hold("sweep"); return nil },
-		cure:   func(_ context.Context, s *stage) error { s.system.Release("sweep"); return nil },
+		cause:  func(_ context.Context, s *stage) error { s.system.Pause("sweep"); return nil },
+		cure:   func(_ context.Context, s *stage) error { s.system.Resume("sweep"); return nil },
 		alerts: []alert.Rule{alert.Silent},
 	},
 	{
 		name: "queue stuck, with a backlog",
 		cause: func(ctx context.Context, s *stage) error {
-			s.system.Hold("work")
+			s.system.Pause("work")
 			return ill(well, 1, 110, patient(3))(ctx, s)
 		},
-		cure:   func(_ context.Context, s *stage) error { s.system.Release("work"); return nil },
+		cure:   func(_ context.Context, s *stage) error { s.system.Resume("work"); return nil },
 		alerts: []alert.Rule{alert.Silent, alert.PendingHigh},
 		check:  func(ctx context.Context, s *stage) error { return s.receiver.Wait(ctx, 110, patience) },
 	},
@@ -267,7 +267,7 @@ func run(ctx context.Context, in incident, seed uint64) (r result) {
 	defer server.Close()
 	fail := func(err error) result { r.err = err; return r }
 	system, err := local.Open(ctx, local.Options{
-		Template: "template.yaml", Memory: true, Haste: haste, Log: slog.New(slog.DiscardHandler),
+		Template: "template.yaml", Memory: true, TimeScale: haste, Log: slog.New(slog.DiscardHandler),
 		Alerts: alert.Private{SlackWebhookURL: server.URL + slack.Path},
 	})
 	if err != nil {

@@ -37,7 +37,7 @@ const startTime = 60 * time.Second
 
 // Runner is `tidings local` as a process.
 type Runner struct {
-	Note  local.Note
+	Note  local.RunnerInfo
 	Store *dynamo.Store // its tables; nil for one that keeps all in its own memory
 
 	process *process.Process
@@ -46,7 +46,7 @@ type Runner struct {
 // StartRunner starts the binary on a state folder, on free ports and without a
 // receiver, and waits until it answers.
 func StartRunner(ctx context.Context, binary, dir string, args ...string) (*Runner, error) {
-	path := filepath.Join(dir, local.NoteFile)
+	path := filepath.Join(dir, local.RunnerInfoFile)
 	if err := os.RemoveAll(path); err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func StartRunner(ctx context.Context, binary, dir string, args ...string) (*Runn
 	}
 	r := &Runner{process: process}
 	err = process.Ready(ctx, startTime, func(ctx context.Context) error {
-		note, err := local.ReadNote(dir)
+		note, err := local.ReadRunnerInfo(dir)
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func Receive(seed uint64, b receiver.Behaviour, secret signature.Secret) (*Recor
 	}
 	r := &Recorder{Receiver: receiver.New(seed, b), URL: "http://" + l.Addr().String() + "/", at: map[string]time.Time{}, again: map[string]bool{}}
 	r.Secrets = func() []string { return []string{secret.Reveal()} }
-	r.Show = func(w receiver.Webhook) {
+	r.OnWebhook = func(w receiver.Webhook) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if _, ok := r.at[w.ID]; !ok {

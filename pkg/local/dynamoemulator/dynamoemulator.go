@@ -1,7 +1,6 @@
-// Package dynamoemulator runs a small DynamoDB on this machine: dynoxide, a static
-// binary that `make tools` fetches. Tests and the local runner talk to it through
-// the AWS SDK as they would to AWS. It promises that the process it starts ends
-// with it, and that a started one answers.
+// Package dynamoemulator runs a local DynamoDB: dynoxide, a static binary that `make
+// tools` fetches. Tests and the local runner use it through the AWS SDK. A server that
+// Start returns is ready, and ends with the process that started it.
 package dynamoemulator
 
 import (
@@ -27,22 +26,21 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
-// Region is the region that local clients name.
+// Region is the AWS region of local clients.
 const Region = "us-east-1"
 
-// BinaryVariable is the environment variable that names another dynoxide than
-// the one of `make tools`.
+// BinaryVariable is the environment variable with the path of a dynoxide binary to use
+// instead of the one from `make tools`.
 const BinaryVariable = "TIDINGS_DYNOXIDE"
 
 const (
-	// readyTime is how long a started process may take to answer.
-	readyTime = 20 * time.Second
-	// portTime is how long a predecessor that was just killed may take to give
-	// its port back.
-	portTime = time.Second
-	// startTries is how often a start on a free port is tried: between its choice
-	// and its use somebody else may take it.
-	startTries = 3
+	// startTimeout is the time for a started process to become ready.
+	startTimeout = 20 * time.Second
+	// portTimeout is the time for a killed predecessor to release its port.
+	portTimeout = time.Second
+	// startAttempts limits starts on a free port: another process may take the port
+	// between FreePort and the start.
+	startAttempts = 3
 )
 
 // Server is a running local DynamoDB.
@@ -51,33 +49,33 @@ type Server struct {
 	process *process.Process
 }
 
-// Options say how to start one.
+// Options configure Start.
 type Options struct {
-	Binary string    // dynoxide's path; "" looks where BinaryVariable and `make tools` have it
-	Port   int       // 0 takes a free one
-	DBPath string    // the file that keeps the data; "" keeps it in memory
-	Log    io.Writer // what the process prints; nil drops it
+	Binary string    // path of dynoxide; "" uses BinaryVariable, `make tools` or PATH
+	Port   int       // 0 selects a free one
+	DBPath string    // database file; "" keeps the data in memory
+	Log    io.Writer // output of the process; nil discards it
 }
 
-// Start starts a DynamoDB and waits until it answers.
+// Start starts a DynamoDB and waits until it is ready.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	binary, err := find(o.Binary)
+	binary, err := findBinary(o.Binary)
 	if err != nil {
 		return nil, err
 	}
 	if o.Port != 0 {
-		// Another DynamoDB on the port would answer in our process's place.
+		// Otherwise another server on the port would answer the readiness probe.
 		if err := awaitPort(ctx, o.Port); err != nil {
 			return nil, err
 		}
 		return start(ctx, binary, o)
 	}
-	for try := 1; ; try++ {
+	for attempt := 1; ; attempt++ {
 		if o.Port, err = process.FreePort(); err != nil {
 			return nil, err
 		}
 		s, err := start(ctx, binary, o)
-		if !errors.Is(err, process.ErrEnded) || try == startTries {
+		if !errors.Is(err, process.ErrExited) || attempt == startAttempts {
 			return s, err
 		}
 	}
@@ -95,27 +93,27 @@ func start(ctx context.Context, binary string, o Options) (*Server, error) {
 		return nil, fmt.Errorf("start the local DynamoDB: %w", err)
 	}
 	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", o.Port), process: process}
-	err = process.Ready(ctx, readyTime, func(ctx context.Context) error {
+	err = process.Ready(ctx, startTimeout, func(ctx context.Context) error {
 		_, err := s.Client().ListTables(ctx, &dynamodb.ListTablesInput{Limit: aws.Int32(1)})
 		return err
 	})
 	if err != nil {
 		process.Stop()
-		return nil, fmt.Errorf("the local DynamoDB at %s: %w: is it the right binary, is the port free, is the data's file readable and not in use?", s.URL, err)
+		return nil, fmt.Errorf("start the local DynamoDB at %s: %w: check that the binary is dynoxide, that the port is free and that no other process uses the database file", s.URL, err)
 	}
 	return s, nil
 }
 
-// Stop ends the process and waits for its end.
+// Stop kills the process and waits for its exit.
 func (s *Server) Stop() { s.process.Stop() }
 
-// Ended is closed when the process has ended, by Stop or by itself.
+// Ended is closed when the process has exited, by Stop or on its own.
 func (s *Server) Ended() <-chan struct{} { return s.process.Ended() }
 
-// Client returns a client of it.
+// Client returns a client of the server.
 func (s *Server) Client() *dynamodb.Client { return Client(s.URL) }
 
-// Config is the AWS configuration for a local service: any credentials do.
+// Config is the AWS configuration for local services, which accept any credentials.
 func Config() aws.Config {
 	return aws.Config{Region: Region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")}
 }
@@ -125,12 +123,12 @@ func Client(url string) *dynamodb.Client {
 	return dynamodb.NewFromConfig(Config(), func(o *dynamodb.Options) { o.BaseEndpoint = &url })
 }
 
-// Streams returns a client of the streams at a URL.
+// Streams returns a client of the DynamoDB Streams API at a URL.
 func Streams(url string) *dynamodbstreams.Client {
 	return dynamodbstreams.NewFromConfig(Config(), func(o *dynamodbstreams.Options) { o.BaseEndpoint = &url })
 }
 
-// CreateTables creates the template's tables where they do not exist.
+// CreateTables creates the tables that do not exist yet, with their TTL.
 func CreateTables(ctx context.Context, db *dynamodb.Client, tables []samtemplate.Table) error {
 	for _, t := range tables {
 		_, err := db.CreateTable(ctx, &t.Input)
@@ -156,18 +154,17 @@ func CreateTables(ctx context.Context, db *dynamodb.Client, tables []samtemplate
 	return nil
 }
 
-// find returns the binary's path: the one asked for, or the environment's; else
-// the one in the tools folder of the checkout that the working directory is in,
-// or on PATH.
-func find(asked string) (string, error) {
-	for _, named := range []struct{ by, path string }{{"Options.Binary", asked}, {BinaryVariable, os.Getenv(BinaryVariable)}} {
-		if named.path == "" {
+// findBinary returns the given path, or that of BinaryVariable; otherwise the binary in
+// tools/ of the enclosing checkout, or on PATH.
+func findBinary(option string) (string, error) {
+	for _, source := range []struct{ name, path string }{{"Options.Binary", option}, {BinaryVariable, os.Getenv(BinaryVariable)}} {
+		if source.path == "" {
 			continue
 		}
-		if _, err := os.Stat(named.path); err != nil {
-			return "", fmt.Errorf("the local DynamoDB that %s names is not there: %w", named.by, err)
+		if _, err := os.Stat(source.path); err != nil {
+			return "", fmt.Errorf("local DynamoDB binary from %s: %w", source.name, err)
 		}
-		return named.path, nil
+		return source.path, nil
 	}
 	arch := map[string]string{"amd64": "x64"}[runtime.GOARCH]
 	if arch == "" {
@@ -189,12 +186,12 @@ func find(asked string) (string, error) {
 	if path, err := exec.LookPath("dynoxide"); err == nil {
 		return path, nil
 	}
-	return "", fmt.Errorf("no local DynamoDB on this machine: `make tools` fetches it, or %s names one", BinaryVariable)
+	return "", fmt.Errorf("local DynamoDB not found: run `make tools`, or set %s to the path of dynoxide", BinaryVariable)
 }
 
-// awaitPort waits a moment for a port to be free.
+// awaitPort waits up to portTimeout for a port to become free.
 func awaitPort(ctx context.Context, port int) error {
-	ctx, cancel := context.WithTimeout(ctx, portTime)
+	ctx, cancel := context.WithTimeout(ctx, portTimeout)
 	defer cancel()
 	for {
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
@@ -203,7 +200,7 @@ func awaitPort(ctx context.Context, port int) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("start the local DynamoDB: its port is taken: %w", err)
+			return fmt.Errorf("start the local DynamoDB: port is taken: %w", err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

@@ -27,7 +27,7 @@ func start(t *testing.T, o dynamoemulator.Options) *dynamoemulator.Server {
 	return s
 }
 
-// port is the one in a server's URL.
+// port returns the port of a server's URL.
 func port(t *testing.T, address string) int {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -41,7 +41,7 @@ func port(t *testing.T, address string) int {
 	return n
 }
 
-// table is the smallest one there can be.
+// table returns a minimal table.
 func table(name string) []samtemplate.Table {
 	return []samtemplate.Table{{Name: name, TTLAttribute: "expires_at", Input: dynamodb.CreateTableInput{
 		TableName: &name, BillingMode: types.BillingModePayPerRequest,
@@ -50,10 +50,10 @@ func table(name string) []samtemplate.Table {
 	}}}
 }
 
-func TestAStoppedServerGivesItsPortAndItsDataToTheNext(t *testing.T) {
+func TestARestartedServerReusesThePortAndTheData(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "data.db")
 	first := start(t, dynamoemulator.Options{DBPath: file})
-	for range 2 { // what is there already is left as it is
+	for range 2 { // existing tables stay unchanged
 		if err := dynamoemulator.CreateTables(t.Context(), first.Client(), table("kept")); err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func TestAStoppedServerGivesItsPortAndItsDataToTheNext(t *testing.T) {
 
 	second := start(t, dynamoemulator.Options{DBPath: file, Port: port(t, first.URL)})
 	if second.URL != first.URL {
-		t.Errorf("the second is at %s, not at %s", second.URL, first.URL)
+		t.Errorf("restarted at %s, want %s", second.URL, first.URL)
 	}
 	out, err := second.Client().GetItem(t.Context(), &dynamodb.GetItemInput{
 		TableName: aws.String("kept"), Key: map[string]types.AttributeValue{"k": &types.AttributeValueMemberS{Value: "v"}},
@@ -82,7 +82,7 @@ func TestAStoppedServerGivesItsPortAndItsDataToTheNext(t *testing.T) {
 	}
 }
 
-// Whoever holds the port would answer, and its data would be taken for ours.
+// Otherwise the server that has the port would answer for the new one.
 func TestAPortInUseIsRefused(t *testing.T) {
 	first := start(t, dynamoemulator.Options{})
 	second, err := dynamoemulator.Start(t.Context(), dynamoemulator.Options{Port: port(t, first.URL)})
@@ -95,16 +95,16 @@ func TestAPortInUseIsRefused(t *testing.T) {
 	}
 }
 
-func TestAMissingBinaryIsNamedWithTheWayToGetIt(t *testing.T) {
+func TestAMissingBinaryGivesAnErrorWithAdvice(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "dynoxide")
 	for name, c := range map[string]struct {
 		o           dynamoemulator.Options
 		environment string
 		want        string
 	}{
-		"asked for":             {dynamoemulator.Options{Binary: missing}, "", "Options.Binary"},
-		"named by the variable": {dynamoemulator.Options{}, missing, dynamoemulator.BinaryVariable},
-		"nowhere":               {dynamoemulator.Options{}, "", "make tools"},
+		"by option":               {dynamoemulator.Options{Binary: missing}, "", "Options.Binary"},
+		"by environment variable": {dynamoemulator.Options{}, missing, dynamoemulator.BinaryVariable},
+		"not found":               {dynamoemulator.Options{}, "", "make tools"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Chdir(t.TempDir()) // outside the checkout
@@ -122,7 +122,7 @@ func TestAMissingBinaryIsNamedWithTheWayToGetIt(t *testing.T) {
 	}
 }
 
-func TestAProcessThatEndsAtOnceIsAnError(t *testing.T) {
+func TestAProcessThatExitsIsAnError(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "broken")
 	if err := os.WriteFile(broken, []byte("#!/bin/sh\necho no disk\nexit 1\n"), 0o700); err != nil {
 		t.Fatal(err)
@@ -131,9 +131,9 @@ func TestAProcessThatEndsAtOnceIsAnError(t *testing.T) {
 	s, err := dynamoemulator.Start(t.Context(), dynamoemulator.Options{Binary: broken, Log: &log})
 	if err == nil {
 		s.Stop()
-		t.Fatal("a process that ended counts as started")
+		t.Fatal("Start succeeded for a process that exited")
 	}
 	if !strings.Contains(err.Error(), broken) || !strings.Contains(log.String(), "no disk") {
-		t.Errorf("error = %v, log = %q; want the binary named and its words kept", err, log.String())
+		t.Errorf("error = %v, log = %q; want the binary in the error and its output in the log", err, log.String())
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 )
 
-// parentVariable makes this test binary the parent that is going to be killed.
-const parentVariable = "LOCALDYNAMO_TEST_PARENT"
+// parentVariable makes the test binary run as the parent that the test kills.
+const parentVariable = "DYNAMOEMULATOR_TEST_PARENT"
 
-func TestAKilledParentLeavesNoServerBehind(t *testing.T) {
+func TestTheServerEndsWithAKilledParent(t *testing.T) {
 	if os.Getenv(parentVariable) != "" {
 		s, err := dynamoemulator.Start(t.Context(), dynamoemulator.Options{})
 		if err != nil {
@@ -46,6 +46,6 @@ func TestAKilledParentLeavesNoServerBehind(t *testing.T) {
 	if address == "" {
 		t.Fatal("the parent started no server")
 	}
-	// Start fails where the port is still taken.
+	// Start fails if the port is still taken.
 	start(t, dynamoemulator.Options{Port: port(t, address)})
 }

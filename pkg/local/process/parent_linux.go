@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// dieWithParent lets the kernel end the child when this process is killed.
+// dieWithParent has the kernel kill the child when this process ends.
 func dieWithParent(c *exec.Cmd) {
 	if c.SysProcAttr == nil {
 		c.SysProcAttr = &syscall.SysProcAttr{}

@@ -4,6 +4,6 @@ package process
 
 import "os/exec"
 
-// dieWithParent does nothing here: a killed parent leaves the child running, and
-// the next start finds its port taken and says so.
+// dieWithParent does nothing outside Linux: after a kill -9 the child keeps running, and
+// the next start reports that its port is taken.
 func dieWithParent(*exec.Cmd) {}

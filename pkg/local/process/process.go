@@ -1,6 +1,6 @@
-// Package process runs other people's servers as child processes, for the local
-// runner and the tests. It promises that a child ends with its parent, however
-// that one ends, and that whoever waits for a child to answer hears of its end.
+// Package process runs servers as child processes, for the local runner and the
+// tests. On Linux a child is killed when its parent ends, even by kill -9. Waiting for
+// a child to become ready fails as soon as the child exits.
 package process
 
 import (
@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// ErrEnded says that the process ended before it answered.
-var ErrEnded = errors.New("the process ended before it answered")
+// ErrExited is returned by Ready if the process exited before it was ready.
+var ErrExited = errors.New("the process exited before it was ready")
 
-// Process is a running child.
+// Process is a running child process.
 type Process struct {
 	command *exec.Cmd
 	ended   chan struct{}
@@ -28,13 +28,13 @@ func Start(c *exec.Cmd) (*Process, error) {
 	dieWithParent(c)
 	started := make(chan error)
 	go func() {
-		// The kernel ends the child when the thread that started it ends, so that
-		// thread has to live as long as the process.
+		// The parent death signal is sent when the thread that started the child ends, so
+		// keep that thread.
 		runtime.LockOSThread()
 		err := c.Start()
 		started <- err
 		if err == nil {
-			_ = c.Wait() // how it ended shows in whoever talks to it
+			_ = c.Wait() // the exit status is not used
 			close(p.ended)
 		}
 	}()
@@ -44,15 +44,16 @@ func Start(c *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// Ready waits until the process answers.
-func (p *Process) Ready(ctx context.Context, within time.Duration, answers func(context.Context) error) error {
+// Ready polls the probe until it succeeds, for at most the given time. It returns
+// ErrExited if the process exits first.
+func (p *Process) Ready(ctx context.Context, within time.Duration, probe func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for {
-		err := answers(ctx)
+		err := probe(ctx)
 		select {
 		case <-p.ended:
-			return fmt.Errorf("%s: %w", p.command.Path, ErrEnded)
+			return fmt.Errorf("%s: %w", p.command.Path, ErrExited)
 		default:
 		}
 		if err == nil {
@@ -61,22 +62,22 @@ func (p *Process) Ready(ctx context.Context, within time.Duration, answers func(
 		select {
 		case <-p.ended:
 		case <-ctx.Done():
-			return fmt.Errorf("%s did not answer within %s: %w", p.command.Path, within, err)
+			return fmt.Errorf("%s was not ready within %s: %w", p.command.Path, within, err)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-// Stop ends the process and waits for its end.
+// Stop kills the process and waits for its exit.
 func (p *Process) Stop() {
-	_ = p.command.Process.Kill() // fails only where it has ended already
+	_ = p.command.Process.Kill() // fails only if it has exited already
 	<-p.ended
 }
 
-// Ended is closed when the process has ended, by Stop or by itself.
+// Ended is closed when the process has exited, by Stop or on its own.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
-// FreePort returns a port of this machine that is free now.
+// FreePort returns a TCP port on the loopback interface that is free now.
 func FreePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

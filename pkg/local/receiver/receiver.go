@@ -1,7 +1,7 @@
-// Package receiver is a webhook receiver for one's own machine: it verifies what
-// comes with the official Standard Webhooks library, shows it, and misbehaves
-// when it is told to. It keeps its own record of every request, so that tests can
-// ask the receiving side whether anything was lost, doubled or overlapped.
+// Package receiver is a webhook receiver for development and tests. It verifies
+// signatures with the official Standard Webhooks library, and fails or delays requests
+// on demand. It counts requests independently of Tidings, so that tests can check for
+// lost, duplicate and overlapping deliveries on the receiving side.
 package receiver
 
 import (
@@ -18,95 +18,95 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// Behaviour is how the receiver treats requests.
+// Behaviour says how the receiver responds to verified requests.
 type Behaviour struct {
 	FailRate   float64       // share of requests that fail, 0 to 1
-	FailStatus int           // with which status; 500 where 0
-	RetryAfter string        // sent with a failure; "" for none
-	Slow       time.Duration // before every answer
+	FailStatus int           // status of failed requests; 0 is 500
+	RetryAfter string        // Retry-After header of failed requests; "" for none
+	Slow       time.Duration // delay before every response
 }
 
-// Webhook is one request or message, as it was received.
+// Webhook is a received request or broker message.
 type Webhook struct {
-	Via       string // http, or the broker's protocol
-	Path      string // of the request; the protocol for a message
+	Via       string // protocol: http, sqs, pubsub or kafka
+	Path      string // URL path of a request; the protocol of a message
 	ID        string
 	Type      string
 	Body      []byte
-	Attempt   int // how often this id has come on this path, this time included
+	Attempt   int // number of requests with this id on this path so far, starting at 1
 	Verified  bool
-	Status    int // what it was answered
+	Status    int // HTTP status of the response
 	Began     time.Time
 	Took      time.Duration
-	Duplicate bool // it had been answered with success before
+	Duplicate bool // an earlier request with this id succeeded
 }
 
-// Counts sum up the receiver's record.
+// Counts are totals over all requests.
 type Counts struct {
 	Requests   int `json:"requests"`
 	Events     int `json:"events"`     // distinct webhook-ids, by path
-	Succeeded  int `json:"succeeded"`  // of which answered with success at least once
+	Succeeded  int `json:"succeeded"`  // events with at least one successful response
 	Unverified int `json:"unverified"` // requests whose signature did not verify
-	Overlaps   int `json:"overlaps"`   // requests that began while another of the same id was running
-	Duplicates int `json:"duplicates"` // requests for an id that was answered with success before
+	Overlaps   int `json:"overlaps"`   // requests that began during another request with the same id
+	Duplicates int `json:"duplicates"` // requests for an event that had succeeded already
 }
 
 // Receiver is an http.Handler. It is safe for concurrent use.
 type Receiver struct {
-	// Secrets returns the secrets that may have signed. It is asked again when
-	// none of those known verifies.
+	// Secrets returns the possible signing secrets. It is called again for a signature
+	// that no known secret verifies.
 	Secrets func() []string
-	// Show is told of every webhook; nil shows nothing.
-	Show func(Webhook)
+	// OnWebhook is called for every webhook, before the response; nil ignores them.
+	OnWebhook func(Webhook)
 
 	mu        sync.Mutex
 	behaviour Behaviour
 	random    *rand.Rand
 	counts    Counts
-	seen      map[identity]*seen
+	events    map[eventKey]*eventState
 	verifiers map[string]*standardwebhooks.Webhook
 }
 
-// identity is what must not come twice: one event on one path, since several
-// endpoints may point at one receiver.
-type identity struct{ path, id string }
+// eventKey identifies an event per path, since several endpoints may point at one
+// receiver.
+type eventKey struct{ path, id string }
 
-type seen struct {
+type eventState struct {
 	attempts, running int
 	succeeded         bool
 }
 
-// New returns a receiver whose failures are chosen by the seed.
+// New returns a receiver. The seed determines which requests fail.
 func New(seed uint64, b Behaviour) *Receiver {
 	return &Receiver{
 		Secrets:   func() []string { return nil },
 		behaviour: b, random: rand.New(rand.NewPCG(seed, seed)),
-		seen: map[identity]*seen{}, verifiers: map[string]*standardwebhooks.Webhook{},
+		events: map[eventKey]*eventState{}, verifiers: map[string]*standardwebhooks.Webhook{},
 	}
 }
 
-// Behave changes the receiver's behaviour from the next request on.
-func (r *Receiver) Behave(b Behaviour) {
+// SetBehaviour changes the behaviour, starting with the next request.
+func (r *Receiver) SetBehaviour(b Behaviour) {
 	r.mu.Lock()
 	r.behaviour = b
 	r.mu.Unlock()
 }
 
-// Behaviour returns how the receiver treats requests now.
+// Behaviour returns the current behaviour.
 func (r *Receiver) Behaviour() Behaviour {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.behaviour
 }
 
-// Counts returns the sums so far.
+// Counts returns the current totals.
 func (r *Receiver) Counts() Counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.counts
 }
 
-// ServeHTTP takes webhooks by POST, and answers GET with its counts.
+// ServeHTTP receives webhooks by POST and responds to GET with Counts as JSON.
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if request.Method == http.MethodGet {
 		w.Header().Set("Content-Type", "application/json")
@@ -116,10 +116,10 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	began := time.Now()
 	body, err := io.ReadAll(http.MaxBytesReader(w, request.Body, 1<<20))
 	if err != nil {
-		http.Error(w, "the body could not be read", http.StatusBadRequest)
+		http.Error(w, "cannot read the request body", http.StatusBadRequest)
 		return
 	}
-	hook := r.read("http", request.URL.Path, body, request.Header)
+	hook := r.parse("http", request.URL.Path, body, request.Header)
 	hook.Began = began
 	behaviour := r.begin(&hook)
 	if behaviour.Slow > 0 {
@@ -133,8 +133,8 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if hook.Status >= 300 && behaviour.RetryAfter != "" {
 		w.Header().Set("Retry-After", behaviour.RetryAfter)
 	}
-	if r.Show != nil {
-		r.Show(hook)
+	if r.OnWebhook != nil {
+		r.OnWebhook(hook)
 	}
 	w.WriteHeader(hook.Status)
 	if hook.Status >= 300 {
@@ -142,27 +142,27 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 }
 
-// Take records a message that a broker handed out, verified as a request is. A
-// broker takes whatever comes: there is nothing to fail.
-func (r *Receiver) Take(protocol string, body []byte, attributes map[string]string) {
+// Record verifies and counts a message from a broker's consumer, where the attributes
+// take the place of headers. Behaviour does not apply to messages.
+func (r *Receiver) Record(protocol string, body []byte, attributes map[string]string) {
 	header := http.Header{}
 	for name, value := range attributes {
 		header.Set(name, value)
 	}
-	hook := r.read(protocol, protocol, body, header)
+	hook := r.parse(protocol, protocol, body, header)
 	hook.Began = time.Now()
 	r.begin(&hook)
 	if hook.Verified {
 		hook.Status = http.StatusOK
 	}
 	r.end(&hook)
-	if r.Show != nil {
-		r.Show(hook)
+	if r.OnWebhook != nil {
+		r.OnWebhook(hook)
 	}
 }
 
-// read verifies what came.
-func (r *Receiver) read(via, path string, body []byte, header http.Header) Webhook {
+// parse verifies a request or message and decodes its event type.
+func (r *Receiver) parse(via, path string, body []byte, header http.Header) Webhook {
 	hook := Webhook{Via: via, Path: path, ID: header.Get("webhook-id"), Body: body, Verified: r.verify(body, header)}
 	var head struct {
 		Event string `json:"event"`
@@ -173,14 +173,14 @@ func (r *Receiver) read(via, path string, body []byte, header http.Header) Webho
 	return hook
 }
 
-// begin records that a request has begun, and returns how to treat it.
+// begin counts a request, chooses its status and returns the current behaviour.
 func (r *Receiver) begin(hook *Webhook) Behaviour {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.seen[identity{hook.Path, hook.ID}]
+	s := r.events[eventKey{hook.Path, hook.ID}]
 	if s == nil {
-		s = &seen{}
-		r.seen[identity{hook.Path, hook.ID}] = s
+		s = &eventState{}
+		r.events[eventKey{hook.Path, hook.ID}] = s
 		r.counts.Events++
 	}
 	s.attempts++
@@ -215,7 +215,7 @@ func (r *Receiver) begin(hook *Webhook) Behaviour {
 func (r *Receiver) end(hook *Webhook) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.seen[identity{hook.Path, hook.ID}]
+	s := r.events[eventKey{hook.Path, hook.ID}]
 	s.running--
 	if hook.Status < 300 && !s.succeeded {
 		s.succeeded = true
@@ -223,7 +223,7 @@ func (r *Receiver) end(hook *Webhook) {
 	}
 }
 
-// verify asks the official library, with every secret that may have signed.
+// verify tries every known secret, then reloads the secrets and tries again.
 func (r *Receiver) verify(body []byte, header http.Header) bool {
 	try := func() bool {
 		r.mu.Lock()
@@ -245,7 +245,7 @@ func (r *Receiver) verify(body []byte, header http.Header) bool {
 	for _, secret := range r.Secrets() {
 		v, err := standardwebhooks.NewWebhook(secret)
 		if err != nil {
-			continue // an Ed25519 key, which the library does not know
+			continue // the library does not support Ed25519 keys
 		}
 		r.mu.Lock()
 		r.verifiers[secret] = v
@@ -254,18 +254,18 @@ func (r *Receiver) verify(body []byte, header http.Header) bool {
 	return try()
 }
 
-// ParseRate reads a share such as 30% or 0.3.
+// ParseRate parses a share such as 30% or 0.3.
 func ParseRate(text string) (float64, error) {
 	number, percent := strings.CutSuffix(text, "%")
 	var rate float64
 	if _, err := fmt.Sscan(number, &rate); err != nil {
-		return 0, errors.New("must be a share such as 30% or 0.3")
+		return 0, errors.New("must be a percentage or a fraction, such as 30% or 0.3")
 	}
 	if percent {
 		rate /= 100
 	}
 	if rate < 0 || rate > 1 {
-		return 0, errors.New("must lie between 0% and 100%")
+		return 0, errors.New("must be between 0% and 100%")
 	}
 	return rate, nil
 }

@@ -37,7 +37,7 @@ func TestItKeepsTheRecordThatTestsAskFor(t *testing.T) {
 	r := receiver.New(1, receiver.Behaviour{})
 	r.Secrets = func() []string { return []string{known.Reveal()} }
 	var shown []receiver.Webhook
-	r.Show = func(w receiver.Webhook) { shown = append(shown, w) }
+	r.OnWebhook = func(w receiver.Webhook) { shown = append(shown, w) }
 	server := httptest.NewServer(r)
 	defer server.Close()
 
@@ -47,11 +47,11 @@ func TestItKeepsTheRecordThatTestsAskFor(t *testing.T) {
 	if got := send(t, server.URL, "b", stranger); got != 401 {
 		t.Errorf("a stranger's is answered %d", got)
 	}
-	r.Behave(receiver.Behaviour{FailRate: 1, FailStatus: 503})
+	r.SetBehaviour(receiver.Behaviour{FailRate: 1, FailStatus: 503})
 	if got := send(t, server.URL, "c", known); got != 503 {
 		t.Errorf("while failing, answered %d", got)
 	}
-	r.Behave(receiver.Behaviour{})
+	r.SetBehaviour(receiver.Behaviour{})
 	send(t, server.URL, "c", known)
 	send(t, server.URL, "a", known)
 	send(t, server.URL+"/another-endpoint", "a", known) // is no duplicate

@@ -19,22 +19,22 @@ import (
 )
 
 const (
-	// idlePause is how long an empty shard is left alone. Lambda asks four times
-	// a second; here nobody pays for asking.
-	idlePause = 25 * time.Millisecond
-	// shardPause is how often a stream is asked for new shards.
-	shardPause = 5 * time.Second
+	// pollInterval is the time between reads of an empty shard. Lambda polls four times
+	// a second; a local read is free.
+	pollInterval = 25 * time.Millisecond
+	// discoveryInterval is the time between searches for new shards.
+	discoveryInterval = 5 * time.Second
 )
 
-// Checkpoints remembers, in a file, up to where streams were dealt with.
+// Checkpoints stores how far each shard is processed, in a file.
 type Checkpoints struct {
 	path string
 	mu   sync.Mutex
 	at   map[string]string // by shard
 }
 
-// OpenCheckpoints reads the file, if there is one. Without a path, checkpoints
-// are kept in memory.
+// OpenCheckpoints reads the file, if it exists. With an empty path, checkpoints are
+// kept in memory.
 func OpenCheckpoints(path string) (*Checkpoints, error) {
 	c := &Checkpoints{path: path, at: map[string]string{}}
 	if path == "" {
@@ -53,15 +53,15 @@ func OpenCheckpoints(path string) (*Checkpoints, error) {
 	return c, nil
 }
 
-// get returns a shard's checkpoint, "" for none.
+// get returns a shard's checkpoint, or "".
 func (c *Checkpoints) get(shard string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.at[shard]
 }
 
-// set stores a checkpoint: the file is replaced whole, so a killed process
-// leaves the one before.
+// set stores a checkpoint. It replaces the file atomically, so a killed process
+// leaves the previous one.
 func (c *Checkpoints) set(shard, sequence string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,17 +83,17 @@ func (c *Checkpoints) set(shard, sequence string) error {
 	return nil
 }
 
-// DynamoStream follows the stream of a table through the DynamoDB Streams API.
+// DynamoStream reads a table's stream with the DynamoDB Streams API.
 type DynamoStream struct {
 	DB          *dynamodb.Client
 	Streams     *dynamodbstreams.Client
 	Table       string
 	Checkpoints *Checkpoints
-	// Mapping makes the mapping of one shard.
+	// Mapping returns the mapping of a shard that resumes after a checkpoint.
 	Mapping func(shard Shard, after string) *StreamMapping
 }
 
-// Run follows all shards, each after its parent, until ctx ends.
+// Run processes all shards, each after its parent, until ctx is done.
 func (s *DynamoStream) Run(ctx context.Context) error {
 	table, err := s.DB.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &s.Table})
 	if err != nil {
@@ -104,7 +104,7 @@ func (s *DynamoStream) Run(ctx context.Context) error {
 		return fmt.Errorf("table %s has no stream", s.Table)
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
-	ended := map[string]chan struct{}{} // by shard; closed when it is read to its end
+	ended := map[string]chan struct{}{} // by shard; closed at the end of the shard
 	for {
 		shards, err := s.shards(groupCtx, arn)
 		if err != nil {
@@ -136,7 +136,7 @@ func (s *DynamoStream) Run(ctx context.Context) error {
 			})
 		}
 		select {
-		case <-time.After(shardPause):
+		case <-time.After(discoveryInterval):
 		case <-groupCtx.Done():
 			return group.Wait()
 		}
@@ -159,13 +159,13 @@ func (s *DynamoStream) shards(ctx context.Context, arn *string) ([]types.Shard, 
 	}
 }
 
-// dynamoShard reads one shard. It keeps the iterator, so it is for one reader.
+// dynamoShard reads one shard. It keeps an iterator and is not safe for concurrent use.
 type dynamoShard struct {
 	stream   *DynamoStream
 	arn      *string
 	id       string
 	iterator *string
-	at       string // the sequence number that the iterator follows
+	at       string // sequence number before the iterator
 }
 
 func (s *dynamoShard) Read(ctx context.Context, after string, limit int) ([]events.DynamoDBEventRecord, error) {
@@ -197,7 +197,7 @@ func (s *dynamoShard) Read(ctx context.Context, after string, limit int) ([]even
 			return nil, ErrShardEnd
 		}
 		select {
-		case <-time.After(idlePause):
+		case <-time.After(pollInterval):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -212,7 +212,7 @@ func (s *dynamoShard) seek(ctx context.Context, after string) error {
 	out, err := s.stream.Streams.GetShardIterator(ctx, in)
 	var trimmed *types.TrimmedDataAccessException
 	if errors.As(err, &trimmed) {
-		// What the checkpoint follows is gone; so is nothing that is still there.
+		// The record of the checkpoint is no longer in the stream; start with the oldest.
 		in.ShardIteratorType, in.SequenceNumber = types.ShardIteratorTypeTrimHorizon, nil
 		out, err = s.stream.Streams.GetShardIterator(ctx, in)
 	}
@@ -225,7 +225,7 @@ func (s *dynamoShard) seek(ctx context.Context, after string) error {
 
 func (s *dynamoShard) Done(upTo string) error { return s.stream.Checkpoints.set(s.id, upTo) }
 
-// lambdaRecord writes a stream's record as Lambda hands it to a function.
+// lambdaRecord converts a record to the form that Lambda passes to a function.
 func lambdaRecord(r types.Record, arn string) events.DynamoDBEventRecord {
 	record := events.DynamoDBEventRecord{
 		AWSRegion: aws.ToString(r.AwsRegion), EventID: aws.ToString(r.EventID), EventName: string(r.EventName),

@@ -11,12 +11,12 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
-// defaultConcurrency is how many batches are worked on at once where the
-// template sets no limit.
+// defaultConcurrency is the number of concurrent invocations if the template sets no
+// limit.
 const defaultConcurrency = 50
 
-// QueueMapping is the event source mapping of a queue: it receives batches and
-// invokes the function with several at a time.
+// QueueMapping is the event source mapping of a queue. It receives batches and
+// invokes the function with several batches concurrently.
 type QueueMapping struct {
 	Function *Function
 	Queue    *queue.Queue
@@ -25,7 +25,7 @@ type QueueMapping struct {
 	gate     *gate
 }
 
-// Run works until ctx ends, and then until the invocations under way are over.
+// Run polls until ctx is done, then waits for the running invocations.
 func (m *QueueMapping) Run(ctx context.Context) error {
 	concurrency := m.Trigger.MaxConcurrency
 	if concurrency == 0 {
@@ -42,29 +42,29 @@ func (m *QueueMapping) Run(ctx context.Context) error {
 		}
 		open, leave := m.gate.enter(ctx)
 		batch, err := m.Queue.Receive(open, m.Trigger.BatchSize)
-		shut := open.Err() != nil
+		paused := open.Err() != nil
 		leave()
 		switch {
-		case err == nil: // what was received is worked on, even if that is the end
+		case err == nil: // process a received batch even if ctx is done
 		case ctx.Err() != nil:
 			return nil
-		case shut:
+		case paused:
 			<-slots
 			continue
 		default:
 			return err
 		}
 		running.Go(func() {
-			// An invocation that has begun is not cut off by the end of the runner.
-			m.work(context.WithoutCancel(ctx), batch)
+			// The end of the runner does not cancel running invocations.
+			m.process(context.WithoutCancel(ctx), batch)
 			<-slots
 		})
 	}
 }
 
-// work hands one batch to the function and deletes what it has dealt with. What
-// failed comes back when its visibility timeout is over.
-func (m *QueueMapping) work(ctx context.Context, batch []queue.Message) {
+// process invokes the function with a batch and deletes the messages that succeeded.
+// The others become visible again after the visibility timeout.
+func (m *QueueMapping) process(ctx context.Context, batch []queue.Message) {
 	var answer events.SQSEventResponse
 	if err := m.Function.hand(ctx, queuePayload(batch, m.Trigger.QueueARN, m.Region), &answer); err != nil {
 		m.Function.Log.Error("queue batch failed", "function", m.Function.Folder, "queue", m.Queue.Name(), "error", err.Error())

@@ -13,13 +13,14 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/receiver"
 )
 
-func TestAQueueThatIsHeldKeepsItsMessages(t *testing.T) {
+func TestAPausedQueueKeepsItsMessages(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, local.Options{Memory: true}, receiver.Behaviour{})
 	e := w.endpoint(w.url)
 	first := w.emit(request(t, "user.posted_comment"))[0].ID
-	w.settled(delivery.Key{EndpointID: e.ID, EventID: first}) // the mapping waits for the next
+	w.settled(delivery.Key{EndpointID: e.ID, EventID: first}) // the mapping is waiting for the next message
 	w.next()
-	w.Hold("work")
+	w.Pause("work")
 	id := w.emit(request(t, "user.posted_comment"))[0].ID
 	queue := w.Queues["WorkQueue"]
 	for end := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
@@ -31,14 +32,17 @@ func TestAQueueThatIsHeldKeepsItsMessages(t *testing.T) {
 			break
 		}
 	}
-	w.Release("work")
+	w.Resume("work")
 	if got := w.next(); got.ID != id {
 		t.Errorf("got %s, want %s", got.ID, id)
 	}
 }
 
-// The runner serves health with the settings of the template, and its own token.
-func TestTheRunnerServesHealth(t *testing.T) {
+func TestHealthFunctionURLAndItsToken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 5 s")
+	}
+	t.Parallel()
 	w := newWorld(t, local.Options{Memory: true}, receiver.Behaviour{})
 	url := w.URLs["health"]
 	ask := func(path, authorization string) int {
@@ -57,13 +61,13 @@ func TestTheRunnerServesHealth(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	for ask("/", "") != http.StatusOK { // until the first sweep; an answer is kept for five seconds
+	for ask("/", "") != http.StatusOK { // until the first sweep; health caches its response for five seconds
 		if ctx.Err() != nil {
-			t.Fatal("the runner does not become healthy")
+			t.Fatal("the runner does not become healthy within 30 s")
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	if with, without := ask("/report", "Bearer "+local.Token), ask("/report", ""); with != 200 || without != 401 {
-		t.Errorf("the report is answered %d with the token, %d without", with, without)
+		t.Errorf("GET /report = %d with the token, %d without; want 200 and 401", with, without)
 	}
 }

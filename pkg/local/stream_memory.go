@@ -8,19 +8,19 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-// MemoryShard is the stream of a table of the memory store: one shard that
-// never ends.
+// MemoryShard is the stream of a table in the memory store: a single shard that
+// never closes.
 type MemoryShard struct {
 	Store *memory.Store
 	Table string
 }
 
-// Read: see Shard.
+// Read implements Shard.
 func (s MemoryShard) Read(ctx context.Context, after string, limit int) ([]events.DynamoDBEventRecord, error) {
 	return s.Store.Records(ctx, s.Table, after, limit)
 }
 
-// Done: see Shard.
+// Done implements Shard.
 func (s MemoryShard) Done(upTo string) error {
 	s.Store.Trim(s.Table, upTo)
 	return nil

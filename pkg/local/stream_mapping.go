@@ -15,38 +15,40 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
-// Shard is an ordered part of a table's stream.
+// Shard is an ordered part of a table's stream (DynamoDB Developer Guide, "Change data
+// capture for DynamoDB Streams").
 type Shard interface {
-	// Read returns up to limit records that follow the sequence number after (""
-	// is the beginning), and waits until there is at least one. It returns
-	// ErrShardEnd when none can follow any more.
+	// Read returns up to limit records after the sequence number after ("" is the
+	// beginning). It blocks until there is at least one, and returns ErrShardEnd at the
+	// end of a closed shard.
 	Read(ctx context.Context, after string, limit int) ([]events.DynamoDBEventRecord, error)
-	// Done is told the sequence number up to which all records are dealt with.
+	// Done stores the checkpoint: all records up to upTo are processed.
 	Done(upTo string) error
 }
 
-// ErrShardEnd says that a shard is closed and read to its end.
-var ErrShardEnd = errors.New("shard has ended")
+// ErrShardEnd is returned at the end of a closed shard.
+var ErrShardEnd = errors.New("end of shard")
 
-// StreamMapping is the event source mapping of one shard: batches in order, one
-// at a time, each again until the function has dealt with it or it is given up.
+// StreamMapping is the event source mapping of one shard. It invokes the function
+// with one batch at a time, in order, and retries a batch until the function has
+// processed it or its retries are exhausted.
 type StreamMapping struct {
 	Function *Function
 	Shard    Shard
 	Trigger  samtemplate.StreamTrigger
-	// Failures gets the batches that are given up; nil drops them.
+	// Failures receives the records whose retries are exhausted; nil drops them.
 	Failures *queue.Queue
-	// After is the checkpoint to go on from; "" is the beginning.
+	// After is the checkpoint to resume from; "" is the beginning.
 	After string
 }
 
-// Pauses between tries of a failing batch.
+// Backoff between invocations with a failing batch.
 const (
-	firstPause = 200 * time.Millisecond
-	maxPause   = 10 * time.Second
+	minBackoff = 200 * time.Millisecond
+	maxBackoff = 10 * time.Second
 )
 
-// Run works until ctx ends or the shard does.
+// Run polls until ctx is done or the shard ends.
 func (m *StreamMapping) Run(ctx context.Context) error {
 	filters, err := compileFilters(m.Trigger.Filters)
 	if err != nil {
@@ -67,7 +69,7 @@ func (m *StreamMapping) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !m.work(ctx, wanted) {
+		if !m.process(ctx, wanted) {
 			return nil
 		}
 		after = batch[len(batch)-1].Change.SequenceNumber
@@ -77,48 +79,48 @@ func (m *StreamMapping) Run(ctx context.Context) error {
 	}
 }
 
-// filters are a trigger's: they want a record that at least one of them matches.
+// filters are a trigger's filter criteria; a record passes if any pattern matches.
 type filters struct {
 	patterns []*filter.Pattern
-	// known is what was found of records like one, by what they have in common;
-	// nil where a filter asks for more than that.
-	known map[head]bool
+	// cache holds results by the fields that many records share; nil if a pattern uses
+	// other fields.
+	cache map[cacheKey]bool
 }
 
-// head is what of a record many others share.
-type head struct {
+// cacheKey has the fields of a record outside its change.
+type cacheKey struct {
 	name, source, version, region, arn string
-	identified                         bool
+	hasIdentity                        bool
 	identity                           events.DynamoDBUserIdentity
 }
 
 func compileFilters(texts []json.RawMessage) (*filters, error) {
-	f := &filters{known: map[head]bool{}}
+	f := &filters{cache: map[cacheKey]bool{}}
 	for _, text := range texts {
 		p, err := filter.Compile(text)
 		if err != nil {
-			return nil, fmt.Errorf("filter of a stream's trigger: %w", err)
+			return nil, fmt.Errorf("filter of a stream trigger: %w", err)
 		}
 		f.patterns = append(f.patterns, p)
 		for _, name := range p.Names() {
 			switch name {
 			case "eventName", "eventSource", "eventVersion", "awsRegion", "eventSourceARN", "userIdentity":
 			default:
-				f.known = nil
+				f.cache = nil
 			}
 		}
 	}
 	return f, nil
 }
 
-// apply keeps the records that are wanted.
+// apply returns the records that pass.
 func (f *filters) apply(batch []events.DynamoDBEventRecord) ([]events.DynamoDBEventRecord, error) {
 	if len(f.patterns) == 0 {
 		return batch, nil
 	}
 	wanted := make([]events.DynamoDBEventRecord, 0, len(batch))
 	for _, record := range batch {
-		ok, err := f.want(record)
+		ok, err := f.matches(record)
 		if err != nil {
 			return nil, err
 		}
@@ -129,16 +131,15 @@ func (f *filters) apply(batch []events.DynamoDBEventRecord) ([]events.DynamoDBEv
 	return wanted, nil
 }
 
-func (f *filters) want(record events.DynamoDBEventRecord) (bool, error) {
-	like := head{name: record.EventName, source: record.EventSource, version: record.EventVersion, region: record.AWSRegion, arn: record.EventSourceArn}
+func (f *filters) matches(record events.DynamoDBEventRecord) (bool, error) {
+	key := cacheKey{name: record.EventName, source: record.EventSource, version: record.EventVersion, region: record.AWSRegion, arn: record.EventSourceArn}
 	if u := record.UserIdentity; u != nil {
-		like.identified, like.identity = true, *u
+		key.hasIdentity, key.identity = true, *u
 	}
-	if wanted, ok := f.known[like]; ok {
+	if wanted, ok := f.cache[key]; ok {
 		return wanted, nil
 	}
-	// Filters see the record without its images' size: those here ask for
-	// nothing deeper than the record's own fields.
+	// Without the images, to keep the JSON small: no trigger filters on them.
 	record.Change = events.DynamoDBStreamRecord{Keys: record.Change.Keys}
 	text, err := json.Marshal(record)
 	if err != nil {
@@ -149,41 +150,41 @@ func (f *filters) want(record events.DynamoDBEventRecord) (bool, error) {
 		return false, fmt.Errorf("stream record: %w", err)
 	}
 	wanted := slices.ContainsFunc(f.patterns, func(p *filter.Pattern) bool { return p.Matches(doc) })
-	if f.known != nil {
-		f.known[like] = wanted
+	if f.cache != nil {
+		f.cache[key] = wanted
 	}
 	return wanted, nil
 }
 
-// work hands a batch to the function until all of it is dealt with or given up.
-// It returns false if ctx ended first.
-func (m *StreamMapping) work(ctx context.Context, batch []events.DynamoDBEventRecord) bool {
-	tries, pause := 0, firstPause
+// process invokes the function until the whole batch is processed or discarded. It
+// returns false if ctx is done first.
+func (m *StreamMapping) process(ctx context.Context, batch []events.DynamoDBEventRecord) bool {
+	failures, backoff := 0, minBackoff
 	for len(batch) > 0 {
-		done, err := m.try(ctx, batch)
+		done, err := m.invoke(ctx, batch)
 		if done > 0 {
-			batch, tries, pause = batch[done:], 0, firstPause
+			batch, failures, backoff = batch[done:], 0, minBackoff
 			continue
 		}
-		tries++
+		failures++
 		if m.Trigger.Bisect && err != nil && len(batch) > 1 {
-			// A batch that fails as a whole is halved, until the record that
-			// fails stands alone. Halving counts as no try.
+			// As Lambda does: halve a failing batch until the failing record is alone.
+			// Halving does not count as a retry.
 			half := len(batch) / 2
-			if !m.work(ctx, batch[:half]) {
+			if !m.process(ctx, batch[:half]) {
 				return false
 			}
-			batch, tries = batch[half:], 0
+			batch, failures = batch[half:], 0
 			continue
 		}
-		if m.Trigger.MaxRetries >= 0 && tries > m.Trigger.MaxRetries || m.tooOld(batch[0]) {
-			m.giveUp(batch[0])
-			batch, tries, pause = batch[1:], 0, firstPause
+		if m.Trigger.MaxRetries >= 0 && failures > m.Trigger.MaxRetries || m.tooOld(batch[0]) {
+			m.discard(batch[0])
+			batch, failures, backoff = batch[1:], 0, minBackoff
 			continue
 		}
 		select {
-		case <-time.After(pause):
-			pause = min(2*pause, maxPause)
+		case <-time.After(backoff):
+			backoff = min(2*backoff, maxBackoff)
 		case <-ctx.Done():
 			return false
 		}
@@ -191,9 +192,9 @@ func (m *StreamMapping) work(ctx context.Context, batch []events.DynamoDBEventRe
 	return true
 }
 
-// try invokes the function once and returns how many records from the front it
-// has dealt with.
-func (m *StreamMapping) try(ctx context.Context, batch []events.DynamoDBEventRecord) (done int, err error) {
+// invoke invokes the function once and returns how many records at the front of the
+// batch it processed.
+func (m *StreamMapping) invoke(ctx context.Context, batch []events.DynamoDBEventRecord) (done int, err error) {
 	var answer events.DynamoDBEventResponse
 	payload, err := streamPayload(batch)
 	if err == nil {
@@ -215,7 +216,7 @@ func (m *StreamMapping) try(ctx context.Context, batch []events.DynamoDBEventRec
 			}
 		}
 		if !found {
-			return 0, fmt.Errorf("the function reported %q, which is no sequence number of the batch", failed.ItemIdentifier)
+			return 0, fmt.Errorf("the function reported %q as failed, which is not a sequence number of the batch", failed.ItemIdentifier)
 		}
 	}
 	return first, nil
@@ -225,10 +226,10 @@ func (m *StreamMapping) tooOld(record events.DynamoDBEventRecord) bool {
 	return m.Trigger.MaxAge > 0 && time.Since(record.Change.ApproximateCreationDateTime.Time) > m.Trigger.MaxAge
 }
 
-// giveUp tells the failure queue which record was given up, as Lambda does: by
-// its place in the stream, not by its content.
-func (m *StreamMapping) giveUp(record events.DynamoDBEventRecord) {
-	m.Function.Log.Error("stream record given up", "function", m.Function.Folder, "sequence_number", record.Change.SequenceNumber)
+// discard reports a record to the failure queue as Lambda does: with its position in
+// the stream, without its content.
+func (m *StreamMapping) discard(record events.DynamoDBEventRecord) {
+	m.Function.Log.Error("stream record discarded", "function", m.Function.Folder, "sequence_number", record.Change.SequenceNumber)
 	if m.Failures == nil {
 		return
 	}
@@ -243,6 +244,6 @@ func (m *StreamMapping) giveUp(record events.DynamoDBEventRecord) {
 		_, err = m.Failures.Put(string(text), "", 0)
 	}
 	if err != nil {
-		m.Function.Log.Error("failed record not kept", "error", err.Error())
+		m.Function.Log.Error("discarded stream record not queued", "error", err.Error())
 	}
 }
