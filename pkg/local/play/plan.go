@@ -1,9 +1,8 @@
-// Package play invents a community and plays it: people sign up, join, register,
-// pay, talk, complain and bring others, as they might in a day, and the
-// platform's table is written as the platform would write it. The plan is pure:
-// the same options give the same steps. It promises that every kind of change
-// that means an event occurs, whatever the community's size, and that each step
-// says which event it means, so that whoever plays can count what must arrive.
+// Package play simulates a community for demonstrations and tests: it plans users who
+// sign up, join communities, register, comment, flag comments and refer others, and
+// writes them to the platform table. A plan depends only on its options. It contains
+// every event type, for every community size, and each step names the event that it
+// causes, so that a caller can count the events that receivers must get.
 package play
 
 import (
@@ -18,19 +17,19 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// Options say what to invent.
+// Options describe a simulation.
 type Options struct {
 	Seed    uint64
 	Members int
-	Hours   float64 // how long it lasts
-	Speed   float64 // how many of its hours pass in an hour
+	Hours   float64 // simulated hours
+	Speed   float64 // simulated hours per hour
 	Start   time.Time
-	// Run stands in every id, so that one table may see many plays.
+	// Run is part of every id, so that several simulations can share a table.
 	Run    string
 	Tenant string
 }
 
-// Bounds of a play.
+// Bounds of Options.
 const (
 	MinMembers = 5
 	MaxMembers = 100_000
@@ -38,27 +37,27 @@ const (
 	MaxHours   = 24 * 14
 )
 
-// Check says what is wrong with the options, or nil.
-func (o Options) Check() error {
+// Validate checks the bounds.
+func (o Options) Validate() error {
 	switch {
 	case o.Members < MinMembers || o.Members > MaxMembers:
-		return fmt.Errorf("members: must be %d to %d", MinMembers, MaxMembers)
+		return fmt.Errorf("members must be between %d and %d", MinMembers, MaxMembers)
 	case !(o.Hours >= MinHours && o.Hours <= MaxHours):
-		return fmt.Errorf("hours: must be %d to %d", MinHours, MaxHours)
+		return fmt.Errorf("hours must be between %d and %d", MinHours, MaxHours)
 	case !(o.Speed > 0) || math.IsInf(o.Speed, 0):
-		return fmt.Errorf("speed: must be more than nothing, such as 600x")
+		return fmt.Errorf("speed must be a positive number such as 600x")
 	}
 	return nil
 }
 
-// Step is one write to the platform's table, or the hour at which expired
-// discussions are closed. One of Put, Delete, Extend and Close is set.
+// Step is one write to the platform table, or a run of the schedule that closes expired
+// discussions. One of Put, Delete, Extend and Close is set.
 type Step struct {
-	At     time.Time     // when it is due
-	Played time.Duration // the play's own time
-	// Means is the type of the event that it means, "" for none; of Close, of each
-	// discussion that it closes.
-	Means string
+	At     time.Time     // due time
+	Played time.Duration // simulated time since the start
+	// EventType is the event that the step causes, "" for none. Close causes one event
+	// per closed discussion.
+	EventType string
 
 	Put    platform.Record
 	Delete *platform.Key
@@ -66,8 +65,8 @@ type Step struct {
 	Close  bool
 }
 
-// subject is what steps must keep their order about.
-func (s Step) subject() string {
+// partition is the key of the steps whose order must be kept.
+func (s Step) partition() string {
 	switch {
 	case s.Put != nil:
 		return s.Put.Key().PK
@@ -79,7 +78,7 @@ func (s Step) subject() string {
 	return ""
 }
 
-// The nine, as steps mean them.
+// Event types.
 const (
 	signedUp   = "user.joined_platform"
 	joined     = "user.joined_community"
@@ -92,25 +91,25 @@ const (
 	extended   = "discussion.extended"
 )
 
-// member is somebody of the community.
+// member is a user since a simulated time.
 type member struct {
 	id    string
 	since time.Duration
 }
 
-// planner invents.
+// planner collects the steps.
 type planner struct {
 	Options
 	random *rand.Rand
 	end    time.Duration
 	steps  []Step
-	began  map[string]bool // what has occurred at least once
-	counts map[string]int  // for ids
+	began  map[string]bool // names of occurs that have occurred
+	counts map[string]int  // last id per kind
 }
 
-// Plan returns the steps of a play in the order of their times.
+// Plan returns the steps of a simulation in time order.
 func Plan(o Options) ([]Step, error) {
-	if err := o.Check(); err != nil {
+	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	if o.Tenant == "" {
@@ -126,28 +125,28 @@ func Plan(o Options) ([]Step, error) {
 		p.events(c, members)
 		p.discussions(c, members)
 	}
-	// The platform's hourly schedule, in the play's own hours.
+	// The platform's hourly schedule, in simulated hours.
 	for at := time.Hour; at < p.end; at += time.Hour {
-		p.add(at, Step{Means: autoClosed, Close: true})
+		p.add(at, Step{EventType: autoClosed, Close: true})
 	}
-	p.steps = append(p.steps, Step{At: p.real(p.end), Played: p.end, Means: autoClosed, Close: true})
+	p.steps = append(p.steps, Step{At: p.realTime(p.end), Played: p.end, EventType: autoClosed, Close: true})
 	slices.SortStableFunc(p.steps, func(a, b Step) int { return a.At.Compare(b.At) })
 	return p.steps, nil
 }
 
-// real is when a moment of the play comes. What lies behind its end comes at the
-// clock's own pace: what is still open then stays open for hours.
-func (p *planner) real(at time.Duration) time.Time {
+// realTime converts a simulated time. After the end of the simulation, time passes at
+// normal speed, so that open discussions stay open for hours.
+func (p *planner) realTime(at time.Duration) time.Time {
 	within := min(at, p.end)
 	return p.Start.Add(time.Duration(float64(within)/p.Speed) + (at - within)).Truncate(time.Millisecond)
 }
 
-// add notes a step, if it comes before the end. It tells whether it does.
+// add appends a step and reports true, unless the time is after the end.
 func (p *planner) add(at time.Duration, s Step) bool {
 	if at >= p.end {
 		return false
 	}
-	s.At, s.Played = p.real(at), at
+	s.At, s.Played = p.realTime(at), at
 	p.steps = append(p.steps, s)
 	return true
 }
@@ -157,32 +156,31 @@ func (p *planner) id(kind string) string {
 	return fmt.Sprintf("%s_%s_%d", kind, p.Run, p.counts[kind])
 }
 
-// chance is true until the named thing has occurred, and then that often.
+// chance is true with a probability, and always before the name has occurred.
 func (p *planner) chance(name string, probability float64) bool {
 	return p.random.Float64() < probability || !p.began[name]
 }
 
-// occurs notes a step that must occur at least once under its name.
+// occurs adds a step and records that the name has occurred.
 func (p *planner) occurs(name string, at time.Duration, s Step) bool {
 	added := p.add(at, s)
 	p.began[name] = p.began[name] || added
 	return added
 }
 
-// after is a time some while after another, that long on average.
+// after adds an exponentially distributed delay with a mean.
 func (p *planner) after(at, mean time.Duration) time.Duration {
 	return at + time.Duration(p.random.ExpFloat64()*float64(mean)) + time.Second
 }
 
 func (p *planner) pick(list []string) string { return list[p.random.IntN(len(list))] }
 
-// moment is a time of the play at which people are about: most in the evening,
-// few before dawn.
-func (p *planner) moment(from, to time.Duration) time.Duration {
+// activeTime returns a random time, more often in the afternoon than at night.
+func (p *planner) activeTime(from, to time.Duration) time.Duration {
 	for {
 		at := from + time.Duration(p.random.Float64()*float64(to-from))
 		hour := math.Mod(at.Hours(), 24)
-		awake := 0.55 - 0.45*math.Cos((hour-4)/24*2*math.Pi) // 0.1 at four in the morning, 1 at four in the afternoon
+		awake := 0.55 - 0.45*math.Cos((hour-4)/24*2*math.Pi) // 0.1 at 4:00, 1 at 16:00
 		if p.random.Float64() < awake {
 			return at
 		}
@@ -190,11 +188,11 @@ func (p *planner) moment(from, to time.Duration) time.Duration {
 }
 
 func (p *planner) common(at time.Duration) platform.Common {
-	return platform.Common{Tenant: p.Tenant, CreatedAt: p.real(at), UpdatedAt: p.real(at), RequestID: fmt.Sprintf("req-%08x", p.random.Uint32())}
+	return platform.Common{Tenant: p.Tenant, CreatedAt: p.realTime(at), UpdatedAt: p.realTime(at), RequestID: fmt.Sprintf("req-%08x", p.random.Uint32())}
 }
 
-// signUps has everybody sign up, a tenth of them in the first minutes, and some
-// of the others through a friend who is there.
+// signUps adds all users, a tenth of them in the first minutes, some of them referred by
+// an earlier user.
 func (p *planner) signUps() []member {
 	early := max(3, p.Members/10)
 	people := make([]member, p.Members)
@@ -202,7 +200,7 @@ func (p *planner) signUps() []member {
 		if i < early {
 			people[i].since = time.Duration(p.random.Float64() * float64(p.end) / 50)
 		} else {
-			people[i].since = p.moment(p.end/50, p.end*9/10)
+			people[i].since = p.activeTime(p.end/50, p.end*9/10)
 		}
 	}
 	slices.SortFunc(people, func(a, b member) int { return int(a.since - b.since) })
@@ -210,13 +208,13 @@ func (p *planner) signUps() []member {
 		first, last := p.pick(firstNames), p.pick(lastNames)
 		people[i].id = p.id("u")
 		at := people[i].since
-		p.add(at, Step{Means: signedUp, Put: platform.User{
+		p.add(at, Step{EventType: signedUp, Put: platform.User{
 			Common: p.common(at), ID: people[i].id, Name: first + " " + last,
 			Email: fmt.Sprintf("%s.%s.%d@example.org", ascii(first), ascii(last), i+1),
 		}})
 		if i > 0 && p.chance("referral", 0.2) {
 			friend := people[p.random.IntN(i)]
-			p.occurs("referral", at+time.Second, Step{Means: referred, Put: platform.Referral{
+			p.occurs("referral", at+time.Second, Step{EventType: referred, Put: platform.Referral{
 				Common: p.common(at + time.Second), ReferrerID: friend.id, ReferredUserID: people[i].id,
 				Code: fmt.Sprintf("FRIEND-%04X", p.random.IntN(1<<16)),
 			}})
@@ -225,7 +223,6 @@ func (p *planner) signUps() []member {
 	return people
 }
 
-// community is where people join.
 type community struct{ id, name, city string }
 
 func (p *planner) communities() []community {
@@ -234,20 +231,19 @@ func (p *planner) communities() []community {
 	for i := range list {
 		city := cities[i%len(cities)]
 		list[i] = community{id: p.id("c"), name: subjects[(i+i/len(cities))%len(subjects)] + " " + city, city: city}
-		if i%5 == 4 { // some have no place
+		if i%5 == 4 { // online communities have no city
 			list[i].name, list[i].city = subjects[i%len(subjects)]+" Online", ""
 		}
 	}
 	return list
 }
 
-// joins has people join a community: the first ones many, the later ones fewer,
-// some by an organiser's hand.
+// joins adds members to a community, fewer with each rank; organisers add some of them.
 func (p *planner) joins(c community, rank int, people []member) []member {
 	share := 0.7 / math.Sqrt(float64(rank+1))
 	var members []member
 	for i, person := range people {
-		if i > 2 && p.random.Float64() > share { // the first three are everywhere
+		if i > 2 && p.random.Float64() > share { // the first three join every community
 			continue
 		}
 		at := p.after(person.since, p.end/150)
@@ -256,7 +252,7 @@ func (p *planner) joins(c community, rank int, people []member) []member {
 		if len(members) > 0 && p.chance("added", 0.15) {
 			m.AddedBy, name = members[0].id, "added"
 		}
-		if p.occurs(name, at, Step{Means: joined, Put: m}) {
+		if p.occurs(name, at, Step{EventType: joined, Put: m}) {
 			members = append(members, member{person.id, at})
 		}
 	}
@@ -264,7 +260,7 @@ func (p *planner) joins(c community, rank int, people []member) []member {
 	return members
 }
 
-// events has members register for a community's events, and pay for some.
+// events adds registrations for a community's events, with payments for some.
 func (p *planner) events(c community, members []member) {
 	type meeting struct {
 		id   string
@@ -284,32 +280,32 @@ func (p *planner) events(c community, members []member) {
 		if where.paid {
 			r.PaymentID, r.Status = p.id("p"), platform.Pending
 		}
-		if !p.add(at, Step{Means: registered, Put: r}) {
+		if !p.add(at, Step{EventType: registered, Put: r}) {
 			continue
 		}
-		to := func(status platform.RegistrationStatus, means string) {
+		to := func(status platform.RegistrationStatus, eventType string) {
 			at = p.after(at, p.end/200)
-			r.Status, r.UpdatedAt = status, p.real(at)
-			p.add(at, Step{Means: means, Put: r})
+			r.Status, r.UpdatedAt = status, p.realTime(at)
+			p.add(at, Step{EventType: eventType, Put: r})
 		}
 		if where.paid {
 			if p.random.Float64() < 0.15 {
 				to(platform.Failed, registered)
 				if p.random.Float64() < 0.5 {
-					continue // and leaves it at that
+					continue // does not retry the payment
 				}
-				to(platform.Pending, "") // tries again
+				to(platform.Pending, "") // retries the payment
 			}
 			to(platform.Success, registered)
 		}
 		if p.chance("cancelled", 0.1) {
 			key := r.Key()
-			p.occurs("cancelled", p.after(at, p.end/30), Step{Means: cancelled, Delete: &key})
+			p.occurs("cancelled", p.after(at, p.end/30), Step{EventType: cancelled, Delete: &key})
 		}
 	}
 }
 
-// discussions has members talk.
+// discussions adds discussions with comments; some expire, some are extended.
 func (p *planner) discussions(c community, members []member) {
 	if len(members) == 0 {
 		return
@@ -319,40 +315,40 @@ func (p *planner) discussions(c community, members []member) {
 		at := p.after(starter.since, p.end/60)
 		life := p.end/12 + time.Duration(p.random.Float64()*float64(p.end)/4)
 		if i%4 == 3 {
-			life = p.end + time.Duration(p.random.Float64()*float64(72*time.Hour)) // outlives the play
+			life = p.end + time.Duration(p.random.Float64()*float64(72*time.Hour)) // ends after the simulation
 		}
 		ends := at + life
 		d := platform.Discussion{
-			Common: p.common(at), ID: p.id("d"), CommunityID: c.id, Title: p.pick(titles), Status: platform.Open, ExpiresAt: p.real(ends),
+			Common: p.common(at), ID: p.id("d"), CommunityID: c.id, Title: p.pick(titles), Status: platform.Open, ExpiresAt: p.realTime(ends),
 		}
 		if !p.add(at, Step{Put: d}) {
 			continue
 		}
-		// The first one anywhere expires; the second is given more time.
+		// The first discussion expires, the second is extended.
 		if !p.began["expiry"] {
 			p.began["expiry"] = true
 		} else if p.chance("extended", 0.2) {
 			when := ends - time.Duration((0.2+0.3*p.random.Float64())*float64(life))
 			ends += life
-			p.occurs("extended", when, Step{Means: extended, Extend: &platform.Extension{
-				Tenant: p.Tenant, ID: d.ID, To: p.real(ends), By: members[0].id, At: p.real(when),
+			p.occurs("extended", when, Step{EventType: extended, Extend: &platform.Extension{
+				Tenant: p.Tenant, ID: d.ID, To: p.realTime(ends), By: members[0].id, At: p.realTime(when),
 			}})
 		}
-		p.talk(d, at, min(ends, p.end), members)
+		p.comments(d, at, min(ends, p.end), members)
 	}
 }
 
-// talk fills a discussion with comments, and complains about a few.
-func (p *planner) talk(d platform.Discussion, from, to time.Duration, members []member) {
+// comments adds comments to a discussion, and flags for a few.
+func (p *planner) comments(d platform.Discussion, from, to time.Duration, members []member) {
 	for range 1 + int(p.random.ExpFloat64()*5) {
-		at := from + time.Second + time.Duration(p.random.Float64()*p.random.Float64()*float64(to-from)) // most of it at once
+		at := from + time.Second + time.Duration(p.random.Float64()*p.random.Float64()*float64(to-from)) // most comments early
 		there, _ := slices.BinarySearchFunc(members, at, func(m member, at time.Duration) int { return int(m.since - at) })
 		if there == 0 {
 			continue
 		}
 		author := members[p.random.IntN(there)]
 		c := platform.Comment{Common: p.common(at), ID: p.id("m"), DiscussionID: d.ID, UserID: author.id, Text: p.words()}
-		if !p.add(at, Step{Means: commented, Put: c}) || there < 2 || !p.chance("flag", 0.03) {
+		if !p.add(at, Step{EventType: commented, Put: c}) || there < 2 || !p.chance("flag", 0.03) {
 			continue
 		}
 		reader := members[p.random.IntN(there)]
@@ -363,13 +359,13 @@ func (p *planner) talk(d platform.Discussion, from, to time.Duration, members []
 			}
 		}
 		when := p.after(at, p.end/500)
-		p.occurs("flag", when, Step{Means: flagged, Put: platform.Flag{
+		p.occurs("flag", when, Step{EventType: flagged, Put: platform.Flag{
 			Common: p.common(when), CommentID: c.ID, UserID: reader.id, FlaggedUserID: author.id, Reason: p.pick(complaints),
 		}})
 	}
 }
 
-// words is something that somebody might write.
+// words is the text of a comment.
 func (p *planner) words() string {
 	text := []string{p.pick(sentences)}
 	for p.random.Float64() < 0.4 {
@@ -378,7 +374,7 @@ func (p *planner) words() string {
 	return strings.Join(text, " ")
 }
 
-// ascii is a name as mail addresses have it.
+// ascii transliterates a name for an email address.
 func ascii(name string) string {
 	return strings.NewReplacer("ä", "ae", "ö", "oe", "ü", "ue", "ß", "ss", "é", "e", "ø", "o", "ł", "l", "ç", "c", "ñ", "n", "á", "a", "ó", "o", "í", "i", "'", "").Replace(strings.ToLower(name))
 }

@@ -34,7 +34,7 @@ func plan(t *testing.T, seed uint64, members int, hours float64) []play.Step {
 	return steps
 }
 
-func TestTheSameSeedIsTheSamePlay(t *testing.T) {
+func TestAPlanDependsOnlyOnItsOptions(t *testing.T) {
 	if !reflect.DeepEqual(plan(t, 7, 200, 24), plan(t, 7, 200, 24)) {
 		t.Error("two plans of one seed differ")
 	}
@@ -43,10 +43,10 @@ func TestTheSameSeedIsTheSamePlay(t *testing.T) {
 	}
 }
 
-// Whatever its size, a community does all nine things, in order, within its
-// time, and nobody does anything before they are there.
-func TestEveryPlayHasAllNine(t *testing.T) {
-	// The smaller it is, the less comes by chance.
+// Plans of every size contain all event types, in time order, and no user acts before
+// signing up or joining.
+func TestEveryPlanHasAllEventTypes(t *testing.T) {
+	// Small communities need more seeds: fewer events occur by chance.
 	for size, seeds := range map[int]uint64{5: 60, 12: 30, 60: 10, 500: 3} {
 		for seed := range seeds {
 			steps := plan(t, seed, size, 24)
@@ -55,12 +55,12 @@ func TestEveryPlayHasAllNine(t *testing.T) {
 			first := map[platform.Key]bool{}
 			for i, s := range steps {
 				if i > 0 && s.At.Before(steps[i-1].At) {
-					t.Fatalf("size %d, seed %d: step %d comes before the one before it", size, seed, i)
+					t.Fatalf("size %d, seed %d: step %d is out of order", size, seed, i)
 				}
 				if s.At.Before(start) || s.At.After(start.Add(24*time.Hour/600)) {
 					t.Fatalf("size %d, seed %d: a step at %s", size, seed, s.At)
 				}
-				means[s.Means]++
+				means[s.EventType]++
 				ok := true
 				switch r := s.Put.(type) {
 				case nil:
@@ -82,7 +82,7 @@ func TestEveryPlayHasAllNine(t *testing.T) {
 					ok = users[r.UserID] && users[r.FlaggedUserID] && r.UserID != r.FlaggedUserID
 				}
 				if !ok {
-					t.Errorf("size %d, seed %d: out of nothing comes %+v", size, seed, s.Put)
+					t.Errorf("size %d, seed %d: refers to a missing record: %+v", size, seed, s.Put)
 				}
 				if s.Put != nil {
 					key := s.Put.Key()
@@ -101,13 +101,12 @@ func TestEveryPlayHasAllNine(t *testing.T) {
 	}
 }
 
-// A day of 500 is what it says it is: about as many events of each kind as
-// people of that number would cause.
-func TestADayIsBelievable(t *testing.T) {
+// A day of 500 members has a plausible number of events of each type.
+func TestADayHasPlausibleNumbers(t *testing.T) {
 	means := map[string]int{}
 	hours := map[int]int{}
 	for _, s := range plan(t, 1, 500, 24) {
-		means[s.Means]++
+		means[s.EventType]++
 		hours[int(s.Played.Hours())]++
 	}
 	for eventType, bounds := range map[string][2]int{
@@ -115,15 +114,15 @@ func TestADayIsBelievable(t *testing.T) {
 		"user.posted_comment": {300, 5000}, "user.flagged_comment": {3, 200}, "user.referred_user": {50, 200}, "discussion.extended": {5, 150},
 	} {
 		if n := means[eventType]; n < bounds[0] || n > bounds[1] {
-			t.Errorf("%d times %s, want %d to %d", n, eventType, bounds[0], bounds[1])
+			t.Errorf("%d events of type %s, want %d to %d", n, eventType, bounds[0], bounds[1])
 		}
 	}
 	if hours[4] >= hours[17] {
-		t.Errorf("%d things happen at four in the morning, %d at five in the afternoon", hours[4], hours[17])
+		t.Errorf("%d steps at 4:00, %d at 17:00; want fewer at night", hours[4], hours[17])
 	}
 }
 
-func TestWhatCannotBePlayedIsRefused(t *testing.T) {
+func TestInvalidOptionsAreErrors(t *testing.T) {
 	for says, o := range map[string]play.Options{
 		"members": {Members: 1, Hours: 1, Speed: 1}, "hours": {Members: 10, Speed: 1}, "speed": {Members: 10, Hours: 1},
 	} {
@@ -141,8 +140,8 @@ func closer(s *memory.Store) func(context.Context) (int, error) {
 	}
 }
 
-// What is played means exactly what the report says.
-func TestThePlayersReportIsWhatTheTablesStreamMeans(t *testing.T) {
+// Capture finds exactly the events of the report in the table's stream.
+func TestTheReportMatchesTheCapturedEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.New(time.Now)
 		steps, err := play.Plan(play.Options{Seed: 3, Members: 80, Hours: 24, Speed: 600, Start: time.Now(), Run: "a"})
@@ -181,7 +180,7 @@ func TestThePlayersReportIsWhatTheTablesStreamMeans(t *testing.T) {
 		if len(got) != len(validate.Default().Types()) {
 			t.Errorf("played: %v", slices.Sorted(maps.Keys(got)))
 		}
-		// What outlives the play is open for hours.
+		// Discussions that end after the simulation stay open for hours.
 		page, err := s.ListDiscussions(t.Context(), platform.Query{Tenant: "default", View: platform.ViewOpen})
 		if err != nil || len(page.Discussions) == 0 || time.Until(page.Discussions[0].ExpiresAt) <= 0 {
 			t.Errorf("open: %+v, %v", page, err)
@@ -193,7 +192,7 @@ type broken struct{ *memory.Store }
 
 func (broken) DeleteRecord(context.Context, platform.Key) error { return errors.New("away") }
 
-func TestAPlayStopsAtAWriteThatFails(t *testing.T) {
+func TestPlayStopsAtAFailedWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.New(time.Now)
 		steps, err := play.Plan(play.Options{Seed: 3, Members: 80, Hours: 24, Speed: 600, Start: time.Now(), Run: "a"})

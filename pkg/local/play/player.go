@@ -14,22 +14,21 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// Platform is where the platform writes.
+// Platform is the platform table.
 type Platform interface {
 	PutRecord(ctx context.Context, record platform.Record) error
 	DeleteRecord(ctx context.Context, k platform.Key) error
 	ExtendDiscussion(ctx context.Context, x platform.Extension) (platform.Discussion, error)
 }
 
-// Report says what was played.
+// Report counts the steps of a simulation.
 type Report struct {
 	Steps int `json:"steps"`
-	// Events are those that must have arrived when all is delivered, by type.
+	// Events counts the events that receivers must get, by type.
 	Events map[string]int `json:"events"`
-	// Refused are extensions that came too late: the discussion was closed.
+	// Refused counts extensions of discussions that were already closed.
 	Refused int `json:"refused"`
-	// Behind is how late the latest step was: how much faster the play was than
-	// what it was played on.
+	// Behind is the largest delay of a step: the table was too slow for the speed.
 	Behind time.Duration `json:"behind_ns"`
 }
 
@@ -41,22 +40,21 @@ func (r Report) Total() (n int) {
 	return n
 }
 
-// Player plays a plan.
+// Player writes a plan to the platform table.
 type Player struct {
 	Platform Platform
-	// Close closes the discussions whose time is over, as the platform's schedule
-	// does, and returns how many.
+	// Close closes expired discussions and returns their number.
 	Close func(ctx context.Context) (int, error)
-	// Progress is told of each of the play's hours; nil for nobody.
+	// Progress is called after each simulated hour; may be nil.
 	Progress func(played time.Duration, sofar Report)
 }
 
-// lanes is how many writes are under way at most.
-const lanes = 8
+// maxConcurrency limits concurrent writes.
+const maxConcurrency = 8
 
-// Play makes each step when it is due, and what concerns one subject in its
-// order. It stops at the first write that fails, or with ctx; what it reports
-// has been written.
+// Play executes each step at its due time, and the steps of one partition in order. It
+// stops at the first failed write or when ctx is done; the report counts only completed
+// steps.
 func (p *Player) Play(ctx context.Context, plan []Step) (Report, error) {
 	report := Report{Events: map[string]int{}}
 	var mu sync.Mutex
@@ -71,14 +69,14 @@ func (p *Player) Play(ctx context.Context, plan []Step) (Report, error) {
 	defer stop()
 	var group errgroup.Group
 	var underWay sync.WaitGroup
-	var queues [lanes]chan Step
+	var queues [maxConcurrency]chan Step
 	for i := range queues {
 		queues[i] = make(chan Step, 64)
 		group.Go(func() error {
 			var failed error
 			for s := range queues[i] {
 				if failed != nil {
-					underWay.Done() // not played any more
+					underWay.Done() // skipped after a failure
 					continue
 				}
 				n, err := p.step(playing, s)
@@ -93,8 +91,8 @@ func (p *Player) Play(ctx context.Context, plan []Step) (Report, error) {
 					stop()
 				default:
 					report.Steps++
-					if s.Means != "" && n > 0 {
-						report.Events[s.Means] += n
+					if s.EventType != "" && n > 0 {
+						report.Events[s.EventType] += n
 					}
 				}
 				mu.Unlock()
@@ -116,26 +114,26 @@ func (p *Player) Play(ctx context.Context, plan []Step) (Report, error) {
 				report.Behind = max(report.Behind, -wait)
 				mu.Unlock()
 			}
-			lane := 0
+			queue := 0
 			if s.Close {
-				// Everything that came before it has been written when it runs.
-				if err := drained(playing, &underWay); err != nil {
+				// Complete all earlier steps first.
+				if err := waitIdle(playing, &underWay); err != nil {
 					return err
 				}
 			} else {
 				h := fnv.New32a()
-				_, _ = h.Write([]byte(s.subject()))
-				lane = int(h.Sum32() % lanes)
+				_, _ = h.Write([]byte(s.partition()))
+				queue = int(h.Sum32() % maxConcurrency)
 			}
 			underWay.Add(1)
 			select {
-			case queues[lane] <- s:
+			case queues[queue] <- s:
 			case <-playing.Done():
 				underWay.Done()
 				return playing.Err()
 			}
 			if s.Close {
-				if err := drained(playing, &underWay); err != nil {
+				if err := waitIdle(playing, &underWay); err != nil {
 					return err
 				}
 				if p.Progress != nil {
@@ -149,13 +147,13 @@ func (p *Player) Play(ctx context.Context, plan []Step) (Report, error) {
 		close(q)
 	}
 	if failed := group.Wait(); failed != nil {
-		err = failed // the cause, not the cancelling
+		err = failed // the cause, not the cancellation
 	}
 	return snapshot(), err
 }
 
-// drained waits until no step is under way, or ctx ends.
-func drained(ctx context.Context, underWay *sync.WaitGroup) error {
+// waitIdle waits until no step is running, or ctx is done.
+func waitIdle(ctx context.Context, underWay *sync.WaitGroup) error {
 	done := make(chan struct{})
 	go func() {
 		underWay.Wait()
@@ -169,7 +167,7 @@ func drained(ctx context.Context, underWay *sync.WaitGroup) error {
 	}
 }
 
-// step makes one step and returns how many events it means.
+// step executes a step and returns the number of events that it causes.
 func (p *Player) step(ctx context.Context, s Step) (int, error) {
 	switch {
 	case s.Put != nil:

@@ -62,7 +62,7 @@ func stack(t *testing.T) *samtemplate.Stack {
 	return s
 }
 
-// problems holds the resolved template against what cfn-lint does not see.
+// problems checks the resolved template for errors that cfn-lint does not find.
 func problems(s *samtemplate.Stack) (list []string) {
 	bad := func(ok bool, what string) {
 		if !ok {
@@ -122,8 +122,8 @@ func problems(s *samtemplate.Stack) (list []string) {
 	return list
 }
 
-// written returns a node as maps, lists and strings, an intrinsic function as
-// its argument (`!GetAtt Queue.Arn` is "Queue.Arn"): what a Stack does not hold.
+// written returns a node as maps, lists and strings, with its argument for an intrinsic
+// function (`!GetAtt Queue.Arn` is "Queue.Arn").
 func written(n *yaml.Node) any {
 	switch n.Kind {
 	case yaml.DocumentNode:
@@ -144,7 +144,7 @@ func written(n *yaml.Node) any {
 	return n.Value
 }
 
-// words is a string, or a list of them.
+// words decodes a string or a list of strings.
 type words []string
 
 func (w *words) UnmarshalJSON(b []byte) error {
@@ -155,7 +155,7 @@ func (w *words) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, &(*w)[0])
 }
 
-// document is what the rules below read of the template as it is written.
+// document has the parts of the template that oversights checks.
 type document struct {
 	Globals struct {
 		Function struct {
@@ -207,8 +207,7 @@ type document struct {
 	}
 }
 
-// oversights holds the template as it is written against what neither cfn-lint
-// nor the resolved Stack shows.
+// oversights checks the parts of the template that a Stack does not contain.
 func oversights(t *testing.T, text string) (list []string) {
 	t.Helper()
 	bad := func(ok bool, what string) {
@@ -231,7 +230,7 @@ func oversights(t *testing.T, text string) (list []string) {
 	dead, watched := map[string]bool{}, map[string]bool{}
 	global := doc.Globals.Function
 	bad(global.AutoPublishAlias == samtemplate.Alias, "functions are published as "+global.AutoPublishAlias+", and called as "+samtemplate.Alias)
-	rollback := map[string]bool{} // functions whose errors turn a deployment back
+	rollback := map[string]bool{} // functions whose errors roll a deployment back
 	for alarm, r := range doc.Resources {
 		if r.Type != "AWS::CloudWatch::Alarm" || !mentions(global.DeploymentPreference.Alarms, alarm) {
 			continue
@@ -250,10 +249,10 @@ func oversights(t *testing.T, text string) (list []string) {
 		if breaching == 0 {
 			breaching = p.EvaluationPeriods
 		}
-		// The shortest rollout takes five; CloudWatch hears of an error within two.
+		// The shortest rollout takes five minutes; metrics arrive within two.
 		bad(p.Period*breaching <= 180, alarm+": goes off when a deployment is over already: it needs more than three minutes")
 	}
-	scheduled := map[string]time.Duration{} // how often functions run, whose schedule it is
+	scheduled := map[string]time.Duration{} // period of scheduled functions
 	for id, r := range doc.Resources {
 		for _, e := range r.Properties.Events {
 			if e.Type == "ScheduleV2" {
@@ -293,14 +292,14 @@ func oversights(t *testing.T, text string) (list []string) {
 			bad(p.FunctionUrlConfig.AuthType != "NONE" || p.ReservedConcurrentExecutions != nil, id+": everybody can call it, and nothing limits how often at the same time: set ReservedConcurrentExecutions as TestWebhookFunction does")
 			group := doc.Resources[p.LoggingConfig.LogGroup]
 			bad(group.Type == "AWS::Logs::LogGroup" && group.Properties.RetentionInDays != "", id+": its logs would be kept for ever")
-			// Or a test would be refused where deliveries are let in.
+			// Receivers authorize the role of dispatch.
 			bad(id != "TestWebhookFunction" || p.Role == "DispatchFunctionRole.Arn", id+": does not send as dispatch does")
 			var sends words
 			secrets, key := false, false
 			for _, policy := range p.Policies {
 				for _, s := range policy.Statement {
 					for _, v := range slices.Concat(s.Action, s.Resource) {
-						// Secrets' names are the endpoints' to choose, within a namespace.
+						// Endpoints choose names of secrets within a namespace.
 						bad(!strings.Contains(strings.TrimSuffix(v, ":secret:tidings/*"), "*"), id+", statement "+s.Sid+": "+v+" allows more than is needed")
 					}
 					secrets = secrets || slices.Contains(s.Resource, "EndpointsTable.Arn")
@@ -329,7 +328,7 @@ func oversights(t *testing.T, text string) (list []string) {
 	return list
 }
 
-// mentions tells whether a name stands anywhere in what is written.
+// mentions reports whether a name occurs anywhere in a node.
 func mentions(written any, name string) bool {
 	list, ok := written.([]any)
 	if !ok {
@@ -338,7 +337,7 @@ func mentions(written any, name string) bool {
 	return slices.ContainsFunc(list, func(v any) bool { return mentions(v, name) })
 }
 
-// rate reads a schedule's expression.
+// rate parses a schedule expression.
 func rate(t *testing.T, expression string) time.Duration {
 	t.Helper()
 	var n int
@@ -349,10 +348,9 @@ func rate(t *testing.T, expression string) time.Duration {
 	return time.Duration(n) * map[string]time.Duration{"minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour}[strings.TrimSuffix(unit, "s")]
 }
 
-// goesOff tells whether an alarm of the sum of a function's errors goes off where
-// each run fails, whenever in a period the runs begin. A schedule invokes a function
-// asynchronously: Lambda tries a run that failed after a minute, and two minutes
-// after that.
+// goesOff reports whether an alarm on the sum of a function's errors fires if every run
+// fails, wherever in a period the runs begin. A schedule invokes asynchronously: Lambda
+// retries a failed run after one minute and after two more.
 func goesOff(every, period time.Duration, evaluated, breaching, threshold int) bool {
 	for offset := time.Duration(0); offset < period; offset += time.Minute {
 		const periods = 50
@@ -364,7 +362,7 @@ func goesOff(every, period time.Duration, evaluated, breaching, threshold int) b
 				}
 			}
 		}
-		// The first and the last hold a part of what falls into them.
+		// The first and the last period are partial.
 		most := 0
 		for first := 1; first+evaluated < periods; first++ {
 			n := 0
@@ -384,7 +382,7 @@ func goesOff(every, period time.Duration, evaluated, breaching, threshold int) b
 
 var inSub = regexp.MustCompile(`\$\{([^!}.]+)`)
 
-// references returns every name that a Ref or a Sub under the node refers to.
+// references returns the names in all Ref and Sub functions below a node.
 func references(n *yaml.Node) map[string]bool {
 	found := map[string]bool{}
 	switch n.Tag {
@@ -401,7 +399,7 @@ func references(n *yaml.Node) map[string]bool {
 	return found
 }
 
-func TestTheTemplateHoldsTogether(t *testing.T) {
+func TestTheTemplateIsConsistent(t *testing.T) {
 	for _, p := range problems(stack(t)) {
 		t.Error(p)
 	}
@@ -410,8 +408,8 @@ func TestTheTemplateHoldsTogether(t *testing.T) {
 	}
 }
 
-// A rule that can't fail proves nothing: each is broken once.
-func TestEachRuleCanFail(t *testing.T) {
+// Every rule is violated once, to prove that it can fail.
+func TestEveryRuleCanFail(t *testing.T) {
 	original := text(t)
 	for name, c := range map[string]struct{ from, to, says string }{
 		"a stream removed":          {"      StreamSpecification: { StreamViewType: NEW_IMAGE }\n", "", "has no stream"},
@@ -468,32 +466,32 @@ func TestEachRuleCanFail(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeResolvedIsRefusedWithItsLine(t *testing.T) {
+func TestUnsupportedTemplatesAreErrorsWithALineNumber(t *testing.T) {
 	original := text(t)
 	for name, c := range map[string]struct{ from, to, says string }{
-		"rate(1 minutes)":              {"rate(1 minute)", "rate(1 minutes)", "rate(1 minute)"},
-		"a name misspelt":              {"!Ref EventsTable", "!Ref EventTable", "EventTable is no parameter"},
-		"a name in GetAtt misspelt":    {"!GetAtt EventsTable.StreamArn", "!GetAtt EventTable.StreamArn", "EventTable is no resource"},
-		"an attribute misspelt":        {"Resource: !GetAtt WorkQueue.Arn", "Resource: !GetAtt WorkQueue.An", "attribute An of WorkQueue"},
-		"a role of no function":        {"!GetAtt DispatchFunctionRole.Arn", "!GetAtt DispatcherFunctionRole.Arn", "DispatcherFunctionRole is no resource"},
-		"a name in Sub misspelt":       {"${DeliveriesTable.Arn}/index", "${DeliveryTable.Arn}/index", "DeliveryTable is no resource"},
-		"a name in Sub missed":         {"${AWS::StackName}-Events", "${Stack}-Events", "Stack is no parameter"},
-		"an unknown function":          {"!Ref EventsTable", "!ImportValue x", "!ImportValue"},
-		"an unknown trigger":           {"Type: ScheduleV2", "Type: Cron", "Cron"},
-		"a trigger that is off":        {"            BatchSize: 10\n", "            BatchSize: 10\n            Enabled: false\n", `"Enabled" is not understood`},
-		"a window":                     {"            BatchSize: 10\n", "            BatchSize: 10\n            MaximumBatchingWindowInSeconds: 5\n", `"MaximumBatchingWindowInSeconds" is not understood`},
-		"a queue that delays":          {"      VisibilityTimeout: 360\n", "      VisibilityTimeout: 360\n      DelaySeconds: 60\n", `"DelaySeconds" is not understood`},
-		"a local index":                {"      StreamSpecification: { StreamViewType: NEW_IMAGE }\n", "      LocalSecondaryIndexes: []\n", `"LocalSecondaryIndexes" is not understood`},
-		"provisioned capacity":         {"BillingMode: PAY_PER_REQUEST", "BillingMode: PROVISIONED", `BillingMode is "PROVISIONED"`},
-		"a name that refers to itself": {"TableName: !Sub '${AWS::StackName}-Events'", "TableName: !Ref EventsTable", "refers to itself"},
-		"a name twice in itself":       {"TableName: !Sub '${AWS::StackName}-Events'", "TableName: !Sub '${EventsTable}${EventsTable}'", "refers to itself"},
-		"a table without a name":       {"      TableName: !Sub '${AWS::StackName}-Control'\n", "", "ControlTable has no TableName"},
-		"an unknown condition":         {"  ControlTable:\n    Type:", "  ControlTable:\n    Condition: Sunny\n    Type:", "Sunny does not exist"},
-		"a default that is not one":    {"Default: INFO", "Default: LOUD", `parameter LogLevel`},
-		"a number out of bounds":       {"Default: 50", "Default: 1", `parameter MaximumConcurrency`},
-		"a key given twice":            {"      VisibilityTimeout: 360\n", "      VisibilityTimeout: 360\n      VisibilityTimeout: 10\n", "VisibilityTimeout stands in line"},
-		"a merge key":                  {"      VisibilityTimeout: 360\n", "      <<: { VisibilityTimeout: 360 }\n", "merge keys"},
-		"an alias":                     {"Default: 50\n    MinValue: 2", "Default: &d 50\n    MinValue: *d", "aliases (*d)"},
+		"rate(1 minutes)":             {"rate(1 minute)", "rate(1 minutes)", "rate(1 minute)"},
+		"a misspelled name":           {"!Ref EventsTable", "!Ref EventTable", "EventTable is neither a parameter"},
+		"a misspelled name, GetAtt":   {"!GetAtt EventsTable.StreamArn", "!GetAtt EventTable.StreamArn", "EventTable is not a resource"},
+		"a misspelled attribute":      {"Resource: !GetAtt WorkQueue.Arn", "Resource: !GetAtt WorkQueue.An", "attribute An of WorkQueue"},
+		"a role of no function":       {"!GetAtt DispatchFunctionRole.Arn", "!GetAtt DispatcherFunctionRole.Arn", "DispatcherFunctionRole is not a resource"},
+		"a misspelled name, Sub":      {"${DeliveriesTable.Arn}/index", "${DeliveryTable.Arn}/index", "DeliveryTable is not a resource"},
+		"an unknown name in Sub":      {"${AWS::StackName}-Events", "${Stack}-Events", "Stack is neither a parameter"},
+		"an unknown function":         {"!Ref EventsTable", "!ImportValue x", "!ImportValue"},
+		"an unknown trigger":          {"Type: ScheduleV2", "Type: Cron", "Cron"},
+		"a disabled trigger":          {"            BatchSize: 10\n", "            BatchSize: 10\n            Enabled: false\n", `"Enabled" is not supported`},
+		"a batching window":           {"            BatchSize: 10\n", "            BatchSize: 10\n            MaximumBatchingWindowInSeconds: 5\n", `"MaximumBatchingWindowInSeconds" is not supported`},
+		"a delay queue":               {"      VisibilityTimeout: 360\n", "      VisibilityTimeout: 360\n      DelaySeconds: 60\n", `"DelaySeconds" is not supported`},
+		"a local index":               {"      StreamSpecification: { StreamViewType: NEW_IMAGE }\n", "      LocalSecondaryIndexes: []\n", `"LocalSecondaryIndexes" is not supported`},
+		"provisioned capacity":        {"BillingMode: PAY_PER_REQUEST", "BillingMode: PROVISIONED", `BillingMode "PROVISIONED"`},
+		"a circular reference":        {"TableName: !Sub '${AWS::StackName}-Events'", "TableName: !Ref EventsTable", "circular reference"},
+		"a double circular reference": {"TableName: !Sub '${AWS::StackName}-Events'", "TableName: !Sub '${EventsTable}${EventsTable}'", "circular reference"},
+		"a table without a name":      {"      TableName: !Sub '${AWS::StackName}-Control'\n", "", "ControlTable has no TableName"},
+		"an unknown condition":        {"  ControlTable:\n    Type:", "  ControlTable:\n    Condition: Sunny\n    Type:", "Sunny does not exist"},
+		"an invalid default":          {"Default: INFO", "Default: LOUD", `parameter LogLevel`},
+		"a number out of bounds":      {"Default: 50", "Default: 1", `parameter MaximumConcurrency`},
+		"a duplicate key":             {"      VisibilityTimeout: 360\n", "      VisibilityTimeout: 360\n      VisibilityTimeout: 10\n", "duplicate key VisibilityTimeout"},
+		"a merge key":                 {"      VisibilityTimeout: 360\n", "      <<: { VisibilityTimeout: 360 }\n", "merge key <<"},
+		"an alias":                    {"Default: 50\n    MinValue: 2", "Default: &d 50\n    MinValue: *d", "alias *d"},
 	} {
 		changed := strings.Replace(original, c.from, c.to, 1)
 		if changed == original {
@@ -507,20 +505,20 @@ func TestWhatCannotBeResolvedIsRefusedWithItsLine(t *testing.T) {
 	}
 }
 
-func TestParametersAreHeldToTheirRules(t *testing.T) {
+func TestParameterConstraints(t *testing.T) {
 	parsed, err := samtemplate.Parse([]byte(text(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ parameter, value, says string }{
-		"one that does not exist": {"Nobody", "x", "has no parameter Nobody"},
-		"none of the values":      {"AllowHttp", "yes", `"yes" is none of [true false]`},
-		"a pattern not met":       {"AllowNetworks", "everywhere", "does not match"},
-		"a pattern half met":      {"AllowNetworks", "10.0.0.0/8,", "does not match"},
-		"no number":               {"MaximumConcurrency", "many", "not a number"},
-		"too large":               {"MaximumConcurrency", "1001", "out of its bounds"},
-		"the largest":             {"MaximumConcurrency", "1000", ""},
-		"two networks":            {"AllowNetworks", "127.0.0.0/8,::1/128", ""},
+		"unknown parameter":    {"Nobody", "x", "no parameter Nobody"},
+		"not an allowed value": {"AllowHttp", "yes", `"yes" is not one of [true false]`},
+		"no match":             {"AllowNetworks", "everywhere", "does not match"},
+		"partial match":        {"AllowNetworks", "10.0.0.0/8,", "does not match"},
+		"not a number":         {"MaximumConcurrency", "many", "not a number"},
+		"too large":            {"MaximumConcurrency", "1001", "outside MinValue and MaxValue"},
+		"the largest":          {"MaximumConcurrency", "1000", ""},
+		"two networks":         {"AllowNetworks", "127.0.0.0/8,::1/128", ""},
 	} {
 		_, err := parsed.Resolve(samtemplate.Context{StackName: "mine", Parameters: map[string]string{c.parameter: c.value}})
 		if (err != nil) != (c.says != "") || err != nil && !strings.Contains(err.Error(), c.says) {
@@ -529,8 +527,8 @@ func TestParametersAreHeldToTheirRules(t *testing.T) {
 	}
 }
 
-// Traces cost nothing unless they are asked for.
-func TestTracesAreAskedFor(t *testing.T) {
+// Tracing costs money, so it is off by default.
+func TestTracingIsOffByDefault(t *testing.T) {
 	parsed, err := samtemplate.Parse([]byte(text(t)))
 	if err != nil {
 		t.Fatal(err)
@@ -552,7 +550,7 @@ func TestTracesAreAskedFor(t *testing.T) {
 	}
 }
 
-// What `sam deploy` is told for each environment fits the template.
+// samconfig.toml fits the template.
 func TestDeployments(t *testing.T) {
 	var config map[string]any
 	if _, err := toml.DecodeFile(filepath.Join(root, "samconfig.toml"), &config); err != nil {
@@ -650,7 +648,7 @@ func TestEveryFunctionHasItsFolderAndHandler(t *testing.T) {
 	}
 }
 
-// Every variable that code reads is set, and every one that is set is read.
+// Every environment variable that the code reads is set, and the reverse.
 func TestEnvironments(t *testing.T) {
 	for _, f := range stack(t).Functions {
 		var reads []string
@@ -718,7 +716,7 @@ func sample(t *testing.T, name string, into any) []byte {
 	return payload
 }
 
-// checkRequest fails the test where emit would refuse the request.
+// checkRequest fails the test if emit would reject the request.
 func checkRequest(t *testing.T, name string, r emit.Request) {
 	t.Helper()
 	if err := validate.Default().Validate(r.Event, r.Data); err != nil {
@@ -726,8 +724,7 @@ func checkRequest(t *testing.T, name string, r emit.Request) {
 	}
 }
 
-// Every type of the catalog has a sample, and every sample is what its function
-// would get.
+// Every event type has a sample, and every sample is valid input for its function.
 func TestSampleEvents(t *testing.T) {
 	rest := map[string]lambdaevent.Kind{
 		"emit-list": lambdaevent.Direct, "emit-function-url": lambdaevent.FunctionURL, "emit-platform-stream": lambdaevent.Stream,
@@ -752,7 +749,7 @@ func TestSampleEvents(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(file), ".json")
 		want, ok := rest[name]
 		if !ok {
-			continue // another function's, which has its own tests
+			continue // has its own test
 		}
 		delete(rest, name)
 		var any json.RawMessage
@@ -765,8 +762,8 @@ func TestSampleEvents(t *testing.T) {
 	}
 }
 
-// Whoever tries a function with `sam local invoke` finds an event for each of its
-// triggers, by its name; and no event is nobody's.
+// events/ has a sample for each trigger of each function, for `sam local invoke`, and no
+// other files.
 func TestEveryTriggerHasASampleEvent(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "events", "*.json"))
 	if err != nil {
@@ -782,7 +779,7 @@ func TestEveryTriggerHasASampleEvent(t *testing.T) {
 			}
 		}
 		if owner == "" {
-			t.Errorf("events/%s.json is no function's: its name begins with none of their names", name)
+			t.Errorf("events/%s.json: the name does not begin with a function's folder", name)
 			continue
 		}
 		var payload json.RawMessage
@@ -840,7 +837,7 @@ func TestSampleOfAFunctionURL(t *testing.T) {
 	checkRequest(t, "emit-function-url", r)
 }
 
-// A platform with a table of its own gives its stream, and emit follows that one.
+// PlatformStreamArn replaces the stream of the stack's own platform table.
 func TestAPlatformsOwnStreamIsFollowed(t *testing.T) {
 	parsed, err := samtemplate.Parse([]byte(text(t)))
 	if err != nil {
@@ -863,7 +860,7 @@ func TestAPlatformsOwnStreamIsFollowed(t *testing.T) {
 	}
 }
 
-// The sample is somebody who joined, and a registration that expired.
+// The sample has a new member and an expired registration.
 func TestSampleOfThePlatformsStream(t *testing.T) {
 	var batch events.DynamoDBEvent
 	sample(t, "emit-platform-stream", &batch)
@@ -942,7 +939,6 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-// What a small template says, in the words of the Stack.
 func TestResolution(t *testing.T) {
 	s, err := resolve(`
 Parameters:
@@ -997,7 +993,7 @@ Resources:
 				Environment: map[string]string{
 					"LEVEL": "INFO", "PLACE": "here", "LITERAL": "${AWS::StackName} mine", "LONG": arn, "SHORT": arn, "URL": url,
 				},
-				// AWS's own defaults where the template says nothing.
+				// AWS's defaults.
 				Queues:  []samtemplate.QueueTrigger{{Name: "Work", QueueARN: arn, BatchSize: 10}},
 				Streams: []samtemplate.StreamTrigger{{Name: "Stream", StreamARN: "x", BatchSize: 100, MaxRetries: -1}},
 			},
