@@ -1,8 +1,7 @@
-// Command postgres-outbox relays the rows of a PostgreSQL outbox to Tidings'
-// emit function. It promises that each committed row becomes exactly one event,
-// whoever dies in between: a row is marked as sent after emit has it, and the
-// row's id is the idempotency key, so one that is sent again is the same event.
-// Any number of relays may run at the same time.
+// Command postgres-outbox relays the rows of a PostgreSQL outbox table to Tidings'
+// emit function. Each committed row becomes exactly one event, even after crashes: the
+// relay marks a row as sent after emit has accepted it, and the row's id is the
+// idempotency key. Several relays can run concurrently.
 package main
 
 import (
@@ -22,22 +21,22 @@ import (
 )
 
 func main() {
-	database := flag.String("database", os.Getenv("DATABASE_URL"), "the PostgreSQL's URL")
-	function := flag.String("function", "tidings-emit:live", "emit's name; AWS_ENDPOINT_URL_LAMBDA points at a local runner")
-	source := flag.String("source", "outbox", "stands in the idempotency keys: another one for each database")
+	database := flag.String("database", os.Getenv("DATABASE_URL"), "URL of the PostgreSQL database")
+	function := flag.String("function", "tidings-emit:live", "name of the emit function; set AWS_ENDPOINT_URL_LAMBDA for a local runner")
+	source := flag.String("source", "outbox", "prefix of the idempotency keys; use a different one for each database")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
 	if err := run(ctx, *database, *function, *source, log); err != nil && !errors.Is(err, context.Canceled) {
-		log.Error("relay cannot run", "error", err.Error())
+		log.Error("relay stopped", "error", err.Error())
 		os.Exit(1)
 	}
 }
 
 func run(ctx context.Context, database, function, source string, log *slog.Logger) error {
 	if database == "" {
-		return errors.New("no database: give --database, or set DATABASE_URL")
+		return errors.New("no database: pass --database or set DATABASE_URL")
 	}
 	cfg, err := config.LoadDefaultConfig(ctx)
 	if err != nil {

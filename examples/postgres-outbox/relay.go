@@ -12,19 +12,17 @@ import (
 )
 
 const (
-	// batchRows and batchBytes bound what one call of emit brings: it takes 500
-	// events, and Lambda 6 MB.
+	// batchRows and batchBytes limit one call of emit, which accepts 500 events and 6 MB.
 	batchRows  = 100
 	batchBytes = 4 << 20
-	// idle is how long the relay waits where nothing is notified: rows may have
-	// been written while it was not listening.
-	idle = 5 * time.Second
-	// firstPause and maxPause bound the wait after a failure.
-	firstPause = time.Second
-	maxPause   = time.Minute
+	// pollInterval is the longest wait for a notification, in case one was missed.
+	pollInterval = 5 * time.Second
+	// minBackoff and maxBackoff limit the wait after a failure.
+	minBackoff = time.Second
+	maxBackoff = time.Minute
 )
 
-// Event is a row as emit takes it.
+// Event is a row as input for emit.
 type Event struct {
 	Event          string          `json:"event"`
 	Tenant         string          `json:"tenant,omitempty"`
@@ -34,7 +32,7 @@ type Event struct {
 	IdempotencyKey string          `json:"idempotency_key"`
 }
 
-// Result is emit's answer for one event.
+// Result is emit's result for one event.
 type Result struct {
 	ID        string `json:"id"`
 	Duplicate bool   `json:"duplicate"`
@@ -44,44 +42,43 @@ type Result struct {
 	} `json:"error"`
 }
 
-// Relay moves rows from the outbox to emit.
+// Relay sends rows of the outbox to emit.
 type Relay struct {
 	Database string // URL
-	Source   string // stands in the idempotency keys
+	Source   string // prefix of the idempotency keys
 	Emit     func(context.Context, []Event) ([]Result, error)
 	Log      *slog.Logger
 }
 
-// Run relays until ctx ends. What fails is tried again: nothing is lost while
-// the database or emit is away.
+// Run relays until ctx is done. It retries failures of the database and of emit with
+// backoff.
 func (r *Relay) Run(ctx context.Context) error {
-	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		began := time.Now()
 		err := r.follow(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		r.Log.Error("relay.failed", "error", err.Error(), "again_in", pause.String())
-		if time.Since(began) > maxPause {
-			pause = firstPause // it had worked for a while
+		r.Log.Error("relay.failed", "error", err.Error(), "retry_in", backoff.String())
+		if time.Since(began) > maxBackoff {
+			backoff = minBackoff // the failure is a new one
 		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(backoff):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// follow relays on one connection, until that or emit fails.
+// follow relays on one connection until the database or emit fails.
 func (r *Relay) follow(ctx context.Context) error {
 	db, err := pgx.Connect(ctx, r.Database)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer db.Close(context.WithoutCancel(ctx))
-	// Listening comes before the first look: what is committed in between is
-	// either seen or notified.
+	// Listen before the first query, so that no commit is missed in between.
 	if _, err := db.Exec(ctx, "LISTEN outbox"); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -93,7 +90,7 @@ func (r *Relay) follow(ctx context.Context) error {
 		if n > 0 {
 			continue
 		}
-		wait, cancel := context.WithTimeout(ctx, idle)
+		wait, cancel := context.WithTimeout(ctx, pollInterval)
 		_, err = db.WaitForNotification(wait)
 		cancel()
 		if err != nil && !errors.Is(wait.Err(), context.DeadlineExceeded) {
@@ -102,17 +99,16 @@ func (r *Relay) follow(ctx context.Context) error {
 	}
 }
 
-// Batch relays one batch and returns how many rows it has dealt with. The rows
-// are locked until they are marked; another relay takes others meanwhile. If this
-// one dies after emit has answered, the rows are free again and sent again, under
-// the same keys.
+// Batch relays one batch and returns the number of rows that it marked as sent or
+// refused. It locks the rows until they are marked; other relays skip them. If the relay
+// dies after emit has responded, the rows are sent again with the same keys.
 func (r *Relay) Batch(ctx context.Context, db *pgx.Conn) (int, error) {
 	tx, err := db.Begin(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("begin: %w", err)
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
-	ids, list, err := r.waiting(ctx, tx)
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // no effect after a commit
+	ids, list, err := r.nextRows(ctx, tx)
 	if err != nil || len(list) == 0 {
 		return 0, err
 	}
@@ -121,7 +117,7 @@ func (r *Relay) Batch(ctx context.Context, db *pgx.Conn) (int, error) {
 		return 0, fmt.Errorf("emit %d events: %w", len(list), err)
 	}
 	if len(results) != len(list) {
-		return 0, fmt.Errorf("emit answered %d of %d events", len(results), len(list))
+		return 0, fmt.Errorf("emit returned %d results for %d events", len(results), len(list))
 	}
 	done := 0
 	for i, result := range results {
@@ -129,7 +125,7 @@ func (r *Relay) Batch(ctx context.Context, db *pgx.Conn) (int, error) {
 		case result.Error == nil:
 			_, err = tx.Exec(ctx, "UPDATE outbox SET sent_at = now(), event_id = $2 WHERE id = $1", ids[i], result.ID)
 		case result.Error.Code == "unavailable":
-			continue // it stays where it is
+			continue // retried with the next batch
 		default:
 			r.Log.Error("relay.refused", "row", ids[i], "code", result.Error.Code, "error", result.Error.Message)
 			_, err = tx.Exec(ctx, "UPDATE outbox SET refused = $2 WHERE id = $1", ids[i], result.Error.Message)
@@ -143,14 +139,14 @@ func (r *Relay) Batch(ctx context.Context, db *pgx.Conn) (int, error) {
 		return 0, fmt.Errorf("commit: %w", err)
 	}
 	if done == 0 {
-		return 0, errors.New("emit could store none of the events just now")
+		return 0, errors.New("emit is unavailable: it stored none of the events")
 	}
 	r.Log.Info("relay.sent", "rows", done)
 	return done, nil
 }
 
-// waiting locks and returns the next rows, the oldest first.
-func (r *Relay) waiting(ctx context.Context, tx pgx.Tx) (ids []int64, list []Event, err error) {
+// nextRows locks and returns the oldest unsent rows.
+func (r *Relay) nextRows(ctx context.Context, tx pgx.Tx) (ids []int64, list []Event, err error) {
 	rows, err := tx.Query(ctx, `
 		SELECT id, event, tenant, coalesce(actor_user_id, ''), data::text, happened_at
 		FROM outbox WHERE sent_at IS NULL AND refused IS NULL
@@ -170,7 +166,7 @@ func (r *Relay) waiting(ctx context.Context, tx pgx.Tx) (ids []int64, list []Eve
 		}
 		size += len(data)
 		if size > batchBytes && len(list) > 0 {
-			continue // the next batch's
+			continue // left for the next batch
 		}
 		e.Data = json.RawMessage(data)
 		e.Timestamp = at.UTC().Format(time.RFC3339Nano)

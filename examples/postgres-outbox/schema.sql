@@ -1,4 +1,4 @@
--- The outbox: what happened, written in the transaction in which it happened.
+-- The outbox: one row per event, inserted in the transaction that changes the data.
 CREATE TABLE outbox (
   id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   event         text        NOT NULL,
@@ -6,23 +6,23 @@ CREATE TABLE outbox (
   actor_user_id text,
   data          jsonb       NOT NULL,
   happened_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-  sent_at       timestamptz, -- when emit had it
-  event_id      text,        -- the id that emit gave it
-  refused       text         -- why emit will never take it; mend the row, and set this to NULL
+  sent_at       timestamptz, -- when emit accepted it
+  event_id      text,        -- id of the event
+  refused       text         -- error from emit; fix the row and set this to NULL to retry
 );
-CREATE INDEX outbox_waiting ON outbox (id) WHERE sent_at IS NULL AND refused IS NULL;
+CREATE INDEX outbox_unsent ON outbox (id) WHERE sent_at IS NULL AND refused IS NULL;
 
-CREATE FUNCTION tell(event text, actor text, data jsonb) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION publish_event(event text, actor text, data jsonb) RETURNS void LANGUAGE sql AS $$
   INSERT INTO outbox (event, actor_user_id, data) VALUES (event, actor, jsonb_strip_nulls(data));
-  SELECT pg_notify('outbox', '');  -- heard at the commit
+  SELECT pg_notify('outbox', '');  -- sent at commit
 $$;
 
 CREATE FUNCTION iso(t timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT to_char(t AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
--- A platform, and which of its changes mean something. A trigger has the row as
--- it is before and after, so no code that writes can forget to tell.
+-- A platform, with a trigger per table that publishes the events. A trigger sees the row
+-- before and after the change, and application code cannot forget it.
 CREATE TABLE users (id text PRIMARY KEY, email text NOT NULL, name text NOT NULL);
 CREATE TABLE communities (id text PRIMARY KEY, name text NOT NULL, city text);
 CREATE TABLE memberships (
@@ -40,61 +40,61 @@ CREATE TABLE flags (
 CREATE TABLE referrals (
   referred_user_id text PRIMARY KEY REFERENCES users, referrer_id text NOT NULL REFERENCES users, code text NOT NULL);
 
-CREATE FUNCTION users_tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  PERFORM tell('user.joined_platform', NEW.id, jsonb_build_object('user_id', NEW.id, 'email', NEW.email, 'name', NEW.name));
+CREATE FUNCTION users_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM publish_event('user.joined_platform', NEW.id, jsonb_build_object('user_id', NEW.id, 'email', NEW.email, 'name', NEW.name));
   RETURN NULL;
 END $$;
-CREATE TRIGGER tell AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION users_tell();
+CREATE TRIGGER publish AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION users_publish();
 
-CREATE FUNCTION memberships_tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  PERFORM tell('user.joined_community', NEW.user_id,
+CREATE FUNCTION memberships_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM publish_event('user.joined_community', NEW.user_id,
     jsonb_build_object('community_id', c.id, 'community_name', c.name, 'community_city', c.city)) FROM communities c WHERE c.id = NEW.community_id;
   RETURN NULL;
 END $$;
-CREATE TRIGGER tell AFTER INSERT ON memberships FOR EACH ROW EXECUTE FUNCTION memberships_tell();
+CREATE TRIGGER publish AFTER INSERT ON memberships FOR EACH ROW EXECUTE FUNCTION memberships_publish();
 
-CREATE FUNCTION registrations_tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION registrations_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF TG_OP = 'DELETE' THEN
-    -- What a clean-up removes, nobody has cancelled: it says SET LOCAL outbox.quiet = 'on'.
+    -- A clean-up is not a cancellation; it runs SET LOCAL outbox.quiet = 'on'.
     IF current_setting('outbox.quiet', true) IS DISTINCT FROM 'on' THEN
-      PERFORM tell('user.cancelled_registration', OLD.user_id, jsonb_build_object('event_id', OLD.event_id, 'registration_id', OLD.id));
+      PERFORM publish_event('user.cancelled_registration', OLD.user_id, jsonb_build_object('event_id', OLD.event_id, 'registration_id', OLD.id));
     END IF;
   ELSIF TG_OP = 'INSERT' AND NEW.status IN ('pending', 'success', 'failed')
      OR TG_OP = 'UPDATE' AND NEW.status IN ('success', 'failed') AND NEW.status <> OLD.status THEN
-    PERFORM tell('user.registered_event', NEW.user_id,
+    PERFORM publish_event('user.registered_event', NEW.user_id,
       jsonb_build_object('event_id', NEW.event_id, 'registration_id', NEW.id, 'payment_id', NEW.payment_id, 'status', NEW.status));
   END IF;
   RETURN NULL;
 END $$;
-CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON registrations FOR EACH ROW EXECUTE FUNCTION registrations_tell();
+CREATE TRIGGER publish AFTER INSERT OR UPDATE OR DELETE ON registrations FOR EACH ROW EXECUTE FUNCTION registrations_publish();
 
-CREATE FUNCTION comments_tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  PERFORM tell('user.posted_comment', NEW.user_id,
+CREATE FUNCTION comments_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM publish_event('user.posted_comment', NEW.user_id,
     jsonb_build_object('discussion_id', NEW.discussion_id, 'comment_id', NEW.id, 'comment_text', NEW.body));
   RETURN NULL;
 END $$;
-CREATE TRIGGER tell AFTER INSERT ON comments FOR EACH ROW EXECUTE FUNCTION comments_tell();
+CREATE TRIGGER publish AFTER INSERT ON comments FOR EACH ROW EXECUTE FUNCTION comments_publish();
 
-CREATE FUNCTION flags_tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  PERFORM tell('user.flagged_comment', NEW.user_id,
+CREATE FUNCTION flags_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM publish_event('user.flagged_comment', NEW.user_id,
     jsonb_build_object('comment_id', c.id, 'flagged_user_id', c.user_id, 'reason', NEW.reason)) FROM comments c WHERE c.id = NEW.comment_id;
   RETURN NULL;
 END $$;
-CREATE TRIGGER tell AFTER INSERT ON flags FOR EACH ROW EXECUTE FUNCTION flags_tell();
+CREATE TRIGGER publish AFTER INSERT ON flags FOR EACH ROW EXECUTE FUNCTION flags_publish();
 
-CREATE FUNCTION referrals_tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  PERFORM tell('user.referred_user', NEW.referrer_id,
+CREATE FUNCTION referrals_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM publish_event('user.referred_user', NEW.referrer_id,
     jsonb_build_object('referred_user_id', NEW.referred_user_id, 'referrer_id', NEW.referrer_id, 'referral_code', NEW.code));
   RETURN NULL;
 END $$;
-CREATE TRIGGER tell AFTER INSERT ON referrals FOR EACH ROW EXECUTE FUNCTION referrals_tell();
+CREATE TRIGGER publish AFTER INSERT ON referrals FOR EACH ROW EXECUTE FUNCTION referrals_publish();
 
-CREATE FUNCTION discussions_tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION discussions_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF OLD.status = 'open' AND NEW.status = 'closed' AND NEW.close_reason = 'expired' THEN
-    PERFORM tell('discussion.auto_closed', NULL, jsonb_build_object('discussion_id', NEW.id, 'closed_at', iso(NEW.closed_at)));
+    PERFORM publish_event('discussion.auto_closed', NULL, jsonb_build_object('discussion_id', NEW.id, 'closed_at', iso(NEW.closed_at)));
   ELSIF OLD.status = 'open' AND NEW.status = 'open' AND NEW.expires_at > OLD.expires_at THEN
-    PERFORM tell('discussion.extended', NEW.extended_by, jsonb_build_object('discussion_id', NEW.id, 'new_expires_at', iso(NEW.expires_at)));
+    PERFORM publish_event('discussion.extended', NEW.extended_by, jsonb_build_object('discussion_id', NEW.id, 'new_expires_at', iso(NEW.expires_at)));
   END IF;
   RETURN NULL;
 END $$;
-CREATE TRIGGER tell AFTER UPDATE ON discussions FOR EACH ROW EXECUTE FUNCTION discussions_tell();
+CREATE TRIGGER publish AFTER UPDATE ON discussions FOR EACH ROW EXECUTE FUNCTION discussions_publish();
