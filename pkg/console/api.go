@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
-// OpenAPIPath is where the API's document is.
+// OpenAPIPath is the path of the OpenAPI document.
 const OpenAPIPath = "/api/openapi.json"
 
 type response[T any] struct{ Body T }
@@ -32,15 +32,14 @@ type byKey struct {
 	Event    string `path:"event" maxLength:"64" doc:"The event's id"`
 }
 
-// api puts the JSON API on a mux and returns its document's source. It has the
-// operations' structs for its schemas, so the document can't say anything else
-// than what is answered.
+// api registers the JSON API on a mux and returns it. Its schemas are generated from
+// the types that the operations return.
 func (c *Console) api(mux *http.ServeMux) huma.API {
 	config := huma.DefaultConfig("Tidings console", "1")
-	config.Info.Description = "What the console's pages do, for programs. `tidings console login --token` makes a credential, " +
-		"which goes into the header X-Tidings-Session. A browser's cookie is taken too; a change then needs X-CSRF-Token, which GET /api/session tells."
+	config.Info.Description = "Everything that the console's pages do. Create a token with `tidings console login --token` and send it " +
+		"in the header X-Tidings-Session. The session cookie works too; changes then need the X-CSRF-Token from GET /api/session."
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
-	config.CreateHooks = nil // no $schema in answers
+	config.CreateHooks = nil // no $schema in responses
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token":  {Type: "apiKey", In: "header", Name: sessionHeader},
 		"cookie": {Type: "apiKey", In: "cookie", Name: cookieName},
@@ -49,25 +48,25 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	api := humago.New(mux, config)
 	o := c.Operations
 
-	get(c, api, "get-session", "/api/session", "Who I am", func(ctx context.Context, who Session, _ *struct{}) (Identity, error) {
+	get(c, api, "get-session", "/api/session", "Get the current session", func(ctx context.Context, who Session, _ *struct{}) (Identity, error) {
 		return Identity{Name: who.Name, Role: who.Role, Tenant: who.Tenant, Expires: who.Expires, CSRF: csrfOf(ctx)}, nil
 	})
 
-	get(c, api, "get-overview", "/api/overview", "How it goes: figures of the whole deployment, and the circuits that are not closed", func(ctx context.Context, who Session, _ *struct{}) (Overview, error) {
+	get(c, api, "get-overview", "/api/overview", "Get figures of the whole deployment and the circuit breakers that are not closed", func(ctx context.Context, who Session, _ *struct{}) (Overview, error) {
 		return o.Overview(ctx, who)
 	})
 
-	get(c, api, "list-endpoints", "/api/endpoints", "Every endpoint", func(ctx context.Context, who Session, _ *struct{}) (Endpoints, error) {
+	get(c, api, "list-endpoints", "/api/endpoints", "List endpoints", func(ctx context.Context, who Session, _ *struct{}) (Endpoints, error) {
 		list, err := o.ListEndpoints(ctx, who)
 		return Endpoints{list}, err
 	})
-	get(c, api, "get-endpoint", "/api/endpoints/{id}", "One endpoint", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
+	get(c, api, "get-endpoint", "/api/endpoints/{id}", "Get an endpoint", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
 		return o.GetEndpoint(ctx, who, in.ID)
 	})
-	register(c, api, http.MethodPost, "add-endpoint", "/api/endpoints", "Add an endpoint; the answer holds its secret, once", func(ctx context.Context, who Session, in *struct{ Body Settings }) (WithSecret, error) {
+	register(c, api, http.MethodPost, "add-endpoint", "/api/endpoints", "Add an endpoint; the response holds its secret, shown only once", func(ctx context.Context, who Session, in *struct{ Body Settings }) (WithSecret, error) {
 		return o.AddEndpoint(ctx, who, in.Body)
 	})
-	register(c, api, http.MethodPost, "check-endpoint", "/api/endpoint-checks", "Say what is wrong with an endpoint's settings; stores nothing", func(ctx context.Context, who Session, in *struct{ Body Settings }) (Checked, error) {
+	register(c, api, http.MethodPost, "check-endpoint", "/api/endpoint-checks", "Validate an endpoint's settings without storing them", func(ctx context.Context, who Session, in *struct{ Body Settings }) (Checked, error) {
 		found := o.CheckSettings(ctx, who, in.Body)
 		return Checked{OK: len(found) == 0, Fields: append([]FieldError{}, found...)}, nil
 	})
@@ -77,31 +76,31 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	}) (Endpoint, error) {
 		return o.ChangeEndpoint(ctx, who, in.ID, in.Body)
 	})
-	register(c, api, http.MethodPost, "enable-endpoint", "/api/endpoints/{id}/enable", "Put an endpoint into service", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
+	register(c, api, http.MethodPost, "enable-endpoint", "/api/endpoints/{id}/enable", "Enable an endpoint", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
 		return o.EnableEndpoint(ctx, who, in.ID)
 	})
-	register(c, api, http.MethodPost, "disable-endpoint", "/api/endpoints/{id}/disable", "Take an endpoint out of service", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
+	register(c, api, http.MethodPost, "disable-endpoint", "/api/endpoints/{id}/disable", "Disable an endpoint; its pending deliveries are marked skipped", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
 		return o.DisableEndpoint(ctx, who, in.ID)
 	})
-	register(c, api, http.MethodPost, "rotate-secret", "/api/endpoints/{id}/rotate-secret", "Give an endpoint a fresh secret; the answer holds it, once", func(ctx context.Context, who Session, in *byID) (WithSecret, error) {
+	register(c, api, http.MethodPost, "rotate-secret", "/api/endpoints/{id}/rotate-secret", "Rotate an endpoint's signing secret; the response holds it, shown only once", func(ctx context.Context, who Session, in *byID) (WithSecret, error) {
 		return o.RotateSecret(ctx, who, in.ID)
 	})
-	register(c, api, http.MethodPost, "test-endpoint", "/api/endpoints/{id}/test", "Send one signed sample now, and report everything that happened", func(ctx context.Context, who Session, in *struct {
+	register(c, api, http.MethodPost, "test-endpoint", "/api/endpoints/{id}/test", "Send a signed sample event to an endpoint and get a report", func(ctx context.Context, who Session, in *struct {
 		ID    string `path:"id" maxLength:"64"`
-		Event string `query:"event" maxLength:"64" doc:"The event type; one that the endpoint takes where it is empty"`
+		Event string `query:"event" maxLength:"64" doc:"Event type; if empty, one that the endpoint is subscribed to"`
 	}) (testsend.Report, error) {
 		return o.TestEndpoint(ctx, who, in.ID, in.Event)
 	})
-	register(c, api, http.MethodDelete, "remove-endpoint", "/api/endpoints/{id}", "Forget an endpoint", func(ctx context.Context, who Session, in *byID) (Removed, error) {
+	register(c, api, http.MethodDelete, "remove-endpoint", "/api/endpoints/{id}", "Delete an endpoint; its pending deliveries are marked skipped", func(ctx context.Context, who Session, in *byID) (Removed, error) {
 		return Removed{in.ID}, o.RemoveEndpoint(ctx, who, in.ID)
 	})
 
-	get(c, api, "list-deliveries", "/api/deliveries", "Deliveries, newest event first", func(ctx context.Context, who Session, in *struct {
+	get(c, api, "list-deliveries", "/api/deliveries", "List deliveries, newest event first", func(ctx context.Context, who Session, in *struct {
 		Endpoint string    `query:"endpoint" maxLength:"64"`
 		Type     string    `query:"type" maxLength:"64" doc:"Event type"`
 		State    string    `query:"state" enum:"pending,in_flight,delivered,dead,skipped"`
-		From     time.Time `query:"from" doc:"Only of events accepted at or after this time"`
-		To       time.Time `query:"to" doc:"Only of events accepted at or before this time"`
+		From     time.Time `query:"from" doc:"Only events accepted at or after this time"`
+		To       time.Time `query:"to" doc:"Only events accepted at or before this time"`
 		Limit    int       `query:"limit" minimum:"1" maximum:"200" default:"50"`
 		Cursor   string    `query:"cursor" maxLength:"200"`
 	}) (DeliveryPage, error) {
@@ -109,13 +108,13 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 			EndpointID: in.Endpoint, EventType: in.Type, State: delivery.State(in.State), From: in.From, To: in.To, Limit: in.Limit, Cursor: in.Cursor,
 		})
 	})
-	get(c, api, "get-delivery", "/api/deliveries/{endpoint}/{event}", "One delivery with its attempts", func(ctx context.Context, who Session, in *byKey) (Delivery, error) {
+	get(c, api, "get-delivery", "/api/deliveries/{endpoint}/{event}", "Get a delivery with its attempts", func(ctx context.Context, who Session, in *byKey) (Delivery, error) {
 		return o.GetDelivery(ctx, who, in.Endpoint, in.Event)
 	})
-	get(c, api, "get-request", "/api/deliveries/{endpoint}/{event}/request", "What a delivery sends, signed now (admins)", func(ctx context.Context, who Session, in *byKey) (SignedRequest, error) {
+	get(c, api, "get-request", "/api/deliveries/{endpoint}/{event}/request", "Get a delivery's request with a current signature (admin role)", func(ctx context.Context, who Session, in *byKey) (SignedRequest, error) {
 		return o.SignRequest(ctx, who, in.Endpoint, in.Event)
 	})
-	register(c, api, http.MethodPost, "replay-deliveries", "/api/replays", "Send settled deliveries again", func(ctx context.Context, who Session, in *struct {
+	register(c, api, http.MethodPost, "replay-deliveries", "/api/replays", "Replay settled deliveries", func(ctx context.Context, who Session, in *struct {
 		Body struct {
 			Deliveries []DeliveryKey `json:"deliveries" minItems:"1" maxItems:"100" nullable:"false"`
 		}
@@ -128,52 +127,52 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		return Replays{list}, err
 	})
 
-	get(c, api, "list-event-types", "/api/event-types", "The catalog", func(context.Context, Session, *struct{}) (EventTypes, error) {
+	get(c, api, "list-event-types", "/api/event-types", "List event types", func(context.Context, Session, *struct{}) (EventTypes, error) {
 		return EventTypes{o.EventTypes()}, nil
 	})
-	get(c, api, "get-event", "/api/events/{event}", "One event, and where it went", func(ctx context.Context, who Session, in *struct {
+	get(c, api, "get-event", "/api/events/{event}", "Get an event and its deliveries", func(ctx context.Context, who Session, in *struct {
 		Event string `path:"event" maxLength:"64"`
 	}) (Event, error) {
 		return o.GetEvent(ctx, who, in.Event)
 	})
 
-	get(c, api, "list-circuits", "/api/circuits", "The circuits that are not closed", func(ctx context.Context, who Session, _ *struct{}) (Circuits, error) {
+	get(c, api, "list-circuits", "/api/circuits", "List circuit breakers that are not closed", func(ctx context.Context, who Session, _ *struct{}) (Circuits, error) {
 		list, err := o.ListCircuits(ctx, who)
 		return Circuits{list}, err
 	})
-	get(c, api, "get-circuit", "/api/circuits/{id}", "One endpoint's circuit", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
+	get(c, api, "get-circuit", "/api/circuits/{id}", "Get an endpoint's circuit breaker", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
 		return o.GetCircuit(ctx, who, in.ID)
 	})
-	register(c, api, http.MethodPost, "close-circuit", "/api/circuits/{id}/close", "Close a circuit by hand: what waits is sent", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
+	register(c, api, http.MethodPost, "close-circuit", "/api/circuits/{id}/close", "Close a circuit breaker; its backlog is sent", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
 		if err := o.CloseCircuit(ctx, who, in.ID); err != nil {
 			return Circuit{}, err
 		}
 		return o.GetCircuit(ctx, who, in.ID)
 	})
 
-	get(c, api, "list-discussions", "/api/discussions", "The platform's discussions", func(ctx context.Context, who Session, in *struct {
-		View   string `query:"view" enum:"open,expiring,closed" default:"open" doc:"expiring is what is open for less than a day"`
+	get(c, api, "list-discussions", "/api/discussions", "List the platform's discussions", func(ctx context.Context, who Session, in *struct {
+		View   string `query:"view" enum:"open,expiring,closed" default:"open" doc:"expiring lists open discussions that expire within a day"`
 		Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"50"`
 		Cursor string `query:"cursor" maxLength:"1000"`
 	}) (DiscussionPage, error) {
 		return o.ListDiscussions(ctx, who, in.View, in.Cursor, in.Limit)
 	})
-	get(c, api, "get-discussion", "/api/discussions/{id}", "One discussion", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
+	get(c, api, "get-discussion", "/api/discussions/{id}", "Get a discussion", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
 		return o.GetDiscussion(ctx, who, in.ID)
 	})
-	register(c, api, http.MethodPost, "extend-discussion", "/api/discussions/{id}/extend", "Give an open discussion more time", func(ctx context.Context, who Session, in *struct {
+	register(c, api, http.MethodPost, "extend-discussion", "/api/discussions/{id}/extend", "Extend an open discussion", func(ctx context.Context, who Session, in *struct {
 		ID   string `path:"id" maxLength:"256"`
 		Body struct {
-			To time.Time `json:"to" doc:"The new end; later than the one it has"`
+			To time.Time `json:"to" doc:"The new end; later than the current one"`
 		}
 	}) (Discussion, error) {
 		return o.ExtendDiscussion(ctx, who, in.ID, in.Body.To)
 	})
-	register(c, api, http.MethodPost, "close-discussion", "/api/discussions/{id}/close", "Close an open discussion now", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
+	register(c, api, http.MethodPost, "close-discussion", "/api/discussions/{id}/close", "Close an open discussion", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
 		return o.CloseDiscussion(ctx, who, in.ID)
 	})
 
-	get(c, api, "list-audit", "/api/audit", "Who changed what, newest first", func(ctx context.Context, who Session, in *struct {
+	get(c, api, "list-audit", "/api/audit", "List the audit log, newest entry first", func(ctx context.Context, who Session, in *struct {
 		Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 		Cursor string `query:"cursor" maxLength:"200"`
 	}) (AuditPage, error) {
@@ -181,53 +180,53 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	})
 
 	if o.Receiver != nil {
-		get(c, api, "get-receiver", "/api/receiver", "How the demonstration's receiver behaves", func(context.Context, Session, *struct{}) (Behaviour, error) {
+		get(c, api, "get-receiver", "/api/receiver", "Get the demo receiver's behaviour", func(context.Context, Session, *struct{}) (Behaviour, error) {
 			return o.Receiver.Behaviour(), nil
 		})
-		register(c, api, http.MethodPut, "set-receiver", "/api/receiver", "Change how the demonstration's receiver behaves", func(ctx context.Context, who Session, in *struct{ Body Behaviour }) (Behaviour, error) {
+		register(c, api, http.MethodPut, "set-receiver", "/api/receiver", "Set the demo receiver's behaviour", func(ctx context.Context, who Session, in *struct{ Body Behaviour }) (Behaviour, error) {
 			return in.Body, o.ConfigureReceiver(ctx, who, in.Body)
 		})
 	}
 	return api
 }
 
-// Lists and small answers of the API.
+// Responses that only the API has.
 type (
-	// Identity is the session that asks.
+	// Identity is the session of the request.
 	Identity struct {
 		Name    string    `json:"name"`
 		Role    Role      `json:"role" enum:"viewer,admin"`
 		Tenant  string    `json:"tenant"`
 		Expires time.Time `json:"expires_at"`
-		CSRF    string    `json:"csrf_token" doc:"For X-CSRF-Token, where the session is a cookie"`
+		CSRF    string    `json:"csrf_token" doc:"Value for X-CSRF-Token, if the session is a cookie"`
 	}
 	// Endpoints is a list of endpoints.
 	Endpoints struct {
 		Endpoints []Endpoint `json:"endpoints" nullable:"false"`
 	}
-	// Checked says what is wrong with an endpoint's settings.
+	// Checked is the result of validating an endpoint's settings.
 	Checked struct {
 		OK     bool         `json:"ok"`
 		Fields []FieldError `json:"fields" nullable:"false"`
 	}
-	// Removed names an endpoint that is gone.
+	// Removed is the id of the deleted endpoint.
 	Removed struct {
 		Removed string `json:"removed"`
 	}
-	// DeliveryKey names a delivery.
+	// DeliveryKey identifies a delivery.
 	DeliveryKey struct {
 		EndpointID string `json:"endpoint_id" maxLength:"64"`
 		EventID    string `json:"event_id" maxLength:"64"`
 	}
-	// Replays are the results of a replay, in the order that was asked.
+	// Replays are the results of a replay, in the order of the request.
 	Replays struct {
 		Results []Replayed `json:"results" nullable:"false"`
 	}
-	// Circuits is a list of circuits.
+	// Circuits is a list of circuit breakers.
 	Circuits struct {
 		Circuits []Circuit `json:"circuits" nullable:"false"`
 	}
-	// EventTypes is the catalog.
+	// EventTypes is a list of event types.
 	EventTypes struct {
 		Types []EventType `json:"types" nullable:"false"`
 	}
@@ -250,28 +249,28 @@ func register[I, O any](c *Console, api huma.API, method, id, path, summary stri
 	})
 }
 
-// problem is an error as the API answers it (RFC 9457).
+// problem converts an error to problem details (RFC 9457).
 func (c *Console) problem(ctx context.Context, err error) error {
 	status, message := c.errorResponse(ctx, err)
 	var details []error
-	var refused *Error
-	if errors.As(err, &refused) {
-		for _, f := range refused.Fields {
+	var known *Error
+	if errors.As(err, &known) {
+		for _, f := range known.Fields {
 			details = append(details, &huma.ErrorDetail{Location: "body." + f.Field, Message: f.Message})
 		}
 	}
 	return huma.NewError(status, message, details...)
 }
 
-// explain says an error to whoever asked: a refusal in its own words, anything
-// else in the log only.
+// errorResponse returns the status and message for an error. Only an *Error has its
+// message shown; other errors are logged.
 func (c *Console) errorResponse(ctx context.Context, err error) (status int, message string) {
-	var refused *Error
-	if errors.As(err, &refused) {
+	var known *Error
+	if errors.As(err, &known) {
 		return map[Kind]int{
 			Invalid: http.StatusUnprocessableEntity, NotFound: http.StatusNotFound, Conflict: http.StatusConflict, Forbidden: http.StatusForbidden,
-		}[refused.Kind], refused.Message
+		}[known.Kind], known.Message
 	}
 	c.Log.LogAttrs(ctx, slog.LevelError, "console.failed", slog.String("error", err.Error()))
-	return http.StatusInternalServerError, "that did not work; the console's log has the reason (console.failed)"
+	return http.StatusInternalServerError, "internal error; see console.failed in the log"
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/console"
 )
 
-// Every route of the document is asked, well and badly, and each answer is held to
-// the document by a library that knows nothing of us.
-func TestTheDocumentIsTrue(t *testing.T) {
+// Every route is called with valid and invalid requests, and an independent library
+// checks each request and response against the OpenAPI document.
+func TestTheAPIMatchesItsOpenAPIDocument(t *testing.T) {
 	w, e, id := seeded(t)
 	b := w.login(console.Admin, "default")
 	raw := b.get(console.OpenAPIPath).Body.Bytes()
@@ -123,7 +123,7 @@ func TestTheDocumentIsTrue(t *testing.T) {
 		r.Body = io.NopCloser(strings.NewReader(c.body))
 		if ok, problems := check.ValidateHttpResponse(r, answer); !ok {
 			for _, p := range problems {
-				t.Errorf("%s: the answer is not as the document says: %s: %s %v\n%s", what, p.Message, p.Reason, p.SchemaValidationErrors, recorded.Body)
+				t.Errorf("%s: the response does not match the document: %s: %s %v\n%s", what, p.Message, p.Reason, p.SchemaValidationErrors, recorded.Body)
 			}
 		}
 		if c.status < 400 {
@@ -131,23 +131,23 @@ func TestTheDocumentIsTrue(t *testing.T) {
 			r.Header.Set("X-Tidings-Session", "x")
 			if ok, problems := check.ValidateHttpRequest(r); !ok {
 				for _, p := range problems {
-					t.Errorf("%s: the request is not as the document says: %s: %s", what, p.Message, p.Reason)
+					t.Errorf("%s: the request does not match the document: %s: %s", what, p.Message, p.Reason)
 				}
 			}
 		}
 	}
 	for _, route := range routes(t, raw) {
 		if !asked[route] {
-			t.Errorf("the document has %s, which nobody asked", route)
+			t.Errorf("the document has %s, which this test does not call", route)
 		}
 		delete(asked, route)
 	}
 	for route := range asked {
-		t.Errorf("%s answers, and is not in the document", route)
+		t.Errorf("%s is not in the document", route)
 	}
 }
 
-// routes are those of a document.
+// routes returns the routes of an OpenAPI document.
 func routes(t *testing.T, raw []byte) (list []string) {
 	t.Helper()
 	var doc struct {
@@ -165,8 +165,8 @@ func routes(t *testing.T, raw []byte) (list []string) {
 	return list
 }
 
-// A deployment has no receiver to misbehave, on no page and in no document.
-func TestADeploymentHasNoReceiver(t *testing.T) {
+// Without a demo receiver, no page and no route has it.
+func TestDeploymentsHaveNoDemoReceiver(t *testing.T) {
 	w := newWorld(t)
 	w.ops.Receiver = nil
 	w.handler = (&console.Console{Operations: w.ops, Notes: w.store, Log: discard}).Handler()

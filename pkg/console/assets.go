@@ -10,14 +10,14 @@ import (
 	"sync"
 )
 
-// The vendored libraries stand with their licences in assets/vendor: htmx.org
+// The vendored libraries and their licences are in assets/vendor: htmx.org
 // 2.0.11 (dist/htmx.min.js) and uplot 1.6.32 (dist/uPlot.iife.min.js,
 // dist/uPlot.min.css), unchanged, from npm.
 //
 //go:embed assets
 var assetFiles embed.FS
 
-// assetNames are the assets as pages name them, and where they stand.
+// assetNames maps the names in URLs to embedded files.
 var assetNames = map[string]string{
 	"htmx.js":     "assets/vendor/htmx.min.js",
 	"uplot.js":    "assets/vendor/uplot.min.js",
@@ -27,14 +27,14 @@ var assetNames = map[string]string{
 	"icon.svg":    "assets/icon.svg",
 }
 
-// versions are the assets' digests, which pages put into their URLs: an asset may
-// redirect be cached for ever.
+// versions are the assets' digests. They are part of the URLs, so that assets can be
+// cached forever.
 var versions = sync.OnceValue(func() map[string]string {
 	out := map[string]string{}
 	for name, file := range assetNames {
 		text, err := assetFiles.ReadFile(file)
 		if err != nil {
-			panic(err) // it is embedded, or the tests fail
+			panic(err) // assetNames names a file that is not embedded
 		}
 		sum := sha256.Sum256(text)
 		out[name] = hex.EncodeToString(sum[:6])

@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
 )
 
-// AuditPage is a part of the audit log, newest first.
+// AuditPage is a page of the audit log, newest first.
 type AuditPage struct {
 	Entries []AuditEntry `json:"entries" nullable:"false"`
 	Next    string       `json:"next,omitempty"`

@@ -9,7 +9,7 @@ func (c *Console) listCircuits(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c.render(w, r, http.StatusOK, "circuits", page{Title: "Circuits", Nav: "circuits", Data: list})
+	c.render(w, r, http.StatusOK, "circuits", page{Title: "Circuit breakers", Nav: "circuits", Data: list})
 	return nil
 }
 

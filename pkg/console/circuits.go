@@ -11,11 +11,11 @@ import (
 // Circuit is an endpoint's circuit breaker.
 type Circuit struct {
 	EndpointID   string    `json:"endpoint_id"`
-	URL          string    `json:"url,omitempty" doc:"The endpoint's; absent where it is gone"`
+	URL          string    `json:"url,omitempty" doc:"The endpoint's URL; absent if the endpoint was deleted"`
 	State        string    `json:"state" enum:"open,half-open,draining,closed"`
 	Since        time.Time `json:"since,omitzero"`
 	FailingSince time.Time `json:"failing_since,omitzero"`
-	Failures     int       `json:"failures" doc:"In a row"`
+	Failures     int       `json:"failures" doc:"Consecutive failures"`
 	NextProbe    time.Time `json:"next_probe_at,omitzero"`
 	Cause        string    `json:"cause,omitempty" doc:"The latest failure"`
 }
@@ -24,8 +24,8 @@ func (o *Operations) circuit(s breaker.State, urls map[string]string) Circuit {
 	return ViewCircuit(s, urls, o.Now())
 }
 
-// ViewCircuit shows a circuit, as the tool does, too; urls are endpoints' by their
-// ids, as far as they are known.
+// ViewCircuit converts a circuit breaker for display; the CLI uses it too. urls maps
+// endpoint ids to URLs.
 func ViewCircuit(s breaker.State, urls map[string]string, now time.Time) Circuit {
 	return Circuit{
 		EndpointID: s.EndpointID, URL: urls[s.EndpointID], State: s.Word(now), Since: s.Since, FailingSince: s.FailingSince,
@@ -33,8 +33,8 @@ func ViewCircuit(s breaker.State, urls map[string]string, now time.Time) Circuit
 	}
 }
 
-// ListCircuits returns the tenant's circuits that are not closed, or not closed
-// for good: what waited is still being let go.
+// ListCircuits returns the tenant's circuit breakers that are open, half-open or
+// still draining their backlog.
 func (o *Operations) ListCircuits(ctx context.Context, who Session) ([]Circuit, error) {
 	all, err := o.Breakers.ListCircuits(ctx, time.Time{})
 	if err != nil {
@@ -61,7 +61,7 @@ func (o *Operations) ListCircuits(ctx context.Context, who Session) ([]Circuit, 
 	return views, nil
 }
 
-// GetCircuit returns one endpoint's circuit, closed or not.
+// GetCircuit returns an endpoint's circuit breaker in any state.
 func (o *Operations) GetCircuit(ctx context.Context, who Session, endpointID string) (Circuit, error) {
 	e, err := o.loadEndpoint(ctx, who, endpointID)
 	if err != nil {
@@ -71,7 +71,7 @@ func (o *Operations) GetCircuit(ctx context.Context, who Session, endpointID str
 	return o.circuit(s, map[string]string{endpointID: e.URL}), err
 }
 
-// CloseCircuit closes a circuit by hand: what waits is sent.
+// CloseCircuit closes a circuit breaker; its backlog is sent.
 func (o *Operations) CloseCircuit(ctx context.Context, who Session, endpointID string) error {
 	return o.change(ctx, who, "circuit.close", endpointID, "", func() (string, error) {
 		if _, err := o.loadEndpoint(ctx, who, endpointID); err != nil {
@@ -82,7 +82,7 @@ func (o *Operations) CloseCircuit(ctx context.Context, who Session, endpointID s
 			return "", err
 		}
 		if !done.WasOpen {
-			return "", errorf(Conflict, "the circuit of endpoint %s is closed already", endpointID)
+			return "", errorf(Conflict, "the circuit breaker of endpoint %s is already closed", endpointID)
 		}
 		return "", nil
 	})

@@ -1,13 +1,10 @@
-// Package console is the page from which people run Tidings, and the JSON API
-// beside it: endpoints, deliveries, events, circuits, discussions, and who
-// changed what. Everything it needs is embedded in the binary.
-//
-// It promises that nobody without a session sees anything (the login page and
-// the assets excepted), that a viewer changes nothing, that every change is in the
-// audit log before it is made, that a change can't be asked for by another site's
-// page, and that whatever a stranger sent (a comment, a URL, a receiver's answer)
-// is shown as text. No script or style is inline, and the browser is told to run
-// none.
+// Package console is the web console of Tidings and its JSON API: endpoints,
+// deliveries, events, circuit breakers, discussions and the audit log. All assets
+// are embedded in the binary. Only the login page and the assets are served
+// without a session. A viewer can change nothing, every change is in the audit log
+// before it is made, cross-site requests change nothing, and untrusted text
+// (comments, URLs, receivers' responses) is always escaped. No script or style is
+// inline, and the Content-Security-Policy forbids inline ones.
 package console
 
 import (
@@ -27,7 +24,7 @@ type Console struct {
 	auth *authenticator
 }
 
-// Handler returns the console.
+// Handler returns the console's HTTP handler.
 func (c *Console) Handler() http.Handler {
 	c.auth = &authenticator{notes: c.Notes, now: c.Operations.Now}
 
@@ -38,7 +35,7 @@ func (c *Console) Handler() http.Handler {
 		text, err := json.Marshal(api.OpenAPI())
 		if err != nil {
 			c.Log.Error("console.failed", "error", err.Error())
-			http.Error(w, "the document could not be written", http.StatusInternalServerError)
+			http.Error(w, "the OpenAPI document could not be written", http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -51,19 +48,19 @@ func (c *Console) Handler() http.Handler {
 	front.HandleFunc("POST /login", c.login)
 	front.Handle("/", c.authenticate(behind))
 
-	// A second fence beside the token: what a browser says comes from another site
-	// changes nothing.
-	fenced := http.NewCrossOriginProtection().Handler(front)
-	// Compressed answers of varying length: a page holds a secret (its CSRF token)
-	// beside what a stranger may have chosen.
+	// In addition to the CSRF token, reject requests that the browser marks as
+	// cross-site.
+	protected := http.NewCrossOriginProtection().Handler(front)
+	// Random padding against BREACH: a page holds a secret (its CSRF token) next to
+	// text that an attacker may have chosen.
 	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(1024), gzhttp.RandomJitter(64, 0, false))
 	if err != nil {
-		panic(err) // only for options that contradict each other
+		panic(err) // only for contradictory options
 	}
-	return secure(compress(fenced))
+	return secure(compress(protected))
 }
 
-// policy allows what comes from the console itself, and nothing inline.
+// policy allows the console's own files only, and nothing inline.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
@@ -84,7 +81,7 @@ func secure(next http.Handler) http.Handler {
 	})
 }
 
-// refuse answers without a page behind the login.
+// writeError writes an error: problem details for the API, a page otherwise.
 func (c *Console) writeError(w http.ResponseWriter, r *http.Request, status int, message string) {
 	if isAPI(r) {
 		w.Header().Set("Content-Type", "application/problem+json")

@@ -34,7 +34,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
-// world is a console on a memory store, with a clock of its own.
+// world is a console on a memory store with its own clock.
 type world struct {
 	t       *testing.T
 	store   *memory.Store
@@ -45,11 +45,11 @@ type world struct {
 	mu       sync.Mutex
 	clock    time.Time
 	commands []dispatch.Command
-	replay   error  // what dispatch answers to a replay
-	answer   string // the body with which a test is answered
+	replay   error  // the error that dispatch returns for a replay
+	answer   string // the response body of a test send
 }
 
-// failingAudit is a store's audit log that can be away.
+// failingAudit is an audit log that can be made to fail.
 type failingAudit struct {
 	console.Audit
 	away atomic.Bool
@@ -57,12 +57,12 @@ type failingAudit struct {
 
 func (a *failingAudit) PutAudit(ctx context.Context, e audit.Entry) error {
 	if a.away.Load() {
-		return errors.New("the table is away")
+		return errors.New("the table is unavailable")
 	}
 	return a.Audit.PutAudit(ctx, e)
 }
 
-// invoking calls a tester as its function is called.
+// invoking invokes a tester like its Lambda function.
 func invoking(tester *testsend.Tester) console.Invoke {
 	return func(ctx context.Context, payload, answer any) error {
 		report, err := tester.Run(ctx, payload.(testsend.Request))
@@ -73,7 +73,7 @@ func invoking(tester *testsend.Tester) console.Invoke {
 	}
 }
 
-// answering is every protocol, with a receiver that answers 500.
+// answering supports every protocol; its receiver answers 500.
 type answering struct {
 	*destination.Registry
 	body *string
@@ -135,7 +135,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// browser is a client with a cookie, as far as the console needs one.
+// browser is a client with a session cookie.
 type browser struct {
 	w      *world
 	cookie string
@@ -202,7 +202,7 @@ func (b *browser) api(method, path, body string) *httptest.ResponseRecorder {
 	return b.do(r)
 }
 
-// endpoint adds an endpoint by the back door.
+// endpoint adds an endpoint directly to the store.
 func (w *world) endpoint(tenant, url string) endpoint.Endpoint {
 	w.t.Helper()
 	e, err := w.ops.Endpoints.Add(w.t.Context(), endpoint.Endpoint{Tenant: tenant, URL: url})
@@ -212,7 +212,7 @@ func (w *world) endpoint(tenant, url string) endpoint.Endpoint {
 	return e
 }
 
-// event accepts an event.
+// event stores an event.
 func (w *world) event(tenant, eventType, data string) string {
 	w.t.Helper()
 	now := w.now()
@@ -227,7 +227,7 @@ func (w *world) event(tenant, eventType, data string) string {
 	return e.ID
 }
 
-// deliver makes a delivery that one attempt has brought into a state.
+// deliver stores a delivery that is in a state after one attempt.
 func (w *world) deliver(e endpoint.Endpoint, eventID, eventType string, state delivery.State, reason, snippet string) {
 	w.t.Helper()
 	now := w.now()
@@ -255,7 +255,7 @@ func (w *world) deliver(e endpoint.Endpoint, eventID, eventType string, state de
 
 const comment = `{"discussion_id":"d1","comment_id":"m1","comment_text":"hello"}`
 
-// pages are all that a viewer can see, given an endpoint and an event.
+// pages returns all pages, given an endpoint and an event.
 func pages(e endpoint.Endpoint, eventID string) []string {
 	return []string{
 		"/", "/endpoints", "/endpoints/new", "/endpoints/" + e.ID, "/endpoints/" + e.ID + "/edit", "/deliveries",
@@ -264,7 +264,7 @@ func pages(e endpoint.Endpoint, eventID string) []string {
 	}
 }
 
-// changes are all forms that change something.
+// changes returns all forms that make a change.
 func changes(e endpoint.Endpoint, eventID string) map[string]url.Values {
 	return map[string]url.Values{
 		"/endpoints/new":                  {"url": {"https://example.com/new"}, "event_types": {"*"}},
@@ -323,7 +323,7 @@ func (w *world) discussion(id, title string) {
 	}
 }
 
-func TestNobodyWithoutASessionSeesAnything(t *testing.T) {
+func TestRequestsWithoutASessionAreRejected(t *testing.T) {
 	w, e, id := seeded(t)
 	stranger := &browser{w: w}
 	for _, path := range pages(e, id) {
@@ -353,7 +353,7 @@ func TestNobodyWithoutASessionSeesAnything(t *testing.T) {
 	}
 }
 
-func TestALinkLetsOnePersonInOnce(t *testing.T) {
+func TestLoginLinksWorkOnce(t *testing.T) {
 	w := newWorld(t)
 	path := w.invite(console.Admin, "default")
 	b := &browser{w: w}
@@ -431,7 +431,7 @@ func TestLoginIsRateLimited(t *testing.T) {
 	}
 }
 
-func TestSessionsEnd(t *testing.T) {
+func TestSessionsEndByLogoutExpiryAndRevocation(t *testing.T) {
 	w := newWorld(t)
 	in := func(b *browser) bool { return b.get("/api/session").Code == http.StatusOK }
 
@@ -479,7 +479,7 @@ func TestSessionsEnd(t *testing.T) {
 	}
 }
 
-func TestAnotherSitesPageChangesNothing(t *testing.T) {
+func TestCrossSiteRequestsChangeNothing(t *testing.T) {
 	w, e, _ := seeded(t)
 	b := w.login(console.Admin, "default")
 	disabled := func() bool {
@@ -514,7 +514,7 @@ func TestAnotherSitesPageChangesNothing(t *testing.T) {
 	}
 }
 
-func TestAProgramsToken(t *testing.T) {
+func TestAPITokensAuthenticate(t *testing.T) {
 	w, e, _ := seeded(t)
 	token, err := console.Token(t.Context(), w.store, console.Invitation{Name: "ci", Role: console.Admin, Tenant: "default"}, w.now(), time.Hour)
 	if err != nil {
@@ -527,7 +527,7 @@ func TestAProgramsToken(t *testing.T) {
 	}
 }
 
-func TestAViewerChangesNothing(t *testing.T) {
+func TestViewersChangeNothing(t *testing.T) {
 	w, e, id := seeded(t)
 	b := w.login(console.Viewer, "default")
 	before := fmt.Sprintf("%+v", w.everything())
@@ -556,7 +556,7 @@ func TestAViewerChangesNothing(t *testing.T) {
 	}
 }
 
-// everything is what a change could change.
+// everything returns all state that a change could affect.
 func (w *world) everything() any {
 	list, err := w.store.ListEndpoints(w.t.Context(), "default")
 	if err != nil {
@@ -577,7 +577,7 @@ func (w *world) everything() any {
 	return []any{list, log, open, w.commands, w.ops.Receiver.Behaviour()}
 }
 
-func TestEveryChangeIsRecorded(t *testing.T) {
+func TestEveryChangeIsInTheAuditLog(t *testing.T) {
 	for path := range changes(endpoint.Endpoint{ID: "ID"}, "EVENT") {
 		w, e, id := seeded(t)
 		b := w.login(console.Admin, "default")
@@ -608,7 +608,7 @@ func TestEveryChangeIsRecorded(t *testing.T) {
 	}
 }
 
-func TestAFailedChangeIsRecordedWithItsReason(t *testing.T) {
+func TestFailedChangesAreInTheAuditLogWithTheirReason(t *testing.T) {
 	w, e, id := seeded(t)
 	w.replay = errors.New("replay: the delivery is pending already: nothing to replay")
 	b := w.login(console.Admin, "default")
@@ -621,7 +621,7 @@ func TestAFailedChangeIsRecordedWithItsReason(t *testing.T) {
 	}
 }
 
-func TestAnotherTenantsIsNotThere(t *testing.T) {
+func TestOtherTenantsDataIsNotVisible(t *testing.T) {
 	w, e, id := seeded(t)
 	b := w.login(console.Admin, "other")
 	for _, path := range []string{"/endpoints/" + e.ID, "/deliveries/" + e.ID + "/" + id, "/events/" + id, "/endpoints/" + e.ID + "/edit"} {
@@ -646,7 +646,7 @@ func TestAnotherTenantsIsNotThere(t *testing.T) {
 	}
 }
 
-func TestTheSecretIsShownOnce(t *testing.T) {
+func TestSecretsAreShownOnce(t *testing.T) {
 	w, e, _ := seeded(t)
 	b := w.login(console.Admin, "default")
 	a := b.post("/endpoints/"+e.ID+"/rotate", nil)
@@ -668,7 +668,7 @@ func TestTheSecretIsShownOnce(t *testing.T) {
 	}
 }
 
-func TestTwoEditorsCantUndoEachOther(t *testing.T) {
+func TestConcurrentEditsConflict(t *testing.T) {
 	w, e, _ := seeded(t)
 	b := w.login(console.Admin, "default")
 	first := url.Values{"url": {"https://example.com/first"}, "event_types": {"*"}, "version": {fmt.Sprint(e.Version)}}
@@ -676,7 +676,7 @@ func TestTwoEditorsCantUndoEachOther(t *testing.T) {
 		t.Fatalf("%d %s", a.Code, text(t, a.Body.String()))
 	}
 	second := url.Values{"url": {"https://example.com/second"}, "event_types": {"*"}, "version": {fmt.Sprint(e.Version)}}
-	if a := b.post("/endpoints/"+e.ID+"/edit", second); a.Code != http.StatusUnprocessableEntity || !strings.Contains(a.Body.String(), "somebody else has changed") {
+	if a := b.post("/endpoints/"+e.ID+"/edit", second); a.Code != http.StatusUnprocessableEntity || !strings.Contains(a.Body.String(), "was changed in the meantime") {
 		t.Errorf("%d %s", a.Code, text(t, a.Body.String()))
 	}
 	if now, _ := w.store.GetEndpoint(t.Context(), "default", e.ID); now.URL != "https://example.com/first" {
@@ -684,7 +684,7 @@ func TestTwoEditorsCantUndoEachOther(t *testing.T) {
 	}
 }
 
-func TestTheFormSaysWhatIsWrongAsOneTypes(t *testing.T) {
+func TestTheFormIsValidatedWhileTyping(t *testing.T) {
 	w := newWorld(t)
 	b := w.login(console.Admin, "default")
 	for name, c := range map[string]struct {
@@ -692,17 +692,17 @@ func TestTheFormSaysWhatIsWrongAsOneTypes(t *testing.T) {
 		field string
 		says  string
 	}{
-		"an unknown scheme":        {url.Values{"url": {"ftp://example.com"}}, "url", "none of the known ones"},
-		"an address within":        {url.Values{"url": {"https://169.254.169.254/"}}, "url", ""},
-		"a type that is none":      {url.Values{"url": {"https://example.com"}, "event_types": {"user.slept"}}, "event_types", "no known type"},
-		"a filter that is none":    {url.Values{"url": {"https://example.com"}, "filter": {`{"data":5}`}}, "filter", "data"},
-		"a filter that no JSON is": {url.Values{"url": {"https://example.com"}, "filter": {`{`}}, "filter", ""},
-		"a timeout too long":       {url.Values{"url": {"https://example.com"}, "timeout_seconds": {"31"}}, "timeout_seconds", "1 to 30"},
-		"a number that is none":    {url.Values{"url": {"https://example.com"}, "max_attempts": {"many"}}, "max_attempts", "no number"},
-		"a duration that is none":  {url.Values{"url": {"https://example.com"}, "max_age": {"3 days"}}, "max_age", "no duration"},
-		"attempts beyond":          {url.Values{"url": {"https://example.com"}, "max_attempts": {"31"}}, "max_attempts", "1 to 30"},
-		"a role that is none":      {url.Values{"url": {"https://example.com"}, "role_arn": {"admin"}}, "role_arn", "not of the form"},
-		"another's credentials":    {url.Values{"url": {"https://example.com"}, "credentials": {"tidings/other/x"}}, "credentials", "must begin with"},
+		"unknown scheme":                {url.Values{"url": {"ftp://example.com"}}, "url", "none of the known ones"},
+		"private address":               {url.Values{"url": {"https://169.254.169.254/"}}, "url", ""},
+		"unknown event type":            {url.Values{"url": {"https://example.com"}, "event_types": {"user.slept"}}, "event_types", "no known type"},
+		"invalid filter":                {url.Values{"url": {"https://example.com"}, "filter": {`{"data":5}`}}, "filter", "data"},
+		"filter is not JSON":            {url.Values{"url": {"https://example.com"}, "filter": {`{`}}, "filter", ""},
+		"timeout too long":              {url.Values{"url": {"https://example.com"}, "timeout_seconds": {"31"}}, "timeout_seconds", "1 to 30"},
+		"not a number":                  {url.Values{"url": {"https://example.com"}, "max_attempts": {"many"}}, "max_attempts", "not a number"},
+		"not a duration":                {url.Values{"url": {"https://example.com"}, "max_age": {"3 days"}}, "max_age", "not a duration"},
+		"too many attempts":             {url.Values{"url": {"https://example.com"}, "max_attempts": {"31"}}, "max_attempts", "1 to 30"},
+		"invalid role":                  {url.Values{"url": {"https://example.com"}, "role_arn": {"admin"}}, "role_arn", "not of the form"},
+		"credentials of another tenant": {url.Values{"url": {"https://example.com"}, "credentials": {"tidings/other/x"}}, "credentials", "must begin with"},
 	} {
 		a := b.post("/endpoints/check", c.form)
 		got := element(t, a.Body.String(), "p", "error-"+c.field)
@@ -725,12 +725,11 @@ func TestTheFormSaysWhatIsWrongAsOneTypes(t *testing.T) {
 	}
 }
 
-// hostile is what a stranger might send; marker would be an element of its own
-// if it were taken for markup anywhere.
+// hostile is untrusted text. If it were not escaped, marker would be an element.
 const hostile = `"'><marker onload=alert(1)></textarea></pre></script><script>alert(2)</script>{{.}}` + "\u2028`${1}"
 
-// Whatever a stranger sends shows as text on every page.
-func TestNothingAStrangerSendsIsMarkup(t *testing.T) {
+// Untrusted text is escaped on every page.
+func TestUntrustedTextIsEscaped(t *testing.T) {
 	w := newWorld(t)
 	address := "https://example.com/" + url.PathEscape(hostile) + "?q=%22%3E%3Cmarker%3E&x='><marker>"
 	e, err := w.ops.Endpoints.Add(t.Context(), endpoint.Endpoint{Tenant: "default", URL: address, Description: hostile,
@@ -812,7 +811,7 @@ func TestNothingAStrangerSendsIsMarkup(t *testing.T) {
 	}
 }
 
-func TestPagesTellTheBrowserToRunNothingInline(t *testing.T) {
+func TestSecurityHeaders(t *testing.T) {
 	w, e, id := seeded(t)
 	b := w.login(console.Admin, "default")
 	for _, path := range append(pages(e, id), "/login", "/api/endpoints", "/assets/console.js") {
@@ -827,8 +826,8 @@ func TestPagesTellTheBrowserToRunNothingInline(t *testing.T) {
 	}
 }
 
-// What a page and its assets are as they travel, and how long the page takes.
-func TestTheFirstPageIsSmallAndQuick(t *testing.T) {
+// The size on the wire of the overview with its assets, and its response time.
+func TestTheOverviewIsSmallAndFast(t *testing.T) {
 	w, e, _ := seeded(t)
 	for range 100 {
 		w.deliver(e, w.event("default", "user.posted_comment", comment), "user.posted_comment", delivery.Delivered, "", "")
@@ -872,8 +871,8 @@ func TestTheFirstPageIsSmallAndQuick(t *testing.T) {
 	}
 }
 
-// The command sends what is shown, whatever the URL and the body hold.
-func TestTheCommandIsTheRequest(t *testing.T) {
+// The curl command sends the signed request, with any URL and body.
+func TestTheCurlCommandSendsTheSignedRequest(t *testing.T) {
 	w := newWorld(t)
 	e := w.endpoint("default", "https://example.com/it's?a=[1-9]&b={x,y}&c=$(id)`id`")
 	text, err := json.Marshal("it's \"quoted\" $HOME `id` \\ \n !! <&> ü")
@@ -934,7 +933,7 @@ func attribute(n *html.Node, name string) string {
 	return ""
 }
 
-// element is the text of an element with an id.
+// element returns the text of the element with an id.
 func element(t *testing.T, body, name, id string) string {
 	t.Helper()
 	for _, n := range elements(t, body, name) {
@@ -955,7 +954,7 @@ func textOf(n *html.Node) string {
 	return b.String()
 }
 
-// text is a page's own text.
+// text returns the text of a page's main element.
 func text(t *testing.T, body string) string {
 	return element(t, body, "main", "main")
 }

@@ -15,27 +15,27 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// Delivery is a delivery as it is shown, by the console and by the tool.
+// Delivery is a delivery as the console and the CLI show it.
 type Delivery struct {
 	EndpointID      string         `json:"endpoint_id"`
 	EventID         string         `json:"event_id"`
 	EventType       string         `json:"event_type,omitempty"`
-	URL             string         `json:"url,omitempty" doc:"The endpoint's; absent where it is gone"`
+	URL             string         `json:"url,omitempty" doc:"The endpoint's URL; absent if the endpoint was deleted"`
 	State           delivery.State `json:"state" enum:"pending,in_flight,delivered,dead,skipped"`
 	Attempts        int            `json:"attempts"`
 	Reason          string         `json:"reason,omitempty"`
-	Snippet         string         `json:"snippet,omitempty" doc:"The beginning of the last failed answer"`
+	Snippet         string         `json:"snippet,omitempty" doc:"Start of the last failed response"`
 	NextAttemptAt   time.Time      `json:"next_attempt_at,omitzero"`
-	WaitsForCircuit bool           `json:"waits_for_circuit,omitempty" doc:"The next attempt is when the endpoint's circuit closes, or probes with it"`
+	WaitsForCircuit bool           `json:"waits_for_circuit,omitempty" doc:"The next attempt is made when the endpoint's circuit breaker closes or probes"`
 	AcceptedAt      time.Time      `json:"accepted_at"`
 	UpdatedAt       time.Time      `json:"updated_at"`
 	History         []Attempt      `json:"history" nullable:"false"`
 }
 
-// Settled reports whether nothing more happens by itself.
+// Settled reports whether no more attempts are made unless it is replayed.
 func (d Delivery) Settled() bool { return d.State.Settled() }
 
-// Attempt is one try.
+// Attempt is one attempt.
 type Attempt struct {
 	Number    int            `json:"number"`
 	At        time.Time      `json:"at,omitzero"`
@@ -48,8 +48,8 @@ type Attempt struct {
 	Total     int64          `json:"total_ms"`
 }
 
-// ViewDelivery shows a delivery, as the tool does, too; urls are endpoints' by their
-// ids, as far as they are known.
+// ViewDelivery converts a delivery for display; the CLI uses it too. urls maps
+// endpoint ids to URLs.
 func ViewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
 	v := Delivery{
 		EndpointID: d.EndpointID, EventID: d.EventID, EventType: d.EventType, URL: urls[d.EndpointID], State: d.State,
@@ -57,7 +57,7 @@ func ViewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
 		UpdatedAt: d.UpdatedAt, History: []Attempt{},
 	}
 	if v.WaitsForCircuit = d.Waits; v.WaitsForCircuit {
-		v.NextAttemptAt = time.Time{} // what stands there is past
+		v.NextAttemptAt = time.Time{} // the stored time is in the past
 	}
 	v.AcceptedAt = d.CreatedAt
 	if at, err := event.IDTime(d.EventID); err == nil {
@@ -73,44 +73,43 @@ func ViewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
 	return v
 }
 
-// DeliveryFilter says which deliveries are wanted.
+// DeliveryFilter selects deliveries.
 type DeliveryFilter struct {
 	EndpointID string
 	EventType  string
 	State      delivery.State
-	From, To   time.Time // of the event's acceptance, both included; zero is unbounded
+	From, To   time.Time // bounds of the event's acceptance, inclusive; zero is unbounded
 	Limit      int
 	Cursor     string
 }
 
-// DeliveryPage is a part of the deliveries, newest event first.
+// DeliveryPage is a page of deliveries, newest event first.
 type DeliveryPage struct {
 	Deliveries []Delivery `json:"deliveries" nullable:"false"`
-	Next       string     `json:"next,omitempty" doc:"The cursor of the next page; absent on the last. A page may be short, even empty, and still have a next one"`
-	// Until is how far back the page has looked.
-	Until time.Time `json:"until,omitzero" doc:"How far back this page has looked"`
+	Next       string     `json:"next,omitempty" doc:"Cursor of the next page; absent on the last page. A page can be short or empty and still have a next page"`
+	Until      time.Time  `json:"until,omitzero" doc:"The page covers events back to this time"`
 }
 
-// ListDeliveries returns a page of deliveries: of one endpoint, or of all that the
-// tenant has now, merged.
+// ListDeliveries returns a page of deliveries: of one endpoint, or of all of the
+// tenant's current endpoints, merged.
 func (o *Operations) ListDeliveries(ctx context.Context, who Session, f DeliveryFilter) (DeliveryPage, error) {
 	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
 	if err != nil {
 		return DeliveryPage{}, err
 	}
 	urls := map[string]string{}
-	var of []string
+	var ids []string
 	for _, e := range list {
 		urls[e.ID] = e.URL
-		of = append(of, e.ID)
+		ids = append(ids, e.ID)
 	}
 	if f.EndpointID != "" {
-		of = []string{f.EndpointID}
+		ids = []string{f.EndpointID}
 	}
 	if f.State != "" && !slices.Contains(delivery.States, f.State) {
-		return DeliveryPage{}, errorf(Invalid, "state is %q; the states are %v", f.State, delivery.States)
+		return DeliveryPage{}, errorf(Invalid, "unknown state %q; the states are %v", f.State, delivery.States)
 	}
-	found, err := queryMerged(ctx, o.Deliveries, of, f)
+	found, err := queryMerged(ctx, o.Deliveries, ids, f)
 	if err != nil {
 		return DeliveryPage{}, err
 	}
@@ -123,11 +122,11 @@ func (o *Operations) ListDeliveries(ctx context.Context, who Session, f Delivery
 	return page, nil
 }
 
-// GetDelivery returns one delivery with its attempts.
+// GetDelivery returns a delivery with its attempts.
 func (o *Operations) GetDelivery(ctx context.Context, who Session, endpointID, eventID string) (Delivery, error) {
 	d, err := o.Deliveries.GetDelivery(ctx, delivery.Key{EndpointID: endpointID, EventID: eventID})
 	if errors.Is(err, delivery.ErrNotFound) || err == nil && d.Tenant != who.Tenant {
-		return Delivery{}, errorf(NotFound, "there is no delivery of event %s to endpoint %s", eventID, endpointID)
+		return Delivery{}, errorf(NotFound, "no delivery of event %s to endpoint %s found", eventID, endpointID)
 	}
 	if err != nil {
 		return Delivery{}, err
@@ -141,21 +140,21 @@ func (o *Operations) GetDelivery(ctx context.Context, who Session, endpointID, e
 	return ViewDelivery(d, urls), nil
 }
 
-// Replayed is what became of one wish to replay.
+// Replayed is the result of replaying one delivery.
 type Replayed struct {
 	EndpointID string `json:"endpoint_id"`
 	EventID    string `json:"event_id"`
 	Replayed   bool   `json:"replayed"`
-	Message    string `json:"message,omitempty" doc:"Why it was not"`
+	Message    string `json:"message,omitempty" doc:"Why it was not replayed"`
 }
 
-// MaxReplays is how many deliveries can be replayed at once.
+// MaxReplays is the maximum number of deliveries in one replay request.
 const MaxReplays = 100
 
-// Replay sends settled deliveries again. Each is answered for itself.
+// Replay sends settled deliveries again. Each has its own result.
 func (o *Operations) Replay(ctx context.Context, who Session, keys []delivery.Key) ([]Replayed, error) {
 	if len(keys) == 0 || len(keys) > MaxReplays {
-		return nil, errorf(Invalid, "%d deliveries are chosen; choose 1 to %d", len(keys), MaxReplays)
+		return nil, errorf(Invalid, "%d deliveries are selected; select 1 to %d", len(keys), MaxReplays)
 	}
 	if who.Role != Admin {
 		return nil, forbidden()

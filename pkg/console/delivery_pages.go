@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 )
 
-// deliveriesPage is a page of deliveries with the filter that it is of.
+// deliveriesPage is a page of deliveries and its filter.
 type deliveriesPage struct {
 	DeliveryPage
 	Endpoints []Endpoint
@@ -21,17 +21,17 @@ type deliveriesPage struct {
 	Endpoint, Type, State, Since, Cursor string
 }
 
-// Rest is the address of the next page.
+// NextURL is the URL of the next page.
 func (d deliveriesPage) NextURL() string {
 	return "/deliveries" + query("endpoint", d.Endpoint, "type", d.Type, "state", d.State, "since", d.Since, "cursor", d.Next)
 }
 
-// Here is the address of the filter's first page.
+// FirstURL is the URL of the first page with the same filter.
 func (d deliveriesPage) FirstURL() string {
 	return "/deliveries" + query("endpoint", d.Endpoint, "type", d.Type, "state", d.State, "since", d.Since)
 }
 
-// timeSpans are the times that the page offers.
+// timeSpans are the page's time filters.
 var timeSpans = map[string]time.Duration{"15m": 15 * time.Minute, "1h": time.Hour, "24h": 24 * time.Hour, "7d": 7 * 24 * time.Hour}
 
 func (c *Console) listDeliveries(w http.ResponseWriter, r *http.Request) error {
@@ -64,7 +64,7 @@ func (c *Console) showDelivery(w http.ResponseWriter, r *http.Request) error {
 	data := struct {
 		Delivery
 		Request *SignedRequest
-		Missing string // why there is no request to show
+		Missing string // why there is no request
 	}{Delivery: d}
 	request, err := c.Operations.SignRequest(r.Context(), who, d.EndpointID, d.EventID)
 	var refused *Error
@@ -80,10 +80,10 @@ func (c *Console) showDelivery(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// replay takes what the list's boxes, or one delivery's button, name.
+// replay handles the list's checkboxes and the button of a single delivery.
 func (c *Console) replay(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
-		return errorf(Invalid, "the form could not be read")
+		return errorf(Invalid, "the form could not be parsed")
 	}
 	var keys []delivery.Key
 	for _, text := range r.PostForm["delivery"] {

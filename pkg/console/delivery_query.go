@@ -15,21 +15,21 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// Limits of a page of deliveries.
+// Limits of one page.
 const (
 	defaultPage = 50
 	maxPage     = 200
-	// examine is how many deliveries a page may look at in all where a state or a
-	// type is asked for. The key of the table orders them by endpoint and time;
-	// everything else is looked for, and a page tells how far it has got.
+	// examine is the maximum number of deliveries that a page filtered by state or
+	// type reads. The table's key covers endpoint and time only, so other filters
+	// need a search; DeliveryPage.Until says how far it got.
 	maxExamined = 4000
 )
 
-// position is where a page ended, in the order newest event first and, of one
-// event, by endpoint: the last that the page before has dealt with.
+// position is the last delivery that a page covered. Pages are ordered by event,
+// newest first, then by endpoint.
 type position struct{ eventID, endpointID string }
 
-// maxEndpointID is greater than every endpoint's id.
+// maxEndpointID is greater than every endpoint id.
 const maxEndpointID = "~"
 
 func (p position) cursor() string {
@@ -40,23 +40,23 @@ func parsePosition(cursor string) (position, error) {
 	text, err := base64.RawURLEncoding.DecodeString(cursor)
 	eventID, endpointID, found := strings.Cut(string(text), "/")
 	if _, bad := event.IDTime(eventID); err != nil || !found || bad != nil {
-		return position{}, errorf(Invalid, "the cursor is not one that a page ended with: begin at the first page")
+		return position{}, errorf(Invalid, "invalid cursor; start at the first page")
 	}
 	return position{eventID, endpointID}, nil
 }
 
-// checkCursor refuses a cursor of a single list.
+// checkCursor validates the cursor of a single store query.
 func checkCursor(cursor string) error {
 	if cursor == "" {
 		return nil
 	}
 	if _, err := delivery.CursorEvent(cursor); err != nil {
-		return errorf(Invalid, "the cursor is not one that a page ended with: begin at the first page")
+		return errorf(Invalid, "invalid cursor; start at the first page")
 	}
 	return nil
 }
 
-// before orders deliveries as pages do.
+// byRecency is the order of deliveries in a page.
 func byRecency(a, b delivery.Delivery) int {
 	return cmp.Or(strings.Compare(b.EventID, a.EventID), strings.Compare(a.EndpointID, b.EndpointID))
 }
@@ -67,8 +67,8 @@ type mergedPage struct {
 	until      time.Time
 }
 
-// browse returns a page of the endpoints' deliveries, merged by one Query an
-// endpoint: what it reads depends on the page, not on how many there are.
+// queryMerged returns a page of the endpoints' deliveries, merged from one Query per
+// endpoint. What it reads depends on the page size, not on the number of deliveries.
 func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter) (mergedPage, error) {
 	limit := f.Limit
 	if limit <= 0 {
@@ -93,7 +93,7 @@ func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f Del
 			}
 			if f.Cursor != "" {
 				last := start.eventID
-				if id > start.endpointID { // of the last event, this endpoint is still to come
+				if id > start.endpointID { // the last event's delivery to this endpoint comes next
 					var err error
 					if last, err = event.IDAfter(last); err != nil {
 						return fmt.Errorf("cursor: %w", err)
@@ -109,8 +109,8 @@ func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f Del
 	if err := group.Wait(); err != nil {
 		return mergedPage{}, err
 	}
-	// Down to the horizon every endpoint has been looked at; below it, one that
-	// has more might have something in between.
+	// Every endpoint was read back to the horizon. Past it, an endpoint with more pages
+	// could have deliveries that are missing here.
 	horizon := ""
 	for _, page := range pages {
 		if page.Next == "" {
@@ -139,7 +139,7 @@ func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f Del
 	}
 	if end.eventID != "" {
 		out.next = end.cursor()
-		out.until, _ = event.IDTime(end.eventID) // the zero time says nothing
+		out.until, _ = event.IDTime(end.eventID) // zero if the id has no time
 	}
 	return out, nil
 }

@@ -7,19 +7,19 @@ import (
 	"strconv"
 )
 
-// Behave changes the behaviour of the demonstration's receiver.
+// ConfigureReceiver changes the behaviour of the demo receiver.
 func (o *Operations) ConfigureReceiver(ctx context.Context, who Session, b Behaviour) error {
 	if o.Receiver == nil {
-		return errorf(NotFound, "there is no receiver here to change")
+		return errorf(NotFound, "this console has no demo receiver")
 	}
 	if b.FailStatus == 0 {
 		b.FailStatus = 500
 	}
 	if b.FailPercent < 0 || b.FailPercent > 100 || b.SlowSeconds < 0 || b.SlowSeconds > 60 || b.FailStatus < 400 || b.FailStatus > 599 {
-		return errorf(Invalid, "the receiver can fail 0 to 100 %% of requests with a status of 400 to 599, and wait up to 60 seconds")
+		return errorf(Invalid, "set 0 to 100 %% failures, a status of 400 to 599 and a delay of 0 to 60 seconds")
 	}
-	detail := fmt.Sprintf("fails %d %% with %d, waits %d s", b.FailPercent, b.FailStatus, b.SlowSeconds)
-	return o.change(ctx, who, "receiver.behave", "receiver", detail, func() (string, error) {
+	detail := fmt.Sprintf("fails %d %% with %d, delay %d s", b.FailPercent, b.FailStatus, b.SlowSeconds)
+	return o.change(ctx, who, "receiver.configure", "receiver", detail, func() (string, error) {
 		o.Receiver.SetBehaviour(b)
 		return "", nil
 	})

@@ -8,10 +8,10 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// ExpiringWithin is what counts as expiring soon.
+// ExpiringWithin is the remaining time from which a discussion is listed as expiring.
 const ExpiringWithin = 24 * time.Hour
 
-// Discussion is a discussion as it is shown.
+// Discussion is a discussion of the platform.
 type Discussion struct {
 	ID          string    `json:"id"`
 	CommunityID string    `json:"community_id,omitempty"`
@@ -21,15 +21,15 @@ type Discussion struct {
 	ExtendedBy  string    `json:"extended_by,omitempty"`
 	ClosedAt    time.Time `json:"closed_at,omitzero"`
 	ClosedBy    string    `json:"closed_by,omitempty"`
-	Reason      string    `json:"reason,omitempty" doc:"Why it was closed: expired, by_hand"`
+	Reason      string    `json:"reason,omitempty" doc:"Why it was closed: expired or by_hand"`
 }
 
-// Soon reports whether it is open and its time is nearly over.
+// ExpiresSoon reports whether it is open and expires within ExpiringWithin.
 func (d Discussion) ExpiresSoon() bool {
 	return d.Status == "open" && time.Until(d.ExpiresAt) < ExpiringWithin
 }
 
-// DiscussionPage is a part of the discussions.
+// DiscussionPage is a page of discussions.
 type DiscussionPage struct {
 	Discussions []Discussion `json:"discussions" nullable:"false"`
 	Next        string       `json:"next,omitempty"`
@@ -55,7 +55,7 @@ func (o *Operations) ListDiscussions(ctx context.Context, who Session, view, cur
 	found, err := o.Discussions.ListDiscussions(ctx, q)
 	if err != nil {
 		if cursor != "" {
-			return DiscussionPage{}, errorf(Invalid, "this page can't be had; begin at the first")
+			return DiscussionPage{}, errorf(Invalid, "invalid cursor; start at the first page")
 		}
 		return DiscussionPage{}, err
 	}
@@ -66,7 +66,7 @@ func (o *Operations) ListDiscussions(ctx context.Context, who Session, view, cur
 	return page, nil
 }
 
-// GetDiscussion returns one discussion.
+// GetDiscussion returns a discussion of the tenant.
 func (o *Operations) GetDiscussion(ctx context.Context, who Session, id string) (Discussion, error) {
 	d, err := o.Discussions.GetDiscussion(ctx, who.Tenant, id)
 	return viewDiscussion(d), discussionError(id, err)
@@ -75,24 +75,24 @@ func (o *Operations) GetDiscussion(ctx context.Context, who Session, id string) 
 func discussionError(id string, err error) error {
 	switch {
 	case errors.Is(err, platform.ErrNotFound):
-		return errorf(NotFound, "there is no discussion %s", id)
+		return errorf(NotFound, "discussion %s not found", id)
 	case errors.Is(err, platform.ErrClosed), errors.Is(err, platform.ErrNotLater):
 		return errorf(Conflict, "%s", err)
 	}
 	return err
 }
 
-// MaxExtension is how far ahead a discussion's end may lie.
+// MaxExtension is the latest end of a discussion, counted from now.
 const MaxExtension = 366 * 24 * time.Hour
 
-// ExtendDiscussion moves an open discussion's end later. The platform's stream
-// redirect tells everybody (discussion.extended).
+// ExtendDiscussion moves the end of an open discussion later. Emit captures the
+// change from the table's stream as discussion.extended.
 func (o *Operations) ExtendDiscussion(ctx context.Context, who Session, id string, to time.Time) (Discussion, error) {
 	var d platform.Discussion
 	err := o.change(ctx, who, "discussion.extend", id, "to "+to.UTC().Format(time.RFC3339), func() (string, error) {
 		now := o.Now()
 		if !to.After(now) || to.After(now.Add(MaxExtension)) {
-			return "", errorf(Invalid, "a discussion can be extended to a time between now and a year from now")
+			return "", errorf(Invalid, "the new end must be between now and one year from now")
 		}
 		var err error
 		d, err = o.Discussions.ExtendDiscussion(ctx, platform.Extension{Tenant: who.Tenant, ID: id, To: to.UTC().Truncate(time.Millisecond), By: who.Name, At: now})
@@ -101,7 +101,7 @@ func (o *Operations) ExtendDiscussion(ctx context.Context, who Session, id strin
 	return viewDiscussion(d), err
 }
 
-// CloseDiscussion closes an open discussion before its time.
+// CloseDiscussion closes an open discussion before it expires.
 func (o *Operations) CloseDiscussion(ctx context.Context, who Session, id string) (Discussion, error) {
 	var d platform.Discussion
 	err := o.change(ctx, who, "discussion.close", id, "", func() (_ string, err error) {
@@ -111,8 +111,8 @@ func (o *Operations) CloseDiscussion(ctx context.Context, who Session, id string
 	return viewDiscussion(d), err
 }
 
-// extended is when an extension by days ends: from the end that there is, or
-// from now where that is past.
+// extensionEnd returns the end of an extension by days, counted from the current end
+// or, if that is past, from now.
 func extensionEnd(d Discussion, days int, now time.Time) (time.Time, error) {
 	if days < 1 || days > 365 {
 		return time.Time{}, errorf(Invalid, "a discussion can be extended by 1 to 365 days")

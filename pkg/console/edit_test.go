@@ -18,7 +18,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 )
 
-// filled returns endpoints that between them have every setting set.
+// filled returns endpoints that together have every setting set.
 func filled(t *testing.T) []endpoint.Endpoint {
 	rules := endpoint.Endpoint{
 		Tenant: "default", Description: "of the CRM", EventTypes: []string{"user.*", "discussion.extended"}, Filter: json.RawMessage(`{"data":{"community_id":["c_7"]}}`),
@@ -47,8 +47,7 @@ func filled(t *testing.T) []endpoint.Endpoint {
 	return list
 }
 
-// controls are the values that a browser sends of a page's form when nobody has
-// touched it.
+// controls returns the values that a browser submits for a page's unchanged form.
 func controls(t *testing.T, page string) url.Values {
 	t.Helper()
 	document, err := html.Parse(strings.NewReader(page))
@@ -80,9 +79,9 @@ func controls(t *testing.T, page string) url.Values {
 	return values
 }
 
-// Whoever saves what was shown, by the page or by the API, changes nothing: no
-// setting is missing from either.
-func TestSavingWhatIsShownChangesNothing(t *testing.T) {
+// Saving an unchanged endpoint, in the form or through the API, changes nothing: both
+// have every setting.
+func TestSavingUnchangedSettingsChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	b := w.login(console.Admin, "default")
 	for _, e := range filled(t) {

@@ -12,33 +12,32 @@ import (
 	"strings"
 )
 
-// form is an endpoint's settings as a form shows them: in the words that were
-// typed, right or wrong.
+// form is the endpoint form: the values as entered, valid or not.
 type form struct {
-	ID       string // empty for a new one
+	ID       string // empty for a new endpoint
 	Values   url.Values
-	Types    []string // what can be subscribed to
+	Types    []string // event types of the catalog
 	Families []string // user.*, discussion.*
 	Errors   map[string]string
 }
 
-// Value is what a field holds.
+// Value returns the value of a field.
 func (f form) Value(field string) string { return f.Values.Get(field) }
 
-// Has reports whether a box is ticked.
+// Has reports whether a checkbox is checked.
 func (f form) Has(field, value string) bool { return slices.Contains(f.Values[field], value) }
 
-// message is what is wrong with a field; Swap lets htmx put it in the place of the
-// one before.
+// message is the error message of a field. With Swap, htmx replaces the previous
+// message (out-of-band swap).
 type message struct {
 	Field, Text string
 	Swap        bool
 }
 
-// Message is what is wrong with a field.
+// Message returns the message of a field.
 func (f form) Message(field string) message { return message{field, f.Errors[field], false} }
 
-// Messages are those of all fields.
+// Messages returns the messages of all fields.
 func (f form) Messages() []message {
 	var out []message
 	for _, field := range settingFields {
@@ -49,7 +48,7 @@ func (f form) Messages() []message {
 	return out
 }
 
-// Advanced reports whether something beyond the first fields is set or wrong.
+// Advanced reports whether an advanced setting is set or invalid.
 func (f form) Advanced() bool {
 	for _, field := range settingFields[4:] {
 		if f.Values.Get(field) != "" || f.Errors[field] != "" {
@@ -73,7 +72,8 @@ func (c *Console) form(id string, values url.Values, problems []FieldError) form
 	return f
 }
 
-// settings reads a form. Its second result is what is no number where one must be.
+// parseSettings reads a submitted form. It returns an error for each field that must
+// be a number and is not.
 func parseSettings(v url.Values) (Settings, []FieldError) {
 	var problems []FieldError
 	number := func(field string) float64 {
@@ -83,7 +83,7 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 		}
 		n, err := strconv.ParseFloat(text, 64)
 		if err != nil {
-			problems = append(problems, FieldError{field, fmt.Sprintf("%q is no number", text)})
+			problems = append(problems, FieldError{field, fmt.Sprintf("%q is not a number", text)})
 		}
 		return n
 	}
@@ -105,7 +105,7 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 	return s, problems
 }
 
-// values are an endpoint's settings as its form shows them first.
+// values returns an endpoint's settings as form values.
 func (e Endpoint) values() url.Values {
 	v := url.Values{
 		"url": {e.URL}, "description": {e.Description}, "event_types": e.EventTypes, "filter": {""},
@@ -137,15 +137,15 @@ func (c *Console) newEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if sessionOf(r.Context()).Role != Admin {
 		return forbidden()
 	}
-	c.render(w, r, http.StatusOK, "form", page{Title: "Add an endpoint", Nav: "endpoints", Data: c.form("", url.Values{"event_types": {"*"}}, nil)})
+	c.render(w, r, http.StatusOK, "form", page{Title: "Add endpoint", Nav: "endpoints", Data: c.form("", url.Values{"event_types": {"*"}}, nil)})
 	return nil
 }
 
 func (c *Console) addEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
-		return errorf(Invalid, "the form could not be read")
+		return errorf(Invalid, "the form could not be parsed")
 	}
-	const title = "Add an endpoint"
+	const title = "Add endpoint"
 	s, problems := parseSettings(r.PostForm)
 	if problems != nil {
 		return c.rerenderForm(w, r, title, "", problems, nil)
@@ -165,15 +165,15 @@ func (c *Console) editEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c.render(w, r, http.StatusOK, "form", page{Title: "Edit an endpoint", Nav: "endpoints", Data: c.form(e.ID, e.values(), nil)})
+	c.render(w, r, http.StatusOK, "form", page{Title: "Edit endpoint", Nav: "endpoints", Data: c.form(e.ID, e.values(), nil)})
 	return nil
 }
 
 func (c *Console) changeEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
-		return errorf(Invalid, "the form could not be read")
+		return errorf(Invalid, "the form could not be parsed")
 	}
-	const title = "Edit an endpoint"
+	const title = "Edit endpoint"
 	id := r.PathValue("id")
 	s, problems := parseSettings(r.PostForm)
 	if problems != nil {
@@ -187,29 +187,29 @@ func (c *Console) changeEndpoint(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// again shows a form that was refused, as it was filled in; it fails with errors
-// that are no refusal of it.
+// rerenderForm renders a rejected form with its messages. It returns errors that are
+// not about the form's values.
 func (c *Console) rerenderForm(w http.ResponseWriter, r *http.Request, title, id string, problems []FieldError, err error) error {
-	var refused *Error
-	problem := "Nothing was saved: see the marked fields."
+	var known *Error
+	problem := "Not saved. Correct the marked fields."
 	if err != nil {
-		if !errors.As(err, &refused) || refused.Kind != Invalid && refused.Kind != Conflict {
+		if !errors.As(err, &known) || known.Kind != Invalid && known.Kind != Conflict {
 			return err
 		}
-		problems = append(problems, refused.Fields...)
-		if len(refused.Fields) == 0 {
-			problem = "Nothing was saved: " + refused.Message
+		problems = append(problems, known.Fields...)
+		if len(known.Fields) == 0 {
+			problem = "Not saved: " + known.Message
 		}
 	}
 	c.render(w, r, http.StatusUnprocessableEntity, "form", page{Title: title, Nav: "endpoints", Problem: problem, Data: c.form(id, r.PostForm, problems)})
 	return nil
 }
 
-// checkEndpoint answers a form that is being filled in with its fields' messages,
-// which htmx puts where they belong.
+// checkEndpoint validates a form while it is being filled in. htmx shows the returned
+// messages beside their fields.
 func (c *Console) checkEndpoint(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
-		return errorf(Invalid, "the form could not be read")
+		return errorf(Invalid, "the form could not be parsed")
 	}
 	s, problems := parseSettings(r.PostForm)
 	if strings.TrimSpace(s.URL) != "" {

@@ -16,7 +16,8 @@ type endpointSummary struct {
 	Recent []Delivery // newest first
 }
 
-// recentDeliveries is how many of an endpoint's latest deliveries show how it is.
+// recentDeliveries is the number of latest deliveries that an endpoint's health is
+// computed from.
 const recentDeliveries = 24
 
 func (c *Console) endpointSummaries(ctx context.Context, who Session) ([]endpointSummary, error) {
@@ -43,7 +44,7 @@ func (c *Console) endpointSummaries(ctx context.Context, who Session) ([]endpoin
 	return out, group.Wait()
 }
 
-// Health is an endpoint's health in a word.
+// Health returns idle, healthy, degraded, failing or disabled.
 func (s endpointSummary) Health() string {
 	if s.Status != "enabled" {
 		return "disabled"
@@ -119,8 +120,8 @@ func (c *Console) disableEndpoint(w http.ResponseWriter, r *http.Request) error 
 	return err
 }
 
-// rotateSecret answers with the page itself and not with another address: the
-// secret is shown this once.
+// rotateSecret renders the page instead of redirecting, because the secret is shown
+// only once.
 func (c *Console) rotateSecret(w http.ResponseWriter, r *http.Request) error {
 	e, err := c.Operations.RotateSecret(r.Context(), sessionOf(r.Context()), r.PathValue("id"))
 	if err != nil {

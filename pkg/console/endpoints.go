@@ -17,19 +17,19 @@ import (
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
-// Endpoint is an endpoint as it is shown: without its secrets.
+// Endpoint is an endpoint without its secrets.
 type Endpoint struct {
 	ID           string          `json:"id"`
 	Tenant       string          `json:"tenant"`
 	URL          string          `json:"url"`
-	Protocol     string          `json:"protocol" doc:"As the log's protocol is: http for HTTPS, too"`
+	Protocol     string          `json:"protocol" doc:"The protocol as in the log; http includes HTTPS"`
 	Description  string          `json:"description,omitempty"`
 	EventTypes   []string        `json:"event_types" nullable:"false"`
-	Filter       json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern over the body"`
+	Filter       json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern that the body must match"`
 	RoleARN      string          `json:"role_arn,omitempty"`
-	Credentials  string          `json:"credentials,omitempty" doc:"The name of the secret, never the secret"`
+	Credentials  string          `json:"credentials,omitempty" doc:"Name of the secret, not its value"`
 	Ordered      bool            `json:"ordered,omitempty"`
-	Traceparent  bool            `json:"traceparent,omitempty" doc:"Whether attempts carry the W3C header"`
+	Traceparent  bool            `json:"traceparent,omitempty" doc:"Whether requests carry the W3C traceparent header"`
 	Timeout      float64         `json:"timeout_seconds"`
 	MaxAttempts  int             `json:"max_attempts,omitempty"`
 	MaxAge       string          `json:"max_age,omitempty"`
@@ -39,28 +39,28 @@ type Endpoint struct {
 	Breaker      BreakerSettings `json:"breaker"`
 	Status       endpoint.Status `json:"status" enum:"enabled,disabled"`
 	StatusReason string          `json:"status_reason,omitempty"`
-	PublicKey    string          `json:"public_key,omitempty" doc:"Of an endpoint that signs with Ed25519"`
-	Replaced     []Replaced      `json:"replaced_secrets,omitempty" doc:"Secrets that are replaced and still sign, newest first"`
+	PublicKey    string          `json:"public_key,omitempty" doc:"Public key, if the endpoint signs with Ed25519"`
+	Replaced     []Replaced      `json:"replaced_secrets,omitempty" doc:"Previous secrets that still sign, newest first"`
 	Version      int             `json:"version"`
 	CreatedAt    time.Time       `json:"created_at"`
 	UpdatedAt    time.Time       `json:"updated_at"`
 }
 
-// Replaced is a secret that signs beside the one that replaced it.
+// Replaced is a previous secret that still signs.
 type Replaced struct {
-	PublicKey string    `json:"public_key,omitempty" doc:"Of an Ed25519 key"`
+	PublicKey string    `json:"public_key,omitempty" doc:"Public key, if it is an Ed25519 key"`
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// BreakerSettings are what of a circuit breaker is not the default.
+// BreakerSettings are the circuit breaker's settings; empty ones have the default.
 type BreakerSettings struct {
-	Failures     int    `json:"failures,omitempty" doc:"In a row until it opens"`
-	OpenFor      string `json:"open_for,omitempty" doc:"A duration: until the first probe"`
-	MaxOpenFor   string `json:"max_open_for,omitempty" doc:"A duration: the longest wait between probes"`
-	DisableAfter string `json:"disable_after,omitempty" doc:"A duration: an endpoint that has only failed for so long is disabled"`
+	Failures     int    `json:"failures,omitempty" doc:"Consecutive failures that open the circuit breaker"`
+	OpenFor      string `json:"open_for,omitempty" doc:"Duration until the first probe"`
+	MaxOpenFor   string `json:"max_open_for,omitempty" doc:"Maximum duration between probes"`
+	DisableAfter string `json:"disable_after,omitempty" doc:"Disable the endpoint after it has only failed for this duration"`
 }
 
-// span is a duration that is set, in words.
+// formatDuration formats a duration without zero units, and zero as "".
 func formatDuration(d time.Duration) string {
 	if d == 0 {
 		return ""
@@ -77,7 +77,7 @@ func formatDuration(d time.Duration) string {
 
 func (o *Operations) view(e endpoint.Endpoint) Endpoint { return ViewEndpoint(e, o.Now()) }
 
-// ViewEndpoint shows an endpoint, as the tool does, too.
+// ViewEndpoint converts an endpoint for display; the CLI uses it too.
 func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
 	v := Endpoint{
 		ID: e.ID, Tenant: e.Tenant, URL: e.URL, Protocol: destination.TargetOf(e).Protocol(), Description: e.Description,
@@ -100,14 +100,13 @@ func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
 	return v
 }
 
-// WithSecret is an endpoint with the secret that it has just got: the one time
-// that it is shown.
+// WithSecret is an endpoint with its new signing secret, which is shown only once.
 type WithSecret struct {
 	Endpoint
-	Secret string `json:"secret,omitempty" doc:"The signing secret, shown this once; absent where the endpoint signs with Ed25519"`
+	Secret string `json:"secret,omitempty" doc:"The signing secret, shown only once; absent if the endpoint signs with Ed25519"`
 }
 
-// ShowSecret shows an endpoint with its newest secret, as the tool does, too.
+// ShowSecret converts an endpoint with its newest secret; the CLI uses it too.
 func ShowSecret(e endpoint.Endpoint, now time.Time) WithSecret {
 	v := WithSecret{Endpoint: ViewEndpoint(e, now)}
 	if v.PublicKey == "" && len(e.Secrets) > 0 {
@@ -116,28 +115,28 @@ func ShowSecret(e endpoint.Endpoint, now time.Time) WithSecret {
 	return v
 }
 
-// Settings are what of an endpoint can be set.
+// Settings are the settings of an endpoint that users can change.
 type Settings struct {
-	URL         string          `json:"url" doc:"Its scheme chooses the protocol"`
+	URL         string          `json:"url" doc:"The scheme selects the protocol"`
 	Description string          `json:"description,omitempty"`
-	EventTypes  []string        `json:"event_types,omitempty" doc:"Exact types, user.* or *; every type where it is empty"`
-	Filter      json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern over the body"`
+	EventTypes  []string        `json:"event_types,omitempty" doc:"Exact types, user.* or *; all types if empty"`
+	Filter      json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern that the body must match"`
 	RoleARN     string          `json:"role_arn,omitempty"`
-	Credentials string          `json:"credentials,omitempty" doc:"The name of the secret, never the secret"`
+	Credentials string          `json:"credentials,omitempty" doc:"Name of the secret, not its value"`
 	Ordered     bool            `json:"ordered,omitempty"`
-	Traceparent bool            `json:"traceparent,omitempty" doc:"Send the W3C header, an attribute on brokers"`
+	Traceparent bool            `json:"traceparent,omitempty" doc:"Send the W3C traceparent header (brokers: attribute)"`
 	Timeout     float64         `json:"timeout_seconds,omitempty"`
 	MaxAttempts int             `json:"max_attempts,omitempty"`
-	MaxAge      string          `json:"max_age,omitempty" doc:"A duration such as 72h; the default where it is empty"`
-	MaxDelay    string          `json:"max_delay,omitempty" doc:"A duration such as 6h; the default where it is empty"`
-	PerMinute   int             `json:"rate_per_minute,omitempty" doc:"At most so many attempts a minute; no limit where it is 0"`
-	Burst       int             `json:"burst,omitempty"`
+	MaxAge      string          `json:"max_age,omitempty" doc:"Maximum age of a delivery, such as 72h; the default if empty"`
+	MaxDelay    string          `json:"max_delay,omitempty" doc:"Maximum backoff, such as 6h; the default if empty"`
+	PerMinute   int             `json:"rate_per_minute,omitempty" doc:"Rate limit in attempts per minute; no limit if 0"`
+	Burst       int             `json:"burst,omitempty" doc:"Burst size of the rate limit"`
 	Breaker     BreakerSettings `json:"breaker,omitempty"`
-	Ed25519     bool            `json:"ed25519,omitempty" doc:"Sign with an Ed25519 key; counts when the endpoint is added"`
-	Version     int             `json:"version,omitempty" doc:"Of the endpoint that was read, when it is changed"`
+	Ed25519     bool            `json:"ed25519,omitempty" doc:"Sign with an Ed25519 key; only used when the endpoint is added"`
+	Version     int             `json:"version,omitempty" doc:"When changing an endpoint, the version that was read"`
 }
 
-// apply sets an endpoint's fields; it fails on what is no duration.
+// apply sets the endpoint's fields. It returns an error for invalid durations.
 func (s Settings) apply(e *endpoint.Endpoint) error {
 	var errs []error
 	duration := func(field, text string) time.Duration {
@@ -146,7 +145,7 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 		}
 		d, err := time.ParseDuration(text)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %q is no duration: write it as 90s, 30m or 72h", field, text))
+			errs = append(errs, fmt.Errorf("%s: %q is not a duration; write 90s, 30m or 72h", field, text))
 		}
 		return d
 	}
@@ -171,14 +170,14 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 	return errors.Join(errs...)
 }
 
-// fields are the names that a refusal of an endpoint may begin with.
+// settingFields are the field names that a validation message may begin with.
 var settingFields = []string{
 	"url", "description", "event_types", "filter", "role_arn", "credentials", "ordered", "traceparent", "timeout_seconds",
 	"max_attempts", "max_age", "max_delay", "rate_per_minute", "burst",
 	"breaker.failures", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after",
 }
 
-// invalid sorts an endpoint's refusal by field.
+// invalidSettings assigns the lines of a validation error to fields.
 func invalidSettings(err error) *Error {
 	out := &Error{Kind: Invalid, Message: err.Error()}
 	for _, line := range strings.Split(err.Error(), "\n") {
@@ -206,7 +205,7 @@ func (o *Operations) ListEndpoints(ctx context.Context, who Session) ([]Endpoint
 	return views, nil
 }
 
-// GetEndpoint returns one endpoint.
+// GetEndpoint returns an endpoint of the tenant.
 func (o *Operations) GetEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
 	e, err := o.loadEndpoint(ctx, who, id)
 	return o.view(e), err
@@ -220,14 +219,14 @@ func (o *Operations) loadEndpoint(ctx context.Context, who Session, id string) (
 func endpointError(id string, err error) error {
 	switch {
 	case errors.Is(err, endpoint.ErrNotFound):
-		return errorf(NotFound, "there is no endpoint %s", id)
+		return errorf(NotFound, "endpoint %s not found", id)
 	case errors.Is(err, endpoint.ErrConflict):
-		return errorf(Conflict, "somebody else has changed this endpoint in the meantime: load it again and repeat the change")
+		return errorf(Conflict, "the endpoint was changed in the meantime; reload it and repeat the change")
 	}
 	return err
 }
 
-// CheckSettings says what is wrong with an endpoint's settings, and stores nothing.
+// CheckSettings validates an endpoint's settings without storing them.
 func (o *Operations) CheckSettings(_ context.Context, who Session, s Settings) []FieldError {
 	e := endpoint.Endpoint{Tenant: who.Tenant, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}}
 	if err := errors.Join(s.apply(&e), o.Endpoints.Validate(e)); err != nil {
@@ -236,7 +235,7 @@ func (o *Operations) CheckSettings(_ context.Context, who Session, s Settings) [
 	return nil
 }
 
-// AddEndpoint adds an endpoint; the answer holds its secret.
+// AddEndpoint adds an endpoint. The result holds its secret.
 func (o *Operations) AddEndpoint(ctx context.Context, who Session, s Settings) (WithSecret, error) {
 	var added endpoint.Endpoint
 	err := o.change(ctx, who, "endpoint.add", "", s.URL, func() (string, error) {
@@ -257,8 +256,8 @@ func (o *Operations) AddEndpoint(ctx context.Context, who Session, s Settings) (
 	return ShowSecret(added, o.Now()), nil
 }
 
-// ChangeEndpoint replaces an endpoint's settings, unless somebody changed it
-// after it was read.
+// ChangeEndpoint replaces an endpoint's settings. It returns a Conflict if the
+// endpoint has changed since it was read.
 func (o *Operations) ChangeEndpoint(ctx context.Context, who Session, id string, s Settings) (Endpoint, error) {
 	var changed endpoint.Endpoint
 	err := o.change(ctx, who, "endpoint.change", id, s.URL, func() (string, error) {
@@ -278,7 +277,7 @@ func (o *Operations) ChangeEndpoint(ctx context.Context, who Session, id string,
 	return o.view(changed), err
 }
 
-// EnableEndpoint puts an endpoint into service.
+// EnableEndpoint enables an endpoint.
 func (o *Operations) EnableEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
 	var e endpoint.Endpoint
 	err := o.change(ctx, who, "endpoint.enable", id, "", func() (_ string, err error) {
@@ -288,18 +287,17 @@ func (o *Operations) EnableEndpoint(ctx context.Context, who Session, id string)
 	return o.view(e), err
 }
 
-// DisableEndpoint takes an endpoint out of service: what waits for it ends as
-// skipped.
+// DisableEndpoint disables an endpoint; its pending deliveries are marked skipped.
 func (o *Operations) DisableEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
 	var e endpoint.Endpoint
 	err := o.change(ctx, who, "endpoint.disable", id, "", func() (_ string, err error) {
-		e, err = o.Endpoints.Disable(ctx, who.Tenant, id, "by "+who.Name+" on the console")
+		e, err = o.Endpoints.Disable(ctx, who.Tenant, id, "by "+who.Name+" in the console")
 		return "", endpointError(id, err)
 	})
 	return o.view(e), err
 }
 
-// RotateSecret gives an endpoint a fresh secret; the answer holds it.
+// RotateSecret adds a new signing secret. The result holds it.
 func (o *Operations) RotateSecret(ctx context.Context, who Session, id string) (WithSecret, error) {
 	var e endpoint.Endpoint
 	err := o.change(ctx, who, "endpoint.rotate_secret", id, "", func() (_ string, err error) {
@@ -312,15 +310,14 @@ func (o *Operations) RotateSecret(ctx context.Context, who Session, id string) (
 	return ShowSecret(e, o.Now()), nil
 }
 
-// RemoveEndpoint forgets an endpoint.
+// RemoveEndpoint deletes an endpoint; its pending deliveries are marked skipped.
 func (o *Operations) RemoveEndpoint(ctx context.Context, who Session, id string) error {
 	return o.change(ctx, who, "endpoint.remove", id, "", func() (string, error) {
 		return "", endpointError(id, o.Endpoints.Remove(ctx, who.Tenant, id))
 	})
 }
 
-// TestEndpoint sends an endpoint one signed sample now and reports everything that
-// happened.
+// TestEndpoint sends a signed sample event to an endpoint and returns a report.
 func (o *Operations) TestEndpoint(ctx context.Context, who Session, id, eventType string) (testsend.Report, error) {
 	var report testsend.Report
 	err := o.change(ctx, who, "endpoint.test", id, eventType, func() (string, error) {

@@ -17,7 +17,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 )
 
-// EventType is one type of the catalog.
+// EventType is an event type of the catalog.
 type EventType struct {
 	Name         string          `json:"name"`
 	Description  string          `json:"description"`
@@ -26,7 +26,7 @@ type EventType struct {
 	Schema       json.RawMessage `json:"schema"`
 }
 
-// EventTypes returns the catalog.
+// EventTypes returns the event types of the catalog.
 func (o *Operations) EventTypes() []EventType {
 	var list []EventType
 	for _, name := range o.Catalog.Types() {
@@ -40,27 +40,27 @@ func (o *Operations) EventTypes() []EventType {
 	return list
 }
 
-// Event is one event, and where it went.
+// Event is an event and its deliveries.
 type Event struct {
 	ID           string          `json:"id"`
 	Type         string          `json:"type"`
 	Timestamp    time.Time       `json:"timestamp"`
 	AcceptedAt   time.Time       `json:"accepted_at"`
 	Actor        string          `json:"actor_user_id,omitempty"`
-	Body         json.RawMessage `json:"body" doc:"What receivers get, byte for byte"`
+	Body         json.RawMessage `json:"body" doc:"The body exactly as receivers get it"`
 	Destinations []Destination   `json:"destinations" nullable:"false"`
 }
 
-// Destination is an endpoint, and what became of the event there.
+// Destination is an endpoint and the state of the event's delivery to it.
 type Destination struct {
 	EndpointID string         `json:"endpoint_id"`
 	URL        string         `json:"url"`
-	State      delivery.State `json:"state,omitempty" doc:"Absent where there is no delivery"`
+	State      delivery.State `json:"state,omitempty" doc:"Absent if there is no delivery"`
 	Attempts   int            `json:"attempts"`
 	Note       string         `json:"note,omitempty" doc:"Why there is no delivery, or why it failed"`
 }
 
-// GetEvent returns one event, and where it went.
+// GetEvent returns an event and its deliveries.
 func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Event, error) {
 	a, e, err := o.loadEvent(ctx, who, id)
 	if err != nil {
@@ -100,7 +100,7 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 func (o *Operations) loadEvent(ctx context.Context, who Session, id string) (event.Accepted, event.Event, error) {
 	a, err := o.Events.GetEvent(ctx, id)
 	if errors.Is(err, event.ErrNotFound) || err == nil && a.Tenant != who.Tenant {
-		return a, event.Event{}, errorf(NotFound, "there is no event %s; events are kept for 30 days", id)
+		return a, event.Event{}, errorf(NotFound, "event %s not found; events are kept for 30 days", id)
 	}
 	if err != nil {
 		return a, event.Event{}, err
@@ -109,13 +109,13 @@ func (o *Operations) loadEvent(ctx context.Context, who Session, id string) (eve
 	return a, e, err
 }
 
-// reasonNotSent says why an endpoint has no delivery of an event.
+// reasonNotSent returns why an endpoint has no delivery of an event.
 func reasonNotSent(ep endpoint.Endpoint, eventType string, body []byte, accepted time.Time) string {
 	switch {
 	case ep.CreatedAt.After(accepted):
 		return "the endpoint was added later"
 	case !ep.Subscribes(eventType):
-		return "not subscribed to this type"
+		return "not subscribed to this event type"
 	case ep.Status == endpoint.Disabled:
 		return "the endpoint is disabled"
 	}
@@ -123,10 +123,10 @@ func reasonNotSent(ep endpoint.Endpoint, eventType string, body []byte, accepted
 		compiled, err := filter.Compile(ep.Filter)
 		doc, unread := filter.Parse(body)
 		if err == nil && unread == nil && !compiled.Matches(doc) {
-			return "its filter does not match"
+			return "the filter does not match"
 		}
 	}
-	return "waits for its first attempt"
+	return "pending: no attempt yet"
 }
 
 func (c *Console) listEvents(w http.ResponseWriter, r *http.Request) error {

@@ -47,7 +47,7 @@ var functions = template.FuncMap{
 	},
 	"age":   func(ms int64) string { return ago(time.Duration(ms) * time.Millisecond) },
 	"chart": chart,
-	"query": func(pairs ...string) string { return query(pairs...) },
+	"query": query,
 	"json": func(v any) (string, error) {
 		text, err := json.Marshal(v)
 		return string(text), err
@@ -55,7 +55,7 @@ var functions = template.FuncMap{
 	"add": func(a, b int) int { return a + b },
 }
 
-// thousands writes a number so that it can be read.
+// thousands formats a number with a thin space between groups of three digits.
 func thousands(n int64) string {
 	text := strconv.FormatInt(n, 10)
 	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
@@ -64,7 +64,7 @@ func thousands(n int64) string {
 	return text
 }
 
-// chart is what the page's script draws: three lists of the same length.
+// chart returns the data of the page's chart as JSON: times, delivered, failed.
 func chart(minutes []Minute) (string, error) {
 	var data [3][]int64
 	for _, m := range minutes {
@@ -76,7 +76,7 @@ func chart(minutes []Minute) (string, error) {
 	return string(text), err
 }
 
-// since says how long ago something was.
+// since formats the time that has passed.
 func since(d time.Duration) string {
 	if d < time.Second {
 		return "just now"
@@ -84,7 +84,7 @@ func since(d time.Duration) string {
 	return ago(d) + " ago"
 }
 
-// ago says a duration in its largest unit.
+// ago formats a duration in its largest unit.
 func ago(d time.Duration) string {
 	switch d = max(d, 0); {
 	case d < time.Minute:
@@ -97,7 +97,7 @@ func ago(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
-// short is an id's end, by which people tell ids apart.
+// short returns the end of an id. Ids begin with a time, so their ends differ most.
 func short(id string) string {
 	if len(id) <= 10 {
 		return id
@@ -120,7 +120,7 @@ func milliseconds(n int64) string {
 	return fmt.Sprintf("%d ms", n)
 }
 
-// bar is a phase of an attempt, drawn.
+// bar is one phase of an attempt in the timing chart.
 type bar struct {
 	Name  string
 	MS    int64
@@ -128,7 +128,7 @@ type bar struct {
 	Class string
 }
 
-// bars draws an attempt's phases on the scale of the longest attempt.
+// bars returns an attempt's phases, scaled to the longest attempt.
 func bars(a Attempt, all []Attempt) []bar {
 	longest := int64(1)
 	for _, one := range all {
@@ -149,7 +149,7 @@ func bars(a Attempt, all []Attempt) []bar {
 	return out
 }
 
-// query builds a query string of those pairs that have a value.
+// query builds a query string from the pairs whose value is not empty.
 func query(pairs ...string) string {
 	v := url.Values{}
 	for i := 0; i+1 < len(pairs); i += 2 {

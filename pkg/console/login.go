@@ -14,20 +14,21 @@ import (
 	"time"
 )
 
-// Times and limits of access.
+// Lifetimes and limits.
 const (
-	// LinkTime is how long a one-time link may be opened.
+	// LinkTime is how long a login link is valid.
 	LinkTime = 10 * time.Minute
-	// SessionTime is how long a session lasts.
+	// SessionTime is how long a session is valid.
 	SessionTime = 12 * time.Hour
-	// LoginTries is how often an address may try to log in within a minute.
+	// LoginTries is the maximum number of login attempts per client network and
+	// minute.
 	LoginTries = 10
-	// keyTTL is how long the cookies' key is used unread, and so how long a
-	// session outlives `tidings console revoke` at most.
+	// keyTTL is how long the session key is cached, and so the time after
+	// which `tidings console revoke` has ended every session.
 	keyTTL = time.Minute
 )
 
-// Invitation is what a link, or a program's token, stands for.
+// Invitation is who a login link or an API token is for.
 type Invitation struct {
 	Name   string `json:"name"`
 	Role   Role   `json:"role"`
@@ -37,20 +38,20 @@ type Invitation struct {
 func (i Invitation) validate() error {
 	switch {
 	case i.Role != Viewer && i.Role != Admin:
-		return fmt.Errorf("role is %q; the roles are viewer and admin", i.Role)
+		return fmt.Errorf("unknown role %q; the roles are viewer and admin", i.Role)
 	case i.Name == "" || len(i.Name) > maxNameBytes:
-		return fmt.Errorf("name is %d bytes; it must be 1 to %d", len(i.Name), maxNameBytes)
+		return fmt.Errorf("name has %d bytes; it must have 1 to %d", len(i.Name), maxNameBytes)
 	case i.Tenant == "":
-		return errors.New("tenant is empty")
+		return errors.New("tenant is missing")
 	}
 	return nil
 }
 
-// maxNameBytes is the longest name of a session.
+// maxNameBytes limits the name of a session.
 const maxNameBytes = 80
 
-// Invite makes a one-time link and returns the path that opens it. Only the
-// token's hash is stored.
+// Invite creates a one-time login link and returns its path. Only a hash of its token
+// is stored.
 func Invite(ctx context.Context, notes Notes, i Invitation, now time.Time) (path string, err error) {
 	if err := i.validate(); err != nil {
 		return "", err
@@ -66,7 +67,7 @@ func Invite(ctx context.Context, notes Notes, i Invitation, now time.Time) (path
 	return "/login?link=" + token, nil
 }
 
-// Token makes a session for a program, which sends it in the header
+// Token creates a session for an API client, to be sent in the header
 // X-Tidings-Session.
 func Token(ctx context.Context, notes Notes, i Invitation, now time.Time, lasts time.Duration) (string, error) {
 	if err := i.validate(); err != nil {
@@ -88,13 +89,11 @@ func linkKey(token string) string { return "console#link#" + hashToken(token) }
 
 func usedKey(token string) string { return "console#used#" + hashToken(token) }
 
-// errTooMany says that an address tries too often.
-var errTooMany = errors.New("too many attempts to log in from this address: wait a minute")
+var errTooMany = errors.New("too many login attempts from this address; wait one minute")
 
-// errNoLink says that a link can't be used.
-var errNoLink = errors.New("this link has been used, has expired or never was: `tidings console login` makes another")
+var errNoLink = errors.New("this link was used, has expired or is invalid; run `tidings console login` for a new one")
 
-// use consumes a link: of all who open it, the first gets the session.
+// redeem uses up a link and returns the session. Of concurrent calls, one succeeds.
 func (a *authenticator) redeem(ctx context.Context, token, address string) (Session, error) {
 	now := a.now()
 	tries, err := a.notes.Count(ctx, fmt.Sprintf("console#tries#%s#%d", clientNetwork(address), now.Unix()/60), now.Add(2*time.Minute))
@@ -115,21 +114,20 @@ func (a *authenticator) redeem(ctx context.Context, token, address string) (Sess
 	if err := json.Unmarshal([]byte(text), &i); err != nil || i.validate() != nil {
 		return Session{}, errNoLink
 	}
-	// The conditional write that makes the link one-time. It lives longer than the
-	// link itself.
+	// This conditional write makes the link one-time. It outlives the link.
 	s := Session{ID: rand.Text(), Name: i.Name, Role: i.Role, Tenant: i.Tenant, Expires: now.Add(SessionTime)}
-	holds, err := a.notes.Bind(ctx, usedKey(token), s.ID, now.Add(2*LinkTime))
+	current, err := a.notes.Bind(ctx, usedKey(token), s.ID, now.Add(2*LinkTime))
 	if err != nil {
 		return Session{}, err
 	}
-	if holds != s.ID {
+	if current != s.ID {
 		return Session{}, errNoLink
 	}
 	return s, nil
 }
 
-// network is what of an address counts as one: of IPv6, where everybody has
-// millions, the first half.
+// clientNetwork returns the part of an address that login attempts are counted by: the
+// whole IPv4 address, or the /64 of an IPv6 address.
 func clientNetwork(address string) string {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -152,8 +150,8 @@ func (c *Console) showLogin(w http.ResponseWriter, r *http.Request) {
 	c.render(w, r, http.StatusOK, "login", page{Title: "Log in", Data: r.URL.Query().Get("link")})
 }
 
-// login takes a link's token from the form that showLogin has shown: a GET uses
-// nothing up, because mail and chat programs open links to preview them.
+// login redeems the link that showLogin put into its form. A GET does not redeem it,
+// because mail and chat programs open links to preview them.
 func (c *Console) login(w http.ResponseWriter, r *http.Request) {
 	refused := func(status int, message string) {
 		c.render(w, r, status, "login", page{Title: "Log in", Problem: message, Data: ""})

@@ -11,9 +11,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
 )
 
-// Operations are all that the console can do. The pages and the API call nothing
-// else, so both have the same rules: what a role may do is decided here, every
-// change is written to the audit log here, and nobody sees another tenant's.
+// Operations implements everything that the console can do. The pages and the API
+// both call it, so they share its rules: it checks roles, writes every change to the
+// audit log and limits each session to its own tenant.
 type Operations struct {
 	Endpoints   *admin.Endpoints
 	Deliveries  Deliveries
@@ -25,12 +25,12 @@ type Operations struct {
 	Audit       Audit
 	Dispatch    Invoke
 	TestWebhook Invoke
-	// Receiver is nil in a deployment.
+	// Receiver is nil in a deployed stack.
 	Receiver Receiver
 	Now      func() time.Time
 }
 
-// Kind is what kind of trouble an Error is; it decides the HTTP status.
+// Kind classifies an Error and determines its HTTP status.
 type Kind int
 
 const (
@@ -40,16 +40,16 @@ const (
 	Forbidden
 )
 
-// Error is an operation's refusal, in words for whoever asked.
+// Error is an error whose message is shown to the user.
 type Error struct {
 	Kind    Kind
 	Message string
-	Fields  []FieldError // for Invalid, where fields are to blame
+	Fields  []FieldError // for Invalid: the fields that are wrong
 }
 
 func (e *Error) Error() string { return e.Message }
 
-// FieldError is what is wrong with one field.
+// FieldError is an error in one field.
 type FieldError struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
@@ -60,15 +60,15 @@ func errorf(kind Kind, format string, args ...any) *Error {
 }
 
 func forbidden() *Error {
-	return errorf(Forbidden, "you are logged in as a viewer: to change something, log in with --role admin")
+	return errorf(Forbidden, "you are logged in as a viewer; to make changes, log in with --role admin")
 }
 
-// parallel is how many reads one operation makes at the same time.
+// parallel limits the concurrent reads of one operation.
 const parallel = 16
 
-// change does what only an admin may, and records it: before, so that nothing is
-// changed unrecorded, and after, with what became of it. do returns the id of
-// what was changed, where it has just got one.
+// change makes a change that requires the admin role. It writes an audit entry
+// before, so that no change is unrecorded, and updates it with the outcome after. do
+// returns the id of a new object, or "".
 func (o *Operations) change(ctx context.Context, who Session, action, subject, detail string, do func() (string, error)) error {
 	if who.Role != Admin {
 		return forbidden()
@@ -78,20 +78,20 @@ func (o *Operations) change(ctx context.Context, who Session, action, subject, d
 		Action: action, Subject: subject, Outcome: audit.Begun, Detail: audit.Clip(detail),
 	}
 	if err := o.Audit.PutAudit(ctx, entry); err != nil {
-		return fmt.Errorf("nothing was changed: %w", err)
+		return fmt.Errorf("write the audit log (nothing was changed): %w", err)
 	}
-	fresh, err := do()
+	newID, err := do()
 	entry.Outcome = audit.Done
-	if fresh != "" {
-		entry.Subject = fresh
+	if newID != "" {
+		entry.Subject = newID
 	}
 	if err != nil {
 		entry.Outcome = audit.Failed
 		entry.Detail = audit.Clip(strings.TrimPrefix(detail+": "+err.Error(), ": "))
 	}
-	// Even a client that has gone leaves its record.
+	// Record the outcome even if the client has disconnected.
 	if failed := o.Audit.PutAudit(context.WithoutCancel(ctx), entry); failed != nil && err == nil {
-		return fmt.Errorf("it was done, but the audit log only says that it was begun: %w", failed)
+		return fmt.Errorf("the change was made, but its outcome is missing in the audit log: %w", failed)
 	}
 	return err
 }

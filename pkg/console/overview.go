@@ -10,36 +10,35 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
-// Overview is how the whole deployment does: the figures are of all tenants, the
-// circuits of the session's own.
+// Overview summarizes the deployment. The figures cover all tenants, the circuit
+// breakers only the session's tenant.
 type Overview struct {
-	At      time.Time `json:"at"`
-	Hour    Figures   `json:"hour"`
-	Day     Figures   `json:"day"`
-	Waiting int       `json:"waiting" doc:"Deliveries that wait for another attempt, as of the last sweep"`
-	More    bool      `json:"more_waiting" doc:"The sweep stopped counting: there are more"`
-	// QueueAge is how long the most overdue delivery has waited for its turn.
-	QueueAge  int64     `json:"queue_age_ms" doc:"How long the most overdue delivery has waited for its turn"`
+	At        time.Time `json:"at"`
+	Hour      Figures   `json:"hour"`
+	Day       Figures   `json:"day"`
+	Waiting   int       `json:"waiting" doc:"Deliveries pending a retry at the last sweep"`
+	More      bool      `json:"more_waiting" doc:"The sweep stopped counting; there are more"`
+	QueueAge  int64     `json:"queue_age_ms" doc:"How long the oldest due delivery is overdue"`
 	LastSweep time.Time `json:"last_sweep_at,omitzero"`
 	LastEvent time.Time `json:"last_event_at,omitzero"`
-	Circuits  []Circuit `json:"circuits" nullable:"false" doc:"Those that are not closed"`
-	Minutes   []Minute  `json:"minutes" nullable:"false" doc:"The last hour"`
+	Circuits  []Circuit `json:"circuits" nullable:"false" doc:"Circuit breakers that are not closed"`
+	Minutes   []Minute  `json:"minutes" nullable:"false" doc:"The last hour, by minute"`
 }
 
-// Figures are what happened in some stretch of time.
+// Figures are counts over a period.
 type Figures struct {
-	Accepted  int64    `json:"accepted" doc:"Events"`
+	Accepted  int64    `json:"accepted" doc:"Events accepted"`
 	Delivered int64    `json:"delivered"`
-	Failed    int64    `json:"failed" doc:"Attempts that failed"`
-	Retried   int64    `json:"retried" doc:"Of which will be tried again"`
-	Dead      int64    `json:"dead" doc:"Deliveries that were given up"`
+	Failed    int64    `json:"failed" doc:"Failed attempts"`
+	Retried   int64    `json:"retried" doc:"Failed attempts that are retried"`
+	Dead      int64    `json:"dead" doc:"Dead letters"`
 	Skipped   int64    `json:"skipped"`
-	Success   *float64 `json:"success_rate,omitempty" doc:"Share of settled deliveries that were delivered; absent where none was settled"`
-	P50       *float64 `json:"p50_ms,omitempty" doc:"Time from acceptance to delivery, estimated"`
+	Success   *float64 `json:"success_rate,omitempty" doc:"Share of settled deliveries that were delivered; absent if none settled"`
+	P50       *float64 `json:"p50_ms,omitempty" doc:"Estimated time from acceptance to delivery"`
 	P95       *float64 `json:"p95_ms,omitempty"`
 }
 
-// Minute is one minute of a chart.
+// Minute is one minute of the chart.
 type Minute struct {
 	At        time.Time `json:"at"`
 	Delivered int64     `json:"delivered"`
@@ -60,7 +59,7 @@ func figures(c stats.Counts) Figures {
 	return f
 }
 
-// Overview returns how it goes.
+// Overview returns the figures, the chart and the circuit breakers.
 func (o *Operations) Overview(ctx context.Context, who Session) (Overview, error) {
 	summary, err := o.Statistics.Summary(ctx)
 	if err != nil {

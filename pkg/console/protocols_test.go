@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// protocols are all that there are, as a deployment has them.
+// protocols returns all protocols, as in a deployment.
 func protocols(t *testing.T) *destination.Registry {
 	t.Helper()
 	r, err := builtin.Open(builtin.Settings{}, builtin.Clouds{})
@@ -21,7 +21,7 @@ func protocols(t *testing.T) *destination.Registry {
 	return r
 }
 
-// shell returns the words that a POSIX shell makes of a command's arguments.
+// shell returns the arguments that a POSIX shell passes to a curl command.
 func shell(t *testing.T, command string) []string {
 	t.Helper()
 	c := exec.Command("sh", "-c", `curl() { for word in "$@"; do printf '%s\0' "$word"; done; }; `+command)

@@ -16,23 +16,23 @@ import (
 //go:embed pages/*.html
 var pageFiles embed.FS
 
-// page is what every template gets.
+// page is the data of every template.
 type page struct {
 	Title   string
 	Nav     string // which entry of the navigation is current
-	Path    string // where the page reads itself again, to stay live
+	Path    string // the URL that live parts of the page are refreshed from
 	Session Session
 	CSRF    string
-	Notice  string // what was just done
-	Problem string // what just failed
+	Notice  string // result of the last change
+	Problem string // why the last change failed
 	Demo    *Behaviour
 	Data    any
 }
 
-// Admin reports whether the session may change something.
+// Admin reports whether the session may make changes.
 func (p page) Admin() bool { return p.Session.Role == Admin }
 
-// templates are the pages, each with the layout and the parts that all share.
+// templates returns each page, parsed with the shared layout and parts.
 var templates = sync.OnceValue(func() map[string]*template.Template {
 	base := template.Must(template.New("").Funcs(functions).ParseFS(pageFiles, "pages/layout.html", "pages/parts.html"))
 	out := map[string]*template.Template{}
@@ -50,8 +50,8 @@ var templates = sync.OnceValue(func() map[string]*template.Template {
 	return out
 })
 
-// render writes a page. It is built whole first, so that a template that fails
-// leaves no half of one.
+// render writes a page. It executes the template into a buffer first, so that a
+// failing template does not leave half a page.
 func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, name string, p page) {
 	p.Session, p.CSRF = sessionOf(r.Context()), csrfOf(r.Context())
 	if p.Path == "" {
@@ -67,7 +67,7 @@ func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, nam
 	var out bytes.Buffer
 	if err := templates()[name].ExecuteTemplate(&out, "layout", p); err != nil {
 		c.Log.ErrorContext(r.Context(), "console.failed", "page", name, "error", err.Error())
-		http.Error(w, "the page could not be written; the console's log has the reason", http.StatusInternalServerError)
+		http.Error(w, "the page could not be rendered; see console.failed in the log", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -75,28 +75,28 @@ func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, nam
 	_, _ = out.WriteTo(w)
 }
 
-// fail shows why something did not work.
+// fail answers a page request with an error page.
 func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status, message := c.errorResponse(r.Context(), err)
-	c.render(w, r, status, "error", page{Title: http.StatusText(status), Data: message})
+	c.writeError(w, r, status, message)
 }
 
-// redirect goes on to another page after a change.
+// redirect sends the browser to another page after a change.
 func redirect(w http.ResponseWriter, r *http.Request, to string) {
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
-// notices are what a page that follows a change may say. The address carries the
-// word only, so that nobody can put a sentence of theirs on the page by a link.
+// notices are the messages after a change, by the "did" parameter. The URL carries
+// only a key, so that a link cannot put its own text on the page.
 var notices = map[string]string{
-	"changed":  "The endpoint's settings are saved; they count within 15 seconds.",
-	"enabled":  "The endpoint is in service.",
-	"disabled": "The endpoint is out of service; what waits for it ends as skipped.",
-	"closed":   "The circuit is closed; what waited for it is being sent.",
-	"extended": "The discussion has more time; everybody who subscribed is told (discussion.extended).",
-	"ended":    "The discussion is closed.",
-	"removed":  "The endpoint is gone; what waited for it ends as skipped.",
-	"behaves":  "The receiver behaves differently from its next request on.",
+	"changed":  "Endpoint saved. The settings take effect within 15 seconds.",
+	"enabled":  "Endpoint enabled.",
+	"disabled": "Endpoint disabled. Its pending deliveries are marked skipped.",
+	"closed":   "Circuit breaker closed. Pending deliveries are being sent.",
+	"extended": "Discussion extended. Subscribed endpoints receive discussion.extended.",
+	"ended":    "Discussion closed.",
+	"removed":  "Endpoint deleted. Its pending deliveries are marked skipped.",
+	"behaves":  "Receiver changed. The setting applies from its next request.",
 	"out":      "You are logged out.",
 }
 
@@ -110,9 +110,9 @@ func notice(r *http.Request) string {
 		return ""
 	}
 	refused, _ := strconv.Atoi(q.Get("refused"))
-	text := fmt.Sprintf("%d replayed: sent again within seconds.", replayed)
+	text := fmt.Sprintf("%d replayed. They are sent within seconds.", replayed)
 	if refused > 0 {
-		text += fmt.Sprintf(" %d could not be: only what is settled, and whose endpoint is enabled, can be replayed.", refused)
+		text += fmt.Sprintf(" %d not replayed: a delivery must be settled and its endpoint enabled.", refused)
 	}
 	return text
 }

@@ -4,7 +4,7 @@ import (
 	"net/http"
 )
 
-// pages puts the pages on a mux.
+// pages registers the pages on a mux.
 func (c *Console) pages(mux *http.ServeMux) {
 	show := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -40,6 +40,6 @@ func (c *Console) pages(mux *http.ServeMux) {
 	show("POST /receiver", c.configureReceiver)
 	show("POST /logout", c.logout)
 	show("GET /", func(http.ResponseWriter, *http.Request) error {
-		return errorf(NotFound, "there is no such page")
+		return errorf(NotFound, "page not found")
 	})
 }

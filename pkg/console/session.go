@@ -16,19 +16,18 @@ import (
 	"time"
 )
 
-// Role is what a session may do.
+// Role determines what a session may do.
 type Role string
 
 const (
-	Viewer Role = "viewer" // sees everything but signatures and secrets, changes nothing
+	Viewer Role = "viewer" // sees everything except signatures and secrets, changes nothing
 	Admin  Role = "admin"
 )
 
-// KeyName is what Control holds the key of all sessions under. Whoever frees it
-// ends them all: the next login makes another key.
+// KeyName is the Control key of the key that signs all sessions. Deleting it ends
+// them all; the next login creates a new one.
 const KeyName = "console#key"
 
-// Names of the cookie, of the form's field and of the headers.
 const (
 	cookieName    = "tidings_session"
 	csrfField     = "csrf"
@@ -36,16 +35,16 @@ const (
 	sessionHeader = "X-Tidings-Session"
 )
 
-// Session is somebody who has logged in.
+// Session is a logged-in user or API client.
 type Session struct {
 	ID      string    `json:"i"`
-	Name    string    `json:"n"` // as the audit log calls them
+	Name    string    `json:"n"` // shown in the audit log
 	Role    Role      `json:"r"`
 	Tenant  string    `json:"t"`
 	Expires time.Time `json:"e"`
 }
 
-// sessionKey returns the key that signs sessions; the first to ask makes it.
+// sessionKey returns the key that signs sessions, and creates it if there is none.
 func sessionKey(ctx context.Context, notes Notes) ([]byte, error) {
 	fresh := make([]byte, 32)
 	_, _ = rand.Read(fresh) // never fails since Go 1.24
@@ -55,7 +54,7 @@ func sessionKey(ctx context.Context, notes Notes) ([]byte, error) {
 	}
 	key, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(key) != 32 {
-		return nil, errors.New("the key of the console's sessions is damaged: `tidings console revoke` makes another")
+		return nil, errors.New("the console's session key is invalid; run `tidings console revoke` to replace it")
 	}
 	return key, nil
 }
@@ -68,18 +67,19 @@ func sign(key []byte, purpose, text string) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// seal returns a session as its cookie holds it.
+// encodeSession returns the signed text of a session.
 func encodeSession(key []byte, s Session) string {
 	s.Expires = s.Expires.UTC().Truncate(time.Second)
 	text, err := json.Marshal(s)
 	if err != nil {
-		panic(err) // strings and a time
+		panic(err) // cannot happen: strings and a time
 	}
 	payload := base64.RawURLEncoding.EncodeToString(text)
 	return payload + "." + sign(key, "session", payload)
 }
 
-// open reads what seal wrote; false for what it did not write, or has expired.
+// decodeSession reverses encodeSession. It returns false for an invalid signature and
+// for an expired session.
 func decodeSession(key []byte, text string, now time.Time) (Session, bool) {
 	payload, mac, found := strings.Cut(text, ".")
 	if !found || !hmac.Equal([]byte(mac), []byte(sign(key, "session", payload))) {
@@ -93,7 +93,7 @@ func decodeSession(key []byte, text string, now time.Time) (Session, bool) {
 	return s, now.Before(s.Expires)
 }
 
-// gate lets sessions in. It is safe for concurrent use.
+// authenticator authenticates requests. It is safe for concurrent use.
 type authenticator struct {
 	notes Notes
 	now   func() time.Time
@@ -119,8 +119,9 @@ func (a *authenticator) sessionKey(ctx context.Context) ([]byte, error) {
 	return key, nil
 }
 
-// session returns who sends a request. viaCookie tells that a browser sends the
-// credential by itself, so that a change needs a proof that its own page asked.
+// session returns the session of a request; its ID is empty if there is none. With
+// viaCookie, the browser sent the credential by itself, so a change also needs the
+// CSRF token.
 func (a *authenticator) session(r *http.Request) (s Session, csrf string, viaCookie bool, err error) {
 	text := r.Header.Get(sessionHeader)
 	if text == "" {
@@ -148,14 +149,14 @@ func (a *authenticator) session(r *http.Request) (s Session, csrf string, viaCoo
 	return s, sign(key, "csrf", s.ID), viaCookie, nil
 }
 
-// end ends a session before its time.
+// endSession ends a session before it expires.
 func (a *authenticator) endSession(ctx context.Context, s Session) error {
 	_, err := a.notes.Bind(ctx, endedKey(s.ID), "ended", s.Expires)
 	return err
 }
 
-// cookie is the session's cookie. It travels over TLS only, but on the machine
-// itself, where there is none.
+// cookie returns the session's cookie. It is Secure except on localhost, which has no
+// TLS.
 func (a *authenticator) cookie(ctx context.Context, r *http.Request, s Session) (*http.Cookie, error) {
 	key, err := a.sessionKey(ctx)
 	if err != nil {
@@ -175,7 +176,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// contextKey is under which a request's context holds its session.
+// contextKey is the key of the session in a request's context.
 type contextKey struct{}
 
 type authenticated struct {
@@ -193,8 +194,7 @@ func csrfOf(ctx context.Context) string {
 	return a.csrf
 }
 
-// authenticate lets requests with a session through, and changes only with the
-// proof that the console's own page asked for them.
+// authenticate requires a session and, for changes with a cookie, the CSRF token.
 func (c *Console) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s, csrf, viaCookie, err := c.auth.session(r)
@@ -208,7 +208,7 @@ func (c *Console) authenticate(next http.Handler) http.Handler {
 				http.Redirect(w, r, "/login", http.StatusSeeOther)
 				return
 			}
-			c.writeError(w, r, http.StatusUnauthorized, "log in first: `tidings console login` makes a link, with --token a token for programs")
+			c.writeError(w, r, http.StatusUnauthorized, "no session: run `tidings console login` for a login link, or with --token for an API token")
 			return
 		}
 		if viaCookie && r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -217,7 +217,7 @@ func (c *Console) authenticate(next http.Handler) http.Handler {
 				given = r.PostFormValue(csrfField)
 			}
 			if !hmac.Equal([]byte(given), []byte(csrf)) {
-				c.writeError(w, r, http.StatusForbidden, "this page is out of date: load it again and repeat the change")
+				c.writeError(w, r, http.StatusForbidden, "the CSRF token is missing or out of date; reload the page and repeat the change")
 				return
 			}
 		}

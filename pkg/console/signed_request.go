@@ -9,40 +9,39 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// SignedRequest is what an endpoint gets, signed now: to be sent by hand.
+// SignedRequest is a delivery's request with a current signature, to be sent by hand.
 type SignedRequest struct {
 	Method  string   `json:"method"`
 	URL     string   `json:"url"`
 	Headers []Header `json:"headers" nullable:"false"`
 	Body    string   `json:"body"`
-	// Curl is for HTTP endpoints only.
-	Curl string `json:"curl,omitempty" doc:"The request as a command; absent where the protocol is not HTTP"`
+	Curl    string   `json:"curl,omitempty" doc:"The request as a curl command; absent if the protocol is not HTTP"`
 }
 
-// Header is one of a request's headers; on brokers, an attribute.
+// Header is a header of the request; on brokers, an attribute.
 type Header struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
-// Request returns what a delivery sends, signed now. It is for admins: whoever has
-// it can make the receiver believe in this event for five minutes.
+// SignRequest returns a delivery's request with a current signature. It requires the
+// admin role, because the receiver accepts the signature for five minutes.
 func (o *Operations) SignRequest(ctx context.Context, who Session, endpointID, eventID string) (SignedRequest, error) {
 	if who.Role != Admin {
-		return SignedRequest{}, errorf(Forbidden, "the signed request is for admins: with it, the event can be sent in our name")
+		return SignedRequest{}, errorf(Forbidden, "the signed request requires the admin role, because it can be sent to the receiver")
 	}
 	e, err := o.loadEndpoint(ctx, who, endpointID)
 	if err != nil {
 		return SignedRequest{}, err
 	}
-	accepted, what, err := o.loadEvent(ctx, who, eventID)
+	accepted, decoded, err := o.loadEvent(ctx, who, eventID)
 	if err != nil {
 		return SignedRequest{}, err
 	}
 	now := o.Now()
-	key := what.IdempotencyKey
+	key := decoded.IdempotencyKey
 	if key == "" {
-		key = what.ID
+		key = decoded.ID
 	}
 	r := SignedRequest{
 		Method: "POST", URL: e.URL, Body: string(accepted.Body),
@@ -60,7 +59,7 @@ func (o *Operations) SignRequest(ctx context.Context, who Session, endpointID, e
 	return r, nil
 }
 
-// command is the request for a POSIX shell. --globoff keeps curl from reading
+// curlCommand returns the request as a POSIX shell command. --globoff keeps curl from reading
 // brackets in the URL, and -- keeps it from reading the URL as an option.
 func (r SignedRequest) curlCommand() string {
 	var b strings.Builder
@@ -73,6 +72,6 @@ func (r SignedRequest) curlCommand() string {
 	return b.String()
 }
 
-// quote makes one word of a text, whatever it holds. A body that begins with @
-// would name a file to curl; ours begins with a brace.
+// shellQuote quotes any text as one word. curl reads a body that begins with @ from a
+// file; ours begins with a brace.
 func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }

@@ -1,5 +1,5 @@
-// The console as people use it. One runner, one browser; the tests go on from
-// what those before them left behind, as a day of work does.
+// The console in a real browser. All tests share one runner and one browser, and each
+// starts from the state that the previous one left.
 import { test, before, after } from "node:test";
 import assert from "node:assert/strict";
 import { spawn, execFileSync } from "node:child_process";
@@ -16,9 +16,9 @@ const images = process.env.SCREENSHOTS ? join(root, "docs/images") : null;
 const hostile = `"'><img src=x onerror="document.title='pwned'"><script>document.title='pwned'</script>`;
 
 let state, runner, browser, base, admin, page, mine;
-const problems = []; // what the browser complained of
+const problems = []; // errors that the browser reported
 
-// tidings runs the tool against the runner.
+// tidings runs the CLI against the runner.
 function tidings(...words) {
   return execFileSync(join(root, "bin/tidings"), ["--state-dir", state, ...words], { cwd: root, encoding: "utf8" }).trim();
 }
@@ -27,13 +27,13 @@ function emit(type, data) {
   return JSON.parse(tidings("--json", "emit", type, "--data", JSON.stringify(data))).id;
 }
 
-// until waits for something that happens by itself.
+// until polls a condition.
 async function until(what, check, ms = 30_000) {
   const end = Date.now() + ms;
   for (;;) {
     const found = await check();
     if (found) return found;
-    assert.ok(Date.now() < end, `still not: ${what}`);
+    assert.ok(Date.now() < end, `timed out waiting for: ${what}`);
     await new Promise((done) => setTimeout(done, 100));
   }
 }
@@ -51,17 +51,17 @@ async function login(role, as) {
 function watch(p) {
   p.on("pageerror", (e) => problems.push(`${p.url()}: ${e.message}`));
   p.on("console", (m) => {
-    // A refused form is answered 4xx, which the browser logs as a failed load.
+    // A rejected form is answered with 4xx, which the browser logs as a failed load.
     if (m.type() === "error" && !/status of 4\d\d/.test(m.text())) problems.push(`${p.url()}: ${m.text()}`);
   });
 }
 
-// pictures are those that docs/images keeps, beside the light one at a desk.
+// pictures lists the screenshots of docs/images in addition to the light desktop one.
 const pictures = { overview: ["dark", "phone"], deliveries: ["phone"] };
 const unpictured = ["secret", "event", "test", "discussions-expiring"];
 
-// look checks a page's accessibility, light and dark and at a phone's width, and
-// keeps its picture where that was asked for.
+// look checks a page's accessibility and width in light, dark and phone layout, and
+// takes screenshots if asked to.
 async function look(p, name) {
   for (const [scheme, width] of [["light", 1180], ["dark", 1180], ["light", 390]]) {
     await p.emulateMedia({ colorScheme: scheme });
@@ -83,7 +83,7 @@ async function look(p, name) {
 
 const see = (p, text) => p.getByText(text, { exact: false }).first().waitFor({ timeout: 20_000 });
 
-// endpoint is a receiver of the test's own: what it answers, and what it got.
+// endpoint starts a receiver with a configurable response that records its requests.
 function endpoint() {
   const r = { status: 200, body: "", got: [] };
   r.server = createServer((request, response) => {
@@ -112,7 +112,7 @@ before(async () => {
       const found = /http:\S+\/login\?link=\S+/.exec(said);
       if (found) done(found[0]);
     });
-    runner.on("exit", () => failed(new Error("the runner has ended:\n" + said)));
+    runner.on("exit", () => failed(new Error("the runner exited:\n" + said)));
   });
   base = new URL(link).origin;
   browser = await chromium.launch({
@@ -120,7 +120,7 @@ before(async () => {
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
   });
   mine = await endpoint();
-  // The link of the banner lets in, once.
+  // The login link in the banner works once.
   const context = await browser.newContext({ viewport: { width: 1180, height: 800 } });
   admin = page = await context.newPage();
   page.setDefaultTimeout(20_000);
@@ -131,7 +131,7 @@ before(async () => {
   const late = await (await browser.newContext()).newPage();
   await late.goto(link);
   await late.getByRole("button", { name: "Log in" }).click();
-  await see(late, "has been used");
+  await see(late, "was used");
   await late.context().close();
 });
 
@@ -147,7 +147,7 @@ after(async () => {
   rmSync(state, { recursive: true, force: true });
 });
 
-test("nobody without a session", async () => {
+test("requests without a session go to the login page", async () => {
   const stranger = await (await browser.newContext()).newPage();
   watch(stranger);
   await stranger.goto(base + "/endpoints");
@@ -156,9 +156,9 @@ test("nobody without a session", async () => {
   await stranger.context().close();
 });
 
-test("add an endpoint, with validation as one types", async () => {
+test("add an endpoint, validated while typing", async () => {
   await page.goto(base + "/endpoints");
-  await page.getByRole("link", { name: "Add an endpoint" }).click();
+  await page.getByRole("link", { name: "Add endpoint" }).click();
   await page.getByLabel("URL").pressSequentially("ftp://example.com");
   await see(page, "none of the known ones");
   await page.getByLabel("URL").fill(mine.url + "/hooks");
@@ -167,22 +167,22 @@ test("add an endpoint, with validation as one types", async () => {
   await until("the filter is refused", () => page.locator("#error-filter").textContent());
   await look(page, "form");
   await page.getByRole("button", { name: "Add", exact: true }).click();
-  await see(page, "Nothing was saved");
+  await see(page, "Not saved");
   await page.getByLabel("Filter").fill('{"event":["user.posted_comment"]}');
   await page.getByLabel("Description").fill(hostile);
-  await page.getByText("Retries, limits, circuit and access").click();
-  await page.getByLabel("Attempts a minute, at most").fill("6000");
+  await page.getByText("Retries, rate limit, circuit breaker, access").click();
+  await page.getByLabel("Rate limit, attempts per minute").fill("6000");
   await page.getByRole("button", { name: "Add", exact: true }).click();
-  await see(page, "shown this once");
+  await see(page, "shown only once");
   assert.match(await page.locator("#secret").textContent(), /^whsec_/);
   await look(page, "secret");
   await page.goto(base + "/endpoints");
   await page.getByRole("link", { name: mine.url }).click();
   assert.equal(await page.locator("#secret").count(), 0, "the secret is shown again");
-  await see(page, "6000 a minute");
+  await see(page, "6000 per minute");
 });
 
-test("a delivery, attempt by attempt, and its request", async () => {
+test("a delivery with its attempts and its request", async () => {
   mine.status = 503;
   mine.body = hostile;
   const id = emit("user.posted_comment", { discussion_id: "d_1", comment_id: "m_1", comment_text: hostile });
@@ -197,11 +197,11 @@ test("a delivery, attempt by attempt, and its request", async () => {
   const command = await page.locator("#curl").textContent();
   assert.match(command, new RegExp(id));
   await look(page, "delivery");
-  // The page follows what happens by itself.
+  // The page refreshes itself.
   mine.status = 200;
   await page.locator(".chip.delivered", { hasText: "delivered" }).first().waitFor({ timeout: 30_000 });
   assert.equal(mine.got.at(-1).headers["webhook-id"], id);
-  // The command, run by hand, is taken by the receiver.
+  // The receiver accepts the curl command.
   const before = mine.got.length;
   await new Promise((done, failed) => spawn("sh", ["-c", command.replace(/^curl /, "curl -s ")]).on("exit", (code) => (code ? failed(new Error(`curl: ${code}`)) : done())));
   assert.equal(mine.got.length, before + 1);
@@ -220,16 +220,16 @@ test("replay one, and a selection", async () => {
   await page.waitForURL(/endpoint=ep_/);
   await page.getByLabel("State").selectOption("delivered");
   await page.waitForURL(/state=delivered/);
-  const button = page.getByRole("button", { name: "Replay the chosen" });
+  const button = page.getByRole("button", { name: "Replay selected" });
   assert.ok(await button.isDisabled());
   await until("all three show", async () => {
     if (await page.locator("tbody tr").count() === 3) return true;
     await page.reload();
   });
   // By keyboard alone.
-  await page.getByLabel("Choose all that are settled").focus();
+  await page.getByLabel("Select all settled deliveries").focus();
   await page.keyboard.press("Space");
-  await see(page, "3 chosen");
+  await see(page, "3 selected");
   await look(page, "deliveries");
   await button.focus();
   await page.keyboard.press("Enter");
@@ -249,19 +249,19 @@ test("page through deliveries", async () => {
   await page.getByRole("link", { name: "Older" }).click();
   await page.waitForURL(/cursor=/);
   assert.equal(await page.locator("tbody tr").count(), 10);
-  await see(page, "This is the end");
+  await see(page, "End of the list");
 });
 
-test("events: the catalog, and where one went", async () => {
+test("event types, and an event's deliveries", async () => {
   await page.goto(base + "/events");
   await page.getByText("user.referred_user", { exact: true }).click();
   await see(page, "referral_code");
   await look(page, "events");
   const id = emit("user.joined_community", { community_id: "c_7", community_name: hostile });
-  await page.getByLabel("An event's id").fill(id);
+  await page.getByLabel("Event ID").fill(id);
   await page.getByRole("button", { name: "Find" }).click();
   await page.waitForURL(new RegExp(id));
-  await see(page, "its filter does not match");
+  await see(page, "the filter does not match");
   await page.locator(".chip.delivered").first().waitFor();
   await look(page, "event");
 });
@@ -269,8 +269,8 @@ test("events: the catalog, and where one went", async () => {
 test("send a test", async () => {
   await page.goto(base + "/endpoints");
   await page.getByRole("link", { name: mine.url }).click();
-  await page.getByRole("button", { name: "Send a test" }).click();
-  await see(page, "What was sent");
+  await page.getByRole("button", { name: "Send test" }).click();
+  await see(page, "Request");
   await see(page, "delivered");
   assert.ok(mine.got.at(-1).headers["tidings-test"]);
   await look(page, "test");
@@ -289,35 +289,35 @@ test("edit, disable, enable, rotate", async () => {
   await page.getByRole("link", { name: "Edit" }).click();
   await page.getByLabel("Description").fill("A receiver of this test");
   await page.getByRole("button", { name: "Save" }).click();
-  await see(page, "settings are saved");
+  await see(page, "Endpoint saved");
   await see(page, "A receiver of this test");
   await page.getByRole("button", { name: "Disable" }).click();
-  await see(page, "out of service");
+  await see(page, "Endpoint disabled");
   await page.getByRole("button", { name: "Enable" }).click();
-  await see(page, "is in service");
-  await page.getByRole("button", { name: "Rotate the secret" }).click();
-  await see(page, "shown this once");
-  await see(page, "a replaced secret signs until");
+  await see(page, "Endpoint enabled");
+  await page.getByRole("button", { name: "Rotate secret" }).click();
+  await see(page, "shown only once");
+  await see(page, "the previous secret also signs until");
   await look(page, "endpoint");
   await page.goto(base + "/endpoints");
   await look(page, "endpoints");
 });
 
-test("break the receiver, see its circuit open; mend it, see it close and what waited arrive", async () => {
+test("the circuit breaker opens, closes, and the backlog is delivered", async () => {
   await page.goto(base + "/");
   await page.getByRole("button", { name: "Break it" }).click();
-  await see(page, "behaves differently");
+  await see(page, "Receiver changed");
   for (let n = 0; n < 8; n++) emit("user.registered_event", { event_id: "e_1", registration_id: `r_${n}`, status: "success" });
   await page.locator(".alarm", { hasText: "circuit" }).waitFor({ timeout: 30_000 }); // live, on the overview
   await look(page, "overview-open");
-  await page.getByRole("link", { name: "Circuits", exact: true }).click();
+  await page.getByRole("link", { name: "Circuit breakers", exact: true }).click();
   await page.locator(".open-circuit, .half-open-circuit").first().waitFor();
   await look(page, "circuits");
   await page.goto(base + "/");
-  await page.getByRole("button", { name: "Mend it" }).click();
-  await see(page, "behaves differently");
+  await page.getByRole("button", { name: "Fix it" }).click();
+  await see(page, "Receiver changed");
   await page.goto(base + "/circuits");
-  await see(page, "All circuits are closed", 60_000);
+  await see(page, "All circuit breakers are closed", 60_000);
   await page.goto(base + "/deliveries?type=user.registered_event");
   await until("all are delivered", async () => {
     if (await page.locator("tbody .chip.delivered").count() === 8) return true;
@@ -325,7 +325,7 @@ test("break the receiver, see its circuit open; mend it, see it close and what w
   }, 60_000);
 });
 
-test("close a circuit by hand", async () => {
+test("close a circuit breaker", async () => {
   mine.status = 500;
   for (let n = 0; n < 8; n++) emit("user.posted_comment", { discussion_id: "d_2", comment_id: `c_${n}`, comment_text: "hello" });
   await page.goto(base + "/circuits");
@@ -334,8 +334,8 @@ test("close a circuit by hand", async () => {
   mine.status = 200;
   const before = mine.got.length;
   await row.getByRole("button", { name: "Close" }).click();
-  await see(page, "The circuit is closed");
-  await until("what waited is sent", () => mine.got.length > before);
+  await see(page, "Circuit breaker closed");
+  await until("the backlog is sent", () => mine.got.length > before);
 });
 
 test("discussions: extend one, close one", async () => {
@@ -346,7 +346,7 @@ test("discussions: extend one, close one", async () => {
   await look(page, "discussions");
   await row.getByRole("combobox").selectOption("30");
   await row.getByRole("button", { name: "Extend" }).click();
-  await see(page, "has more time");
+  await see(page, "Discussion extended");
   const extended = page.locator("tr", { hasText: name.split(" ")[0] + " " });
   await extended.first().waitFor();
   await page.goto(base + "/deliveries?type=discussion.extended");
@@ -356,7 +356,7 @@ test("discussions: extend one, close one", async () => {
   });
   await page.goto(base + "/discussions");
   await page.locator("tbody tr").last().getByRole("button", { name: /^Close now/ }).click();
-  await see(page, "The discussion is closed");
+  await see(page, "Discussion closed");
   await see(page, "by hand");
   await page.getByRole("link", { name: "Expiring within a day" }).click();
   await page.waitForURL(/view=expiring/);
@@ -378,12 +378,12 @@ test("the overview", async () => {
 test("by keyboard", async () => {
   await page.goto(base + "/");
   await page.keyboard.press("Tab");
-  assert.equal(await page.evaluate(() => document.activeElement.textContent), "To the content");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Skip to content");
   await page.keyboard.press("Enter");
   assert.equal(await page.evaluate(() => document.activeElement.id), "main");
 });
 
-test("a viewer sees, and changes nothing", async () => {
+test("a viewer can change nothing", async () => {
   const viewer = await login("viewer", "Vera");
   for (const path of ["/", "/endpoints", "/deliveries", "/circuits", "/discussions", "/audit"]) {
     await viewer.goto(base + path);
@@ -396,15 +396,15 @@ test("a viewer sees, and changes nothing", async () => {
 
 test("the audit log", async () => {
   await page.goto(base + "/audit");
-  for (const action of ["discussion.close", "circuit.close", "endpoint.rotate_secret", "receiver.behave"]) await see(page, action);
+  for (const action of ["discussion.close", "circuit.close", "endpoint.rotate_secret", "receiver.configure"]) await see(page, action);
   await look(page, "audit");
 });
 
-test("remove an endpoint; log out", async () => {
+test("delete an endpoint; log out", async () => {
   await page.goto(base + "/endpoints");
   await page.getByRole("link", { name: mine.url }).click();
-  await page.getByRole("button", { name: "Remove" }).click();
-  await see(page, "is gone");
+  await page.getByRole("button", { name: "Delete" }).click();
+  await see(page, "Endpoint deleted");
   assert.equal(await page.getByRole("link", { name: mine.url }).count(), 0);
   await page.getByRole("button", { name: "Log out" }).click();
   await see(page, "You are logged out");
@@ -412,6 +412,6 @@ test("remove an endpoint; log out", async () => {
   assert.equal(new URL(page.url()).pathname, "/login");
 });
 
-test("the browser had nothing to complain of", () => {
+test("the browser reported no errors", () => {
   assert.deepEqual(problems, []);
 });

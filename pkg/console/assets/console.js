@@ -1,8 +1,8 @@
-// What the pages do beyond HTML: everything works without it, but the live parts.
+// Enhancements of the pages. Without JavaScript everything works except live updates.
 "use strict";
 
-// A live part is not replaced while somebody looks elsewhere, works in it with the
-// keyboard, or selects its text.
+// Do not refresh a live part while the page is hidden, or while the user has focus or
+// selected text in it.
 document.addEventListener("htmx:beforeRequest", (event) => {
   const part = event.detail.elt;
   if (part.id !== "live") return;
@@ -12,8 +12,8 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (document.hidden || busy) event.preventDefault();
 });
 
-// A live part whose page can't be had any more (the session has ended, say) is
-// loaded whole, so that the reader sees why.
+// If the response lacks the live part (the session has ended, for example), reload
+// the page to show why.
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id === "live" && !event.detail.serverResponse.includes('id="live"')) {
     event.detail.shouldSwap = false;
@@ -40,14 +40,14 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { button.textContent = "Copy"; }, 2000);
 });
 
-// Boxes of a list: all at once, and how many are chosen.
+// Checkboxes of a list: select all, and the number selected.
 function count() {
   const button = document.querySelector("[data-needs]");
   if (!button) return;
   const boxes = [...document.querySelectorAll(`[name=${button.dataset.needs}]`)];
   const chosen = boxes.filter((b) => b.checked).length;
   button.disabled = chosen === 0;
-  document.getElementById("chosen").textContent = chosen ? `${chosen} chosen` : "";
+  document.getElementById("chosen").textContent = chosen ? `${chosen} selected` : "";
   const all = document.querySelector("[data-all]");
   if (all) {
     all.checked = chosen > 0 && chosen === boxes.length;
@@ -59,12 +59,12 @@ document.addEventListener("change", (event) => {
   const name = event.target.dataset.all;
   if (name) for (const box of document.querySelectorAll(`[name=${name}]`)) box.checked = event.target.checked;
   count();
-  // A filter shows at once what it was set to.
+  // Submit a changed filter immediately.
   if (event.target.matches(".filters select")) event.target.form.requestSubmit();
 });
 count();
 
-// What scrolls can be scrolled by keyboard, too.
+// Make scrollable parts reachable by keyboard.
 function reachable() {
   for (const part of document.querySelectorAll(".scroll")) {
     if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
@@ -75,8 +75,8 @@ window.addEventListener("load", reachable);
 window.addEventListener("resize", reachable);
 document.addEventListener("htmx:afterSettle", reachable);
 
-// The overview's chart. Its element outlives the parts around it (hx-preserve); the
-// figures come anew with each of them.
+// The overview's chart. Its element survives refreshes of the parts around it
+// (hx-preserve), which carry the new data.
 let plot = null;
 function draw() {
   const place = document.getElementById("chart"), source = document.getElementById("minutes");
@@ -117,7 +117,7 @@ function draw() {
 }
 window.addEventListener("load", draw);
 document.addEventListener("htmx:afterSettle", draw);
-const again = () => { plot?.destroy(); plot = null; draw(); };
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+const redraw = () => { plot?.destroy(); plot = null; draw(); };
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 let resized;
-window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(again, 150); });
+window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(redraw, 150); });

@@ -15,8 +15,8 @@ import (
 
 var discard = slog.New(slog.DiscardHandler)
 
-// Pages of any size, over any filter, show each delivery once and in order.
-func TestPagesOfDeliveriesAreComplete(t *testing.T) {
+// Pages of any size with any filter list each delivery once and in order.
+func TestDeliveryPagesAreComplete(t *testing.T) {
 	w := newWorld(t)
 	var endpoints []endpoint.Endpoint
 	for i := range 4 {
@@ -105,8 +105,8 @@ func ulidTime(t *testing.T, id string) time.Time {
 	return at
 }
 
-// What a page reads does not grow with what there is.
-func TestAPageReadsABoundedPart(t *testing.T) {
+// A page reads a bounded number of deliveries.
+func TestDeliveryPagesReadABoundedNumber(t *testing.T) {
 	w := newWorld(t)
 	e := w.endpoint("default", "https://example.com/")
 	for range 10_000 {
@@ -116,7 +116,7 @@ func TestAPageReadsABoundedPart(t *testing.T) {
 	who := console.Session{Tenant: "default"}
 	page, err := w.ops.ListDeliveries(t.Context(), who, console.DeliveryFilter{State: delivery.Dead})
 	if err != nil || len(page.Deliveries) != 0 || page.Next == "" || page.Until.IsZero() {
-		t.Fatalf("%d deliveries, next %q, until %s, %v; want an empty page that goes on", len(page.Deliveries), page.Next, page.Until, err)
+		t.Fatalf("%d deliveries, next %q, until %s, %v; want an empty page with a next one", len(page.Deliveries), page.Next, page.Until, err)
 	}
 	pages := 1
 	for cursor := page.Next; cursor != ""; pages++ {
@@ -127,6 +127,6 @@ func TestAPageReadsABoundedPart(t *testing.T) {
 		cursor = page.Next
 	}
 	if pages != 3 {
-		t.Errorf("10,000 deliveries are looked through in %d pages, want 3 of 4,000", pages)
+		t.Errorf("10,000 deliveries take %d pages, want 3 of 4,000", pages)
 	}
 }
