@@ -467,7 +467,7 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 		outcome.Timings.Total = d.Now().Sub(began)
 	}
 	var found map[string]any
-	if tracing.Records(d.Tracer) {
+	if tracing.IsRecording(d.Tracer) {
 		found = annotations(j, attempt.Number, outcome)
 	}
 	end(markOfOutcome(outcome), found)

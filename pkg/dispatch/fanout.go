@@ -46,7 +46,7 @@ func (d *Dispatcher) fanOut(ctx context.Context, batch []dynamoitem.EventChange)
 		more, err := d.itemsOf(ctx, accepted, e)
 		// It shows what was decided; that it was queued, each attempt shows.
 		var found map[string]any
-		if tracing.Records(d.Tracer) {
+		if tracing.IsRecording(d.Tracer) {
 			found = map[string]any{"event_id": accepted.ID, "event_type": e.Type, "tenant": accepted.Tenant, "endpoints": len(more)}
 		}
 		end(markOf(err), found)

@@ -86,7 +86,7 @@ func annotations(j *job, attempt int, o delivery.Outcome) map[string]any {
 func markOfOutcome(o delivery.Outcome) string {
 	switch {
 	case o.Class == delivery.Success:
-		return tracing.Fine
+		return tracing.OK
 	case o.Class == delivery.Throttled:
 		return tracing.Throttle
 	case o.Status >= 300 && o.Status <= 499:
@@ -99,5 +99,5 @@ func markOf(err error) string {
 	if err != nil {
 		return tracing.Fault
 	}
-	return tracing.Fine
+	return tracing.OK
 }

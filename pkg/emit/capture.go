@@ -133,7 +133,7 @@ func markOf(err error) string {
 	if err != nil && !errors.Is(err, event.ErrExists) {
 		return tracing.Fault
 	}
-	return tracing.Fine
+	return tracing.OK
 }
 
 // checkCaptured holds a captured event to what producers are held to.

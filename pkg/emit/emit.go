@@ -141,10 +141,10 @@ func (em *Emitter) Emit(ctx context.Context, r Request) Result {
 	id, duplicate, err := em.accept(tracing.WithHeader(ctx, under), r)
 	if err == nil {
 		var found map[string]any
-		if tracing.Records(em.Tracer) {
+		if tracing.IsRecording(em.Tracer) {
 			found = map[string]any{"event_id": id, "event_type": r.Event, "tenant": r.Tenant, "duplicate": duplicate}
 		}
-		end(tracing.Fine, found)
+		end(tracing.OK, found)
 		// One that is stored is in the table, and in the line of each attempt.
 		level := slog.LevelDebug
 		if duplicate {

@@ -19,8 +19,8 @@ var localToken = sha256.Sum256([]byte(Token))
 
 // slackParameter returns a placeholder for the template's SlackWebhookUrl, so that the
 // health function gets the name of the alerts secret. The secret holds the real URL.
-func slackParameter(p alert.Private) string {
-	if p == (alert.Private{}) {
+func slackParameter(p alert.Secret) string {
+	if p == (alert.Secret{}) {
 		return ""
 	}
 	return "https://slack.invalid/"

@@ -64,7 +64,7 @@ type Options struct {
 	Metrics io.Writer
 	// Alerts are where alerts and heartbeats go; the zero value is nowhere. What
 	// would go by email is a line in the log.
-	Alerts alert.Private
+	Alerts alert.Secret
 	// TimeScale speeds up the clock of the sweep, the statistics, the health report
 	// and the alerts: with 60, an hourly alert fires after a minute. 0 and 1 are real
 	// time. Deployed functions have no such setting.

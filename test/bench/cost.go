@@ -234,7 +234,7 @@ func (d distant) BatchGetItem(ctx context.Context, in *dynamodb.BatchGetItemInpu
 }
 
 // event is what AWS counts for one event of a mix, w for each invocation.
-func (d durations) event(u Units, w cost.Watched) cost.Count {
+func (d durations) event(u Units, w cost.Observability) cost.Count {
 	runs := u.runs()
 	return cost.Count{
 		WriteUnits: u.Writes + u.Statistics, ReadUnits: u.Reads, SQSRequests: u.SQS, Runs: runs,

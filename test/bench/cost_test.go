@@ -59,7 +59,7 @@ func TestAnEventsCount(t *testing.T) {
 	d := durations{emit: of(0.01), fanOut: of(0.02), deliver: of(0.03)}
 	got := d.event(Units{
 		Writes: 9, Statistics: 3, Reads: 1.5, SQS: 6, Emits: 1, FanOuts: 1, Delivers: 2, Sending: 1, Attempts: 2, Sent: 2000, LogBytes: 1000,
-	}, cost.Watched{LogBytes: 100, Traced: 0.1})
+	}, cost.Observability{LogBytes: 100, Traced: 0.1})
 	want := cost.Count{
 		WriteUnits: 12, ReadUnits: 1.5, SQSRequests: 6, Runs: 4, Seconds: 0.01 + 0.02 + 2*0.03 + cost.ReceiverSeconds,
 		LogBytes: 1000 + 4*100, Traces: 4 * 0.1, SentBytes: 2000 + 2*cost.PacketBytes + cost.HandshakeBytes,
@@ -79,8 +79,8 @@ func TestWhatAnInvocationLeavesBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := watchedOf(stack); got != cost.Measured.Watched {
-		t.Errorf("by the template it is %+v, reckoned with %+v", got, cost.Measured.Watched)
+	if got := watchedOf(stack); got != cost.Measured.Observability {
+		t.Errorf("by the template it is %+v, reckoned with %+v", got, cost.Measured.Observability)
 	}
 	loud := &samtemplate.Stack{Functions: []samtemplate.Function{{SystemLogLevel: "WARN", Tracing: "PassThrough"}, {SystemLogLevel: "INFO", Tracing: "Active"}}}
 	if got := watchedOf(loud); got.LogBytes != cost.PlatformBytes || got.Traced != cost.TracedShare {
@@ -136,7 +136,7 @@ func TestWhatStandsInTheTemplate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := cost.Stands; got.Alarms != want.Alarms || got.Dashboards != want.Dashboards || got.Keys != want.Keys || got.Metrics >= want.Metrics {
+	if want := cost.TemplateFixed; got.Alarms != want.Alarms || got.Dashboards != want.Dashboards || got.Keys != want.Keys || got.Metrics >= want.Metrics {
 		t.Errorf("the template makes %+v, reckoned with %+v", got, want)
 	}
 	page := filepath.Join(t.TempDir(), "template.yaml")

@@ -111,7 +111,7 @@ const written = 4
 
 // standingOf reads from the template what costs whether or not anything happens:
 // its resources by their types, as far as they are made by default.
-func standingOf(path string) (s cost.Standing, err error) {
+func standingOf(path string) (s cost.Fixed, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return s, err
@@ -164,9 +164,9 @@ func metricsOf(properties *yaml.Node) (n float64) {
 }
 
 // watchedOf is what an invocation leaves behind of the function that leaves most.
-func watchedOf(stack *samtemplate.Stack) (most cost.Watched) {
+func watchedOf(stack *samtemplate.Stack) (most cost.Observability) {
 	for _, f := range stack.Functions {
-		w := cost.WatchedBy(f.SystemLogLevel, f.Tracing)
+		w := cost.ObservabilityOf(f.SystemLogLevel, f.Tracing)
 		most.LogBytes, most.Traced = max(most.LogBytes, w.LogBytes), max(most.Traced, w.Traced)
 	}
 	return most
@@ -221,13 +221,13 @@ func idleCost(r *Report, stack *samtemplate.Stack, units map[string]Units) error
 func idleMonth(stack *samtemplate.Stack, units map[string]Units) (month cost.Count, err error) {
 	const length = 30 * 24 * time.Hour
 	for _, f := range stack.Functions {
-		watched := cost.WatchedBy(f.SystemLogLevel, f.Tracing)
+		watched := cost.ObservabilityOf(f.SystemLogLevel, f.Tracing)
 		traces := 0.0
 		if watched.Traced > 0 {
 			traces = 1 // each is its second's first
 		}
 		for range f.Queues {
-			month.SQSRequests += cost.Polls
+			month.SQSRequests += cost.IdlePolls
 		}
 		for _, s := range f.Schedules {
 			u, ok := units[idleName(s)]

@@ -268,7 +268,7 @@ func run(ctx context.Context, in incident, seed uint64) (r result) {
 	fail := func(err error) result { r.err = err; return r }
 	system, err := local.Open(ctx, local.Options{
 		Template: "template.yaml", Memory: true, TimeScale: haste, Log: slog.New(slog.DiscardHandler),
-		Alerts: alert.Private{SlackWebhookURL: server.URL + slack.Path},
+		Alerts: alert.Secret{SlackWebhookURL: server.URL + slack.Path},
 	})
 	if err != nil {
 		return fail(err)

@@ -28,7 +28,7 @@ type evaluators struct {
 
 // evaluate evaluates the alerts. If the secret cannot be read, it uses the channels
 // that it knew before, or else email alone, and returns the error as well.
-func (e *evaluators) evaluate(ctx context.Context) (alert.Evaluated, error) {
+func (e *evaluators) evaluate(ctx context.Context) (alert.Result, error) {
 	evaluator, unread := e.current(ctx)
 	done, err := evaluator.Evaluate(ctx)
 	if err == nil {
@@ -50,7 +50,7 @@ func (e *evaluators) current(ctx context.Context) (*alert.Evaluator, error) {
 			return e.latestOrEmail(), fmt.Errorf("read the secret of the alert channels: %w", err)
 		}
 	}
-	p, err := alert.ParsePrivate(text)
+	p, err := alert.ParseSecret(text)
 	if err != nil {
 		return e.latestOrEmail(), err
 	}

@@ -30,7 +30,7 @@ type Settings struct {
 	StackName                string `env:"STACK_NAME,required,notEmpty"`
 	AlarmTopicARN            string `env:"ALARM_TOPIC_ARN,required,notEmpty"`
 	TokenSHA256              string `env:"HEALTH_TOKEN_SHA256"` // empty: the report is refused to everybody
-	AlertSecret              string `env:"ALERT_SECRET"`        // name of the secret that holds alert.Private; empty: no Slack, no heartbeat
+	AlertSecret              string `env:"ALERT_SECRET"`        // name of the secret that holds alert.Secret; empty: no Slack, no heartbeat
 	ConsoleURL               string `env:"CONSOLE_URL"`
 	alert.Thresholds
 }

@@ -32,7 +32,7 @@ func TestPartsHangUnderOneAnother(t *testing.T) {
 	under, end := tr.Begin("fan out", header)
 	under2, end2 := tr.Begin("attempt", under)
 	end2(tracing.Fault, map[string]any{"endpoint_id": "ep_1", "attempt": 3, "outcome": "timeout", "probe": true})
-	end(tracing.Fine, nil)
+	end(tracing.OK, nil)
 
 	child, outer := daemon.Next(), daemon.Next()
 	if outer.Name != "fan out" || outer.TraceID != root || outer.ParentID != parent || outer.Fault || outer.Error {
@@ -57,7 +57,7 @@ func TestPartsHangUnderOneAnother(t *testing.T) {
 func TestMarks(t *testing.T) {
 	daemon := xraytest.New(t)
 	tr := tracer(t, daemon.Address, 100)
-	for mark, want := range map[string]string{tracing.Fine: "false false false", tracing.Error: "true false false", tracing.Fault: "false true false", tracing.Throttle: "true false true"} {
+	for mark, want := range map[string]string{tracing.OK: "false false false", tracing.Error: "true false false", tracing.Fault: "false true false", tracing.Throttle: "true false true"} {
 		_, end := tr.Begin("x", header)
 		end(mark, nil)
 		if d := daemon.Next(); fmt.Sprint(d.Error, d.Fault, d.Throttle) != want {
@@ -88,7 +88,7 @@ func TestWhatIsNotRecorded(t *testing.T) {
 	}
 	// What comes after all of them is the first to come.
 	_, end := tracer(t, daemon.Address, 100).Begin("last", header)
-	end(tracing.Fine, nil)
+	end(tracing.OK, nil)
 	if d := daemon.Next(); d.Name != "last" {
 		t.Errorf("sent: %s", d.Raw)
 	}
@@ -130,7 +130,7 @@ func TestATraceIsTakenAsAWholeOrNotAtAll(t *testing.T) {
 func TestAnythingHeldIsSmallEnough(t *testing.T) {
 	daemon := xraytest.New(t)
 	_, end := tracer(t, daemon.Address, 100).Begin(strings.Repeat("n", 300), header)
-	end(tracing.Fine, map[string]any{"endpoint_id": strings.Repeat("x", 64), "event_id": strings.Repeat("y", 64), "attempt": 1 << 40})
+	end(tracing.OK, map[string]any{"endpoint_id": strings.Repeat("x", 64), "event_id": strings.Repeat("y", 64), "attempt": 1 << 40})
 	if d := daemon.Next(); len(d.Raw) > 1500 || len(d.Name) != 200 {
 		t.Errorf("%d bytes: %s", len(d.Raw), d.Raw)
 	}
@@ -143,7 +143,7 @@ func TestWithoutADaemon(t *testing.T) {
 	for range 50 {
 		all.Go(func() {
 			under, end := tr.Begin("x", header)
-			end(tracing.Fine, map[string]any{"a": 1})
+			end(tracing.OK, map[string]any{"a": 1})
 			if tracing.ID(under) != root {
 				t.Errorf("under %q", under)
 			}

@@ -1,14 +1,13 @@
-// Package alert tells the operators what is wrong: it holds the health report
-// against rules every minute, and says on Slack and by email what began, what is
-// still so, and what is over. Rules and state are pure; the state is one document
-// in Control, written on condition that no other evaluator has.
+// Package alert evaluates the alert rules every minute and sends messages to Slack
+// and by email when an incident begins, while it goes on, and when it is resolved.
+// Rules and state are pure; the state is one document in the Control table, written
+// conditionally.
 //
-// It promises that one incident is one message, however many evaluators run, with
-// reminders at most as often as the stack's parameter says, and a message when it
-// is over; that what was decided to be said is said, though the evaluator that
-// decided it may die and a channel may be away for hours; and that a channel which
-// fails hurts nothing else. Only where an evaluator dies between sending and noting
-// that it has sent does a message come twice.
+// It promises one message per incident, however many evaluators run, reminders no
+// more often than AlertRemindMinutes, and one message when the incident is resolved.
+// Messages survive the death of an evaluator and a channel that is down for hours,
+// and a failing channel does not affect the others. A message is sent twice only if
+// an evaluator dies after sending it and before recording that.
 package alert
 
 import (
@@ -23,70 +22,70 @@ import (
 )
 
 const (
-	// claimTime is how long an evaluator has the outbox for itself; if it dies,
-	// another one sends what it left.
+	// claimTime is how long one evaluator owns the outbox. If it dies, another one
+	// sends the remaining messages afterwards.
 	claimTime = 5 * time.Minute
-	// writes is how often a write is tried that another evaluator's came before.
-	writes = 5
+	// maxWrites is the number of attempts at a conditional write.
+	maxWrites = 5
 )
 
-// Documents keeps the state.
+// Documents stores the state.
 type Documents interface {
-	// ReadAlerts returns the document and its version, 0 where there is none.
+	// ReadAlerts returns the document and its version; version 0 if there is none.
 	ReadAlerts(ctx context.Context) (document []byte, version int, err error)
-	// WriteAlerts stores the document as the next version, on condition that was is
-	// the present one, and tells whether it was. writer names the write, so that a
-	// write whose answer was lost may be repeated.
+	// WriteAlerts stores the document as the next version if the stored version is
+	// still was, and reports whether it was. writer identifies the write, so that it
+	// can be repeated safely if its response was lost.
 	WriteAlerts(ctx context.Context, document []byte, was int, writer string) (stored bool, err error)
 }
 
-// Channel carries messages to people. It retries what is worth it, within a few
-// seconds, and its errors hold no secret.
+// Channel sends messages to people. It retries temporary failures for a few seconds.
+// Its errors contain no secret.
 type Channel interface {
 	Name() string
 	Send(ctx context.Context, m Message) error
 }
 
-// Message is a notice with what it says of where it comes from.
+// Message is a notice together with the deployment it comes from.
 type Message struct {
 	Notice
 	Stack   string
-	Console string // URL; "" where there is none
+	Console string // URL; empty if there is none
 }
 
-// Evaluator evaluates the rules.
+// Evaluator evaluates the rules against the health report.
 type Evaluator struct {
 	Report     func(context.Context) (health.Report, error)
 	Documents  Documents
 	Thresholds Thresholds
 	Channels   []Channel
-	Heartbeat  *Heartbeat // nil for none
+	Heartbeat  *Heartbeat // nil: no heartbeat
 	Stack      string
 	Console    string
 	Log        *slog.Logger
 	Now        func() time.Time
-	Writer     func() string // a name for a write, unique among all evaluators
+	Writer     func() string // returns an ID for a write, unique among all evaluators
 }
 
-// Evaluated says what an evaluation came to.
-type Evaluated struct {
-	Incidents int `json:"incidents"` // that are going on
+// Result is the result of one evaluation.
+type Result struct {
+	Incidents int `json:"incidents"` // open incidents
 	Sent      int `json:"sent"`      // messages
-	Unsent    int `json:"unsent"`    // messages that a channel did not take; they are tried again
+	Unsent    int `json:"unsent"`    // messages that a channel did not accept; the next evaluation retries them
 }
 
-// Evaluate looks once, and says what there is to say.
-func (e *Evaluator) Evaluate(ctx context.Context) (Evaluated, error) {
+// Evaluate evaluates the rules once, sends the heartbeat, and sends messages.
+func (e *Evaluator) Evaluate(ctx context.Context) (Result, error) {
 	report, err := e.Report(ctx)
 	if err != nil {
-		return Evaluated{}, fmt.Errorf("report: %w", err)
+		return Result{}, fmt.Errorf("report: %w", err)
 	}
 	e.Heartbeat.beat(ctx, report, e.Log)
 	state, version, mine, err := e.decide(ctx, report)
 	if err != nil {
-		return Evaluated{}, err
+		return Result{}, err
 	}
-	done := Evaluated{Incidents: len(state.Incidents)}
+	done := Result{Incidents: len(state.Incidents)}
 	if !mine {
 		return done, nil
 	}
@@ -94,14 +93,14 @@ func (e *Evaluator) Evaluate(ctx context.Context) (Evaluated, error) {
 	return done, e.settle(ctx, state, version, sent)
 }
 
-// decide writes what the report makes of the state. mine tells whether the outbox
-// is this evaluator's to send.
+// decide applies the report to the stored state. mine reports whether this evaluator
+// owns the outbox and has to send it.
 func (e *Evaluator) decide(ctx context.Context, report health.Report) (next State, version int, mine bool, err error) {
 	var names []string
 	for _, c := range e.Channels {
 		names = append(names, c.Name())
 	}
-	for range writes {
+	for range maxWrites {
 		state, was, err := e.read(ctx)
 		if err != nil {
 			return State{}, 0, false, err
@@ -124,7 +123,7 @@ func (e *Evaluator) decide(ctx context.Context, report health.Report) (next Stat
 			return next, was + 1, mine, nil
 		}
 	}
-	// Others evaluate the same: what there is to say, they say.
+	// Other evaluators kept writing; they evaluate the same report and send the messages.
 	return State{}, 0, false, nil
 }
 
@@ -136,14 +135,14 @@ func (e *Evaluator) logChanges(ctx context.Context, before, after State) {
 	}
 	for key, i := range before.Incidents {
 		if _, still := after.Incidents[key]; !still {
-			e.Log.InfoContext(ctx, "alert.resolved", "rule", string(i.Rule), "subject", i.Subject, "seconds", int(i.ClearSince.Sub(i.Since).Seconds()))
+			e.Log.InfoContext(ctx, "alert.resolved", "rule", string(i.Rule), "subject", i.Subject, "duration_seconds", int(i.ClearSince.Sub(i.Since).Seconds()))
 		}
 	}
 }
 
-// send sends what is in the outbox, in order, and returns which channels have taken
-// which notice. A channel that fails is not asked again in this evaluation.
-func (e *Evaluator) send(ctx context.Context, outbox []Notice, done *Evaluated) map[string][]string {
+// send sends the outbox in order and returns the channels that accepted each notice.
+// A channel that fails is not tried again in this evaluation.
+func (e *Evaluator) send(ctx context.Context, outbox []Notice, done *Result) map[string][]string {
 	sent := map[string][]string{}
 	for _, c := range e.Channels {
 		failed := false
@@ -166,7 +165,7 @@ func (e *Evaluator) send(ctx context.Context, outbox []Notice, done *Evaluated) 
 			done.Sent++
 		}
 	}
-	// A channel that is configured no more is owed nothing.
+	// Drop messages for channels that are no longer configured.
 	for _, n := range outbox {
 		for _, name := range n.Channels {
 			if !slices.ContainsFunc(e.Channels, func(c Channel) bool { return c.Name() == name }) {
@@ -177,9 +176,9 @@ func (e *Evaluator) send(ctx context.Context, outbox []Notice, done *Evaluated) 
 	return sent
 }
 
-// settle takes what was sent out of the outbox, and gives the claim back.
+// settle removes the sent messages from the outbox and releases the claim.
 func (e *Evaluator) settle(ctx context.Context, state State, version int, sent map[string][]string) error {
-	for range writes {
+	for range maxWrites {
 		stored, err := e.write(ctx, state.Sent(sent), version)
 		if err != nil || stored {
 			return err
@@ -188,7 +187,7 @@ func (e *Evaluator) settle(ctx context.Context, state State, version int, sent m
 			return err
 		}
 	}
-	return fmt.Errorf("alerts: the state could not be written, because others keep writing it: what was sent is sent again in %s", claimTime)
+	return fmt.Errorf("alerts: could not store that messages were sent, because other evaluators kept writing; they are sent again in %s", claimTime)
 }
 
 func (e *Evaluator) read(ctx context.Context) (State, int, error) {
@@ -198,7 +197,7 @@ func (e *Evaluator) read(ctx context.Context) (State, int, error) {
 		err = json.Unmarshal(document, &s)
 	}
 	if err != nil {
-		return s, version, fmt.Errorf("alerts: %w", err)
+		return s, version, fmt.Errorf("read alert state: %w", err)
 	}
 	return s, version, nil
 }
@@ -206,11 +205,11 @@ func (e *Evaluator) read(ctx context.Context) (State, int, error) {
 func (e *Evaluator) write(ctx context.Context, s State, was int) (bool, error) {
 	document, err := json.Marshal(s)
 	if err != nil {
-		return false, fmt.Errorf("alerts: %w", err)
+		return false, fmt.Errorf("write alert state: %w", err)
 	}
 	stored, err := e.Documents.WriteAlerts(ctx, document, was, e.Writer())
 	if err != nil {
-		return false, fmt.Errorf("alerts: %w", err)
+		return false, fmt.Errorf("write alert state: %w", err)
 	}
 	return stored, nil
 }

@@ -22,13 +22,13 @@ import (
 	"github.com/tidings-dev/tidings/test/alerttest"
 )
 
-// The template's defaults.
+// thresholds are the template's defaults.
 var thresholds = alert.Thresholds{
 	FailurePercent: 50, SuccessPercent: 95, Volume: 20, Pending: 100, SilentMinutes: 5, SlowSeconds: 60, FailedPerDay: 50, RemindMinutes: 60, ResolveAfter: 5,
 }
 
-// well is the report of a deployment without trouble.
-func well(now time.Time) health.Report {
+// healthy returns the report of a deployment without any finding.
+func healthy(now time.Time) health.Report {
 	return health.Report{At: now, LastSweep: health.Sweep{At: &now, Done: true}}
 }
 
@@ -39,76 +39,75 @@ func TestRules(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(r *health.Report)
 		rule   alert.Rule // "" for no finding
-		says   string
+		text   string
 	}{
-		"all well": {func(*health.Report) {}, "", ""},
-		"more than half failed": {func(r *health.Report) {
+		"no finding": {func(*health.Report) {}, "", ""},
+		"more than 50 % failed": {func(r *health.Report) {
 			r.LastHour = health.Window{Attempts: 20, Failed: 11, FailureRate: at(0.55)}
-		}, alert.FailureRate, "55 % of the last hour's 20 attempts failed (more than 50 %)."},
-		"half failed": {func(r *health.Report) {
+		}, alert.FailureRate, "55 % of the last hour's 20 attempts failed (threshold: 50 %)."},
+		"50 % failed": {func(r *health.Report) {
 			r.LastHour = health.Window{Attempts: 20, Failed: 10, FailureRate: at(0.5)}
 		}, "", ""},
-		"too few to say": {func(r *health.Report) {
+		"below the minimum volume": {func(r *health.Report) {
 			r.LastHour = health.Window{Attempts: 19, Failed: 19, FailureRate: at(1.0), Dead: 0, SuccessRate: at(0.0)}
 		}, "", ""},
-		"101 pending":          {func(r *health.Report) { r.Pending = health.Pending{Total: 101, Queued: 1, Waiting: 100} }, alert.PendingHigh, "101 deliveries are pending (more than 100): 1 on the queue"},
-		"100 pending":          {func(r *health.Report) { r.Pending = health.Pending{Total: 100} }, "", ""},
-		"more than it counted": {func(r *health.Report) { r.Pending = health.Pending{Total: 8000, AtLeast: true} }, alert.PendingHigh, "at least 8000"},
-		"a circuit": {func(r *health.Report) {
-			r.Circuits = health.CircuitsPart{Open: 1, List: []health.Circuit{{Tenant: "t", EndpointID: "ep_1", Failures: 5, Cause: "the receiver answered 503"}}}
-		}, alert.CircuitOpen, "ep_1 is left alone after 5 failures in a row: the receiver answered 503."},
-		"silent for more than 5 minutes": {func(r *health.Report) { r.LastSweep.At = at(now.Add(-5*time.Minute - time.Second)) }, alert.Silent, "has not swept for 5m"},
-		"silent for 5 minutes":           {func(r *health.Report) { r.LastSweep.At = at(now.Add(-5 * time.Minute)) }, "", ""},
-		"not swept yet":                  {func(r *health.Report) { r.LastSweep.At = nil }, "", ""},
-		"nobody at the queue": {func(r *health.Report) {
+		"101 pending":                         {func(r *health.Report) { r.Pending = health.Pending{Total: 101, Queued: 1, Waiting: 100} }, alert.PendingHigh, "101 deliveries are pending (threshold: 100): 1 on the work queue, 100 scheduled for a later attempt."},
+		"100 pending":                         {func(r *health.Report) { r.Pending = health.Pending{Total: 100} }, "", ""},
+		"more pending than the sweep counted": {func(r *health.Report) { r.Pending = health.Pending{Total: 8000, AtLeast: true} }, alert.PendingHigh, "At least 8000"},
+		"an open circuit breaker": {func(r *health.Report) {
+			r.Circuits = health.CircuitsPart{Open: 1, List: []health.Circuit{{Tenant: "t", EndpointID: "ep_1", OpenSince: now, Failures: 5, Cause: "the receiver answered 503"}}}
+		}, alert.CircuitOpen, "ep_1: circuit breaker open since Jan 29 12:34 UTC, after 5 consecutive failures. Last error: the receiver answered 503."},
+		"no sweep for more than 5 minutes": {func(r *health.Report) { r.LastSweep.At = at(now.Add(-5*time.Minute - time.Second)) }, alert.Silent, "No sweep has run for 5m (expected every minute)"},
+		"no sweep for 5 minutes":           {func(r *health.Report) { r.LastSweep.At = at(now.Add(-5 * time.Minute)) }, "", ""},
+		"no sweep yet":                     {func(r *health.Report) { r.LastSweep.At = nil }, "", ""},
+		"no worker at the queue": {func(r *health.Report) {
 			r.Queue = health.QueueReport{Visible: 1, AgeSeconds: 360}
-		}, alert.Silent, "for 6m, and 1 delivery waits there"},
-		"dead deliveries": {func(r *health.Report) { r.DeadLetters.LastHour = 1 }, alert.DeadLetters, "1 delivery was given up"},
-		"dead yesterday":  {func(r *health.Report) { r.DeadLetters.LastDay = 1 }, "", ""},
-		"dead items":      {func(r *health.Report) { r.DeadLetters.WorkQueue = 2 }, alert.DeadLetters, "2 messages are in the work queue's"},
-		"dead batches":    {func(r *health.Report) { r.DeadLetters.StreamQueue = 1 }, alert.DeadLetters, "1 batch of events"},
+		}, alert.Silent, "No message was taken from the work queue for 6m; it contains 1 message."},
+		"dead deliveries":                       {func(r *health.Report) { r.DeadLetters.LastHour = 1 }, alert.DeadLetters, "1 delivery became a dead letter in the last hour (threshold: 0)."},
+		"dead deliveries more than an hour ago": {func(r *health.Report) { r.DeadLetters.LastDay = 1 }, "", ""},
+		"dead work items":                       {func(r *health.Report) { r.DeadLetters.WorkQueue = 2 }, alert.DeadLetters, "2 messages are in the work queue's dead-letter queue"},
+		"dead batches of the stream":            {func(r *health.Report) { r.DeadLetters.StreamQueue = 1 }, alert.DeadLetters, "1 batch of events could not be fanned out for 24 hours."},
 		"p95 over a minute": {func(r *health.Report) {
 			r.LastHour = health.Window{Delivered: 20, Latency: &health.Latency{P95: 61.5}}
-		}, alert.Slow, "took 1m2s or longer"},
+		}, alert.Slow, "5 % of the deliveries took 1m2s or longer"},
 		"p95 of a minute": {func(r *health.Report) {
 			r.LastHour = health.Window{Delivered: 20, Latency: &health.Latency{P95: 60}}
 		}, "", ""},
 		"success below 95 %": {func(r *health.Report) {
 			r.LastHour = health.Window{Delivered: 94, Dead: 6, SuccessRate: at(0.94)}
-		}, alert.SuccessRate, "94.0 % of the last hour's 100 settled deliveries"},
-		"51 failed in a day": {func(r *health.Report) { r.LastDay.Failed = 51 }, alert.FailedToday, "51 attempts failed"},
+		}, alert.SuccessRate, "94.0 % of the 100 deliveries that ended in the last hour succeeded (threshold: 95 %)."},
+		"51 failed in a day": {func(r *health.Report) { r.LastDay.Failed = 51 }, alert.FailedToday, "51 attempts failed in the last 24 hours (threshold: 50)."},
 		"50 failed in a day": {func(r *health.Report) { r.LastDay.Failed = 50 }, "", ""},
-		"an endpoint disabled": {func(r *health.Report) {
+		"a disabled endpoint": {func(r *health.Report) {
 			r.Disabled = []health.Disabled{{Tenant: "t", EndpointID: "ep_1", Reason: "410 Gone."}}
 		}, alert.EndpointOff, "ep_1 was disabled: 410 Gone."},
 	} {
-		r := well(now)
+		r := healthy(now)
 		c.change(&r)
 		found := alert.Find(r, thresholds)
 		switch {
 		case c.rule == "" && len(found) > 0:
 			t.Errorf("%s: found %+v", name, found)
-		case c.rule != "" && (len(found) != 1 || found[0].Rule != c.rule || !strings.Contains(found[0].Text, c.says)):
-			t.Errorf("%s: found %+v, want %s to say %q", name, found, c.rule, c.says)
+		case c.rule != "" && (len(found) != 1 || found[0].Rule != c.rule || !strings.Contains(found[0].Text, c.text)):
+			t.Errorf("%s: found %+v, want %s with %q", name, found, c.rule, c.text)
 		}
 	}
 }
 
-// world is a number of evaluators on one store, which all see the same report.
-type world struct {
+// fixture has evaluators on one store, which all see the same report.
+type fixture struct {
 	t       *testing.T
 	store   *memory.Store
 	channel *channel
-	trouble func(r *health.Report)
+	change  func(r *health.Report)
 	log     strings.Builder
 }
 
-// channel keeps what was sent.
+// channel records what was sent.
 type channel struct {
 	mu   sync.Mutex
 	sent []string
 	fail error
-	hook func()
 }
 
 func (c *channel) Name() string { return "slack" }
@@ -120,13 +119,10 @@ func (c *channel) Send(_ context.Context, m alert.Message) error {
 		return c.fail
 	}
 	c.sent = append(c.sent, string(m.Kind)+" "+string(m.Rule))
-	if c.hook != nil {
-		c.hook()
-	}
 	return nil
 }
 
-// take returns what was sent since the last time.
+// take returns what was sent since the last call.
 func (c *channel) take() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,12 +133,12 @@ func (c *channel) take() []string {
 
 var writers atomic.Int64
 
-func (w *world) evaluator(documents alert.Documents) *alert.Evaluator {
+func (w *fixture) evaluator(documents alert.Documents) *alert.Evaluator {
 	return &alert.Evaluator{
 		Report: func(context.Context) (health.Report, error) {
-			r := well(time.Now())
-			if w.trouble != nil {
-				w.trouble(&r)
+			r := healthy(time.Now())
+			if w.change != nil {
+				w.change(&r)
 			}
 			return r, nil
 		},
@@ -151,8 +147,8 @@ func (w *world) evaluator(documents alert.Documents) *alert.Evaluator {
 	}
 }
 
-// minutes evaluates every minute.
-func (w *world) minutes(e *alert.Evaluator, n int) {
+// evaluate evaluates n times, a minute apart.
+func (w *fixture) evaluate(e *alert.Evaluator, n int) {
 	w.t.Helper()
 	for range n {
 		if _, err := e.Evaluate(w.t.Context()); err != nil {
@@ -162,45 +158,45 @@ func (w *world) minutes(e *alert.Evaluator, n int) {
 	}
 }
 
-func newWorld(t *testing.T) *world {
-	return &world{t: t, store: memory.New(time.Now), channel: &channel{}}
+func newFixture(t *testing.T) *fixture {
+	return &fixture{t: t, store: memory.New(time.Now), channel: &channel{}}
 }
 
 func manyPending(r *health.Report) { r.Pending.Total = 1000 }
 
-func (w *world) sent(want ...string) {
+func (w *fixture) sent(want ...string) {
 	w.t.Helper()
 	if got := w.channel.take(); !slices.Equal(got, want) {
 		w.t.Errorf("at %s sent %q, want %q", time.Now().Format("15:04"), got, want)
 	}
 }
 
-func TestAnIncidentIsOneMessageRemindersAndAnEnd(t *testing.T) {
+func TestIncidentSendsOneMessageRemindersAndResolved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newFixture(t)
 		e := w.evaluator(w.store)
-		w.minutes(e, 10)
+		w.evaluate(e, 10)
 		w.sent()
-		w.trouble = manyPending
-		w.minutes(e, 60)
+		w.change = manyPending
+		w.evaluate(e, 60)
 		w.sent("fired pending")
-		w.minutes(e, 60)
+		w.evaluate(e, 60)
 		w.sent("still pending")
-		w.minutes(e, 60)
+		w.evaluate(e, 60)
 		w.sent("still pending")
-		w.trouble = nil
-		w.minutes(e, 5)
-		w.sent() // it may come again
-		w.trouble = manyPending
-		w.minutes(e, 3)
-		w.sent("still pending") // and is the same incident then
-		w.trouble = nil
-		w.minutes(e, 6)
+		w.change = nil
+		w.evaluate(e, 5)
+		w.sent() // not resolved yet
+		w.change = manyPending
+		w.evaluate(e, 3)
+		w.sent("still pending") // the same incident
+		w.change = nil
+		w.evaluate(e, 6)
 		w.sent("resolved pending")
-		w.minutes(e, 120)
+		w.evaluate(e, 120)
 		w.sent()
-		w.trouble = manyPending
-		w.minutes(e, 1)
+		w.change = manyPending
+		w.evaluate(e, 1)
 		w.sent("fired pending")
 		if text := w.log.String(); strings.Count(text, "alert.fired") != 2 || strings.Count(text, "alert.resolved") != 1 {
 			t.Errorf("the log says\n%s", text)
@@ -208,10 +204,10 @@ func TestAnIncidentIsOneMessageRemindersAndAnEnd(t *testing.T) {
 	})
 }
 
-func TestManyEvaluatorsSendOneMessage(t *testing.T) {
+func TestConcurrentEvaluatorsSendOneMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.trouble = manyPending
+		w := newFixture(t)
+		w.change = manyPending
 		round := func() {
 			var running sync.WaitGroup
 			for range 16 {
@@ -230,7 +226,7 @@ func TestManyEvaluatorsSendOneMessage(t *testing.T) {
 			round()
 		}
 		w.sent("fired pending")
-		w.trouble = nil
+		w.change = nil
 		for range 10 {
 			round()
 		}
@@ -238,59 +234,59 @@ func TestManyEvaluatorsSendOneMessage(t *testing.T) {
 	})
 }
 
-func TestWhatBeginsTogetherIsOneMessageARule(t *testing.T) {
+func TestSimultaneousIncidentsOfARuleAreOneMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newFixture(t)
 		n := 40
-		w.trouble = func(r *health.Report) {
+		w.change = func(r *health.Report) {
 			r.Pending.Total = 1000
 			for i := range n {
 				r.Circuits.List = append(r.Circuits.List, health.Circuit{Tenant: "t", EndpointID: fmt.Sprint("ep_", i), Failures: 5})
 			}
 		}
 		e := w.evaluator(w.store)
-		w.minutes(e, 1)
+		w.evaluate(e, 1)
 		w.sent("fired circuit", "fired pending")
 		n = 41
-		w.minutes(e, 1)
-		w.sent("fired circuit") // the one that came later
-		w.trouble = nil
-		w.minutes(e, 10)
+		w.evaluate(e, 1)
+		w.sent("fired circuit") // the later one
+		w.change = nil
+		w.evaluate(e, 10)
 		w.sent("resolved circuit", "resolved pending")
 	})
 }
 
-func TestAChannelThatIsAwayGetsItsMessagesLater(t *testing.T) {
+func TestFailedChannelGetsItsMessagesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newFixture(t)
 		e := w.evaluator(w.store)
 		other := &channel{}
 		e.Channels = append(e.Channels, named{other, "email"})
-		w.channel.fail = errors.New("it answered 503")
-		w.trouble = manyPending
-		w.minutes(e, 10)
+		w.channel.fail = errors.New("status 503")
+		w.change = manyPending
+		w.evaluate(e, 10)
 		if got := other.take(); !slices.Equal(got, []string{"fired pending"}) {
-			t.Errorf("the other channel got %q", got)
+			t.Errorf("the other channel received %q", got)
 		}
-		w.trouble = nil
-		w.minutes(e, 10)
+		w.change = nil
+		w.evaluate(e, 10)
 		w.sent()
 		w.channel.fail = nil
-		w.minutes(e, 1)
+		w.evaluate(e, 1)
 		w.sent("fired pending", "resolved pending")
 		if got := other.take(); !slices.Equal(got, []string{"resolved pending"}) {
-			t.Errorf("the other channel got %q", got)
+			t.Errorf("the other channel received %q", got)
 		}
 		if !strings.Contains(w.log.String(), "alert.not_sent") {
-			t.Error("the log does not say that Slack was away")
+			t.Error("the log does not mention the failed channel")
 		}
-		w.channel.fail = errors.New("for ever")
-		w.trouble = manyPending
-		w.minutes(e, 30*60)
+		w.channel.fail = errors.New("down for good")
+		w.change = manyPending
+		w.evaluate(e, 30*60)
 		w.channel.fail = nil
-		w.minutes(e, 1)
+		w.evaluate(e, 1)
 		if got := w.channel.take(); len(got) > 26 || len(got) == 0 || got[0] != "still pending" {
-			t.Errorf("after a day and six hours it gets %q; what is older than a day is of no use", got)
+			t.Errorf("after 30 hours it received %q; want only messages of the last 24 hours", got)
 		}
 	})
 }
@@ -302,59 +298,60 @@ type named struct {
 
 func (n named) Name() string { return n.name }
 
-// mortal is a store whose user dies after a message was sent.
-type mortal struct {
+// dyingStore fails every write once dead is set.
+type dyingStore struct {
 	alert.Documents
 	dead *bool
 }
 
-func (m mortal) WriteAlerts(ctx context.Context, document []byte, was int, writer string) (bool, error) {
+func (m dyingStore) WriteAlerts(ctx context.Context, document []byte, was int, writer string) (bool, error) {
 	if *m.dead {
 		return false, errors.New("died")
 	}
 	return m.Documents.WriteAlerts(ctx, document, was, writer)
 }
 
-func TestWhatADeadEvaluatorLeftIsSent(t *testing.T) {
+func TestMessagesOfADeadEvaluatorAreSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.trouble = manyPending
+		w := newFixture(t)
+		w.change = manyPending
 		dead := false
-		dying := w.evaluator(mortal{w.store, &dead})
-		w.channel.fail = errors.New("the connection is lost, and with it the evaluator")
-		// It dies after it has decided, before it has sent.
-		dying.Channels = []alert.Channel{killing{w.channel, &dead}}
+		dying := w.evaluator(dyingStore{w.store, &dead})
+		w.channel.fail = errors.New("connection lost")
+		// It dies after storing the message and before sending it.
+		dying.Channels = []alert.Channel{killingChannel{w.channel, &dead}}
 		if _, err := dying.Evaluate(t.Context()); err == nil {
-			t.Fatal("it lives")
+			t.Fatal("the evaluator did not die")
 		}
 		w.channel.fail = nil
 		e := w.evaluator(w.store)
-		w.minutes(e, 5)
-		w.sent() // the dead one might live
-		w.minutes(e, 1)
+		w.evaluate(e, 5)
+		w.sent() // its claim has not expired
+		w.evaluate(e, 1)
 		w.sent("fired pending")
-		w.minutes(e, 20)
+		w.evaluate(e, 20)
 		w.sent()
 	})
 }
 
-type killing struct {
+// killingChannel kills its evaluator while it sends.
+type killingChannel struct {
 	alert.Channel
 	dead *bool
 }
 
-func (k killing) Send(ctx context.Context, m alert.Message) error {
+func (k killingChannel) Send(ctx context.Context, m alert.Message) error {
 	*k.dead = true
 	return k.Channel.Send(ctx, m)
 }
 
-func TestWithoutChannelsTheLogAlone(t *testing.T) {
+func TestWithoutChannelsIncidentsAreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newFixture(t)
 		e := w.evaluator(w.store)
 		e.Channels = nil
-		w.trouble = manyPending
-		w.minutes(e, 3)
+		w.change = manyPending
+		w.evaluate(e, 3)
 		document, _, err := w.store.ReadAlerts(t.Context())
 		var s alert.State
 		if err != nil || json.Unmarshal(document, &s) != nil || len(s.Incidents) != 1 || len(s.Outbox) != 0 || strings.Count(w.log.String(), "alert.fired") != 1 {
@@ -363,12 +360,12 @@ func TestWithoutChannelsTheLogAlone(t *testing.T) {
 	})
 }
 
-func TestAReportThatCannotBeMade(t *testing.T) {
-	w := newWorld(t)
+func TestFailedReportIsAnError(t *testing.T) {
+	w := newFixture(t)
 	e := w.evaluator(w.store)
-	e.Report = func(context.Context) (health.Report, error) { return health.Report{}, errors.New("away") }
+	e.Report = func(context.Context) (health.Report, error) { return health.Report{}, errors.New("store unavailable") }
 	if _, err := e.Evaluate(t.Context()); err == nil {
-		t.Error("no error: nobody would notice")
+		t.Error("no error")
 	}
 }
 
@@ -379,20 +376,20 @@ func message(lines ...string) alert.Message {
 	}
 }
 
-func TestSlackTakesEveryMessage(t *testing.T) {
+func TestSlackAcceptsEveryMessage(t *testing.T) {
 	slack := &alerttest.Slack{Path: "/services/T0/B0/secret"}
 	server := httptest.NewServer(slack)
 	defer server.Close()
 	s := alert.Slack{URL: server.URL + slack.Path, Client: alert.NewClient()}
 	hostile := `<!channel> & <https://evil.example|click> *bold* ` + "`x`"
 	n := 0
-	for _, kind := range []alert.Kind{alert.Fired, alert.Still, alert.Resolved} {
+	for _, kind := range []alert.Kind{alert.Fired, alert.Reminder, alert.Resolved} {
 		for _, rule := range []alert.Rule{alert.FailureRate, alert.PendingHigh, alert.CircuitOpen, alert.Silent, alert.DeadLetters, alert.Slow, alert.SuccessRate, alert.FailedToday, alert.EndpointOff} {
 			for _, lines := range [][]string{{"One."}, {hostile}, slices.Repeat([]string{strings.Repeat("ü&", 400)}, 10)} {
 				m := message(lines...)
 				m.Kind, m.Rule = kind, rule
-				if m.Title() == "" {
-					t.Errorf("%s has no title", rule)
+				if m.Title() == "" || (m.Advice() == "") != (kind == alert.Resolved) || strings.Contains(m.Advice(), "$") {
+					t.Errorf("%s %s: title %q, advice %q", kind, rule, m.Title(), m.Advice())
 				}
 				if err := s.Send(t.Context(), m); err != nil {
 					t.Errorf("%s %s: %v", kind, rule, err)
@@ -403,80 +400,93 @@ func TestSlackTakesEveryMessage(t *testing.T) {
 	}
 	posts, refused := slack.Posts()
 	if len(posts) != n || len(refused) > 0 {
-		t.Errorf("took %d of %d, refused %q", len(posts), n, refused)
+		t.Errorf("accepted %d of %d, rejected %q", len(posts), n, refused)
 	}
-	if p := posts[0]; p.Header != "🔴 Most attempts fail" || p.Text != "• One." || p.Link != "https://console.example/" {
+	if p := posts[0]; p.Header != "🔴 High failure rate" || !strings.HasPrefix(p.Text, "• One.\n\nFind the failing endpoints: `tidings --stack tidings-prod circuit list`") || p.Link != "https://console.example/" {
 		t.Errorf("the first is %+v", p)
 	}
 	if strings.Contains(posts[1].Text, "<!channel>") {
-		t.Error("an endpoint's name can wake the whole channel")
+		t.Error("text of an endpoint can notify the whole channel")
 	}
 }
 
-// The stand-in must be able to refuse.
-func TestTheSlackOfTheTestsIsStrict(t *testing.T) {
+func TestSlackStandInRejectsInvalidMessages(t *testing.T) {
 	for name, body := range map[string]string{
-		"no JSON":          `{`,
-		"no text":          `{"blocks":[{"type":"header","text":{"type":"plain_text","text":"x"}}]}`,
-		"no blocks":        `{"text":"x","blocks":[]}`,
-		"an unknown type":  `{"text":"x","blocks":[{"type":"banner","text":{"type":"plain_text","text":"x"}}]}`,
-		"a long header":    `{"text":"x","blocks":[{"type":"header","text":{"type":"plain_text","text":"` + strings.Repeat("x", 151) + `"}}]}`,
-		"markdown above":   `{"text":"x","blocks":[{"type":"header","text":{"type":"mrkdwn","text":"x"}}]}`,
-		"an empty text":    `{"text":"x","blocks":[{"type":"section","text":{"type":"mrkdwn","text":""}}]}`,
-		"not escaped":      `{"text":"x","blocks":[{"type":"section","text":{"type":"mrkdwn","text":"a < b"}}]}`,
-		"a field misspelt": `{"text":"x","blocks":[{"type":"section","txt":{"type":"mrkdwn","text":"x"}}]}`,
-		"a button nowhere": `{"text":"x","blocks":[{"type":"actions","elements":[{"type":"button","text":{"type":"plain_text","text":"x"},"url":"x"}]}]}`,
+		"not JSON":             `{`,
+		"no text":              `{"blocks":[{"type":"header","text":{"type":"plain_text","text":"x"}}]}`,
+		"no blocks":            `{"text":"x","blocks":[]}`,
+		"an unknown type":      `{"text":"x","blocks":[{"type":"banner","text":{"type":"plain_text","text":"x"}}]}`,
+		"a long header":        `{"text":"x","blocks":[{"type":"header","text":{"type":"plain_text","text":"` + strings.Repeat("x", 151) + `"}}]}`,
+		"header in mrkdwn":     `{"text":"x","blocks":[{"type":"header","text":{"type":"mrkdwn","text":"x"}}]}`,
+		"an empty text":        `{"text":"x","blocks":[{"type":"section","text":{"type":"mrkdwn","text":""}}]}`,
+		"not escaped":          `{"text":"x","blocks":[{"type":"section","text":{"type":"mrkdwn","text":"a < b"}}]}`,
+		"a misspelt field":     `{"text":"x","blocks":[{"type":"section","txt":{"type":"mrkdwn","text":"x"}}]}`,
+		"a button without URL": `{"text":"x","blocks":[{"type":"actions","elements":[{"type":"button","text":{"type":"plain_text","text":"x"},"url":"x"}]}]}`,
 	} {
 		if p, err := alerttest.Parse([]byte(body)); err == nil {
-			t.Errorf("%s is taken: %+v", name, p)
+			t.Errorf("%s is accepted: %+v", name, p)
 		}
 	}
 }
 
-func TestAWebhookThatFails(t *testing.T) {
-	t.Parallel() // it waits between its requests
-	var asked atomic.Int32
-	statuses := make(chan int, 10)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		asked.Add(1)
-		w.WriteHeader(<-statuses)
-	}))
-	defer server.Close()
+// roundTripper answers requests without a network, so that tests run in virtual time.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
+
+func clientOf(r roundTripper) *http.Client {
+	c := alert.NewClient()
+	c.Transport = r
+	return c
+}
+
+func respond(status int) *http.Response {
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody}
+}
+
+func TestSlackRetriesTemporaryFailures(t *testing.T) {
 	for name, c := range map[string]struct {
-		answers []int
-		ok      bool
+		statuses []int // 0 is a transport error
+		ok       bool
 	}{
-		"after two failures":    {[]int{500, 429, 200}, true},
-		"never":                 {[]int{503, 503, 503}, false},
-		"revoked":               {[]int{404}, false},
-		"a redirect":            {[]int{302}, false},
-		"at once":               {[]int{200}, true},
-		"after one, then wrong": {[]int{502, 400}, false},
+		"success":                             {[]int{200}, true},
+		"success after two failures":          {[]int{500, 429, 200}, true},
+		"success after an unreachable host":   {[]int{0, 200}, true},
+		"three failures":                      {[]int{503, 503, 503}, false},
+		"three times unreachable":             {[]int{0, 0, 0}, false},
+		"webhook revoked":                     {[]int{404}, false},
+		"redirect":                            {[]int{302}, false},
+		"permanent after a temporary failure": {[]int{502, 400}, false},
 	} {
-		asked.Store(0)
-		for _, s := range c.answers {
-			statuses <- s
-		}
-		err := alert.Slack{URL: server.URL + "/services/secret", Client: alert.NewClient()}.Send(t.Context(), message("x"))
-		if (err == nil) != c.ok || int(asked.Load()) != len(c.answers) {
-			t.Errorf("%s: %v after %d requests", name, err, asked.Load())
-		}
-		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: the error holds the URL: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				requests := 0
+				client := clientOf(func(*http.Request) (*http.Response, error) {
+					requests++
+					if status := c.statuses[requests-1]; status != 0 {
+						return respond(status), nil
+					}
+					return nil, errors.New("connection refused")
+				})
+				err := alert.Slack{URL: "https://hooks.slack.com/services/secret", Client: client}.Send(t.Context(), message("x"))
+				if (err == nil) != c.ok || requests != len(c.statuses) {
+					t.Errorf("%v after %d requests", err, requests)
+				}
+				if err != nil && strings.Contains(err.Error(), "secret") {
+					t.Errorf("the error contains the URL: %v", err)
+				}
+			})
+		})
 	}
-	server.Close()
-	for _, u := range []string{server.URL + "/services/secret", "http://192.0.2.1:bad/secret", "%secret"} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		err := alert.Slack{URL: u, Client: alert.NewClient()}.Send(ctx, message("x"))
-		cancel()
+	for _, u := range []string{"http://192.0.2.1:bad/secret", "%secret"} {
+		err := alert.Slack{URL: u, Client: alert.NewClient()}.Send(t.Context(), message("x"))
 		if err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", u, err)
 		}
 	}
 }
 
-// topic keeps what was published.
+// topic records what was published.
 type topic struct{ subject, text string }
 
 func (p *topic) Publish(_ context.Context, subject, text string) error {
@@ -486,12 +496,13 @@ func (p *topic) Publish(_ context.Context, subject, text string) error {
 
 func TestEmail(t *testing.T) {
 	p := &topic{}
-	m := message("ep_1 is left alone.", "ep_2 is left alone.")
-	m.Kind = alert.Resolved
+	m := message("ep_1: circuit breaker open.", "ep_2: circuit breaker open.")
+	m.Kind = alert.Reminder
 	if err := (alert.Email{Publisher: p}).Send(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	if p.subject != "[tidings-prod] Circuit open, resolved" || !strings.Contains(p.text, "- ep_2 is left alone.\n") || !strings.Contains(p.text, "https://console.example/") {
+	if p.subject != "[tidings-prod] Circuit breaker open: still open" || !strings.Contains(p.text, "- ep_2: circuit breaker open.\n") ||
+		!strings.Contains(p.text, "\nIts deliveries stay pending") || !strings.Contains(p.text, "https://console.example/") {
 		t.Errorf("%q\n%s", p.subject, p.text)
 	}
 	m.Stack = strings.Repeat("x", 200)
@@ -500,61 +511,63 @@ func TestEmail(t *testing.T) {
 	}
 }
 
-func TestTheSecretIsHeldToItsForm(t *testing.T) {
-	p, err := alert.ParsePrivate(`{"slack_webhook_url":"https://hooks.slack.com/services/x","heartbeat_url":""}`)
+func TestParseSecret(t *testing.T) {
+	p, err := alert.ParseSecret(`{"slack_webhook_url":"https://hooks.slack.com/services/x","heartbeat_url":""}`)
 	if err != nil || p.SlackWebhookURL == "" || p.HeartbeatURL != "" {
 		t.Errorf("%+v, %v", p, err)
 	}
 	for _, text := range []string{"", "hunter2", `{"slack_webhook_url":"hunter2"}`, `{"heartbeat_url":"ftp://hunter2.example"}`} {
-		if _, err := alert.ParsePrivate(text); err == nil || strings.Contains(err.Error(), "hunter2") {
+		if _, err := alert.ParseSecret(text); err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
 }
 
-func TestEachGoodSweepIsOneHeartbeat(t *testing.T) {
-	var beats atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet && r.URL.Path == "/ping/id" {
-			beats.Add(1)
+func TestHeartbeatPerCompleteSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		beats, down := 0, false
+		w := newFixture(t)
+		e := w.evaluator(w.store)
+		e.Heartbeat = &alert.Heartbeat{URL: "https://hc.example/ping/id", Client: clientOf(func(r *http.Request) (*http.Response, error) {
+			if down {
+				return nil, errors.New("connection refused")
+			}
+			if r.Method == http.MethodGet && r.URL.Path == "/ping/id" {
+				beats++
+			}
+			return respond(http.StatusOK), nil
+		})}
+		sweep := health.Sweep{At: at(time.Now()), Done: true}
+		e.Report = func(context.Context) (health.Report, error) {
+			return health.Report{At: time.Now(), LastSweep: sweep}, nil
 		}
-	}))
-	defer server.Close()
-	w := newWorld(t)
-	now := time.Now()
-	e := w.evaluator(w.store)
-	e.Now = func() time.Time { return now }
-	e.Heartbeat = &alert.Heartbeat{URL: server.URL + "/ping/id", Client: alert.NewClient()}
-	sweep := health.Sweep{At: at(now), Done: true}
-	e.Report = func(context.Context) (health.Report, error) { return health.Report{At: now, LastSweep: sweep}, nil }
-	beat := func(why string, want int32) {
-		t.Helper()
-		if _, err := e.Evaluate(t.Context()); err != nil {
-			t.Fatal(err)
+		beat := func(name string, want int) {
+			t.Helper()
+			if _, err := e.Evaluate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if beats != want {
+				t.Errorf("%s: %d heartbeats, want %d", name, beats, want)
+			}
+			beats = 0
 		}
-		if got := beats.Swap(0); got != want {
-			t.Errorf("%s: %d beats, want %d", why, got, want)
+		beat("a complete sweep", 1)
+		beat("the same sweep", 0)
+		time.Sleep(time.Minute)
+		sweep = health.Sweep{At: at(time.Now())}
+		beat("an incomplete sweep", 0)
+		sweep.Done = true
+		beat("the next complete sweep", 1)
+		sweep.At = at(time.Now().Add(time.Second))
+		time.Sleep(10 * time.Minute)
+		beat("an old sweep", 0)
+		sweep.At = nil
+		beat("no sweep", 0)
+		sweep.At = at(time.Now())
+		down = true
+		beat("the service is down", 0)
+		if text := w.log.String(); !strings.Contains(text, "heartbeat.not_sent") || strings.Contains(text, "/ping/id") {
+			t.Errorf("log: %s", text)
 		}
-	}
-	beat("a good sweep", 1)
-	beat("the same sweep", 0)
-	now = now.Add(time.Minute)
-	sweep.At = at(now)
-	sweep.Done = false
-	beat("a sweep that was cut", 0)
-	sweep.Done = true
-	beat("a good sweep", 1)
-	sweep.At = at(now.Add(time.Second))
-	now = now.Add(10 * time.Minute)
-	beat("an old sweep", 0)
-	sweep.At = nil
-	beat("no sweep", 0)
-	sweep.At = at(now)
-	server.Close()
-	if _, err := e.Evaluate(t.Context()); err != nil {
-		t.Errorf("a service that is away hurts: %v", err)
-	}
-	if text := w.log.String(); !strings.Contains(text, "heartbeat.not_sent") || strings.Contains(text, "/ping/id") {
-		t.Errorf("the log says %s", text)
-	}
+	})
 }

@@ -19,54 +19,51 @@ import (
 )
 
 const (
-	// requestTime is how long one request of a channel may take.
-	requestTime = 5 * time.Second
-	// requests is how often a channel tries one message.
-	requests = 3
-	// longestWait bounds how long a channel waits because it was asked to.
-	longestWait = 5 * time.Second
+	requestTimeout = 5 * time.Second
+	maxRequests    = 3 // per message
+	// maxRetryAfter caps the Retry-After of a channel.
+	maxRetryAfter = 5 * time.Second
 )
 
-// Private is what channels need and nobody may read: one JSON document in Secrets
-// Manager, {"slack_webhook_url":"…","heartbeat_url":"…"}. An empty URL turns the
-// channel off.
-type Private struct {
+// Secret is the secret in Secrets Manager that holds the URLs of the channels:
+// {"slack_webhook_url":"…","heartbeat_url":"…"}. An empty URL turns the channel off.
+type Secret struct {
 	SlackWebhookURL string `json:"slack_webhook_url"`
 	HeartbeatURL    string `json:"heartbeat_url"`
 }
 
-// ParsePrivate reads the document. Its errors say nothing of what is in it.
-func ParsePrivate(text string) (p Private, err error) {
-	if json.Unmarshal([]byte(text), &p) != nil {
-		return p, errors.New(`the alerts' secret is not {"slack_webhook_url":"…","heartbeat_url":"…"}`)
+// ParseSecret parses and validates the secret. Its errors do not contain the URLs.
+func ParseSecret(text string) (s Secret, err error) {
+	if json.Unmarshal([]byte(text), &s) != nil {
+		return s, errors.New(`the alert secret must be JSON: {"slack_webhook_url":"…","heartbeat_url":"…"}`)
 	}
-	for name, u := range map[string]string{"slack_webhook_url": p.SlackWebhookURL, "heartbeat_url": p.HeartbeatURL} {
+	for name, u := range map[string]string{"slack_webhook_url": s.SlackWebhookURL, "heartbeat_url": s.HeartbeatURL} {
 		if parsed, err := url.Parse(u); u != "" && (err != nil || parsed.Host == "" || parsed.Scheme != "https" && parsed.Scheme != "http") {
-			return p, fmt.Errorf("the alerts' secret: %s is no URL", name)
+			return s, fmt.Errorf("the alert secret: %s is not an http or https URL", name)
 		}
 	}
-	return p, nil
+	return s, nil
 }
 
-// NewClient returns the HTTP client that channels use. It follows no redirect.
+// NewClient returns the HTTP client for channels. It does not follow redirects.
 func NewClient() *http.Client {
 	return &http.Client{
-		Timeout:       requestTime,
+		Timeout:       requestTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// request makes a request until it is answered with success, a few times at most.
-// Its errors don't hold the URL, which is the secret.
+// request sends a request and retries temporary failures. Its errors do not contain
+// the URL, which is the secret.
 func request(ctx context.Context, client *http.Client, method, target string, body []byte) error {
 	wait := 500 * time.Millisecond
-	for try := 1; ; try++ {
-		asked, retry, err := once(ctx, client, method, target, body)
-		if err == nil || !retry || try == requests {
+	for n := 1; ; n++ {
+		retryAfter, retry, err := requestOnce(ctx, client, method, target, body)
+		if err == nil || !retry || n == maxRequests {
 			return err
 		}
 		select {
-		case <-time.After(min(max(wait, asked), longestWait)):
+		case <-time.After(min(max(wait, retryAfter), maxRetryAfter)):
 		case <-ctx.Done():
 			return err
 		}
@@ -74,45 +71,45 @@ func request(ctx context.Context, client *http.Client, method, target string, bo
 	}
 }
 
-func once(ctx context.Context, client *http.Client, method, target string, body []byte) (asked time.Duration, retry bool, err error) {
+func requestOnce(ctx context.Context, client *http.Client, method, target string, body []byte) (retryAfter time.Duration, retry bool, err error) {
 	r, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
 	if err != nil {
-		return 0, false, errors.New("its URL cannot be used")
+		return 0, false, errors.New("its URL is not valid")
 	}
 	if len(body) > 0 {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	r.Header.Set("User-Agent", "tidings")
-	answer, err := client.Do(r)
-	var of *url.Error
-	if errors.As(err, &of) {
-		err = of.Err // without the URL
+	response, err := client.Do(r)
+	var withURL *url.Error
+	if errors.As(err, &withURL) {
+		err = withURL.Err
 	}
 	if err != nil {
 		return 0, true, err
 	}
-	defer answer.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, 128))
-	if answer.StatusCode >= 200 && answer.StatusCode < 300 {
+	defer response.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(response.Body, 128))
+	if response.StatusCode >= 200 && response.StatusCode < 300 {
 		return 0, false, nil
 	}
-	if n, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil {
-		asked = time.Duration(n) * time.Second
+	if n, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil {
+		retryAfter = time.Duration(n) * time.Second
 	}
-	retry = answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= 500
-	return asked, retry, fmt.Errorf("it answered %d: %s", answer.StatusCode, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
+	retry = response.StatusCode == http.StatusTooManyRequests || response.StatusCode >= 500
+	return retryAfter, retry, fmt.Errorf("it responded with status %d: %s", response.StatusCode, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
 }
 
-// Slack posts to an incoming webhook.
+// Slack posts messages to a Slack incoming webhook.
 type Slack struct {
 	URL    string
 	Client *http.Client
 }
 
-// Name is "slack".
+// Name returns "slack".
 func (s Slack) Name() string { return "slack" }
 
-// Send posts the message as blocks.
+// Send posts the message as Block Kit blocks.
 func (s Slack) Send(ctx context.Context, m Message) error {
 	body, err := json.Marshal(SlackPayload(m))
 	if err != nil {
@@ -121,30 +118,39 @@ func (s Slack) Send(ctx context.Context, m Message) error {
 	return request(ctx, s.Client, http.MethodPost, s.URL, body)
 }
 
-// marks and words say a notice's kind.
+// How titles show a notice's kind.
 var (
-	marks = map[Kind]string{Fired: "🔴", Still: "🟠", Resolved: "🟢"}
-	words = map[Kind]string{Fired: "", Still: ", still", Resolved: ", resolved"}
+	marks    = map[Kind]string{Fired: "🔴", Reminder: "🟠", Resolved: "🟢"}
+	suffixes = map[Kind]string{Fired: "", Reminder: ": still open", Resolved: ": resolved"}
 )
 
-// maxSlackText is how much a section's text may hold (Slack, "Block Kit": 3,000
-// characters).
+// maxSlackText is Slack's limit for the text of a section, in characters (Slack API,
+// "Block Kit reference").
 const maxSlackText = 3000
 
 type object = map[string]any
 
-// SlackPayload is the message in Slack's format: Block Kit, with the text that
+// SlackPayload returns the message as Block Kit blocks, with the text that
 // notifications show.
 func SlackPayload(m Message) any {
-	head := marks[m.Kind] + " " + m.Title() + words[m.Kind]
+	head := marks[m.Kind] + " " + m.Title() + suffixes[m.Kind]
 	var lines []string
 	for _, line := range m.Lines {
 		lines = append(lines, "• "+escape(line))
 	}
-	text := strings.Join(lines, "\n")
-	if runes := []rune(text); len(runes) > maxSlackText {
-		text = string(runes[:maxSlackText-1]) + "…"
+	advice := m.Advice()
+	if advice != "" {
+		advice = "\n\n" + escape(advice)
 	}
+	text, limit := strings.Join(lines, "\n"), maxSlackText-len(advice)
+	if runes := []rune(text); len(runes) > limit {
+		text = string(runes[:limit-1])
+		if i := strings.LastIndexByte(text, '&'); i >= 0 && !strings.Contains(text[i:], ";") {
+			text = text[:i] // half an entity
+		}
+		text += "…"
+	}
+	text += advice
 	blocks := []any{
 		object{"type": "header", "text": object{"type": "plain_text", "text": head, "emoji": true}},
 		object{"type": "section", "text": object{"type": "mrkdwn", "text": text}},
@@ -160,59 +166,62 @@ func SlackPayload(m Message) any {
 	return object{"text": head + " (" + escape(m.Stack) + ")", "blocks": blocks}
 }
 
-// escape is what Slack wants of text that is not markup.
+// escape escapes text for mrkdwn (Slack API, "Formatting text for app surfaces").
 func escape(text string) string {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(text)
 }
 
-// Publisher publishes to a topic; SNS is one.
+// Publisher publishes to an SNS topic.
 type Publisher interface {
 	Publish(ctx context.Context, subject, text string) error
 }
 
-// Email goes through a topic to whoever has subscribed to it.
+// Email publishes to a topic that sends email to its subscribers.
 type Email struct{ Publisher Publisher }
 
-// Name is "email".
+// Name returns "email".
 func (e Email) Name() string { return "email" }
 
-// maxSubject is SNS's limit, in ASCII.
+// maxSubject is the limit for the subject of an SNS message, in ASCII characters.
 const maxSubject = 100
 
-// Send publishes the message as text.
+// Send publishes the message as plain text.
 func (e Email) Send(ctx context.Context, m Message) error {
-	subject := fmt.Sprintf("[%s] %s%s", m.Stack, m.Title(), words[m.Kind])
+	subject := fmt.Sprintf("[%s] %s%s", m.Stack, m.Title(), suffixes[m.Kind])
 	if len(subject) > maxSubject {
 		subject = subject[:maxSubject]
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s%s\n\n", m.Title(), words[m.Kind])
+	fmt.Fprintf(&text, "%s%s\n\n", m.Title(), suffixes[m.Kind])
 	for _, line := range m.Lines {
 		fmt.Fprintf(&text, "- %s\n", line)
+	}
+	if advice := m.Advice(); advice != "" {
+		fmt.Fprintf(&text, "\n%s\n", advice)
 	}
 	fmt.Fprintf(&text, "\n%s, rule %s, %s\n", m.Stack, m.Rule, m.At.UTC().Format(time.RFC1123))
 	if m.Console != "" {
 		fmt.Fprintf(&text, "Console: %s\n", m.Console)
 	}
-	ctx, cancel := context.WithTimeout(ctx, requests*requestTime)
+	ctx, cancel := context.WithTimeout(ctx, maxRequests*requestTimeout)
 	defer cancel()
 	return e.Publisher.Publish(ctx, subject, text.String())
 }
 
-// Heartbeat calls a URL after each good sweep, so that a service outside notices
-// when none comes: a deployment that is wholly dead sends no alert.
+// Heartbeat calls a URL after each complete sweep, so that an external service can
+// alert when the calls stop: a deployment that is down cannot send alerts itself.
 type Heartbeat struct {
 	URL    string
 	Client *http.Client
 
 	mu   sync.Mutex
-	last time.Time // the sweep that was reported last
+	last time.Time // of the last reported sweep
 }
 
-// fresh is how old a sweep may be that is reported.
-const fresh = 2 * time.Minute
+// maxSweepAge is the maximum age of a sweep that is reported.
+const maxSweepAge = 2 * time.Minute
 
-// beat reports the last sweep, if it was good and is not reported yet. A nil
+// beat reports the last sweep if it is complete, recent and not yet reported. A nil
 // Heartbeat does nothing.
 func (h *Heartbeat) beat(ctx context.Context, r health.Report, log *slog.Logger) {
 	if h == nil {
@@ -221,7 +230,7 @@ func (h *Heartbeat) beat(ctx context.Context, r health.Report, log *slog.Logger)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	sweep := r.LastSweep
-	if sweep.At == nil || !sweep.Done || !sweep.At.After(h.last) || r.At.Sub(*sweep.At) > fresh {
+	if sweep.At == nil || !sweep.Done || !sweep.At.After(h.last) || r.At.Sub(*sweep.At) > maxSweepAge {
 		return
 	}
 	if err := request(ctx, h.Client, http.MethodGet, h.URL, nil); err != nil {

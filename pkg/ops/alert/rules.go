@@ -8,52 +8,67 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/health"
 )
 
-// Rule names a rule, in state, logs and messages.
+// Rule is the name of a rule in the state, logs and messages.
 type Rule string
 
 const (
-	FailureRate Rule = "failure_rate" // too many attempts of the last hour failed
-	PendingHigh Rule = "pending"      // too much is not settled yet
-	CircuitOpen Rule = "circuit"      // an endpoint is left alone for a while
-	Silent      Rule = "silent"       // the dispatcher leaves no sign
-	DeadLetters Rule = "dead_letters" // something was given up
+	FailureRate Rule = "failure_rate" // too many of the last hour's attempts failed
+	PendingHigh Rule = "pending"      // too many deliveries are pending
+	CircuitOpen Rule = "circuit"      // an endpoint's circuit breaker is open
+	Silent      Rule = "silent"       // no sweep runs, or no worker takes messages from the work queue
+	DeadLetters Rule = "dead_letters" // deliveries, work items or batches became dead letters
 	Slow        Rule = "slow"         // deliveries take too long
 	SuccessRate Rule = "success_rate" // too few of the last hour's deliveries succeeded
-	FailedToday Rule = "failed_day"   // too many attempts of the last 24 hours failed
-	EndpointOff Rule = "disabled"     // an endpoint was taken out of service
+	FailedToday Rule = "failed_day"   // too many attempts failed in the last 24 hours
+	EndpointOff Rule = "disabled"     // an endpoint was disabled
 )
 
-// titles head the messages.
 var titles = map[Rule]string{
-	FailureRate: "Most attempts fail", PendingHigh: "Deliveries pile up", CircuitOpen: "Circuit open", Silent: "Dispatcher silent",
-	DeadLetters: "Dead letters", Slow: "Deliveries are slow", SuccessRate: "Too few deliveries succeed",
-	FailedToday: "Many failures in 24 hours", EndpointOff: "Endpoint disabled",
+	FailureRate: "High failure rate", PendingHigh: "Many pending deliveries", CircuitOpen: "Circuit breaker open", Silent: "Dispatcher not running",
+	DeadLetters: "Dead letters", Slow: "Slow deliveries", SuccessRate: "Low success rate",
+	FailedToday: "Many failed attempts in 24 hours", EndpointOff: "Endpoint disabled",
 }
 
-// Thresholds are where rules begin to complain: the stack's parameters.
+// advice is what to do, by rule. $STACK stands for the stack's name.
+var advice = map[Rule]string{
+	FailureRate: "Find the failing endpoints: `tidings --stack $STACK circuit list` and `tidings --stack $STACK delivery list --since 1h`. Failed attempts are retried.",
+	PendingHigh: "Find out whether a receiver is down or slow: `tidings --stack $STACK circuit list`. If the work queue itself is behind, raise MaximumConcurrency.",
+	CircuitOpen: "Its deliveries stay pending and are sent when a probe succeeds. List circuit breakers: `tidings --stack $STACK circuit list`. " +
+		"Once the receiver works again: `tidings --stack $STACK circuit close ENDPOINT`.",
+	Silent: "Look for errors and throttles: `aws logs tail /aws/lambda/$STACK-dispatch --since 30m`. Check that the schedule is enabled: `aws scheduler get-schedule --name $STACK-sweep`.",
+	DeadLetters: "List dead deliveries with their reason: `tidings --stack $STACK delivery list --dead`. After fixing the cause, resend them: " +
+		"`tidings --stack $STACK delivery replay --dead --endpoint ENDPOINT`; for the work queue: `tidings --stack $STACK redrive`; for the stream: docs/operating.md, stream-dead-letters.",
+	Slow:        "Look for slow or failing endpoints: `tidings --stack $STACK circuit list`. If all endpoints are slow, raise MaximumConcurrency.",
+	SuccessRate: "List dead deliveries with their reason: `tidings --stack $STACK delivery list --dead --since 1h`.",
+	FailedToday: "Find the failing endpoints: `tidings --stack $STACK circuit list` and `tidings --stack $STACK delivery list --since 24h`.",
+	EndpointOff: "Its pending deliveries are marked skipped. Once the receiver works again: `tidings --stack $STACK endpoint enable ENDPOINT`.",
+}
+
+// Thresholds are the limits above (or below) which rules fire: the stack's parameters.
 type Thresholds struct {
-	FailurePercent int `env:"ALERT_FAILURE_PERCENT,required"` // of the last hour's attempts; above it
-	SuccessPercent int `env:"ALERT_SUCCESS_PERCENT,required"` // of the last hour's settled deliveries; below it
-	// Volume is how many attempts, or deliveries, a share must be of to say anything.
+	FailurePercent int `env:"ALERT_FAILURE_PERCENT,required"` // of the last hour's attempts; fires above it
+	SuccessPercent int `env:"ALERT_SUCCESS_PERCENT,required"` // of the deliveries that ended in the last hour; fires below it
+	// Volume is the minimum number of attempts or deliveries before a percentage rule,
+	// or Slow, can fire.
 	Volume        int `env:"ALERT_VOLUME,required"`
-	Pending       int `env:"ALERT_PENDING,required"`         // deliveries; above it
-	SilentMinutes int `env:"ALERT_SILENT_MINUTES,required"`  // without a sweep, or with a queue that nobody works on; above it
-	SlowSeconds   int `env:"ALERT_SLOW_SECONDS,required"`    // p95 of the last hour; above it
-	FailedPerDay  int `env:"ALERT_FAILED_PER_DAY,required"`  // failed attempts in 24 hours; above it
-	DeadLetters   int `env:"ALERT_DEAD_LETTERS,required"`    // within the last hour, or in the dead-letter queues; above it
-	RemindMinutes int `env:"ALERT_REMIND_MINUTES,required"`  // between two messages about one incident
-	ResolveAfter  int `env:"ALERT_RESOLVE_MINUTES,required"` // without a finding, until an incident is over
+	Pending       int `env:"ALERT_PENDING,required"`         // deliveries; fires above it
+	SilentMinutes int `env:"ALERT_SILENT_MINUTES,required"`  // without a sweep, or without a message taken from a queue that is not empty
+	SlowSeconds   int `env:"ALERT_SLOW_SECONDS,required"`    // p95 latency of the last hour; fires above it
+	FailedPerDay  int `env:"ALERT_FAILED_PER_DAY,required"`  // failed attempts in 24 hours; fires above it
+	DeadLetters   int `env:"ALERT_DEAD_LETTERS,required"`    // in the last hour, or in a dead-letter queue; fires above it
+	RemindMinutes int `env:"ALERT_REMIND_MINUTES,required"`  // minimum time between two messages about one incident
+	ResolveAfter  int `env:"ALERT_RESOLVE_MINUTES,required"` // minutes without a finding until an incident is resolved
 }
 
-// Finding is something wrong now. One rule may find several subjects; the pair is
-// what makes an incident.
+// Finding is something that a rule found wrong. One rule can find several subjects;
+// rule and subject identify an incident.
 type Finding struct {
 	Rule    Rule
-	Subject string // "" where the rule has but one
-	Text    string // one sentence, with the figures
+	Subject string // empty if the rule has only one
+	Text    string // what happened, with the figures
 }
 
-// Find holds a report against the rules.
+// Find evaluates the rules against a report.
 func Find(r health.Report, t Thresholds) []Finding {
 	var list []Finding
 	find := func(wrong bool, rule Rule, subject, format string, args ...any) {
@@ -64,43 +79,44 @@ func Find(r health.Report, t Thresholds) []Finding {
 	silent := time.Duration(t.SilentMinutes) * time.Minute
 	switch swept := r.LastSweep; {
 	case swept.At == nil:
-		// A deployment's first minute; if the sweep never runs, CloudWatch's alarm
-		// on missing data says so, and so does the uptime service.
+		// Normal in a deployment's first minute. If the sweep never runs, the CloudWatch
+		// alarm on missing data and the uptime service report it.
 	case r.At.Sub(*swept.At) > silent:
-		find(true, Silent, "sweep", "The dispatcher has not swept for %s: retries that wait longer than 15 minutes, and lost ones, stand still.", ago(r.At.Sub(*swept.At)))
+		find(true, Silent, "sweep", "No sweep has run for %s (expected every minute). Retries scheduled more than 15 minutes ahead are not sent.", ago(r.At.Sub(*swept.At)))
 	}
 	age := time.Duration(r.Queue.AgeSeconds) * time.Second
-	find(age > silent, Silent, "queue", "Nobody has taken anything from the work queue for %s, and %s there.", ago(age), are(r.Queue.Visible, "delivery waits", "deliveries wait"))
+	find(age > silent, Silent, "queue", "No message was taken from the work queue for %s; it contains %s.", ago(age), plural(r.Queue.Visible, "message", "messages"))
 
 	hour, day := r.LastHour, r.LastDay
 	if rate := hour.FailureRate; rate != nil && hour.Attempts >= int64(t.Volume) {
-		find(*rate*100 > float64(t.FailurePercent), FailureRate, "", "%.0f %% of the last hour's %d attempts failed (more than %d %%).", *rate*100, hour.Attempts, t.FailurePercent)
+		find(*rate*100 > float64(t.FailurePercent), FailureRate, "", "%.0f %% of the last hour's %d attempts failed (threshold: %d %%).", *rate*100, hour.Attempts, t.FailurePercent)
 	}
 	if rate := hour.SuccessRate; rate != nil && hour.Delivered+hour.Dead >= int64(t.Volume) {
-		find(*rate*100 < float64(t.SuccessPercent), SuccessRate, "", "%.1f %% of the last hour's %d settled deliveries were delivered (less than %d %%).", *rate*100, hour.Delivered+hour.Dead, t.SuccessPercent)
+		find(*rate*100 < float64(t.SuccessPercent), SuccessRate, "", "%.1f %% of the %d deliveries that ended in the last hour succeeded (threshold: %d %%).", *rate*100, hour.Delivered+hour.Dead, t.SuccessPercent)
 	}
 	if l := hour.Latency; l != nil && hour.Delivered >= int64(t.Volume) {
-		find(l.P95 > float64(t.SlowSeconds), Slow, "", "One in twenty of the last hour's deliveries took %s or longer, from acceptance to delivery (more than %s).",
+		find(l.P95 > float64(t.SlowSeconds), Slow, "", "In the last hour, 5 %% of the deliveries took %s or longer from acceptance to delivery (threshold: %s).",
 			ago(time.Duration(l.P95*float64(time.Second))), ago(time.Duration(t.SlowSeconds)*time.Second))
 	}
 	more := ""
 	if r.Pending.AtLeast {
-		more = "at least "
+		more = "At least "
 	}
-	find(r.Pending.Total > t.Pending, PendingHigh, "", "%s%d deliveries are pending (more than %d): %d on the queue, %d that wait for their next attempt.",
+	find(r.Pending.Total > t.Pending, PendingHigh, "", "%s%d deliveries are pending (threshold: %d): %d on the work queue, %d scheduled for a later attempt.",
 		more, r.Pending.Total, t.Pending, r.Pending.Queued, r.Pending.Waiting)
-	find(day.Failed > int64(t.FailedPerDay), FailedToday, "", "%d attempts failed in the last 24 hours (more than %d).", day.Failed, t.FailedPerDay)
+	find(day.Failed > int64(t.FailedPerDay), FailedToday, "", "%d attempts failed in the last 24 hours (threshold: %d).", day.Failed, t.FailedPerDay)
 
 	dead := r.DeadLetters
-	find(dead.LastHour > int64(t.DeadLetters), DeadLetters, "deliveries", "%s given up in the last hour. `tidings delivery list --dead` shows them, with the reason.",
-		are(int(dead.LastHour), "delivery was", "deliveries were"))
-	find(dead.WorkQueue > t.DeadLetters, DeadLetters, "work queue", "%s in the work queue's dead-letter queue: workers crashed on each ten times. `tidings redrive` sends them again.",
-		are(dead.WorkQueue, "message is", "messages are"))
-	find(dead.StreamQueue > t.DeadLetters, DeadLetters, "stream", "%s of events could not be fanned out for a day. `tidings redrive` sends them again.",
-		are(dead.StreamQueue, "batch", "batches"))
+	find(dead.LastHour > int64(t.DeadLetters), DeadLetters, "deliveries", "%s in the last hour (threshold: %d).",
+		plural(int(dead.LastHour), "delivery became a dead letter", "deliveries became dead letters"), t.DeadLetters)
+	find(dead.WorkQueue > t.DeadLetters, DeadLetters, "work queue", "%s in the work queue's dead-letter queue: received ten times and never completed.",
+		plural(dead.WorkQueue, "message is", "messages are"))
+	find(dead.StreamQueue > t.DeadLetters, DeadLetters, "stream", "%s of events could not be fanned out for 24 hours.",
+		plural(dead.StreamQueue, "batch", "batches"))
 
 	for _, c := range r.Circuits.List {
-		find(true, CircuitOpen, c.Tenant+"/"+c.EndpointID, "%s is left alone after %s: %s", c.EndpointID, are(c.Failures, "failure", "failures in a row"), sentence(c.Cause))
+		find(true, CircuitOpen, c.Tenant+"/"+c.EndpointID, "%s: circuit breaker open since %s, after %s. Last error: %s",
+			c.EndpointID, c.OpenSince.UTC().Format("Jan 2 15:04 MST"), plural(c.Failures, "failure", "consecutive failures"), sentence(c.Cause))
 	}
 	for _, e := range r.Disabled {
 		find(true, EndpointOff, e.Tenant+"/"+e.EndpointID, "%s was disabled: %s", e.EndpointID, sentence(e.Reason))
@@ -108,7 +124,7 @@ func Find(r health.Report, t Thresholds) []Finding {
 	return list
 }
 
-func are(n int, one, many string) string {
+func plural(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
@@ -117,12 +133,12 @@ func are(n int, one, many string) string {
 
 func sentence(text string) string {
 	if text == "" {
-		text = "it does not say why"
+		text = "no reason was recorded"
 	}
 	return strings.TrimSuffix(text, ".") + "."
 }
 
-// ago says a duration for people: 45s, 7m, 3h5m.
+// ago formats a duration for people: 45s, 7m, 3h5m.
 func ago(d time.Duration) string {
 	if d < 2*time.Minute {
 		return d.Round(time.Second).String()

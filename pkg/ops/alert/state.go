@@ -5,67 +5,77 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/ops/health"
 )
 
 const (
-	// maxLines is how many subjects one message names.
+	// maxLines is the maximum number of subjects listed in one message.
 	maxLines = 10
-	// maxOutbox bounds what waits to be sent; the oldest gives way.
+	// maxOutbox is the maximum number of unsent notices; the oldest are dropped.
 	maxOutbox = 50
-	// keepNotice is how long a notice is tried that a channel does not take.
-	keepNotice = 24 * time.Hour
+	// noticeRetention is how long an unsent notice is retried.
+	noticeRetention = 24 * time.Hour
 )
 
-// Kind is what a notice says of its incidents.
+// Kind is the kind of a notice.
 type Kind string
 
 const (
 	Fired    Kind = "fired"
-	Still    Kind = "still" // a reminder
+	Reminder Kind = "still"
 	Resolved Kind = "resolved"
 )
 
-// State is what evaluators share, one document that is written on condition that
-// nobody else has. Times are the evaluators' clocks'.
+// State is the state that evaluators share: one document, written conditionally.
+// Times come from the evaluators' clocks.
 type State struct {
 	Incidents map[string]Incident `json:"incidents"`
-	// Outbox is what was decided to say, and has not been said on every channel.
+	// Outbox are the notices that at least one channel has not accepted yet.
 	Outbox []Notice `json:"outbox,omitempty"`
-	// ClaimedUntil is until when an evaluator is at the outbox.
+	// ClaimedUntil is when the claim of the evaluator that sends the outbox expires.
 	ClaimedUntil time.Time `json:"claimed_until,omitzero"`
 }
 
-// Incident is something that has been wrong since it was found.
+// Incident is an open incident: a rule fired for a subject.
 type Incident struct {
 	Rule    Rule      `json:"rule"`
 	Subject string    `json:"subject,omitempty"`
 	Since   time.Time `json:"since"`
-	// Said is when there was last a message about it.
+	// Said is the time of the last message about it.
 	Said time.Time `json:"said"`
-	// ClearSince is since when it has not been found again; zero while it is.
+	// ClearSince is when the rule first found nothing; zero while it finds something.
 	ClearSince time.Time `json:"clear_since,omitzero"`
 }
 
-// Notice is one message: all that became true of one rule at one time.
+// Notice is one message: all subjects of one rule that changed in the same evaluation.
 type Notice struct {
 	ID    string    `json:"id"`
 	Kind  Kind      `json:"kind"`
 	Rule  Rule      `json:"rule"`
 	Lines []string  `json:"lines"`
 	At    time.Time `json:"at"`
-	// Channels have not taken it yet.
+	// Channels are the channels that have not accepted it yet.
 	Channels []string `json:"channels"`
 }
 
-// Title heads the message.
+// Title returns the title of the message.
 func (n Notice) Title() string { return titles[n.Rule] }
 
-// Evaluate decides what a report makes of the incidents: which are new, which are
-// over, which are worth a reminder, and what is to be said of it on the channels.
-// changed is false where the state need not be written.
+// Advice returns what to do, with commands for the deployment; empty once the
+// incident is resolved.
+func (m Message) Advice() string {
+	if m.Kind == Resolved {
+		return ""
+	}
+	return strings.ReplaceAll(advice[m.Rule], "$STACK", m.Stack)
+}
+
+// Evaluate applies a report to the state: it opens and resolves incidents, and adds
+// notices, including reminders, to the outbox for the given channels. changed is
+// false if the state does not need to be written.
 func Evaluate(r health.Report, s State, t Thresholds, channels []string, now time.Time) (next State, changed bool) {
 	next = State{Incidents: maps.Clone(s.Incidents), Outbox: slices.Clone(s.Outbox), ClaimedUntil: s.ClaimedUntil}
 	if next.Incidents == nil {
@@ -75,7 +85,7 @@ func Evaluate(r health.Report, s State, t Thresholds, channels []string, now tim
 		kind Kind
 		rule Rule
 	}
-	said := map[group][]string{}
+	texts := map[group][]string{}
 	found := map[string]bool{}
 	for _, f := range Find(r, t) {
 		key := string(f.Rule) + " " + f.Subject
@@ -85,10 +95,10 @@ func Evaluate(r health.Report, s State, t Thresholds, channels []string, now tim
 		switch {
 		case !known:
 			i = Incident{Rule: f.Rule, Subject: f.Subject, Since: now, Said: now}
-			said[group{Fired, f.Rule}] = append(said[group{Fired, f.Rule}], f.Text)
+			texts[group{Fired, f.Rule}] = append(texts[group{Fired, f.Rule}], f.Text)
 		case now.Sub(i.Said) >= time.Duration(t.RemindMinutes)*time.Minute:
 			i.Said = now
-			said[group{Still, f.Rule}] = append(said[group{Still, f.Rule}], fmt.Sprintf("%s This is so for %s.", f.Text, ago(now.Sub(i.Since))))
+			texts[group{Reminder, f.Rule}] = append(texts[group{Reminder, f.Rule}], fmt.Sprintf("%s Open for %s.", f.Text, ago(now.Sub(i.Since))))
 		}
 		i.ClearSince = time.Time{}
 		if i != before {
@@ -105,11 +115,14 @@ func Evaluate(r health.Report, s State, t Thresholds, channels []string, now tim
 		case now.Sub(i.ClearSince) >= time.Duration(t.ResolveAfter)*time.Minute:
 			delete(next.Incidents, key)
 			changed = true
-			subject := cmp.Or(i.Subject, "It")
-			said[group{Resolved, i.Rule}] = append(said[group{Resolved, i.Rule}], fmt.Sprintf("%s is well again, after %s.", subject, ago(i.ClearSince.Sub(i.Since))))
+			text := fmt.Sprintf("Resolved after %s.", ago(i.ClearSince.Sub(i.Since)))
+			if i.Subject != "" {
+				text = fmt.Sprintf("%s: resolved after %s.", i.Subject, ago(i.ClearSince.Sub(i.Since)))
+			}
+			texts[group{Resolved, i.Rule}] = append(texts[group{Resolved, i.Rule}], text)
 		}
 	}
-	for g, lines := range said {
+	for g, lines := range texts {
 		if len(channels) == 0 {
 			break
 		}
@@ -125,14 +138,15 @@ func Evaluate(r health.Report, s State, t Thresholds, channels []string, now tim
 	slices.SortStableFunc(next.Outbox, func(a, b Notice) int {
 		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID))
 	})
-	next.Outbox = slices.DeleteFunc(next.Outbox, func(n Notice) bool { return now.Sub(n.At) > keepNotice })
+	next.Outbox = slices.DeleteFunc(next.Outbox, func(n Notice) bool { return now.Sub(n.At) > noticeRetention })
 	if over := len(next.Outbox) - maxOutbox; over > 0 {
 		next.Outbox = next.Outbox[over:]
 	}
 	return next, changed
 }
 
-// Sent returns the state without what a channel has taken.
+// Sent returns the state without the notices that every channel has accepted. sent
+// maps notice IDs to the channels that accepted them.
 func (s State) Sent(sent map[string][]string) State {
 	next := State{Incidents: s.Incidents}
 	for _, n := range s.Outbox {

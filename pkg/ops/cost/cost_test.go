@@ -21,19 +21,19 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// The page's table is the function's, and says of when the prices are.
-func TestThePagesTableIsComputed(t *testing.T) {
+// docs/cost.md contains the computed table, and the date and region of the prices.
+func TestPageContainsTheTable(t *testing.T) {
 	page, table := read(t, "../../../docs/cost.md"), cost.Table(cost.Measured, cost.List)
 	if !strings.Contains(page, table) {
-		t.Errorf("docs/cost.md does not hold this table:\n%s", table)
+		t.Errorf("docs/cost.md does not contain this table:\n%s", table)
 	}
 	if !strings.Contains(page, cost.List.Date) || !strings.Contains(page, cost.List.Region) {
-		t.Errorf("docs/cost.md does not say that the prices are of %s, %s", cost.List.Date, cost.List.Region)
+		t.Errorf("docs/cost.md does not state the date and region of the prices: %s, %s", cost.List.Date, cost.List.Region)
 	}
 }
 
-// The units are those that `make figures` measured.
-func TestTheUnitsAreMeasured(t *testing.T) {
+// The assumed units are not below those measured in docs/performance.md.
+func TestUnitsAreMeasured(t *testing.T) {
 	page := read(t, "../../../docs/performance.md")
 	for what, want := range map[string]float64{
 		"write units of one event, 1 endpoint": cost.Measured.EventWriteUnits + cost.Measured.DeliveryWriteUnits,
@@ -47,19 +47,19 @@ func TestTheUnitsAreMeasured(t *testing.T) {
 		}
 		var measured float64
 		if _, err := fmt.Sscan(m[1], &measured); err != nil || measured > want {
-			t.Errorf("%s: measured %s, reckoned with %v, %v", what, m[1], want, err)
+			t.Errorf("%s: measured %s, assumed %v, %v", what, m[1], want, err)
 		}
 	}
 }
 
-// By hand, for a million deliveries a month.
-func TestOneMillion(t *testing.T) {
+// Computed by hand for a million deliveries per month.
+func TestOneMillionDeliveries(t *testing.T) {
 	got := map[string]float64{}
-	for _, l := range cost.Of(1e6, cost.Measured, cost.List).Lines {
+	for _, l := range cost.ForMonth(1e6, cost.Measured, cost.List).Lines {
 		got[l.Name] = l.Dollars
 	}
-	// 3 M units for events and deliveries, 0.3 M for retries, 2.05 M statistics at one
-	// a batch, one a minute; 1 M reads, and the schedules'.
+	// Write units: 3 M for events and deliveries, 0.3 M for retries, 2.05 M for
+	// statistics (one per batch). Read units: 1 M. Plus the idle usage.
 	want := 5.35*0.625 + 0.125 + (cost.Idle.WriteUnits*0.625+cost.Idle.ReadUnits*0.125)/1e6
 	if math.Abs(got["DynamoDB"]-want) > 0.001 {
 		t.Errorf("DynamoDB is %.3f, want %.3f", got["DynamoDB"], want)
@@ -67,19 +67,18 @@ func TestOneMillion(t *testing.T) {
 	if want := 1.8 * 0.45; math.Abs(got["storage"]-want) > 0.001 {
 		t.Errorf("storage is %.3f, want %.3f", got["storage"], want)
 	}
-	// 3.05 M runs and the schedules'; a run of emit 10 ms, of a fan out 30, of a
-	// delivery 50 and the receiver's 200.
-	seconds := 0.01e6 + 0.03e6 + 1.05e6*0.25 + cost.Runs*cost.IdleSeconds
-	if want := (3.05+cost.Runs/1e6)*0.20 + seconds/1e6*0.5*13.3334; math.Abs(got["Lambda"]-want) > 0.001 {
+	// 3.05 M runs and the scheduled ones: 10 ms for emit, 30 ms for fan-out, and 50 ms
+	// plus the receiver's 200 ms for a delivery.
+	seconds := 0.01e6 + 0.03e6 + 1.05e6*0.25 + cost.ScheduledRuns*cost.IdleSeconds
+	if want := (3.05+cost.ScheduledRuns/1e6)*0.20 + seconds/1e6*0.5*13.3334; math.Abs(got["Lambda"]-want) > 0.001 {
 		t.Errorf("Lambda is %.3f, want %.3f", got["Lambda"], want)
 	}
 }
 
-// A count's price is each service's, and counts add up.
-func TestCounts(t *testing.T) {
+func TestCountArithmeticAndPrices(t *testing.T) {
 	one := cost.Count{WriteUnits: 1, ReadUnits: 2, SQSRequests: 3, Runs: 4, Seconds: 5, LogBytes: 6, Traces: 7, SentBytes: 8}
 	if got := one.Times(2).Plus(one); got != one.Times(3) {
-		t.Errorf("twice and once is %+v", got)
+		t.Errorf("2c + c = %+v, want 3c", got)
 	}
 	p := cost.Prices{WriteUnits: 1e6, ReadUnits: 1e5, SQSRequests: 1e6, LambdaRequests: 1e6, LambdaGBSeconds: 1e6, LogsGB: 1e9, Traces: 1e6, TransferGB: 1e9}
 	want := map[string]float64{"DynamoDB": 1.2, "SQS": 3, "Lambda": 4 + 5*cost.MemoryGB, "logs": 6, "traces": 7, "transfer": 8}
@@ -90,12 +89,12 @@ func TestCounts(t *testing.T) {
 		}
 	}
 	if len(lines) != len(want) || math.Abs(cost.Total(lines)-31.7) > 1e-9 {
-		t.Errorf("%d lines come to %v", len(lines), cost.Total(lines))
+		t.Errorf("%d lines, total %v", len(lines), cost.Total(lines))
 	}
 }
 
-// What is reckoned with is what test/bench counted: never less, and not much more.
-func TestTheCountsAreTheBenchmarks(t *testing.T) {
+// The assumed usage is not below what test/bench counted, and not much above it.
+func TestMeasuredUsageMatchesTheBenchmark(t *testing.T) {
 	var units map[string]struct {
 		Writes   float64 `json:"write_units"`
 		Reads    float64 `json:"read_units"`
@@ -109,9 +108,9 @@ func TestTheCountsAreTheBenchmarks(t *testing.T) {
 	first, again, three := units["first try, 1 endpoint, 0.86 KB, one at a time"], units["one retry, 1 endpoint, 0.50 KB, one at a time"], units["first try, 3 endpoints, 0.50 KB, one at a time"]
 	m := cost.Measured
 	for _, c := range []struct {
-		what              string
-		reckoned, counted float64
-		more              float64 // of the counted, that may be reckoned with
+		what             string
+		assumed, counted float64
+		tolerance        float64 // relative to counted
 	}{
 		{"write units", m.EventWriteUnits + m.DeliveryWriteUnits, first.Writes, 0},
 		{"write units of a further endpoint", m.DeliveryWriteUnits, (three.Writes - first.Writes) / 2, 0},
@@ -121,18 +120,18 @@ func TestTheCountsAreTheBenchmarks(t *testing.T) {
 		{"log bytes of an attempt", m.AttemptLogBytes, first.Attempts, 0.5},
 		{"log bytes of an event", m.AttemptLogBytes + 3*m.RunLogBytes, first.Log, 0.5},
 	} {
-		if c.counted == 0 || c.reckoned < c.counted || c.reckoned > c.counted*(1+c.more) {
-			t.Errorf("%s: reckoned with %v, counted %v", c.what, c.reckoned, c.counted)
+		if c.counted == 0 || c.assumed < c.counted || c.assumed > c.counted*(1+c.tolerance) {
+			t.Errorf("%s: assumed %v, counted %v", c.what, c.assumed, c.counted)
 		}
 	}
 }
 
-func TestMoreCostsMoreAndEachCostsLess(t *testing.T) {
+func TestCostPerDeliveryFallsWithVolume(t *testing.T) {
 	var before cost.Month
 	for i, v := range cost.Volumes {
-		m := cost.Of(v, cost.Measured, cost.List)
+		m := cost.ForMonth(v, cost.Measured, cost.List)
 		if i > 0 && (m.Total <= before.Total || m.PerMillion() >= before.PerMillion()) {
-			t.Errorf("%.0f deliveries cost %.2f, %.2f a million; %.0f cost %.2f, %.2f", v, m.Total, m.PerMillion(), before.Deliveries, before.Total, before.PerMillion())
+			t.Errorf("%.0f deliveries cost %.2f, %.2f per million; %.0f cost %.2f, %.2f", v, m.Total, m.PerMillion(), before.Deliveries, before.Total, before.PerMillion())
 		}
 		before = m
 	}

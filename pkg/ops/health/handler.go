@@ -13,92 +13,90 @@ import (
 	"time"
 )
 
-// Credential is the SHA-256 of the token that opens the report. The zero value
-// opens it to nobody.
+// Credential is the SHA-256 of the bearer token for the report. The zero value denies
+// every request.
 type Credential [sha256.Size]byte
 
-// ParseCredential reads a hash in hex; the empty text is the zero Credential.
+// ParseCredential parses a hash in hex; an empty text is the zero Credential.
 func ParseCredential(text string) (c Credential, err error) {
 	if text == "" {
 		return c, nil
 	}
 	raw, err := hex.DecodeString(text)
 	if err != nil || len(raw) != len(c) {
-		return c, fmt.Errorf("the credential is not a SHA-256 in hex: 64 digits, as `printf %%s TOKEN | sha256sum` prints")
+		return c, fmt.Errorf("HealthTokenSha256 must be a SHA-256 in hex (64 digits), as printed by `printf %%s TOKEN | sha256sum`")
 	}
 	copy(c[:], raw)
 	return c, nil
 }
 
-// opens tells whether a request's Authorization header holds the token.
-func (c Credential) opens(header string) bool {
+// matches reports whether an Authorization header contains the token.
+func (c Credential) matches(header string) bool {
 	scheme, token, _ := strings.Cut(header, " ")
 	sum := sha256.Sum256([]byte(token))
 	return subtle.ConstantTimeCompare(sum[:], c[:]) == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
-// Handler serves the function URL: GET / for uptime services, GET /report for who
-// has the credential.
+// Handler serves the function URL: GET / is public, GET /report needs the token.
 func (h *Health) Handler(credential Credential) http.Handler {
-	word := &cached[Word]{now: h.Now, read: func(ctx context.Context) (Word, error) { return h.Word(ctx), nil }}
+	status := &cached[Status]{now: h.Now, read: func(ctx context.Context) (Status, error) { return h.Status(ctx), nil }}
 	report := &cached[Report]{now: h.Now, read: h.Report}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		now, _ := word.get(r.Context())
-		status := http.StatusOK
+		now, _ := status.get(r.Context())
+		code := http.StatusOK
 		if !now.Healthy {
-			status = http.StatusServiceUnavailable
+			code = http.StatusServiceUnavailable
 		}
-		answer(w, status, now)
+		respond(w, code, now)
 	})
 	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
 		if credential == (Credential{}) {
-			refuse(w, http.StatusForbidden, "no credential is set: give the stack's parameter HealthTokenSha256 the SHA-256 of a token of your own")
+			respondError(w, http.StatusForbidden, "the report is disabled: set the stack parameter HealthTokenSha256 to the SHA-256 of a token")
 			return
 		}
-		if !credential.opens(r.Header.Get("Authorization")) {
+		if !credential.matches(r.Header.Get("Authorization")) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="tidings"`)
-			refuse(w, http.StatusUnauthorized, "the report needs the header Authorization: Bearer TOKEN")
+			respondError(w, http.StatusUnauthorized, "missing or wrong token: send the header Authorization: Bearer TOKEN")
 			return
 		}
 		now, err := report.get(r.Context())
 		if err != nil {
-			h.Log.ErrorContext(r.Context(), "health.unreadable", "error", err.Error())
-			refuse(w, http.StatusServiceUnavailable, "the deployment's state cannot be read; its log says why")
+			h.Log.ErrorContext(r.Context(), "health.read_failed", "error", err.Error())
+			respondError(w, http.StatusServiceUnavailable, unreadable)
 			return
 		}
-		answer(w, http.StatusOK, now)
+		respond(w, http.StatusOK, now)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/" || r.URL.Path == "/report" {
 			w.Header().Set("Allow", "GET, HEAD")
-			refuse(w, http.StatusMethodNotAllowed, "ask with GET")
+			respondError(w, http.StatusMethodNotAllowed, "method not allowed: use GET")
 			return
 		}
-		refuse(w, http.StatusNotFound, "there is / and /report")
+		respondError(w, http.StatusNotFound, "not found: the paths are / and /report")
 	})
 	return mux
 }
 
-func answer(w http.ResponseWriter, status int, v any) {
+func respond(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	out := json.NewEncoder(w)
 	out.SetIndent("", "  ")
 	out.SetEscapeHTML(false)
-	_ = out.Encode(v) // who asks may have gone
+	_ = out.Encode(v) // the client may have disconnected
 }
 
-func refuse(w http.ResponseWriter, status int, message string) {
-	answer(w, status, map[string]string{"error": message})
+func respondError(w http.ResponseWriter, status int, message string) {
+	respond(w, status, map[string]string{"error": message})
 }
 
-// readTime is how long an answer may be in the making.
-const readTime = 10 * time.Second
+// readTimeout limits the reads for one answer.
+const readTimeout = 10 * time.Second
 
-// cached gives an answer again for CacheTime. Who asks while one is read waits for
-// it, so a crowd reads once.
+// cached caches an answer for CacheTime. Concurrent callers wait for one read.
 type cached[T any] struct {
 	read func(context.Context) (T, error)
 	now  func() time.Time
@@ -113,8 +111,8 @@ func (c *cached[T]) get(ctx context.Context) (T, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := c.now(); c.at.IsZero() || now.Sub(c.at) >= CacheTime {
-		// Who asked first may go; the answer is for the others, too.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
+		// The first caller may disconnect, but the answer is for all callers.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 		defer cancel()
 		c.value, c.err = c.read(ctx)
 		c.at = now

@@ -34,9 +34,9 @@ import (
 	"github.com/tidings-dev/tidings/test/dynamotest"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "update the golden files")
 
-// queue holds what the test says.
+// queue is a queue with a depth set by the test.
 type queue struct {
 	depth work.Depth
 	err   error
@@ -48,7 +48,7 @@ func (q *queue) Depth(context.Context) (work.Depth, error) {
 	return q.depth, q.err
 }
 
-// store is what the reports are made of.
+// store is the data that reports are made from.
 type store interface {
 	stats.Source
 	health.Circuits
@@ -60,13 +60,13 @@ type store interface {
 	DisableEndpoint(ctx context.Context, tenant, id, reason string, now time.Time) error
 }
 
-type world struct {
+type fixture struct {
 	*health.Health
 	work, deadWork, deadStream *queue
 }
 
-func newWorld(s store) *world {
-	w := &world{work: &queue{}, deadWork: &queue{}, deadStream: &queue{}}
+func newFixture(s store) *fixture {
+	w := &fixture{work: &queue{}, deadWork: &queue{}, deadStream: &queue{}}
 	w.Health = &health.Health{
 		Statistics: &stats.Reader{Source: s, Now: time.Now}, Circuits: s, Endpoints: s,
 		Work: w.work, DeadWork: w.deadWork, DeadStream: w.deadStream,
@@ -75,11 +75,11 @@ func newWorld(s store) *world {
 	return w
 }
 
-// busy leaves traces of a day.
-func busy(t *testing.T, s store) {
+// writeDay stores the statistics of a busy day.
+func writeDay(t *testing.T, s store) {
 	t.Helper()
 	ctx, now := t.Context(), time.Now()
-	failing := func(err error) {
+	check := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func busy(t *testing.T, s store) {
 	add := func(ago time.Duration, b stats.Batch) {
 		t.Helper()
 		b.ID, b.At, b.Worked = fmt.Sprint(ago), now.Add(-ago), true
-		failing(s.AddStatistics(ctx, b))
+		check(s.AddStatistics(ctx, b))
 	}
 	add(20*time.Hour, stats.Batch{Counts: stats.Counts{Accepted: 500, Queued: 1000, Attempts: 1010, Delivered: 990, Failed: 20, Retried: 10, Dead: 10}})
 	var latencies []time.Duration
@@ -99,23 +99,23 @@ func busy(t *testing.T, s store) {
 		Counts:    stats.Counts{Accepted: 60, Queued: 120, Attempts: 125, Delivered: 100, Failed: 25, Retried: 20, Dead: 5, Skipped: 3},
 		Latencies: latencies, LastEvent: now.Add(-31 * time.Minute), Disabled: []stats.Endpoint{{Tenant: "default", ID: "ep_gone"}, {Tenant: "default", ID: "ep_back"}},
 	})
-	failing(s.NoteSweep(ctx, stats.Sweep{At: now.Add(-30 * time.Second), Done: true, Due: 7, Queued: 6, Overdue: 2, OldestDue: now.Add(-10 * time.Minute), Retrying: 40, More: true}))
+	check(s.NoteSweep(ctx, stats.Sweep{At: now.Add(-30 * time.Second), Done: true, Due: 7, Queued: 6, Overdue: 2, OldestDue: now.Add(-10 * time.Minute), Retrying: 40, More: true}))
 	_, err := s.PutBreaker(ctx, breaker.State{
 		Tenant: "default", EndpointID: "ep_down", Phase: breaker.Open, Failures: 7, FailingSince: now.Add(-time.Hour), Cause: "the receiver answered 503",
 		Since: now.Add(-50 * time.Minute), Wait: 10 * time.Minute, Until: now.Add(4 * time.Minute), WakeAt: now.Add(4 * time.Minute),
 	}, now)
-	failing(err)
+	check(err)
 	_, err = s.PutBreaker(ctx, breaker.State{
 		Tenant: "default", EndpointID: "ep_draining", Phase: breaker.Draining, Since: now, WakeAt: now,
 	}, now)
-	failing(err)
+	check(err)
 	for _, id := range []string{"ep_gone", "ep_back"} {
-		failing(s.AddEndpoint(ctx, endpoint.Endpoint{
+		check(s.AddEndpoint(ctx, endpoint.Endpoint{
 			Tenant: "default", ID: id, URL: "https://x.example/secret-path", EventTypes: []string{"*"}, Status: endpoint.Enabled,
 			Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}, CreatedAt: now, UpdatedAt: now,
 		}))
 	}
-	failing(s.DisableEndpoint(ctx, "default", "ep_gone", "the receiver answered 410 Gone", now))
+	check(s.DisableEndpoint(ctx, "default", "ep_gone", "the receiver answered 410 Gone", now))
 }
 
 const token = "a token of the operator's"
@@ -142,13 +142,13 @@ func get(t *testing.T, h http.Handler, path string, header ...string) (int, stri
 	return w.Code, string(body)
 }
 
-// The shape that docs/monitoring.md describes, and that others' dashboards read.
-func TestTheReportIsAsDocumented(t *testing.T) {
+// docs/monitoring.md describes this format; users' dashboards depend on it.
+func TestReportFormat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(48*time.Hour + 12*time.Minute + 34*time.Second) // off the edges of buckets
+		time.Sleep(48*time.Hour + 12*time.Minute + 34*time.Second) // not at the edge of a bucket
 		s := memory.New(time.Now)
-		busy(t, s)
-		w := newWorld(s)
+		writeDay(t, s)
+		w := newFixture(s)
 		w.work.depth = work.Depth{Visible: 9, Delayed: 30, InFlight: 4}
 		w.deadWork.depth = work.Depth{Visible: 1}
 		w.deadStream.depth = work.Depth{Visible: 1, InFlight: 1}
@@ -160,18 +160,18 @@ func TestTheReportIsAsDocumented(t *testing.T) {
 			status, body := get(t, h, c.path, "Authorization", "Bearer "+token)
 			golden(t, name, body)
 			if status != c.status {
-				t.Errorf("%s is answered %d, want %d", c.path, status, c.status)
+				t.Errorf("%s: status %d, want %d", c.path, status, c.status)
 			}
 		}
 		time.Sleep(time.Hour)
 		status, body := get(t, h, "/")
 		golden(t, "unhealthy", body)
 		if status != http.StatusServiceUnavailable {
-			t.Errorf("an hour without a sweep is answered %d", status)
+			t.Errorf("an hour without a sweep: status %d, want 503", status)
 		}
 
-		// A deployment that has just been made.
-		h = newWorld(memory.New(time.Now)).Handler(credential(t))
+		// A new deployment.
+		h = newFixture(memory.New(time.Now)).Handler(credential(t))
 		_, body = get(t, h, "/report", "Authorization", "Bearer "+token)
 		golden(t, "report-at-first", body)
 	})
@@ -191,7 +191,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-func TestReadsAreFewWhateverTheTraffic(t *testing.T) {
+func TestNumberOfReadsDoesNotDependOnTraffic(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	var mu sync.Mutex
 	reads := 0
@@ -202,15 +202,15 @@ func TestReadsAreFewWhateverTheTraffic(t *testing.T) {
 			reads++
 		}
 	}))
-	busy(t, s)
-	for i := range 300 { // another day's worth of batches
+	writeDay(t, s)
+	for i := range 300 { // many more batches
 		b := stats.Batch{ID: fmt.Sprint("more ", i), At: time.Now().Add(-time.Duration(i) * 4 * time.Minute), Worked: true, Counts: stats.Counts{Attempts: 10, Delivered: 10}}
 		if err := s.AddStatistics(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 	}
-	count := func(do func(w *world)) int {
-		w := newWorld(s)
+	count := func(do func(w *fixture)) int {
+		w := newFixture(s)
 		mu.Lock()
 		reads = 0
 		mu.Unlock()
@@ -219,10 +219,10 @@ func TestReadsAreFewWhateverTheTraffic(t *testing.T) {
 		defer mu.Unlock()
 		return reads + int(w.work.reads.Load()+w.deadWork.reads.Load()+w.deadStream.reads.Load())
 	}
-	if n := count(func(w *world) { w.Word(t.Context()) }); n > 2 {
-		t.Errorf("the word costs %d reads, want at most 2", n)
+	if n := count(func(w *fixture) { w.Status(t.Context()) }); n > 2 {
+		t.Errorf("the status costs %d reads, want at most 2", n)
 	}
-	if n := count(func(w *world) {
+	if n := count(func(w *fixture) {
 		if _, err := w.Report(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -231,38 +231,38 @@ func TestReadsAreFewWhateverTheTraffic(t *testing.T) {
 	} else {
 		t.Logf("the report costs %d reads", n)
 	}
-	if n := count(func(w *world) {
+	if n := count(func(w *fixture) {
 		h := w.Handler(credential(t))
 		for range 20 {
 			get(t, h, "/")
 		}
 	}); n > 2 {
-		t.Errorf("20 questions at once cost %d reads, want at most 2", n)
+		t.Errorf("20 requests at once cost %d reads, want at most 2", n)
 	}
 }
 
-func TestAnswersAreGivenAgainForFiveSeconds(t *testing.T) {
+func TestAnswersAreCachedForFiveSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(memory.New(time.Now))
+		w := newFixture(memory.New(time.Now))
 		h := w.Handler(health.Credential{})
 		for range 10 {
 			get(t, h, "/")
 			time.Sleep(time.Second)
 		}
 		if n := w.work.reads.Load(); n != 2 {
-			t.Errorf("10 questions in 10 seconds make %d looks, want 2", n)
+			t.Errorf("10 requests in 10 seconds cost %d reads, want 2", n)
 		}
 	})
 }
 
-func TestWhatMakesADeploymentUnwell(t *testing.T) {
+func TestUnhealthyReasons(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		s := memory.New(time.Now)
-		w := newWorld(s)
-		says := func(want string) {
+		w := newFixture(s)
+		reason := func(want string) {
 			t.Helper()
-			got := w.Word(t.Context())
+			got := w.Status(t.Context())
 			if got.Healthy != (want == "") || want != "" && !strings.Contains(strings.Join(got.Reasons, "\n"), want) {
 				t.Errorf("%s: %+v, want %q", time.Now().Format(time.TimeOnly), got, want)
 			}
@@ -278,61 +278,61 @@ func TestWhatMakesADeploymentUnwell(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		says("has not swept yet")
+		reason("no sweep has run yet")
 		sweep()
-		says("")
+		reason("")
 		time.Sleep(health.SilentAfter)
-		says("")
+		reason("")
 		time.Sleep(time.Second)
-		says("has not swept for 5m")
+		reason("no sweep has run for 5m (expected every minute)")
 		sweep()
-		says("")
+		reason("")
 
-		// Hours of quiet, then something is queued and taken.
+		// A message is queued after hours without traffic.
 		batch(stats.Batch{Worked: true})
 		time.Sleep(3 * time.Hour)
 		sweep()
 		batch(stats.Batch{Counts: stats.Counts{Queued: 3}})
 		w.work.depth.Visible = 3
-		says("")
+		reason("")
 		time.Sleep(health.SilentAfter + time.Minute)
 		sweep()
-		says("nobody has taken anything from the work queue for 7m")
+		reason("no message was taken from the work queue for 7m, and it is not empty")
 		batch(stats.Batch{Worked: true})
-		says("") // a backlog that is worked on
+		reason("") // workers take messages from the backlog
 		w.work.err = errors.New("sqs: secret detail")
-		says("cannot be read")
-		if got := w.Word(t.Context()); strings.Contains(fmt.Sprint(got.Reasons), "secret") {
-			t.Errorf("a stranger is told %v", got.Reasons)
+		reason("cannot be read")
+		if got := w.Status(t.Context()); strings.Contains(fmt.Sprint(got.Reasons), "secret") {
+			t.Errorf("the public status contains the error: %v", got.Reasons)
 		}
 	})
 }
 
-func TestTheReportIsForWhoHasTheCredential(t *testing.T) {
-	h := newWorld(memory.New(time.Now)).Handler(credential(t))
+func TestReportNeedsTheToken(t *testing.T) {
+	h := newFixture(memory.New(time.Now)).Handler(credential(t))
 	for header, want := range map[string]int{
 		"": 401, "Bearer": 401, "Bearer ": 401, "Bearer wrong": 401, "Basic " + token: 401, token: 401,
 		"Bearer " + token: 200, "bearer " + token: 200,
 	} {
 		if status, body := get(t, h, "/report", "Authorization", header); status != want {
-			t.Errorf("%q is answered %d, want %d: %s", header, status, want, body)
+			t.Errorf("%q: status %d, want %d: %s", header, status, want, body)
 		}
 	}
-	closed := newWorld(memory.New(time.Now)).Handler(health.Credential{})
+	closed := newFixture(memory.New(time.Now)).Handler(health.Credential{})
 	for _, header := range []string{"Bearer ", "Bearer " + token, "Bearer " + strings.Repeat("\x00", 32)} {
 		if status, _ := get(t, closed, "/report", "Authorization", header); status != 403 {
-			t.Errorf("without a credential set, %q is answered %d", header, status)
+			t.Errorf("without a credential, %q: status %d, want 403", header, status)
 		}
 	}
 	for path, want := range map[string]int{"/else": 404, "/report/": 404} {
 		if status, _ := get(t, h, path); status != want {
-			t.Errorf("%s is answered %d", path, status)
+			t.Errorf("%s: status %d", path, status)
 		}
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", nil))
 	if w.Code != 405 || !json.Valid(w.Body.Bytes()) {
-		t.Errorf("POST is answered %d %s", w.Code, w.Body)
+		t.Errorf("POST: status %d, %s", w.Code, w.Body)
 	}
 	for _, text := range []string{"x", "00", strings.Repeat("0", 63), token} {
 		if _, err := health.ParseCredential(text); err == nil || strings.Contains(err.Error(), token) {
@@ -341,11 +341,11 @@ func TestTheReportIsForWhoHasTheCredential(t *testing.T) {
 	}
 }
 
-func TestAReportThatCannotBeMadeSaysSo(t *testing.T) {
-	w := newWorld(memory.New(time.Now))
+func TestFailedReportIsUnavailable(t *testing.T) {
+	w := newFixture(memory.New(time.Now))
 	w.deadStream.err = errors.New("secret detail")
 	status, body := get(t, w.Handler(credential(t)), "/report", "Authorization", "Bearer "+token)
 	if status != 503 || strings.Contains(body, "secret") {
-		t.Errorf("answered %d %s", status, body)
+		t.Errorf("status %d: %s", status, body)
 	}
 }

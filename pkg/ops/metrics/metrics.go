@@ -1,8 +1,7 @@
-// Package metrics writes CloudWatch metrics as lines of the log (Embedded Metric
-// Format): no call, no client, nothing to wait for. It promises one line a batch,
-// and the stack as the only dimension: a dimension for each endpoint would make
-// each a metric that is paid for, and endpoints are told apart in the statistics,
-// the log and the health report.
+// Package metrics writes CloudWatch metrics as log lines in Embedded Metric Format,
+// without a client or a network call. It promises one line per batch, with the stack
+// as the only dimension, because each endpoint as a dimension would be a billed
+// metric. Statistics, logs and the health report tell endpoints apart.
 package metrics
 
 import (
@@ -16,10 +15,10 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
-// Namespace is where the metrics are in CloudWatch.
+// Namespace is the namespace of the metrics in CloudWatch.
 const Namespace = "Tidings"
 
-// The metrics' names, which alarms and the dashboard refer to.
+// Names of the metrics, used by the template's alarms and dashboard.
 const (
 	Accepted       = "AcceptedEvents"
 	Delivered      = "DeliveredDeliveries"
@@ -27,31 +26,31 @@ const (
 	Dead           = "DeadDeliveries"
 	Skipped        = "SkippedDeliveries"
 	Latency        = "DeliverySeconds" // from acceptance to delivery
-	Sweeps         = "Sweeps"          // that went through everything
+	Sweeps         = "Sweeps"          // complete sweeps
 	Overdue        = "OverdueDeliveries"
 	OldestOverdue  = "OldestOverdueSeconds"
-	Waiting        = "WaitingDeliveries"
+	Waiting        = "WaitingDeliveries" // scheduled for a later attempt
 )
 
-// Statistics is where the counts go on to; dispatch's port of that name.
+// Statistics stores statistics, as the interface of that name in dispatch.
 type Statistics interface {
 	AddStatistics(ctx context.Context, b stats.Batch) error
 	NoteSweep(ctx context.Context, s stats.Sweep) error
 }
 
-// Writer writes a line for each batch and each sweep, and hands them on.
+// Writer writes a line per batch and per sweep, and passes both on to Next.
 type Writer struct {
 	Next  Statistics
 	Out   io.Writer
 	Stack string
-	// Level is the least level that passes to CloudWatch. Lambda takes a line without
-	// one for INFO, so where less does not pass, metrics say that they are of it
-	// (Lambda's developer guide, "Log-level filtering"); "" is INFO.
+	// Level is the minimum level of lines that Lambda passes to CloudWatch; empty is
+	// INFO. Lambda treats a line without a level as INFO, so above INFO the lines state
+	// this level (Lambda developer guide, "Log-level filtering").
 	Level string
 }
 
-// AddStatistics writes what is not zero. A metric that is missing counts as zero
-// where it is summed up, and costs nothing.
+// AddStatistics writes the counts that are not zero. A missing value does not change
+// a sum and costs nothing.
 func (w Writer) AddStatistics(ctx context.Context, b stats.Batch) error {
 	values := make([]value, 0, 6)
 	for _, v := range [...]value{count(Accepted, b.Accepted), count(Delivered, b.Delivered), count(FailedAttempts, b.Failed), count(Dead, b.Dead), count(Skipped, b.Skipped)} {
@@ -60,14 +59,13 @@ func (w Writer) AddStatistics(ctx context.Context, b stats.Batch) error {
 		}
 	}
 	if len(b.Latencies) > 0 {
-		values = append(values, value{name: Latency, unit: seconds, list: b.Latencies})
+		values = append(values, value{name: Latency, unit: unitSeconds, list: b.Latencies})
 	}
 	w.line(b.At, values)
 	return w.Next.AddStatistics(ctx, b)
 }
 
-// NoteSweep writes what the sweep saw, zeros too: that there is nothing overdue is
-// what ends an alarm.
+// NoteSweep writes the result of a sweep, including zeros, which end an alarm.
 func (w Writer) NoteSweep(ctx context.Context, s stats.Sweep) error {
 	var oldest time.Duration
 	if !s.OldestDue.IsZero() {
@@ -78,28 +76,28 @@ func (w Writer) NoteSweep(ctx context.Context, s stats.Sweep) error {
 		done = 1
 	}
 	w.line(s.At, []value{
-		count(Sweeps, done), count(Overdue, int64(s.Overdue)), {name: OldestOverdue, unit: seconds, number: oldest.Seconds()}, count(Waiting, int64(s.Retrying)),
+		count(Sweeps, done), count(Overdue, int64(s.Overdue)), {name: OldestOverdue, unit: unitSeconds, number: oldest.Seconds()}, count(Waiting, int64(s.Retrying)),
 	})
 	return w.Next.NoteSweep(ctx, s)
 }
 
-// value is a metric's, or several of it.
+// value is one value of a metric, or a list of values.
 type value struct {
 	name, unit string
 	number     float64
 	list       []time.Duration
 }
 
-// The units, which are CloudWatch's.
+// Units of CloudWatch.
 const (
-	counted = "Count"
-	seconds = "Seconds"
+	unitCount   = "Count"
+	unitSeconds = "Seconds"
 )
 
-func count(name string, n int64) value { return value{name: name, unit: counted, number: float64(n)} }
+func count(name string, n int64) value { return value{name: name, unit: unitCount, number: float64(n)} }
 
-// line writes what CloudWatch Logs' "Specification: Embedded metric format" asks
-// for. It is written by appending: this is done for each batch.
+// line writes a line as in CloudWatch Logs' "Specification: Embedded metric format".
+// It appends to a buffer, because it runs for every batch.
 func (w Writer) line(at time.Time, values []value) {
 	if len(values) == 0 {
 		return
@@ -117,11 +115,11 @@ func (w Writer) line(at time.Time, values []value) {
 	to = append(to, `]}]}`...)
 	if w.Level != "" && w.Level != "INFO" && w.Level != "DEBUG" {
 		to, _ = jsontext.AppendQuote(append(to, `,"level":`...), w.Level)
-		// Without an instant, Lambda overlooks the level.
+		// Lambda ignores the level of a line without a timestamp.
 		to = append(at.UTC().AppendFormat(append(to, `,"timestamp":"`...), time.RFC3339Nano), '"')
 	}
 	to = append(to, `,"Stack":`...)
-	to, _ = jsontext.AppendQuote(to, w.Stack) // the error says that it has U+FFFD for what is not UTF-8
+	to, _ = jsontext.AppendQuote(to, w.Stack) // invalid UTF-8 becomes U+FFFD
 	for _, v := range values {
 		to = append(append(append(to, `,"`...), v.name...), `":`...)
 		if v.list == nil {
@@ -137,7 +135,7 @@ func (w Writer) line(at time.Time, values []value) {
 		}
 		to = append(to, ']')
 	}
-	_, _ = w.Out.Write(append(to, "}\n"...)) // a log that is full hurts nothing else
+	_, _ = w.Out.Write(append(to, "}\n"...)) // metrics must not fail a batch
 }
 
 func number(to []byte, n float64) []byte { return strconv.AppendFloat(to, n, 'f', -1, 64) }

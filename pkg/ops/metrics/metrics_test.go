@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-// line is a line of the log as CloudWatch reads it.
+// line is a log line in Embedded Metric Format.
 type line struct {
 	AWS struct {
 		Timestamp         int64
@@ -32,14 +32,14 @@ func read(t *testing.T, text string) line {
 	t.Helper()
 	var l line
 	if strings.Count(text, "\n") != 1 || json.Unmarshal([]byte(text), &l) != nil || json.Unmarshal([]byte(text), &l.values) != nil {
-		t.Fatalf("%q is no line of JSON", text)
+		t.Fatalf("%q is not one line of JSON", text)
 	}
 	if len(l.AWS.CloudWatchMetrics) != 1 || len(l.AWS.CloudWatchMetrics[0].Metrics) > 100 {
-		t.Fatalf("%s: CloudWatch takes one to a hundred metrics", text)
+		t.Fatalf("%s: want one directive with at most 100 metrics", text)
 	}
 	d := l.AWS.CloudWatchMetrics[0]
 	if d.Namespace != metrics.Namespace || len(d.Dimensions) != 1 || !slices.Equal(d.Dimensions[0], []string{"Stack"}) || l.values["Stack"] != "mine" {
-		t.Errorf("%s: the stack is the only dimension", text)
+		t.Errorf("%s: want the stack as the only dimension", text)
 	}
 	for _, m := range d.Metrics {
 		if _, ok := l.values[m.Name]; !ok || m.Unit == "" {
@@ -47,12 +47,12 @@ func read(t *testing.T, text string) line {
 		}
 	}
 	if len(l.values) != len(d.Metrics)+2 {
-		t.Errorf("%s: holds more than its metrics", text)
+		t.Errorf("%s: has other fields than its metrics", text)
 	}
 	return l
 }
 
-func TestOneLineABatchAndTheBatchGoesOn(t *testing.T) {
+func TestBatchIsOneLineAndIsPassedOn(t *testing.T) {
 	var out bytes.Buffer
 	store := memory.New(time.Now)
 	w := metrics.Writer{Next: store, Out: &out, Stack: "mine"}
@@ -68,20 +68,20 @@ func TestOneLineABatchAndTheBatchGoesOn(t *testing.T) {
 		t.Errorf("%s", out.String())
 	}
 	if strings.Contains(out.String(), "ep_") {
-		t.Error("an endpoint is among the metrics")
+		t.Error("the line names an endpoint")
 	}
 	all, _, err := store.ReadStatistics(t.Context(), stats.Buckets(at, at))
 	if err != nil || len(all[stats.Bucket(at)].Minutes) != 1 {
-		t.Errorf("the batch has not gone on: %+v, %v", all, err)
+		t.Errorf("the batch was not passed on: %+v, %v", all, err)
 	}
 
 	out.Reset()
 	if err := w.AddStatistics(t.Context(), stats.Batch{ID: "2", At: at, Worked: true}); err != nil || out.Len() > 0 {
-		t.Errorf("nothing is said as %q, %v", out.String(), err)
+		t.Errorf("an empty batch writes %q, %v", out.String(), err)
 	}
 }
 
-func TestASweep(t *testing.T) {
+func TestSweepIsOneLine(t *testing.T) {
 	var out bytes.Buffer
 	w := metrics.Writer{Next: memory.New(time.Now), Out: &out, Stack: "mine"}
 	at := time.Now()
@@ -92,17 +92,17 @@ func TestASweep(t *testing.T) {
 		}
 		l := read(t, out.String())
 		if done := l.values[metrics.Sweeps] == 1.0; done != s.Done || l.values[metrics.Overdue] != float64(s.Overdue) || l.values[metrics.Waiting] != float64(s.Retrying) {
-			t.Errorf("%+v is said as %s", s, out.String())
+			t.Errorf("%+v is written as %s", s, out.String())
 		}
 		if age := l.values[metrics.OldestOverdue]; age != 0.0 && age != 60.0 {
-			t.Errorf("the oldest is %v s late", age)
+			t.Errorf("the oldest is %v s overdue", age)
 		}
 	}
 }
 
-// Lambda drops lines below its least level, and takes one without a level, or with
-// a level and no instant, for INFO: the missed-sweep alarm would go off.
-func TestMetricsPassWhateverTheLeastLevelIs(t *testing.T) {
+// Lambda drops lines below its minimum level, and treats lines without a level, or
+// without a timestamp, as INFO. Without metrics, the missed-sweep alarm would fire.
+func TestMetricsPassAtEveryLogLevel(t *testing.T) {
 	for level, want := range map[string]string{"": "", "DEBUG": "", "INFO": "", "WARN": "WARN", "ERROR": "ERROR"} {
 		var out bytes.Buffer
 		w := metrics.Writer{Next: memory.New(time.Now), Out: &out, Stack: "mine", Level: level}
@@ -121,8 +121,8 @@ func TestMetricsPassWhateverTheLeastLevelIs(t *testing.T) {
 	}
 }
 
-// An alarm on a metric that nobody writes never goes off.
-func TestTheTemplateNamesTheseMetrics(t *testing.T) {
+// An alarm on a metric that is never written does not fire.
+func TestTemplateUsesTheMetricsThatAreWritten(t *testing.T) {
 	text, err := os.ReadFile("../../../template.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -134,12 +134,12 @@ func TestTheTemplateNamesTheseMetrics(t *testing.T) {
 		name := m[1] + m[2]
 		found[name] = true
 		if !slices.Contains(written, name) {
-			t.Errorf("the template names %s, which nobody writes", name)
+			t.Errorf("the template uses %s, which is never written", name)
 		}
 	}
 	for _, name := range written {
 		if !found[name] {
-			t.Errorf("%s is written, and shown nowhere", name)
+			t.Errorf("%s is written but the template does not use it", name)
 		}
 	}
 }

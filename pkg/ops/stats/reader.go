@@ -7,21 +7,20 @@ import (
 	"time"
 )
 
-// Source is where statistics are read; both stores are one.
+// Source reads stored statistics. Both stores implement it.
 type Source interface {
-	// ReadStatistics returns what is known of the buckets that begin at the times
-	// given, by that time, and the last sweep. It makes one read for each 100 items,
-	// of which a bucket has Shards: the traffic does not matter.
+	// ReadStatistics returns the buckets that start at the given times, and the last
+	// sweep. It makes one read per 100 items (a bucket has Shards items), whatever the
+	// traffic.
 	ReadStatistics(ctx context.Context, buckets []time.Time) (map[time.Time]Record, Sweep, error)
 }
 
-// closedAfter is how long after its end a bucket may still be written: a batch is
-// stored at the time that it says, give or take the retries.
+// closedAfter is how long after its end a bucket can still be written, because of
+// retried writes.
 const closedAfter = 2 * time.Minute
 
-// Reader reads summaries. It remembers what lies so far back that nobody writes it
-// any more, so reading again costs one read; the first time costs three. It is safe
-// for concurrent use.
+// Reader reads summaries. It caches buckets that can no longer change: the first
+// summary costs three reads, later ones cost one. It is safe for concurrent use.
 type Reader struct {
 	Source Source
 	Now    func() time.Time
@@ -30,28 +29,28 @@ type Reader struct {
 	closed map[time.Time]Record
 }
 
-// Read returns the record from a time on.
+// Read returns the record since from.
 func (r *Reader) Read(ctx context.Context, from time.Time) (Record, error) {
 	now := r.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var parts []Record
-	var ask []time.Time
+	var missing []time.Time
 	for _, b := range Buckets(from, now) {
 		if known, ok := r.closed[b]; ok {
 			parts = append(parts, known)
 		} else {
-			ask = append(ask, b)
+			missing = append(missing, b)
 		}
 	}
-	read, sweep, err := r.Source.ReadStatistics(ctx, ask)
+	read, sweep, err := r.Source.ReadStatistics(ctx, missing)
 	if err != nil {
-		return Record{}, fmt.Errorf("statistics: %w", err)
+		return Record{}, fmt.Errorf("read statistics: %w", err)
 	}
 	if r.closed == nil {
 		r.closed = map[time.Time]Record{}
 	}
-	for _, b := range ask {
+	for _, b := range missing {
 		parts = append(parts, read[b])
 		if now.After(b.Add(BucketTime + closedAfter)) {
 			r.closed[b] = read[b]
@@ -65,13 +64,12 @@ func (r *Reader) Read(ctx context.Context, from time.Time) (Record, error) {
 	return Merge(append(parts, Record{Sweep: sweep})...), nil
 }
 
-// Summary returns the last hour and the last day.
+// Summary returns the summary of the last hour and the last 24 hours.
 func (r *Reader) Summary(ctx context.Context) (Summary, error) {
 	return r.summary(ctx, 24*time.Hour)
 }
 
-// LastHour returns a Summary that knows nothing of what was before the last hour,
-// by one read.
+// LastHour returns a Summary of the last hour only, with one read.
 func (r *Reader) LastHour(ctx context.Context) (Summary, error) {
 	return r.summary(ctx, time.Hour)
 }
@@ -86,7 +84,7 @@ func (r *Reader) summary(ctx context.Context, length time.Duration) (Summary, er
 	return Summarize(record, now), nil
 }
 
-// Series returns the last length of time, minute by minute, the one under way included.
+// Series returns the minutes of the given period, up to and including the current one.
 func (r *Reader) Series(ctx context.Context, length time.Duration) ([]Minute, error) {
 	from, to := window(r.Now(), length)
 	record, err := r.Read(ctx, from)

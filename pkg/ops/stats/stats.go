@@ -1,12 +1,12 @@
-// Package stats is the vocabulary of what happened lately: counts by the minute, a
-// histogram of how long deliveries took, and what is summed up from them. Workers
-// count a batch at a time and store it as one Batch; health and console read the
-// same Summary. It does no I/O and reads no clock.
+// Package stats defines the statistics of a deployment: counts per minute, a
+// histogram of latencies, and summaries of both. Workers count one Batch per
+// invocation and store it; health and console read the same Summary. It does no I/O
+// and reads no clock.
 //
-// The figures are for people and alerts, not for accounting. A batch whose write
-// was applied twice is told by its id unless another worker wrote the same bucket
-// in between; a batch that could not be written is lost, with a line in the log.
-// What became of each delivery stands in its own record, which is exact.
+// The figures are approximate, for people and alerts, and not for accounting. A batch
+// whose write was applied twice is recognised by its ID, unless another worker wrote
+// the same bucket in between. A batch that cannot be stored is lost and logged. The
+// exact state of a delivery is in its own record.
 package stats
 
 import (
@@ -18,30 +18,30 @@ import (
 )
 
 const (
-	// BucketTime is how much time one stored bucket covers: ten minutes with all
-	// their counts stay within a write unit, and a day is 145 buckets.
+	// BucketTime is the period of one stored bucket: ten minutes of counts fit in one
+	// write unit, and a day is 145 buckets.
 	BucketTime = 10 * time.Minute
-	// Shards is over how many items the writers of a bucket spread. Each takes
-	// about 1,000 batches a second.
+	// Shards is the number of items per bucket, to spread writes. Each accepts about
+	// 1,000 batches per second.
 	Shards = 2
-	// Retention is how long buckets are kept: a day, and some.
+	// Retention is how long buckets are kept.
 	Retention = 26 * time.Hour
 )
 
-// Counts is what happened in some stretch of time.
+// Counts counts what happened in a period of time.
 type Counts struct {
 	Accepted  int64 // events that were fanned out
-	Queued    int64 // deliveries that this made
-	Attempts  int64 // attempts that ended with a stored verdict
-	Delivered int64 // of which the receiver took it
-	Failed    int64 // of which not
-	Retried   int64 // failed ones that will be tried again
+	Queued    int64 // deliveries created by fan-out
+	Attempts  int64 // attempts whose verdict was stored
+	Delivered int64 // attempts that succeeded
+	Failed    int64 // attempts that failed
+	Retried   int64 // failed attempts that will be retried
 	Dead      int64 // deliveries that became dead letters
-	Skipped   int64 // deliveries that were settled without an attempt
+	Skipped   int64 // deliveries that were skipped
 	Latency   Histogram
 }
 
-// Add returns the sum of both.
+// Add returns the sum of c and o.
 func (c Counts) Add(o Counts) Counts {
 	c.Accepted += o.Accepted
 	c.Queued += o.Queued
@@ -57,11 +57,10 @@ func (c Counts) Add(o Counts) Counts {
 	return c
 }
 
-// SuccessRate is the share of settled deliveries that were delivered; false where
-// none was settled.
+// SuccessRate returns delivered / (delivered + dead); false if there are none.
 func (c Counts) SuccessRate() (float64, bool) { return share(c.Delivered, c.Delivered+c.Dead) }
 
-// FailureRate is the share of attempts that failed; false where there was none.
+// FailureRate returns failed / attempts; false if there are none.
 func (c Counts) FailureRate() (float64, bool) { return share(c.Failed, c.Attempts) }
 
 func share(part, whole int64) (float64, bool) {
@@ -74,24 +73,23 @@ func share(part, whole int64) (float64, bool) {
 const (
 	// histogramSteps is the number of finite bounds: 7 ms to 68 hours.
 	histogramSteps = 26
-	// minuteStep is the place of one minute among them, so that what takes longer
-	// than a minute can be told exactly.
+	// minuteStep is the index of the bound of one minute, so that the number of
+	// deliveries that took longer than a minute is exact.
 	minuteStep = 13
 )
 
-// Histogram counts durations by bounds that double. The last place is for what
-// exceeds them all.
+// Histogram counts durations in bins whose bounds double. The last bin has no bound.
 type Histogram [histogramSteps + 1]int64
 
-// Bound is the upper bound of a histogram's place, included; it has none for the last.
-func Bound(place int) (time.Duration, bool) {
-	if place >= histogramSteps {
+// Bound returns the upper bound of a bin, inclusive; false for the last bin.
+func Bound(bin int) (time.Duration, bool) {
+	if bin >= histogramSteps {
 		return 0, false
 	}
-	return time.Duration(math.Ldexp(float64(time.Minute), place-minuteStep)), true
+	return time.Duration(math.Ldexp(float64(time.Minute), bin-minuteStep)), true
 }
 
-// Count adds one duration.
+// Count counts one duration.
 func (h *Histogram) Count(d time.Duration) {
 	for i := range histogramSteps {
 		if bound, _ := Bound(i); d <= bound {
@@ -102,7 +100,7 @@ func (h *Histogram) Count(d time.Duration) {
 	h[histogramSteps]++
 }
 
-// Total is how many durations were counted.
+// Total returns the number of durations counted.
 func (h Histogram) Total() (n int64) {
 	for _, c := range h {
 		n += c
@@ -110,9 +108,8 @@ func (h Histogram) Total() (n int64) {
 	return n
 }
 
-// Quantile estimates the duration that the share q of all did not exceed; false
-// where none was counted. Within a place, durations are taken as spread evenly on
-// the scale of the bounds, so the error is below a factor of two.
+// Quantile estimates the q-quantile; false if no duration was counted. It interpolates
+// on the logarithmic scale of the bounds, so the error is below a factor of two.
 func (h Histogram) Quantile(q float64) (time.Duration, bool) {
 	total := h.Total()
 	if total == 0 {
@@ -140,40 +137,40 @@ func (h Histogram) Quantile(q float64) (time.Duration, bool) {
 	return last, true
 }
 
-// Batch is what one worker counted in one invocation.
+// Batch holds the counts of one invocation of a worker.
 type Batch struct {
-	// ID is the batch's own, so that a store which repeats its write counts it once.
+	// ID is unique, so that a store that repeats the write counts the batch once.
 	ID string
 	At time.Time
 	Counts
-	// Latencies are from acceptance to delivery, one a delivery.
+	// Latencies are the times from acceptance to delivery, one per delivery.
 	Latencies []time.Duration
-	// LastEvent is when the newest accepted event of the batch was accepted.
+	// LastEvent is when the newest event of the batch was accepted.
 	LastEvent time.Time
-	// Worked says that it was a batch of the work queue, whatever came of it.
+	// Worked is set for a batch of the work queue, whatever the results.
 	Worked bool
-	// Disabled are the endpoints that were taken out of service.
+	// Disabled are the endpoints that were disabled.
 	Disabled []Endpoint
 }
 
-// Zero reports whether there is nothing to store.
+// Zero reports whether the batch has nothing to store.
 func (b Batch) Zero() bool {
 	return b.Counts == Counts{} && len(b.Latencies) == 0 && b.LastEvent.IsZero() && !b.Worked && len(b.Disabled) == 0
 }
 
-// Endpoint names an endpoint.
+// Endpoint identifies an endpoint.
 type Endpoint struct{ Tenant, ID string }
 
 func (e Endpoint) String() string { return e.Tenant + "/" + e.ID }
 
-// ParseEndpoint reads what Endpoint.String wrote. Neither a tenant's name nor an id
-// holds a slash.
+// ParseEndpoint parses the result of Endpoint.String. Neither a tenant nor an ID
+// contains a slash.
 func ParseEndpoint(text string) (Endpoint, bool) {
 	tenant, id, ok := strings.Cut(text, "/")
 	return Endpoint{tenant, id}, ok && tenant != "" && id != ""
 }
 
-// Totals are the counts with the latencies counted in.
+// Totals returns the counts including the histogram of the latencies.
 func (b Batch) Totals() Counts {
 	c := b.Counts
 	for _, l := range b.Latencies {
@@ -182,17 +179,17 @@ func (b Batch) Totals() Counts {
 	return c
 }
 
-// Shard is the part of its bucket that the batch is added to.
+// Shard returns the shard of its bucket that the batch is added to.
 func (b Batch) Shard() int {
 	h := fnv.New32a()
 	h.Write([]byte(b.ID))
 	return int(h.Sum32() % Shards)
 }
 
-// Bucket is the beginning of the bucket that a time falls into.
+// Bucket returns the start of the bucket that contains t.
 func Bucket(t time.Time) time.Time { return t.UTC().Truncate(BucketTime) }
 
-// Buckets are the beginnings of all buckets with a part in [from, to], oldest first.
+// Buckets returns the starts of all buckets that overlap [from, to], oldest first.
 func Buckets(from, to time.Time) []time.Time {
 	var list []time.Time
 	for b := Bucket(from); !b.After(to); b = b.Add(BucketTime) {
@@ -201,41 +198,41 @@ func Buckets(from, to time.Time) []time.Time {
 	return list
 }
 
-// Minute is what happened in the minute that began at At.
+// Minute holds the counts of the minute that starts at At.
 type Minute struct {
 	At time.Time
 	Counts
 }
 
-// Sweep is what the last sweep saw.
+// Sweep is the result of the last sweep.
 type Sweep struct {
-	At     time.Time // when it began
-	Done   bool      // it went through everything
-	Due    int       // deliveries that were due, or will be before the next
-	Queued int       // of which it queued so many
-	// Overdue counts those that should have been looked after before this sweep,
-	// and OldestDue is the earliest of their due times; zero where there is none.
+	At     time.Time // when it started
+	Done   bool      // it processed everything that was due
+	Due    int       // deliveries that were due, or will be before the next sweep
+	Queued int       // deliveries that it queued
+	// Overdue counts the deliveries that an earlier sweep should have queued.
+	// OldestDue is the earliest of their due times; zero if there are none.
 	Overdue   int
 	OldestDue time.Time
-	// Retrying counts the deliveries that wait for another attempt, as far as it
-	// counted: More says that there are more.
+	// Retrying counts the deliveries scheduled for a later attempt. More is set if
+	// it stopped counting.
 	Retrying int
 	More     bool
 }
 
-// Record is what a store has of a stretch of time.
+// Record holds the stored statistics of a period of time.
 type Record struct {
-	Minutes []Minute // oldest first; a minute without anything is left out
-	// LastEvent is when the newest event of it was accepted, LastBatch when the
-	// last batch of the work queue was done.
+	Minutes []Minute // oldest first; minutes without counts are omitted
+	// LastEvent is when the newest event was accepted, LastBatch when the last batch
+	// of the work queue ended.
 	LastEvent time.Time
 	LastBatch time.Time
-	Sweep     Sweep // zero before the first
-	// Disabled are the endpoints that were taken out of service, in order.
+	Sweep     Sweep // zero before the first sweep
+	// Disabled are the endpoints that were disabled, sorted.
 	Disabled []Endpoint
 }
 
-// Sum adds up the minutes that began in [from, to).
+// Sum returns the sum of the minutes that start in [from, to).
 func (r Record) Sum(from, to time.Time) Counts {
 	var sum Counts
 	for _, m := range r.Minutes {
@@ -246,8 +243,8 @@ func (r Record) Sum(from, to time.Time) Counts {
 	return sum
 }
 
-// Series returns one Minute for each minute in [from, to), empty ones included, as
-// a chart wants them.
+// Series returns one Minute for each minute in [from, to), including empty ones, for
+// charts.
 func (r Record) Series(from, to time.Time) []Minute {
 	var list []Minute
 	next := 0
@@ -264,30 +261,30 @@ func (r Record) Series(from, to time.Time) []Minute {
 	return list
 }
 
-// Summary is the last hour and the last day.
+// Summary summarizes the last hour and the last 24 hours.
 type Summary struct {
 	At        time.Time
 	Hour, Day Counts
-	LastEvent time.Time // zero if none within the day
+	LastEvent time.Time // zero if there was none in 24 hours
 	LastBatch time.Time
 	Sweep     Sweep
-	// Disabled are the endpoints that were taken out of service within the day.
-	// Some may be in service again.
+	// Disabled are the endpoints that were disabled within 24 hours. Some may have been
+	// enabled again.
 	Disabled []Endpoint
-	// IdleSince is when deliveries were first queued, in whole minutes, since the
-	// last batch was worked on; zero where there are none. If the queue holds
-	// something, it is since then that nobody takes it.
+	// IdleSince is the minute in which a delivery was first queued after the last
+	// batch; zero if none was. If the queue is not empty, no worker has taken a
+	// message since then.
 	IdleSince time.Time
 }
 
-// window is the length of time that ends with the minute that now falls into, which is under way: the last
-// hour is 59 whole minutes and what there is of this one.
+// window returns the period that ends with the current minute: the last hour is the
+// current minute and the 59 before it.
 func window(now time.Time, length time.Duration) (from, to time.Time) {
 	to = now.UTC().Truncate(time.Minute).Add(time.Minute)
 	return to.Add(-length), to
 }
 
-// Summarize sums up what is known at now.
+// Summarize returns the summary of a record at a time.
 func Summarize(r Record, now time.Time) Summary {
 	s := Summary{At: now, LastEvent: r.LastEvent, LastBatch: r.LastBatch, Sweep: r.Sweep, Disabled: r.Disabled}
 	s.Hour = r.Sum(window(now, time.Hour))
@@ -301,7 +298,7 @@ func Summarize(r Record, now time.Time) Summary {
 	return s
 }
 
-// Merge puts parts of a record together: shards of a bucket, buckets of a day.
+// Merge merges records, such as the shards of a bucket or the buckets of a day.
 func Merge(parts ...Record) Record {
 	var r Record
 	byMinute := map[int64]Counts{}

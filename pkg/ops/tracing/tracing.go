@@ -1,7 +1,8 @@
-// Package tracing is the vocabulary of traces: the header in which AWS hands one
-// on (`Root=1-…;Parent=…;Sampled=1`, or the root alone where nothing is recorded), its W3C form for receivers, and the tracer
-// that records nothing. It does no I/O. It promises that whatever a header
-// holds, what comes out is well-formed or empty.
+// Package tracing parses and formats trace headers: X-Amzn-Trace-Id
+// (`Root=1-…;Parent=…;Sampled=1`; only the root if nothing is recorded) and the W3C
+// header traceparent for receivers. It also has the tracer that records nothing. It
+// does no I/O. It promises that its results are well-formed or empty, whatever a
+// header contains.
 package tracing
 
 import (
@@ -12,19 +13,17 @@ import (
 	"strings"
 )
 
-// Header is what of a trace travels from one part to the next.
+// Header is the trace context that is passed on.
 type Header struct {
-	Root    string // the trace's id, 1-xxxxxxxx-xxxxxxxxxxxxxxxxxxxxxxxx
-	Parent  string // the id of the segment that caused what comes; may be empty
+	Root    string // trace ID, 1-xxxxxxxx-xxxxxxxxxxxxxxxxxxxxxxxx
+	Parent  string // ID of the parent segment; may be empty
 	Sampled bool   // the trace is recorded
 }
 
-// isRoot tells whether a text is the id of a trace, 1-xxxxxxxx-xxxxxxxxxxxxxxxxxxxxxxxx.
 func isRoot(text string) bool {
 	return len(text) == 35 && text[:2] == "1-" && isHex(text[2:10]) && text[10] == '-' && isHex(text[11:])
 }
 
-// isParent tells whether a text is the id of a segment.
 func isParent(text string) bool { return len(text) == 16 && isHex(text) }
 
 func isHex(text string) bool {
@@ -36,7 +35,8 @@ func isHex(text string) bool {
 	return true
 }
 
-// Parse reads a header. It reports false for one that names no trace.
+// Parse parses an X-Amzn-Trace-Id header. It returns false if the header has no valid
+// trace ID.
 func Parse(text string) (Header, bool) {
 	var h Header
 	for part := range strings.SplitSeq(text, ";") {
@@ -59,7 +59,7 @@ func Parse(text string) (Header, bool) {
 	return h, true
 }
 
-// String is the header's form on AWS.
+// String returns the header in the format of X-Amzn-Trace-Id.
 func (h Header) String() string {
 	s := "Root=" + h.Root
 	if h.Parent != "" {
@@ -71,19 +71,19 @@ func (h Header) String() string {
 	return s + ";Sampled=0"
 }
 
-// ID returns the trace's id in a header, or "".
+// ID returns the trace ID of a header, or "".
 func ID(text string) string {
 	h, _ := Parse(text)
 	return h.Root
 }
 
-// HeaderTraceparent is the W3C header's name.
+// HeaderTraceparent is the name of the W3C header.
 const HeaderTraceparent = "traceparent"
 
-// Traceparent returns the W3C form of a header (Trace Context, section 3.2), or ""
-// for one that has none: W3C knows no id that is all zeros. It knows no trace
-// without a parent either, and Lambda's header has none where the function only
-// passes traces through; then the parent's id is made of the call's own name.
+// Traceparent returns the W3C form of a header (Trace Context, section 3.2), or "" if
+// it has none, because W3C does not allow IDs that are all zeros. W3C requires a
+// parent, which Lambda's header does not have if the function passes traces through;
+// the parent ID is then a hash of the trace ID and the name of the call.
 func Traceparent(text, call string) string {
 	h, ok := Parse(text)
 	if !ok {
@@ -91,7 +91,7 @@ func Traceparent(text, call string) string {
 	}
 	if strings.Trim(h.Parent, "0") == "" {
 		name := fnv.New64a()
-		_, _ = io.WriteString(name, h.Root+" "+call) // a hash takes everything
+		_, _ = io.WriteString(name, h.Root+" "+call)
 		h.Parent = fmt.Sprintf("%016x", name.Sum64()|1)
 	}
 	id := strings.ReplaceAll(strings.TrimPrefix(h.Root, "1-"), "-", "")
@@ -105,41 +105,41 @@ func Traceparent(text, call string) string {
 	return "00-" + id + "-" + h.Parent + "-" + flags
 }
 
-// key is under what aws-lambda-go puts an invocation's header into its context
+// key is the context key that aws-lambda-go uses for the header of an invocation
 // (lambda/invoke_loop.go).
 var key any = "x-amzn-trace-id"
 
-// FromContext returns the header of the invocation, or "".
+// FromContext returns the trace header of the invocation, or "".
 func FromContext(ctx context.Context) string {
 	header, _ := ctx.Value(key).(string)
 	return header
 }
 
-// WithHeader returns the context of an invocation under a header, as the Lambda
-// runtime makes it.
+// WithHeader returns a context with a trace header, like the context that the Lambda
+// runtime creates.
 func WithHeader(ctx context.Context, header string) context.Context {
 	return context.WithValue(ctx, key, header)
 }
 
-// What the end of a part of a trace may be marked with, as X-Ray tells failures apart.
+// Results of a subsegment, in X-Ray's terms.
 const (
-	Fine     = ""
-	Error    = "error"    // the other side says that the request was wrong
-	Fault    = "fault"    // it failed
-	Throttle = "throttle" // it asks for less
+	OK       = ""
+	Error    = "error"    // the other side rejected the request (4xx)
+	Fault    = "fault"    // any other failure
+	Throttle = "throttle" // the other side throttled the request
 )
 
-// None records nothing: headers go on as they came.
+// None is the tracer that records nothing and passes headers on unchanged.
 type None struct{}
 
-// Begin returns the header as it is.
+// Begin returns the header unchanged.
 func (None) Begin(_, header string) (under string, end func(mark string, annotations map[string]any)) {
 	return header, func(string, map[string]any) {}
 }
 
-// Records tells whether a tracer records anything: what for it is made is spared
-// otherwise.
-func Records(tracer any) bool {
+// IsRecording reports whether a tracer records anything, so that callers can skip
+// building annotations.
+func IsRecording(tracer any) bool {
 	_, none := tracer.(None)
 	return tracer != nil && !none
 }
