@@ -12,37 +12,37 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
-// Each alarm of the template has its runbook, and each runbook an alarm.
-func TestEachAlarmHasItsRunbook(t *testing.T) {
+// Every alarm of the template has a runbook, and every runbook an alarm.
+func TestEveryAlarmHasARunbook(t *testing.T) {
 	template, err := os.ReadFile("../template.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var alarms, books []string
+	var alarms, runbooks []string
 	for _, m := range regexp.MustCompile(`AlarmName: !Sub '\$\{AWS::StackName\}-([a-z-]+)'`).FindAllStringSubmatch(string(template), -1) {
 		alarms = append(alarms, m[1])
 	}
 	if n := strings.Count(string(template), "Type: AWS::CloudWatch::Alarm"); n != len(alarms) || n == 0 {
-		t.Errorf("%d alarms, %d with a name of the stack's", n, len(alarms))
+		t.Errorf("%d alarms, %d of them named after the stack", n, len(alarms))
 	}
 	for _, section := range strings.Split(page(t, "operating.md"), "\n## ")[1:] {
 		name, text, _ := strings.Cut(section, "\n")
-		books = append(books, name)
+		runbooks = append(runbooks, name)
 		for _, part := range []string{"**Means:**", "**Look at:**", "**Do:**"} {
 			if !strings.Contains(text, part) {
-				t.Errorf("the runbook of %s has no %s", name, part)
+				t.Errorf("the runbook of %s lacks %s", name, part)
 			}
 		}
 	}
 	slices.Sort(alarms)
-	slices.Sort(books)
-	if !slices.Equal(alarms, books) {
-		t.Errorf("alarms   %v\nrunbooks %v", alarms, books)
+	slices.Sort(runbooks)
+	if !slices.Equal(alarms, runbooks) {
+		t.Errorf("alarms   %v\nrunbooks %v", alarms, runbooks)
 	}
 }
 
-// Parameters and outputs that the pages name are the template's.
-func TestThePagesNameWhatThereIs(t *testing.T) {
+// Parameters and outputs named in the pages exist in the template.
+func TestPagesNameExistingParameters(t *testing.T) {
 	template, err := os.ReadFile("../template.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -50,17 +50,17 @@ func TestThePagesNameWhatThereIs(t *testing.T) {
 	for _, name := range []string{"operating.md", "deploying.md", "limits.md", "cost.md", "migrating.md"} {
 		for _, m := range regexp.MustCompile("`([A-Z][a-z]+[A-Z][A-Za-z0-9]*)(=[^`]*)?`").FindAllStringSubmatch(page(t, name), -1) {
 			if slices.Contains([]string{"IteratorAge", "ConcurrentExecutions", "AccessDenied", "ReportBatchItemFailures", "NewImage"}, m[1]) {
-				continue // AWS's words
+				continue // names of AWS
 			}
 			if !regexp.MustCompile(`\b` + m[1] + `\b`).Match(template) {
-				t.Errorf("%s names %s, which the template does not have", name, m[1])
+				t.Errorf("%s names %s, which is not in the template", name, m[1])
 			}
 		}
 	}
 }
 
-// Lines of the log that the pages name are lines that are logged.
-func TestThePagesNameLinesThatAreLogged(t *testing.T) {
+// Log events named in the pages exist in the code.
+func TestPagesNameExistingLogEvents(t *testing.T) {
 	logged := map[string]bool{}
 	families := map[string]bool{}
 	err := filepath.WalkDir("../pkg", func(path string, d fs.DirEntry, err error) error {
@@ -90,12 +90,12 @@ func TestThePagesNameLinesThatAreLogged(t *testing.T) {
 				continue
 			}
 			if named++; !logged[m[1]] && !isType(m[1]) {
-				t.Errorf("%s names the line %s, which nothing logs", name, m[1])
+				t.Errorf("%s names the log event %s, which is never logged", name, m[1])
 			}
 		}
 	}
 	if named < 15 {
-		t.Errorf("%d lines are named", named)
+		t.Errorf("the pages name only %d log events", named)
 	}
 }
 

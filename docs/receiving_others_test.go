@@ -8,16 +8,15 @@ import (
 	"testing"
 )
 
-// The libraries are those that tools/receiving pins; `make verify-receiving`
-// fetches them.
+// tools/receiving pins the libraries; `make verify-receiving` fetches them.
 func TestReceivingInJavaScript(t *testing.T) {
-	// Node looks for packages in the folders above the program.
+	// Node searches for packages in the parent directories of the program.
 	dir, err := os.MkdirTemp("../tools/receiving/.cache", "js")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	receives(t, "node", program(t, "js", dir, "receiver.mjs"))
+	checkReceiver(t, "node", program(t, "js", dir, "receiver.mjs"))
 }
 
 func TestReceivingInPython(t *testing.T) {
@@ -25,5 +24,5 @@ func TestReceivingInPython(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	receives(t, python, program(t, "python", t.TempDir(), "receiver.py"))
+	checkReceiver(t, python, program(t, "python", t.TempDir(), "receiver.py"))
 }

@@ -1,5 +1,5 @@
-// Package docs_test holds the pages to what they say: their programs run, their
-// runbooks are those of the alarms that there are.
+// Package docs_test checks the pages against the code and the template: sample
+// programs run, names exist, every alarm has a runbook.
 package docs_test
 
 import (
@@ -28,13 +28,14 @@ func page(t *testing.T, name string) string {
 	return string(text)
 }
 
-// program is the one program of a language in receiving.md, in a file.
+// program writes the program in a language of receiving.md to a file and returns its
+// path.
 func program(t *testing.T, language, dir, name string) string {
 	t.Helper()
 	_, after, ok := strings.Cut(page(t, "receiving.md"), "```"+language+"\n")
 	text, _, closed := strings.Cut(after, "\n```")
 	if !ok || !closed {
-		t.Fatalf("receiving.md has no program in %s", language)
+		t.Fatalf("receiving.md has no %s program", language)
 	}
 	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
@@ -43,8 +44,8 @@ func program(t *testing.T, language, dir, name string) string {
 	return path
 }
 
-// receives starts a receiver and sends it what it must take and what it must refuse.
-func receives(t *testing.T, command string, args ...string) {
+// checkReceiver starts a receiver and sends it requests that it must accept or reject.
+func checkReceiver(t *testing.T, command string, args ...string) {
 	t.Helper()
 	port, err := process.FreePort()
 	if err != nil {
@@ -78,13 +79,13 @@ func receives(t *testing.T, command string, args ...string) {
 		secrets []signature.Secret
 		at      time.Time
 		sent    string
-		taken   bool
+		accept  bool
 	}{
-		"as Tidings sends it":        {[]signature.Secret{secret}, now, body, true},
-		"while a secret rotates":     {[]signature.Secret{signature.NewSecret(), secret}, now, body, true},
-		"another secret":             {[]signature.Secret{signature.NewSecret()}, now, body, false},
+		"a signed webhook":           {[]signature.Secret{secret}, now, body, true},
+		"during secret rotation":     {[]signature.Secret{signature.NewSecret(), secret}, now, body, true},
+		"a wrong secret":             {[]signature.Secret{signature.NewSecret()}, now, body, false},
 		"a changed body":             {[]signature.Secret{secret}, now, strings.Replace(body, "posted", "flagged", 1), false},
-		"the same JSON, not as sent": {[]signature.Secret{secret}, now, strings.Replace(body, ",", ", ", 1), false},
+		"the same JSON, reformatted": {[]signature.Secret{secret}, now, strings.Replace(body, ",", ", ", 1), false},
 		"older than five minutes":    {[]signature.Secret{secret}, now.Add(-10 * time.Minute), body, false},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+"/hooks", strings.NewReader(r.sent))
@@ -100,8 +101,8 @@ func receives(t *testing.T, command string, args ...string) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		_ = response.Body.Close()
-		if want := map[bool]int{true: http.StatusNoContent, false: http.StatusUnauthorized}[r.taken]; response.StatusCode != want {
-			t.Errorf("%s: answered %d, want %d", name, response.StatusCode, want)
+		if want := map[bool]int{true: http.StatusNoContent, false: http.StatusUnauthorized}[r.accept]; response.StatusCode != want {
+			t.Errorf("%s: status %d, want %d", name, response.StatusCode, want)
 		}
 	}
 }
@@ -110,9 +111,9 @@ func TestReceivingInGo(t *testing.T) {
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "receiver")
 	build := exec.Command("go", "build", "-o", binary, program(t, "go", dir, "main.go"))
-	build.Dir = ".." // for its go.mod
+	build.Dir = ".." // uses the go.mod of the repository
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	receives(t, binary)
+	checkReceiver(t, binary)
 }
