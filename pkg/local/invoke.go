@@ -1,9 +1,8 @@
-// Package local runs the deployed functions on one machine: the same handlers,
-// called with the events that Lambda would call them with. Triggers and schedules
-// come from the template. It promises Lambda's own rules of delivery, as far as
-// handlers can tell: streams in order and at least once, with the checkpoint at
-// the first failure; queue messages hidden while they are worked on; functions
-// ended at their timeout; a panic that ends one invocation and nothing else.
+// Package local runs the deployed functions on one machine, with the triggers and
+// schedules of the template. Handlers get the same events as on Lambda, with the same
+// guarantees: streams in order and at least once, with the checkpoint at the first
+// failure; queue messages invisible while they are processed; a timeout per function; a
+// panic that fails one invocation only.
 package local
 
 import (
@@ -26,24 +25,24 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
-// Function is a handler with what the template says of it.
+// Function is a handler with its settings from the template.
 type Function struct {
 	samtemplate.Function
 	ARN string
-	// Handle is what lambda.NewHandler takes.
+	// Handle is a handler function for lambda.NewHandler.
 	Handle any
 	Log    *slog.Logger
-	// Traced says that invocations' traces are sampled.
+	// Traced samples the traces of invocations.
 	Traced bool
 
 	mu   sync.Mutex
 	idle []lambda.Handler
 }
 
-// environment returns a handler that serves nobody else. As on Lambda, an
-// execution environment works on one invocation at a time: aws-lambda-go writes
-// every answer of a handler into one buffer.
-func (f *Function) environment() lambda.Handler {
+// acquire returns an idle or new handler. As in Lambda's execution environments, a
+// handler runs one invocation at a time: aws-lambda-go writes all its responses to one
+// buffer.
+func (f *Function) acquire() lambda.Handler {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n := len(f.idle); n > 0 {
@@ -54,13 +53,13 @@ func (f *Function) environment() lambda.Handler {
 	return lambda.NewHandler(f.Handle)
 }
 
-func (f *Function) rest(h lambda.Handler) {
+func (f *Function) release(h lambda.Handler) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.idle = append(f.idle, h)
 }
 
-// Failure is what Lambda answers when a function fails.
+// Failure is Lambda's response for a failed function.
 type Failure struct {
 	Message string `json:"errorMessage"`
 	Type    string `json:"errorType"`
@@ -68,15 +67,15 @@ type Failure struct {
 
 func (f *Failure) Error() string { return f.Message }
 
-// trace returns the header of an invocation's trace, as Lambda makes one: that of
-// the caller goes on, whoever has none gets a fresh one.
+// trace returns an invocation's X-Ray header, as Lambda does: the caller's trace, or a
+// new one.
 func (f *Function) trace(ctx context.Context) string {
 	h, ok := tracing.Parse(tracing.FromContext(ctx))
 	if !ok {
 		h.Root = "1-" + digits(8, uint64(time.Now().Unix())) + "-" + digits(8, rand.Uint64()) + digits(16, rand.Uint64())
 		h.Sampled = f.Traced
 	}
-	h.Parent = digits(16, rand.Uint64()) // the segment that Lambda itself would record
+	h.Parent = digits(16, rand.Uint64()) // the segment that Lambda would record
 	return h.String()
 }
 
@@ -89,8 +88,8 @@ func digits(n int, of uint64) string {
 	return string(text[len(text)-n:])
 }
 
-// Invoke calls the handler as Lambda does. A function that fails, panics or runs
-// past its timeout gives a *Failure.
+// Invoke calls the handler as Lambda does. It returns a *Failure if the function returns
+// an error, panics or exceeds its timeout.
 func (f *Function) Invoke(ctx context.Context, payload []byte) (answer []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
@@ -103,10 +102,10 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) (answer []byte, e
 			answer, err = nil, &Failure{Message: fmt.Sprint(p), Type: "Runtime.Panic"}
 		}
 	}()
-	environment := f.environment()
+	environment := f.acquire()
 	answer, err = environment.Invoke(ctx, payload)
 	answer = bytes.Clone(answer)
-	f.rest(environment) // after a panic, its environment is not used again
+	f.release(environment) // not after a panic
 	switch failed := err.(type) {
 	case nil:
 	case messages.InvokeResponse_Error:
@@ -120,17 +119,17 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) (answer []byte, e
 	return answer, err
 }
 
-// call marshals an event, invokes the function and reads its answer.
+// call invokes the function with an event and decodes its response.
 func (f *Function) call(ctx context.Context, event, answer any) error {
 	payload, err := json.Marshal(event)
 	if err != nil {
 		return fmt.Errorf("event for %s: %w", f.Folder, err)
 	}
-	return f.hand(ctx, payload, answer)
+	return f.callRaw(ctx, payload, answer)
 }
 
-// hand invokes the function with a payload and reads its answer.
-func (f *Function) hand(ctx context.Context, payload []byte, answer any) error {
+// callRaw is call with a payload that is encoded already.
+func (f *Function) callRaw(ctx context.Context, payload []byte, answer any) error {
 	text, err := f.Invoke(ctx, payload)
 	if err != nil {
 		return err

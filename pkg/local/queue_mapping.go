@@ -66,7 +66,7 @@ func (m *QueueMapping) Run(ctx context.Context) error {
 // The others become visible again after the visibility timeout.
 func (m *QueueMapping) process(ctx context.Context, batch []queue.Message) {
 	var answer events.SQSEventResponse
-	if err := m.Function.hand(ctx, queuePayload(batch, m.Trigger.QueueARN, m.Region), &answer); err != nil {
+	if err := m.Function.callRaw(ctx, queuePayload(batch, m.Trigger.QueueARN, m.Region), &answer); err != nil {
 		m.Function.Log.Error("queue batch failed", "function", m.Function.Folder, "queue", m.Queue.Name(), "error", err.Error())
 		return
 	}

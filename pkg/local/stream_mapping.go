@@ -198,7 +198,7 @@ func (m *StreamMapping) invoke(ctx context.Context, batch []events.DynamoDBEvent
 	var answer events.DynamoDBEventResponse
 	payload, err := streamPayload(batch)
 	if err == nil {
-		err = m.Function.hand(context.WithoutCancel(ctx), payload, &answer)
+		err = m.Function.callRaw(context.WithoutCancel(ctx), payload, &answer)
 	}
 	if err != nil {
 		m.Function.Log.Error("stream batch failed", "function", m.Function.Folder, "records", len(batch), "error", err.Error())

@@ -34,61 +34,61 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-// StackName is the stack that the runner pretends to be.
+// StackName is the stack name of the local runner.
 const StackName = "tidings-local"
 
-// cacheTime keeps the runner from reading endpoints for every event, and is
-// short enough that nobody waits for an endpoint that was just added.
+// cacheTime is how long dispatch caches endpoints: short, so that a new endpoint takes
+// effect immediately.
 const cacheTime = 200 * time.Millisecond
 
-// pauseAfterError is how long a poller rests when what it polls is away.
+// pauseAfterError is the delay before a failed poller restarts.
 const pauseAfterError = time.Second
 
-// Options say what to run.
+// Options configure Open.
 type Options struct {
 	Template string // path of template.yaml
-	// StateDir keeps the database, the queues and the checkpoints; "" keeps
-	// nothing once the runner ends.
+	// StateDir stores the database, the queues and the checkpoints; "" keeps them in
+	// memory.
 	StateDir string
-	// DynamoDB is the URL of a DynamoDB that runs already; "" starts one.
+	// DynamoDB is the URL of a running DynamoDB; "" starts one.
 	DynamoDB string
 	// Memory uses the memory store instead of a DynamoDB.
 	Memory bool
-	// Port is the Invoke API's; what else listens takes the following ones. 0
-	// takes free ones.
+	// Port is the port of the Invoke API; other listeners use the ports after it. 0
+	// selects free ports.
 	Port int
 	Log  *slog.Logger
-	// Meter hears what each DynamoDB call of a handler consumed; nil for nobody.
+	// Meter is called with the capacity that each DynamoDB call of a handler consumes.
 	Meter dynamo.Meter
-	// Metrics gets the lines of metrics; nil drops them.
+	// Metrics receives metrics as log lines; nil drops them.
 	Metrics io.Writer
-	// Alerts are where alerts and heartbeats go; the zero value is nowhere. What
-	// would go by email is a line in the log.
+	// Alerts has the URLs for alerts and heartbeats; the zero value sends none. Emails are
+	// written to the log.
 	Alerts alert.Secret
 	// TimeScale speeds up the clock of the sweep, the statistics, the health report
 	// and the alerts: with 60, an hourly alert fires after a minute. 0 and 1 are real
 	// time. Deployed functions have no such setting.
 	TimeScale int
-	// XRay is the host:port of an X-Ray daemon that gets the traces; "" records none.
+	// XRay is the host:port of an X-Ray daemon; "" disables tracing.
 	XRay   string
 	Clouds builtin.Clouds
 	// Version is the version that the health report gives.
 	Version string
-	// Receiver is one whose behaviour the console may change; nil for none.
+	// Receiver is the receiver whose behaviour the console can change; nil for none.
 	Receiver console.Receiver
-	// DynamoLog gets what the started DynamoDB prints; nil drops it.
+	// DynamoLog receives the output of the started DynamoDB; nil drops it.
 	DynamoLog io.Writer
 }
 
-// System is a whole stack on this machine.
+// System is a running stack on this machine.
 type System struct {
 	Stack     *samtemplate.Stack
 	InvokeURL string
-	// URLs are the function URLs, by the function's folder.
+	// URLs are the function URLs by folder.
 	URLs map[string]string
 	// DynamoURL is "" on the memory store.
 	DynamoURL string
-	// Store is what the operator's side uses; the handlers have their own.
+	// Store is for operators; the handlers have their own.
 	Store Store
 	// Queues are by their logical id.
 	Queues map[string]*queue.Queue
@@ -110,8 +110,8 @@ type listener struct {
 	handler http.Handler
 }
 
-// Open starts what the stack stands on, creates its tables and queues, and
-// builds its functions. Nothing is delivered before Run.
+// Open starts DynamoDB, creates the tables and queues, and builds the functions. Nothing
+// is delivered before Run.
 func Open(ctx context.Context, o Options) (system *System, err error) {
 	parsed, err := samtemplate.Load(o.Template)
 	if err != nil {
@@ -198,7 +198,7 @@ func (s *System) openStore(ctx context.Context) error {
 	return nil
 }
 
-// Tables are the tables' names in a stack, as the template names them.
+// Tables returns the table names of a stack.
 func Tables(stack string) dynamo.Tables {
 	return dynamo.Tables{
 		Events: stack + "-" + dynamoitem.Events, Deliveries: stack + "-" + dynamoitem.Deliveries,
@@ -210,7 +210,7 @@ func Tables(stack string) dynamo.Tables {
 func (s *System) openQueues() error {
 	open := func(q samtemplate.Queue, dead *queue.Queue) error {
 		c := queue.Config{Name: q.Name, Visibility: q.Visibility, MaxReceives: q.MaxReceives, Dead: dead}
-		// In memory, the deliveries that messages speak of end with the process.
+		// In memory, the deliveries of the messages are lost with the process.
 		if s.options.StateDir != "" && !s.options.Memory {
 			c.Journal = filepath.Join(s.options.StateDir, q.Name+".queue")
 		}
@@ -298,8 +298,8 @@ func (s *System) buildFunctions() error {
 	return nil
 }
 
-// Listen has Run serve a handler on the port that is n after the first one, and
-// returns its URL.
+// Listen adds a handler for Run to serve, n ports after the first one, and returns its
+// URL.
 func (s *System) Listen(n int, handler http.Handler) (string, error) {
 	port := 0
 	if s.options.Port != 0 {
@@ -307,13 +307,13 @@ func (s *System) Listen(n int, handler http.Handler) (string, error) {
 	}
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
-		return "", fmt.Errorf("port %d is taken; choose another with --port: %w", port, err)
+		return "", fmt.Errorf("port %d is not available; choose another with --port: %w", port, err)
 	}
 	s.listeners = append(s.listeners, listener{l, handler})
 	return "http://" + l.Addr().String(), nil
 }
 
-// Run works until ctx ends, and then until what is under way has ended.
+// Run processes events until ctx is done, then waits for running invocations.
 func (s *System) Run(ctx context.Context) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	for _, l := range s.listeners {
@@ -335,7 +335,7 @@ func (s *System) Run(ctx context.Context) error {
 		group.Go(func() error {
 			select {
 			case <-s.dynamo.Ended():
-				return errors.New("the local DynamoDB has ended; start the runner again, nothing that was accepted is lost")
+				return errors.New("the local DynamoDB exited; restart the runner, accepted events are not lost")
 			case <-groupCtx.Done():
 				return nil
 			}
@@ -352,7 +352,7 @@ func (s *System) Run(ctx context.Context) error {
 		for _, t := range f.Queues {
 			q := s.queueByARN(t.QueueARN)
 			if q == nil {
-				return fmt.Errorf("function %s: its trigger %s reads a queue that is not in the template", f.Folder, t.Name)
+				return fmt.Errorf("function %s: trigger %s: the queue is not in the template", f.Folder, t.Name)
 			}
 			mapping := &QueueMapping{Function: f, Queue: q, Trigger: t, Region: dynamoemulator.Region, gate: s.gate(strings.TrimPrefix(q.Name(), StackName+"-"))}
 			group.Go(func() error { return s.keep(groupCtx, "queue of "+f.Folder, mapping.Run) })
@@ -368,7 +368,7 @@ func (s *System) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// keep runs a poller again when it fails: what it polls may be back soon.
+// keep restarts a poller after an error.
 func (s *System) keep(ctx context.Context, what string, run func(context.Context) error) error {
 	for {
 		err := run(ctx)
@@ -384,18 +384,18 @@ func (s *System) keep(ctx context.Context, what string, run func(context.Context
 	}
 }
 
-// stream returns what follows a stream for a trigger.
+// stream returns the poller of a stream trigger.
 func (s *System) stream(f *Function, t samtemplate.StreamTrigger) (func(context.Context) error, error) {
 	i := slices.IndexFunc(s.Stack.Tables, func(table samtemplate.Table) bool { return table.StreamARN == t.StreamARN && t.StreamARN != "" })
 	if i < 0 {
-		return nil, fmt.Errorf("function %s: its trigger %s reads a stream that no table in the template has", f.Folder, t.Name)
+		return nil, fmt.Errorf("function %s: trigger %s: no table in the template has the stream", f.Folder, t.Name)
 	}
 	table := s.Stack.Tables[i]
 	mapping := func(shard Shard, after string) *StreamMapping {
 		return &StreamMapping{Function: f, Shard: shard, Trigger: t, Failures: s.queueByARN(t.FailureARN), After: after}
 	}
 	if s.memory != nil {
-		// The memory store knows its tables by the design's names.
+		// The memory store uses table names without the stack name.
 		name := table.Name[len(StackName)+1:]
 		return mapping(MemoryShard{Store: s.memory, Table: name}, "").Run, nil
 	}
@@ -413,10 +413,10 @@ func (s *System) stream(f *Function, t samtemplate.StreamTrigger) (func(context.
 	}, nil
 }
 
-// Close ends what Open started.
+// Close stops everything that Open started.
 func (s *System) Close() {
 	for _, l := range s.listeners {
-		_ = l.Close() // Run has closed those it served
+		_ = l.Close() // fails if Run has closed it
 	}
 	for _, q := range s.Queues {
 		_ = q.Close()
@@ -429,21 +429,21 @@ func (s *System) Close() {
 	}
 }
 
-// lockState keeps two runners from sharing a state folder.
+// lockState prevents two runners from sharing a state directory.
 func (s *System) lockState() error {
 	if s.options.StateDir == "" {
 		return nil
 	}
 	if err := os.MkdirAll(s.options.StateDir, 0o700); err != nil {
-		return fmt.Errorf("state folder: %w", err)
+		return fmt.Errorf("state directory: %w", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(s.options.StateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("state folder: %w", err)
+		return fmt.Errorf("state directory: %w", err)
 	}
 	if err := lockFile(lock); err != nil {
 		_ = lock.Close()
-		return fmt.Errorf("another runner uses %s: stop it, or choose another folder with --state-dir", s.options.StateDir)
+		return fmt.Errorf("another runner uses %s: stop it, or choose another directory with --state-dir", s.options.StateDir)
 	}
 	s.lock = lock
 	return nil
