@@ -1,7 +1,6 @@
-// Package alerttest stands in for the services that alerts go to: a Slack that
-// takes incoming webhooks over HTTP and holds each message to Block Kit's rules, so
-// that what it takes, Slack takes; and that can be away. Tests and `make drill` use
-// it.
+// Package alerttest is a stand-in for Slack, for tests and `make drill`: an incoming
+// webhook that checks every message against Block Kit's rules, so that Slack accepts
+// what it accepts, and that can be switched off.
 package alerttest
 
 import (
@@ -20,49 +19,49 @@ import (
 	"unicode/utf8"
 )
 
-// Post is a message that was taken.
+// Post is an accepted message.
 type Post struct {
 	At     time.Time
 	Header string
-	Text   string // of the section
-	Link   string // of the button; "" without one
+	Text   string // text of the section
+	Link   string // URL of the button; empty without one
 }
 
 // Slack is an incoming webhook.
 type Slack struct {
-	// Path is the only one that is answered: the webhook's secret.
+	// Path is the webhook's path, its secret. Other paths get a 404 response.
 	Path string
 
 	mu      sync.Mutex
 	posts   []Post
-	refused []string // what was not as Slack wants it
+	refused []string // why messages were rejected
 	down    bool
-	asked   int // requests while it was down
+	asked   int // number of requests while it was down
 	news    chan struct{}
 }
 
-// Down makes it answer 503 to everything, or not any more.
+// Down sets whether it responds to every request with 503.
 func (s *Slack) Down(down bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.down = down
 }
 
-// Posts returns what was taken so far, and what was refused.
+// Posts returns the accepted messages, and the reasons of rejected ones.
 func (s *Slack) Posts() (posts []Post, refused []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.posts), slices.Clone(s.refused)
 }
 
-// Asked is how many requests came while it was down.
+// Asked returns the number of requests while it was down.
 func (s *Slack) Asked() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked
 }
 
-// News is closed when something happens after the call.
+// News returns a channel that is closed at the next request.
 func (s *Slack) News() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,9 +118,9 @@ func (t *text) check(kind string, most int) error {
 	case t == nil:
 		return errors.New("a text is missing")
 	case t.Type != kind:
-		return fmt.Errorf("a text is %q, not %s", t.Type, kind)
+		return fmt.Errorf("a text has the type %q, want %s", t.Type, kind)
 	case t.Text == "" || utf8.RuneCountInString(t.Text) > most:
-		return fmt.Errorf("a text has %d characters, not 1 to %d", utf8.RuneCountInString(t.Text), most)
+		return fmt.Errorf("a text has %d characters, want 1 to %d", utf8.RuneCountInString(t.Text), most)
 	case t.Emoji != nil && kind != "plain_text":
 		return errors.New("emoji is for plain_text")
 	}
@@ -131,7 +130,7 @@ func (t *text) check(kind string, most int) error {
 	return nil
 }
 
-// What may stand between < and >: links, mentions, dates. What may follow &.
+// What Slack allows between < and > (links, mentions, dates), and after &.
 var (
 	angles   = regexp.MustCompile(`<(https?://[^<>|]+|!date\^\d+\^[^<>|]+|![a-z]+|[@#][A-Z0-9]+)(\|[^<>|]+)?>`)
 	entities = regexp.MustCompile(`&(amp|lt|gt);`)
@@ -159,8 +158,8 @@ type block struct {
 	Elements []json.RawMessage `json:"elements"`
 }
 
-// Parse holds the body of an incoming webhook to Slack's rules (Slack API, "Block
-// Kit reference"), as far as alerts use it, and returns what it says.
+// Parse checks the body of an incoming webhook against Slack's rules (Slack API, "Block
+// Kit reference"), as far as alerts use them, and returns its content.
 func Parse(body []byte) (p Post, err error) {
 	var m struct {
 		Text   string            `json:"text"`
@@ -176,7 +175,7 @@ func Parse(body []byte) (p Post, err error) {
 		return p, err
 	}
 	if len(m.Blocks) == 0 || len(m.Blocks) > 50 {
-		return p, fmt.Errorf("%d blocks, not 1 to 50", len(m.Blocks))
+		return p, fmt.Errorf("%d blocks, want 1 to 50", len(m.Blocks))
 	}
 	for i, raw := range m.Blocks {
 		var b block
@@ -204,7 +203,7 @@ func (p *Post) take(b block) error {
 		p.Text = b.Text.Text
 	case "context":
 		if len(b.Elements) == 0 || len(b.Elements) > 10 {
-			return fmt.Errorf("%d elements, not 1 to 10", len(b.Elements))
+			return fmt.Errorf("%d elements, want 1 to 10", len(b.Elements))
 		}
 		for _, raw := range b.Elements {
 			var t text
@@ -217,7 +216,7 @@ func (p *Post) take(b block) error {
 		}
 	case "actions":
 		if len(b.Elements) == 0 || len(b.Elements) > 25 {
-			return fmt.Errorf("%d elements, not 1 to 25", len(b.Elements))
+			return fmt.Errorf("%d elements, want 1 to 25", len(b.Elements))
 		}
 		for _, raw := range b.Elements {
 			var e element
@@ -225,22 +224,22 @@ func (p *Post) take(b block) error {
 				return err
 			}
 			if e.Type != "button" {
-				return fmt.Errorf("element is a %q", e.Type)
+				return fmt.Errorf("element has the type %q, want button", e.Type)
 			}
 			if err := e.Text.check("plain_text", 75); err != nil {
 				return err
 			}
 			u, err := url.Parse(e.URL)
 			if err != nil || u.Host == "" || len(e.URL) > 3000 {
-				return fmt.Errorf("the button leads to %q", e.URL)
+				return fmt.Errorf("the button's URL %q is not valid", e.URL)
 			}
 			p.Link = e.URL
 		}
 	default:
-		return errors.New("is no block that alerts use")
+		return errors.New("unsupported block type")
 	}
 	if b.Type != "context" && b.Type != "actions" && b.Elements != nil {
-		return errors.New("has no elements")
+		return errors.New("elements are not allowed")
 	}
 	return nil
 }

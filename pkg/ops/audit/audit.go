@@ -1,8 +1,7 @@
-// Package audit is the vocabulary of the record of who changed what: one Entry
-// for every change that a person or a program made through the console. It does
-// no I/O and reads no clock. An entry is written before the change it is about,
-// and again when the change has ended, so that no change is made unrecorded: one
-// that says Begun and nothing else was cut off.
+// Package audit defines the audit log: one Entry for every change made through the
+// console. It does no I/O and reads no clock. An entry is written before its change
+// and again when the change has ended, so that no change goes unrecorded; an entry
+// that stays Begun was interrupted.
 package audit
 
 import (

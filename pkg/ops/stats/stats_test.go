@@ -17,13 +17,13 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-func TestOneMinuteIsABound(t *testing.T) {
+func TestOneMinuteIsAHistogramBound(t *testing.T) {
 	var h stats.Histogram
 	for i := range h {
 		bound, finite := stats.Bound(i)
 		if !finite {
 			if i != len(h)-1 {
-				t.Errorf("place %d of %d has no bound", i, len(h))
+				t.Errorf("bin %d of %d has no bound", i, len(h))
 			}
 			continue
 		}
@@ -31,7 +31,7 @@ func TestOneMinuteIsABound(t *testing.T) {
 			return
 		}
 	}
-	t.Error("no place ends with one minute")
+	t.Error("no bound is one minute")
 }
 
 func TestQuantilesAreWithinAFactorOfTwo(t *testing.T) {
@@ -52,10 +52,10 @@ func TestQuantilesAreWithinAFactorOfTwo(t *testing.T) {
 	})
 }
 
-func TestQuantilesAtTheEdges(t *testing.T) {
+func TestQuantilesAtTheBounds(t *testing.T) {
 	var h stats.Histogram
 	if _, ok := h.Quantile(0.5); ok {
-		t.Error("nothing has a median")
+		t.Error("an empty histogram has a median")
 	}
 	h.Count(0)
 	if d, ok := h.Quantile(0.5); !ok || d > 8*time.Millisecond {
@@ -64,7 +64,7 @@ func TestQuantilesAtTheEdges(t *testing.T) {
 	h = stats.Histogram{}
 	h.Count(1000 * time.Hour)
 	if d, ok := h.Quantile(0.99); !ok || d < 60*time.Hour {
-		t.Errorf("what exceeds every bound is said to be %s", d)
+		t.Errorf("a duration above every bound is estimated as %s", d)
 	}
 	h = stats.Histogram{}
 	for range 95 {
@@ -80,7 +80,7 @@ func TestQuantilesAtTheEdges(t *testing.T) {
 
 func TestRates(t *testing.T) {
 	if _, ok := (stats.Counts{}).SuccessRate(); ok {
-		t.Error("nothing has a success rate")
+		t.Error("a success rate without deliveries")
 	}
 	c := stats.Counts{Attempts: 10, Delivered: 3, Failed: 7, Dead: 1}
 	success, _ := c.SuccessRate()
@@ -90,15 +90,15 @@ func TestRates(t *testing.T) {
 	}
 }
 
-// The hour is 59 whole minutes and the one under way; the day likewise.
-func TestWindows(t *testing.T) {
+// The last hour is the current minute and the 59 before it; the last day likewise.
+func TestSummaryWindows(t *testing.T) {
 	now := time.Date(2026, 1, 29, 12, 34, 56, 0, time.UTC)
 	minute := func(t time.Time) stats.Minute { return stats.Minute{At: t, Counts: stats.Counts{Attempts: 1}} }
 	at := func(s string) time.Time { v, _ := time.Parse(time.RFC3339, s); return v }
 	s := stats.Summarize(stats.Record{Minutes: []stats.Minute{
 		minute(at("2026-01-28T12:34:00Z")), // too old
 		minute(at("2026-01-28T12:35:00Z")),
-		minute(at("2026-01-29T11:34:00Z")), // the day only
+		minute(at("2026-01-29T11:34:00Z")), // in the last day only
 		minute(at("2026-01-29T11:35:00Z")),
 		minute(at("2026-01-29T12:34:00Z")),
 		minute(at("2026-01-29T12:35:00Z")), // a clock that is ahead
@@ -124,7 +124,7 @@ func (s *source) ReadStatistics(ctx context.Context, buckets []time.Time) (map[t
 	return s.Source.ReadStatistics(ctx, buckets)
 }
 
-func TestWhatIsClosedIsReadOnce(t *testing.T) {
+func TestClosedBucketsAreReadOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New(time.Now)
 		counting := &source{Source: store}
@@ -151,15 +151,15 @@ func TestWhatIsClosedIsReadOnce(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		if each := float64(counting.buckets-145) / float64(counting.reads); each > 4 {
-			t.Errorf("%.1f buckets a read: what is closed is read again", each)
+			t.Errorf("%.1f buckets per read: closed buckets are read again", each)
 		}
 		series, err := cached.Series(t.Context(), time.Hour)
 		if err != nil || len(series) != 60 || series[0].Attempts != 1 || series[59].Attempts != 0 {
 			t.Errorf("%d minutes, %v", len(series), err)
 		}
-		counting.err = errors.New("away")
+		counting.err = errors.New("store unavailable")
 		if _, err := cached.Summary(t.Context()); err == nil {
-			t.Error("a store that is away is not noticed")
+			t.Error("no error from an unavailable store")
 		}
 	})
 }
