@@ -94,12 +94,25 @@ func TestWhatIsNotRecorded(t *testing.T) {
 	}
 }
 
-func TestTheSDKCanBeSwitchedOff(t *testing.T) {
-	t.Setenv("AWS_XRAY_SDK_DISABLED", "TRUE")
-	under, end := tracer(t, "127.0.0.1:1", 100).Begin("x", header)
-	end(tracing.Fault, map[string]any{"a": 1})
-	if under != header {
-		t.Errorf("under %q", under)
+func TestOpenRecordsNothingWithoutDaemonOrIfDisabled(t *testing.T) {
+	for name, c := range map[string]struct {
+		daemon, disabled string
+		percent          int
+	}{
+		"no daemon": {"", "", 100}, "0 percent": {"127.0.0.1:1", "", 0}, "disabled": {"127.0.0.1:1", "TRUE", 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("AWS_XRAY_SDK_DISABLED", c.disabled)
+			tr, err := xraytracing.Open(c.daemon, c.percent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			under, end := tr.Begin("x", header)
+			end(tracing.Fault, map[string]any{"a": 1})
+			if under != header {
+				t.Errorf("under %q", under)
+			}
+		})
 	}
 }
 
