@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"go/parser"
 	"go/token"
 	"io"
@@ -23,28 +24,55 @@ const module = "github.com/tidings-dev/tidings/"
 // layers lists every directory with Go code, lowest layer first. A package imports
 // only from its own layer and from those before it. The longest matching prefix
 // decides, so a new package below a listed one needs no line of its own.
-var layers = []struct {
-	name string
-	dirs []string
-}{
+var layers = []layer{
 	{"vocabulary", []string{"pkg/onepass", "pkg/event", "pkg/signature", "pkg/platform"}},
 	{"policies", []string{"pkg/delivery", "pkg/endpoint", "pkg/ops"}},
 	{"adapters", []string{"pkg/aws", "pkg/store", "pkg/destination", "pkg/emit/capture"}},
-	{"stories", []string{"pkg/admin", "pkg/testsend", "pkg/emit", "pkg/dispatch", "pkg/platform/discussions", "pkg/console", "pkg/ops/health", "pkg/ops/alert"}},
+	{"features", []string{"pkg/admin", "pkg/testsend", "pkg/emit", "pkg/dispatch", "pkg/platform/discussions", "pkg/console", "pkg/ops/health", "pkg/ops/alert"}},
 	{"functions", []string{"functions"}},
 	{"local", []string{"pkg/local", "cmd/tidings", "examples"}},
 	{"test", []string{"test", "docs"}},
 }
 
+type layer struct {
+	name string
+	dirs []string
+}
+
+// deny lists packages that a function must not link, directly or not, by the function's
+// folder; "" is for all functions. A name matches the package and those below it.
+var deny = map[string][]string{
+	"": {module + "test", module + "pkg/local", module + "pkg/store/memory", "testing", "github.com/aws/aws-xray-sdk-go"},
+	"close-discussions": {huma, jsonschema, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch",
+		module + "pkg/emit", module + "pkg/console", sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
+	"console": {module + "pkg/ops/alert", jsonschema, sdk + "sns"},
+	"dispatch": {huma, jsonschema, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/emit", module + "pkg/testsend", sdk + "lambda",
+		sdk + "sns"},
+	"emit": {huma, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch", module + "pkg/console",
+		sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
+	"health": {huma, jsonschema, kafka, pubsub, grpc, module + "pkg/destination", module + "pkg/dispatch", module + "pkg/emit", module + "pkg/console",
+		sdk + "lambda"},
+	"test-webhook": {huma, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/dispatch", module + "pkg/emit", sdk + "lambda", sdk + "sns"},
+}
+
+const (
+	huma       = "github.com/danielgtaylor/huma"
+	jsonschema = "github.com/santhosh-tekuri/jsonschema"
+	kafka      = "github.com/segmentio/kafka-go"
+	pubsub     = "cloud.google.com/go/pubsub"
+	grpc       = "google.golang.org/grpc"
+	sdk        = "github.com/aws/aws-sdk-go-v2/service/"
+)
+
 // pure lists the packages that do no I/O and read no clock.
 var pure = []string{"pkg/event", "pkg/signature", "pkg/delivery", "pkg/endpoint", "pkg/platform", "pkg/ops/stats", "pkg/ops/audit", "pkg/ops/tracing", "pkg/ops/cost"}
 
-func layerOf(dir string) (at int, name string) {
+func layerOf(layers []layer, dir string) (at int, name string) {
 	longest := -1
 	at = -1
 	for i, l := range layers {
 		for _, d := range l.dirs {
-			if (dir == d || strings.HasPrefix(dir, d+"/")) && len(d) > longest {
+			if below(d, dir) && len(d) > longest {
 				at, name, longest = i, l.name, len(d)
 			}
 		}
@@ -52,11 +80,14 @@ func layerOf(dir string) (at int, name string) {
 	return at, name
 }
 
+// below tells whether a package is another one or below it.
+func below(parent, path string) bool { return path == parent || strings.HasPrefix(path, parent+"/") }
+
 func isPure(dir string) bool {
 	if strings.HasPrefix(dir, "pkg/platform/") {
 		return false
 	}
-	return slices.ContainsFunc(pure, func(p string) bool { return dir == p || strings.HasPrefix(dir, p+"/") })
+	return slices.ContainsFunc(pure, func(p string) bool { return below(p, dir) })
 }
 
 // listed is what `go list -json` says of a package.
@@ -96,11 +127,12 @@ func packages(t *testing.T) []listed {
 	return all
 }
 
-func TestPolicyImportsPointDown(t *testing.T) {
-	for _, l := range packages(t) {
-		at, name := layerOf(l.dir())
+// imports returns what is wrong with the packages' layers and imports.
+func imports(layers []layer, packages []listed) (problems []string) {
+	for _, l := range packages {
+		at, name := layerOf(layers, l.dir())
 		if at < 0 {
-			t.Errorf("%s has no layer: add it to layers in this test", l.dir())
+			problems = append(problems, fmt.Sprintf("%s has no layer: add it to layers in this test", l.dir()))
 			continue
 		}
 		for _, path := range l.Imports {
@@ -108,10 +140,75 @@ func TestPolicyImportsPointDown(t *testing.T) {
 			if !ours {
 				continue
 			}
-			if to, above := layerOf(inner); to > at {
-				t.Errorf("%s (%s) imports %s (%s): imports point from functions to the vocabulary, never back", l.dir(), name, inner, above)
+			if to, above := layerOf(layers, inner); to > at {
+				problems = append(problems, fmt.Sprintf("%s (%s) imports %s (%s): imports point from the functions down to the vocabulary", l.dir(), name, inner, above))
 			}
 		}
+	}
+	return problems
+}
+
+func TestPolicyImportsPointDown(t *testing.T) {
+	for _, problem := range imports(layers, packages(t)) {
+		t.Error(problem)
+	}
+}
+
+func TestPolicyImportsCheckFindsUpwardImportsAndMissingLayers(t *testing.T) {
+	made := []layer{{"low", []string{"a"}}, {"high", []string{"b", "a/top"}}}
+	for _, c := range []struct{ from, to, want string }{
+		{"b", "a", ""}, {"b", "b/c", ""}, {"a/top", "b", ""}, {"a", "ab", ""},
+		{"a", "b", "a (low) imports b (high)"}, {"a/x", "a/top/y", "a/x (low) imports a/top/y (high)"}, {"ab", "a", "ab has no layer"},
+	} {
+		got := strings.Join(imports(made, []listed{{ImportPath: module + c.from, Imports: []string{"fmt", module + c.to}}}), "; ")
+		if got != c.want && (c.want == "" || !strings.HasPrefix(got, c.want)) {
+			t.Errorf("%s imports %s: %q, want %q", c.from, c.to, got, c.want)
+		}
+	}
+}
+
+// denied returns which of a function's dependencies it must not link.
+func denied(deny map[string][]string, function string, dependencies []string) (problems []string) {
+	for _, d := range dependencies {
+		for _, path := range slices.Concat(deny[""], deny[function]) {
+			if below(path, d) {
+				problems = append(problems, fmt.Sprintf("function %s links %s", function, d))
+			}
+		}
+	}
+	return problems
+}
+
+func TestPolicyFunctionsLinkOnlyWhatTheyRun(t *testing.T) {
+	mains, err := filepath.Glob("../../functions/*/main.go")
+	if err != nil || len(mains) != len(deny)-1 {
+		t.Fatalf("%d functions, %d deny lists besides the common one (%v)", len(mains), len(deny)-1, err)
+	}
+	for _, main := range mains {
+		name := filepath.Base(filepath.Dir(main))
+		if deny[name] == nil {
+			t.Errorf("function %s has no deny list", name)
+		}
+		command := exec.Command("go", "list", "-deps", "-tags", "lambda.norpc", "./functions/"+name)
+		command.Dir, command.Stderr = "../..", os.Stderr
+		out, err := command.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, problem := range denied(deny, name, strings.Fields(string(out))) {
+			t.Error(problem)
+		}
+	}
+}
+
+func TestPolicyDenyCheckFindsPackagesBelowADeniedOne(t *testing.T) {
+	made := map[string][]string{"": {"x"}, "f": {"y/z"}}
+	got := denied(made, "f", []string{"x/v2", "xx", "y", "y/z", "y/zz"})
+	if want := []string{"function f links x/v2", "function f links y/z"}; !slices.Equal(got, want) {
+		t.Errorf("denied = %q, want %q", got, want)
+	}
+	if got := denied(made, "g", []string{"y/z"}); len(got) > 0 {
+		t.Errorf("denied = %q for another function", got)
 	}
 }
 
