@@ -22,6 +22,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform/discussions"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/test/dynamotest"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 // expired is how many: the local DynamoDB takes minutes for 10,000 where it has
@@ -81,7 +82,7 @@ func TestCloseDiscussionsAsDeployed(t *testing.T) {
 	marked := make(chan struct{})
 	handle := func(_ context.Context, batch events.DynamoDBEvent) (any, error) {
 		for _, r := range batch.Records {
-			list, err := capture.Events(r)
+			list, err := capture.Events(streamtest.Changes(r)[0])
 			if err != nil {
 				t.Error(err)
 			}

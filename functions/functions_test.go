@@ -26,6 +26,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 	"github.com/tidings-dev/tidings/test/dynamotest"
 	"github.com/tidings-dev/tidings/test/lambdaemulator"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 // answer is what a function said to an invocation.
@@ -165,7 +166,7 @@ func TestEmitAsDeployed(t *testing.T) {
 				t.Errorf("%s: %s", name, a.body)
 			}
 		case "emit-platform-stream":
-			if string(a.body) != `{"batchItemFailures":null}` && string(a.body) != `{"batchItemFailures":[]}` {
+			if string(a.body) != `{"batchItemFailures":[]}` {
 				t.Errorf("%s: %s", name, a.body)
 			}
 			// The id is derived from the stream's record, so it is known.
@@ -173,7 +174,7 @@ func TestEmitAsDeployed(t *testing.T) {
 			if err := json.Unmarshal(event(t, name), &batch); err != nil {
 				t.Fatal(err)
 			}
-			list, err := capture.Events(batch.Records[0])
+			list, err := capture.Events(streamtest.Changes(batch.Records...)[0])
 			if err != nil || len(list) != 1 {
 				t.Fatalf("%s means %+v, %v", name, list, err)
 			}

@@ -10,8 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
-
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
@@ -486,8 +484,8 @@ func TestABatchReservesItsSlotsInOneWrite(t *testing.T) {
 }
 
 // again is how a message comes that has come before.
-func (w *world) again(item work.Item) []events.SQSBatchItemFailure {
-	return w.Deliver(w.t.Context(), []dispatch.Message{{ID: "m", Body: []byte(item.Encode()), Receives: 2}}).BatchItemFailures
+func (w *world) again(item work.Item) []string {
+	return w.Deliver(w.t.Context(), []work.Message{{ID: "m", Body: item.Encode(), Receives: 2}})
 }
 
 func TestAMessageThatComesAgainTakesASlotOnlyForADeliveryThatNeedsOne(t *testing.T) {

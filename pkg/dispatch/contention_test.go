@@ -141,7 +141,7 @@ func TestSixtyFourWorkersOnOneDelivery(t *testing.T) {
 				for i := range max(workers, len(waiting)) {
 					one := i % len(waiting)
 					running.Go(func() {
-						failed := all[i%workers].Deliver(t.Context(), []dispatch.Message{{ID: "m", Body: []byte(waiting[one].Encode())}}).BatchItemFailures
+						failed := all[i%workers].Deliver(t.Context(), []work.Message{{ID: "m", Body: waiting[one].Encode()}})
 						mu.Lock()
 						defer mu.Unlock()
 						acknowledged[one] = acknowledged[one] || len(failed) == 0

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
-
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
@@ -30,7 +28,7 @@ import (
 // Attempts at an endpoint with a rate limit need slots; the batch reserves those
 // of an endpoint in one write, when all items have been looked at. What needs none
 // waits for nobody.
-func (d *Dispatcher) Deliver(ctx context.Context, batch []Message) events.SQSEventResponse {
+func (d *Dispatcher) Deliver(ctx context.Context, batch []work.Message) (failed []string) {
 	ctx, counted := d.count(ctx)
 	defer counted()
 	errs := make([]error, len(batch))
@@ -54,16 +52,15 @@ func (d *Dispatcher) Deliver(ctx context.Context, batch []Message) events.SQSEve
 		}
 	}
 	d.deliverTogether(ctx, batch, fresh, errs)
-	var response events.SQSEventResponse
 	for i, err := range errs {
 		if err == nil {
 			continue
 		}
 		d.Log.ErrorContext(ctx, "deliver.failed", "message_id", batch[i].ID,
 			"receive_count", batch[i].Receives, "error", err.Error())
-		response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: batch[i].ID})
+		failed = append(failed, batch[i].ID)
 	}
-	return response
+	return failed
 }
 
 const (
@@ -77,7 +74,7 @@ const (
 // deliverTogether serves some of a batch's messages side by side, and notes the
 // errors of those that have to come again. Each has one goroutine; one that needs a
 // slot waits in the middle until all have been considered and slots are reserved.
-func (d *Dispatcher) deliverTogether(ctx context.Context, batch []Message, which []int, errs []error) {
+func (d *Dispatcher) deliverTogether(ctx context.Context, batch []work.Message, which []int, errs []error) {
 	jobs := make([]*job, len(batch)) // that need a slot
 	var considered, served sync.WaitGroup
 	considered.Add(len(which))
@@ -130,7 +127,7 @@ func sheltered(work func() error) (err error) {
 }
 
 // read decides whether the attempt may be made that a message asks for.
-func (d *Dispatcher) read(ctx context.Context, m Message) (*job, error) {
+func (d *Dispatcher) read(ctx context.Context, m work.Message) (*job, error) {
 	item, err := work.Decode(m.Body)
 	if err != nil {
 		return nil, err
@@ -165,7 +162,7 @@ func (d *Dispatcher) needed(ctx context.Context, j *job) (*job, error) {
 }
 
 // putBack queues an item again, at some later moment.
-func (d *Dispatcher) putBack(ctx context.Context, body []byte) error {
+func (d *Dispatcher) putBack(ctx context.Context, body string) error {
 	item, err := work.Decode(body)
 	if err != nil {
 		return err

@@ -12,18 +12,15 @@ package dispatch
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
-	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 const (
@@ -135,44 +132,19 @@ type Command struct {
 	Cursor string `json:"cursor,omitempty"`
 }
 
-// Handle is the Lambda function: it serves the Events stream, the work queue,
-// the schedule and direct invocations.
-func (d *Dispatcher) Handle(ctx context.Context, payload json.RawMessage) (any, error) {
-	kind, err := lambdaevent.Of(payload)
-	if err != nil {
-		return nil, err
+// Run executes a command, and returns what it did.
+func (d *Dispatcher) Run(ctx context.Context, c Command) (any, error) {
+	switch c.Action {
+	case "sweep":
+		return d.Sweep(ctx)
+	case "replay":
+		return d.Replay(ctx, c)
+	case "replay_dead":
+		return d.ReplayDead(ctx, c)
+	case "close_circuit":
+		return d.CloseCircuit(ctx, c)
+	case "redrive":
+		return d.Redrive(ctx)
 	}
-	switch kind {
-	case lambdaevent.Stream:
-		batch, err := dynamoitem.ReadEvents(payload)
-		if err != nil {
-			return nil, err
-		}
-		return d.fanOut(ctx, batch), nil
-	case lambdaevent.Queue:
-		batch, err := readBatch(payload)
-		if err != nil {
-			return nil, err
-		}
-		return d.Deliver(ctx, batch), nil
-	case lambdaevent.Direct:
-		var c Command
-		if err := json.Unmarshal(payload, &c); err != nil {
-			return nil, fmt.Errorf("command: %w", err)
-		}
-		switch c.Action {
-		case "sweep":
-			return d.Sweep(ctx)
-		case "replay":
-			return d.Replay(ctx, c)
-		case "replay_dead":
-			return d.ReplayDead(ctx, c)
-		case "close_circuit":
-			return d.CloseCircuit(ctx, c)
-		case "redrive":
-			return d.Redrive(ctx)
-		}
-		return nil, fmt.Errorf("action %.64q is unknown; the actions are sweep, replay, replay_dead, close_circuit and redrive", c.Action)
-	}
-	return nil, fmt.Errorf("dispatch does not serve a %s", kind)
+	return nil, fmt.Errorf("action %.64q is unknown; the actions are sweep, replay, replay_dead, close_circuit and redrive", c.Action)
 }

@@ -13,8 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
-
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/destination"
@@ -26,6 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 // world is a dispatcher on the memory store, with a queue whose items the test
@@ -162,7 +161,7 @@ func (w *world) endpoint(change ...func(*endpoint.Endpoint)) endpoint.Endpoint {
 }
 
 // event stores an event and returns the stream record that announces it.
-func (w *world) event(eventType, data string) (event.Accepted, events.DynamoDBEventRecord) {
+func (w *world) event(eventType, data string) (event.Accepted, event.Change) {
 	w.t.Helper()
 	id := event.NewID(time.Now())
 	body, err := event.Event{ID: id, Type: eventType, Timestamp: time.Now(), Data: json.RawMessage(data)}.Encode()
@@ -180,8 +179,8 @@ func (w *world) event(eventType, data string) (event.Accepted, events.DynamoDBEv
 			w.t.Fatal(err)
 		}
 		for _, r := range records {
-			if got, err := dynamoitem.EventFromImage(r.Change.NewImage); err == nil && got.ID == id {
-				return a, r
+			if c := streamtest.Events(r)[0]; c.Event.ID == id {
+				return a, c
 			}
 			after = r.Change.SequenceNumber
 		}
@@ -196,7 +195,7 @@ func (w *world) fannedOut() work.Item {
 	before := w.queue.take()
 	defer func() { w.queue.Send(w.t.Context(), before) }()
 	_, record := w.event("user.posted_comment", comment)
-	w.FanOut(w.t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
+	w.FanOut(w.t.Context(), []event.Change{record})
 	sent := w.queue.take()
 	if len(sent) != 1 {
 		w.t.Fatalf("fan out queued %d items, want 1", len(sent))
@@ -213,15 +212,11 @@ func (w *world) deliver(items ...work.Item) []string {
 // deliverBy hands items to one of several workers.
 func (w *world) deliverBy(worker *dispatch.Dispatcher, items ...work.Item) []string {
 	w.t.Helper()
-	var batch []dispatch.Message
+	var batch []work.Message
 	for i, item := range items {
-		batch = append(batch, dispatch.Message{ID: fmt.Sprint("m", i), Body: []byte(item.Encode())})
+		batch = append(batch, work.Message{ID: fmt.Sprint("m", i), Body: item.Encode()})
 	}
-	var failed []string
-	for _, f := range worker.Deliver(w.t.Context(), batch).BatchItemFailures {
-		failed = append(failed, f.ItemIdentifier)
-	}
-	return failed
+	return worker.Deliver(w.t.Context(), batch)
 }
 
 func (w *world) delivery(item work.Item) delivery.Delivery {
@@ -292,9 +287,9 @@ func TestFanOutQueuesOneItemForEachEndpointThatWantsTheEvent(t *testing.T) {
 				w := newWorld(t)
 				e := w.endpoint(c.change)
 				a, record := w.event("user.posted_comment", comment)
-				response := w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
-				if len(response.BatchItemFailures) != 0 {
-					t.Errorf("failures: %v", response.BatchItemFailures)
+				response := w.FanOut(t.Context(), []event.Change{record})
+				if len(response) != 0 {
+					t.Errorf("failures: %v", response)
 				}
 				var want []work.Item
 				if c.want {
@@ -312,20 +307,15 @@ func TestFanOutPassesOverAMalformedRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
-		broken := func(image map[string]events.DynamoDBAttributeValue) events.DynamoDBEventRecord {
-			return events.DynamoDBEventRecord{EventName: "INSERT", Change: events.DynamoDBStreamRecord{SequenceNumber: "1", NewImage: image}}
-		}
 		_, good := w.event("user.posted_comment", comment)
-		response := w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{
-			broken(nil),
-			broken(map[string]events.DynamoDBAttributeValue{"event_id": events.NewNumberAttribute("7")}),
-			broken(map[string]events.DynamoDBAttributeValue{
-				"event_id": events.NewStringAttribute(event.NewID(time.Now())), "tenant": events.NewStringAttribute("default"), "body": events.NewStringAttribute("{not json"),
-			}),
+		response := w.FanOut(t.Context(), []event.Change{
+			{Inserted: true, Err: errors.New("an attribute is missing")},
+			{Inserted: true, Event: event.Accepted{ID: "7", Tenant: "default", Body: good.Event.Body}},
+			{Inserted: true, Event: event.Accepted{ID: event.NewID(time.Now()), Tenant: "default", Body: []byte("{not json")}},
 			good,
-		}})
-		if len(response.BatchItemFailures) != 0 {
-			t.Errorf("a malformed record blocks the shard: %v", response.BatchItemFailures)
+		})
+		if len(response) != 0 {
+			t.Errorf("a malformed record blocks the shard: %v", response)
 		}
 		if got := len(w.queue.take()); got != 1 {
 			t.Errorf("queued %d items behind malformed records, want 1", got)
@@ -338,8 +328,8 @@ func TestFanOutIgnoresExpiry(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
 		_, record := w.event("user.posted_comment", comment)
-		record.EventName = "REMOVE"
-		w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
+		record.Inserted = false
+		w.FanOut(t.Context(), []event.Change{record})
 		if got := w.queue.take(); len(got) != 0 {
 			t.Errorf("queued %v for an expired event", got)
 		}
@@ -350,12 +340,12 @@ func TestFanOutReportsTheFirstRecordThatWasNotQueued(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
-		var batch events.DynamoDBEvent
+		var batch []event.Change
 		var ids []string
 		for range 4 {
 			a, record := w.event("user.posted_comment", comment)
 			ids = append(ids, a.ID)
-			batch.Records = append(batch.Records, record)
+			batch = append(batch, record)
 		}
 		w.queue.fail = func(i work.Item) error {
 			if i.EventID == ids[1] || i.EventID == ids[3] {
@@ -364,9 +354,9 @@ func TestFanOutReportsTheFirstRecordThatWasNotQueued(t *testing.T) {
 			return nil
 		}
 		response := w.FanOut(t.Context(), batch)
-		want := []events.DynamoDBBatchItemFailure{{ItemIdentifier: batch.Records[1].Change.SequenceNumber}}
-		if !slices.Equal(response.BatchItemFailures, want) {
-			t.Errorf("failures = %v, want the second record's sequence number %v", response.BatchItemFailures, want)
+		want := []string{batch[1].SequenceNumber}
+		if !slices.Equal(response, want) {
+			t.Errorf("failures = %v, want the second record's sequence number %v", response, want)
 		}
 	})
 }
@@ -382,8 +372,8 @@ func TestFanOutReportsTheRecordWhoseEndpointsCannotBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *dispatch.Config) { c.Endpoints = failing{c.Endpoints} })
 		_, record := w.event("user.posted_comment", comment)
-		response := w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
-		if len(response.BatchItemFailures) != 1 {
+		response := w.FanOut(t.Context(), []event.Change{record})
+		if len(response) != 1 {
 			t.Error("the event would be lost: no failure was reported")
 		}
 	})
@@ -760,7 +750,7 @@ func (w *world) fanOutNothing() {
 	before := w.queue.take()
 	defer func() { w.queue.Send(w.t.Context(), before) }()
 	_, record := w.event("user.posted_comment", comment)
-	w.FanOut(w.t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
+	w.FanOut(w.t.Context(), []event.Change{record})
 	if sent := w.queue.take(); len(sent) != 0 {
 		w.t.Fatalf("queued %v", sent)
 	}
@@ -777,13 +767,10 @@ func TestOneItemsTroubleIsItsOwn(t *testing.T) {
 			}
 			return delivery.Outcome{Class: delivery.Success, Status: 200}
 		}
-		batch := []dispatch.Message{
-			{ID: "poison", Body: []byte(poison.Encode())}, {ID: "malformed", Body: []byte("{")}, {ID: "good", Body: []byte(good.Encode())},
+		batch := []work.Message{
+			{ID: "poison", Body: poison.Encode()}, {ID: "malformed", Body: "{"}, {ID: "good", Body: good.Encode()},
 		}
-		var failed []string
-		for _, f := range w.Deliver(t.Context(), batch).BatchItemFailures {
-			failed = append(failed, f.ItemIdentifier)
-		}
+		failed := w.Deliver(t.Context(), batch)
 		if !slices.Equal(failed, []string{"poison", "malformed"}) {
 			t.Errorf("failed = %v, want the poison and the malformed one", failed)
 		}
@@ -919,27 +906,6 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-func TestHandleTellsTriggersApart(t *testing.T) {
-	w := newWorld(t)
-	for name, c := range map[string]struct {
-		payload string
-		fails   bool
-	}{
-		"a schedule's sweep":            {payload: `{"action":"sweep"}`},
-		"an empty queue batch is none":  {payload: `{"Records":[]}`, fails: true},
-		"an action that does not exist": {payload: `{"action":"explode"}`, fails: true},
-		"a function URL":                {payload: `{"requestContext":{"http":{"method":"GET"}}}`, fails: true},
-		"no JSON":                       {payload: `{`, fails: true},
-		"a queue batch":                 {payload: `{"Records":[{"eventSource":"aws:sqs","messageId":"m","body":"{}"}]}`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if _, err := w.Handle(t.Context(), json.RawMessage(c.payload)); (err != nil) != c.fails {
-				t.Errorf("error = %v, want one: %v", err, c.fails)
-			}
-		})
-	}
-}
-
 // statistics reads what the last minutes came to.
 func (w *world) statistics() stats.Summary {
 	w.t.Helper()
@@ -1062,9 +1028,9 @@ func TestWhatTheStreamBringsAgainIsCountedOnce(t *testing.T) {
 			}
 			return nil
 		}
-		w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{one, two}})
+		w.FanOut(t.Context(), []event.Change{one, two})
 		w.queue.fail = nil
-		w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{two}})
+		w.FanOut(t.Context(), []event.Change{two})
 		if s := w.statistics(); s.Hour.Accepted != 2 || s.Hour.Queued != 2 {
 			t.Errorf("%d accepted, %d queued; want 2 and 2", s.Hour.Accepted, s.Hour.Queued)
 		}

@@ -3,12 +3,9 @@ package dispatch
 import (
 	"context"
 
-	"github.com/aws/aws-lambda-go/events"
-
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
-	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 // FanOut puts one work item on the queue for each endpoint that wants an event
@@ -21,23 +18,19 @@ import (
 // the queue twice are told apart by their claims. A record that can't be read
 // will never be readable: it is logged with its key, counted and passed over,
 // because behind it the whole shard would wait.
-func (d *Dispatcher) FanOut(ctx context.Context, batch events.DynamoDBEvent) events.DynamoDBEventResponse {
-	return d.fanOut(ctx, dynamoitem.EventsOf(batch))
-}
-
-func (d *Dispatcher) fanOut(ctx context.Context, batch []dynamoitem.EventChange) events.DynamoDBEventResponse {
+func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFrom []string) {
 	items := make([]work.Item, 0, len(batch))
 	owner := make([]int, 0, len(batch)) // the record of each item
 	failed, malformed := len(batch), 0
 	fannedOut := make([]string, len(batch)) // the events' ids
 	for i, record := range batch {
-		if !record.Put {
+		if !record.Inserted {
 			continue
 		}
 		accepted, e, err := readRecord(record)
 		if err != nil {
 			malformed++
-			d.Log.ErrorContext(ctx, "fanout.malformed_record", "keys", string(record.Keys),
+			d.Log.ErrorContext(ctx, "fanout.malformed_record", "keys", record.Key,
 				"sequence_number", record.SequenceNumber, "error", err.Error())
 			continue
 		}
@@ -73,12 +66,9 @@ func (d *Dispatcher) fanOut(ctx context.Context, batch []dynamoitem.EventChange)
 	d.countFanOut(ctx, fannedOut[:failed], owner)
 	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch), "malformed", malformed, "queued", len(items))
 	if failed == len(batch) {
-		return events.DynamoDBEventResponse{}
+		return nil
 	}
-	// The mapping wants the sequence number, not the event id.
-	return events.DynamoDBEventResponse{BatchItemFailures: []events.DynamoDBBatchItemFailure{
-		{ItemIdentifier: batch[failed].SequenceNumber},
-	}}
+	return []string{batch[failed].SequenceNumber}
 }
 
 // itemsOf returns the work items of one event; an error means that its record
@@ -98,7 +88,7 @@ func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e eve
 	return items, nil
 }
 
-func readRecord(record dynamoitem.EventChange) (event.Accepted, event.Event, error) {
+func readRecord(record event.Change) (event.Accepted, event.Event, error) {
 	accepted, err := record.Event, record.Err
 	if err != nil {
 		return accepted, event.Event{}, err

@@ -13,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
@@ -21,6 +20,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 const traceID = "1-5759e988-bd862e3fe1be46a994272793"
@@ -84,7 +84,7 @@ func TestTheWideLineOfAnAttempt(t *testing.T) {
 			w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome { return o }
 			sent := time.Now()
 			time.Sleep(700 * time.Millisecond)
-			w.Deliver(t.Context(), []dispatch.Message{{ID: "m", Body: []byte(item.Encode()), SentAt: sent}})
+			w.Deliver(t.Context(), []work.Message{{ID: "m", Body: item.Encode(), SentAt: sent}})
 			var found map[string]any
 			for line := range strings.Lines(log.String()) {
 				var fields map[string]any
@@ -175,7 +175,7 @@ func TestALargeEventsAttemptsHangUnderTheFanOut(t *testing.T) {
 		w := newWorld(t, func(c *dispatch.Config) { c.Tracer = traced })
 		w.endpoint()
 		_, record := w.event("user.posted_comment", `{"discussion_id":"d1","comment_id":"c1","comment_text":"`+strings.Repeat("x", 2*work.MaxBody)+`"}`)
-		w.FanOut(t.Context(), events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{record}})
+		w.FanOut(t.Context(), []event.Change{record})
 		items := w.queue.take()
 		traced.take()
 		if len(items) != 1 || items[0].Body != nil {

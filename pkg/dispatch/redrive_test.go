@@ -12,8 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
-
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/destination"
@@ -46,7 +44,7 @@ func TestRedrivePutsDeadLettersBackToWork(t *testing.T) {
 			bodies = append(bodies, item.Encode())
 		}
 		w.Config.DeadLetters = deadLetters(t, bodies...)
-		answer, err := w.Handle(t.Context(), []byte(`{"action":"redrive"}`))
+		answer, err := w.Run(t.Context(), dispatch.Command{Action: "redrive"})
 		if err != nil || answer.(dispatch.Redriven) != (dispatch.Redriven{Redriven: 25, Unreadable: 1, Done: true}) {
 			t.Fatalf("redriven: %+v, %v", answer, err)
 		}
@@ -129,7 +127,7 @@ func TestAMessageThatKillsItsWorkerTakesNobodyAlong(t *testing.T) {
 		var zombies sync.WaitGroup
 		buried := map[string]bool{}
 		for round := 0; len(alive) > 0 && round < 300; round++ {
-			var batch []dispatch.Message
+			var batch []work.Message
 			slices.SortStableFunc(alive, func(a, b *message) int { return a.visible.Compare(b.visible) })
 			time.Sleep(max(time.Until(alive[0].visible), time.Second))
 			n := 0
@@ -143,12 +141,12 @@ func TestAMessageThatKillsItsWorkerTakesNobodyAlong(t *testing.T) {
 					buried[m.item.EventID] = true
 					continue
 				}
-				batch = append(batch, dispatch.Message{ID: fmt.Sprint(i), Body: []byte(m.item.Encode()), Receives: m.receives})
+				batch = append(batch, work.Message{ID: fmt.Sprint(i), Body: m.item.Encode(), Receives: m.receives})
 			}
 			// Each round is another process, whose answer is lost if it dies.
 			process.Store(new(atomic.Bool))
 			worker := dispatch.New(w.Config)
-			answered := make(chan events.SQSEventResponse, 1)
+			answered := make(chan []string, 1)
 			zombies.Go(func() { answered <- worker.Deliver(context.WithoutCancel(t.Context()), batch) })
 			failed := map[string]bool{}
 			select {
@@ -157,8 +155,8 @@ func TestAMessageThatKillsItsWorkerTakesNobodyAlong(t *testing.T) {
 					failed[m.ID] = true
 				}
 			case response := <-answered:
-				for _, f := range response.BatchItemFailures {
-					failed[f.ItemIdentifier] = true
+				for _, id := range response {
+					failed[id] = true
 				}
 			}
 			for i, m := range received {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	emithandler "github.com/tidings-dev/tidings/functions/emit/handler"
 )
 
 // BenchmarkList takes a hundred events of half a kilobyte in, by one request to the
@@ -17,7 +19,7 @@ func BenchmarkList(b *testing.B) {
 	em, _ := newEmitter()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := em.Handle(b.Context(), payload); err != nil {
+		if _, err := emithandler.Route(em)(b.Context(), payload); err != nil {
 			b.Fatal(err)
 		}
 	}

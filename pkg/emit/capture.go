@@ -2,19 +2,18 @@ package emit
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 
-	"github.com/aws/aws-lambda-go/events"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
+	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
 // Capture takes in what a batch of the platform table's stream means.
@@ -24,33 +23,33 @@ import (
 // is recognised by its id. A record that can't be read, or whose event the
 // catalog refuses, will never be better: it is logged with its key, counted and
 // passed over, because behind it the whole shard would wait.
-func (em *Emitter) Capture(ctx context.Context, batch events.DynamoDBEvent) events.DynamoDBEventResponse {
+func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed []string) {
 	var captured, duplicates, malformed atomic.Int64
 	var mu sync.Mutex
-	failed := len(batch.Records)
+	first := len(batch)
 	fail := func(i int) {
 		mu.Lock()
 		defer mu.Unlock()
-		failed = min(failed, i)
+		first = min(first, i)
 	}
 	var group errgroup.Group
 	group.SetLimit(parallelPuts)
 	// Changes of one item are put in their order; others side by side.
-	for _, item := range byItem(batch.Records) {
+	for _, item := range byItem(batch) {
 		group.Go(func() error {
 			for _, i := range item {
-				record := batch.Records[i]
-				n, again, err := em.captureOne(ctx, record)
+				change := batch[i]
+				n, again, err := em.captureOne(ctx, change)
 				captured.Add(int64(n))
 				duplicates.Add(int64(again))
 				var refused *Error
 				switch {
 				case errors.As(err, &refused):
 					malformed.Add(1)
-					em.Log.ErrorContext(ctx, "capture.malformed_record", "keys", keyOf(record),
-						"sequence_number", record.Change.SequenceNumber, "error", refused.Message)
+					em.Log.ErrorContext(ctx, "capture.malformed_record", "keys", change.Key,
+						"sequence_number", change.SequenceNumber, "error", refused.Message)
 				case err != nil:
-					em.Log.ErrorContext(ctx, "capture.failed", "sequence_number", record.Change.SequenceNumber, "error", err.Error())
+					em.Log.ErrorContext(ctx, "capture.failed", "sequence_number", change.SequenceNumber, "error", err.Error())
 					fail(i)
 					return nil
 				}
@@ -59,27 +58,23 @@ func (em *Emitter) Capture(ctx context.Context, batch events.DynamoDBEvent) even
 		})
 	}
 	_ = group.Wait() // each has said its own
-	em.Log.InfoContext(ctx, "capture.done", "records", len(batch.Records), "captured", captured.Load(),
+	em.Log.InfoContext(ctx, "capture.done", "records", len(batch), "captured", captured.Load(),
 		"duplicates", duplicates.Load(), "malformed", malformed.Load())
-	if failed == len(batch.Records) {
-		return events.DynamoDBEventResponse{}
+	if first == len(batch) {
+		return nil
 	}
-	// The mapping wants the sequence number, not the event id.
-	return events.DynamoDBEventResponse{BatchItemFailures: []events.DynamoDBBatchItemFailure{
-		{ItemIdentifier: batch.Records[failed].Change.SequenceNumber},
-	}}
+	return []string{batch[first].SequenceNumber}
 }
 
 // byItem groups a batch's records by the item that they are about.
-func byItem(records []events.DynamoDBEventRecord) [][]int {
+func byItem(changes []platform.Change) [][]int {
 	place := map[string]int{}
 	var groups [][]int
-	for i, r := range records {
-		key := keyOf(r)
-		at, ok := place[key]
+	for i, c := range changes {
+		at, ok := place[c.Key]
 		if !ok {
 			at = len(groups)
-			place[key] = at
+			place[c.Key] = at
 			groups = append(groups, nil)
 		}
 		groups[at] = append(groups[at], i)
@@ -87,19 +82,10 @@ func byItem(records []events.DynamoDBEventRecord) [][]int {
 	return groups
 }
 
-// keyOf is the key of the item that a record is about, as JSON.
-func keyOf(r events.DynamoDBEventRecord) string {
-	text, err := json.Marshal(r.Change.Keys)
-	if err != nil {
-		return r.Change.SequenceNumber
-	}
-	return string(text)
-}
-
 // captureOne stores the events of one record. An *Error says that it will never
 // be readable.
-func (em *Emitter) captureOne(ctx context.Context, record events.DynamoDBEventRecord) (stored, duplicates int, err error) {
-	list, err := capture.Events(record)
+func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (stored, duplicates int, err error) {
+	list, err := capture.Events(change)
 	if err != nil {
 		return 0, 0, &Error{Code: InvalidData, Message: err.Error()}
 	}

@@ -6,6 +6,7 @@
 package emit
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -17,8 +18,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/aws/aws-lambda-go/lambdacontext"
 
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
@@ -89,6 +88,14 @@ type Emitter struct {
 	// NewID makes an event's id; nil is event.NewID.
 	NewID  func(now time.Time) string
 	Tracer Tracer // nil for none
+}
+
+type requestID struct{}
+
+// WithRequestID returns a context with the id of the request that is being served. An
+// event without a request_id of its own gets it.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestID{}, id)
 }
 
 // begin begins the part of the invocation's trace that takes one event in. What
@@ -175,9 +182,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	now := em.Now()
 	e.ID = em.newID(now)
 	if e.RequestID == "" {
-		if lc, ok := lambdacontext.FromContext(ctx); ok {
-			e.RequestID = lc.AwsRequestID
-		}
+		e.RequestID, _ = ctx.Value(requestID{}).(string)
 	}
 	trace := tracing.FromContext(ctx)
 	e.TraceID = tracing.ID(trace)
@@ -300,4 +305,14 @@ func clip(s string) string {
 		return strings.ToValidUTF8(s[:maxText], "") + "…"
 	}
 	return s
+}
+
+// compact removes the white space between tokens. The digests of stored idempotency
+// keys depend on it.
+func compact(data json.RawMessage) []byte {
+	var buf bytes.Buffer
+	if err := json.Compact(&buf, data); err != nil {
+		return data
+	}
+	return buf.Bytes()
 }

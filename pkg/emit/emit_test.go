@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
+	emithandler "github.com/tidings-dev/tidings/functions/emit/handler"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
@@ -51,7 +52,7 @@ func stored(t *testing.T, s *memory.Store) []event.Accepted {
 
 func call(t *testing.T, em *emit.Emitter, payload string) (map[string]any, error) {
 	t.Helper()
-	answer, err := em.Handle(t.Context(), json.RawMessage(payload))
+	answer, err := emithandler.Route(em)(t.Context(), json.RawMessage(payload))
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func TestOneEvent(t *testing.T) {
 	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "req-1"})
 	//lint:ignore SA1029 the key is the Lambda runtime's
 	ctx = context.WithValue(ctx, "x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1")
-	if _, err := em.Handle(ctx, json.RawMessage(joined)); err != nil {
+	if _, err := emithandler.Route(em)(ctx, json.RawMessage(joined)); err != nil {
 		t.Fatal(err)
 	}
 	all := stored(t, store)
@@ -101,26 +102,24 @@ func TestRefusalsNameTheFieldAndStoreNothing(t *testing.T) {
 		code    emit.Code
 		field   string
 	}{
-		"no JSON":                {`{"event":`, emit.MalformedJSON, ""},
-		"empty":                  {` `, emit.MalformedJSON, ""},
-		"no type":                {`{"data":{}}`, emit.InvalidField, "event"},
-		"unknown type":           {`{"event":"user.exploded","data":{}}`, emit.UnknownType, "event"},
-		"no data":                {`{"event":"user.joined_community"}`, emit.InvalidData, "data"},
-		"a field missing":        {`{"event":"user.joined_community","data":{"community_id":"c"}}`, emit.InvalidData, "data.community_name"},
-		"a field of wrong type":  {`{"event":"user.joined_community","data":{"community_id":"c","community_name":5}}`, emit.InvalidData, "data.community_name"},
-		"a field unknown":        {`{"event":"user.joined_community","data":{"community_id":"c","community_name":"n","x":1}}`, emit.InvalidData, "data.x"},
-		"an envelope misspelt":   {`{"event":"user.joined_community","idempotencyKey":"k","data":{}}`, emit.InvalidField, "idempotencyKey"},
-		"a type that is none":    {`{"event":5,"data":{}}`, emit.InvalidField, "event"},
-		"a bad timestamp":        {`{"event":"user.joined_community","timestamp":"yesterday","data":{}}`, emit.InvalidField, "timestamp"},
-		"beyond the last year":   {`{"event":"user.joined_community","timestamp":"9999-12-31T23:59:59-23:59","data":{}}`, emit.InvalidField, "timestamp"},
-		"before the first":       {`{"event":"user.joined_community","timestamp":"0000-01-01T00:00:00+23:59","data":{}}`, emit.InvalidField, "timestamp"},
-		"too many, by two names": {`{"events":[],"Events":[` + strings.Repeat(joined+`,`, 3*emit.MaxList) + joined + `]}`, emit.TooMany, "events"},
-		"too many, none known":   {`{"events":[` + strings.Repeat(`{"evnt":"a"},`, emit.MaxList) + `{}]}`, emit.TooMany, "events"},
-		"a bad tenant":           {`{"event":"user.joined_community","tenant":"a/b","data":{}}`, emit.InvalidField, "tenant"},
-		"a long key":             {`{"event":"user.joined_community","idempotency_key":"` + strings.Repeat("k", 257) + `","data":{}}`, emit.InvalidField, "idempotency_key"},
-		"too large":              {`{"event":"user.posted_comment","data":{"discussion_id":"d","comment_id":"c","comment_text":` + big[:len(big)-1] + strings.Repeat("\U0001F39F", 50_000) + `"}}`, emit.TooLarge, "data"},
-		"an empty list":          {`{"events":[]}`, emit.InvalidField, "events"},
-		"too many":               {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
+		"no JSON":               {`{"event":`, emit.MalformedJSON, ""},
+		"empty":                 {` `, emit.MalformedJSON, ""},
+		"no type":               {`{"data":{}}`, emit.InvalidField, "event"},
+		"unknown type":          {`{"event":"user.exploded","data":{}}`, emit.UnknownType, "event"},
+		"no data":               {`{"event":"user.joined_community"}`, emit.InvalidData, "data"},
+		"a field missing":       {`{"event":"user.joined_community","data":{"community_id":"c"}}`, emit.InvalidData, "data.community_name"},
+		"a field of wrong type": {`{"event":"user.joined_community","data":{"community_id":"c","community_name":5}}`, emit.InvalidData, "data.community_name"},
+		"a field unknown":       {`{"event":"user.joined_community","data":{"community_id":"c","community_name":"n","x":1}}`, emit.InvalidData, "data.x"},
+		"an envelope misspelt":  {`{"event":"user.joined_community","idempotencyKey":"k","data":{}}`, emit.InvalidField, "idempotencyKey"},
+		"a type that is none":   {`{"event":5,"data":{}}`, emit.InvalidField, "event"},
+		"a bad timestamp":       {`{"event":"user.joined_community","timestamp":"yesterday","data":{}}`, emit.InvalidField, "timestamp"},
+		"beyond the last year":  {`{"event":"user.joined_community","timestamp":"9999-12-31T23:59:59-23:59","data":{}}`, emit.InvalidField, "timestamp"},
+		"before the first":      {`{"event":"user.joined_community","timestamp":"0000-01-01T00:00:00+23:59","data":{}}`, emit.InvalidField, "timestamp"},
+		"a bad tenant":          {`{"event":"user.joined_community","tenant":"a/b","data":{}}`, emit.InvalidField, "tenant"},
+		"a long key":            {`{"event":"user.joined_community","idempotency_key":"` + strings.Repeat("k", 257) + `","data":{}}`, emit.InvalidField, "idempotency_key"},
+		"too large":             {`{"event":"user.posted_comment","data":{"discussion_id":"d","comment_id":"c","comment_text":` + big[:len(big)-1] + strings.Repeat("\U0001F39F", 50_000) + `"}}`, emit.TooLarge, "data"},
+		"an empty list":         {`{"events":[]}`, emit.InvalidField, "events"},
+		"too many":              {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			em, store := newEmitter()
@@ -136,6 +135,65 @@ func TestRefusalsNameTheFieldAndStoreNothing(t *testing.T) {
 				t.Errorf("stored %v", all)
 			}
 		})
+	}
+}
+
+// The envelope is strict: each name as it is documented, and once.
+func TestTheEnvelopeIsStrict(t *testing.T) {
+	const fields = "is not a field of an event; names are case-sensitive, and the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"
+	for payload, want := range map[string]emit.Error{
+		`{"tenant":"a","tenant":"b","event":"x","data":{}}`:                  {Code: emit.InvalidField, Field: "tenant", Message: `tenant: duplicate key "tenant" at byte 23`},
+		`{"data":{},"event":"x","data":{}}`:                                  {Code: emit.InvalidField, Field: "data", Message: `data: duplicate key "data" at byte 30`},
+		`{"event":"x","\u0065vent":"y"}`:                                     {Code: emit.InvalidField, Field: "event", Message: `event: duplicate key "event" at byte 26`},
+		`{"event":null,"event":"y"}`:                                         {Code: emit.InvalidField, Field: "event", Message: `event: duplicate key "event" at byte 22`},
+		`{"events":[{"event":"x"},{"event":"x","tenant":"a","tenant":"b"}]}`: {Code: emit.InvalidField, Field: "events.1.tenant", Message: `events.1.tenant: duplicate key "tenant" at byte 60`},
+		`[{"event":"x","event":"x"}]`:                                        {Code: emit.InvalidField, Field: "0.event", Message: `0.event: duplicate key "event" at byte 22`},
+		`{"events":[],"events":[]}`:                                          {Code: emit.InvalidField, Field: "events", Message: `events: duplicate key "events" at byte 22`},
+		`{"EVENT":"x","data":{}}`:                                            {Code: emit.InvalidField, Field: "EVENT", Message: "EVENT: " + fields},
+		`{"Events":[]}`:                                                      {Code: emit.InvalidField, Field: "Events", Message: "Events: " + fields},
+		`{"events":[{"idempotencyKey":"k"}]}`:                                {Code: emit.InvalidField, Field: "events.0.idempotencyKey", Message: "events.0.idempotencyKey: " + fields},
+		`{"events":[],"tenant":"t"}`:                                         {Code: emit.InvalidField, Field: "events", Message: "events: cannot be combined with the fields of one event"},
+		`{"events":[{"events":[]}]}`:                                         {Code: emit.InvalidField, Field: "events.0.events", Message: "events.0.events: " + fields},
+		`{"events":null}`:                                                    {Code: emit.InvalidField, Field: "events", Message: "events: is an empty list"},
+		`{"events":{}}`:                                                      {Code: emit.InvalidField, Field: "events", Message: "events: must be a list, not an object"},
+		`{"events":[5]}`:                                                     {Code: emit.InvalidField, Field: "events.0", Message: "events.0: must be an object, not a number"},
+		`{"event":["x"]}`:                                                    {Code: emit.InvalidField, Field: "event", Message: "event: must be a string, not a list"},
+		`{"event":"x","request_id":true}`:                                    {Code: emit.InvalidField, Field: "request_id", Message: "request_id: must be a string, not a boolean"},
+		`5`:                                                                  {Code: emit.InvalidField, Message: "the payload: must be an object, not a number"},
+		`{"event":"x"} {}`:                                                   {Code: emit.MalformedJSON, Message: "malformed JSON: invalid character '{' after top-level value after offset 14"},
+		`{"event":`:                                                          {Code: emit.MalformedJSON, Message: `malformed JSON: unexpected EOF within "/event" after offset 9`},
+	} {
+		em, store := newEmitter()
+		_, err := em.Invoke(t.Context(), []byte(payload))
+		var refused *emit.Error
+		if !errors.As(err, &refused) || *refused != want {
+			t.Errorf("%s:\n%+v, want\n%+v", payload, err, want)
+		}
+		if all := stored(t, store); len(all) != 0 {
+			t.Errorf("%s: stored %v", payload, all)
+		}
+	}
+}
+
+// A duplicate key within one event's data refuses that event, not its list.
+func TestADuplicateKeyInDataRefusesOneEvent(t *testing.T) {
+	em, store := newEmitter()
+	answer, err := call(t, em, `[`+joined+`,{"event":"user.joined_community","data":{"community_id":"a","community_id":"b","community_name":"n"}}]`)
+	if err != nil || len(stored(t, store)) != 1 || !strings.Contains(fmt.Sprint(answer["results"]), "data.community_id: is a duplicate key") {
+		t.Errorf("%v, %v; %d events stored", answer, err, len(stored(t, store)))
+	}
+}
+
+// Values that were accepted before are still accepted.
+func TestUnusualEnvelopesAreAccepted(t *testing.T) {
+	for _, payload := range []string{
+		` ` + joined + ` `, `[` + joined + `]`, `{"events":[` + joined + `]}`, strings.Replace(joined, `"event"`, `"\u0065vent"`, 1),
+		strings.Replace(joined, `{"event"`, `{"tenant":null,"request_id":null,"event"`, 1), strings.Replace(joined, "u_1", "u\xff", 1),
+	} {
+		em, store := newEmitter()
+		if _, err := call(t, em, payload); err != nil || len(stored(t, store)) != 1 {
+			t.Errorf("%s: %v", payload, err)
+		}
 	}
 }
 
@@ -186,7 +244,7 @@ func TestManyProducersWithOneKeyMakeOneEvent(t *testing.T) {
 	ids, fresh := map[any]bool{}, 0
 	for range 64 {
 		all.Go(func() {
-			answer, err := em.Handle(context.Background(), json.RawMessage(keyed))
+			answer, err := em.Invoke(context.Background(), []byte(keyed))
 			if err != nil {
 				t.Error(err)
 				return
@@ -245,7 +303,6 @@ func TestFunctionURL(t *testing.T) {
 		"a list, some refused":    {url("POST", `[`+joined+`,{"event":"x"}]`), 207, `unknown_event_type`},
 		"GET":                     {url("GET", ""), 405, "POST"},
 		"no JSON":                 {url("POST", "event=x"), 400, "malformed_json"},
-		"base64 that is none":     {encoded("***"), 400, "malformed_json"},
 		"unknown type":            {url("POST", `{"event":"x","data":{}}`), 422, `"field":"event"`},
 		"data against the schema": {url("POST", `{"event":"user.joined_community","data":{}}`), 422, `"field":"data.community_id"`},
 		"over 256 KiB":            {url("POST", `{"event":"user.posted_comment","data":{"discussion_id":"d","comment_id":"c","comment_text":"`+strings.Repeat("x", 300_000)+`"}}`), 413, "256 KiB"},
@@ -256,7 +313,7 @@ func TestFunctionURL(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			answer, err := em.Handle(t.Context(), payload)
+			answer, err := emithandler.Route(em)(t.Context(), payload)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -275,7 +332,7 @@ func TestFunctionURL(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			answer, err := em.Handle(t.Context(), payload)
+			answer, err := emithandler.Route(em)(t.Context(), payload)
 			if err != nil || answer.(events.LambdaFunctionURLResponse).StatusCode != want {
 				t.Errorf("answer = %v, %v; want %d", answer, err, want)
 			}
@@ -302,18 +359,18 @@ func encoded(body string) events.LambdaFunctionURLRequest {
 func TestALongListIsRefusedInLittleMemory(t *testing.T) {
 	em, _ := newEmitter()
 	for name, payload := range map[string]string{
-		"a list":            `[` + strings.Repeat(`{},`, 350_000) + `{}]`,
-		"a list in events":  `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}]}`,
-		"by another name":   `{"events":[],"Events":[` + strings.Repeat(`{},`, 350_000) + `{}]}`,
-		"and one that is":   `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}],"events":[]}`,
-		"and no list":       `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}],"events":5}`,
-		"of what is no one": `[` + strings.Repeat(`{"a":1},`, 150_000) + `{}]`,
+		"a list":              `[` + strings.Repeat(`{},`, 350_000) + `{}]`,
+		"a list in events":    `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}]}`,
+		"a list given twice":  `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}],"events":[]}`,
+		"a list and a number": `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}],"events":5}`,
+		"an unknown name":     `{"Events":[` + strings.Repeat(`{},`, 350_000) + `{}]}`,
+		"unknown fields":      `[` + strings.Repeat(`{"a":1},`, 150_000) + `{}]`,
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, err := em.Handle(t.Context(), json.RawMessage(payload))
+		_, err := emithandler.Route(em)(t.Context(), json.RawMessage(payload))
 		runtime.ReadMemStats(&after)
-		if err == nil || !strings.Contains(err.Error(), "the limit of one call is") {
+		if err == nil || !strings.Contains(err.Error(), "the limit per call is") && !strings.Contains(name, "unknown") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(4*len(payload)) {

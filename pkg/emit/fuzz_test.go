@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	emithandler "github.com/tidings-dev/tidings/functions/emit/handler"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
 )
@@ -39,13 +40,13 @@ func FuzzHandle(f *testing.F) {
 		`{"event":"discussion.auto_closed","timestamp":"2026-02-30T00:00:00Z","data":{"discussion_id":"d","closed_at":"2026-01-01T00:00:00Z"}}`,
 		`{"` + strings.Repeat("x", 5000) + `":1}`, `{"event":` + strings.Repeat("1", 5000) + `}`, `{"event":"` + strings.Repeat("é", 5000) + `","data":{}}`, `{"event":"user.joined_platform","timestamp":"` + strings.Repeat("1", 5000) + `","data":{}}`,
 		`{"event":"user.joined_platform","data":{"` + strings.Repeat("x", 5000) + `":1}}`, `{"event":"user.joined_platform","data":{` + strings.Repeat(`"a":{`, 500) + strings.Repeat("}", 501) + `}`, `{"event":"user.joined_platform","data":{` + many(500) + `}}`,
-		wrapped("POST", joined, false), wrapped("POST", "eyJldmVudCI6IngifQ==", true), wrapped("POST", "%", true), wrapped("GET", "", false), wrapped("POST", `[`+joined+`,{}]`, false),
+		wrapped("POST", joined, false), wrapped("POST", "eyJldmVudCI6IngifQ==", true), wrapped("GET", "", false), wrapped("POST", `[`+joined+`,{}]`, false),
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
 		em, store := newEmitter()
-		answer, err := em.Handle(t.Context(), json.RawMessage(payload))
+		answer, err := emithandler.Route(em)(t.Context(), json.RawMessage(payload))
 		var results []emit.Result
 		switch answer := answer.(type) {
 		case nil:
@@ -105,6 +106,9 @@ func ofResponse(t *testing.T, r events.LambdaFunctionURLResponse) []emit.Result 
 	t.Helper()
 	if !slices.Contains([]int{200, 202, 207, 400, 405, 409, 413, 422, 503}, r.StatusCode) {
 		t.Errorf("status %d", r.StatusCode)
+	}
+	if r.Headers["Content-Type"] != "application/json" {
+		return nil // the body was not base64, and never reached emit
 	}
 	var many struct{ Results []emit.Result }
 	if err := json.Unmarshal([]byte(r.Body), &many); err != nil {

@@ -6,17 +6,17 @@
 package event
 
 import (
+	"cmp"
 	"crypto/sha256"
-	"encoding/json"
+	jsonv1 "encoding/json"
 	"errors"
 	"fmt"
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/oklog/ulid/v2"
-
-	"github.com/tidings-dev/tidings/pkg/onepass"
 )
 
 // MaxBodyBytes is the largest body that is accepted: 256 KiB, the whole
@@ -32,14 +32,14 @@ const timeLayout = "2006-01-02T15:04:05.000Z"
 
 // Event is one fact about the platform.
 type Event struct {
-	ID             string          // ULID; its time part is when the event was accepted
-	Type           string          // one of the catalog's types
-	Timestamp      time.Time       // when it happened; millisecond precision
-	ActorUserID    string          // who did it; empty where nobody did (a discussion closed by schedule)
-	Data           json.RawMessage // an object that satisfies the type's schema
-	RequestID      string          // the request that caused it, for the platform's own logs
-	TraceID        string          // X-Ray trace id (1-…-…)
-	IdempotencyKey string          // the producer's key; the event's id where it gave none
+	ID             string            // ULID; its time part is when the event was accepted
+	Type           string            // one of the catalog's types
+	Timestamp      time.Time         // when it happened; millisecond precision
+	ActorUserID    string            // who did it; empty where nobody did (a discussion closed by schedule)
+	Data           jsonv1.RawMessage // an object that satisfies the type's schema
+	RequestID      string            // the request that caused it, for the platform's own logs
+	TraceID        string            // X-Ray trace id (1-…-…)
+	IdempotencyKey string            // the producer's key; the event's id where it gave none
 }
 
 // Accepted is an event as the Events table holds it.
@@ -50,46 +50,45 @@ type Accepted struct {
 	Trace  string // X-Ray trace header of the request that brought it; may be empty
 }
 
-// Encode builds the body that receivers get. The data's own spelling is kept
-// (number forms, key order, non-ASCII characters, `<` and `&`); only white
-// space between tokens goes. It fails on data that is not JSON or not UTF-8,
-// on a timestamp outside of the years 0 to 9999 UTC, and on a body over MaxBodyBytes (a *TooLargeError).
+// body is the JSON form of an event: what is stored, and what receivers get. The
+// order of the fields is the order in the text.
+type body struct {
+	ID             string         `json:"id"`
+	Type           string         `json:"event"`
+	Timestamp      string         `json:"timestamp"`
+	ActorUserID    string         `json:"actor_user_id,omitzero"`
+	Data           jsontext.Value `json:"data"`
+	RequestID      string         `json:"request_id,omitzero"`
+	TraceID        string         `json:"trace_id,omitzero"`
+	IdempotencyKey string         `json:"idempotency_key"`
+}
+
+// options keep the data's spelling. Duplicate keys and invalid UTF-8 are refused
+// before an event is stored; a stored body must stay readable.
+var options = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
+
+// Encode builds the body that receivers get. The spelling of the data is kept
+// (number forms, key order, non-ASCII characters, `<` and `&`), except for the
+// white space between tokens. It fails if the data is not JSON or not UTF-8, if the
+// timestamp is outside the years 0 to 9999 UTC, and if the body is larger than
+// MaxBodyBytes (a *TooLargeError).
 func (e Event) Encode() ([]byte, error) {
 	if !Writable(e.Timestamp) {
-		return nil, fmt.Errorf("event timestamp is in the year %d, which RFC 3339 does not write", e.Timestamp.UTC().Year())
+		return nil, fmt.Errorf("event timestamp is in the year %d; RFC 3339 has the years 0 to 9999", e.Timestamp.UTC().Year())
 	}
 	if !utf8.Valid(e.Data) {
 		return nil, fmt.Errorf("event data is not valid UTF-8")
 	}
-	key := e.IdempotencyKey
-	if key == "" {
-		key = e.ID
+	if len(e.Data) == 0 {
+		return nil, fmt.Errorf("event data is missing")
 	}
-	// The order of the fields is the order receivers see.
-	out := make([]byte, 0, 320+len(e.ActorUserID)+len(e.Data)+len(e.RequestID)+len(e.TraceID)+len(key))
-	field := func(name, value string) {
-		out = append(append(out, name...), ':')
-		out, _ = jsontext.AppendQuote(out, value) // fails for what is not UTF-8, and has written U+FFFD for it
-	}
-	field(`{"id"`, e.ID)
-	field(`,"event"`, e.Type)
-	field(`,"timestamp"`, e.Timestamp.UTC().Format(timeLayout))
-	if e.ActorUserID != "" {
-		field(`,"actor_user_id"`, e.ActorUserID)
-	}
-	out = append(out, `,"data":`...)
-	out, err := jsontext.AppendFormat(out, e.Data, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
+	out, err := json.Marshal(body{
+		ID: e.ID, Type: e.Type, Timestamp: e.Timestamp.UTC().Format(timeLayout), ActorUserID: e.ActorUserID, Data: jsontext.Value(e.Data),
+		RequestID: e.RequestID, TraceID: e.TraceID, IdempotencyKey: cmp.Or(e.IdempotencyKey, e.ID),
+	}, options)
 	if err != nil {
 		return nil, fmt.Errorf("event data is not JSON: %w", err)
 	}
-	if e.RequestID != "" {
-		field(`,"request_id"`, e.RequestID)
-	}
-	if e.TraceID != "" {
-		field(`,"trace_id"`, e.TraceID)
-	}
-	field(`,"idempotency_key"`, key)
-	out = append(out, '}')
 	if len(out) > MaxBodyBytes {
 		return nil, &TooLargeError{Bytes: len(out)}
 	}
@@ -103,44 +102,23 @@ func Writable(at time.Time) bool {
 	return year >= 0 && year <= 9999
 }
 
-// Decode reads a body that Encode built. The event's data is a part of it.
-func Decode(b []byte) (Event, error) {
-	var e Event
-	var at string
-	err := onepass.Read(b, func(r *onepass.Reader) error {
-		return r.Object(func(name []byte) (err error) {
-			switch string(name) {
-			case "id":
-				return r.String(&e.ID)
-			case "event":
-				return r.String(&e.Type)
-			case "timestamp":
-				return r.String(&at)
-			case "actor_user_id":
-				return r.String(&e.ActorUserID)
-			case "data":
-				e.Data, err = r.Raw()
-				return err
-			case "request_id":
-				return r.String(&e.RequestID)
-			case "trace_id":
-				return r.String(&e.TraceID)
-			case "idempotency_key":
-				return r.String(&e.IdempotencyKey)
-			}
-			return r.Skip()
-		})
-	})
-	if err != nil {
+// Decode reads a body that Encode built. Unknown members are ignored.
+func Decode(text []byte) (Event, error) {
+	var b body
+	if err := json.Unmarshal(text, &b, options); err != nil {
 		return Event{}, fmt.Errorf("event body: %w", err)
 	}
-	if e.Timestamp, err = time.Parse(time.RFC3339Nano, at); err != nil {
+	at, err := time.Parse(time.RFC3339Nano, b.Timestamp)
+	if err != nil {
 		return Event{}, fmt.Errorf("event body: timestamp: %w", err)
 	}
-	if e.ID == "" || e.Type == "" {
+	if b.ID == "" || b.Type == "" {
 		return Event{}, fmt.Errorf("event body: id or event is missing")
 	}
-	return e, nil
+	return Event{
+		ID: b.ID, Type: b.Type, Timestamp: at, ActorUserID: b.ActorUserID, Data: jsonv1.RawMessage(b.Data),
+		RequestID: b.RequestID, TraceID: b.TraceID, IdempotencyKey: b.IdempotencyKey,
+	}, nil
 }
 
 // Reservation is what a producer's idempotency key stands for.

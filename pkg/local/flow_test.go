@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	dispatchhandler "github.com/tidings-dev/tidings/functions/dispatch/handler"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
@@ -92,7 +93,7 @@ func TestAFailingReceiverGetsEveryEventOnce(t *testing.T) {
 			Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store, Statistics: store, Waiting: store, Breakers: store, Limits: store,
 			Queue: q, Sender: f, Log: slog.New(slog.DiscardHandler), CacheTime: dispatch.CacheTime,
 		})
-		fn := function(d.Handle)
+		fn := function(dispatchhandler.Route(d))
 		fn.Timeout = time.Minute
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup

@@ -136,7 +136,11 @@ func FunctionURL(f *Function) http.Handler {
 			apiError(w, http.StatusRequestEntityTooLarge, "RequestTooLargeException", "the request exceeds 6 MB")
 			return
 		}
-		answer, err := f.Invoke(traceContext(r), urlPayload(urlRequest(r, body)))
+		var answer []byte
+		payload, err := urlPayload(urlRequest(r, body))
+		if err == nil {
+			answer, err = f.Invoke(traceContext(r), payload)
+		}
 		if err != nil {
 			apiError(w, http.StatusBadGateway, "InternalServerErrorException", "Internal Server Error")
 			return

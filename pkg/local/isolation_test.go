@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	dispatchhandler "github.com/tidings-dev/tidings/functions/dispatch/handler"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
@@ -86,7 +87,7 @@ func newStreet(t *testing.T, slow time.Duration) *street {
 			d = dispatch.New(config)
 		}
 		defer environments.Put(d)
-		return d.Handle(ctx, payload)
+		return dispatchhandler.Route(d)(ctx, payload)
 	}
 	f := &local.Function{Function: deployed, ARN: "arn:f", Handle: handle, Log: slog.New(slog.DiscardHandler)}
 	ctx, cancel := context.WithCancel(t.Context())

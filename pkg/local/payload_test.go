@@ -28,36 +28,6 @@ func through[T any](t *testing.T, v T) (back T) {
 
 const odd = "\x00\x1f\"\\/<&>\u2028\u2029\u007f ü 🎟 \xff \xed\xa0\x80"
 
-func FuzzText(f *testing.F) {
-	for _, seed := range []string{odd, "", "plain text, longer than eight bytes", "eight by\"", "eight by\\tes", "eight\nby", "\x1f234567", "1234567\x00", "1234567\x7f89", "ü234567", "12345678ü", "\xff", `{"a":"b\\"}`} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, value string) {
-		written := text([]byte("x"), value)
-		var got, want string
-		standard, err := json.Marshal(value)
-		if err != nil || json.Unmarshal(standard, &want) != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(written[1:], &got); err != nil || got != want || written[0] != 'x' {
-			t.Errorf("%q is written as %s (%v)", value, written, err)
-		}
-	})
-}
-
-// A byte that needs an escape does so wherever it stands in eight.
-func TestTextEscapesInEveryPlace(t *testing.T) {
-	for c := range 256 {
-		for place := range 8 {
-			b := []byte("abcdefgh")
-			b[place] = byte(c)
-			if got, want := ordinary(string(b)), c >= ' ' && c < 0x80 && c != '"' && c != '\\'; got != want {
-				t.Errorf("%q is ordinary: %v", b, got)
-			}
-		}
-	}
-}
-
 func TestStreamPayloadsReadAsTheLibrarysDo(t *testing.T) {
 	image := map[string]events.DynamoDBAttributeValue{
 		"s" + odd: events.NewStringAttribute(odd), "n": events.NewNumberAttribute("-1.5e3"), "b": events.NewBinaryAttribute([]byte{0, 0xff}), "t": events.NewBooleanAttribute(true),
@@ -109,7 +79,10 @@ func TestQueuePayloadsReadAsTheLibrarysDo(t *testing.T) {
 		{ID: "2", Receipt: "2.1", Body: "hello", Group: "g", Receives: 1, Sent: time.UnixMilli(1), First: time.UnixMilli(2)},
 	}
 	var got events.SQSEvent
-	payload := queuePayload(batch, "arn:aws:sqs:x", "us-east-1")
+	payload, err := queuePayload(batch, "arn:aws:sqs:x", "us-east-1")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := json.Unmarshal(payload, &got); err != nil {
 		t.Fatalf("%v: %s", err, payload)
 	}
@@ -194,7 +167,10 @@ func TestURLPayloadsReadAsTheLibrarysDo(t *testing.T) {
 		},
 	} {
 		var got events.LambdaFunctionURLRequest
-		payload := urlPayload(in)
+		payload, err := urlPayload(in)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := json.Unmarshal(payload, &got); err != nil {
 			t.Fatalf("%v: %s", err, payload)
 		}
@@ -227,7 +203,7 @@ func FuzzReadURLAnswer(f *testing.F) {
 		}
 		err := json.Unmarshal(answer, &want)
 		got, ok := readURLAnswer(answer)
-		if ok != (err == nil && want.StatusCode != nil && *want.StatusCode != noStatus) {
+		if ok != (err == nil && want.StatusCode != nil) {
 			t.Fatalf("%s is an answer: %v; encoding/json: %v", answer, ok, err)
 		}
 		if !ok {

@@ -66,7 +66,11 @@ func (m *QueueMapping) Run(ctx context.Context) error {
 // The others become visible again after the visibility timeout.
 func (m *QueueMapping) process(ctx context.Context, batch []queue.Message) {
 	var answer events.SQSEventResponse
-	if err := m.Function.callRaw(ctx, queuePayload(batch, m.Trigger.QueueARN, m.Region), &answer); err != nil {
+	payload, err := queuePayload(batch, m.Trigger.QueueARN, m.Region)
+	if err == nil {
+		err = m.Function.callRaw(ctx, payload, &answer)
+	}
+	if err != nil {
 		m.Function.Log.Error("queue batch failed", "function", m.Function.Folder, "queue", m.Queue.Name(), "error", err.Error())
 		return
 	}

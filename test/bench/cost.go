@@ -13,6 +13,8 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
+	dispatchhandler "github.com/tidings-dev/tidings/functions/dispatch/handler"
+	emithandler "github.com/tidings-dev/tidings/functions/emit/handler"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
@@ -102,16 +104,16 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 			}
 		}
 		for range rounds / 3 {
-			batch, err := p.changes(invocation(ctx), tenant, n*n, 500) // a hundred, where there are many
+			records, err := p.changes(invocation(ctx), tenant, n*n, 500) // a hundred, where there are many
 			if err != nil {
 				return one, ten, err
 			}
-			payload, err := json.Marshal(batch)
+			payload, err := json.Marshal(events.DynamoDBEvent{Records: records})
 			if err != nil {
 				return one, ten, err
 			}
 			err = timed(&captures, 1, func() error {
-				_, err := lambdamain.Handler(p.emitter.Handle).Invoke(invocation(ctx), payload)
+				_, err := lambdamain.Handler(emithandler.Route(p.emitter)).Invoke(invocation(ctx), payload)
 				return err
 			})
 			if err != nil {
@@ -174,7 +176,7 @@ func (p *plant) emitted(ctx context.Context, tenant string, n int) (records []ev
 		if err != nil {
 			return nil, err
 		}
-		if _, err := lambdamain.Handler(p.emitter.Handle).Invoke(invocation(ctx), payload); err != nil {
+		if _, err := lambdamain.Handler(emithandler.Route(p.emitter)).Invoke(invocation(ctx), payload); err != nil {
 			return nil, err
 		}
 	}
@@ -186,7 +188,7 @@ func (p *plant) emitted(ctx context.Context, tenant string, n int) (records []ev
 
 // handled has dispatch handle a payload.
 func (p *plant) handled(ctx context.Context, payload []byte) error {
-	answer, err := lambdamain.Handler(p.dispatch.Handle).Invoke(invocation(ctx), payload)
+	answer, err := lambdamain.Handler(dispatchhandler.Route(p.dispatch)).Invoke(invocation(ctx), payload)
 	if err == nil && bytes.Contains(answer, []byte("itemIdentifier")) {
 		return fmt.Errorf("a part of a batch failed: %s (%w)", answer, p.log.trouble(""))
 	}

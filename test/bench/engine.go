@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambda"
 
+	dispatchhandler "github.com/tidings-dev/tidings/functions/dispatch/handler"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
@@ -160,11 +161,11 @@ func newEngine(to *receiver) (*engine, error) {
 // whose records the collector looks again and again.
 func (e *engine) renew() error {
 	store := memory.New(time.Now)
-	e.handle = dispatch.New(dispatch.Config{
+	e.handle = dispatchhandler.Route(dispatch.New(dispatch.Config{
 		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store,
 		Statistics: store, Waiting: store, Breakers: store, Limits: store, Queue: &e.again, Sender: e.sender,
 		Log: e.log, CacheTime: dispatch.CacheTime,
-	}).Handle
+	}))
 	return store.AddEndpoint(context.Background(), e.to)
 }
 

@@ -32,6 +32,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 // measureGrowth asks what grows: a fan out with the tenant's endpoints; a sweep, the
@@ -313,7 +314,7 @@ func countChores(ctx context.Context, endpoints, deliveries int) (map[string]rea
 			return nil, err
 		}
 		if err := count("fan out", func() error {
-			if failed := d.FanOut(ctx, batch); len(failed.BatchItemFailures) > 0 {
+			if failed := d.FanOut(ctx, batch); len(failed) > 0 {
 				return errors.New("the fan out failed")
 			}
 			return nil
@@ -364,21 +365,22 @@ func growingList(n int, now time.Time) (list []endpoint.Endpoint) {
 }
 
 // commentBatch is a batch of the stream of n events that the first endpoint wants.
-func commentBatch(n int) (batch events.DynamoDBEvent, err error) {
+func commentBatch(n int) ([]event.Change, error) {
+	var records []events.DynamoDBEventRecord
 	now := time.Now()
 	for i := range n {
 		id := event.NewID(now)
 		body, err := event.Event{ID: id, Type: "user.posted_comment", Timestamp: now, Data: json.RawMessage(`{"discussion_id":"d_0","comment_id":"m_1","comment_text":"hello"}`)}.Encode()
 		if err != nil {
-			return batch, err
+			return nil, err
 		}
 		item, err := dynamoitem.EncodeEvent(event.Accepted{ID: id, Tenant: event.DefaultTenant, Body: body})
 		if err != nil {
-			return batch, err
+			return nil, err
 		}
-		batch.Records = append(batch.Records, recordOf(item, i))
+		records = append(records, recordOf(item, i))
 	}
-	return batch, nil
+	return streamtest.Events(records...), nil
 }
 
 func memoryDispatch(store *memory.Store, queue dispatch.Queue) *dispatch.Dispatcher {
@@ -404,10 +406,10 @@ func fanOutTime(ctx context.Context, endpoints int) (float64, error) {
 	began := time.Now()
 	d.FanOut(ctx, batch)
 	took := time.Since(began)
-	if sink.items != len(batch.Records) {
-		return 0, fmt.Errorf("fan out made %d items of %d events", sink.items, len(batch.Records))
+	if sink.items != len(batch) {
+		return 0, fmt.Errorf("fan out made %d items of %d events", sink.items, len(batch))
 	}
-	return float64(took.Microseconds()) / float64(len(batch.Records)), nil
+	return float64(took.Microseconds()) / float64(len(batch)), nil
 }
 
 // stored is a memory store with endpoints and settled deliveries to them.

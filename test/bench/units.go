@@ -45,6 +45,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 // tight is the limit of the endpoints that are rate-limited.
@@ -502,7 +503,7 @@ func (p *plant) capture(ctx context.Context, tenant string, n, body int) ([]even
 	if err != nil {
 		return nil, err
 	}
-	list, err := capture.Events(one.Records[0])
+	list, err := capture.Events(streamtest.Changes(one...)[0])
 	if err != nil || len(list) != 1 {
 		return nil, fmt.Errorf("a comment is %d events (%w)", len(list), err)
 	}
@@ -511,20 +512,21 @@ func (p *plant) capture(ctx context.Context, tenant string, n, body int) ([]even
 	if err != nil {
 		return nil, err
 	}
-	batch, err := p.changes(ctx, tenant, n, body-len(empty))
+	records, err := p.changes(ctx, tenant, n, body-len(empty))
 	if err != nil {
 		return nil, err
 	}
+	request, _ := lambdacontext.FromContext(ctx)
 	p.meter.put = nil
 	p.runs.Captures++
-	if failed := p.emitter.Capture(ctx, batch); len(failed.BatchItemFailures) > 0 {
+	if failed := p.emitter.Capture(emit.WithRequestID(ctx, request.AwsRequestID), streamtest.Changes(records...)); len(failed) > 0 {
 		return nil, errors.New("capturing failed")
 	}
 	return p.accepted(body)
 }
 
 // changes are n records of the platform's stream, each a comment of so many letters.
-func (p *plant) changes(ctx context.Context, tenant string, n, text int) (batch events.DynamoDBEvent, err error) {
+func (p *plant) changes(ctx context.Context, tenant string, n, text int) (records []events.DynamoDBEventRecord, err error) {
 	request, _ := lambdacontext.FromContext(ctx)
 	for i := range n {
 		p.changed++
@@ -536,9 +538,9 @@ func (p *plant) changes(ctx context.Context, tenant string, n, text int) (batch 
 		record.Change.Keys = dynamoitem.Image(dynamoitem.PlatformKey(comment.Key()))
 		record.EventID = fmt.Sprintf("%032x", sha256.Sum256(fmt.Append(nil, tenant, p.changed)))[:32]
 		record.Change.ApproximateCreationDateTime = events.SecondsEpochTime{Time: p.time()}
-		batch.Records = append(batch.Records, record)
+		records = append(records, record)
 	}
-	return batch, nil
+	return records, nil
 }
 
 // open opens the endpoints' circuits by letters that no retry can help.
@@ -588,16 +590,16 @@ func (p *plant) run(ctx context.Context, list []event.Accepted) error {
 
 // fanOut hands a batch of the stream to dispatch.
 func (p *plant) fanOut(ctx context.Context, list []event.Accepted) error {
-	var batch events.DynamoDBEvent
+	var records []events.DynamoDBEventRecord
 	for i, a := range list {
 		item, err := dynamoitem.EncodeEvent(a)
 		if err != nil {
 			return err
 		}
-		batch.Records = append(batch.Records, recordOf(item, i))
+		records = append(records, recordOf(item, i))
 	}
 	p.runs.FanOuts++
-	if failed := p.dispatch.FanOut(ctx, batch); len(failed.BatchItemFailures) > 0 {
+	if failed := p.dispatch.FanOut(ctx, streamtest.Events(records...)); len(failed) > 0 {
 		return errors.New("fan out failed")
 	}
 	return nil

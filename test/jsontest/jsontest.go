@@ -1,7 +1,7 @@
-// Package jsontest prepares JSON for tests that hold what package onepass reads
-// to what encoding/json reads. The two differ on purpose in one thing, and in
-// another nobody relies on: encoding/json takes a name in any case, and merges what
-// stands twice. It promises texts of which both must make the same.
+// Package jsontest prepares JSON for tests that compare a reader of this project with
+// encoding/json. The two differ in two things: encoding/json matches names in any
+// case, and merges the values of duplicate keys. Comparable returns a text that both
+// must read alike.
 package jsontest
 
 import (
@@ -12,9 +12,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Comparable returns the text, written again if a name stands twice in one of its
-// objects, and whether the two must read it alike: false if a name is one of names
-// but for its case. What is no JSON comes back as it is; both must refuse it.
+// Comparable returns the text, rewritten if it has duplicate keys. ok is false if a
+// key equals one of names except for its case: then the two readers may differ. Text
+// that is not JSON is returned unchanged.
 func Comparable(text []byte, names ...string) ([]byte, bool) {
 	var document any
 	in := json.NewDecoder(bytes.NewReader(text))
@@ -26,7 +26,7 @@ func Comparable(text []byte, names ...string) ([]byte, bool) {
 		return text, false
 	}
 	rest := text[in.InputOffset():]
-	if jsontext.Value(text[:in.InputOffset()]).IsValid(jsontext.AllowInvalidUTF8(true)) { // which refuses what stands twice
+	if jsontext.Value(text[:in.InputOffset()]).IsValid(jsontext.AllowInvalidUTF8(true)) { // which refuses duplicate keys
 		return text, true
 	}
 	again, err := json.Marshal(document)
@@ -36,7 +36,7 @@ func Comparable(text []byte, names ...string) ([]byte, bool) {
 	return append(again, rest...), true
 }
 
-// spelt tells whether no name in the value is one of names in another case.
+// spelt reports whether no key in the value is one of names in another case.
 func spelt(value any, names []string) bool {
 	switch value := value.(type) {
 	case map[string]any:

@@ -11,6 +11,9 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	dispatchhandler "github.com/tidings-dev/tidings/functions/dispatch/handler"
+	emithandler "github.com/tidings-dev/tidings/functions/emit/handler"
+	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
@@ -164,7 +167,7 @@ func (c *cloud) worker(function string) *worker {
 	switch function {
 	case "emit":
 		em := &emit.Emitter{Catalog: eventTypes, Events: p, Keys: p, Log: w.logger(), Now: w.Now, NewID: w.eventID}
-		w.serve = em.Handle
+		w.serve = emithandler.Route(em)
 	case "dispatch":
 		d := dispatch.New(dispatch.Config{
 			Catalog: eventTypes.Catalog, Events: p, Endpoints: p, Disabler: p, Deliveries: p, Due: p, Replays: p,
@@ -172,7 +175,7 @@ func (c *cloud) worker(function string) *worker {
 			Queue: sqsqueue.New(p, "work"), Sender: p, Log: w.logger(), CacheTime: dispatch.CacheTime,
 			Now: w.Now, Random: w.Random, ClaimID: w.ClaimID,
 		})
-		w.serve = d.Handle
+		w.serve = dispatchhandler.Route(d)
 	}
 	return w
 }
@@ -266,9 +269,9 @@ func (sh *shard) poll() {
 			sh.busy = false
 			done := to
 			if err == nil {
-				for _, f := range answer.(events.DynamoDBEventResponse).BatchItemFailures {
+				for _, f := range answer.(lambdaevent.BatchResponse).Failures {
 					for i := from; i < done; i++ {
-						if sh.records[i].Change.SequenceNumber == f.ItemIdentifier {
+						if sh.records[i].Change.SequenceNumber == f.ID {
 							done = i
 						}
 					}

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 )
@@ -141,8 +142,8 @@ func (q *simQueue) receive() {
 		q.running--
 		failed := map[string]bool{}
 		if err == nil {
-			for _, f := range answer.(events.SQSEventResponse).BatchItemFailures {
-				failed[f.ItemIdentifier] = true
+			for _, f := range answer.(lambdaevent.BatchResponse).Failures {
+				failed[f.ID] = true
 			}
 		}
 		for i, m := range batch {

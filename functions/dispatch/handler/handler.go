@@ -65,5 +65,5 @@ func New(b Backend) lambdamain.Handler {
 		Replays: b.Store, Waiting: b.Store, Breakers: b.Store, Limits: b.Store, Statistics: b.Statistics, Queue: b.Queue,
 		DeadLetters: b.DeadLetters, Sender: b.Sender, Tracer: b.Tracer, Log: b.Log, CacheTime: b.CacheTime,
 	})
-	return d.Handle
+	return Route(d)
 }

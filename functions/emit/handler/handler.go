@@ -42,5 +42,5 @@ type Backend struct {
 // New returns the function's handler.
 func New(b Backend) lambdamain.Handler {
 	em := &emit.Emitter{Catalog: validate.Default(), Events: b.Store, Keys: b.Store, Log: b.Log, Now: time.Now, Tracer: b.Tracer}
-	return em.Handle
+	return Route(em)
 }

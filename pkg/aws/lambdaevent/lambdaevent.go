@@ -1,21 +1,28 @@
-// Package lambdaevent tells what called a Lambda function from the payload alone,
-// because one function here serves several triggers. It promises to look at no
-// more than names that AWS documents, and never to guess: what matches none is
-// a direct invocation.
+// Package lambdaevent reads the payloads that Lambda invokes a function with, and
+// writes the answer to a batch. A function here has several triggers, so Of finds
+// out from the payload which one called; it looks only at names that AWS documents,
+// and everything else is a direct invocation.
 package lambdaevent
 
 import (
-	"encoding/json"
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"strconv"
+	"time"
 
-	"github.com/tidings-dev/tidings/pkg/onepass"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
 )
 
-// Kind is what called.
+// Kind is the kind of trigger.
 type Kind int
 
 const (
-	Direct      Kind = iota // Invoke API, or a schedule with an input of its own
+	Direct      Kind = iota // Invoke API, or a schedule with its own input
 	Stream                  // event source mapping of a DynamoDB stream
 	Queue                   // event source mapping of an SQS queue
 	FunctionURL             // HTTP request, payload version 2.0
@@ -25,67 +32,124 @@ func (k Kind) String() string {
 	return [...]string{"direct invocation", "DynamoDB stream", "SQS queue", "function URL"}[k]
 }
 
-// Of returns what called with the payload. It reads no further than to the name
-// that tells; a payload that has none is read to its end. It fails on one that
-// turns out not to be JSON on the way, and on records of a source that no function
-// here serves.
+// options read a payload as encoding/json does, which aws-lambda-go uses, except
+// that names are case-sensitive.
+var options = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+// Of returns which trigger sent the payload. It reads only up to the name that
+// decides. It fails if an object turns out not to be JSON, and for records from a
+// source that no function here serves.
 func Of(payload []byte) (Kind, error) {
-	var source string
-	var records, request bool
-	err := onepass.Read(payload, func(r *onepass.Reader) error {
-		return r.Object(func(name []byte) error {
-			switch string(name) {
-			case "Records":
-				return r.Array(func() error {
-					if err := r.Object(func(name []byte) error {
-						if string(name) != "eventSource" {
-							return r.Skip()
-						}
-						if err := r.String(&source); err != nil {
-							return err
-						}
-						records = true
-						return onepass.ErrDone
-					}); err != nil {
-						return err
-					}
-					records = true
-					return onepass.ErrDone // the first record speaks for all
-				})
-			case "requestContext":
-				return r.Object(func(name []byte) error {
-					if string(name) != "http" {
-						return r.Skip()
-					}
-					request = true
-					return onepass.ErrDone
-				})
-			}
-			return r.Skip()
-		})
-	})
+	dec := jsontext.NewDecoder(bytes.NewBuffer(payload), options)
+	source, request, err := find(dec)
 	switch {
-	case err != nil && !json.Valid(payload):
+	case err != nil && !jsontext.Value(payload).IsValid(options):
 		return Direct, fmt.Errorf("payload is not JSON")
-	case err != nil:
-		// A direct payload may be a list, or use these names for something else:
-		// that is no error, only no trigger.
-		return Direct, nil
+	case err != nil || source == nil && !request:
+		return Direct, nil // maybe with one of these names, used for something else
 	case request:
 		return FunctionURL, nil
-	case records:
-		return ofSource(source)
+	case *source == "aws:dynamodb":
+		return Stream, nil
+	case *source == "aws:sqs":
+		return Queue, nil
 	}
-	return Direct, nil
+	return Direct, fmt.Errorf("records come from %.64q; this function reads aws:dynamodb and aws:sqs", *source)
 }
 
-func ofSource(source string) (Kind, error) {
-	switch source {
-	case "aws:dynamodb":
-		return Stream, nil
-	case "aws:sqs":
-		return Queue, nil
-	default:
-		return Direct, fmt.Errorf("records come from %.64q; this function reads aws:dynamodb and aws:sqs", source)
+var errNoObject = errors.New("payload is not an object")
+
+// find returns the event source of the first record, and whether the payload is an
+// HTTP request.
+func find(dec *jsontext.Decoder) (source *string, request bool, err error) {
+	if dec.PeekKind() != '{' {
+		return nil, false, errNoObject
 	}
+	_, _ = dec.ReadToken()
+	for dec.PeekKind() == '"' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return nil, false, err
+		}
+		switch text := name.String(); {
+		case text == "Records" && dec.PeekKind() == '[':
+			_, _ = dec.ReadToken()
+			if dec.PeekKind() == ']' {
+				_, err = dec.ReadToken()
+				break
+			}
+			var first struct {
+				Source string `json:"eventSource"`
+			}
+			err = json.UnmarshalDecode(dec, &first)
+			return &first.Source, false, err
+		case text == "requestContext":
+			var context struct {
+				HTTP jsontext.Value `json:"http"`
+			}
+			if err = json.UnmarshalDecode(dec, &context); err == nil && context.HTTP != nil {
+				return nil, true, nil
+			}
+		default:
+			err = dec.SkipValue()
+		}
+		if err != nil {
+			return nil, false, err
+		}
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, false, err
+	}
+	if _, err := dec.ReadToken(); err != io.EOF {
+		return nil, false, fmt.Errorf("payload has a second value: %w", err)
+	}
+	return nil, false, nil
+}
+
+// ReadQueue reads a batch of an SQS queue.
+func ReadQueue(payload []byte) ([]work.Message, error) {
+	var batch struct {
+		Records []struct {
+			ID         string `json:"messageId"`
+			Body       string `json:"body"`
+			Attributes struct {
+				Receives string `json:"ApproximateReceiveCount"`
+				Sent     string `json:"SentTimestamp"` // epoch milliseconds
+			} `json:"attributes"`
+		}
+	}
+	if err := json.Unmarshal(payload, &batch, options); err != nil {
+		return nil, fmt.Errorf("queue batch: %w", err)
+	}
+	messages := make([]work.Message, len(batch.Records))
+	for i, r := range batch.Records {
+		m := work.Message{ID: r.ID, Body: r.Body}
+		m.Receives, _ = strconv.Atoi(r.Attributes.Receives)
+		if ms, err := strconv.ParseInt(r.Attributes.Sent, 10, 64); err == nil {
+			m.SentAt = time.UnixMilli(ms)
+		}
+		messages[i] = m
+	}
+	return messages, nil
+}
+
+// BatchResponse is the answer to a batch of a queue or a stream.
+type BatchResponse struct {
+	Failures []Failure `json:"batchItemFailures"`
+}
+
+// Failure names what Lambda has to hand out again: a message by its id, a stream's
+// record, and those after it, by its sequence number.
+type Failure struct {
+	ID string `json:"itemIdentifier"`
+}
+
+// Failed returns the answer that reports these failures. Without any, the batch is
+// done: the list is empty, never null.
+func Failed(ids []string) BatchResponse {
+	failures := make([]Failure, len(ids))
+	for i, id := range ids {
+		failures[i].ID = id
+	}
+	return BatchResponse{Failures: failures}
 }

@@ -14,11 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
-
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/platform"
-	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 // Captured is an event with the tenant that it belongs to.
@@ -85,8 +82,8 @@ type fact struct {
 
 // Events returns the events that a stream record means. It fails where the
 // record ought to mean one and can't be read; no later attempt would do better.
-func Events(r events.DynamoDBEventRecord) ([]Captured, error) {
-	f, err := meaning(r)
+func Events(c platform.Change) ([]Captured, error) {
+	f, err := meaning(c)
 	if err != nil || f == nil {
 		return nil, err
 	}
@@ -96,13 +93,13 @@ func Events(r events.DynamoDBEventRecord) ([]Captured, error) {
 	if err := enc.Encode(f.data); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.eventType, err)
 	}
-	recorded := r.Change.ApproximateCreationDateTime.UTC()
+	recorded := c.At.UTC()
 	if !plausible(recorded) {
 		return nil, fmt.Errorf("%s: the stream's record has no time", f.eventType)
 	}
 	e := event.Event{
 		// A stream numbers its records; a table made anew has another stream.
-		ID:        event.DerivedID(recorded, strings.Join([]string{r.EventSourceArn, r.EventID, r.Change.SequenceNumber, f.eventType}, "\n")),
+		ID:        event.DerivedID(recorded, strings.Join([]string{c.Stream, c.ID, c.SequenceNumber, f.eventType}, "\n")),
 		Type:      f.eventType,
 		Timestamp: f.at, ActorUserID: f.actor, RequestID: f.common.RequestID,
 		Data: bytes.TrimRight(buf.Bytes(), "\n"),
@@ -117,35 +114,35 @@ func Events(r events.DynamoDBEventRecord) ([]Captured, error) {
 func plausible(t time.Time) bool { return t.Year() >= 1970 && t.Year() <= 9999 }
 
 // meaning returns what a record means, or nil.
-func meaning(r events.DynamoDBEventRecord) (*fact, error) {
-	before, after := dynamoitem.ItemOf(r.Change.OldImage), dynamoitem.ItemOf(r.Change.NewImage)
-	switch events.DynamoDBOperationType(r.EventName) {
-	case events.DynamoDBOperationTypeInsert:
-		return inserted(after)
-	case events.DynamoDBOperationTypeModify:
-		return modified(before, after)
-	case events.DynamoDBOperationTypeRemove:
-		if byTTL(r.UserIdentity) {
+func meaning(c platform.Change) (*fact, error) {
+	switch c.Operation {
+	case platform.Insert:
+		return inserted(c.New)
+	case platform.Modify:
+		return modified(c.Old, c.New)
+	case platform.Remove:
+		if c.ByTTL {
 			return nil, nil
 		}
-		return removed(before)
+		return removed(c.Old)
 	}
 	return nil, nil
 }
 
-// byTTL tells DynamoDB's own removals from somebody's (Amazon DynamoDB Developer
-// Guide, "DynamoDB Streams and Time to Live").
-func byTTL(u *events.DynamoDBUserIdentity) bool {
-	return u != nil && u.Type == "Service" && u.PrincipalID == "dynamodb.amazonaws.com"
+func kindOf(i platform.Image) platform.Kind {
+	if i == nil {
+		return ""
+	}
+	return i.Kind()
 }
 
-func inserted(item dynamoitem.Item) (*fact, error) {
-	switch dynamoitem.KindOf(item) {
+func inserted(image platform.Image) (*fact, error) {
+	switch kindOf(image) {
 	case platform.KindUser, platform.KindMembership, platform.KindRegistration, platform.KindComment, platform.KindFlag, platform.KindReferral:
 	default:
 		return nil, nil
 	}
-	record, err := dynamoitem.DecodeRecord(item)
+	record, err := image.Decode()
 	if err != nil {
 		return nil, err
 	}
@@ -174,19 +171,19 @@ func registration(r platform.Registration, at time.Time) *fact {
 	return &fact{"user.registered_event", r.Common, r.UserID, at, registered{r.EventID, r.ID, r.PaymentID, r.Status}}
 }
 
-func modified(before, after dynamoitem.Item) (*fact, error) {
-	kind := dynamoitem.KindOf(after)
-	if kind != dynamoitem.KindOf(before) || kind != platform.KindRegistration && kind != platform.KindDiscussion {
+func modified(before, after platform.Image) (*fact, error) {
+	kind := kindOf(after)
+	if kind != kindOf(before) || kind != platform.KindRegistration && kind != platform.KindDiscussion {
 		return nil, nil
 	}
 	if !mayMean(before, after) {
 		return nil, nil
 	}
-	was, err := dynamoitem.DecodeRecord(before)
+	was, err := before.Decode()
 	if err != nil {
 		return nil, fmt.Errorf("the old image: %w", err)
 	}
-	is, err := dynamoitem.DecodeRecord(after)
+	is, err := after.Decode()
 	if err != nil {
 		return nil, err
 	}
@@ -201,9 +198,9 @@ func modified(before, after dynamoitem.Item) (*fact, error) {
 
 // mayMean tells whether any attribute changed on which a meaning hangs. A write
 // that changes nothing, or only something else, is not even read.
-func mayMean(before, after dynamoitem.Item) bool {
-	for _, name := range []string{dynamoitem.Status, dynamoitem.ExpiresAt} {
-		if !reflect.DeepEqual(before[name], after[name]) {
+func mayMean(before, after platform.Image) bool {
+	for _, name := range []string{"status", "expires_at"} {
+		if !reflect.DeepEqual(before.Attribute(name), after.Attribute(name)) {
 			return true
 		}
 	}
@@ -251,11 +248,11 @@ func written(t time.Time) string {
 }
 
 // removed is a registration that somebody cancelled.
-func removed(item dynamoitem.Item) (*fact, error) {
-	if dynamoitem.KindOf(item) != platform.KindRegistration {
+func removed(image platform.Image) (*fact, error) {
+	if kindOf(image) != platform.KindRegistration {
 		return nil, nil
 	}
-	record, err := dynamoitem.DecodeRecord(item)
+	record, err := image.Decode()
 	if err != nil {
 		return nil, fmt.Errorf("the old image: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/google/go-cmp/cmp"
 
+	emithandler "github.com/tidings-dev/tidings/functions/emit/handler"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -26,6 +27,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/test/dynamotest"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 // made is when the records say that it happened; recorded when the stream does.
@@ -233,6 +235,9 @@ func (c change) record(n int) events.DynamoDBEventRecord {
 	return r
 }
 
+// change is the record, decoded.
+func (c change) change(n int) platform.Change { return streamtest.Changes(c.record(n))[0] }
+
 func asSaid(list []capture.Captured, at time.Time) []said {
 	var got []said
 	for _, c := range list {
@@ -254,7 +259,7 @@ func TestEveryChangeMeansWhatTheCatalogSays(t *testing.T) {
 	seen := map[string]bool{}
 	for n, c := range all {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := capture.Events(c.record(n))
+			got, err := capture.Events(c.change(n))
 			if c.poison != "" {
 				if err == nil || !strings.Contains(err.Error(), c.poison) {
 					t.Fatalf("%v, %v; want an error that says %s", got, err, c.poison)
@@ -267,7 +272,7 @@ func TestEveryChangeMeansWhatTheCatalogSays(t *testing.T) {
 			if diff := cmp.Diff(c.want, asSaid(got, recorded)); diff != "" {
 				t.Errorf("means (-want +got):\n%s", diff)
 			}
-			again, _ := capture.Events(c.record(n))
+			again, _ := capture.Events(c.change(n))
 			for i, one := range got {
 				seen[one.Event.Type] = true
 				if again[i].Event.ID != one.Event.ID {
@@ -295,7 +300,7 @@ func TestEveryChangeMeansWhatTheCatalogSays(t *testing.T) {
 
 func TestAChangeSaysWhichRequestMadeIt(t *testing.T) {
 	c := change{after: item(platform.User{Common: platform.Common{RequestID: "req-1"}, ID: "u", Email: "a@example.org", Name: "A"})}
-	got, err := capture.Events(c.record(1))
+	got, err := capture.Events(c.change(1))
 	if err != nil || got[0].Event.RequestID != "req-1" {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -305,20 +310,20 @@ func TestAChangeSaysWhichRequestMadeIt(t *testing.T) {
 // another stream are others.
 func TestIDsAreTheRecordsOwn(t *testing.T) {
 	c := change{after: item(platform.User{ID: "u", Email: "a@example.org", Name: "A"})}
-	id := func(r events.DynamoDBEventRecord) string {
+	id := func(r platform.Change) string {
 		got, err := capture.Events(r)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return got[0].Event.ID
 	}
-	base, other, stream := c.record(1), c.record(2), c.record(1)
-	stream.EventSourceArn += "2"
+	base, other, stream := c.change(1), c.change(2), c.change(1)
+	stream.Stream += "2"
 	if id(base) == id(other) || id(base) == id(stream) {
 		t.Error("two records give one id")
 	}
-	timeless := c.record(1)
-	timeless.Change.ApproximateCreationDateTime = events.SecondsEpochTime{}
+	timeless := c.change(1)
+	timeless.At = time.Time{}
 	if _, err := capture.Events(timeless); err == nil {
 		t.Error("a record without a time has an id")
 	}
@@ -375,7 +380,7 @@ func TestEveryChangeOnARealTable(t *testing.T) {
 			put(n, c.before)
 			writes++
 			// What stood there had to be written, which may mean something itself.
-			first, err := capture.Events(change{after: c.before}.record(n))
+			first, err := capture.Events(change{after: c.before}.change(n))
 			if err == nil {
 				want[pk] = asSaid(first, recorded)
 			}
@@ -402,7 +407,7 @@ func TestEveryChangeOnARealTable(t *testing.T) {
 		if len(records) == writes {
 			defer close(done)
 		}
-		return em.Handle(ctx, payload)
+		return emithandler.Route(em)(ctx, payload)
 	}
 	checkpoints, err := local.OpenCheckpoints("")
 	if err != nil {
@@ -432,7 +437,7 @@ func TestEveryChangeOnARealTable(t *testing.T) {
 	got := map[string][]said{}
 	total := 0
 	for _, r := range records {
-		list, _ := capture.Events(r) // poison is none
+		list, _ := capture.Events(streamtest.Changes(r)[0]) // poison is none
 		pk := r.Change.Keys[dynamoitem.PK].String()
 		got[pk] = append(got[pk], asSaid(list, r.Change.ApproximateCreationDateTime.UTC())...)
 		for _, one := range list {
@@ -454,7 +459,7 @@ func TestEveryChangeOnARealTable(t *testing.T) {
 		t.Errorf("%d events are stored, %d were meant", len(kept.events), total)
 	}
 	// The whole stream again: nothing is captured twice.
-	if answer := em.Capture(t.Context(), events.DynamoDBEvent{Records: records}); len(answer.BatchItemFailures) != 0 || len(kept.events) != total {
+	if answer := em.Capture(t.Context(), streamtest.Changes(records...)); len(answer) != 0 || len(kept.events) != total {
 		t.Errorf("replayed: %+v, %d events", answer, len(kept.events))
 	}
 }

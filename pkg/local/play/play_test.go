@@ -21,6 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform/discussions"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 var start = time.Date(2026, 1, 29, 0, 0, 0, 0, time.UTC)
@@ -162,7 +163,7 @@ func TestTheReportMatchesTheCapturedEvents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range records {
+		for _, r := range streamtest.Changes(records...) {
 			list, err := capture.Events(r)
 			if err != nil {
 				t.Error(err)

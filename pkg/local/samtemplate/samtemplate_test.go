@@ -32,6 +32,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 const root = "../../.."
@@ -865,7 +866,7 @@ func TestSampleOfThePlatformsStream(t *testing.T) {
 	var batch events.DynamoDBEvent
 	sample(t, "emit-platform-stream", &batch)
 	var got []string
-	for _, r := range batch.Records {
+	for _, r := range streamtest.Changes(batch.Records...) {
 		list, err := capture.Events(r)
 		if err != nil {
 			t.Fatal(err)

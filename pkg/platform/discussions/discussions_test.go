@@ -12,8 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-lambda-go/events"
-
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
@@ -21,6 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform/discussions"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -42,7 +41,7 @@ func autoClosed(t *testing.T, s *memory.Store) map[string]int {
 		t.Fatal(err)
 	}
 	em := &emit.Emitter{Catalog: validate.Default(), Events: s, Keys: s, Log: quiet, Now: time.Now}
-	if answer := em.Capture(t.Context(), events.DynamoDBEvent{Records: records}); len(answer.BatchItemFailures) != 0 {
+	if answer := em.Capture(t.Context(), streamtest.Changes(records...)); len(answer) != 0 {
 		t.Fatalf("captured: %+v", answer)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -3,7 +3,6 @@ package dynamoitem
 import (
 	"fmt"
 
-	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -199,27 +198,4 @@ func DecodeEnding(item Item, at string) (platform.Ending, error) {
 		return platform.Ending{}, r.err
 	}
 	return platform.Ending{ID: pk[len(prefix):], At: r.millis(at)}, nil
-}
-
-// ItemOf is the item in a stream record's image, as far as records of the
-// platform are read: what is neither text, number nor NULL keeps its place, and
-// decoding refuses it where it is read.
-func ItemOf(image map[string]events.DynamoDBAttributeValue) Item {
-	if image == nil {
-		return nil
-	}
-	item := make(Item, len(image))
-	for name, value := range image {
-		switch value.DataType() {
-		case events.DataTypeString:
-			item[name] = S(value.String())
-		case events.DataTypeNumber:
-			item[name] = &types.AttributeValueMemberN{Value: value.Number()}
-		case events.DataTypeNull:
-			item[name] = &types.AttributeValueMemberNULL{Value: true}
-		default:
-			item[name] = &types.UnknownUnionMember{Tag: name}
-		}
-	}
-	return item
 }

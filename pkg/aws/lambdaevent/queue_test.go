@@ -1,4 +1,4 @@
-package dispatch
+package lambdaevent_test
 
 import (
 	"encoding/json"
@@ -9,12 +9,13 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/test/jsontest"
 )
 
-// FuzzReadBatch: what is read of a batch is what aws-lambda-go reads of it.
-func FuzzReadBatch(f *testing.F) {
-	sample, err := os.ReadFile("../../events/dispatch-sqs.json")
+// FuzzReadQueue: a batch is read as aws-lambda-go reads it.
+func FuzzReadQueue(f *testing.F) {
+	sample, err := os.ReadFile("../../../events/dispatch-sqs.json")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -34,7 +35,7 @@ func FuzzReadBatch(f *testing.F) {
 		if json.Unmarshal(payload, &want) != nil {
 			return // it looks at fields that are passed over here
 		}
-		got, err := readBatch(payload)
+		got, err := lambdaevent.ReadQueue(payload)
 		if err != nil {
 			t.Fatalf("%q: %v", payload, err)
 		}
@@ -48,7 +49,7 @@ func FuzzReadBatch(f *testing.F) {
 			if ms, err := strconv.ParseInt(w.Attributes["SentTimestamp"], 10, 64); err == nil {
 				sent = time.UnixMilli(ms)
 			}
-			if m.ID != w.MessageId || string(m.Body) != w.Body || m.Receives != receives || !m.SentAt.Equal(sent) {
+			if m.ID != w.MessageId || m.Body != w.Body || m.Receives != receives || !m.SentAt.Equal(sent) {
 				t.Errorf("%q: %+v, want %+v", payload, m, w)
 			}
 		}

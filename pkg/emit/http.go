@@ -1,0 +1,104 @@
+package emit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+)
+
+// Invoke serves a direct invocation. The payload is one event, a list of events, or
+// {"events":[…]}. One event is answered with its Result, or with the refusal as the
+// error; a list is answered with {"results":[…]}.
+func (em *Emitter) Invoke(ctx context.Context, payload []byte) (any, error) {
+	requests, list, err := parse(payload)
+	if err != nil {
+		return nil, err
+	}
+	if list {
+		return map[string][]Result{"results": em.EmitAll(ctx, requests)}, nil
+	}
+	result := em.Emit(ctx, requests[0])
+	if result.Error != nil {
+		return nil, result.Error
+	}
+	return result, nil
+}
+
+// ServeHTTP serves POST requests, whose body is what Invoke takes. It answers 202 for
+// an accepted event, 200 for one that its idempotency key had brought before, and
+// 207 for a list of which some were refused.
+func (em *Emitter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		respond(w, http.StatusMethodNotAllowed, Result{Error: &Error{Code: InvalidField, Message: "send events with POST"}})
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		refuse(w, &Error{Code: MalformedJSON, Message: "the request body could not be read"})
+		return
+	}
+	requests, list, err := parse(body)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	if list {
+		results := em.EmitAll(r.Context(), requests)
+		status := http.StatusAccepted
+		for _, one := range results {
+			if one.Error != nil {
+				status = http.StatusMultiStatus
+			}
+		}
+		respond(w, status, map[string][]Result{"results": results})
+		return
+	}
+	request := requests[0]
+	if key := r.Header.Get("Idempotency-Key"); key != "" && request.IdempotencyKey == "" {
+		request.IdempotencyKey = key
+	}
+	result := em.Emit(r.Context(), request)
+	switch {
+	case result.Error != nil:
+		refuse(w, result.Error)
+	case result.Duplicate:
+		respond(w, http.StatusOK, result)
+	default:
+		respond(w, http.StatusAccepted, result)
+	}
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	var refused *Error
+	if !errors.As(err, &refused) {
+		refused = &Error{Code: MalformedJSON, Message: err.Error()}
+	}
+	status := map[Code]int{
+		TooLarge:    http.StatusRequestEntityTooLarge,
+		TooMany:     http.StatusRequestEntityTooLarge,
+		KeyConflict: http.StatusConflict,
+		UnknownType: http.StatusUnprocessableEntity,
+		InvalidData: http.StatusUnprocessableEntity,
+		Unavailable: http.StatusServiceUnavailable,
+	}[refused.Code]
+	if status == 0 {
+		status = http.StatusBadRequest
+	}
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "5")
+	}
+	respond(w, status, Result{Error: refused})
+}
+
+func respond(w http.ResponseWriter, status int, answer any) {
+	body, err := json.Marshal(answer)
+	if err != nil {
+		panic(err) // a Result contains only strings and a bool
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the client may have gone
+}

@@ -1,0 +1,176 @@
+package emit
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// envelope is what a producer sends for one event, or a list of events. Names are
+// case-sensitive, and each may occur once.
+type envelope struct {
+	Event          once[string]         `json:"event"`
+	Tenant         once[string]         `json:"tenant"`
+	Timestamp      once[string]         `json:"timestamp"`
+	ActorUserID    once[string]         `json:"actor_user_id"`
+	Data           once[jsontext.Value] `json:"data"`
+	RequestID      once[string]         `json:"request_id"`
+	IdempotencyKey once[string]         `json:"idempotency_key"`
+}
+
+func (e envelope) request() Request {
+	return Request{
+		Event: e.Event.value, Tenant: e.Tenant.value, Timestamp: e.Timestamp.value, ActorUserID: e.ActorUserID.value,
+		Data: []byte(e.Data.value), RequestID: e.RequestID.value, IdempotencyKey: e.IdempotencyKey.value,
+	}
+}
+
+// given reports whether any field is present.
+func (e envelope) given() bool {
+	return e.Event.given || e.Tenant.given || e.Timestamp.given || e.ActorUserID.given || e.Data.given || e.RequestID.given || e.IdempotencyKey.given
+}
+
+// once is a member that must not be repeated. The decoder's own check would also
+// refuse duplicate keys within one event's data, and with them the whole list; the
+// catalog refuses those event by event.
+type once[T any] struct {
+	value T
+	given bool
+}
+
+func (o *once[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if o.given {
+		return jsontext.ErrDuplicateName
+	}
+	o.given = true
+	return json.UnmarshalDecode(dec, &o.value)
+}
+
+// list is a list of at most MaxList requests. The rest is counted, not decoded:
+// megabytes of {} would become a gigabyte of requests.
+type list []Request
+
+func (l *list) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	*l = list{}
+	switch dec.PeekKind() {
+	case '[':
+	case 'n':
+		return dec.SkipValue()
+	default:
+		return &json.SemanticError{JSONKind: dec.PeekKind(), GoType: reflect.TypeFor[[]Request]()}
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return err
+	}
+	n := 0
+	for ; dec.PeekKind() != ']' && dec.PeekKind() != 0; n++ {
+		if n >= MaxList {
+			if err := dec.SkipValue(); err != nil {
+				return err
+			}
+			continue
+		}
+		var e envelope
+		if err := json.UnmarshalDecode(dec, &e); err != nil {
+			return err
+		}
+		*l = append(*l, e.request())
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return err
+	}
+	if n > MaxList {
+		return &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit per call is %d", n, MaxList)}
+	}
+	return nil
+}
+
+// parse reads one event or a list. Unknown names are refused, because a misspelt
+// idempotency_key would otherwise be ignored silently.
+func parse(payload []byte) (requests []Request, isList bool, err error) {
+	payload = bytes.TrimSpace(payload)
+	if len(payload) == 0 {
+		return nil, false, &Error{Code: MalformedJSON, Message: "the payload is empty; send one event, or {\"events\":[…]}"}
+	}
+	options := json.JoinOptions(json.RejectUnknownMembers(true), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	var call struct {
+		envelope
+		Events once[list] `json:"events"`
+	}
+	if isList = payload[0] == '['; isList {
+		err = json.Unmarshal(payload, &call.Events.value, options)
+	} else {
+		err = json.Unmarshal(payload, &call, options)
+		isList = call.Events.given
+	}
+	switch {
+	case err != nil:
+		return nil, isList, refusal(err)
+	case !isList:
+		return []Request{call.request()}, false, nil
+	case call.envelope.given():
+		return nil, true, &Error{Code: InvalidField, Field: "events", Message: "events: cannot be combined with the fields of one event"}
+	case len(call.Events.value) == 0:
+		return nil, true, &Error{Code: InvalidField, Field: "events", Message: "events: is an empty list"}
+	}
+	return call.Events.value, true, nil
+}
+
+// refusal says what is wrong with a payload, and where.
+func refusal(err error) error {
+	var refused *Error
+	if errors.As(err, &refused) {
+		return refused
+	}
+	var wrong *json.SemanticError
+	if !errors.As(err, &wrong) {
+		return &Error{Code: MalformedJSON, Message: "malformed JSON: " + clip(strings.TrimPrefix(err.Error(), "jsontext: "))}
+	}
+	field := fieldAt(wrong.JSONPointer)
+	invalid := func(format string, a ...any) error {
+		return &Error{Code: InvalidField, Field: field, Message: fmt.Sprintf("%s: ", cmp.Or(field, "the payload")) + fmt.Sprintf(format, a...)}
+	}
+	switch {
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		return invalid("duplicate key %q at byte %d", wrong.JSONPointer.LastToken(), wrong.ByteOffset)
+	case errors.Is(err, json.ErrUnknownName):
+		return invalid("is not a field of an event; names are case-sensitive, and the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key")
+	}
+	return invalid("must be %s, not %s", typeName(wrong.GoType), kindName(wrong.JSONKind))
+}
+
+// fieldAt writes a JSON pointer as a field's path, such as events.3.tenant.
+func fieldAt(p jsontext.Pointer) string {
+	return clip(strings.ReplaceAll(strings.TrimPrefix(string(p), "/"), "/", "."))
+}
+
+func typeName(t reflect.Type) string {
+	if t == nil {
+		return "another value"
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		return "an object"
+	case reflect.Slice:
+		return "a list"
+	}
+	return "a " + t.Kind().String()
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case '{':
+		return "an object"
+	case '[':
+		return "a list"
+	case 't', 'f':
+		return "a boolean"
+	}
+	return "a " + k.String()
+}
