@@ -405,6 +405,7 @@ func TestManyWorkersKeepTheRateLimit(t *testing.T) {
 		"more than a second's in a batch": {PerMinute: 3000, Burst: 50},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				if err := limit.Validate(); err != nil {
 					t.Fatal(err)
