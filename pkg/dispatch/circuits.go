@@ -181,8 +181,8 @@ func (d *Dispatcher) report(ctx context.Context, ep *endpoint.Endpoint, claimID 
 	return nil
 }
 
-// unprobe gives back a probe that was not made.
-func (d *Dispatcher) unprobe(ctx context.Context, ep *endpoint.Endpoint, claimID string) {
+// returnProbe gives back a probe that was not made.
+func (d *Dispatcher) returnProbe(ctx context.Context, ep *endpoint.Endpoint, claimID string) {
 	_, changed, err := d.circuits.change(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
 		return s.Unprobe(claimID, d.Now())
 	})
@@ -220,7 +220,7 @@ func (d *Dispatcher) sweepCircuits(ctx context.Context, began time.Time) error {
 // wake looks after a circuit: sends the oldest waiting delivery as the probe of an
 // open one, and lets go what waits for one that has closed.
 func (d *Dispatcher) wake(ctx context.Context, item work.Item) error {
-	ep, err := d.receivers.fresh(ctx, item.Tenant, item.EndpointID)
+	ep, err := d.endpoints.fresh(ctx, item.Tenant, item.EndpointID)
 	gone := errors.Is(err, endpoint.ErrNotFound)
 	if err != nil && !gone {
 		return err
@@ -320,7 +320,7 @@ func (d *Dispatcher) release(ctx context.Context, ep *endpoint.Endpoint, s break
 			return 0, err
 		}
 		last = next.Sub(now)
-		item := again(held, last)
+		item := itemOf(held, last)
 		if slots != nil {
 			item.Slot, item.Delay = next, slotDelay(last)
 		}
@@ -334,8 +334,8 @@ func (d *Dispatcher) release(ctx context.Context, ep *endpoint.Endpoint, s break
 	return last, nil
 }
 
-// again is the work item of a delivery that has a record.
-func again(held delivery.Delivery, wait time.Duration) work.Item {
+// itemOf returns the work item of a delivery that has a record.
+func itemOf(held delivery.Delivery, wait time.Duration) work.Item {
 	item := work.Item{
 		Tenant: held.Tenant, EndpointID: held.EndpointID, EventID: held.EventID, EventType: held.EventType,
 		Attempts: held.Attempts, Since: held.Since, Delay: min(max(wait, 0), work.MaxDelay),

@@ -83,7 +83,7 @@ func (d *Dispatcher) deliverTogether(ctx context.Context, batch []work.Message, 
 		served.Go(func() {
 			deepen(i)
 			var j *job
-			errs[i] = sheltered(func() (err error) {
+			errs[i] = recoverToError(func() (err error) {
 				j, err = d.read(ctx, batch[i])
 				return err
 			})
@@ -97,7 +97,7 @@ func (d *Dispatcher) deliverTogether(ctx context.Context, batch []work.Message, 
 			if errs[i] != nil || j == nil {
 				return // it comes again, or was served without an attempt
 			}
-			errs[i] = sheltered(func() error { return d.serve(ctx, j) })
+			errs[i] = recoverToError(func() error { return d.serve(ctx, j) })
 		})
 	}
 	considered.Wait()
@@ -116,8 +116,8 @@ func deepen(by int) byte {
 	return frame[by%len(frame)] // what the compiler doesn't see through
 }
 
-// sheltered turns a panic into an error: one item's trouble is its own.
-func sheltered(work func() error) (err error) {
+// recoverToError turns a panic into an error: one item's trouble is its own.
+func recoverToError(work func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
@@ -204,10 +204,10 @@ func (d *Dispatcher) consider(ctx context.Context, item work.Item) (*job, error)
 	if item.Wake {
 		return nil, d.wake(ctx, item)
 	}
-	ep, err := d.receivers.get(ctx, item.Tenant, item.EndpointID)
+	ep, err := d.endpoints.get(ctx, item.Tenant, item.EndpointID)
 	if err == nil && ep.Status != endpoint.Enabled || errors.Is(err, endpoint.ErrNotFound) {
 		// Skipping is final, so it is decided on what the table says now.
-		ep, err = d.receivers.fresh(ctx, item.Tenant, item.EndpointID)
+		ep, err = d.endpoints.fresh(ctx, item.Tenant, item.EndpointID)
 	}
 	switch {
 	case errors.Is(err, endpoint.ErrNotFound):
@@ -342,7 +342,7 @@ func (d *Dispatcher) serve(ctx context.Context, j *job) error {
 		Attempts: j.item.Attempts, ID: claimID, Now: now, Lease: lease,
 	})
 	if err != nil && j.probe {
-		d.unprobe(ctx, j.endpoint, claimID)
+		d.returnProbe(ctx, j.endpoint, claimID)
 	}
 	var refused *delivery.Refusal
 	if errors.As(err, &refused) {
@@ -388,7 +388,7 @@ func (d *Dispatcher) parkForSlot(ctx context.Context, j *job) error {
 	if err != nil || served || wait > work.MaxDelay {
 		return err
 	}
-	item := again(held, wait)
+	item := itemOf(held, wait)
 	item.Body, item.Trace = j.item.Body, j.item.Trace
 	if errs := d.Queue.Send(ctx, []work.Item{item}); errs != nil {
 		// The due time holds the delivery: it will be late, not lost.
@@ -523,7 +523,7 @@ func (d *Dispatcher) disable(ctx context.Context, ep *endpoint.Endpoint, reason 
 	if err := d.Disabler.DisableEndpoint(ctx, ep.Tenant, ep.ID, reason, now); err != nil {
 		return fmt.Errorf("disable endpoint %s: %w", ep.ID, err)
 	}
-	d.receivers.forget(ep.Tenant, ep.ID)
+	d.endpoints.forget(ep.Tenant, ep.ID)
 	d.Log.WarnContext(ctx, "endpoint.disabled", "endpoint_id", ep.ID, "tenant", ep.Tenant, "reason", reason)
 	return nil
 }

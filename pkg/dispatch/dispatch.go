@@ -86,7 +86,7 @@ type Config struct {
 // Dispatcher is the dispatch function.
 type Dispatcher struct {
 	Config
-	receivers *receivers
+	endpoints *endpointCache
 	circuits  *circuits
 }
 
@@ -111,7 +111,7 @@ func New(c Config) *Dispatcher {
 	c.Deliveries, c.Disabler = counted{c.Deliveries}, countedDisabler{c.Disabler}
 	return &Dispatcher{
 		Config:    c,
-		receivers: newReceivers(c.Endpoints, c.CacheTime, c.Now),
+		endpoints: newEndpointCache(c.Endpoints, c.CacheTime, c.Now),
 		circuits:  &circuits{store: c.Breakers, now: c.Now, id: c.ClaimID, known: map[string]*circuit{}},
 	}
 }

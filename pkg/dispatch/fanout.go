@@ -74,7 +74,7 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFr
 // itemsOf returns the work items of one event; an error means that its record
 // should come again.
 func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e event.Event) ([]work.Item, error) {
-	ids, err := d.receivers.subscribers(ctx, accepted.Tenant, e, accepted.Body)
+	ids, err := d.endpoints.subscribers(ctx, accepted.Tenant, e, accepted.Body)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ type Events interface {
 	GetEvent(ctx context.Context, id string) (event.Accepted, error)
 }
 
-// Endpoints is where receivers are read. Behind it stands a cache.
+// Endpoints reads endpoints. The dispatcher caches what it returns.
 type Endpoints interface {
 	// GetEndpoint returns endpoint.ErrNotFound where there is none.
 	GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error)

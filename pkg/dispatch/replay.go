@@ -91,7 +91,7 @@ func (d *Dispatcher) replayable(ctx context.Context, c Command) error {
 	if tenant == "" {
 		tenant = event.DefaultTenant
 	}
-	ep, err := d.receivers.fresh(ctx, tenant, c.EndpointID)
+	ep, err := d.endpoints.fresh(ctx, tenant, c.EndpointID)
 	switch {
 	case errors.Is(err, endpoint.ErrNotFound):
 		return fmt.Errorf("replay: tenant %s has no endpoint %s", tenant, c.EndpointID)
@@ -121,7 +121,7 @@ func (d *Dispatcher) queueReplays(ctx context.Context, held []delivery.Delivery)
 	}
 	items := make([]work.Item, len(held))
 	for i, one := range held {
-		items[i] = again(one, one.NextAttemptAt.Sub(d.Now()))
+		items[i] = itemOf(one, one.NextAttemptAt.Sub(d.Now()))
 	}
 	for i, err := range d.Queue.Send(ctx, items) {
 		if err != nil {

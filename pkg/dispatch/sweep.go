@@ -99,7 +99,7 @@ func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) int {
 			if held.State == delivery.InFlight {
 				begin = held.LeaseUntil
 			}
-			items[i] = again(held, begin.Sub(now))
+			items[i] = itemOf(held, begin.Sub(now))
 			return nil
 		})
 	}

@@ -193,7 +193,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "skipped as the cache says", file: "pkg/dispatch/deliver.go",
-		old: "		ep, err = d.receivers.fresh(ctx, item.Tenant, item.EndpointID)",
+		old: "		ep, err = d.endpoints.fresh(ctx, item.Tenant, item.EndpointID)",
 		new: "		_ = 0",
 	},
 	{

@@ -14,10 +14,10 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 )
 
-// receivers keeps tenants' endpoints for a short while, compiled for matching.
+// endpointCache keeps tenants' endpoints for a short while, compiled for matching.
 // A change to an endpoint takes effect when its tenant's entry is older than
 // the cache's time, at most. Nobody writes to an endpoint that it returns.
-type receivers struct {
+type endpointCache struct {
 	read Endpoints
 	keep time.Duration
 	now  func() time.Time
@@ -31,8 +31,8 @@ type receivers struct {
 // maxSingles bounds the endpoints kept one by one; past it, all are dropped.
 const maxSingles = 10_000
 
-func newReceivers(read Endpoints, keep time.Duration, now func() time.Time) *receivers {
-	return &receivers{read: read, keep: keep, now: now, tenants: map[string]*tenant{}, singles: map[string]single{}}
+func newEndpointCache(read Endpoints, keep time.Duration, now func() time.Time) *endpointCache {
+	return &endpointCache{read: read, keep: keep, now: now, tenants: map[string]*tenant{}, singles: map[string]single{}}
 }
 
 // tenant is all endpoints of one tenant at one time.
@@ -61,7 +61,7 @@ type subscription struct {
 // subscribers returns the ids of the tenant's enabled endpoints that want the
 // event. An endpoint whose stored filter no longer compiles gets everything:
 // too much can be filtered by the receiver, too little can't be got back.
-func (r *receivers) subscribers(ctx context.Context, tenantName string, e event.Event, body []byte) ([]string, error) {
+func (r *endpointCache) subscribers(ctx context.Context, tenantName string, e event.Event, body []byte) ([]string, error) {
 	t, err := r.tenant(ctx, tenantName)
 	if err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func (r *receivers) subscribers(ctx context.Context, tenantName string, e event.
 	return ids, nil
 }
 
-func (r *receivers) tenant(ctx context.Context, name string) (*tenant, error) {
+func (r *endpointCache) tenant(ctx context.Context, name string) (*tenant, error) {
 	r.mu.Lock()
 	t := r.tenants[name]
 	r.mu.Unlock()
@@ -146,7 +146,7 @@ func (t *tenant) subscribed(eventType string) []subscription {
 }
 
 // get returns one endpoint, from the tenant's entry where there is a fresh one.
-func (r *receivers) get(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
+func (r *endpointCache) get(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
 	now := r.now()
 	r.mu.Lock()
 	t, s := r.tenants[tenantName], r.singles[id]
@@ -163,7 +163,7 @@ func (r *receivers) get(ctx context.Context, tenantName, id string) (*endpoint.E
 }
 
 // fresh reads one endpoint past the cache.
-func (r *receivers) fresh(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
+func (r *endpointCache) fresh(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
 	at := r.now()
 	e, err := r.read.GetEndpoint(ctx, tenantName, id)
 	if err != nil && !errors.Is(err, endpoint.ErrNotFound) {
@@ -179,7 +179,7 @@ func (r *receivers) fresh(ctx context.Context, tenantName, id string) (*endpoint
 }
 
 // forget drops what is kept of a tenant, because this worker changed it.
-func (r *receivers) forget(tenantName, id string) {
+func (r *endpointCache) forget(tenantName, id string) {
 	r.mu.Lock()
 	delete(r.tenants, tenantName)
 	delete(r.singles, id)
