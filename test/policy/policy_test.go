@@ -42,17 +42,17 @@ type layer struct {
 // deny lists packages that a function must not link, directly or not, by the function's
 // folder; "" is for all functions. A name matches the package and those below it.
 var deny = map[string][]string{
-	"": {module + "test", module + "pkg/local", module + "pkg/store/memory", "testing", "github.com/aws/aws-xray-sdk-go"},
-	"close-discussions": {huma, jsonschema, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch",
+	"": {module + "test", module + "pkg/local", module + "pkg/store/memory", "testing"},
+	"close-discussions": {xray, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch",
 		module + "pkg/emit", module + "pkg/console", sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
-	"console": {module + "pkg/ops/alert", jsonschema, sdk + "sns"},
+	"console": {xray, module + "pkg/ops/alert", jsonschema, sdk + "sns"},
 	"dispatch": {huma, jsonschema, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/emit", module + "pkg/testsend", sdk + "lambda",
 		sdk + "sns"},
-	"emit": {huma, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch", module + "pkg/console",
+	"emit": {huma, kafka, pubsub, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch", module + "pkg/console",
 		sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
-	"health": {huma, jsonschema, kafka, pubsub, grpc, module + "pkg/destination", module + "pkg/dispatch", module + "pkg/emit", module + "pkg/console",
+	"health": {xray, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/destination", module + "pkg/dispatch", module + "pkg/emit", module + "pkg/console",
 		sdk + "lambda"},
-	"test-webhook": {huma, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/dispatch", module + "pkg/emit", sdk + "lambda", sdk + "sns"},
+	"test-webhook": {xray, huma, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/dispatch", module + "pkg/emit", sdk + "lambda", sdk + "sns"},
 }
 
 const (
@@ -61,6 +61,7 @@ const (
 	kafka      = "github.com/segmentio/kafka-go"
 	pubsub     = "cloud.google.com/go/pubsub"
 	grpc       = "google.golang.org/grpc"
+	xray       = "github.com/aws/aws-xray-sdk-go"
 	sdk        = "github.com/aws/aws-sdk-go-v2/service/"
 )
 
