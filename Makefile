@@ -6,6 +6,8 @@ DYNOXIDE := tools/dynoxide/node_modules/.package-lock.json
 FUNCTIONS := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go))
 # The version that the binaries report.
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+# How a function is built for Lambda: small and without cgo.
+BUILD_FUNCTION = CGO_ENABLED=0 GOOS=linux GOARCH=$${TIDINGS_GOARCH:-arm64} go build -trimpath -tags lambda.norpc -ldflags "-s -w -X main.version=$(VERSION)"
 
 .PHONY: help
 help: ## List the targets
@@ -17,7 +19,7 @@ run: bin/tidings tools ## Run everything on this machine (for example RUN="--rec
 
 .PHONY: build
 build: bin/tidings ## Build the operator's tool (bin/tidings) and check that every function builds for Lambda
-	@for f in $(FUNCTIONS); do echo "functions/$$f"; CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build -trimpath -tags lambda.norpc -ldflags "-s -w" -o bin/lambda/$$f/bootstrap ./functions/$$f || exit 1; done
+	@for f in $(FUNCTIONS); do echo "functions/$$f"; $(BUILD_FUNCTION) -o bin/lambda/$$f/bootstrap ./functions/$$f || exit 1; done
 
 .PHONY: bin/tidings
 bin/tidings:
@@ -69,10 +71,10 @@ lint: ## gofmt, go vet and golangci-lint (pinned in tools/lint, installed on fir
 	go vet -tags brokers,receiving,postgres ./...
 	@linter=$$(tools/lint/fetch) && echo "golangci-lint run" && "$$linter" run $(LINT)
 
-# What `sam build` calls: one binary a function, small and without cgo.
+# What `sam build` calls, once per function.
 build-%Function:
 	@name=$$(echo $* | sed 's/\([a-z0-9]\)\([A-Z]\)/\1-\2/g' | tr A-Z a-z); \
-	CGO_ENABLED=0 GOOS=linux GOARCH=$${TIDINGS_GOARCH:-arm64} go build -trimpath -tags lambda.norpc -ldflags "-s -w -X main.version=$(VERSION)" -o $(ARTIFACTS_DIR)/bootstrap ./functions/$$name
+	$(BUILD_FUNCTION) -o $(ARTIFACTS_DIR)/bootstrap ./functions/$$name
 
 .PHONY: size
 size: ## Binary size and package init of every function, against their limits
