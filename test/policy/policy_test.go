@@ -26,8 +26,8 @@ const module = "github.com/tidings-dev/tidings/"
 // decides, so a new package below a listed one needs no line of its own.
 var layers = []layer{
 	{"vocabulary", []string{"pkg/event", "pkg/signature", "pkg/platform"}},
-	{"policies", []string{"pkg/delivery", "pkg/endpoint", "pkg/ops"}},
-	{"adapters", []string{"pkg/aws", "pkg/store", "pkg/destination", "pkg/emit/capture"}},
+	{"policies", []string{"pkg/delivery", "pkg/endpoint", "pkg/emit/capture", "pkg/ops"}},
+	{"adapters", []string{"pkg/aws", "pkg/store", "pkg/destination"}},
 	{"features", []string{"pkg/admin", "pkg/testsend", "pkg/emit", "pkg/dispatch", "pkg/platform/discussions", "pkg/console", "pkg/ops/health", "pkg/ops/alert"}},
 	{"functions", []string{"functions"}},
 	{"local", []string{"pkg/local", "cmd/tidings", "examples"}},
@@ -65,8 +65,12 @@ const (
 	sdk        = "github.com/aws/aws-sdk-go-v2/service/"
 )
 
+// core lists the packages, with those below them, that link nothing of AWS: main gives
+// them their clients.
+var core = []string{"pkg/event", "pkg/endpoint", "pkg/delivery", "pkg/emit", "pkg/dispatch"}
+
 // pure lists the packages that do no I/O and read no clock.
-var pure = []string{"pkg/event", "pkg/signature", "pkg/delivery", "pkg/endpoint", "pkg/platform", "pkg/ops/stats", "pkg/ops/audit", "pkg/ops/tracing", "pkg/ops/cost"}
+var pure = []string{"pkg/event", "pkg/signature", "pkg/delivery", "pkg/endpoint", "pkg/emit/capture", "pkg/platform", "pkg/ops/stats", "pkg/ops/audit", "pkg/ops/tracing", "pkg/ops/cost"}
 
 func layerOf(layers []layer, dir string) (at int, name string) {
 	longest := -1
@@ -190,14 +194,34 @@ func TestPolicyFunctionsLinkOnlyWhatTheyRun(t *testing.T) {
 		if deny[name] == nil {
 			t.Errorf("function %s has no deny list", name)
 		}
-		command := exec.Command("go", "list", "-deps", "-tags", "lambda.norpc", "./functions/"+name)
-		command.Dir, command.Stderr = "../..", os.Stderr
-		out, err := command.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, problem := range denied(deny, name, strings.Fields(string(out))) {
+		for _, problem := range denied(deny, name, dependencies(t, "./functions/"+name)) {
 			t.Error(problem)
+		}
+	}
+}
+
+// dependencies lists the packages that the packages of a pattern link.
+func dependencies(t *testing.T, pattern string) []string {
+	t.Helper()
+	command := exec.Command("go", "list", "-deps", "-tags", "lambda.norpc", pattern)
+	command.Dir, command.Stderr = "../..", os.Stderr
+	out, err := command.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
+}
+
+func TestPolicyCoreLinksNothingOfAWS(t *testing.T) {
+	for _, dir := range core {
+		linked := dependencies(t, "./"+dir+"/...")
+		if !slices.Contains(linked, module+dir) {
+			t.Errorf("go list -deps ./%s/... does not list the package itself", dir)
+		}
+		for _, path := range linked {
+			if below("github.com/aws", path) || below(module+"pkg/aws", path) {
+				t.Errorf("%s links %s: let main give it what it needs of AWS", dir, path)
+			}
 		}
 	}
 }
