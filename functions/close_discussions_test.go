@@ -25,13 +25,12 @@ import (
 	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
-// expired is how many: the local DynamoDB takes minutes for 10,000 where it has
-// to share two cores. In memory, package discussions closes as many each time.
-var expired = flag.Int("expired", 1000, "how many discussions expire at once")
+// The tests of package discussions close 10,000 in memory. The local DynamoDB would
+// take minutes for as many on two cores.
+var expired = flag.Int("expired", 1000, "number of discussions that expire at once")
 
-// Many discussions expire at once: the deployed binary closes all of them, on a
-// real DynamoDB API, and its stream says of each exactly once that it was closed.
-func TestCloseDiscussionsAsDeployed(t *testing.T) {
+func TestCloseDiscussionsClosesEachExpiredDiscussionOnce(t *testing.T) {
+	t.Parallel()
 	n := *expired
 	client, stack := dynamotest.New(t)
 	table := local.Tables(stack.Name).Platform
@@ -53,33 +52,33 @@ func TestCloseDiscussionsAsDeployed(t *testing.T) {
 	f := start(t, "close-discussions", environment(stack, "close-discussions", *client.Options().BaseEndpoint))
 	closed := 0
 	for done := false; !done; {
-		a := f.invoke(t, event(t, "close-discussions"))
-		if a.failure != nil {
-			t.Fatal(a.failure)
+		got := f.invoke(t, sample(t, "close-discussions"))
+		if got.failure != nil {
+			t.Fatal(got.failure)
 		}
-		var got discussions.Closed
-		if err := json.Unmarshal(a.body, &got); err != nil || got.Failed != 0 || got.Closed == 0 {
-			t.Fatalf("%s, %v", a.body, err)
+		var result discussions.Closed
+		if err := json.Unmarshal(got.body, &result); err != nil || result.Failed != 0 || result.Closed == 0 {
+			t.Fatalf("%s, %v", got.body, err)
 		}
-		closed, done = closed+got.Closed, got.Done
+		closed, done = closed+result.Closed, result.Done
 	}
 	if closed != n {
-		t.Errorf("%d are closed, want %d", closed, n)
+		t.Errorf("closed %d, want %d", closed, n)
 	}
-	if a := f.invoke(t, []byte(`{}`)); string(a.body) != `{"closed":0,"spared":0,"failed":0,"done":true}` {
-		t.Errorf("once more: %s", a.body)
+	if got := f.invoke(t, []byte(`{}`)); string(got.body) != `{"closed":0,"spared":0,"failed":0,"done":true}` {
+		t.Errorf("second run: %s", got.body)
 	}
-	if a := f.invoke(t, []byte(`{"action":"open"}`)); a.failure == nil || !strings.Contains(a.failure.Message, "the action is close") {
-		t.Errorf("something else: %+v", a)
+	if got := f.invoke(t, []byte(`{"action":"open"}`)); got.failure == nil || !strings.Contains(got.failure.Message, "the action is close") {
+		t.Errorf("unknown action: %+v", got)
 	}
 
-	// The stream, to its end: a mark is written last.
-	mark := platform.User{ID: "mark", Email: "mark@example.org", Name: "Mark"}
-	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &table, Item: dynamoitem.EncodeRecord(mark)}); err != nil {
+	// Read the table's stream up to a last record, and count the events per discussion.
+	last := platform.User{ID: "last", Email: "last@example.org", Name: "Last"}
+	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &table, Item: dynamoitem.EncodeRecord(last)}); err != nil {
 		t.Fatal(err)
 	}
-	told, ids := map[string]int{}, map[string]bool{}
-	marked := make(chan struct{})
+	perDiscussion, ids := map[string]int{}, map[string]bool{}
+	lastRead := make(chan struct{})
 	handle := func(_ context.Context, batch events.DynamoDBEvent) (any, error) {
 		for _, r := range batch.Records {
 			list, err := capture.Events(streamtest.Changes(r)[0])
@@ -89,11 +88,11 @@ func TestCloseDiscussionsAsDeployed(t *testing.T) {
 			for _, c := range list {
 				ids[c.Event.ID] = true
 				if c.Event.Type == "discussion.auto_closed" {
-					told[r.Change.Keys[dynamoitem.PK].String()]++
+					perDiscussion[r.Change.Keys[dynamoitem.PK].String()]++
 				}
 			}
-			if r.Change.Keys[dynamoitem.PK].String() == mark.Key().PK {
-				close(marked)
+			if r.Change.Keys[dynamoitem.PK].String() == last.Key().PK {
+				close(lastRead)
 			}
 		}
 		return events.DynamoDBEventResponse{}, nil
@@ -112,23 +111,24 @@ func TestCloseDiscussionsAsDeployed(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- stream.Run(ctx) }()
+	stopped := make(chan error, 1)
+	go func() { stopped <- stream.Run(ctx) }()
 	select {
-	case <-marked:
-	case err := <-ended:
-		t.Fatalf("the stream ended: %v", err)
+	case <-lastRead:
+	case err := <-stopped:
+		t.Fatalf("reading the stream stopped: %v", err)
 	case <-time.After(2 * time.Minute):
-		t.Fatal("the stream did not come to its end in two minutes")
+		t.Fatal("the last record was not read from the stream within two minutes")
 	}
 	cancel()
-	<-ended
-	if len(told) != n || len(ids) != n+1 || told["DISCUSSION#young"] != 0 {
-		t.Errorf("%d discussions are told of by %d events, want %d", len(told), len(ids)-1, n)
+	<-stopped
+	// One more event comes from the user who is the last record.
+	if len(perDiscussion) != n || len(ids) != n+1 || perDiscussion["DISCUSSION#young"] != 0 {
+		t.Errorf("%d events for %d discussions, want one for each of %d", len(ids)-1, len(perDiscussion), n)
 	}
-	for pk, k := range told {
-		if k != 1 {
-			t.Fatalf("%s is told of %d times", pk, k)
+	for pk, count := range perDiscussion {
+		if count != 1 {
+			t.Fatalf("%s has %d events, want 1", pk, count)
 		}
 	}
 }

@@ -14,9 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/test/dynamotest"
 )
 
-// The console's binary: the login page for a stranger, the API for a session that
-// was made beside it.
-func TestConsoleAsDeployed(t *testing.T) {
+func TestConsoleServesLoginAPIAndAssets(t *testing.T) {
+	t.Parallel()
 	client, stack := dynamotest.New(t)
 	f := start(t, "console", environment(stack, "console", *client.Options().BaseEndpoint))
 	store := dynamo.New(client, local.Tables(stack.Name))
@@ -24,10 +23,10 @@ func TestConsoleAsDeployed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func(change func(*events.LambdaFunctionURLRequest)) events.LambdaFunctionURLResponse {
+	send := func(change func(*events.LambdaFunctionURLRequest)) events.LambdaFunctionURLResponse {
 		t.Helper()
 		var request events.LambdaFunctionURLRequest
-		if err := json.Unmarshal(event(t, "console-function-url"), &request); err != nil {
+		if err := json.Unmarshal(sample(t, "console-function-url"), &request); err != nil {
 			t.Fatal(err)
 		}
 		change(&request)
@@ -35,39 +34,39 @@ func TestConsoleAsDeployed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var answer events.LambdaFunctionURLResponse
-		a := f.invoke(t, payload)
-		if a.failure != nil {
-			t.Fatal(a.failure.Message)
+		var response events.LambdaFunctionURLResponse
+		got := f.invoke(t, payload)
+		if got.failure != nil {
+			t.Fatal(got.failure.Message)
 		}
-		if err := json.Unmarshal(a.body, &answer); err != nil {
+		if err := json.Unmarshal(got.body, &response); err != nil {
 			t.Fatal(err)
 		}
-		return answer
+		return response
 	}
-	to := func(path string) func(*events.LambdaFunctionURLRequest) {
+	get := func(path string) func(*events.LambdaFunctionURLRequest) {
 		return func(r *events.LambdaFunctionURLRequest) { r.RawPath, r.RequestContext.HTTP.Path = path, path }
 	}
-	if a := ask(to("/login")); a.StatusCode != 200 || !strings.Contains(a.Body, "tidings console login") || a.Headers["Strict-Transport-Security"] == "" {
-		t.Errorf("the login page: %d %v %s", a.StatusCode, a.Headers, a.Body)
+	if got := send(get("/login")); got.StatusCode != 200 || !strings.Contains(got.Body, "tidings console login") || got.Headers["Strict-Transport-Security"] == "" {
+		t.Errorf("GET /login: %d %v %s", got.StatusCode, got.Headers, got.Body)
 	}
-	if a := ask(to("/")); a.StatusCode != 303 || a.Headers["Location"] != "/login" {
-		t.Errorf("a stranger: %d %v", a.StatusCode, a.Headers)
+	if got := send(get("/")); got.StatusCode != 303 || got.Headers["Location"] != "/login" {
+		t.Errorf("GET / without a session: %d %v", got.StatusCode, got.Headers)
 	}
 	for _, path := range []string{"/api/overview", "/api/deliveries", "/api/discussions", "/api/circuits", "/api/audit"} {
-		a := ask(func(r *events.LambdaFunctionURLRequest) {
-			to(path)(r)
+		got := send(func(r *events.LambdaFunctionURLRequest) {
+			get(path)(r)
 			r.Headers["x-tidings-session"] = token
 		})
-		if a.StatusCode != 200 {
-			t.Errorf("%s: %d %s", path, a.StatusCode, a.Body)
+		if got.StatusCode != 200 {
+			t.Errorf("GET %s: %d %s", path, got.StatusCode, got.Body)
 		}
 	}
-	a := ask(func(r *events.LambdaFunctionURLRequest) {
-		to("/assets/uplot.js")(r)
+	got := send(func(r *events.LambdaFunctionURLRequest) {
+		get("/assets/uplot.js")(r)
 		r.Headers["accept-encoding"] = "gzip, br"
 	})
-	if a.StatusCode != 200 || !a.IsBase64Encoded || a.Headers["Content-Encoding"] != "gzip" {
-		t.Errorf("an asset: %d, base64 %v, %v", a.StatusCode, a.IsBase64Encoded, a.Headers)
+	if got.StatusCode != 200 || !got.IsBase64Encoded || got.Headers["Content-Encoding"] != "gzip" {
+		t.Errorf("GET /assets/uplot.js: %d, base64 %v, %v", got.StatusCode, got.IsBase64Encoded, got.Headers)
 	}
 }

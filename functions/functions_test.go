@@ -1,6 +1,6 @@
-// Package functions_test runs the binaries that are deployed, as Lambda runs
-// them: built for provided.al2023, configured by the environment that the
-// template sets, asked through the Runtime API, on a real DynamoDB API.
+// Package functions_test runs the functions' binaries as Lambda runs them: built with
+// the flags of a deployment, configured by the environment variables of the template,
+// invoked through the Runtime API, with a local DynamoDB.
 package functions_test
 
 import (
@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,24 +24,25 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+	"github.com/tidings-dev/tidings/pkg/ops/health"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 	"github.com/tidings-dev/tidings/test/dynamotest"
 	"github.com/tidings-dev/tidings/test/lambdaemulator"
 	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
-// answer is what a function said to an invocation.
-type answer struct {
+// response is a function's response to an invocation.
+type response struct {
 	body    []byte
 	failure *local.Failure
 }
 
-// runtime is a function's process under a Runtime API.
-type runtime struct {
-	api   *lambdaemulator.Runtime
-	ended chan struct{}
-	err   error // how it ended, then
-	log   *lockedBuffer
+// process is a function's process, which invokes it through a Runtime API.
+type process struct {
+	api    *lambdaemulator.Runtime
+	exited chan struct{}
+	err    error // from Wait; read it after exited is closed
+	log    *lockedBuffer
 }
 
 type lockedBuffer struct {
@@ -60,20 +62,53 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// start builds a function as the Makefile does and runs it in its environment.
-func start(t *testing.T, folder string, environment map[string]string) *runtime {
+// version is what the build stamps into the binaries.
+const version = "v0.0.0-test"
+
+// binaries builds each function, by folder, at most once per run of the tests.
+var binaries = map[string]func() (string, error){}
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "tidings-functions-")
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		mains, err := filepath.Glob("*/main.go")
+		if err != nil || len(mains) == 0 {
+			panic(fmt.Sprint("no functions found: ", err))
+		}
+		for _, main := range mains {
+			folder := filepath.Dir(main)
+			binaries[folder] = sync.OnceValues(func() (string, error) { return build(folder, filepath.Join(dir, folder)) })
+		}
+		return m.Run()
+	}())
+}
+
+// build builds a function with the flags of the Makefile, for this machine.
+func build(folder, binary string) (string, error) {
+	command := exec.Command("go", "build", "-trimpath", "-tags", "lambda.norpc", "-ldflags", "-s -w -X main.version="+version, "-o", binary, "./"+folder)
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := command.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", folder, err, out)
+	}
+	return binary, nil
+}
+
+// start runs a function's binary with environment variables until the test ends.
+func start(t *testing.T, folder string, environment map[string]string) *process {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "bootstrap")
-	build := exec.Command("go", "build", "-trimpath", "-tags", "lambda.norpc", "-ldflags", "-s -w", "-o", binary, "./"+folder)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", folder, err, out)
+	binary, err := binaries[folder]()
+	if err != nil {
+		t.Fatal(err)
 	}
 	api, err := lambdaemulator.OpenRuntime()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &runtime{api: api, ended: make(chan struct{}), log: &lockedBuffer{}}
+	p := &process{api: api, exited: make(chan struct{}), log: &lockedBuffer{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := exec.CommandContext(ctx, binary)
 	c.Env = []string{
@@ -83,47 +118,47 @@ func start(t *testing.T, folder string, environment map[string]string) *runtime 
 	for name, value := range environment {
 		c.Env = append(c.Env, name+"="+value)
 	}
-	c.Stdout, c.Stderr = r.log, r.log
+	c.Stdout, c.Stderr = p.log, p.log
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		r.err = c.Wait()
-		close(r.ended)
+		p.err = c.Wait()
+		close(p.exited)
 	}()
 	t.Cleanup(func() {
 		cancel()
-		<-r.ended
+		<-p.exited
 		api.Close()
 	})
-	return r
+	return p
 }
 
-func (r *runtime) invoke(t *testing.T, payload []byte) answer {
+func (p *process) invoke(t *testing.T, payload []byte) response {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	got, err := r.api.Invoke(ctx, payload, r.ended)
+	got, err := p.api.Invoke(ctx, payload, p.exited)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, r.log)
+		t.Fatalf("%v\n%s", err, p.log)
 	}
 	if !got.Failed {
-		return answer{body: got.Body}
+		return response{body: got.Body}
 	}
 	var f local.Failure
 	if err := json.Unmarshal(got.Body, &f); err != nil {
-		t.Fatalf("the function failed with %s: %v", got.Body, err)
+		t.Fatalf("decode the function's error %s: %v", got.Body, err)
 	}
-	return answer{failure: &f}
+	return response{failure: &f}
 }
 
-// environments are what the template sets for each function, with AWS's
-// endpoints turned to this machine.
+// environment returns the environment variables that the template sets for a function,
+// with AWS's endpoints replaced by local ones.
 func environment(stack *samtemplate.Stack, folder, dynamoURL string) map[string]string {
 	for _, f := range stack.Functions {
 		if f.Folder == folder {
 			f.Environment["AWS_ENDPOINT_URL_DYNAMODB"] = dynamoURL
-			// Nothing listens there: what needs the queue fails, and says so.
+			// Nothing listens there, so requests to the queue fail.
 			f.Environment["AWS_ENDPOINT_URL_SQS"] = "http://127.0.0.1:1"
 			f.Environment["AWS_MAX_ATTEMPTS"] = "1"
 			return f.Environment
@@ -132,7 +167,8 @@ func environment(stack *samtemplate.Stack, folder, dynamoURL string) map[string]
 	return nil
 }
 
-func event(t *testing.T, name string) []byte {
+// sample reads a payload of events/.
+func sample(t *testing.T, name string) []byte {
 	t.Helper()
 	payload, err := os.ReadFile(filepath.Join("..", "events", name+".json"))
 	if err != nil {
@@ -141,7 +177,8 @@ func event(t *testing.T, name string) []byte {
 	return payload
 }
 
-func TestEmitAsDeployed(t *testing.T) {
+func TestEmitAcceptsEverySample(t *testing.T) {
+	t.Parallel()
 	client, stack := dynamotest.New(t)
 	f := start(t, "emit", environment(stack, "emit", *client.Options().BaseEndpoint))
 	store := dynamo.New(client, local.Tables(stack.Name))
@@ -151,90 +188,109 @@ func TestEmitAsDeployed(t *testing.T) {
 	}
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".json")
-		a := f.invoke(t, event(t, name))
-		if a.failure != nil {
-			t.Errorf("%s: %s", name, a.failure.Message)
+		got := f.invoke(t, sample(t, name))
+		if got.failure != nil {
+			t.Errorf("%s: %s", name, got.failure.Message)
 			continue
 		}
-		var one emit.Result
-		if err := json.Unmarshal(a.body, &one); err != nil {
+		var result emit.Result
+		if err := json.Unmarshal(got.body, &result); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		switch name {
 		case "emit-list":
-			if strings.Count(string(a.body), `"id"`) != 2 {
-				t.Errorf("%s: %s", name, a.body)
+			if strings.Count(string(got.body), `"id"`) != 2 {
+				t.Errorf("%s: %s", name, got.body)
 			}
 		case "emit-platform-stream":
-			if string(a.body) != `{"batchItemFailures":[]}` {
-				t.Errorf("%s: %s", name, a.body)
+			if string(got.body) != `{"batchItemFailures":[]}` {
+				t.Errorf("%s: %s", name, got.body)
 			}
-			// The id is derived from the stream's record, so it is known.
+			// The event's id is derived from the stream record.
 			var batch events.DynamoDBEvent
-			if err := json.Unmarshal(event(t, name), &batch); err != nil {
+			if err := json.Unmarshal(sample(t, name), &batch); err != nil {
 				t.Fatal(err)
 			}
 			list, err := capture.Events(streamtest.Changes(batch.Records...)[0])
 			if err != nil || len(list) != 1 {
-				t.Fatalf("%s means %+v, %v", name, list, err)
+				t.Fatalf("%s: captured %+v, error %v; want one event", name, list, err)
 			}
 			if _, err := store.GetEvent(t.Context(), list[0].Event.ID); err != nil {
-				t.Errorf("%s is not stored: %v", name, err)
+				t.Errorf("%s: the event is not stored: %v", name, err)
 			}
 		case "emit-function-url":
-			if !strings.Contains(string(a.body), `"statusCode":202`) {
-				t.Errorf("%s: %s", name, a.body)
+			if !strings.Contains(string(got.body), `"statusCode":202`) {
+				t.Errorf("%s: %s", name, got.body)
 			}
 		default:
-			if _, err := store.GetEvent(t.Context(), one.ID); err != nil {
-				t.Errorf("%s was answered %s, and is not stored: %v", name, a.body, err)
+			if _, err := store.GetEvent(t.Context(), result.ID); err != nil {
+				t.Errorf("%s: response %s, but the event is not stored: %v", name, got.body, err)
 			}
 		}
 	}
-	if a := f.invoke(t, []byte(`{"event":"user.joined_community","data":{}}`)); a.failure == nil || !strings.Contains(a.failure.Message, "data.community_id: is missing") {
-		t.Errorf("a refusal: %+v", a)
+	got := f.invoke(t, []byte(`{"event":"user.joined_community","data":{}}`))
+	if got.failure == nil || !strings.Contains(got.failure.Message, "data.community_id: is missing") {
+		t.Errorf("an event without its required data: %+v", got)
 	}
-	// The log comes through a pipe, so a line can arrive after the answer.
-	refused := func() bool { return strings.Contains(f.log.String(), `"message":"event.refused"`) }
-	for end := time.Now().Add(10 * time.Second); !refused() && time.Now().Before(end); {
+	// The log comes through a pipe, so a line can arrive after the response.
+	logged := func() bool { return strings.Contains(f.log.String(), `"message":"event.refused"`) }
+	for end := time.Now().Add(10 * time.Second); !logged() && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if !refused() {
-		t.Errorf("the log is not Lambda's JSON:\n%s", f.log)
+	if !logged() {
+		t.Errorf("event.refused is not in the log as JSON:\n%s", f.log)
 	}
 }
 
-func TestDispatchAsDeployed(t *testing.T) {
+func TestDispatchHandlesEverySample(t *testing.T) {
+	t.Parallel()
 	client, stack := dynamotest.New(t)
 	f := start(t, "dispatch", environment(stack, "dispatch", *client.Options().BaseEndpoint))
 	store := dynamo.New(client, local.Tables(stack.Name))
-	for name, want := range map[string]string{
-		"dispatch-stream": `{"batchItemFailures":`, // nobody subscribed: nothing to queue, nothing failed
+	for name, prefix := range map[string]string{
+		"dispatch-stream": `{"batchItemFailures":`, // no endpoint subscribes, so nothing is queued and nothing fails
 		"dispatch-sweep":  `{"due":0,"queued":0,"done":true}`,
 		"dispatch-sqs":    `{"batchItemFailures":`,
 	} {
-		a := f.invoke(t, event(t, name))
-		if a.failure != nil || !strings.HasPrefix(string(a.body), want) || strings.Contains(string(a.body), "itemIdentifier") {
-			t.Errorf("%s: %s, %+v", name, a.body, a.failure)
+		got := f.invoke(t, sample(t, name))
+		if got.failure != nil || !strings.HasPrefix(string(got.body), prefix) || strings.Contains(string(got.body), "itemIdentifier") {
+			t.Errorf("%s: %s, %+v", name, got.body, got.failure)
 		}
 	}
-	// The sample message's endpoint does not exist here.
+	// dispatch-sqs names an endpoint that does not exist.
 	d, err := store.GetDelivery(t.Context(), delivery.Key{EndpointID: "ep_01KG4VZS4NCPSXFR1K831Q4SB0", EventID: "01KG4VZS4NCPSXFR1K7QEWBC9B"})
 	if err != nil || d.State != delivery.Skipped {
-		t.Errorf("delivery = %+v, %v; want it skipped", d, err)
+		t.Errorf("delivery = %+v, error %v; want it skipped", d, err)
 	}
-	for name, says := range map[string]string{"dispatch-replay": "has no endpoint", "dispatch-replay-dead": "has no endpoint"} {
-		if a := f.invoke(t, event(t, name)); a.failure == nil || !strings.Contains(a.failure.Message, says) {
-			t.Errorf("%s: %s, %+v", name, a.body, a.failure)
+	for _, name := range []string{"dispatch-replay", "dispatch-replay-dead"} {
+		if got := f.invoke(t, sample(t, name)); got.failure == nil || !strings.Contains(got.failure.Message, "has no endpoint") {
+			t.Errorf("%s: %s, %+v", name, got.body, got.failure)
 		}
 	}
 }
 
-func TestAFunctionWithoutItsEnvironmentSaysWhatIsMissing(t *testing.T) {
+func TestHealthReportsTheVersionOfTheBuild(t *testing.T) {
+	t.Parallel()
+	client, _ := dynamotest.New(t)
+	stage, err := lambdaemulator.Open(t.Context(), "..", "health", *client.Options().BaseEndpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stage.Close()
+	f := start(t, "health", stage.Environment(stage.Function("health")))
+	var report health.Report
+	got := f.invoke(t, []byte(`{"action":"report"}`))
+	if err := json.Unmarshal(got.body, &report); err != nil || report.Version != version {
+		t.Errorf("version %q, want %q: %s, %+v", report.Version, version, got.body, got.failure)
+	}
+}
+
+func TestAMissingEnvironmentVariableIsNamedInTheLog(t *testing.T) {
+	t.Parallel()
 	f := start(t, "dispatch", map[string]string{"EVENTS_TABLE": "e"})
-	<-f.ended
+	<-f.exited
 	var exit *exec.ExitError
 	if !errors.As(f.err, &exit) || !strings.Contains(f.log.String(), "DELIVERIES_TABLE") {
-		t.Errorf("ended with %v\n%s", f.err, f.log)
+		t.Errorf("exited with %v\n%s", f.err, f.log)
 	}
 }

@@ -24,12 +24,11 @@ import (
 	"github.com/tidings-dev/tidings/test/lambdaemulator"
 )
 
-// Every AWS call that a deployed function was seen to make is allowed by its
-// role, and every statement is needed: without it a call that was seen would be
-// refused. The functions are the binaries, in the environment that the template
-// sets; the calls are read off the wire, from every sample in events/ and from
-// what is driven besides.
-func TestEachStatementIsNeededAndEnough(t *testing.T) {
+// The functions' binaries run with the environment variables of the template. The test
+// records their AWS calls, for every sample in events/ and for the payloads below, and
+// compares them with the statements of the functions' roles.
+func TestEachPermissionIsNeededAndNoneIsMissing(t *testing.T) {
+	t.Parallel()
 	client, _ := dynamotest.New(t)
 	stage, err := lambdaemulator.Open(t.Context(), "..", "permissions", *client.Options().BaseEndpoint)
 	if err != nil {
@@ -38,46 +37,46 @@ func TestEachStatementIsNeededAndEnough(t *testing.T) {
 	defer stage.Close()
 	addScenarios(t, stage)
 
-	seen := map[string][]lambdaemulator.Call{} // by function
+	calls := map[string][]lambdaemulator.Call{} // by function
 	for _, f := range stage.Stack.Functions {
-		deployed := start(t, f.Folder, stage.Environment(&f))
+		function := start(t, f.Folder, stage.Environment(&f))
 		stage.AWS.Forget()
 		for _, payload := range payloads(t, stage, f) {
-			deployed.invoke(t, payload) // what it answers is other tests' matter
+			function.invoke(t, payload) // other tests check the responses
 		}
-		seen[f.Folder] = stage.AWS.Calls()
-		if len(seen[f.Folder]) == 0 {
-			t.Errorf("%s made no AWS call\n%s", f.Folder, deployed.log)
+		calls[f.Folder] = stage.AWS.Calls()
+		if len(calls[f.Folder]) == 0 {
+			t.Errorf("%s made no AWS call\n%s", f.Folder, function.log)
 		}
-		// What DynamoDB does with the caller's permissions, where a table is under
-		// a key of the deployment's (DynamoDB Developer Guide, "Using IAM
+		// If a table is encrypted with a customer managed key, DynamoDB uses the key
+		// with the caller's permissions (DynamoDB Developer Guide, "Using IAM
 		// permissions to encrypt with a customer managed key").
 		for _, table := range stage.Stack.Tables {
-			if table.KeyARN != "" && slices.ContainsFunc(seen[f.Folder], func(c lambdaemulator.Call) bool { return strings.Contains(c.Resource, "table/"+table.Name) }) {
+			if table.KeyARN != "" && slices.ContainsFunc(calls[f.Folder], func(c lambdaemulator.Call) bool { return strings.Contains(c.Resource, "table/"+table.Name) }) {
 				for _, action := range []string{"Encrypt", "Decrypt", "GenerateDataKey", "DescribeKey"} {
-					seen[f.Folder] = append(seen[f.Folder], lambdaemulator.Call{Action: "kms:" + action, Resource: table.KeyARN})
+					calls[f.Folder] = append(calls[f.Folder], lambdaemulator.Call{Action: "kms:" + action, Resource: table.KeyARN})
 				}
 			}
 		}
-		// What Lambda itself does with the function's role.
+		// Lambda sends failed batches with the function's role.
 		for _, trigger := range f.Streams {
 			if trigger.FailureARN != "" {
-				seen[f.Folder] = append(seen[f.Folder], lambdaemulator.Call{Action: "sqs:SendMessage", Resource: trigger.FailureARN})
+				calls[f.Folder] = append(calls[f.Folder], lambdaemulator.Call{Action: "sqs:SendMessage", Resource: trigger.FailureARN})
 			}
 		}
 	}
-	for _, problem := range judge(stage.Stack, seen) {
+	for _, problem := range checkPermissions(stage.Stack, calls) {
 		t.Error(problem)
 	}
 	if t.Failed() {
-		for folder, calls := range seen {
-			t.Logf("%s was seen to call:\n  %s", folder, strings.Trim(strings.ReplaceAll(fmt.Sprint(calls), ":table/permissions-", " "), "[]"))
+		for folder, list := range calls {
+			t.Logf("calls of %s:\n  %s", folder, strings.Trim(strings.ReplaceAll(fmt.Sprint(list), ":table/permissions-", " "), "[]"))
 		}
 		return
 	}
 
-	// The judge itself: without any one statement it names the operation that
-	// would fail, and with one more it says that nothing needs it.
+	// The check itself: without any one statement it reports a call that is not
+	// allowed, and with a superfluous one it reports that nothing needs it.
 	statements := 0
 	for i := range stage.Stack.Functions {
 		f := &stage.Stack.Functions[i]
@@ -88,7 +87,7 @@ func TestEachStatementIsNeededAndEnough(t *testing.T) {
 		for n, s := range all {
 			statements++
 			f.Statements = slices.Delete(slices.Clone(all), n, n+1)
-			found := judge(stage.Stack, seen)
+			found := checkPermissions(stage.Stack, calls)
 			if !slices.ContainsFunc(found, func(p string) bool { return strings.Contains(p, "is not allowed") }) {
 				t.Errorf("without %s of %s: %q", s.Sid, f.Folder, found)
 			}
@@ -96,29 +95,30 @@ func TestEachStatementIsNeededAndEnough(t *testing.T) {
 				t.Logf("without %s: %s", s.Sid, found[0])
 			}
 		}
-		f.Statements = append(slices.Clone(all), samtemplate.Statement{Sid: "TooMuch", Actions: []string{"dynamodb:DeleteTable"}, Resources: []string{"arn:aws:dynamodb:us-east-1:000000000000:table/permissions-Events"}})
-		if found := judge(stage.Stack, seen); len(found) != 2 || !strings.Contains(found[0], "TooMuch") || !strings.Contains(found[1], "TooMuch") {
-			t.Errorf("one more for %s: %q", f.Folder, found)
+		f.Statements = append(slices.Clone(all), samtemplate.Statement{Sid: "Superfluous", Actions: []string{"dynamodb:DeleteTable"}, Resources: []string{"arn:aws:dynamodb:us-east-1:000000000000:table/permissions-Events"}})
+		if found := checkPermissions(stage.Stack, calls); len(found) != 2 || !strings.Contains(found[0], "Superfluous") || !strings.Contains(found[1], "Superfluous") {
+			t.Errorf("with a superfluous statement of %s: %q", f.Folder, found)
 		}
 		f.Statements = all
 	}
-	t.Logf("%d statements of %d functions: each needed, all enough", statements, len(stage.Stack.Functions))
+	t.Logf("%d statements of %d functions: each is needed, and none is missing", statements, len(stage.Stack.Functions))
 }
 
-// judge holds the statements against the calls that were seen.
-func judge(stack *samtemplate.Stack, seen map[string][]lambdaemulator.Call) (problems []string) {
+// checkPermissions returns the calls that no statement allows and the parts of statements that no
+// call needs.
+func checkPermissions(stack *samtemplate.Stack, calls map[string][]lambdaemulator.Call) (problems []string) {
 	for _, owner := range stack.Functions {
 		if owner.Role != "" {
-			continue // it works under another's
+			continue // it has another function's role
 		}
 		needed := map[string]bool{} // "sid action" and "sid resource"
 		for _, f := range stack.Functions {
 			if f.LogicalID != owner.LogicalID && !strings.HasSuffix(f.Role, "-"+owner.LogicalID+"Role") {
 				continue
 			}
-			for _, c := range seen[f.Folder] {
+			for _, c := range calls[f.Folder] {
 				if c.Action == "sts:GetCallerIdentity" {
-					continue // nobody needs to be allowed it
+					continue // needs no permission
 				}
 				allowed := false
 				for _, s := range owner.Statements {
@@ -145,7 +145,7 @@ func judge(stack *samtemplate.Stack, seen map[string][]lambdaemulator.Call) (pro
 		for _, s := range owner.Statements {
 			for _, part := range slices.Concat(s.Actions, s.Resources) {
 				if !needed[s.Sid+" "+part] {
-					problems = append(problems, fmt.Sprintf("%s, statement %s: nothing was seen to need %s: take it away, or drive what needs it in this test", owner.LogicalID, s.Sid, part))
+					problems = append(problems, fmt.Sprintf("%s, statement %s: no call needs %s: remove it, or add a payload that needs it to this test", owner.LogicalID, s.Sid, part))
 				}
 			}
 		}
@@ -153,8 +153,8 @@ func judge(stack *samtemplate.Stack, seen map[string][]lambdaemulator.Call) (pro
 	return problems
 }
 
-// Endpoints beyond the sample one, each a way that dispatch may have to take.
-var ways = map[string]endpoint.Endpoint{
+// endpoints lists endpoints besides the sample one, each for other calls of dispatch.
+var endpoints = map[string]endpoint.Endpoint{
 	"ep_gone":   {URL: "/410"},
 	"ep_fails":  {URL: "/500"},
 	"ep_queue":  {URL: "sqs://webhooks-orders?region=us-east-1"},
@@ -164,12 +164,12 @@ var ways = map[string]endpoint.Endpoint{
 	"ep_limits": {URL: "/200"},
 }
 
-// addScenarios keeps what the driven payloads speak of.
+// addScenarios stores what the payloads refer to.
 func addScenarios(t *testing.T, stage *lambdaemulator.Stage) {
 	t.Helper()
 	stage.AWS.Secrets["tidings/default/kafka"] = `{"username":"u","password":"p"}`
 	stage.AWS.AddQueue("webhooks-orders")
-	for id, e := range ways {
+	for id, e := range endpoints {
 		e.ID = id
 		if strings.HasPrefix(e.URL, "/") {
 			e.URL = stage.Receiver + e.URL
@@ -182,14 +182,14 @@ func addScenarios(t *testing.T, stage *lambdaemulator.Stage) {
 			t.Fatal(err)
 		}
 	}
-	// A discussion that has expired.
+	// An expired discussion, for close-discussions.
 	d := platform.Discussion{ID: "d_1", Status: platform.Open, ExpiresAt: time.Now().Add(-time.Hour)}
 	if _, err := stage.DB.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(local.Tables(stage.Stack.Name).Platform), Item: dynamoitem.EncodeRecord(d)}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// payloads are a function's samples, and what is driven besides.
+// payloads returns a function's samples and further payloads.
 func payloads(t *testing.T, stage *lambdaemulator.Stage, f samtemplate.Function) (list [][]byte) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "events", "*.json"))
@@ -207,7 +207,7 @@ func payloads(t *testing.T, stage *lambdaemulator.Stage, f samtemplate.Function)
 		}
 	}
 	if f.Folder == "console" {
-		return append(list, visits(t, stage)...)
+		return append(list, consoleRequests(t, stage)...)
 	}
 	if f.Folder != "dispatch" && f.Folder != "test-webhook" {
 		return list
@@ -220,27 +220,27 @@ func payloads(t *testing.T, stage *lambdaemulator.Stage, f samtemplate.Function)
 		list = append(list, batch(t, id, lambdaemulator.SampleEvent, lambdaemulator.DueEvent))
 	}
 	if f.Folder == "dispatch" {
-		// Five failures open the circuit; then it is closed by hand.
+		// Five failures open the circuit breaker; an operator closes it.
 		for range 6 {
 			list = append(list, batch(t, "ep_fails", lambdaemulator.DeadEvent, lambdaemulator.SampleEvent, lambdaemulator.DueEvent))
 		}
 		list = append(list, []byte(`{"action":"close_circuit","tenant":"default","endpoint_id":"ep_fails"}`))
-		// What waits behind a circuit is let go.
+		// Drain the backlog of the circuit breaker.
 		list = append(list, messages(t, work.Item{Tenant: "default", EndpointID: "ep_fails", Wake: true}))
 	}
 	return list
 }
 
-// visits are requests to the console: of somebody who opens a link, and of an
-// admin's program.
-func visits(t *testing.T, stage *lambdaemulator.Stage) (list [][]byte) {
+// consoleRequests returns requests to the console: a login by link, and an admin's calls
+// of the API.
+func consoleRequests(t *testing.T, stage *lambdaemulator.Stage) (list [][]byte) {
 	t.Helper()
-	who := console.Invitation{Name: "ada", Role: console.Admin, Tenant: "default"}
-	link, err := console.Invite(t.Context(), stage.Store(), who, time.Now())
+	admin := console.Invitation{Name: "ada", Role: console.Admin, Tenant: "default"}
+	link, err := console.Invite(t.Context(), stage.Store(), admin, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := console.Token(t.Context(), stage.Store(), who, time.Now(), time.Hour)
+	session, err := console.Token(t.Context(), stage.Store(), admin, time.Now(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +292,7 @@ func visits(t *testing.T, stage *lambdaemulator.Stage) (list [][]byte) {
 	return list
 }
 
-// batch is a batch of the work queue.
+// batch returns a batch of work queue messages for an endpoint.
 func batch(t *testing.T, endpointID string, eventIDs ...string) []byte {
 	t.Helper()
 	var items []work.Item
@@ -302,6 +302,7 @@ func batch(t *testing.T, endpointID string, eventIDs ...string) []byte {
 	return messages(t, items...)
 }
 
+// messages returns a batch of work queue messages.
 func messages(t *testing.T, items ...work.Item) []byte {
 	t.Helper()
 	var records []map[string]any
