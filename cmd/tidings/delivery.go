@@ -104,7 +104,7 @@ func (a *app) printDeliveries(list []delivery.Delivery) error {
 // nextAttempt is when the next attempt is due, for a table; "circuit" while the
 // circuit breaker is open.
 func nextAttempt(d delivery.Delivery) string {
-	if d.Waits {
+	if d.InBacklog {
 		return "circuit"
 	}
 	return timeUntil(d.NextAttemptAt)
@@ -156,7 +156,7 @@ func (a *app) deliveryShow() *cobra.Command {
 
 // nextAttemptLong is nextAttempt as an absolute time, for a single delivery.
 func nextAttemptLong(d delivery.Delivery) string {
-	if d.Waits {
+	if d.InBacklog {
 		return "when the circuit breaker closes or uses it as a probe; see `tidings circuit list`"
 	}
 	return formatTime(d.NextAttemptAt)

@@ -273,7 +273,7 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 // rateLimit formats a rate limit, "" for none.
 func rateLimit(l ratelimit.Limit) string {
 	switch {
-	case !l.On():
+	case !l.Enabled():
 		return ""
 	case l.Burst == 0:
 		return fmt.Sprintf("%d per minute", l.PerMinute)

@@ -140,9 +140,9 @@ func printReport(out io.Writer, r testsend.Report) {
 			print(advice.Render(mark + line))
 		}
 		print(faint.Render("  " + map[testsend.Consequence]string{
-			testsend.ThenRetried: "A delivery would be retried.", testsend.ThenDead: "A delivery would become a dead letter immediately.",
-			testsend.ThenDisabled: "A delivery would disable the endpoint.",
-		}[r.Then] + "  [" + string(r.Hint.Code) + "]"))
+			testsend.ConsequenceRetried: "A delivery would be retried.", testsend.ConsequenceDeadLetter: "A delivery would become a dead letter immediately.",
+			testsend.ConsequenceDisabled: "A delivery would disable the endpoint.",
+		}[r.Consequence] + "  [" + string(r.Hint.Code) + "]"))
 	}
 	for _, note := range r.Notes {
 		for i, line := range wrap(note, 94) {
@@ -197,8 +197,8 @@ func printReport(out io.Writer, r testsend.Report) {
 		phase destination.Phase
 		ms    float64
 	}{
-		{"DNS", destination.PhaseName, r.Timings.DNS}, {"connect", destination.PhaseConnect, r.Timings.Connect}, {"TLS", destination.PhaseTLS, r.Timings.TLS},
-		{"first byte", destination.PhaseAnswer, r.Timings.FirstByte}, {"total", "", r.Timings.Total},
+		{"DNS", destination.PhaseDNS, r.Timings.DNS}, {"connect", destination.PhaseConnect, r.Timings.Connect}, {"TLS", destination.PhaseTLS, r.Timings.TLS},
+		{"first byte", destination.PhaseResponse, r.Timings.FirstByte}, {"total", "", r.Timings.Total},
 	} {
 		if p.ms == 0 {
 			continue

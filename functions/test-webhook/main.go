@@ -20,7 +20,7 @@ func main() { lambdamain.Start(build) }
 func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.Handler, error) {
 	return handler.New(handler.Backend{
 		Store: dynamo.New(dynamodb.NewFromConfig(access), s.Tables()),
-		Open:  func() (*destination.Registry, error) { return builtin.Open(s.Settings, builtin.Deployed(access)) },
+		Open:  func() (*destination.Router, error) { return builtin.Open(s.Settings, builtin.Deployed(access)) },
 		Log:   log,
 	})
 }

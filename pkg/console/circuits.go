@@ -28,7 +28,7 @@ func (o *Operations) circuit(s breaker.State, urls map[string]string) Circuit {
 // endpoint ids to URLs.
 func ViewCircuit(s breaker.State, urls map[string]string, now time.Time) Circuit {
 	return Circuit{
-		EndpointID: s.EndpointID, URL: urls[s.EndpointID], State: s.Word(now), Since: s.Since, FailingSince: s.FailingSince,
+		EndpointID: s.EndpointID, URL: urls[s.EndpointID], State: s.Label(now), Since: s.Since, FailingSince: s.FailingSince,
 		Failures: s.Failures, NextProbe: s.Until, Cause: s.Cause,
 	}
 }

@@ -75,7 +75,7 @@ func invoking(tester *testsend.Tester) console.Invoke {
 
 // answering supports every protocol; its receiver answers 500.
 type answering struct {
-	*destination.Registry
+	*destination.Router
 	body *string
 }
 
@@ -305,7 +305,7 @@ func (w *world) open(e endpoint.Endpoint, cause string) {
 		w.t.Fatal(err)
 	}
 	for range breaker.DefaultFailures {
-		s, _ = s.Failure(breaker.Policy{}, "c", cause, w.now())
+		s, _ = s.RecordFailure(breaker.Policy{}, "c", cause, w.now())
 	}
 	if _, err := w.store.PutBreaker(w.t.Context(), s, w.now()); err != nil {
 		w.t.Fatal(err)

@@ -56,7 +56,7 @@ func ViewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
 		Attempts: d.Attempts, Reason: d.Reason, Snippet: d.Snippet, NextAttemptAt: d.NextAttemptAt,
 		UpdatedAt: d.UpdatedAt, History: []Attempt{},
 	}
-	if v.WaitsForCircuit = d.Waits; v.WaitsForCircuit {
+	if v.WaitsForCircuit = d.InBacklog; v.WaitsForCircuit {
 		v.NextAttemptAt = time.Time{} // the stored time is in the past
 	}
 	v.AcceptedAt = d.CreatedAt

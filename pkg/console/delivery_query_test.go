@@ -67,7 +67,7 @@ func TestDeliveryPagesAreComplete(t *testing.T) {
 		for _, o := range all {
 			d := delivery.Delivery{State: o.state, EventType: o.eventType}
 			at := ulidTime(t, o.event)
-			if (f.EndpointID == "" || f.EndpointID == o.endpoint) && (delivery.Query{State: f.State, EventType: f.EventType}).Wants(d) && !at.Before(f.From) {
+			if (f.EndpointID == "" || f.EndpointID == o.endpoint) && (delivery.Query{State: f.State, EventType: f.EventType}).Matches(d) && !at.Before(f.From) {
 				want = append(want, o.key)
 			}
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // protocols returns all protocols, as in a deployment.
-func protocols(t *testing.T) *destination.Registry {
+func protocols(t *testing.T) *destination.Router {
 	t.Helper()
 	r, err := builtin.Open(builtin.Settings{}, builtin.Clouds{})
 	if err != nil {

@@ -90,9 +90,9 @@ type Delivery struct {
 	// DueAt is when the sweep has to look at the delivery. Zero keeps it out of
 	// the due index: nothing to look after, or the queue's own redelivery does.
 	DueAt time.Time
-	// Waits is set while the delivery waits for its endpoint's circuit to close;
-	// it is then in the waiting index.
-	Waits bool
+	// InBacklog is set while the delivery waits for its endpoint's circuit to close.
+	// It is then in the waiting index.
+	InBacklog bool
 	// Slot is the time reserved for it under the endpoint's rate limit; zero where
 	// it holds none.
 	Slot time.Time
@@ -108,8 +108,8 @@ type Delivery struct {
 	ExpiresAt time.Time
 }
 
-// Round is the number of the current attempt as the retry policy counts.
-func (d Delivery) Round() int { return d.Attempts - d.Uncounted }
+// CountedAttempts is how many attempts count towards the retry policy.
+func (d Delivery) CountedAttempts() int { return d.Attempts - d.Uncounted }
 
 // Claim asks to begin an attempt.
 type Claim struct {
@@ -210,7 +210,7 @@ func (c Claim) begin(d Delivery) Delivery {
 	}
 	d.State = InFlight
 	d.Attempts++
-	d.Waits, d.Slot = false, time.Time{}
+	d.InBacklog, d.Slot = false, time.Time{}
 	d.ClaimID = c.ID
 	d.LeaseUntil = c.Now.Add(c.Lease)
 	d.UpdatedAt = c.Now
@@ -233,8 +233,9 @@ type Conclusion struct {
 	Reason  string
 	Snippet string
 	Attempt Attempt // the one that just ended
-	// Unspent is set where nothing was sent: the attempt does not count.
-	Unspent bool
+	// NotSent is set if no request was sent: the attempt then does not count
+	// towards the retry policy.
+	NotSent bool
 	Now     time.Time
 }
 
@@ -254,14 +255,14 @@ func (c Conclusion) Apply(d Delivery) Delivery {
 		history = history[len(history)-MaxHistory:]
 	}
 	d.History = history
-	if c.Unspent {
+	if c.NotSent {
 		d.Uncounted++
 	}
 	d.State = c.State
 	d.Reason = c.Reason
 	d.Snippet = c.Snippet
 	d.LeaseUntil = time.Time{}
-	d.NextAttemptAt, d.DueAt, d.Waits, d.Slot = time.Time{}, time.Time{}, false, time.Time{}
+	d.NextAttemptAt, d.DueAt, d.InBacklog, d.Slot = time.Time{}, time.Time{}, false, time.Time{}
 	if c.State == Pending {
 		d.NextAttemptAt, d.DueAt = c.NextAt, c.DueAt
 	}
@@ -310,7 +311,7 @@ func (s Settle) Apply(current *Delivery) (Delivery, *Refusal) {
 	}
 	d.State = s.State
 	d.Reason = s.Reason
-	d.LeaseUntil, d.NextAttemptAt, d.DueAt, d.Waits, d.Slot = time.Time{}, time.Time{}, time.Time{}, false, time.Time{}
+	d.LeaseUntil, d.NextAttemptAt, d.DueAt, d.InBacklog, d.Slot = time.Time{}, time.Time{}, time.Time{}, false, time.Time{}
 	d.UpdatedAt = s.Now
 	d.ExpiresAt = s.Now.Add(Retention)
 	return d, nil
@@ -325,12 +326,12 @@ type Park struct {
 	// Accepted is when the event was accepted (the time in its id).
 	Accepted time.Time
 	// Attempts is how many attempts whoever asks believes have begun.
-	Attempts int
-	Waits    bool      // for the circuit
-	Slot     time.Time // for its slot under the rate limit; zero where it holds none
-	DueAt    time.Time // when the sweep has to look
-	Reason   string
-	Now      time.Time
+	Attempts  int
+	InBacklog bool      // for the circuit
+	Slot      time.Time // for its slot under the rate limit; zero where it holds none
+	DueAt     time.Time // when the sweep has to look
+	Reason    string
+	Now       time.Time
 }
 
 // Apply makes the delivery wait. It is refused where it is settled, an attempt's
@@ -360,7 +361,7 @@ func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 		d.EventType = p.EventType
 	}
 	d.State = Pending
-	d.Waits, d.Slot = p.Waits, p.Slot
+	d.InBacklog, d.Slot = p.InBacklog, p.Slot
 	if !p.Slot.IsZero() {
 		d.NextAttemptAt = p.Slot
 	}
@@ -372,9 +373,9 @@ func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 	return d, nil
 }
 
-// Waiter is a delivery that waits for its endpoint's circuit, and how many attempts
-// it has had.
-type Waiter struct {
+// BacklogEntry is a delivery in its endpoint's backlog, with its number of attempts
+// so far.
+type BacklogEntry struct {
 	Key
 	Attempts int
 }
@@ -390,10 +391,10 @@ type Release struct {
 // Apply lets the delivery go. It reports false for one that does not wait (any
 // more): of two that would release it, one does.
 func (r Release) Apply(d Delivery) (Delivery, bool) {
-	if d.State != Pending || !d.Waits {
+	if d.State != Pending || !d.InBacklog {
 		return d, false
 	}
-	d.Waits = false
+	d.InBacklog = false
 	d.NextAttemptAt, d.DueAt = r.NextAt, r.DueAt
 	d.UpdatedAt = r.Now
 	d.ExpiresAt = r.Now.Add(Retention)
@@ -443,7 +444,7 @@ type Query struct {
 }
 
 // Wants reports whether a delivery is of the state and the type asked for.
-func (q Query) Wants(d Delivery) bool {
+func (q Query) Matches(d Delivery) bool {
 	return (q.State == "" || d.State == q.State) && (q.EventType == "" || d.EventType == q.EventType)
 }
 

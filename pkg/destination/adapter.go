@@ -5,52 +5,9 @@ package destination
 
 import (
 	"context"
-	"maps"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 )
-
-// Message is one event as it goes out: the same body and the same values on
-// every protocol, as headers or as message attributes.
-type Message struct {
-	EventID   string
-	EventType string
-	// Subject is what the event is about (a discussion, a registration). Where
-	// the protocol keeps order by key, messages of one subject stay in order.
-	Subject string
-	Body    []byte
-	// Headers travel with the body: webhook-id, webhook-timestamp,
-	// webhook-signature, idempotency-key and what the endpoint opted into.
-	// Names are lower case.
-	Headers map[string]string
-}
-
-// Names of the values that brokers' consumers route by, beside the headers. HTTP
-// receivers find the same in the body.
-const (
-	AttributeContentType = "content-type"
-	AttributeEventType   = "event-type"
-	AttributeSubject     = "subject"
-)
-
-// ContentType is the media type of every body.
-const ContentType = "application/json"
-
-// Attributes are what travels beside the body where the protocol has attributes
-// or headers of its own: the message's headers, and what its consumers route by.
-// At most ten, which is what SQS takes.
-func (m Message) Attributes() map[string]string {
-	all := maps.Clone(m.Headers)
-	if all == nil {
-		all = map[string]string{}
-	}
-	all[AttributeContentType] = ContentType
-	all[AttributeEventType] = m.EventType
-	if m.Subject != "" {
-		all[AttributeSubject] = m.Subject
-	}
-	return all
-}
 
 // Adapter delivers messages to one destination.
 type Adapter interface {

@@ -13,17 +13,17 @@ type Phase string
 // The phases of an attempt, in their order. Brokers' clients show no phases:
 // theirs is PhaseExchange.
 const (
-	PhaseName     Phase = "dns"      // looking the host's name up
+	PhaseDNS      Phase = "dns"      // looking the host's name up
 	PhaseConnect  Phase = "connect"  // connecting
 	PhaseTLS      Phase = "tls"      // the handshake
 	PhaseSend     Phase = "send"     // writing the request
-	PhaseAnswer   Phase = "answer"   // waiting for the answer's first byte
+	PhaseResponse Phase = "answer"   // waiting for the answer's first byte
 	PhaseBody     Phase = "body"     // reading the answer
 	PhaseExchange Phase = "exchange" // all of it
 )
 
-// MaxSeenBytes is how much of an answer's body an Exchange keeps.
-const MaxSeenBytes = 4096
+// MaxExchangeBodyBytes is how much of a response body an Exchange keeps.
+const MaxExchangeBodyBytes = 4096
 
 // Field is one header, attribute or setting.
 type Field struct {
@@ -40,12 +40,12 @@ type Exchange struct {
 	Proto  string // HTTP/1.1 or HTTP/2.0 as answered; "" on brokers
 	// Sent are the headers as they went over the wire (or would have, where no
 	// connection came about), or the attributes and keys of a broker's message.
-	Sent []Field
+	RequestHeaders []Field
 	// Got are the answer's headers, or a broker's receipt.
-	Got []Field
+	ResponseHeaders []Field
 	// Body is the beginning of the answer's body; Cut says that more followed.
-	Body []byte
-	Cut  bool
+	Body      []byte
+	Truncated bool
 
 	// Ended is the phase in which the attempt ended, and EndedAfter how long
 	// that phase had gone on.

@@ -138,24 +138,24 @@ func (c *circuits) change(ctx context.Context, tenant, endpointID string, fresh 
 // here is logged: the verdict on the delivery is stored already.
 func (d *Dispatcher) report(ctx context.Context, ep *endpoint.Endpoint, claimID string, outcome delivery.Outcome) error {
 	now := d.Now()
-	var failed breaker.Failed
+	var failed breaker.FailureResult
 	closed := false
 	s, changed, err := d.circuits.change(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
-		failed, closed = breaker.Failed{}, false
+		failed, closed = breaker.FailureResult{}, false
 		changed := false
 		switch {
 		case outcome.Class == delivery.Success:
 			wasOpen := s.Phase == breaker.Open
-			s, changed = s.Success(claimID, now)
+			s, changed = s.RecordSuccess(claimID, now)
 			closed = changed && wasOpen && s.Phase != breaker.Open
-		case breaker.Counts(outcome.Class):
-			s, failed = s.Failure(ep.Breaker, claimID, outcome.Error, now)
+		case breaker.ConcernsEndpoint(outcome.Class):
+			s, failed = s.RecordFailure(ep.Breaker, claimID, outcome.Error, now)
 			changed = failed.Changed
 		default:
-			s, changed = s.Unprobe(claimID, now)
+			s, changed = s.ReleaseProbe(claimID, now)
 		}
 		if outcome.Class == delivery.Success || outcome.Class == delivery.Timeout {
-			took, paced := s.Took(outcome.Timings.Total)
+			took, paced := s.RecordDuration(outcome.Timings.Total)
 			return took, changed || paced
 		}
 		return s, changed
@@ -173,7 +173,7 @@ func (d *Dispatcher) report(ctx context.Context, ep *endpoint.Endpoint, claimID 
 		d.sendWake(ctx, ep.Tenant, ep.ID, 0)
 	case failed.Opened:
 		d.Log.WarnContext(ctx, "circuit.opened", "endpoint_id", ep.ID, "tenant", ep.Tenant, "failures", s.Failures, "until", s.Until, "cause", s.Cause)
-		d.sendWake(ctx, ep.Tenant, ep.ID, s.Wait)
+		d.sendWake(ctx, ep.Tenant, ep.ID, s.OpenFor)
 	case closed:
 		d.Log.InfoContext(ctx, "circuit.closed", "endpoint_id", ep.ID, "tenant", ep.Tenant)
 		d.sendWake(ctx, ep.Tenant, ep.ID, 0)
@@ -184,7 +184,7 @@ func (d *Dispatcher) report(ctx context.Context, ep *endpoint.Endpoint, claimID 
 // returnProbe gives back a probe that was not made.
 func (d *Dispatcher) returnProbe(ctx context.Context, ep *endpoint.Endpoint, claimID string) {
 	_, changed, err := d.circuits.change(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
-		return s.Unprobe(claimID, d.Now())
+		return s.ReleaseProbe(claimID, d.Now())
 	})
 	switch {
 	case err != nil: // it comes free when its time is over
@@ -246,7 +246,7 @@ func (d *Dispatcher) wake(ctx context.Context, item work.Item) error {
 		if s.WakeAt.IsZero() {
 			return s, false
 		}
-		return s.Waking(next)
+		return s.SetWakeAt(next)
 	})
 	if err != nil {
 		return fmt.Errorf("circuit of %s: %w", ep.ID, err)
@@ -254,12 +254,12 @@ func (d *Dispatcher) wake(ctx context.Context, item work.Item) error {
 	if page == 0 || !changed && !off {
 		return nil
 	}
-	waiters, err := d.Waiting.Waiting(ctx, ep.ID, page)
+	waiters, err := d.Waiting.ListBacklog(ctx, ep.ID, page)
 	if err != nil {
 		return err
 	}
 	if !drain && len(waiters) > 1 {
-		waiters = []delivery.Waiter{slices.MinFunc(waiters, func(a, b delivery.Waiter) int {
+		waiters = []delivery.BacklogEntry{slices.MinFunc(waiters, func(a, b delivery.BacklogEntry) int {
 			return cmp.Or(cmp.Compare(a.Attempts, b.Attempts), cmp.Compare(a.EventID, b.EventID))
 		})}
 	}
@@ -278,7 +278,7 @@ func (d *Dispatcher) wake(ctx context.Context, item work.Item) error {
 		if off {
 			return s.Reset(), !s.Clean() || !s.WakeAt.IsZero()
 		}
-		return s.Drained(d.Now())
+		return s.FinishDrain(d.Now())
 	})
 	if err == nil && !s.WakeAt.IsZero() {
 		d.sendWake(ctx, ep.Tenant, ep.ID, s.WakeAt.Sub(d.Now()))
@@ -289,14 +289,14 @@ func (d *Dispatcher) wake(ctx context.Context, item work.Item) error {
 // release lets waiting deliveries go, oldest first: at their slots where the
 // endpoint's attempts are limited, else spread. It returns how long it is until
 // the last of them may begin.
-func (d *Dispatcher) release(ctx context.Context, ep *endpoint.Endpoint, s breaker.State, waiters []delivery.Waiter, spread bool) (last time.Duration, err error) {
+func (d *Dispatcher) release(ctx context.Context, ep *endpoint.Endpoint, s breaker.State, waiters []delivery.BacklogEntry, spread bool) (last time.Duration, err error) {
 	if len(waiters) == 0 {
 		return 0, nil
 	}
-	limit := ratelimit.Tighter(ep.Limit, ratelimit.Pace(s.Slow))
+	limit := ratelimit.Stricter(ep.Limit, ratelimit.Pace(s.Slow))
 	now := d.Now()
 	var slots []time.Time
-	if spread && limit.On() {
+	if spread && limit.Enabled() {
 		after, err := d.Limits.ReserveSlots(ctx, ep.Limit.Key(ep.ID), limit.Cost(len(waiters)), now)
 		if err != nil {
 			return 0, err

@@ -95,7 +95,7 @@ func TestFiveFailuresOpenTheCircuitAndWhatWaitsSpendsNoAttempt(t *testing.T) {
 		w.deliver(w.accept(5)...)
 		w.queue.take()
 		s := w.circuit(e)
-		if s.Phase != breaker.Open || s.Wait != breaker.DefaultOpenFor || s.Cause == "" {
+		if s.Phase != breaker.Open || s.OpenFor != breaker.DefaultOpenFor || s.Cause == "" {
 			t.Fatalf("after five failures: %+v", s)
 		}
 		waiting := w.accept(20)
@@ -105,7 +105,7 @@ func TestFiveFailuresOpenTheCircuitAndWhatWaitsSpendsNoAttempt(t *testing.T) {
 			t.Errorf("the receiver was asked %d times while its circuit was open, want 5 before", got)
 		}
 		for _, item := range waiting {
-			if d := w.delivery(item); d.State != delivery.Pending || !d.Waits || d.Attempts != 0 || d.EventType == "" || d.Reason == "" {
+			if d := w.delivery(item); d.State != delivery.Pending || !d.InBacklog || d.Attempts != 0 || d.EventType == "" || d.Reason == "" {
 				t.Fatalf("waits as %+v", d)
 			}
 		}
@@ -190,7 +190,7 @@ func TestManyWorkersSendOneProbe(t *testing.T) {
 		if probes := w.receiver.count() - before; probes != 1 || most != 1 {
 			t.Errorf("64 workers sent %d probes, %d at once; want one", probes, most)
 		}
-		if s := w.circuit(e); s.Phase != breaker.Open || s.Wait != 2*breaker.DefaultOpenFor {
+		if s := w.circuit(e); s.Phase != breaker.Open || s.OpenFor != 2*breaker.DefaultOpenFor {
 			t.Errorf("after the probe failed: %+v, want open for twice as long", s)
 		}
 	})
@@ -227,7 +227,7 @@ func TestADeadWorkersProbeIsFollowedByAnother(t *testing.T) {
 		w.deliver(w.accept(5)...)
 		s := w.circuit(e)
 		time.Sleep(breaker.DefaultOpenFor)
-		s, ok := s.Probe("of a worker that died", time.Now(), 25*time.Second)
+		s, ok := s.ClaimProbe("of a worker that died", time.Now(), 25*time.Second)
 		if !ok {
 			t.Fatal("no probe")
 		}

@@ -195,7 +195,7 @@ func (j *job) key() delivery.Key {
 // late reports whether the job's slot is none any more: an attempt now would come
 // together with those that follow it.
 func (j *job) late(now time.Time) bool {
-	return j.limit.On() && now.After(j.slot.Add(ratelimit.Grace))
+	return j.limit.Enabled() && now.After(j.slot.Add(ratelimit.Grace))
 }
 
 // consider decides whether an item's attempt may be made. It returns no job for
@@ -255,7 +255,7 @@ func (d *Dispatcher) consider(ctx context.Context, item work.Item) (*job, error)
 		return nil, d.parkForCircuit(ctx, j, circuit)
 	}
 	j.probe = verdict.Probe
-	j.limit = ratelimit.Tighter(ep.Limit, ratelimit.Pace(circuit.Slow))
+	j.limit = ratelimit.Stricter(ep.Limit, ratelimit.Pace(circuit.Slow))
 	return j, nil
 }
 
@@ -305,7 +305,7 @@ func (d *Dispatcher) reserveSlots(ctx context.Context, jobs []*job) error {
 // serve makes a job's attempt when its slot comes, or lets it wait for it. When
 // it returns nil the item may be forgotten.
 func (d *Dispatcher) serve(ctx context.Context, j *job) error {
-	if j.limit.On() {
+	if j.limit.Enabled() {
 		wait := j.slot.Sub(d.Now())
 		if wait > slotWait {
 			return d.parkForSlot(ctx, j)
@@ -327,7 +327,7 @@ func (d *Dispatcher) serve(ctx context.Context, j *job) error {
 	}
 	if j.probe {
 		circuit, probing, err := d.circuits.change(ctx, j.endpoint.Tenant, j.endpoint.ID, true, func(s breaker.State) (breaker.State, bool) {
-			return s.Probe(claimID, d.Now(), lease)
+			return s.ClaimProbe(claimID, d.Now(), lease)
 		})
 		if err != nil {
 			return fmt.Errorf("circuit of %s: %w", j.endpoint.ID, err)
@@ -404,7 +404,7 @@ func (d *Dispatcher) parkForCircuit(ctx context.Context, j *job, circuit breaker
 	if tooOld := j.until.Add(time.Millisecond); tooOld.Before(due) {
 		due = tooOld
 	}
-	held, served, err := d.park(ctx, j, delivery.Park{Waits: true, DueAt: due, Reason: "the circuit is open: " + circuit.Cause})
+	held, served, err := d.park(ctx, j, delivery.Park{InBacklog: true, DueAt: due, Reason: "the circuit is open: " + circuit.Cause})
 	if err != nil || served {
 		return err
 	}
@@ -417,7 +417,7 @@ func (d *Dispatcher) parkForCircuit(ctx context.Context, j *job, circuit breaker
 	if circuit.Phase == breaker.Open {
 		return nil
 	}
-	_, err = d.release(ctx, j.endpoint, circuit, []delivery.Waiter{{Key: held.Key}}, false)
+	_, err = d.release(ctx, j.endpoint, circuit, []delivery.BacklogEntry{{Key: held.Key}}, false)
 	return err
 }
 
@@ -440,7 +440,7 @@ func (d *Dispatcher) park(ctx context.Context, j *job, p delivery.Park) (held de
 func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *job) (delivery.Attempt, delivery.Outcome) {
 	ep, began := j.endpoint, d.Now()
 	attempt := delivery.Attempt{Number: claimed.Attempts, At: began}
-	if limit := ep.Retry.AttemptLimit(); claimed.Round() > limit {
+	if limit := ep.Retry.AttemptLimit(); claimed.CountedAttempts() > limit {
 		// Workers died on it until nothing was left to try.
 		return attempt, delivery.Outcome{Class: delivery.Lost, Permanent: true,
 			Error: fmt.Sprintf("workers died during %d attempts before storing a verdict", limit)}
@@ -479,11 +479,11 @@ func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j 
 	defer cancel()
 
 	ep, now := j.endpoint, d.Now()
-	decision := retry.Decide(retry.Attempt{Number: claimed.Round(), Since: claimed.Since, Outcome: outcome}, ep.Retry, now, d.Random())
+	decision := retry.Decide(retry.Attempt{Number: claimed.CountedAttempts(), Since: claimed.Since, Outcome: outcome}, ep.Retry, now, d.Random())
 	attempt.Class, attempt.Status, attempt.Timings = outcome.Class, outcome.Status, outcome.Timings
 	conclusion := delivery.Conclusion{
 		State: decision.State, Reason: decision.Reason, Snippet: outcome.Snippet, Attempt: attempt,
-		Unspent: outcome.Class == delivery.CalledOff, Now: now,
+		NotSent: outcome.Class == delivery.CalledOff, Now: now,
 	}
 	wait := decision.At.Sub(now)
 	if decision.State == delivery.Pending {

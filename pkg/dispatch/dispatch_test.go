@@ -813,8 +813,8 @@ func TestReplay(t *testing.T) {
 			}
 			w.receiver.answer = answering(500)
 			w.deliver(w.queue.take()...)
-			if d := w.delivery(item); d.State != delivery.Pending || d.Round() != 1 {
-				t.Errorf("after a failed replay: %s, round %d (%s)", d.State, d.Round(), d.Reason)
+			if d := w.delivery(item); d.State != delivery.Pending || d.CountedAttempts() != 1 {
+				t.Errorf("after a failed replay: %s, round %d (%s)", d.State, d.CountedAttempts(), d.Reason)
 			}
 		})
 	})

@@ -47,10 +47,10 @@ type Deliveries interface {
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 }
 
-// Waiting is what waits for an endpoint's circuit to close.
+// Waiting is the backlog of an endpoint whose circuit is open.
 type Waiting interface {
-	// Waiting returns up to limit deliveries that wait, those of the oldest events first.
-	Waiting(ctx context.Context, endpointID string, limit int) ([]delivery.Waiter, error)
+	// ListBacklog returns up to limit entries, oldest event first.
+	ListBacklog(ctx context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error)
 	// Release applies delivery.Release; delivery.ErrFenced where the delivery does
 	// not wait (any more).
 	Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error)

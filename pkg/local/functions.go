@@ -106,7 +106,7 @@ var builders = map[string]builder{
 		}), nil
 	}),
 	"test-webhook": with(func(b Backend, s testwebhook.Settings) (lambdamain.Handler, error) {
-		open := func() (*destination.Registry, error) { return builtin.Open(s.Settings, b.Clouds) }
+		open := func() (*destination.Router, error) { return builtin.Open(s.Settings, b.Clouds) }
 		return testwebhook.New(testwebhook.Backend{Store: b.Store(s.Tables()), Open: open, Log: b.Log})
 	}),
 	"close-discussions": with(func(b Backend, s closediscussions.Settings) (lambdamain.Handler, error) {

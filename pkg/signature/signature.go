@@ -136,12 +136,13 @@ func (s Secret) GoString() string             { return redacted }
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 func (s Secret) LogValue() slog.Value         { return slog.StringValue(redacted) }
 
-// Base returns the text that is signed.
-func Base(id string, at time.Time, body []byte) []byte {
+// SignedContent returns the bytes that are signed: "id.timestamp.body", with the
+// timestamp in Unix seconds.
+func SignedContent(id string, at time.Time, body []byte) []byte {
 	return append(appendHead(make([]byte, 0, len(id)+12+len(body)+2), id, at), body...)
 }
 
-// appendHead appends what stands before the body.
+// appendHead appends the part of the signed content before the body.
 func appendHead(b []byte, id string, at time.Time) []byte {
 	b = append(append(b, id...), '.')
 	return append(strconv.AppendInt(b, at.Unix(), 10), '.')
@@ -157,16 +158,17 @@ func Sign(secrets []Secret, id string, at time.Time, body []byte) string {
 			out = append(out, ' ')
 		}
 		if s.private != nil {
-			out = base64.StdEncoding.AppendEncode(append(out, "v1a,"...), ed25519.Sign(s.private, Base(id, at, body)))
+			out = base64.StdEncoding.AppendEncode(append(out, "v1a,"...), ed25519.Sign(s.private, SignedContent(id, at, body)))
 			continue
 		}
-		out = base64.StdEncoding.AppendEncode(append(out, "v1,"...), sum(s.mac, id, at, body))
+		out = base64.StdEncoding.AppendEncode(append(out, "v1,"...), hmacSHA256(s.mac, id, at, body))
 	}
 	return string(out)
 }
 
-// sum is the HMAC of the base, of which it makes no copy: each attempt is signed.
-func sum(key []byte, id string, at time.Time, body []byte) []byte {
+// hmacSHA256 is the HMAC of the signed content. It does not copy the body, because
+// every attempt is signed.
+func hmacSHA256(key []byte, id string, at time.Time, body []byte) []byte {
 	mac := hmac.New(sha256.New, key)
 	var head [64]byte
 	mac.Write(appendHead(head[:0], id, at))
@@ -201,9 +203,9 @@ func Verify(s Secret, id, timestamp, signatures string, body []byte, now time.Ti
 			continue
 		}
 		switch {
-		case version == "v1" && s.mac != nil && hmac.Equal(given, sum(s.mac, id, at, body)):
+		case version == "v1" && s.mac != nil && hmac.Equal(given, hmacSHA256(s.mac, id, at, body)):
 			return nil
-		case version == "v1a" && s.private != nil && ed25519.Verify(s.private.Public().(ed25519.PublicKey), Base(id, at, body), given):
+		case version == "v1a" && s.private != nil && ed25519.Verify(s.private.Public().(ed25519.PublicKey), SignedContent(id, at, body), given):
 			return nil
 		}
 	}

@@ -78,7 +78,7 @@ func TestEd25519IsVerifiedByThePlatform(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !ed25519.Verify(public, signature.Base(id, now, []byte(`{}`)), raw) {
+	if !ed25519.Verify(public, signature.SignedContent(id, now, []byte(`{}`)), raw) {
 		t.Error("the signature does not verify")
 	}
 	if err := signature.Verify(s, id, strconv.FormatInt(now.Unix(), 10), signed, []byte(`{}`), now); err != nil {

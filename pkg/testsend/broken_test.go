@@ -99,7 +99,7 @@ func (l *lab) tester() *testsend.Tester {
 	}
 }
 
-func (l *lab) open() *destination.Registry {
+func (l *lab) open() *destination.Router {
 	g := guard.New(guard.Options{AllowHTTP: true, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	if l.resolver != nil {
 		g = g.WithResolver(l.resolver)
@@ -109,7 +109,7 @@ func (l *lab) open() *destination.Registry {
 		client := sts.NewFromConfig(config, func(o *sts.Options) { o.BaseEndpoint = &l.sts })
 		return stscreds.NewAssumeRoleProvider(client, role, func(o *stscreds.AssumeRoleOptions) { o.ExternalID = &external })
 	}
-	return destination.NewRegistry(10,
+	return destination.NewRouter(10,
 		httpadapter.Kind(httpadapter.Options{Guard: g, RootCAs: l.roots}),
 		sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return config }, Endpoint: l.sqs, AssumeRole: assume}),
 		pubsubadapter.Kind(pubsubadapter.Options{Emulator: l.emulator, Credentials: l.google}),
@@ -337,25 +337,25 @@ func TestBrokenReceivers(t *testing.T) {
 	}{
 		"no such name": {func(l *lab) {
 			l.resolver, l.endpoint.URL = guardtest.NewDNS(l.t).Resolver(), "https://hoooks.example.com/"
-		}, testsend.HintDNSNotFound, delivery.DNS, destination.PhaseName, "hoooks.example.com", testsend.ThenRetried},
+		}, testsend.HintDNSNotFound, delivery.DNS, destination.PhaseDNS, "hoooks.example.com", testsend.ConsequenceRetried},
 		"name servers that fail": {func(l *lab) {
 			l.dns(func(query []byte) []byte {
 				query[2], query[3] = query[2]|0x80, query[3]&0xf0|2 // a response: SERVFAIL
 				return query
 			})
 			l.endpoint.URL = "https://hooks.example.com/"
-		}, testsend.HintDNSFailed, delivery.DNS, destination.PhaseName, "dig hooks.example.com", testsend.ThenRetried},
+		}, testsend.HintDNSFailed, delivery.DNS, destination.PhaseDNS, "dig hooks.example.com", testsend.ConsequenceRetried},
 		"name servers that are silent": {func(l *lab) {
 			l.dns(func([]byte) []byte { return nil })
 			l.endpoint.URL, l.endpoint.Timeout = "https://hooks.example.com/", short
-		}, testsend.HintDNSTimeout, delivery.Timeout, destination.PhaseName, "name servers of hooks.example.com", testsend.ThenRetried},
+		}, testsend.HintDNSTimeout, delivery.Timeout, destination.PhaseDNS, "name servers of hooks.example.com", testsend.ConsequenceRetried},
 		"a private address behind a name": {func(l *lab) {
 			d := guardtest.NewDNS(l.t)
 			d.Answer("hooks.example.com", []netip.Addr{netip.MustParseAddr("10.0.0.7")})
 			l.resolver, l.endpoint.URL = d.Resolver(), "https://hooks.example.com/"
-		}, testsend.HintBlocked, delivery.Blocked, destination.PhaseConnect, "AllowNetworks", testsend.ThenDead},
+		}, testsend.HintBlocked, delivery.Blocked, destination.PhaseConnect, "AllowNetworks", testsend.ConsequenceDeadLetter},
 		"settings that cannot work": {func(l *lab) { l.endpoint.URL = "https://u:p@hooks.example.com/" },
-			testsend.HintInvalid, delivery.Invalid, "", "correct it", testsend.ThenDead},
+			testsend.HintInvalid, delivery.Invalid, "", "correct it", testsend.ConsequenceDeadLetter},
 		"nobody listens": {func(l *lab) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -363,21 +363,21 @@ func TestBrokenReceivers(t *testing.T) {
 			}
 			l.endpoint.URL = "http://" + listener.Addr().String()
 			_ = listener.Close()
-		}, testsend.HintRefused, delivery.Connect, destination.PhaseConnect, "nothing listens", testsend.ThenRetried},
+		}, testsend.HintRefused, delivery.Connect, destination.PhaseConnect, "nothing listens", testsend.ConsequenceRetried},
 		"a connection reset": {func(l *lab) {
 			l.endpoint.URL = "http://" + l.accept(func(conn net.Conn) {
 				request(conn)
 				_ = conn.(*net.TCPConn).SetLinger(0)
 			})
-		}, testsend.HintReset, delivery.Connect, destination.PhaseAnswer, "reset", testsend.ThenRetried},
+		}, testsend.HintReset, delivery.Connect, destination.PhaseResponse, "reset", testsend.ConsequenceRetried},
 		"a crash during the request": {func(l *lab) { l.endpoint.URL = "http://" + l.accept(request) },
-			testsend.HintClosed, delivery.Protocol, destination.PhaseAnswer, "crashed", testsend.ThenRetried},
+			testsend.HintClosed, delivery.Protocol, destination.PhaseResponse, "crashed", testsend.ConsequenceRetried},
 		"an SSH server": {func(l *lab) {
 			l.endpoint.URL = "http://" + l.accept(func(conn net.Conn) {
 				request(conn)
 				fmt.Fprint(conn, "SSH-2.0-OpenSSH_9.9\r\n")
 			})
-		}, testsend.HintNotHTTP, delivery.Protocol, "", "does not speak HTTP", testsend.ThenRetried},
+		}, testsend.HintNotHTTP, delivery.Protocol, "", "does not speak HTTP", testsend.ConsequenceRetried},
 
 		"another name's certificate": {func(l *lab) {
 			l.certified(func(c *x509.Certificate) {
@@ -388,17 +388,17 @@ func TestBrokenReceivers(t *testing.T) {
 			d.Answer("hooks.example.com", []netip.Addr{netip.MustParseAddr("127.0.0.1")})
 			l.resolver = d.Resolver()
 			l.endpoint.URL = strings.Replace(l.endpoint.URL, "127.0.0.1", "hooks.example.com", 1)
-		}, testsend.HintTLSName, delivery.TLS, destination.PhaseTLS, "for www.example.com, example.com, not for hooks.example.com", testsend.ThenRetried},
+		}, testsend.HintTLSName, delivery.TLS, destination.PhaseTLS, "for www.example.com, example.com, not for hooks.example.com", testsend.ConsequenceRetried},
 		"an expired certificate": {func(l *lab) {
 			l.certified(func(c *x509.Certificate) {
 				c.NotBefore, c.NotAfter = time.Now().AddDate(-1, 0, 0), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 			})
-		}, testsend.HintTLSExpired, delivery.TLS, destination.PhaseTLS, "2026-01-02", testsend.ThenRetried},
+		}, testsend.HintTLSExpired, delivery.TLS, destination.PhaseTLS, "2026-01-02", testsend.ConsequenceRetried},
 		"a certificate of tomorrow": {func(l *lab) {
 			l.certified(func(c *x509.Certificate) {
 				c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
 			})
-		}, testsend.HintTLSNotYet, delivery.TLS, destination.PhaseTLS, "valid from", testsend.ThenRetried},
+		}, testsend.HintTLSNotYet, delivery.TLS, destination.PhaseTLS, "valid from", testsend.ConsequenceRetried},
 		"a self-signed certificate": {func(l *lab) {
 			a := newAuthority(l.t)
 			l.https(&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{a.sign(&x509.Certificate{
@@ -406,87 +406,87 @@ func TestBrokenReceivers(t *testing.T) {
 				NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 			}, &x509.Certificate{Subject: pkix.Name{CommonName: "me"}}, &a.key.PublicKey).Raw}, PrivateKey: a.key}}})
 			l.roots = x509.NewCertPool()
-		}, testsend.HintTLSSelfSigned, delivery.TLS, destination.PhaseTLS, "self-signed", testsend.ThenRetried},
+		}, testsend.HintTLSSelfSigned, delivery.TLS, destination.PhaseTLS, "self-signed", testsend.ConsequenceRetried},
 		"an intermediate certificate missing": {func(l *lab) {
 			l.certified(nil)
 			l.roots = x509.NewCertPool()
-		}, testsend.HintTLSUnknown, delivery.TLS, destination.PhaseTLS, "intermediate", testsend.ThenRetried},
+		}, testsend.HintTLSUnknown, delivery.TLS, destination.PhaseTLS, "intermediate", testsend.ConsequenceRetried},
 		"a client's certificate on a server": {func(l *lab) {
 			l.certified(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
-		}, testsend.HintTLSNotServer, delivery.TLS, destination.PhaseTLS, "not one for servers", testsend.ThenRetried},
+		}, testsend.HintTLSNotServer, delivery.TLS, destination.PhaseTLS, "not one for servers", testsend.ConsequenceRetried},
 		"plain text on the TLS port": {func(l *lab) {
 			l.status(http.StatusOK)
 			l.endpoint.URL = strings.Replace(l.endpoint.URL, "http:", "https:", 1)
-		}, testsend.HintTLSNotSpoken, delivery.TLS, destination.PhaseTLS, "not with TLS", testsend.ThenRetried},
+		}, testsend.HintTLSNotSpoken, delivery.TLS, destination.PhaseTLS, "not with TLS", testsend.ConsequenceRetried},
 		"TLS 1.1": {func(l *lab) {
 			a := newAuthority(l.t)
 			l.roots = a.pool()
 			l.https(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, Certificates: []tls.Certificate{a.certificate(nil)}})
-		}, testsend.HintTLSVersion, delivery.TLS, destination.PhaseTLS, "TLS 1.2", testsend.ThenRetried},
+		}, testsend.HintTLSVersion, delivery.TLS, destination.PhaseTLS, "TLS 1.2", testsend.ConsequenceRetried},
 		"mutual TLS": {func(l *lab) {
 			a := newAuthority(l.t)
 			l.roots = a.pool()
 			l.https(&tls.Config{ClientAuth: tls.RequireAnyClientCert, Certificates: []tls.Certificate{a.certificate(nil)}})
-		}, testsend.HintTLSClientCert, delivery.TLS, "", "client certificate", testsend.ThenRetried},
+		}, testsend.HintTLSClientCert, delivery.TLS, "", "client certificate", testsend.ConsequenceRetried},
 		"a server without a certificate for the name": {func(l *lab) {
 			l.https(&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("who?") }})
-		}, testsend.HintTLSHandshake, delivery.TLS, destination.PhaseTLS, "broke off the TLS handshake", testsend.ThenRetried},
+		}, testsend.HintTLSHandshake, delivery.TLS, destination.PhaseTLS, "broke off the TLS handshake", testsend.ConsequenceRetried},
 		"a handshake that hangs": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "https://"+l.accept(silent), short },
-			testsend.HintTLSTimeout, delivery.Timeout, destination.PhaseTLS, "handshake was not finished within 400ms", testsend.ThenRetried},
+			testsend.HintTLSTimeout, delivery.Timeout, destination.PhaseTLS, "handshake was not finished within 400ms", testsend.ConsequenceRetried},
 		"an answer that never comes": {func(l *lab) {
 			l.endpoint.URL, l.endpoint.Timeout = "http://"+l.accept(silent), short
-		}, testsend.HintAnswerTimeout, delivery.Timeout, destination.PhaseAnswer, "do the work afterwards", testsend.ThenRetried},
+		}, testsend.HintAnswerTimeout, delivery.Timeout, destination.PhaseResponse, "do the work afterwards", testsend.ConsequenceRetried},
 		"an error page that never ends": {func(l *lab) {
 			l.endpoint.URL, l.endpoint.Timeout = "http://"+l.accept(func(conn net.Conn) {
 				request(conn)
 				fmt.Fprint(conn, "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000\r\n\r\nbecause")
 				silent(conn)
 			}), short
-		}, testsend.HintServerError, delivery.Answered, destination.PhaseBody, "500", testsend.ThenRetried},
+		}, testsend.HintServerError, delivery.Answered, destination.PhaseBody, "500", testsend.ConsequenceRetried},
 
-		"moved":           {func(l *lab) { l.status(301, "Location", "https://new.example.com/x") }, testsend.HintRedirect, delivery.Redirect, "", "redirects to https://new.example.com/x (301)", testsend.ThenRetried},
-		"a slash missing": {func(l *lab) { l.status(308, "Location", "/hooks/") }, testsend.HintRedirect, delivery.Redirect, "", "Only the slash", testsend.ThenRetried},
+		"moved":           {func(l *lab) { l.status(301, "Location", "https://new.example.com/x") }, testsend.HintRedirect, delivery.Redirect, "", "redirects to https://new.example.com/x (301)", testsend.ConsequenceRetried},
+		"a slash missing": {func(l *lab) { l.status(308, "Location", "/hooks/") }, testsend.HintRedirect, delivery.Redirect, "", "Only the slash", testsend.ConsequenceRetried},
 		"http to https": {func(l *lab) {
 			l.status(302, "Location", "https://127.0.0.1/hooks")
-		}, testsend.HintHTTPSRedirect, delivery.Redirect, "", "https://127.0.0.1/hooks", testsend.ThenRetried},
-		"moved to nowhere":       {func(l *lab) { l.status(303) }, testsend.HintRedirect, delivery.Redirect, "", "final address", testsend.ThenRetried},
-		"bad request":            {func(l *lab) { l.status(400) }, testsend.HintBadRequest, delivery.Answered, "", "fingerprint", testsend.ThenRetried},
-		"signature refused":      {func(l *lab) { l.status(401) }, testsend.HintUnauthorized, delivery.Answered, "", "raw body", testsend.ThenRetried},
-		"a login wanted":         {func(l *lab) { l.status(401, "WWW-Authenticate", `Basic realm="x"`) }, testsend.HintUnauthorized, delivery.Answered, "", "login (401, Basic)", testsend.ThenRetried},
-		"forbidden":              {func(l *lab) { l.status(403) }, testsend.HintForbidden, delivery.Answered, "", "CSRF", testsend.ThenRetried},
-		"no such path":           {func(l *lab) { l.status(404) }, testsend.HintNotFound, delivery.Answered, "", "path", testsend.ThenRetried},
-		"GET only":               {func(l *lab) { l.status(405, "Allow", "GET, HEAD") }, testsend.HintMethod, delivery.Answered, "", "it takes GET, HEAD", testsend.ThenRetried},
-		"not acceptable":         {func(l *lab) { l.status(406) }, testsend.HintNotAcceptable, delivery.Answered, "", "406", testsend.ThenRetried},
-		"request timeout":        {func(l *lab) { l.status(408) }, testsend.HintRequestTimeout, delivery.Answered, "", "408", testsend.ThenRetried},
-		"a duplicate refused":    {func(l *lab) { l.status(409) }, testsend.HintConflict, delivery.Answered, "", "2xx", testsend.ThenRetried},
-		"gone":                   {func(l *lab) { l.status(410) }, testsend.HintGone, delivery.Gone, "", "for good", testsend.ThenDisabled},
-		"too large":              {func(l *lab) { l.status(413) }, testsend.HintTooLargeHTTP, delivery.Answered, "", "client_max_body_size", testsend.ThenRetried},
-		"not JSON please":        {func(l *lab) { l.status(415) }, testsend.HintMediaType, delivery.Answered, "", "application/json", testsend.ThenRetried},
-		"unprocessable":          {func(l *lab) { l.status(422) }, testsend.HintUnprocessable, delivery.Answered, "", "schema", testsend.ThenRetried},
-		"too many":               {func(l *lab) { l.status(429, "Retry-After", "7") }, testsend.HintTooMany, delivery.Throttled, "", "Retry-After", testsend.ThenRetried},
-		"an unusual refusal":     {func(l *lab) { l.status(418) }, testsend.HintStatus, delivery.Answered, "", "418", testsend.ThenRetried},
-		"a bug":                  {func(l *lab) { l.status(500) }, testsend.HintServerError, delivery.Answered, "", "log", testsend.ThenRetried},
-		"nothing behind a proxy": {func(l *lab) { l.status(502) }, testsend.HintBadGateway, delivery.Answered, "", "proxy", testsend.ThenRetried},
-		"maintenance":            {func(l *lab) { l.status(503) }, testsend.HintUnavailable, delivery.Answered, "", "not available", testsend.ThenRetried},
-		"slow behind a proxy":    {func(l *lab) { l.status(504) }, testsend.HintGatewayTimeout, delivery.Answered, "", "in vain", testsend.ThenRetried},
+		}, testsend.HintHTTPSRedirect, delivery.Redirect, "", "https://127.0.0.1/hooks", testsend.ConsequenceRetried},
+		"moved to nowhere":       {func(l *lab) { l.status(303) }, testsend.HintRedirect, delivery.Redirect, "", "final address", testsend.ConsequenceRetried},
+		"bad request":            {func(l *lab) { l.status(400) }, testsend.HintBadRequest, delivery.Answered, "", "fingerprint", testsend.ConsequenceRetried},
+		"signature refused":      {func(l *lab) { l.status(401) }, testsend.HintUnauthorized, delivery.Answered, "", "raw body", testsend.ConsequenceRetried},
+		"a login wanted":         {func(l *lab) { l.status(401, "WWW-Authenticate", `Basic realm="x"`) }, testsend.HintUnauthorized, delivery.Answered, "", "login (401, Basic)", testsend.ConsequenceRetried},
+		"forbidden":              {func(l *lab) { l.status(403) }, testsend.HintForbidden, delivery.Answered, "", "CSRF", testsend.ConsequenceRetried},
+		"no such path":           {func(l *lab) { l.status(404) }, testsend.HintNotFound, delivery.Answered, "", "path", testsend.ConsequenceRetried},
+		"GET only":               {func(l *lab) { l.status(405, "Allow", "GET, HEAD") }, testsend.HintMethod, delivery.Answered, "", "it takes GET, HEAD", testsend.ConsequenceRetried},
+		"not acceptable":         {func(l *lab) { l.status(406) }, testsend.HintNotAcceptable, delivery.Answered, "", "406", testsend.ConsequenceRetried},
+		"request timeout":        {func(l *lab) { l.status(408) }, testsend.HintRequestTimeout, delivery.Answered, "", "408", testsend.ConsequenceRetried},
+		"a duplicate refused":    {func(l *lab) { l.status(409) }, testsend.HintConflict, delivery.Answered, "", "2xx", testsend.ConsequenceRetried},
+		"gone":                   {func(l *lab) { l.status(410) }, testsend.HintGone, delivery.Gone, "", "for good", testsend.ConsequenceDisabled},
+		"too large":              {func(l *lab) { l.status(413) }, testsend.HintTooLargeHTTP, delivery.Answered, "", "client_max_body_size", testsend.ConsequenceRetried},
+		"not JSON please":        {func(l *lab) { l.status(415) }, testsend.HintMediaType, delivery.Answered, "", "application/json", testsend.ConsequenceRetried},
+		"unprocessable":          {func(l *lab) { l.status(422) }, testsend.HintUnprocessable, delivery.Answered, "", "schema", testsend.ConsequenceRetried},
+		"too many":               {func(l *lab) { l.status(429, "Retry-After", "7") }, testsend.HintTooMany, delivery.Throttled, "", "Retry-After", testsend.ConsequenceRetried},
+		"an unusual refusal":     {func(l *lab) { l.status(418) }, testsend.HintStatus, delivery.Answered, "", "418", testsend.ConsequenceRetried},
+		"a bug":                  {func(l *lab) { l.status(500) }, testsend.HintServerError, delivery.Answered, "", "log", testsend.ConsequenceRetried},
+		"nothing behind a proxy": {func(l *lab) { l.status(502) }, testsend.HintBadGateway, delivery.Answered, "", "proxy", testsend.ConsequenceRetried},
+		"maintenance":            {func(l *lab) { l.status(503) }, testsend.HintUnavailable, delivery.Answered, "", "not available", testsend.ConsequenceRetried},
+		"slow behind a proxy":    {func(l *lab) { l.status(504) }, testsend.HintGatewayTimeout, delivery.Answered, "", "in vain", testsend.ConsequenceRetried},
 
 		"a queue that is not there": {func(l *lab) {
 			server := httptest.NewServer(sqsapi.New("webhooks-b"))
 			l.t.Cleanup(server.Close)
 			l.sqs, l.endpoint.URL = server.URL, "sqs://000000000000/webhooks-a?region=us-east-1"
-		}, testsend.HintQueueMissing, delivery.Missing, destination.PhaseExchange, "no such queue", testsend.ThenDead},
+		}, testsend.HintQueueMissing, delivery.Missing, destination.PhaseExchange, "no such queue", testsend.ConsequenceDeadLetter},
 		"a queue's policy": {func(l *lab) { l.sqsAnswers(403, "AccessDeniedException") },
-			testsend.HintQueueDenied, delivery.Denied, "", "sqs:SendMessage", testsend.ThenDead},
+			testsend.HintQueueDenied, delivery.Denied, "", "sqs:SendMessage", testsend.ConsequenceDeadLetter},
 		"a queue's key": {func(l *lab) { l.sqsAnswers(400, "KmsAccessDenied") },
-			testsend.HintKeyDenied, delivery.Denied, "", "data keys", testsend.ThenDead},
+			testsend.HintKeyDenied, delivery.Denied, "", "data keys", testsend.ConsequenceDeadLetter},
 		"a region that is not enabled": {func(l *lab) { l.sqsAnswers(403, "InvalidClientTokenId") },
-			testsend.HintCredentials, delivery.Denied, "", "region enabled", testsend.ThenDead},
+			testsend.HintCredentials, delivery.Denied, "", "region enabled", testsend.ConsequenceDeadLetter},
 		"a queue that takes little": {func(l *lab) { l.sqsAnswers(400, "InvalidParameterValue") },
-			testsend.HintTooLarge, delivery.TooLarge, "", "MaximumMessageSize", testsend.ThenDead},
+			testsend.HintTooLarge, delivery.TooLarge, "", "MaximumMessageSize", testsend.ConsequenceDeadLetter},
 		"a throttled queue": {func(l *lab) { l.sqsAnswers(400, "RequestThrottled") },
-			testsend.HintThrottled, delivery.Throttled, "", "asks for less", testsend.ThenRetried},
+			testsend.HintThrottled, delivery.Throttled, "", "asks for less", testsend.ConsequenceRetried},
 		"SQS in trouble": {func(l *lab) { l.sqsAnswers(500, "InternalError") },
-			testsend.HintAnswered, delivery.Answered, "", "InternalError", testsend.ThenRetried},
+			testsend.HintAnswered, delivery.Answered, "", "InternalError", testsend.ConsequenceRetried},
 		"a role that does not trust us": {func(l *lab) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(http.StatusForbidden)
@@ -495,55 +495,55 @@ func TestBrokenReceivers(t *testing.T) {
 			l.t.Cleanup(server.Close)
 			l.sqsAnswers(500, "NotAsked")
 			l.sts, l.endpoint.RoleARN = server.URL, "arn:aws:iam::210987654321:role/webhooks-a"
-		}, testsend.HintRoleDenied, delivery.Denied, "", "external id", testsend.ThenDead},
+		}, testsend.HintRoleDenied, delivery.Denied, "", "external id", testsend.ConsequenceDeadLetter},
 		"SQS that does not answer": {func(l *lab) {
 			l.sqs, l.endpoint.Timeout = "http://"+l.accept(silent), short
 			l.endpoint.URL = "sqs://000000000000/webhooks-a?region=us-east-1"
-		}, testsend.HintTimeout, delivery.Timeout, "", "no answer from SQS", testsend.ThenRetried},
+		}, testsend.HintTimeout, delivery.Timeout, "", "no answer from SQS", testsend.ConsequenceRetried},
 		"no way to SQS": {func(l *lab) {
 			l.sqs, l.endpoint.URL = "http://127.0.0.1:1", "sqs://000000000000/webhooks-a?region=us-east-1"
-		}, testsend.HintUnreached, delivery.Connect, "", "NAT", testsend.ThenRetried},
+		}, testsend.HintUnreached, delivery.Connect, "", "NAT", testsend.ConsequenceRetried},
 
 		"no such topic": {func(l *lab) {
 			server := pstest.NewServer()
 			l.t.Cleanup(func() { _ = server.Close() })
 			l.emulator, l.endpoint.URL = server.Addr, "pubsub://some-project/some-topic"
-		}, testsend.HintPubSubTopic, delivery.Missing, destination.PhaseExchange, "no such topic", testsend.ThenDead},
-		"a topic's policy":      {func(l *lab) { l.pubsub(codes.PermissionDenied) }, testsend.HintPubSubDenied, delivery.Denied, "", "roles/pubsub.publisher", testsend.ThenDead},
-		"an identity refused":   {func(l *lab) { l.pubsub(codes.Unauthenticated) }, testsend.HintPubSubIdentity, delivery.Denied, "", "GoogleCredentials", testsend.ThenRetried},
-		"a topic with a schema": {func(l *lab) { l.pubsub(codes.InvalidArgument) }, testsend.HintPubSubSchema, delivery.Invalid, "", "schema", testsend.ThenDead},
-		"a quota used up":       {func(l *lab) { l.pubsub(codes.ResourceExhausted) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ThenRetried},
-		"Pub/Sub in trouble":    {func(l *lab) { l.pubsub(codes.Internal) }, testsend.HintAnswered, delivery.Answered, "", "Internal", testsend.ThenRetried},
-		"no Google credentials": {func(l *lab) { l.google, l.endpoint.URL = "{", "pubsub://some-project/some-topic" }, testsend.HintPubSubIdentity, delivery.Denied, "", "workload identity", testsend.ThenDead},
-		"Pub/Sub not reached":   {func(l *lab) { l.pubsub(codes.Unavailable) }, testsend.HintUnreached, delivery.Connect, "", "Pub/Sub could not be reached", testsend.ThenRetried},
-		"Kafka's topic missing": {func(l *lab) { l.kafka(); l.endpoint.URL += "2" }, testsend.HintKafkaTopic, delivery.Missing, destination.PhaseExchange, "Create it", testsend.ThenDead},
-		"Kafka's ACL":           {func(l *lab) { l.produced(kerr.TopicAuthorizationFailed) }, testsend.HintKafkaDenied, delivery.Denied, "", "Describe and Write", testsend.ThenDead},
-		"Kafka's replicas gone": {func(l *lab) { l.produced(kerr.NotEnoughReplicas) }, testsend.HintKafkaReplicas, delivery.Answered, "", "min.insync.replicas", testsend.ThenRetried},
-		"Kafka's record limit":  {func(l *lab) { l.produced(kerr.MessageTooLarge) }, testsend.HintTooLarge, delivery.TooLarge, "", "max.message.bytes", testsend.ThenDead},
-		"Kafka's quota":         {func(l *lab) { l.produced(kerr.ThrottlingQuotaExceeded) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ThenRetried},
-		"Kafka's policy":        {func(l *lab) { l.produced(kerr.PolicyViolation) }, testsend.HintAnswered, delivery.Invalid, "", "refused the record", testsend.ThenDead},
-		"Kafka's login refused": {func(l *lab) { l.produced(kerr.SaslAuthenticationFailed) }, testsend.HintKafkaLogin, delivery.Denied, "", "user name and password", testsend.ThenDead},
-		"Kafka, nobody listens": {func(l *lab) { l.endpoint.URL = "kafka://127.0.0.1:1/events" }, testsend.HintRefused, delivery.Connect, "", "nothing listens on port 1", testsend.ThenRetried},
-		"Kafka, TLS to a plain": {func(l *lab) { l.endpoint.URL = "kafka://" + l.accept(greeting) + "/events?tls=true" }, testsend.HintTLSNotSpoken, delivery.TLS, "", "not with TLS", testsend.ThenRetried},
+		}, testsend.HintPubSubTopic, delivery.Missing, destination.PhaseExchange, "no such topic", testsend.ConsequenceDeadLetter},
+		"a topic's policy":      {func(l *lab) { l.pubsub(codes.PermissionDenied) }, testsend.HintPubSubDenied, delivery.Denied, "", "roles/pubsub.publisher", testsend.ConsequenceDeadLetter},
+		"an identity refused":   {func(l *lab) { l.pubsub(codes.Unauthenticated) }, testsend.HintPubSubIdentity, delivery.Denied, "", "GoogleCredentials", testsend.ConsequenceRetried},
+		"a topic with a schema": {func(l *lab) { l.pubsub(codes.InvalidArgument) }, testsend.HintPubSubSchema, delivery.Invalid, "", "schema", testsend.ConsequenceDeadLetter},
+		"a quota used up":       {func(l *lab) { l.pubsub(codes.ResourceExhausted) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ConsequenceRetried},
+		"Pub/Sub in trouble":    {func(l *lab) { l.pubsub(codes.Internal) }, testsend.HintAnswered, delivery.Answered, "", "Internal", testsend.ConsequenceRetried},
+		"no Google credentials": {func(l *lab) { l.google, l.endpoint.URL = "{", "pubsub://some-project/some-topic" }, testsend.HintPubSubIdentity, delivery.Denied, "", "workload identity", testsend.ConsequenceDeadLetter},
+		"Pub/Sub not reached":   {func(l *lab) { l.pubsub(codes.Unavailable) }, testsend.HintUnreached, delivery.Connect, "", "Pub/Sub could not be reached", testsend.ConsequenceRetried},
+		"Kafka's topic missing": {func(l *lab) { l.kafka(); l.endpoint.URL += "2" }, testsend.HintKafkaTopic, delivery.Missing, destination.PhaseExchange, "Create it", testsend.ConsequenceDeadLetter},
+		"Kafka's ACL":           {func(l *lab) { l.produced(kerr.TopicAuthorizationFailed) }, testsend.HintKafkaDenied, delivery.Denied, "", "Describe and Write", testsend.ConsequenceDeadLetter},
+		"Kafka's replicas gone": {func(l *lab) { l.produced(kerr.NotEnoughReplicas) }, testsend.HintKafkaReplicas, delivery.Answered, "", "min.insync.replicas", testsend.ConsequenceRetried},
+		"Kafka's record limit":  {func(l *lab) { l.produced(kerr.MessageTooLarge) }, testsend.HintTooLarge, delivery.TooLarge, "", "max.message.bytes", testsend.ConsequenceDeadLetter},
+		"Kafka's quota":         {func(l *lab) { l.produced(kerr.ThrottlingQuotaExceeded) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ConsequenceRetried},
+		"Kafka's policy":        {func(l *lab) { l.produced(kerr.PolicyViolation) }, testsend.HintAnswered, delivery.Invalid, "", "refused the record", testsend.ConsequenceDeadLetter},
+		"Kafka's login refused": {func(l *lab) { l.produced(kerr.SaslAuthenticationFailed) }, testsend.HintKafkaLogin, delivery.Denied, "", "user name and password", testsend.ConsequenceDeadLetter},
+		"Kafka, nobody listens": {func(l *lab) { l.endpoint.URL = "kafka://127.0.0.1:1/events" }, testsend.HintRefused, delivery.Connect, "", "nothing listens on port 1", testsend.ConsequenceRetried},
+		"Kafka, TLS to a plain": {func(l *lab) { l.endpoint.URL = "kafka://" + l.accept(greeting) + "/events?tls=true" }, testsend.HintTLSNotSpoken, delivery.TLS, "", "not with TLS", testsend.ConsequenceRetried},
 		"Kafka, plain to a TLS": {func(l *lab) {
 			l.certified(nil)
 			l.endpoint.URL = kafkaOf(l.endpoint.URL)
-		}, testsend.HintKafkaClosed, delivery.Protocol, "", "tls=true", testsend.ThenRetried},
-		"Kafka, unknown issuer":  {func(l *lab) { l.certified(nil); l.roots = nil; l.endpoint.URL = kafkaOf(l.endpoint.URL) + "?tls=true" }, testsend.HintTLSUnknown, delivery.TLS, "", "intermediate", testsend.ThenRetried},
-		"Kafka, a silent broker": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "kafka://"+l.accept(silent)+"/events", short }, testsend.HintTimeout, delivery.Timeout, "", "no answer from the brokers", testsend.ThenRetried},
+		}, testsend.HintKafkaClosed, delivery.Protocol, "", "tls=true", testsend.ConsequenceRetried},
+		"Kafka, unknown issuer":  {func(l *lab) { l.certified(nil); l.roots = nil; l.endpoint.URL = kafkaOf(l.endpoint.URL) + "?tls=true" }, testsend.HintTLSUnknown, delivery.TLS, "", "intermediate", testsend.ConsequenceRetried},
+		"Kafka, a silent broker": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "kafka://"+l.accept(silent)+"/events", short }, testsend.HintTimeout, delivery.Timeout, "", "no answer from the brokers", testsend.ConsequenceRetried},
 		"Kafka, a wrong password": {func(l *lab) {
 			l.kafka(kfake.EnableSASL(), kfake.User("SCRAM-SHA-512", "u", "right"))
 			l.endpoint.URL += scram
 			l.endpoint.Credentials, l.secrets = "tidings/default/k", secrets{"tidings/default/k": `{"username":"u","password":"wrong"}`}
-		}, testsend.HintKafkaLogin, "", "", "secret", testsend.ThenRetried},
+		}, testsend.HintKafkaLogin, "", "", "secret", testsend.ConsequenceRetried},
 		"Kafka, no secret": {func(l *lab) {
 			l.kafka()
 			l.endpoint.URL, l.endpoint.Credentials = l.endpoint.URL+scram, "tidings/default/k"
-		}, testsend.HintKafkaSecret, delivery.Denied, "", "cannot be read", testsend.ThenRetried},
+		}, testsend.HintKafkaSecret, delivery.Denied, "", "cannot be read", testsend.ConsequenceRetried},
 		"Kafka, a malformed secret": {func(l *lab) {
 			l.kafka()
 			l.endpoint.URL, l.endpoint.Credentials, l.secrets = l.endpoint.URL+scram, "tidings/default/k", secrets{"tidings/default/k": "hunter2"}
-		}, testsend.HintKafkaForm, delivery.Invalid, "", `{"username":"…","password":"…"}`, testsend.ThenDead},
+		}, testsend.HintKafkaForm, delivery.Invalid, "", `{"username":"…","password":"…"}`, testsend.ConsequenceDeadLetter},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -556,15 +556,15 @@ func TestBrokenReceivers(t *testing.T) {
 			if r.Hint.Code != c.hint || !strings.Contains(r.Hint.Text, c.says) {
 				t.Errorf("hint = %s: %s\nwant %s, saying %q (outcome %s: %s)", r.Hint.Code, r.Hint.Text, c.hint, c.says, r.Outcome, r.Error)
 			}
-			if c.class != "" && r.Outcome != c.class || r.Then != c.then {
-				t.Errorf("outcome = %s (%s), then %s; want %s, %s", r.Outcome, r.Error, r.Then, c.class, c.then)
+			if c.class != "" && r.Outcome != c.class || r.Consequence != c.then {
+				t.Errorf("outcome = %s (%s), then %s; want %s, %s", r.Outcome, r.Error, r.Consequence, c.class, c.then)
 			}
 			if c.ended != "" && r.Timings.Ended != c.ended {
 				t.Errorf("ended in %q, want %q", r.Timings.Ended, c.ended)
 			}
 			if l.endpoint.Timeout == short {
 				of := map[destination.Phase]float64{
-					destination.PhaseName: r.Timings.DNS, destination.PhaseConnect: r.Timings.Connect, destination.PhaseTLS: r.Timings.TLS, destination.PhaseAnswer: r.Timings.FirstByte,
+					destination.PhaseDNS: r.Timings.DNS, destination.PhaseConnect: r.Timings.Connect, destination.PhaseTLS: r.Timings.TLS, destination.PhaseResponse: r.Timings.FirstByte,
 				}
 				if ms, ok := of[c.ended]; ok && (ms < 200 || ms > r.Timings.Total+1) {
 					t.Errorf("the phase %s took %g of %g ms", c.ended, ms, r.Timings.Total)

@@ -105,7 +105,7 @@ const (
 )
 
 // situation is what a hint is made of.
-type situation struct {
+type failedAttempt struct {
 	protocol  string
 	url       string
 	timeout   time.Duration
@@ -115,20 +115,20 @@ type situation struct {
 	exchange  *destination.Exchange
 }
 
-func say(code HintCode, format string, args ...any) Hint {
+func newHint(code HintCode, format string, args ...any) Hint {
 	return Hint{Code: code, Text: fmt.Sprintf(format, args...)}
 }
 
 // hint says what a failed attempt means.
-func hint(s situation) Hint {
+func hint(s failedAttempt) Hint {
 	switch s.outcome.Class {
 	case delivery.Invalid:
 		if s.exchange.Code != "" {
 			break // a broker said so
 		}
-		return say(HintInvalid, "This endpoint cannot work as it is set up: correct it as the error says. Nothing was sent.")
+		return newHint(HintInvalid, "This endpoint cannot work as it is set up: correct it as the error says. Nothing was sent.")
 	case delivery.Blocked:
-		return say(HintBlocked, "The host's address is private, local or reserved, and webhooks go to public addresses only. "+
+		return newHint(HintBlocked, "The host's address is private, local or reserved, and webhooks go to public addresses only. "+
 			"Use the receiver's public address; if the network is this deployment's own, whoever deploys can allow it (parameter AllowNetworks).")
 	}
 	switch s.protocol {
@@ -147,8 +147,8 @@ func hint(s situation) Hint {
 
 // connectionHint is for whatever got no answer: it serves HTTP, and brokers up to
 // the first word of their own protocol.
-func connectionHint(s situation) Hint {
-	host, port := place(s.url)
+func connectionHint(s failedAttempt) Hint {
+	host, port := hostAndPort(s.url)
 	err := s.exchange.Cause
 	var (
 		name      *net.DNSError
@@ -164,72 +164,72 @@ func connectionHint(s situation) Hint {
 	switch {
 	case errors.As(err, &name):
 		if name.IsNotFound {
-			return say(HintDNSNotFound, "The name %s has no address. Check its spelling in the URL, and that its domain has an A or AAAA record; one that was made just now may need some minutes.", name.Name)
+			return newHint(HintDNSNotFound, "The name %s has no address. Check its spelling in the URL, and that its domain has an A or AAAA record; one that was made just now may need some minutes.", name.Name)
 		}
-		return say(HintDNSFailed, "The name servers of %s answered with a failure. Check the domain's name server and DNSSEC records (for example with `dig %s`), then try again.", name.Name, name.Name)
+		return newHint(HintDNSFailed, "The name servers of %s answered with a failure. Check the domain's name server and DNSSEC records (for example with `dig %s`), then try again.", name.Name, name.Name)
 	case errors.As(err, &hostname):
 		names := "no host name at all"
 		if c := hostname.Certificate; c != nil && len(c.DNSNames) > 0 {
 			names = strings.Join(c.DNSNames[:min(len(c.DNSNames), 5)], ", ")
 		}
-		return say(HintTLSName, "The certificate is for %s, not for %s. Put the name that the certificate has into the URL, or get a certificate that also covers %s; "+
+		return newHint(HintTLSName, "The certificate is for %s, not for %s. Put the name that the certificate has into the URL, or get a certificate that also covers %s; "+
 			"behind a proxy, look at its default certificate.", names, hostname.Host, hostname.Host)
 	case errors.As(err, &invalid):
 		return certificateHint(invalid, s.now)
 	case errors.As(err, &authority):
 		if c := authority.Cert; c != nil && bytes.Equal(c.RawIssuer, c.RawSubject) {
-			return say(HintTLSSelfSigned, "The certificate is self-signed, so anybody could have made it. Use one of a public authority; Let's Encrypt gives them for nothing.")
+			return newHint(HintTLSSelfSigned, "The certificate is self-signed, so anybody could have made it. Use one of a public authority; Let's Encrypt gives them for nothing.")
 		}
-		return say(HintTLSUnknown, "The certificate's issuer is not known. Most often the server does not send the intermediate certificate: configure the full chain (fullchain.pem). "+
+		return newHint(HintTLSUnknown, "The certificate's issuer is not known. Most often the server does not send the intermediate certificate: configure the full chain (fullchain.pem). "+
 			"A private authority is not trusted here.")
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return say(HintTLSNotSpoken, "Something answers on port %s of %s, but not with TLS. Use the port that serves https (usually 443), or fix the server: it serves plain text there.", port, host)
+		return newHint(HintTLSNotSpoken, "Something answers on port %s of %s, but not with TLS. Use the port that serves https (usually 443), or fix the server: it serves plain text there.", port, host)
 	case alerted:
 		return alertHint(alert)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return say(HintRefused, "%s is there, but nothing listens on port %s. Is the receiver running, and on this port? A firewall that rejects looks the same.", host, port)
+		return newHint(HintRefused, "%s is there, but nothing listens on port %s. Is the receiver running, and on this port? A firewall that rejects looks the same.", host, port)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return say(HintNoRoute, "There is no way to the address of %s from here. Check that its DNS record holds the right, public address, and an IPv4 one.", host)
+		return newHint(HintNoRoute, "There is no way to the address of %s from here. Check that its DNS record holds the right, public address, and an IPv4 one.", host)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return say(HintReset, "The receiver broke the connection off (reset). It crashed, or a firewall or proxy in front of it did not like the request: look into its log at this time.")
+		return newHint(HintReset, "The receiver broke the connection off (reset). It crashed, or a firewall or proxy in front of it did not like the request: look into its log at this time.")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return say(HintClosed, "The receiver took the request and closed the connection without an answer. It probably crashed while it handled the event: look into its log at this time.")
+		return newHint(HintClosed, "The receiver took the request and closed the connection without an answer. It probably crashed while it handled the event: look into its log at this time.")
 	case s.outcome.Class == delivery.TLS:
-		return say(HintTLSHandshake, "The TLS handshake failed. Check the server's TLS settings, for example with `openssl s_client -connect %s:%s`.", host, port)
+		return newHint(HintTLSHandshake, "The TLS handshake failed. Check the server's TLS settings, for example with `openssl s_client -connect %s:%s`.", host, port)
 	case s.outcome.Class == delivery.Protocol:
-		return say(HintNotHTTP, "What answered on port %s of %s does not speak HTTP. Check the port in the URL.", port, host)
+		return newHint(HintNotHTTP, "What answered on port %s of %s does not speak HTTP. Check the port in the URL.", port, host)
 	}
-	return say(HintUnreached, "No connection could be made to port %s of %s. Check address, port and firewall.", port, host)
+	return newHint(HintUnreached, "No connection could be made to port %s of %s. Check address, port and firewall.", port, host)
 }
 
-func timeoutHint(s situation, host, port string) Hint {
+func timeoutHint(s failedAttempt, host, port string) Hint {
 	after := s.timeout.Round(100 * time.Millisecond)
 	switch s.exchange.Ended {
-	case destination.PhaseName:
-		return say(HintDNSTimeout, "The name servers of %s did not answer. Check the domain's name server records, then try again.", host)
+	case destination.PhaseDNS:
+		return newHint(HintDNSTimeout, "The name servers of %s did not answer. Check the domain's name server records, then try again.", host)
 	case destination.PhaseConnect:
-		return say(HintConnectTimeout, "%s did not react to the connection on port %s within %s. A firewall or security group drops it silently, or the address is wrong: let the world in on this port "+
+		return newHint(HintConnectTimeout, "%s did not react to the connection on port %s within %s. A firewall or security group drops it silently, or the address is wrong: let the world in on this port "+
 			"(the signature is what proves us), or correct the URL.", host, port, after)
 	case destination.PhaseTLS:
-		return say(HintTLSTimeout, "Port %s of %s accepts connections, but the TLS handshake was not finished within %s. Is it a TLS port, and is there a living server behind the load balancer?", port, host, after)
-	case destination.PhaseSend, destination.PhaseAnswer:
-		return say(HintAnswerTimeout, "The receiver got the whole request and had not answered after %s. Answer 2xx at once and do the work afterwards; "+
+		return newHint(HintTLSTimeout, "Port %s of %s accepts connections, but the TLS handshake was not finished within %s. Is it a TLS port, and is there a living server behind the load balancer?", port, host, after)
+	case destination.PhaseSend, destination.PhaseResponse:
+		return newHint(HintAnswerTimeout, "The receiver got the whole request and had not answered after %s. Answer 2xx at once and do the work afterwards; "+
 			"if it really needs longer, raise the endpoint's timeout (at most 30s).", after)
 	}
-	return say(HintTimeout, "There was no answer within %s. Check that %s can be reached from this deployment, and that it is not overloaded.", after, host)
+	return newHint(HintTimeout, "There was no answer within %s. Check that %s can be reached from this deployment, and that it is not overloaded.", after, host)
 }
 
 func certificateHint(invalid x509.CertificateInvalidError, now time.Time) Hint {
 	switch {
 	case invalid.Reason == x509.Expired && invalid.Cert != nil && now.Before(invalid.Cert.NotBefore):
-		return say(HintTLSNotYet, "The certificate is valid from %s only. Check the server's clock when it was made, or wait.", invalid.Cert.NotBefore.UTC().Format(time.RFC3339))
+		return newHint(HintTLSNotYet, "The certificate is valid from %s only. Check the server's clock when it was made, or wait.", invalid.Cert.NotBefore.UTC().Format(time.RFC3339))
 	case invalid.Reason == x509.Expired && invalid.Cert != nil:
-		return say(HintTLSExpired, "The certificate expired on %s. Renew it, reload the server so that it serves the new one, and look why the renewal did not happen by itself.",
+		return newHint(HintTLSExpired, "The certificate expired on %s. Renew it, reload the server so that it serves the new one, and look why the renewal did not happen by itself.",
 			invalid.Cert.NotAfter.UTC().Format(time.DateOnly))
 	case invalid.Reason == x509.Expired:
-		return say(HintTLSExpired, "The certificate, or one of its chain, has expired. Renew it and reload the server.")
+		return newHint(HintTLSExpired, "The certificate, or one of its chain, has expired. Renew it and reload the server.")
 	}
-	return say(HintTLSNotServer, "The certificate is not one for servers (its use, its chain or its constraints forbid it). Get a server certificate from a public authority.")
+	return newHint(HintTLSNotServer, "The certificate is not one for servers (its use, its chain or its constraints forbid it). Get a server certificate from a public authority.")
 }
 
 // alertHint reads TLS alerts (RFC 8446, section 6.2).
@@ -243,17 +243,17 @@ func alertHint(alert uint8) Hint {
 	)
 	switch alert {
 	case protocolVersion, handshakeFailure:
-		return say(HintTLSVersion, "The server offers no TLS version or cipher that is still safe. Enable TLS 1.2 or 1.3 on it.")
+		return newHint(HintTLSVersion, "The server offers no TLS version or cipher that is still safe. Enable TLS 1.2 or 1.3 on it.")
 	case certificateRequired, badCertificate:
-		return say(HintTLSClientCert, "The server wants a client certificate (mutual TLS), which webhooks do not have. Switch that off for this path, and verify the signature instead.")
+		return newHint(HintTLSClientCert, "The server wants a client certificate (mutual TLS), which webhooks do not have. Switch that off for this path, and verify the signature instead.")
 	case unrecognizedName:
-		return say(HintTLSName, "The server knows no certificate for this host name. Correct the name in the URL, or configure the server for it.")
+		return newHint(HintTLSName, "The server knows no certificate for this host name. Correct the name in the URL, or configure the server for it.")
 	}
-	return say(HintTLSHandshake, "The server broke off the TLS handshake. Look into its log at this time, and check its TLS settings.")
+	return newHint(HintTLSHandshake, "The server broke off the TLS handshake. Look into its log at this time, and check its TLS settings.")
 }
 
 // verification is what to look at where a receiver refuses a signature.
-func verification(s situation) string {
+func verification(s failedAttempt) string {
 	if s.throwaway {
 		return "This test was signed with a secret made for it, which the receiver cannot know: test the endpoint by its id, or give its secret."
 	}
@@ -261,10 +261,10 @@ func verification(s situation) string {
 }
 
 // statusHint reads an HTTP answer.
-func statusHint(s situation) Hint {
+func statusHint(s failedAttempt) Hint {
 	status := s.outcome.Status
 	get := func(name string) string {
-		for _, f := range s.exchange.Got {
+		for _, f := range s.exchange.ResponseHeaders {
 			if strings.EqualFold(f.Name, name) {
 				return f.Value
 			}
@@ -276,54 +276,54 @@ func statusHint(s situation) Hint {
 	}
 	switch status {
 	case http.StatusBadRequest:
-		return say(HintBadRequest, "The receiver did not like the request (400). The answer's body may say why; often it is the signature check. %s", verification(s))
+		return newHint(HintBadRequest, "The receiver did not like the request (400). The answer's body may say why; often it is the signature check. %s", verification(s))
 	case http.StatusUnauthorized:
 		if scheme := get("WWW-Authenticate"); scheme != "" {
 			kind, _, _ := strings.Cut(scheme, " ")
-			return say(HintUnauthorized, "The receiver wants a login (401, %s), which webhooks do not have. Take the path out of that protection, and verify the signature instead.", kind)
+			return newHint(HintUnauthorized, "The receiver wants a login (401, %s), which webhooks do not have. Take the path out of that protection, and verify the signature instead.", kind)
 		}
-		return say(HintUnauthorized, "The receiver did not accept the signature, or wants a login (401). %s", verification(s))
+		return newHint(HintUnauthorized, "The receiver did not accept the signature, or wants a login (401). %s", verification(s))
 	case http.StatusForbidden:
-		return say(HintForbidden, "The receiver, or a firewall, CSRF check or bot filter in front of it, forbids the request (403). Take this path out of such filters. If it is the signature check: %s", verification(s))
+		return newHint(HintForbidden, "The receiver, or a firewall, CSRF check or bot filter in front of it, forbids the request (403). Take this path out of such filters. If it is the signature check: %s", verification(s))
 	case http.StatusNotFound:
-		return say(HintNotFound, "Nobody serves this path (404). Check the URL's path, its spelling, capitals and a slash at its end, and that the receiver's route is deployed.")
+		return newHint(HintNotFound, "Nobody serves this path (404). Check the URL's path, its spelling, capitals and a slash at its end, and that the receiver's route is deployed.")
 	case http.StatusMethodNotAllowed:
 		allow := ""
 		if list := get("Allow"); list != "" {
 			allow = "; it takes " + list
 		}
-		return say(HintMethod, "The path exists, but does not take POST (405%s). Register the route for POST, or correct the path.", allow)
+		return newHint(HintMethod, "The path exists, but does not take POST (405%s). Register the route for POST, or correct the path.", allow)
 	case http.StatusNotAcceptable:
-		return say(HintNotAcceptable, "The receiver says that it cannot answer in a form we take (406). Let it answer anything: only the status counts.")
+		return newHint(HintNotAcceptable, "The receiver says that it cannot answer in a form we take (406). Let it answer anything: only the status counts.")
 	case http.StatusRequestTimeout:
-		return say(HintRequestTimeout, "The receiver says that the request came too slowly (408). A proxy in front of it has too short a timeout.")
+		return newHint(HintRequestTimeout, "The receiver says that the request came too slowly (408). A proxy in front of it has too short a timeout.")
 	case http.StatusConflict:
-		return say(HintConflict, "The receiver sees a conflict (409). If it means that it has this event already, it should answer 2xx: everything else is sent again.")
+		return newHint(HintConflict, "The receiver sees a conflict (409). If it means that it has this event already, it should answer 2xx: everything else is sent again.")
 	case http.StatusGone:
-		return say(HintGone, "The receiver says that this address is gone for good (410). A delivery would disable the endpoint. Set the new URL, or remove the endpoint.")
+		return newHint(HintGone, "The receiver says that this address is gone for good (410). A delivery would disable the endpoint. Set the new URL, or remove the endpoint.")
 	case http.StatusRequestEntityTooLarge:
-		return say(HintTooLargeHTTP, "The receiver, or a proxy in front of it, takes no body of %d bytes (413). Allow at least 256 KiB (nginx: client_max_body_size).", bodyBytes(s))
+		return newHint(HintTooLargeHTTP, "The receiver, or a proxy in front of it, takes no body of %d bytes (413). Allow at least 256 KiB (nginx: client_max_body_size).", bodyBytes(s))
 	case http.StatusUnsupportedMediaType:
-		return say(HintMediaType, "The receiver does not take application/json (415). Let its route accept that content type; the body is JSON in UTF-8.")
+		return newHint(HintMediaType, "The receiver does not take application/json (415). Let its route accept that content type; the body is JSON in UTF-8.")
 	case http.StatusUnprocessableEntity:
-		return say(HintUnprocessable, "The receiver read the body and did not like its content (422). Compare it with the event's schema (`tidings events show TYPE`), and let unknown types and fields pass.")
+		return newHint(HintUnprocessable, "The receiver read the body and did not like its content (422). Compare it with the event's schema (`tidings events show TYPE`), and let unknown types and fields pass.")
 	case http.StatusTooManyRequests:
-		return say(HintTooMany, "The receiver asks for less (429). A delivery waits as long as Retry-After says; give the endpoint a rate limit that the receiver can bear.")
+		return newHint(HintTooMany, "The receiver asks for less (429). A delivery waits as long as Retry-After says; give the endpoint a rate limit that the receiver can bear.")
 	case http.StatusBadGateway:
-		return say(HintBadGateway, "The proxy in front of the receiver got no proper answer from it (502). Is the application running, and does it listen where the proxy looks?")
+		return newHint(HintBadGateway, "The proxy in front of the receiver got no proper answer from it (502). Is the application running, and does it listen where the proxy looks?")
 	case http.StatusServiceUnavailable:
-		return say(HintUnavailable, "The receiver is not available (503): overloaded, in maintenance, or without a healthy instance behind the load balancer. Deliveries are tried again.")
+		return newHint(HintUnavailable, "The receiver is not available (503): overloaded, in maintenance, or without a healthy instance behind the load balancer. Deliveries are tried again.")
 	case http.StatusGatewayTimeout:
-		return say(HintGatewayTimeout, "The proxy in front of the receiver waited for it in vain (504). Answer 2xx at once and do the work afterwards.")
+		return newHint(HintGatewayTimeout, "The proxy in front of the receiver waited for it in vain (504). Answer 2xx at once and do the work afterwards.")
 	}
 	if status >= 500 {
-		return say(HintServerError, "The receiver failed while it handled the event (%d). Look into its log at this time; the answer's body may say more. Deliveries are tried again.", status)
+		return newHint(HintServerError, "The receiver failed while it handled the event (%d). Look into its log at this time; the answer's body may say more. Deliveries are tried again.", status)
 	}
-	return say(HintStatus, "The receiver answered %d. Only 2xx counts as taken; everything else is sent again.", status)
+	return newHint(HintStatus, "The receiver answered %d. Only 2xx counts as taken; everything else is sent again.", status)
 }
 
-func bodyBytes(s situation) int {
-	for _, f := range s.exchange.Sent {
+func bodyBytes(s failedAttempt) int {
+	for _, f := range s.exchange.RequestHeaders {
 		if strings.EqualFold(f.Name, "Content-Length") {
 			var n int
 			if _, err := fmt.Sscan(f.Value, &n); err == nil {
@@ -334,49 +334,49 @@ func bodyBytes(s situation) int {
 	return 0
 }
 
-func redirectHint(s situation, location string) Hint {
+func redirectHint(s failedAttempt, location string) Hint {
 	from, err := url.Parse(s.url)
 	to, err2 := url.Parse(location)
 	if location == "" || err != nil || err2 != nil {
-		return say(HintRedirect, "The receiver redirects (%d), which is not followed: a followed redirect can turn a POST into an empty GET. Set the final address as the endpoint's URL.", s.outcome.Status)
+		return newHint(HintRedirect, "The receiver redirects (%d), which is not followed: a followed redirect can turn a POST into an empty GET. Set the final address as the endpoint's URL.", s.outcome.Status)
 	}
 	to = from.ResolveReference(to)
 	if from.Scheme == "http" && to.Scheme == "https" && from.Hostname() == to.Hostname() {
-		return say(HintHTTPSRedirect, "The receiver redirects to https (%d), which is not followed. Set the endpoint's URL to %s.", s.outcome.Status, to.Redacted())
+		return newHint(HintHTTPSRedirect, "The receiver redirects to https (%d), which is not followed. Set the endpoint's URL to %s.", s.outcome.Status, to.Redacted())
 	}
 	why := ""
 	if from.Host == to.Host && from.Path != to.Path && strings.Trim(from.Path, "/") == strings.Trim(to.Path, "/") {
 		why = " Only the slash at the end differs."
 	}
-	return say(HintRedirect, "The receiver redirects to %s (%d), which is not followed: a followed redirect can turn a POST into an empty GET. If that is the right address, set it as the endpoint's URL.%s",
+	return newHint(HintRedirect, "The receiver redirects to %s (%d), which is not followed: a followed redirect can turn a POST into an empty GET. If that is the right address, set it as the endpoint's URL.%s",
 		to.Redacted(), s.outcome.Status, why)
 }
 
 // sqsHint reads what SQS, STS or KMS said.
-func sqsHint(s situation) Hint {
+func sqsHint(s failedAttempt) Hint {
 	if operationIn(s.exchange.Cause, "STS") && s.outcome.Class != delivery.Timeout {
-		return say(HintRoleDenied, "The role in role_arn could not be assumed (%s). Its trust policy must name the dispatch function's role and have the tenant as external id, "+
+		return newHint(HintRoleDenied, "The role in role_arn could not be assumed (%s). Its trust policy must name the dispatch function's role and have the tenant as external id, "+
 			"and its name must fit the parameter DestinationRoles (webhooks-…).", s.exchange.Code)
 	}
 	switch s.outcome.Class {
 	case delivery.Missing:
-		return say(HintQueueMissing, "There is no such queue. Check account, name (with .fifo, if it is one) and region in the URL. SQS says the same where an account may not know that the queue exists.")
+		return newHint(HintQueueMissing, "There is no such queue. Check account, name (with .fifo, if it is one) and region in the URL. SQS says the same where an account may not know that the queue exists.")
 	case delivery.Denied:
 		switch s.exchange.Code {
 		case "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "MissingAuthenticationToken", "OptInRequired":
-			return say(HintCredentials, "AWS did not accept our credentials (%s). Is the region enabled in this account?", s.exchange.Code)
+			return newHint(HintCredentials, "AWS did not accept our credentials (%s). Is the region enabled in this account?", s.exchange.Code)
 		}
 		if strings.HasPrefix(s.exchange.Code, "Kms") || strings.HasPrefix(s.exchange.Code, "KMS") {
-			return say(HintKeyDenied, "The key that encrypts the queue does not let us use it (%s). Its policy must let the dispatch function's role, or the role in role_arn, generate data keys and decrypt.", s.exchange.Code)
+			return newHint(HintKeyDenied, "The key that encrypts the queue does not let us use it (%s). Its policy must let the dispatch function's role, or the role in role_arn, generate data keys and decrypt.", s.exchange.Code)
 		}
-		return say(HintQueueDenied, "The queue is there but does not let us send (%s). Allow sqs:SendMessage to the dispatch function's role in the queue's policy, or name a role that may (role_arn); "+
+		return newHint(HintQueueDenied, "The queue is there but does not let us send (%s). Allow sqs:SendMessage to the dispatch function's role in the queue's policy, or name a role that may (role_arn); "+
 			"the parameter DestinationQueues must cover the queue, too (webhooks-…).", s.exchange.Code)
 	case delivery.TooLarge:
-		return say(HintTooLarge, "The queue takes no message of this size. Raise its MaximumMessageSize.")
+		return newHint(HintTooLarge, "The queue takes no message of this size. Raise its MaximumMessageSize.")
 	case delivery.Throttled:
-		return say(HintThrottled, "SQS asks for less (%s). Deliveries are tried again; a FIFO queue may need high throughput mode.", s.exchange.Code)
+		return newHint(HintThrottled, "SQS asks for less (%s). Deliveries are tried again; a FIFO queue may need high throughput mode.", s.exchange.Code)
 	case delivery.Answered:
-		return say(HintAnswered, "SQS refused the message (%s). Deliveries are tried again.", s.exchange.Code)
+		return newHint(HintAnswered, "SQS refused the message (%s). Deliveries are tried again.", s.exchange.Code)
 	}
 	return brokerConnection(s, "SQS in the URL's region")
 }
@@ -396,24 +396,24 @@ func operationIn(err error, service string) bool {
 	return false
 }
 
-func pubsubHint(s situation) Hint {
+func pubsubHint(s failedAttempt) Hint {
 	switch s.outcome.Class {
 	case delivery.Missing:
-		return say(HintPubSubTopic, "There is no such topic. Check the project's id (not its name or number) and the topic's name in the URL, and create the topic if it was never made.")
+		return newHint(HintPubSubTopic, "There is no such topic. Check the project's id (not its name or number) and the topic's name in the URL, and create the topic if it was never made.")
 	case delivery.Denied:
 		if s.exchange.Code == "PermissionDenied" {
-			return say(HintPubSubDenied, "The topic is there but does not let us publish. Grant roles/pubsub.publisher on it to this deployment's identity (docs/destinations.md has the command).")
+			return newHint(HintPubSubDenied, "The topic is there but does not let us publish. Grant roles/pubsub.publisher on it to this deployment's identity (docs/destinations.md has the command).")
 		}
-		return say(HintPubSubIdentity, "Google did not accept this deployment's identity, or it has none (%s). Set the parameter GoogleCredentials to the workload identity federation's configuration; "+
+		return newHint(HintPubSubIdentity, "Google did not accept this deployment's identity, or it has none (%s). Set the parameter GoogleCredentials to the workload identity federation's configuration; "+
 			"docs/destinations.md has the steps.", s.exchange.Code)
 	case delivery.Invalid:
-		return say(HintPubSubSchema, "The topic does not take such messages (%s). If it has a schema, it must allow our body; if it is encrypted with a key of its own, the key must be enabled.", s.exchange.Code)
+		return newHint(HintPubSubSchema, "The topic does not take such messages (%s). If it has a schema, it must allow our body; if it is encrypted with a key of its own, the key must be enabled.", s.exchange.Code)
 	case delivery.TooLarge:
-		return say(HintTooLarge, "Pub/Sub takes no message of this size.")
+		return newHint(HintTooLarge, "Pub/Sub takes no message of this size.")
 	case delivery.Throttled:
-		return say(HintThrottled, "The project's publish quota is used up. Raise it in the Google Cloud console, or give the endpoint a rate limit.")
+		return newHint(HintThrottled, "The project's publish quota is used up. Raise it in the Google Cloud console, or give the endpoint a rate limit.")
 	case delivery.Answered:
-		return say(HintAnswered, "Pub/Sub refused the message (%s), which is its own trouble. Deliveries are tried again.", s.exchange.Code)
+		return newHint(HintAnswered, "Pub/Sub refused the message (%s), which is its own trouble. Deliveries are tried again.", s.exchange.Code)
 	}
 	return brokerConnection(s, "Pub/Sub")
 }
@@ -423,41 +423,41 @@ var kafkaLogin = map[string]bool{
 	"SASL Authentication Failed": true, "Unacceptable Credential": true, "Unsupported SASL Mechanism": true, "Illegal SASL State": true, "Security Disabled": true,
 }
 
-func kafkaHint(s situation) Hint {
+func kafkaHint(s failedAttempt) Hint {
 	u, err := url.Parse(s.url)
 	logsIn := err == nil && u.Query().Get("sasl") != ""
 	switch {
 	case s.exchange.Code == destination.CodeBadCredentials:
-		return say(HintKafkaForm, `The secret in the endpoint's credentials can be read, but is not of the form {"username":"…","password":"…"}. Correct it in Secrets Manager.`)
+		return newHint(HintKafkaForm, `The secret in the endpoint's credentials can be read, but is not of the form {"username":"…","password":"…"}. Correct it in Secrets Manager.`)
 	case s.exchange.Code == destination.CodeNoCredentials:
-		return say(HintKafkaSecret, "The secret that the endpoint's credentials name cannot be read. Check its name and region in Secrets Manager; it must begin with tidings/TENANT/.")
+		return newHint(HintKafkaSecret, "The secret that the endpoint's credentials name cannot be read. Check its name and region in Secrets Manager; it must begin with tidings/TENANT/.")
 	case s.outcome.Class == delivery.Missing:
-		return say(HintKafkaTopic, "The cluster has no such topic, or hides it from this user. Create it (topics are not created by sending), or allow this user Describe and Write on it.")
+		return newHint(HintKafkaTopic, "The cluster has no such topic, or hides it from this user. Create it (topics are not created by sending), or allow this user Describe and Write on it.")
 	case kafkaLogin[s.exchange.Code]:
-		return say(HintKafkaLogin, "The cluster refused the login (%s). Check user name and password in the secret, and that the broker's port has the mechanism in the URL's sasl= enabled.", s.exchange.Code)
+		return newHint(HintKafkaLogin, "The cluster refused the login (%s). Check user name and password in the secret, and that the broker's port has the mechanism in the URL's sasl= enabled.", s.exchange.Code)
 	case s.outcome.Class == delivery.Denied:
-		return say(HintKafkaDenied, "The login worked, but this user may not write to the topic (%s). Allow it Describe and Write.", s.exchange.Code)
+		return newHint(HintKafkaDenied, "The login worked, but this user may not write to the topic (%s). Allow it Describe and Write.", s.exchange.Code)
 	case s.outcome.Class == delivery.TooLarge:
-		return say(HintTooLarge, "The topic takes no record of this size (%s). Raise its max.message.bytes.", s.exchange.Code)
+		return newHint(HintTooLarge, "The topic takes no record of this size (%s). Raise its max.message.bytes.", s.exchange.Code)
 	case s.outcome.Class == delivery.Throttled:
-		return say(HintThrottled, "The cluster asks for less (%s). Raise this client's quota, or give the endpoint a rate limit.", s.exchange.Code)
+		return newHint(HintThrottled, "The cluster asks for less (%s). Raise this client's quota, or give the endpoint a rate limit.", s.exchange.Code)
 	case s.exchange.Code == "Not Enough Replicas", s.exchange.Code == "Not Enough Replicas After Append":
-		return say(HintKafkaReplicas, "The topic has fewer replicas in sync than min.insync.replicas asks for. Bring its brokers back; deliveries are tried again.")
+		return newHint(HintKafkaReplicas, "The topic has fewer replicas in sync than min.insync.replicas asks for. Bring its brokers back; deliveries are tried again.")
 	case s.outcome.Class == delivery.Answered, s.outcome.Class == delivery.Invalid:
-		return say(HintAnswered, "The cluster refused the record (%s). Deliveries are tried again where that can help.", s.exchange.Code)
+		return newHint(HintAnswered, "The cluster refused the record (%s). Deliveries are tried again where that can help.", s.exchange.Code)
 	case s.outcome.Class == delivery.Protocol && logsIn:
-		return say(HintKafkaLogin, "A broker closed the connection during the login, which is how brokers say no to a wrong user, password or mechanism. "+
+		return newHint(HintKafkaLogin, "A broker closed the connection during the login, which is how brokers say no to a wrong user, password or mechanism. "+
 			"Check the secret and the URL's sasl=; if the port wants TLS, add tls=true.")
 	case s.outcome.Class == delivery.Protocol:
-		return say(HintKafkaClosed, "A broker closed the connection. If its port wants TLS, add tls=true to the URL; if it wants a login, add sasl= and credentials.")
+		return newHint(HintKafkaClosed, "A broker closed the connection. If its port wants TLS, add tls=true to the URL; if it wants a login, add sasl= and credentials.")
 	}
 	return brokerConnection(s, "the brokers")
 }
 
 // brokerConnection is for a broker that was not reached.
-func brokerConnection(s situation, who string) Hint {
+func brokerConnection(s failedAttempt, who string) Hint {
 	if s.outcome.Class == delivery.Timeout {
-		return say(HintTimeout, "There was no answer from %s within %s. Check addresses, ports and firewalls, and that it is not overloaded.", who, s.timeout.Round(100*time.Millisecond))
+		return newHint(HintTimeout, "There was no answer from %s within %s. Check addresses, ports and firewalls, and that it is not overloaded.", who, s.timeout.Round(100*time.Millisecond))
 	}
 	if s.protocol == "kafka" {
 		// The URL may name several; the first stands for all.
@@ -469,7 +469,7 @@ func brokerConnection(s situation, who string) Hint {
 	}
 	var name *net.DNSError
 	if errors.As(s.exchange.Cause, &name) {
-		return say(HintDNSNotFound, "The host of %s has no address. Is the region spelt right?", who)
+		return newHint(HintDNSNotFound, "The host of %s has no address. Is the region spelt right?", who)
 	}
-	return say(HintUnreached, "%s could not be reached. If the function is in a VPC, it needs a way out (a NAT gateway or an endpoint).", strings.ToUpper(who[:1])+who[1:])
+	return newHint(HintUnreached, "%s could not be reached. If the function is in a VPC, it needs a way out (a NAT gateway or an endpoint).", strings.ToUpper(who[:1])+who[1:])
 }

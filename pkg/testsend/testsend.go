@@ -82,7 +82,7 @@ type Report struct {
 	// Hint says what to do about a failure.
 	Hint *Hint `json:"hint,omitempty"`
 	// Then is what would become of a delivery after such a first attempt.
-	Then Consequence `json:"then"`
+	Consequence Consequence `json:"then"`
 	// Notes are what else should be known, such as that the endpoint is disabled.
 	Notes []string `json:"notes,omitempty"`
 
@@ -150,10 +150,10 @@ type Timings struct {
 type Consequence string
 
 const (
-	ThenDelivered Consequence = "delivered"
-	ThenRetried   Consequence = "retried"
-	ThenDead      Consequence = "dead_letter"
-	ThenDisabled  Consequence = "endpoint_disabled"
+	ConsequenceDelivered  Consequence = "delivered"
+	ConsequenceRetried    Consequence = "retried"
+	ConsequenceDeadLetter Consequence = "dead_letter"
+	ConsequenceDisabled   Consequence = "endpoint_disabled"
 )
 
 // Code is why a test was not made.
@@ -196,7 +196,7 @@ var (
 	perCaller      = ratelimit.Limit{PerMinute: 60, Burst: 20}
 )
 
-// Sender makes the attempt; the adapters' registry is one.
+// Sender makes the attempt; the adapters' router is one.
 type Sender interface {
 	Check(t destination.Target) error
 	Deliver(ctx context.Context, t destination.Target, m destination.Message) delivery.Outcome
@@ -228,7 +228,7 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 		return Report{}, t.unavailable(ctx, err)
 	}
 	defer sender.Close()
-	ep, notes, err := t.receiver(ctx, sender, r)
+	ep, notes, err := t.resolveEndpoint(ctx, sender, r)
 	if err != nil {
 		return Report{}, err
 	}
@@ -265,9 +265,9 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 	report := describe(ep, message, outcome, x)
 	report.At, report.EndpointID, report.Event, report.EventID, report.Sample, report.Notes = now, r.EndpointID, e.Type, e.ID, sample, notes
 	report.Request.Signature = signed(ep, e.ID, body, now)
-	report.Then = consequence(outcome, ep.Retry, now)
+	report.Consequence = consequence(outcome, ep.Retry, now)
 	if outcome.Class != delivery.Success {
-		h := hint(situation{
+		h := hint(failedAttempt{
 			protocol: report.Protocol, url: ep.URL, timeout: timeout, now: now,
 			throwaway: r.EndpointID == "" && r.Secret == "", outcome: outcome, exchange: x,
 		})
@@ -283,7 +283,7 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 func (t *Tester) admit(ctx context.Context, r Request, ep endpoint.Endpoint, now time.Time) error {
 	destination := r.EndpointID
 	if destination == "" {
-		destination, _ = place(ep.URL)
+		destination, _ = hostAndPort(ep.URL)
 	}
 	caller := r.Caller
 	if caller == "" {
@@ -320,7 +320,7 @@ func invalid(field, format string, args ...any) error {
 
 // receiver returns the endpoint that the request means: a stored one, or one
 // made of its URL.
-func (t *Tester) receiver(ctx context.Context, sender Sender, r Request) (ep endpoint.Endpoint, notes []string, err error) {
+func (t *Tester) resolveEndpoint(ctx context.Context, sender Sender, r Request) (ep endpoint.Endpoint, notes []string, err error) {
 	switch {
 	case (r.EndpointID == "") == (r.URL == ""):
 		return ep, nil, invalid("endpoint_id", "give an endpoint's id, or a URL, and not both")
@@ -411,7 +411,7 @@ func describe(ep endpoint.Endpoint, m destination.Message, o delivery.Outcome, x
 	}
 	r := Report{
 		Verdict: Failed, Outcome: o.Class, Status: o.Status, Error: o.Error, Tenant: ep.Tenant, Protocol: destination.TargetOf(ep).Protocol(),
-		Request: Sent{Method: x.Method, To: x.To, Headers: x.Sent, Body: string(m.Body)},
+		Request: Sent{Method: x.Method, To: x.To, Headers: x.RequestHeaders, Body: string(m.Body)},
 		Timings: Timings{
 			DNS: took(o.Timings.DNS), Connect: took(o.Timings.Connect), TLS: took(o.Timings.TLS),
 			FirstByte: took(o.Timings.FirstByte), Total: took(o.Timings.Total), Ended: x.Ended,
@@ -425,14 +425,14 @@ func describe(ep endpoint.Endpoint, m destination.Message, o delivery.Outcome, x
 	}
 	// A phase that was broken off has reported no time.
 	for phase, at := range map[destination.Phase]*float64{
-		destination.PhaseName: &r.Timings.DNS, destination.PhaseConnect: &r.Timings.Connect, destination.PhaseTLS: &r.Timings.TLS, destination.PhaseAnswer: &r.Timings.FirstByte,
+		destination.PhaseDNS: &r.Timings.DNS, destination.PhaseConnect: &r.Timings.Connect, destination.PhaseTLS: &r.Timings.TLS, destination.PhaseResponse: &r.Timings.FirstByte,
 	} {
 		if x.Ended == phase && *at == 0 {
 			*at = took(x.EndedAfter)
 		}
 	}
-	if o.Status != 0 || len(x.Got) > 0 {
-		r.Answer = &Answer{Proto: x.Proto, Status: o.Status, Headers: x.Got, Body: printable(x.Body, x.Cut), Cut: x.Cut}
+	if o.Status != 0 || len(x.ResponseHeaders) > 0 {
+		r.Answer = &Answer{Proto: x.Proto, Status: o.Status, Headers: x.ResponseHeaders, Body: printable(x.Body, x.Truncated), Cut: x.Truncated}
 	}
 	return r
 }
@@ -453,7 +453,7 @@ func printable(b []byte, cut bool) string {
 }
 
 func signed(ep endpoint.Endpoint, id string, body []byte, now time.Time) Signed {
-	s := Signed{Base: string(signature.Base(id, now, body))}
+	s := Signed{Base: string(signature.SignedContent(id, now, body))}
 	for _, secret := range ep.SigningSecrets(now) {
 		s.By = append(s.By, Signer{
 			Secret: secret.Masked(), Fingerprint: secret.Fingerprint(), PublicKey: secret.Public(),
@@ -467,13 +467,13 @@ func consequence(o delivery.Outcome, p retry.Policy, now time.Time) Consequence 
 	d := retry.Decide(retry.Attempt{Number: 1, Since: now, Outcome: o}, p, now, 0)
 	switch {
 	case d.DisableEndpoint:
-		return ThenDisabled
+		return ConsequenceDisabled
 	case d.State == delivery.Dead:
-		return ThenDead
+		return ConsequenceDeadLetter
 	case d.State == delivery.Delivered:
-		return ThenDelivered
+		return ConsequenceDelivered
 	}
-	return ThenRetried
+	return ConsequenceRetried
 }
 
 // log writes one line a test. It holds no payload, no URL and nothing of the answer.
@@ -489,8 +489,8 @@ func (t *Tester) log(ctx context.Context, r Report) {
 	t.Log.LogAttrs(ctx, slog.LevelInfo, "webhook.tested", attrs...)
 }
 
-// place is a URL's host and port, for a sentence.
-func place(raw string) (host, port string) {
+// hostAndPort returns a URL's host and port for a hint's text.
+func hostAndPort(raw string) (host, port string) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "the receiver", ""

@@ -53,7 +53,7 @@ func TestAReportShowsExactlyWhatHappened(t *testing.T) {
 	old := signature.NewSecret()
 	l.endpoint.Secrets = append(l.endpoint.Secrets, endpoint.SigningSecret{Secret: old, ExpiresAt: time.Now().Add(time.Hour)})
 	r := l.run()
-	if r.Verdict != testsend.Delivered || r.Outcome != delivery.Success || r.Status != 202 || r.Hint != nil || r.Error != "" || r.Then != testsend.ThenDelivered {
+	if r.Verdict != testsend.Delivered || r.Outcome != delivery.Success || r.Status != 202 || r.Hint != nil || r.Error != "" || r.Consequence != testsend.ConsequenceDelivered {
 		t.Errorf("report = %+v", r)
 	}
 	if r.Request.Body != string(got.body) || r.Request.Method != "POST" || r.Request.To != l.endpoint.URL {
@@ -128,7 +128,7 @@ func TestALongAnswerIsCut(t *testing.T) {
 		_, _ = io.WriteString(w, "\x1b[31m\x00"+strings.Repeat("é", 20_000))
 	})
 	a := l.run().Answer
-	if a == nil || !a.Cut || len(a.Body) > destination.MaxSeenBytes || !strings.HasPrefix(a.Body, "[31mé") || !strings.HasSuffix(a.Body, "é") {
+	if a == nil || !a.Cut || len(a.Body) > destination.MaxExchangeBodyBytes || !strings.HasPrefix(a.Body, "[31mé") || !strings.HasSuffix(a.Body, "é") {
 		t.Errorf("answer = %+v", a)
 	}
 }

@@ -135,7 +135,7 @@ const host = "receiver.example.com"
 // wire is a receiver that counts what comes over its connections, byte by byte, and
 // the real adapter that sends to it.
 type wire struct {
-	registry *destination.Registry
+	registry *destination.Router
 	server   *http.Server
 	address  string // host:port
 	url      string

@@ -69,7 +69,7 @@ const patience = 20 * time.Second
 func Run(t *testing.T, open func(t *testing.T) Destination) {
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, *world)
+		run  func(*testing.T, *suite)
 	}{
 		{"a message arrives as it is, signed", arrives},
 		{"an attempt is reported with its time, and takes little of it", timely},
@@ -83,8 +83,8 @@ func Run(t *testing.T, open func(t *testing.T) Destination) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := open(t)
-			w := &world{Destination: d, registry: destination.NewRegistry(10, d.Kind), secret: signature.NewSecret()}
-			w.close = sync.OnceValue(w.registry.Close)
+			w := &suite{Destination: d, router: destination.NewRouter(10, d.Kind), secret: signature.NewSecret()}
+			w.close = sync.OnceValue(w.router.Close)
 			t.Cleanup(func() {
 				if err := w.close(); err != nil {
 					t.Errorf("Close: %v", err)
@@ -96,15 +96,15 @@ func Run(t *testing.T, open func(t *testing.T) Destination) {
 }
 
 // world is one test's destination with the adapters before it.
-type world struct {
+type suite struct {
 	Destination
-	registry *destination.Registry
-	close    func() error
-	secret   signature.Secret
+	router *destination.Router
+	close  func() error
+	secret signature.Secret
 }
 
 // message is a signed message with all that encodings get wrong.
-func (w *world) message(text string) destination.Message {
+func (w *suite) message(text string) destination.Message {
 	now := time.Now()
 	id := event.NewID(now)
 	body := []byte(`{"id":"` + id + `","data":{"text":"` + text + ` <&> Grüße 🎉  \u2028 1e21","a":1, "a":2}}` + "\n")
@@ -119,15 +119,15 @@ func (w *world) message(text string) destination.Message {
 	}
 }
 
-func (w *world) deliver(t *testing.T, target destination.Target, m destination.Message) delivery.Outcome {
+func (w *suite) deliver(t *testing.T, target destination.Target, m destination.Message) delivery.Outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	return w.registry.Deliver(ctx, target, m)
+	return w.router.Deliver(ctx, target, m)
 }
 
 // delivered delivers a message that must arrive.
-func (w *world) delivered(t *testing.T, m destination.Message) delivery.Outcome {
+func (w *suite) delivered(t *testing.T, m destination.Message) delivery.Outcome {
 	t.Helper()
 	o := w.deliver(t, w.Target, m)
 	if o.Class != delivery.Success || o.Permanent || o.Error != "" {
@@ -136,7 +136,7 @@ func (w *world) delivered(t *testing.T, m destination.Message) delivery.Outcome 
 	return o
 }
 
-func (w *world) receive(t *testing.T) Received {
+func (w *suite) receive(t *testing.T) Received {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -147,7 +147,7 @@ func (w *world) receive(t *testing.T) Received {
 	return got
 }
 
-func arrives(t *testing.T, w *world) {
+func arrives(t *testing.T, w *suite) {
 	m := w.message("hello")
 	w.delivered(t, m)
 	got := w.receive(t)
@@ -182,7 +182,7 @@ func arrives(t *testing.T, w *world) {
 	}
 }
 
-func timely(t *testing.T, w *world) {
+func timely(t *testing.T, w *suite) {
 	w.delivered(t, w.message("cold"))
 	const tries = 20
 	fastest := patience
@@ -201,7 +201,7 @@ func timely(t *testing.T, w *world) {
 	}
 }
 
-func tooLarge(t *testing.T, w *world) {
+func tooLarge(t *testing.T, w *suite) {
 	if w.TooLarge == 0 {
 		t.Skip("the destination takes any size")
 	}
@@ -211,7 +211,7 @@ func tooLarge(t *testing.T, w *world) {
 	w.delivered(t, w.message("hello"))
 }
 
-func missing(t *testing.T, w *world) {
+func missing(t *testing.T, w *suite) {
 	if w.Missing.URL == "" {
 		t.Skip("the protocol cannot tell")
 	}
@@ -219,7 +219,7 @@ func missing(t *testing.T, w *world) {
 }
 
 // permanent delivers what must be dead at once, with a sentence.
-func (w *world) permanent(t *testing.T, target destination.Target, m destination.Message, class delivery.Class) {
+func (w *suite) permanent(t *testing.T, target destination.Target, m destination.Message, class delivery.Class) {
 	t.Helper()
 	o := w.deliver(t, target, m)
 	if o.Class != class || !o.Permanent {
@@ -230,12 +230,12 @@ func (w *world) permanent(t *testing.T, target destination.Target, m destination
 	}
 }
 
-func downThenBack(t *testing.T, w *world) {
+func downThenBack(t *testing.T, w *suite) {
 	w.delivered(t, w.message("before"))
 	w.Gate.Down()
 	for i := range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		o := w.registry.Deliver(ctx, w.Target, w.message("while down"))
+		o := w.router.Deliver(ctx, w.Target, w.message("while down"))
 		cancel()
 		if o.Class == delivery.Success || o.Permanent || o.Error == "" {
 			t.Errorf("attempt %d while down: %+v, want a failure that a retry may cure", i+1, o)
@@ -261,14 +261,14 @@ func downThenBack(t *testing.T, w *world) {
 	}
 }
 
-func cancelled(t *testing.T, w *world) {
+func cancelled(t *testing.T, w *suite) {
 	w.delivered(t, w.message("warm"))
 	w.Gate.Freeze()
 	const limit = 300 * time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	began := time.Now()
-	o := w.registry.Deliver(ctx, w.Target, w.message("hello"))
+	o := w.router.Deliver(ctx, w.Target, w.message("hello"))
 	if took := time.Since(began); took < limit/2 || took > limit+2*time.Second {
 		t.Errorf("returned after %s, the context ended after %s", took, limit)
 	}
@@ -278,7 +278,7 @@ func cancelled(t *testing.T, w *world) {
 	w.Gate.Down() // so that what was frozen ends
 }
 
-func concurrent(t *testing.T, w *world) {
+func concurrent(t *testing.T, w *suite) {
 	const n = 200
 	before := w.Gate.Accepted()
 	sent := map[string]bool{}
@@ -290,7 +290,7 @@ func concurrent(t *testing.T, w *world) {
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			if o := w.registry.Deliver(ctx, w.Target, m); o.Class != delivery.Success {
+			if o := w.router.Deliver(ctx, w.Target, m); o.Class != delivery.Success {
 				failed <- fmt.Sprintf("%+v", o)
 			}
 		})
@@ -315,7 +315,7 @@ func concurrent(t *testing.T, w *world) {
 	}
 }
 
-func warm(t *testing.T, w *world) {
+func warm(t *testing.T, w *suite) {
 	if w.Connections == 0 {
 		t.Skip("the stand-in keeps no connection open")
 	}
@@ -339,11 +339,11 @@ func warm(t *testing.T, w *world) {
 	}
 }
 
-func leaks(t *testing.T, w *world) {
+func leaks(t *testing.T, w *suite) {
 	open := runtime.NumGoroutine()
 	for i := range 20 {
 		target := w.Target
-		target.ID = fmt.Sprint("endpoint ", i) // more than the registry keeps
+		target.ID = fmt.Sprint("endpoint ", i) // more than the router keeps
 		if o := w.deliver(t, target, w.message("hello")); o.Class != delivery.Success {
 			t.Fatalf("outcome = %+v", o)
 		}

@@ -248,8 +248,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a failed probe waits no longer than before", file: "pkg/delivery/breaker/breaker.go",
-		old: "min(2*s.Wait, p.MaxOpenFor)",
-		new: "min(s.Wait, p.MaxOpenFor)",
+		old: "min(2*s.OpenFor, p.MaxOpenFor)",
+		new: "min(s.OpenFor, p.MaxOpenFor)",
 	},
 	{
 		name: "a limiter that ignores reservations", file: "pkg/delivery/ratelimit/ratelimit.go",

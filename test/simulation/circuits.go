@@ -177,7 +177,7 @@ func (j *judge) pace(a *attempt, x *side) {
 			continue
 		}
 		l := v.endpoint.Limit
-		if !l.On() {
+		if !l.Enabled() {
 			return // there was a time without a limit
 		}
 		key := l.Key(a.key.EndpointID)
@@ -190,7 +190,7 @@ func (j *judge) pace(a *attempt, x *side) {
 		}
 		limit.PerMinute, limit.Burst = limit.PerMinute+l.PerMinute, limit.Burst+l.Burst
 	}
-	if !limit.On() {
+	if !limit.Enabled() {
 		return
 	}
 	x.starts = append(x.starts, now)
@@ -226,7 +226,7 @@ func (j *judge) stop(a *attempt) {
 				}
 			})
 		}
-	case !breaker.Counts(a.outcome.Class):
+	case !breaker.ConcernsEndpoint(a.outcome.Class):
 		x.gone = x.gone || a.outcome.Class == delivery.Gone
 	default:
 		x.failures = append(x.failures, now)

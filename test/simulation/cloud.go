@@ -360,7 +360,7 @@ func (c *cloud) earliestDue() (earliest time.Time, ok bool) {
 	}
 	for _, circuit := range circuits {
 		// An open one for which nothing waits is looked after in vain.
-		waiting, err := c.s.store.Waiting(context.Background(), circuit.EndpointID, 1)
+		waiting, err := c.s.store.ListBacklog(context.Background(), circuit.EndpointID, 1)
 		if err != nil {
 			panic(err)
 		}

@@ -31,14 +31,14 @@ func newIndexes(s *sim) *indexes {
 }
 
 func (x *indexes) parked(d delivery.Delivery) {
-	if d.Waits {
+	if d.InBacklog {
 		x.parkedAt[d.Key] = time.Now()
 	}
 }
 
 // waiting leaves out what was parked just now.
-func (x *indexes) waiting(list []delivery.Waiter) []delivery.Waiter {
-	return slices.DeleteFunc(list, func(w delivery.Waiter) bool {
+func (x *indexes) waiting(list []delivery.BacklogEntry) []delivery.BacklogEntry {
+	return slices.DeleteFunc(list, func(w delivery.BacklogEntry) bool {
 		return time.Since(x.parkedAt[w.Key]) < maxLag && x.s.faulty(x.s.plan.faults.stale)
 	})
 }

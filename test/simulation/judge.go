@@ -436,7 +436,7 @@ func (j *judge) dead(key delivery.Key, d delivery.Delivery, t *track, wanted boo
 	}
 	switch {
 	case last.Class == delivery.Gone:
-	case d.Round() >= least:
+	case d.CountedAttempts() >= least:
 	default:
 		// Of old age, then.
 		age := d.UpdatedAt.Sub(d.Since)

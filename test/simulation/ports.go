@@ -127,7 +127,7 @@ func (p ports) Settle(ctx context.Context, settle delivery.Settle) error {
 // Park: see dispatch.Deliveries.
 func (p ports) Park(ctx context.Context, park delivery.Park) (delivery.Delivery, error) {
 	detail := " for its slot " + clock(park.Slot.Sub(p.w.s.start))
-	if park.Waits {
+	if park.InBacklog {
 		detail = " for the circuit"
 	}
 	return do(ctx, p, io{what: "park", key: park.Key, detail: detail}, func() (delivery.Delivery, error) {
@@ -141,9 +141,9 @@ func (p ports) Park(ctx context.Context, park delivery.Park) (delivery.Delivery,
 }
 
 // Waiting: see dispatch.Waiting.
-func (p ports) Waiting(ctx context.Context, endpointID string, limit int) ([]delivery.Waiter, error) {
-	return do(ctx, p, io{what: "waiting", key: delivery.Key{EndpointID: endpointID}, read: true}, func() ([]delivery.Waiter, error) {
-		list, err := p.w.s.store.Waiting(ctx, endpointID, limit)
+func (p ports) ListBacklog(ctx context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error) {
+	return do(ctx, p, io{what: "waiting", key: delivery.Key{EndpointID: endpointID}, read: true}, func() ([]delivery.BacklogEntry, error) {
+		list, err := p.w.s.store.ListBacklog(ctx, endpointID, limit)
 		return p.w.s.indexes.waiting(list), err
 	})
 }

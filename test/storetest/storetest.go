@@ -336,7 +336,7 @@ func skipsAndReplays(t *testing.T, s Store) {
 	dead, before := concluded(t, s, delivery.Dead)
 	for _, k := range []delivery.Key{dead.Key, delivered.Key, fresh} {
 		d := must[delivery.Delivery](t)(s.Replay(ctx, delivery.Replay{Key: k, Now: at, DueAt: at.Add(time.Minute)}))
-		if d.State != delivery.Pending || d.Round() != 0 || !d.Since.Equal(at) || !d.NextAttemptAt.Equal(at) {
+		if d.State != delivery.Pending || d.CountedAttempts() != 0 || !d.Since.Equal(at) || !d.NextAttemptAt.Equal(at) {
 			t.Errorf("replayed = %+v", d)
 		}
 		same(t, must[delivery.Delivery](t)(s.GetDelivery(ctx, k)), d)
@@ -345,7 +345,7 @@ func skipsAndReplays(t *testing.T, s Store) {
 	refused(t, err, delivery.CauseEarly)
 	dead.Attempts, dead.ID, dead.Now = before.Attempts, "worker 2", at
 	again := must[delivery.Delivery](t)(s.Claim(ctx, dead))
-	if again.Attempts != 2 || again.Round() != 1 {
+	if again.Attempts != 2 || again.CountedAttempts() != 1 {
 		t.Errorf("claimed after a replay: %+v", again)
 	}
 	_, err = s.Replay(ctx, delivery.Replay{Key: dead.Key, Now: at, DueAt: at})
@@ -360,7 +360,7 @@ func parking(t *testing.T, s Store) {
 	park := func(c delivery.Claim, waits bool, slot time.Time) (delivery.Delivery, error) {
 		return s.Park(ctx, delivery.Park{
 			Key: c.Key, Tenant: "t1", EventType: "user.posted_comment", Accepted: c.Accepted, Attempts: c.Attempts,
-			Waits: waits, Slot: slot, DueAt: start.Add(time.Hour), Reason: "the circuit is open", Now: start,
+			InBacklog: waits, Slot: slot, DueAt: start.Add(time.Hour), Reason: "the circuit is open", Now: start,
 		})
 	}
 	endpointID := endpoint.NewID(start)
@@ -372,13 +372,13 @@ func parking(t *testing.T, s Store) {
 	}
 	for _, i := range []int{3, 1, 4, 0, 2} { // the index orders, not the order of writing
 		d := must[delivery.Delivery](t)(park(waiting[i], true, time.Time{}))
-		if d.State != delivery.Pending || !d.Waits || d.Attempts != 0 || d.Round() != 0 {
+		if d.State != delivery.Pending || !d.InBacklog || d.Attempts != 0 || d.CountedAttempts() != 0 {
 			t.Errorf("parked = %+v", d)
 		}
 		same(t, must[delivery.Delivery](t)(s.GetDelivery(ctx, waiting[i].Key)), d)
 	}
 	oldest := func() (ids []string) {
-		for _, w := range must[[]delivery.Waiter](t)(s.Waiting(ctx, endpointID, 3)) {
+		for _, w := range must[[]delivery.BacklogEntry](t)(s.ListBacklog(ctx, endpointID, 3)) {
 			ids = append(ids, w.EventID)
 		}
 		return ids
@@ -388,7 +388,7 @@ func parking(t *testing.T, s Store) {
 	// Of two that would release one, one does; released is not waiting.
 	release := delivery.Release{Key: waiting[0].Key, NextAt: start.Add(time.Second), DueAt: start.Add(time.Minute), Now: start}
 	d := must[delivery.Delivery](t)(s.Release(ctx, release))
-	if d.Waits || !d.NextAttemptAt.Equal(release.NextAt) || !d.DueAt.Equal(release.DueAt) {
+	if d.InBacklog || !d.NextAttemptAt.Equal(release.NextAt) || !d.DueAt.Equal(release.DueAt) {
 		t.Errorf("released = %+v", d)
 	}
 	if _, err := s.Release(ctx, release); !errors.Is(err, delivery.ErrFenced) {
@@ -402,7 +402,7 @@ func parking(t *testing.T, s Store) {
 	slot := start.Add(30 * time.Second)
 	limited := newClaim()
 	d = must[delivery.Delivery](t)(park(limited, false, slot))
-	if d.Waits || !d.Slot.Equal(slot) {
+	if d.InBacklog || !d.Slot.Equal(slot) {
 		t.Errorf("parked for a slot = %+v", d)
 	}
 	limited.Now = slot.Add(-time.Millisecond)
@@ -434,7 +434,7 @@ func parking(t *testing.T, s Store) {
 	expired.Attempts = 2
 	_, err = park(expired, true, time.Time{})
 	refused(t, err, delivery.CauseSuperseded)
-	if got := must[[]delivery.Waiter](t)(s.Waiting(ctx, endpoint.NewID(start), 3)); len(got) != 0 {
+	if got := must[[]delivery.BacklogEntry](t)(s.ListBacklog(ctx, endpoint.NewID(start), 3)); len(got) != 0 {
 		t.Errorf("of an endpoint for which nothing waits: %v", got)
 	}
 }
@@ -448,7 +448,7 @@ func circuits(t *testing.T, s Store) {
 	// Every field survives.
 	open := breaker.State{
 		EndpointID: id, Tenant: "t1", Phase: breaker.Open, Failures: 5, FailingSince: start, Cause: "the receiver answered 503",
-		Since: start.Add(time.Second), Wait: 5 * time.Minute, Until: start.Add(time.Hour), ProbeID: "p", ProbeUntil: start.Add(2 * time.Hour), WriteID: "w",
+		Since: start.Add(time.Second), OpenFor: 5 * time.Minute, Until: start.Add(time.Hour), ProbeID: "p", ProbeUntil: start.Add(2 * time.Hour), WriteID: "w",
 		WakeAt: start.Add(time.Hour), Slow: 3 * time.Second,
 	}
 	stored := must[breaker.State](t)(s.PutBreaker(ctx, open, start))
@@ -863,8 +863,8 @@ func model(t *testing.T, s Store) {
 				answer("settle", after, s.Settle(ctx, k), after, refusal)
 			case "park":
 				k := delivery.Park{Key: key, Tenant: "t1", EventType: "x", Accepted: start, Reason: "waits", Now: now,
-					Attempts: rapid.IntRange(0, 4).Draw(r, "believed"), DueAt: now.Add(time.Hour), Waits: rapid.Bool().Draw(r, "for the circuit")}
-				if !k.Waits {
+					Attempts: rapid.IntRange(0, 4).Draw(r, "believed"), DueAt: now.Add(time.Hour), InBacklog: rapid.Bool().Draw(r, "for the circuit")}
+				if !k.InBacklog {
 					k.Slot = now.Add(time.Minute)
 				}
 				after, refusal := k.Apply(want)
@@ -874,7 +874,7 @@ func model(t *testing.T, s Store) {
 				k := delivery.Release{Key: key, NextAt: now.Add(time.Second), DueAt: now.Add(time.Hour), Now: now}
 				_, err := s.Release(ctx, k)
 				switch {
-				case want != nil && want.Waits:
+				case want != nil && want.InBacklog:
 					after, _ := k.Apply(*want)
 					if err != nil {
 						r.Fatalf("release: %v", err)

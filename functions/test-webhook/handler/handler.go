@@ -38,7 +38,7 @@ type Store interface {
 type Backend struct {
 	Store Store
 	// Open opens the destinations anew for each test, so that none reuses a connection.
-	Open func() (*destination.Registry, error)
+	Open func() (*destination.Router, error)
 	Log  *slog.Logger
 }
 

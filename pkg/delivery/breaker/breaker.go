@@ -1,9 +1,9 @@
-// Package breaker decides when an endpoint that keeps failing is left alone, and
-// when it is tried again: a circuit breaker (M. Nygard, "Release It!", 2007). The
-// transitions are pure (state, input, now → state); stores write what they return
-// on condition that nobody has written in between. It promises that an open
-// circuit lets one probe through at a time, that every open circuit is tried
-// again, and that a success on a clean breaker changes nothing.
+// Package breaker is the circuit breaker of an endpoint (M. Nygard, "Release It!",
+// 2007): it stops attempts at an endpoint that keeps failing, and probes it later.
+// The transitions are pure functions (state, input, now → state); a store writes the
+// result only if no other worker has written since the read. It promises that an
+// open circuit allows one probe at a time, that every open circuit is probed again,
+// and that a success on a clean breaker changes nothing, so it needs no write.
 package breaker
 
 import (
@@ -15,26 +15,26 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 )
 
-// Phase is what a circuit lets through.
+// Phase is the phase of a circuit.
 type Phase string
 
 const (
-	Closed Phase = "" // everything
-	Open   Phase = "open"
-	// Draining is closed, and the deliveries that waited are being let go.
+	Closed Phase = ""     // attempts are allowed
+	Open   Phase = "open" // no attempts but one probe at a time, after Until
+	// Draining allows attempts, like Closed, while the backlog is being released.
 	Draining Phase = "draining"
 )
 
-// Policy is when a circuit opens, and for how long. The zero value of a field
-// means its default.
+// Policy says when a circuit opens and for how long. A zero field means its
+// default.
 type Policy struct {
-	Failures     int           // in a row until it opens; 1 to 100, default 5
-	OpenFor      time.Duration // until the first probe; 1 s to 1 h, default 5 min
-	MaxOpenFor   time.Duration // each failed probe doubles the wait, up to this; OpenFor to 24 h, default 1 h
-	DisableAfter time.Duration // an endpoint that has only failed for so long is disabled; 1 h to 30 days, default 5 days
+	Failures     int           // consecutive failures until the circuit opens; 1 to 100, default 5
+	OpenFor      time.Duration // time until the first probe; 1 s to 1 h, default 5 min
+	MaxOpenFor   time.Duration // each failed probe doubles OpenFor, up to this; OpenFor to 24 h, default 1 h
+	DisableAfter time.Duration // time without a success until the endpoint is disabled; 1 h to 30 days, default 5 days
 }
 
-// The defaults of a Policy, from the design's table of rules.
+// The defaults of a Policy.
 const (
 	DefaultFailures     = 5
 	DefaultOpenFor      = 5 * time.Minute
@@ -42,7 +42,7 @@ const (
 	DefaultDisableAfter = 5 * 24 * time.Hour
 )
 
-// Validate refuses values outside the bounds that Policy names.
+// Validate checks the bounds that Policy documents.
 func (p Policy) Validate() error {
 	full := p.orDefaults()
 	switch {
@@ -74,57 +74,57 @@ func (p Policy) orDefaults() Policy {
 	return p
 }
 
-// State is one endpoint's breaker. The zero value, but for the ids, is a clean
-// one. Times have millisecond precision.
+// State is the breaker of one endpoint. A value with only the ids set is a clean
+// breaker. Times have millisecond precision.
 type State struct {
 	EndpointID string
 	Tenant     string
 	Phase      Phase
 	// Failures counts those in a row, since the last success.
 	Failures int
-	// FailingSince is when the first of them was.
+	// FailingSince is when the first of them happened.
 	FailingSince time.Time
 	Cause        string // the latest failure, in one sentence
 
-	Since time.Time     // when the phase began; zero for Closed
-	Wait  time.Duration // Open: how long this time
-	Until time.Time     // Open: when a probe may go
-	// ProbeID names the claim that probes, until ProbeUntil, when its worker
-	// counts as dead.
+	Since   time.Time     // when the phase began; zero for Closed
+	OpenFor time.Duration // Open: how long this time
+	Until   time.Time     // Open: when a probe may go
+	// ProbeID identifies the claim that is probing. Its worker counts as dead after
+	// ProbeUntil.
 	ProbeID    string
 	ProbeUntil time.Time
 
-	// WakeAt is when somebody has to look after the circuit: to send a probe, or
-	// to let the waiting go. Zero where there is nothing to look after.
+	// WakeAt is when the sweep has to act on the circuit: send a probe, or drain the
+	// backlog. Zero if there is nothing to do.
 	WakeAt time.Time
 
-	// Slow is how long the endpoint's answers take, where that is long enough to
-	// hold up others; zero where it is not.
+	// Slow is the endpoint's response time if it is at least SlowAfter, else zero.
 	Slow time.Duration
 
 	// Version grows with every stored change.
 	Version int
-	// WriteID names the latest change, unique among all workers. Two workers that
-	// count a failure each make the same state of it; only this tells one that the
-	// change it finds is not its own, and that its failure is still to be counted.
+	// WriteID identifies the latest change and is unique among all workers. Two
+	// workers that each count one failure compute the same state; only the WriteID
+	// tells a worker that the stored change is not its own, so that its failure still
+	// has to be counted.
 	WriteID string
 }
 
-// ErrConflict is the error of storing a breaker that somebody else has written in
-// the meantime.
+// ErrConflict is returned when another worker has stored the breaker since it was
+// read. Read it again and repeat the change.
 var ErrConflict = errors.New("the breaker was written by another worker in the meantime")
 
-// ByWaking orders by the time at which somebody has to look, then by endpoint.
-func ByWaking(a, b State) int {
+// CompareWakeAt orders by WakeAt, then by endpoint.
+func CompareWakeAt(a, b State) int {
 	return cmp.Or(a.WakeAt.Compare(b.WakeAt), cmp.Compare(a.EndpointID, b.EndpointID))
 }
 
-// Clean reports whether a success has nothing to change.
+// Clean reports whether a success would change nothing.
 func (s State) Clean() bool { return s.Phase == Closed && s.Failures == 0 }
 
-// Word is the circuit's state in one word, for people: closed, open, half-open (a
-// probe may go, or is under way) or draining.
-func (s State) Word(now time.Time) string {
+// Label is the circuit's state as shown to people: closed, open, half-open (a probe
+// is allowed or in progress) or draining.
+func (s State) Label(now time.Time) string {
 	switch {
 	case s.Phase == Open && !now.Before(s.Until):
 		return "half-open"
@@ -134,29 +134,29 @@ func (s State) Word(now time.Time) string {
 	return string(s.Phase)
 }
 
-// Verdict is what becomes of a delivery that wants to be attempted.
-type Verdict struct {
-	Wait  bool      // it has to wait, at least until Until
-	Probe bool      // it may go if it wins the probe (State.Probe)
+// Admission is the answer to whether an attempt may begin. The zero value allows it.
+type Admission struct {
+	Wait  bool      // the attempt must wait, at least until Until
+	Probe bool      // the attempt may begin if it claims the probe (State.ClaimProbe)
 	Until time.Time // with Wait
 }
 
 // Admit decides whether an attempt may begin now.
-func (s State) Admit(now time.Time) Verdict {
+func (s State) Admit(now time.Time) Admission {
 	switch {
 	case s.Phase != Open:
-		return Verdict{}
+		return Admission{}
 	case now.Before(s.Until):
-		return Verdict{Wait: true, Until: s.Until}
+		return Admission{Wait: true, Until: s.Until}
 	case s.ProbeID != "" && now.Before(s.ProbeUntil):
-		return Verdict{Wait: true, Until: s.ProbeUntil}
+		return Admission{Wait: true, Until: s.ProbeUntil}
 	}
-	return Verdict{Probe: true}
+	return Admission{Probe: true}
 }
 
-// Probe takes the one probe for a claim, for as long as its lease. It reports
-// false where there is none to be had.
-func (s State) Probe(claimID string, now time.Time, lease time.Duration) (State, bool) {
+// ClaimProbe claims the circuit's probe for the duration of a lease. It reports
+// false if no probe is allowed now.
+func (s State) ClaimProbe(claimID string, now time.Time, lease time.Duration) (State, bool) {
 	if !s.Admit(now).Probe {
 		return s, false
 	}
@@ -165,9 +165,10 @@ func (s State) Probe(claimID string, now time.Time, lease time.Duration) (State,
 	return s, true
 }
 
-// Unprobe gives a probe back that was not made, or whose outcome said nothing
-// about the endpoint. It reports whether anything changed.
-func (s State) Unprobe(claimID string, now time.Time) (State, bool) {
+// ReleaseProbe releases a probe that was not sent, or whose outcome says nothing
+// about the endpoint, so that another worker can probe at once. It reports whether
+// the state changed.
+func (s State) ReleaseProbe(claimID string, now time.Time) (State, bool) {
 	if s.Phase != Open || s.ProbeID != claimID {
 		return s, false
 	}
@@ -176,9 +177,9 @@ func (s State) Unprobe(claimID string, now time.Time) (State, bool) {
 	return s, true
 }
 
-// Counts reports whether an outcome says something about the endpoint, and not
-// only about the message, the address or our own worker.
-func Counts(c delivery.Class) bool {
+// ConcernsEndpoint reports whether an outcome says something about the endpoint's
+// health, rather than about the message, the address or our own worker.
+func ConcernsEndpoint(c delivery.Class) bool {
 	switch c {
 	case delivery.TooLarge, delivery.Invalid, delivery.Gone, delivery.Blocked, delivery.CalledOff, delivery.Lost:
 		return false
@@ -186,50 +187,51 @@ func Counts(c delivery.Class) bool {
 	return true
 }
 
-// Failed says what followed from a failure.
-type Failed struct {
+// FailureResult is what a failure changed.
+type FailureResult struct {
 	Changed bool
 	Opened  bool // the circuit opened, or opened again
-	Disable bool // the endpoint has only failed for as long as the policy allows
+	Disable bool // the endpoint has failed without a success for Policy.DisableAfter
 }
 
-// Failure takes note of a failed attempt. What ends while the circuit is open
-// and was not the probe had begun before: it changes nothing.
-func (s State) Failure(p Policy, claimID, cause string, now time.Time) (State, Failed) {
+// RecordFailure records a failed attempt. While the circuit is open, only the
+// probe's failure counts: other attempts began before it opened.
+func (s State) RecordFailure(p Policy, claimID, cause string, now time.Time) (State, FailureResult) {
 	p = p.orDefaults()
 	switch {
 	case s.Phase == Open && s.ProbeID != claimID:
-		return s, Failed{}
+		return s, FailureResult{}
 	case s.Phase == Open:
-		s.Wait = min(2*s.Wait, p.MaxOpenFor)
+		s.OpenFor = min(2*s.OpenFor, p.MaxOpenFor)
 	default:
-		s.Wait = p.OpenFor
+		s.OpenFor = p.OpenFor
 	}
 	if s.Failures == 0 {
 		s.FailingSince = now
 	}
 	s.Failures++
 	s.Cause = cause
-	f := Failed{Changed: true}
+	f := FailureResult{Changed: true}
 	if s.Phase == Open || s.Failures >= p.Failures {
 		if s.Phase != Open {
 			s.Phase, s.Since = Open, now
 		}
 		s.ProbeID, s.ProbeUntil = "", time.Time{}
-		s.Until = now.Add(s.Wait)
+		s.Until = now.Add(s.OpenFor)
 		s.WakeAt = s.Until
 		f.Opened = true
 		f.Disable = !now.Before(s.FailingSince.Add(p.DisableAfter))
 	} else {
-		s.Wait = 0
+		s.OpenFor = 0
 	}
 	return s, f
 }
 
-// Success takes note of a delivered attempt and reports whether anything
-// changed. The probe's success closes the circuit; another's, which had begun
-// before it opened, only says that the endpoint has not failed all the time.
-func (s State) Success(claimID string, now time.Time) (State, bool) {
+// RecordSuccess records a delivered attempt and reports whether the state changed.
+// The probe's success closes an open circuit. The success of an attempt that began
+// before the circuit opened only restarts the period after which the endpoint is
+// disabled.
+func (s State) RecordSuccess(claimID string, now time.Time) (State, bool) {
 	switch {
 	case s.Clean():
 		return s, false
@@ -248,7 +250,7 @@ func (s State) Success(claimID string, now time.Time) (State, bool) {
 	return s, true
 }
 
-// Close closes the circuit, whatever it was, and lets go what waits.
+// Close closes the circuit, whatever its phase, and starts draining the backlog.
 func (s State) Close(now time.Time) State {
 	return State{
 		EndpointID: s.EndpointID, Tenant: s.Tenant, Version: s.Version, Slow: s.Slow,
@@ -256,32 +258,32 @@ func (s State) Close(now time.Time) State {
 	}
 }
 
-// Reset is a clean breaker: what it knew says nothing any more, because the
-// endpoint was taken out of service.
+// Reset returns a clean breaker, for an endpoint that was disabled: its earlier
+// failures say nothing about the time after it is enabled again.
 func (s State) Reset() State {
 	return State{EndpointID: s.EndpointID, Tenant: s.Tenant, Version: s.Version}
 }
 
-// SettleTime is how long a draining goes on at least: an index shows what was
-// parked the moment before the circuit closed a little later.
-const SettleTime = 10 * time.Second
+// MinDrainTime is the minimum duration of a drain. The backlog is read from an
+// index that is eventually consistent: a delivery parked just before the circuit
+// closed can appear in it a little later.
+const MinDrainTime = 10 * time.Second
 
-// Drained ends the draining: nothing was found to wait any more. Within SettleTime
-// it asks for another look instead.
-func (s State) Drained(now time.Time) (State, bool) {
+// FinishDrain ends a drain whose backlog is empty. Within MinDrainTime of its start
+// it reschedules the drain instead. It reports whether the state changed.
+func (s State) FinishDrain(now time.Time) (State, bool) {
 	if s.Phase != Draining {
 		return s, false
 	}
-	if settled := s.Since.Add(SettleTime); now.Before(settled) {
-		return s.Waking(settled)
+	if settled := s.Since.Add(MinDrainTime); now.Before(settled) {
+		return s.SetWakeAt(settled)
 	}
 	s.Phase, s.Since, s.WakeAt = Closed, time.Time{}, time.Time{}
 	return s, true
 }
 
-// Waking moves the time at which somebody has to look. It reports whether
-// anything changed.
-func (s State) Waking(at time.Time) (State, bool) {
+// SetWakeAt moves WakeAt, if one is set. It reports whether the state changed.
+func (s State) SetWakeAt(at time.Time) (State, bool) {
 	if s.WakeAt.IsZero() || s.WakeAt.Equal(at) {
 		return s, false
 	}
@@ -289,17 +291,17 @@ func (s State) Waking(at time.Time) (State, bool) {
 	return s, true
 }
 
-// SlowAfter is how long an answer takes that counts as slow.
+// SlowAfter is the response time from which an endpoint counts as slow.
 const SlowAfter = 2 * time.Second
 
-// Took takes note of how long an answer took and reports whether that changed
-// the picture. To spare writes it tells apart steps of a quarter.
-func (s State) Took(took time.Duration) (State, bool) {
+// RecordDuration records how long a response took and reports whether the state
+// changed. To save writes, it ignores changes of less than a quarter.
+func (s State) RecordDuration(took time.Duration) (State, bool) {
 	if took < SlowAfter {
 		if s.Slow == 0 {
 			return s, false
 		}
-		// One quick answer does not make it quick: halve.
+		// One quick response does not make an endpoint quick, so halve.
 		if s.Slow /= 2; s.Slow < SlowAfter {
 			s.Slow = 0
 		}

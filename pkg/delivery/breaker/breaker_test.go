@@ -18,7 +18,7 @@ const lease = 25 * time.Second
 func failing(n int, p breaker.Policy) breaker.State {
 	var s breaker.State
 	for i := range n {
-		s, _ = s.Failure(p, "c", "answered 503", start.Add(time.Duration(i)*time.Second))
+		s, _ = s.RecordFailure(p, "c", "answered 503", start.Add(time.Duration(i)*time.Second))
 	}
 	return s
 }
@@ -42,17 +42,17 @@ func TestACircuitOpensAtItsLimitOfConsecutiveFailures(t *testing.T) {
 		})
 	}
 	s := failing(4, breaker.Policy{})
-	s, changed := s.Success("c", start)
+	s, changed := s.RecordSuccess("c", start)
 	if !changed || !s.Clean() {
 		t.Errorf("after a success: %+v", s)
 	}
-	if s, _ = s.Failure(breaker.Policy{}, "c", "x", start); s.Phase == breaker.Open {
+	if s, _ = s.RecordFailure(breaker.Policy{}, "c", "x", start); s.Phase == breaker.Open {
 		t.Error("failures before a success count")
 	}
 }
 
 func TestASuccessOnACleanBreakerChangesNothing(t *testing.T) {
-	if s, changed := (breaker.State{}).Success("c", start); changed || s != (breaker.State{}) {
+	if s, changed := (breaker.State{}).RecordSuccess("c", start); changed || s != (breaker.State{}) {
 		t.Errorf("changed to %+v", s)
 	}
 }
@@ -61,66 +61,66 @@ func TestAFailedProbeWaitsTwiceAsLongUpToAnHour(t *testing.T) {
 	p := breaker.Policy{}
 	s := failing(5, p)
 	for _, want := range []time.Duration{5, 10, 20, 40, 60, 60} {
-		if s.Wait != want*time.Minute || !s.Until.Equal(s.WakeAt) {
-			t.Fatalf("waits %s until %s, wakes at %s; want %d minutes", s.Wait, s.Until, s.WakeAt, want)
+		if s.OpenFor != want*time.Minute || !s.Until.Equal(s.WakeAt) {
+			t.Fatalf("waits %s until %s, wakes at %s; want %d minutes", s.OpenFor, s.Until, s.WakeAt, want)
 		}
 		if v := s.Admit(s.Until.Add(-time.Millisecond)); !v.Wait || v.Probe {
 			t.Errorf("before its time: %+v", v)
 		}
 		now := s.Until
 		var ok bool
-		if s, ok = s.Probe("p", now, lease); !ok {
+		if s, ok = s.ClaimProbe("p", now, lease); !ok {
 			t.Fatal("no probe at its time")
 		}
-		s, _ = s.Failure(p, "p", "answered 503", now)
+		s, _ = s.RecordFailure(p, "p", "answered 503", now)
 	}
 }
 
 func TestOneProbeAtATime(t *testing.T) {
 	s := failing(5, breaker.Policy{})
 	now := s.Until
-	s, ok := s.Probe("first", now, lease)
+	s, ok := s.ClaimProbe("first", now, lease)
 	if !ok {
 		t.Fatal("no probe")
 	}
-	if _, ok := s.Probe("second", now.Add(lease-time.Millisecond), lease); ok {
+	if _, ok := s.ClaimProbe("second", now.Add(lease-time.Millisecond), lease); ok {
 		t.Error("a second probe while the first is under way")
 	}
 	if v := s.Admit(now); !v.Wait || !v.Until.Equal(now.Add(lease)) {
 		t.Errorf("others: %+v, want waiting until the probe's end", v)
 	}
 	// Its worker died: the next may.
-	if s, ok = s.Probe("second", now.Add(lease), lease); !ok {
+	if s, ok = s.ClaimProbe("second", now.Add(lease), lease); !ok {
 		t.Error("no probe after the first one's lease")
 	}
 	// The dead worker's outcome comes late, and is nobody's.
-	if _, changed := s.Failure(breaker.Policy{}, "first", "x", now.Add(lease)); changed.Changed {
+	if _, changed := s.RecordFailure(breaker.Policy{}, "first", "x", now.Add(lease)); changed.Changed {
 		t.Error("a probe that lost its lease counts")
 	}
-	if s, ok = s.Unprobe("second", now); !ok || !s.Admit(now).Probe {
+	if s, ok = s.ReleaseProbe("second", now); !ok || !s.Admit(now).Probe {
 		t.Error("a probe given back is not to be had")
 	}
 }
 
 func TestTheProbesSuccessClosesAndAnothersDoesNot(t *testing.T) {
 	s := failing(5, breaker.Policy{})
-	late, changed := s.Success("began before", start.Add(time.Minute))
+	late, changed := s.RecordSuccess("began before", start.Add(time.Minute))
 	if late.Phase != breaker.Open || !changed || !late.FailingSince.Equal(start.Add(time.Minute)) {
 		t.Errorf("a success that began before: %+v", late)
 	}
-	s, _ = s.Probe("p", s.Until, lease)
-	s, _ = s.Success("p", s.Until)
+	s, _ = s.ClaimProbe("p", s.Until, lease)
+	s, _ = s.RecordSuccess("p", s.Until)
 	if s.Phase != breaker.Draining || s.WakeAt.IsZero() || s.Admit(start).Wait {
 		t.Errorf("after the probe: %+v", s)
 	}
-	if _, changed := s.Success("another", start); changed {
+	if _, changed := s.RecordSuccess("another", start); changed {
 		t.Error("successes while draining are written")
 	}
-	early, _ := s.Drained(s.Since)
+	early, _ := s.FinishDrain(s.Since)
 	if early.Phase != breaker.Draining || !early.WakeAt.After(s.Since) {
 		t.Errorf("drained at once: %+v", early)
 	}
-	if s, _ = s.Drained(s.Since.Add(breaker.SettleTime)); !s.Clean() || !s.WakeAt.IsZero() {
+	if s, _ = s.FinishDrain(s.Since.Add(breaker.MinDrainTime)); !s.Clean() || !s.WakeAt.IsZero() {
 		t.Errorf("drained: %+v", s)
 	}
 }
@@ -131,13 +131,13 @@ func TestFiveFailingDaysDisableAndOneSuccessPreventsIt(t *testing.T) {
 		s := failing(5, p)
 		for s.Until.Before(start.Add(8 * 24 * time.Hour)) {
 			now := s.Until
-			s, _ = s.Probe("p", now, lease)
+			s, _ = s.ClaimProbe("p", now, lease)
 			if successAt > 0 && now.Sub(start) > successAt {
 				successAt = 0
-				s, _ = s.Success("straggler", now)
+				s, _ = s.RecordSuccess("straggler", now)
 			}
-			var f breaker.Failed
-			if s, f = s.Failure(p, "p", "x", now); f.Disable {
+			var f breaker.FailureResult
+			if s, f = s.RecordFailure(p, "p", "x", now); f.Disable {
 				return now.Sub(start)
 			}
 		}
@@ -153,12 +153,12 @@ func TestFiveFailingDaysDisableAndOneSuccessPreventsIt(t *testing.T) {
 
 func TestWhatCounts(t *testing.T) {
 	for _, c := range []delivery.Class{delivery.Answered, delivery.Timeout, delivery.DNS, delivery.Connect, delivery.TLS, delivery.Throttled, delivery.Redirect, delivery.Denied, delivery.Missing} {
-		if !breaker.Counts(c) {
+		if !breaker.ConcernsEndpoint(c) {
 			t.Errorf("%s does not count", c)
 		}
 	}
 	for _, c := range []delivery.Class{delivery.TooLarge, delivery.Invalid, delivery.Gone, delivery.Blocked, delivery.CalledOff, delivery.Lost} {
-		if breaker.Counts(c) {
+		if breaker.ConcernsEndpoint(c) {
 			t.Errorf("%s counts, though it says nothing about the endpoint", c)
 		}
 	}
@@ -197,7 +197,7 @@ func TestRandomLives(t *testing.T) {
 			id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "claim")
 			switch rapid.SampledFrom([]string{"probe", "unprobe", "failure", "success", "close", "drained"}).Draw(r, "move") {
 			case "probe":
-				if next, ok := s.Probe(id, now, lease); ok {
+				if next, ok := s.ClaimProbe(id, now, lease); ok {
 					for other, until := range probes {
 						if now.Before(until) {
 							r.Fatalf("%s probes beside %s", id, other)
@@ -206,18 +206,18 @@ func TestRandomLives(t *testing.T) {
 					s, probes = next, map[string]time.Time{id: now.Add(lease)}
 				}
 			case "unprobe":
-				if next, ok := s.Unprobe(id, now); ok {
+				if next, ok := s.ReleaseProbe(id, now); ok {
 					s = next
 					delete(probes, id)
 				}
 			case "failure":
 				was := s
-				s, _ = s.Failure(p, id, "x", now)
+				s, _ = s.RecordFailure(p, id, "x", now)
 				if was.ProbeID == id || s.Phase != was.Phase {
 					clear(probes)
 				}
 			case "success":
-				s, _ = s.Success(id, now)
+				s, _ = s.RecordSuccess(id, now)
 				if s.Phase != breaker.Open {
 					clear(probes)
 				}
@@ -225,13 +225,13 @@ func TestRandomLives(t *testing.T) {
 				s = s.Close(now)
 				clear(probes)
 			case "drained":
-				s, _ = s.Drained(now)
+				s, _ = s.FinishDrain(now)
 			}
 			if s.Phase != breaker.Closed && s.WakeAt.IsZero() {
 				r.Fatalf("nobody looks after %+v", s)
 			}
-			if s.Phase == breaker.Open && (s.Wait < p.OpenFor || s.Wait > p.MaxOpenFor) {
-				r.Fatalf("waits %s", s.Wait)
+			if s.Phase == breaker.Open && (s.OpenFor < p.OpenFor || s.OpenFor > p.MaxOpenFor) {
+				r.Fatalf("waits %s", s.OpenFor)
 			}
 			if s.Phase == breaker.Closed && s.Failures >= p.Failures {
 				r.Fatalf("closed after %d failures", s.Failures)
@@ -246,7 +246,7 @@ func TestSlownessIsKnownInSteps(t *testing.T) {
 	took := func(d time.Duration) {
 		t.Helper()
 		var changed bool
-		if s, changed = s.Took(d); changed {
+		if s, changed = s.RecordDuration(d); changed {
 			writes++
 		}
 	}

@@ -26,8 +26,8 @@ const Grace = 250 * time.Millisecond
 // MaxPerMinute is the highest limit.
 const MaxPerMinute = 60_000
 
-// On reports whether there is a limit.
-func (l Limit) On() bool { return l.PerMinute > 0 }
+// Enabled reports whether there is a limit.
+func (l Limit) Enabled() bool { return l.PerMinute > 0 }
 
 // Validate refuses values outside the bounds that Limit names, and bursts that
 // are too small to keep the rate: with less than Grace's worth the spacing would
@@ -38,9 +38,9 @@ func (l Limit) Validate() error {
 		return fmt.Errorf("rate_per_minute is %d; it must be 1 to %d (0 for no limit)", l.PerMinute, MaxPerMinute)
 	case l.Burst < 0 || l.Burst > 10_000:
 		return fmt.Errorf("burst is %d; it must be 1 to 10000 (0 for five seconds' worth)", l.Burst)
-	case l.Burst > 0 && !l.On():
+	case l.Burst > 0 && !l.Enabled():
 		return fmt.Errorf("burst is %d without rate_per_minute: a burst means nothing without a rate", l.Burst)
-	case l.On():
+	case l.Enabled():
 		nominal := time.Minute / time.Duration(l.PerMinute)
 		for least := l.Burst; ; least++ {
 			if spacing, _ := (Limit{l.PerMinute, least}).shape(); spacing <= nominal*3/2 {
@@ -81,7 +81,7 @@ func (l Limit) shape() (spacing, ahead time.Duration) {
 // Key is what an endpoint's slots are kept under. A limit that is changed begins
 // anew: what was reserved under the old one, perhaps for hours, holds nobody up.
 func (l Limit) Key(endpointID string) string {
-	if !l.On() {
+	if !l.Enabled() {
 		return endpointID
 	}
 	return fmt.Sprintf("%s#%d#%d", endpointID, l.PerMinute, l.Burst)
@@ -116,14 +116,14 @@ func (l Limit) Slots(after time.Time, n int, now time.Time) []time.Time {
 	return slots
 }
 
-// Tighter returns a limit that keeps both an endpoint's own one and a pace. Slots
-// under either move the same theoretical arrival time, so a pace may run no
-// further ahead of it than the own limit does: its burst is cut to what that allows.
-func Tighter(own, pace Limit) Limit {
-	if !own.On() {
+// Stricter returns a limit that satisfies both an endpoint's own limit and a pace.
+// Slots under either advance the same theoretical arrival time, so the pace's burst
+// is reduced until it runs no further ahead of that time than the own limit does.
+func Stricter(own, pace Limit) Limit {
+	if !own.Enabled() {
 		return pace
 	}
-	if !pace.On() || own.PerMinute <= pace.PerMinute {
+	if !pace.Enabled() || own.PerMinute <= pace.PerMinute {
 		return own
 	}
 	return Limit{PerMinute: pace.PerMinute, Burst: min(pace.burst(), 1+(own.burst()-1)*pace.PerMinute/own.PerMinute)}

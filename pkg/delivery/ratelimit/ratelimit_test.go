@@ -31,7 +31,7 @@ func TestNoWindowHasMoreThanTheBurstAndTheRate(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(r, "batches") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(r, "pause ms")) * time.Millisecond)
 			n := rapid.IntRange(1, 10).Draw(r, "n")
-			used := ratelimit.Tighter(limit, ratelimit.Pace(time.Duration(rapid.IntRange(0, 30).Draw(r, "answers take"))*time.Second))
+			used := ratelimit.Stricter(limit, ratelimit.Pace(time.Duration(rapid.IntRange(0, 30).Draw(r, "answers take"))*time.Second))
 			at = ratelimit.Reserve(at, now, used.Cost(n)).Truncate(time.Microsecond)
 			for _, slot := range used.Slots(at, n, now) {
 				if slot.Before(now) {
@@ -95,10 +95,10 @@ func TestAPaceKeepsASlowEndpointFromTheWorkers(t *testing.T) {
 		}
 	}
 	own := ratelimit.Limit{PerMinute: 30, Burst: 3}
-	if got := ratelimit.Tighter(own, ratelimit.Pace(10*time.Second)); got != own {
+	if got := ratelimit.Stricter(own, ratelimit.Pace(10*time.Second)); got != own {
 		t.Errorf("the endpoint's own, tighter limit gave way to %+v", got)
 	}
-	if got := ratelimit.Tighter(ratelimit.Limit{}, ratelimit.Pace(10*time.Second)); got.PerMinute != 120 {
+	if got := ratelimit.Stricter(ratelimit.Limit{}, ratelimit.Pace(10*time.Second)); got.PerMinute != 120 {
 		t.Errorf("no limit of its own: %+v", got)
 	}
 }

@@ -71,13 +71,13 @@ func (c Clouds) assumeRole(roleARN, externalID, region string) aws.CredentialsPr
 }
 
 // Open returns the registry of all destinations.
-func Open(s Settings, c Clouds) (*destination.Registry, error) {
+func Open(s Settings, c Clouds) (*destination.Router, error) {
 	networks, err := guard.ParseNetworks(s.AllowNetworks)
 	if err != nil {
 		return nil, fmt.Errorf("ALLOW_NETWORKS: %w", err)
 	}
 	g := guard.New(guard.Options{AllowNetworks: networks, AllowHTTP: s.AllowHTTP})
-	return destination.NewRegistry(destination.MaxOpen,
+	return destination.NewRouter(destination.MaxOpenAdapters,
 		httpadapter.Kind(httpadapter.Options{Guard: g}),
 		sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return c.Config }, AssumeRole: c.assumeRole, Endpoint: c.SQS}),
 		pubsubadapter.Kind(pubsubadapter.Options{Emulator: c.PubSubEmulator, Credentials: s.GoogleCredentials}),

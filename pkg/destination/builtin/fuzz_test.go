@@ -52,7 +52,7 @@ func FuzzURL(f *testing.F) {
 	// Every name leads inside: what is connected to has passed as an address.
 	inside := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no name server") }}
 	g := guard.New(guard.Options{AllowHTTP: true, Connecting: w.connecting}).WithResolver(inside)
-	r := destination.NewRegistry(10, httpadapter.Kind(httpadapter.Options{Guard: g}), kafkaadapter.Kind(kafkaadapter.Options{Guard: g}),
+	r := destination.NewRouter(10, httpadapter.Kind(httpadapter.Options{Guard: g}), kafkaadapter.Kind(kafkaadapter.Options{Guard: g}),
 		pubsubadapter.Kind(pubsubadapter.Options{}), sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return aws.Config{} }}))
 	f.Fuzz(func(t *testing.T, raw string) {
 		if len(raw) > endpoint.MaxURLBytes {

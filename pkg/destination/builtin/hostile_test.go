@@ -63,18 +63,18 @@ var (
 )
 
 // adapters are the real ones of HTTP and Kafka behind a guard, as Open makes them.
-func adapters(t *testing.T, w *wire, allow []netip.Prefix, resolver *net.Resolver) *destination.Registry {
+func adapters(t *testing.T, w *wire, allow []netip.Prefix, resolver *net.Resolver) *destination.Router {
 	t.Helper()
 	g := guard.New(guard.Options{AllowNetworks: allow, AllowHTTP: true, Connecting: w.connecting})
 	if resolver != nil {
 		g = g.WithResolver(resolver)
 	}
-	r := destination.NewRegistry(10, httpadapter.Kind(httpadapter.Options{Guard: g}), kafkaadapter.Kind(kafkaadapter.Options{Guard: g}))
+	r := destination.NewRouter(10, httpadapter.Kind(httpadapter.Options{Guard: g}), kafkaadapter.Kind(kafkaadapter.Options{Guard: g}))
 	t.Cleanup(func() { _ = r.Close() })
 	return r
 }
 
-func attempt(t *testing.T, r *destination.Registry, url string) delivery.Outcome {
+func attempt(t *testing.T, r *destination.Router, url string) delivery.Outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -330,7 +330,7 @@ func TestAnSQSURLLeadsToAWSAlone(t *testing.T) {
 	var clients atomic.Int32
 	var asked atomic.Pointer[string]
 	stop := errors.New("the test ends the request here")
-	sqs := destination.NewRegistry(10, sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config {
+	sqs := destination.NewRouter(10, sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config {
 		clients.Add(1)
 		return aws.Config{Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			reached := "credentials asked for"
@@ -369,7 +369,7 @@ func TestSQSFollowsNoRedirect(t *testing.T) {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	}))
 	defer front.Close()
-	sqs := destination.NewRegistry(10, sqsadapter.Kind(sqsadapter.Options{Endpoint: front.URL, Config: func() aws.Config {
+	sqs := destination.NewRouter(10, sqsadapter.Kind(sqsadapter.Options{Endpoint: front.URL, Config: func() aws.Config {
 		return aws.Config{Credentials: credentials.NewStaticCredentialsProvider("AKIA", "secret", "")}
 	}}))
 	defer sqs.Close()

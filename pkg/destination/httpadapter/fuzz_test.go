@@ -83,7 +83,7 @@ func FuzzAnswer(f *testing.F) {
 			return // longer headers are refused for their length
 		}
 		// One connection an answer: a kept one might end under the next request.
-		r := registry(nil)
+		r := router(nil)
 		defer r.Close()
 		answers <- answer
 		o := deliver(t, r, "http://"+listener.Addr().String()+"/", 20*time.Second)

@@ -44,14 +44,14 @@ const (
 	form      = "https://host/path"
 )
 
-// Options are what the adapters of one registry share.
+// Options are what the adapters of one router share.
 type Options struct {
 	Guard *guard.Guard // decides which addresses may be reached
 	// RootCAs verify receivers' certificates; nil means the system's.
 	RootCAs *x509.CertPool
 }
 
-// Kind is HTTP for a registry. All its adapters share one pool of connections.
+// Kind is HTTP for a router. All its adapters share one pool of connections.
 func Kind(o Options) destination.Kind {
 	transport := &http.Transport{
 		DialContext:            o.Guard.DialContext,
@@ -118,7 +118,7 @@ func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Ou
 	if x != nil {
 		x.Ended, x.EndedAfter = watch.ended()
 		if wrote := watch.fields(); wrote != nil {
-			x.Sent = wrote
+			x.RequestHeaders = wrote
 		}
 	}
 	return outcome
@@ -146,7 +146,7 @@ func (p *poster) post(ctx context.Context, m destination.Message, x *destination
 	}
 	if x != nil {
 		x.Method, x.To = request.Method, p.url.String()
-		x.Sent = append([]destination.Field{{Name: "Host", Value: request.URL.Host}, {Name: "Content-Length", Value: strconv.Itoa(len(m.Body))}}, fields(request.Header)...)
+		x.RequestHeaders = append([]destination.Field{{Name: "Host", Value: request.URL.Host}, {Name: "Content-Length", Value: strconv.Itoa(len(m.Body))}}, fields(request.Header)...)
 	}
 	response, err := p.transport.RoundTrip(request)
 	if err != nil {
@@ -157,7 +157,7 @@ func (p *poster) post(ctx context.Context, m destination.Message, x *destination
 	}
 	defer response.Body.Close()
 	if x != nil {
-		x.Proto, x.Got = response.Proto, fields(response.Header)
+		x.Proto, x.ResponseHeaders = response.Proto, fields(response.Header)
 		seen := &window{x: x}
 		response.Body = struct {
 			io.Reader
@@ -183,8 +183,8 @@ func (p *poster) post(ctx context.Context, m destination.Message, x *destination
 type window struct{ x *destination.Exchange }
 
 func (w *window) Write(b []byte) (int, error) {
-	room := destination.MaxSeenBytes - len(w.x.Body)
-	w.x.Cut = w.x.Cut || len(b) > room
+	room := destination.MaxExchangeBodyBytes - len(w.x.Body)
+	w.x.Truncated = w.x.Truncated || len(b) > room
 	w.x.Body = append(w.x.Body, b[:min(len(b), room)]...)
 	return len(b), nil
 }
@@ -327,7 +327,7 @@ type stopwatch struct {
 }
 
 // phases are in their order: an attempt goes forward only.
-var phases = []destination.Phase{"", destination.PhaseName, destination.PhaseConnect, destination.PhaseTLS, destination.PhaseSend, destination.PhaseAnswer, destination.PhaseBody}
+var phases = []destination.Phase{"", destination.PhaseDNS, destination.PhaseConnect, destination.PhaseTLS, destination.PhaseSend, destination.PhaseResponse, destination.PhaseBody}
 
 func (w *stopwatch) trace(headers bool) *httptrace.ClientTrace {
 	begin := func(at *time.Time, phase destination.Phase) {
@@ -349,14 +349,14 @@ func (w *stopwatch) trace(headers bool) *httptrace.ClientTrace {
 		w.mu.Unlock()
 	}
 	t := &httptrace.ClientTrace{
-		DNSStart:          func(httptrace.DNSStartInfo) { begin(&w.dns, destination.PhaseName) },
+		DNSStart:          func(httptrace.DNSStartInfo) { begin(&w.dns, destination.PhaseDNS) },
 		DNSDone:           func(httptrace.DNSDoneInfo) { end(&w.dns, &w.dnsTook) },
 		ConnectStart:      func(string, string) { begin(&w.connect, destination.PhaseConnect) },
 		ConnectDone:       func(string, string, error) { end(&w.connect, &w.connectTook) },
 		TLSHandshakeStart: func() { begin(&w.tls, destination.PhaseTLS) },
 		TLSHandshakeDone:  func(tls.ConnectionState, error) { end(&w.tls, &w.tlsTook) },
 		GotConn:           func(httptrace.GotConnInfo) { begin(nil, destination.PhaseSend) },
-		WroteRequest:      func(httptrace.WroteRequestInfo) { begin(&w.wrote, destination.PhaseAnswer) },
+		WroteRequest:      func(httptrace.WroteRequestInfo) { begin(&w.wrote, destination.PhaseResponse) },
 		GotFirstResponseByte: func() {
 			end(&w.wrote, &w.first)
 			begin(nil, destination.PhaseBody)

@@ -30,9 +30,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination/httpadapter"
 )
 
-func registry(roots *x509.CertPool) *destination.Registry {
+func router(roots *x509.CertPool) *destination.Router {
 	g := guard.New(guard.Options{AllowHTTP: true, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
-	return destination.NewRegistry(10, httpadapter.Kind(httpadapter.Options{Guard: g, RootCAs: roots}))
+	return destination.NewRouter(10, httpadapter.Kind(httpadapter.Options{Guard: g, RootCAs: roots}))
 }
 
 var message = destination.Message{
@@ -40,7 +40,7 @@ var message = destination.Message{
 	Headers: map[string]string{"webhook-id": "01J", "webhook-timestamp": "1", "webhook-signature": "v1,x", "idempotency-key": "01J"},
 }
 
-func deliver(t *testing.T, r *destination.Registry, url string, timeout time.Duration) delivery.Outcome {
+func deliver(t *testing.T, r *destination.Router, url string, timeout time.Duration) delivery.Outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
@@ -55,7 +55,7 @@ func TestTheMessageArrivesAsItIs(t *testing.T) {
 		body, _ = io.ReadAll(r.Body)
 	}))
 	defer server.Close()
-	o := deliver(t, registry(nil), server.URL+"/hook?x=1", 5*time.Second)
+	o := deliver(t, router(nil), server.URL+"/hook?x=1", 5*time.Second)
 	if o.Class != delivery.Success || o.Status != 200 || o.Timings.Connect <= 0 || o.Timings.FirstByte <= 0 || o.Timings.Total < o.Timings.FirstByte {
 		t.Errorf("outcome = %+v", o)
 	}
@@ -105,7 +105,7 @@ func TestStatuses(t *testing.T) {
 				}
 			}))
 			defer server.Close()
-			o := deliver(t, registry(nil), server.URL, 5*time.Second)
+			o := deliver(t, router(nil), server.URL, 5*time.Second)
 			if o.Class != c.class || o.Status != c.status || o.RetryAfter != c.after || o.Permanent {
 				t.Errorf("outcome = %+v", o)
 			}
@@ -219,7 +219,7 @@ func TestMisbehavingReceivers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			url := raw(t, c.serve)
 			began := time.Now()
-			o := deliver(t, registry(nil), url, timeout)
+			o := deliver(t, router(nil), url, timeout)
 			if o.Class != c.class {
 				t.Errorf("class = %s (%s), want %s", o.Class, o.Error, c.class)
 			}
@@ -239,13 +239,13 @@ func TestNobodyListens(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if o := deliver(t, registry(nil), "http://"+l.Addr().String(), time.Second); o.Class != delivery.Connect {
+	if o := deliver(t, router(nil), "http://"+l.Addr().String(), time.Second); o.Class != delivery.Connect {
 		t.Errorf("outcome = %+v", o)
 	}
 }
 
 func TestABlockedAddressIsDeadAtOnce(t *testing.T) {
-	if o := deliver(t, registry(nil), "https://169.254.169.254/latest/meta-data", time.Second); !o.Permanent {
+	if o := deliver(t, router(nil), "https://169.254.169.254/latest/meta-data", time.Second); !o.Permanent {
 		t.Errorf("outcome = %+v", o)
 	}
 }
@@ -283,7 +283,7 @@ func TestOneDeliverIsOneRequest(t *testing.T) {
 			}()
 		}
 	}()
-	r := registry(nil)
+	r := router(nil)
 	url := "http://" + l.Addr().String()
 	if o := deliver(t, r, url, time.Second); o.Class != delivery.Success {
 		t.Fatalf("first: %+v", o)
@@ -351,7 +351,7 @@ func TestCertificates(t *testing.T) {
 			server.Config.ErrorLog = nil
 			server.StartTLS()
 			defer server.Close()
-			o := deliver(t, registry(pool), server.URL, 5*time.Second)
+			o := deliver(t, router(pool), server.URL, 5*time.Second)
 			if o.Class != c.class || !strings.Contains(o.Error, c.says) {
 				t.Errorf("outcome = %+v, want %s saying %q", o, c.class, c.says)
 			}
@@ -363,7 +363,7 @@ func TestCertificates(t *testing.T) {
 	t.Run("no TLS at all", func(t *testing.T) {
 		server := httptest.NewServer(http.NotFoundHandler())
 		defer server.Close()
-		o := deliver(t, registry(nil), strings.Replace(server.URL, "http:", "https:", 1), 5*time.Second)
+		o := deliver(t, router(nil), strings.Replace(server.URL, "http:", "https:", 1), 5*time.Second)
 		if o.Class != delivery.TLS {
 			t.Errorf("outcome = %+v", o)
 		}
@@ -380,7 +380,7 @@ func TestConnectionsAreKeptAndNothingLeaks(t *testing.T) {
 		}
 	}
 	server.Start()
-	r := registry(nil)
+	r := router(nil)
 	for range 200 {
 		if o := deliver(t, r, server.URL, 5*time.Second); o.Class != delivery.Success {
 			t.Fatalf("outcome = %+v", o)

@@ -102,7 +102,7 @@ func TestRealKafka(t *testing.T) {
 		{"a mechanism that the port has not", k.SASLTLS, "sasl=scram-sha-256&tls=true", login, delivery.Denied, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := registry(t, kafkaadapter.Options{RootCAs: k.RootCAs, Secrets: new(vault).set(c.secret)})
+			r := router(t, kafkaadapter.Options{RootCAs: k.RootCAs, Secrets: new(vault).set(c.secret)})
 			o := send(t, r, destination.Target{Tenant: "t", Credentials: "tidings/t/kafka", URL: "kafka://" + c.broker + "/" + topic + "?" + c.query})
 			if o.Class != c.class || o.Permanent != c.permanent {
 				t.Errorf("outcome = %+v, want %s", o, c.class)
@@ -110,21 +110,21 @@ func TestRealKafka(t *testing.T) {
 		})
 	}
 	t.Run("no login where one is wanted", func(t *testing.T) {
-		o := send(t, registry(t, kafkaadapter.Options{}), destination.Target{URL: "kafka://" + k.SASL + "/" + topic})
+		o := send(t, router(t, kafkaadapter.Options{}), destination.Target{URL: "kafka://" + k.SASL + "/" + topic})
 		if o.Class == delivery.Success || o.Permanent {
 			t.Errorf("outcome = %+v", o)
 		}
 		t.Logf("%s: %s", o.Class, o.Error)
 	})
 	t.Run("TLS from an unknown authority", func(t *testing.T) {
-		r := registry(t, kafkaadapter.Options{Secrets: new(vault).set(login)})
+		r := router(t, kafkaadapter.Options{Secrets: new(vault).set(login)})
 		o := send(t, r, destination.Target{Tenant: "t", Credentials: "tidings/t/kafka", URL: "kafka://" + k.SASLTLS + "/" + topic + "?sasl=plain&tls=true"})
 		if o.Class != delivery.TLS || o.Permanent {
 			t.Errorf("outcome = %+v", o)
 		}
 	})
 	t.Run("killed and started again", func(t *testing.T) {
-		r := registry(t, kafkaadapter.Options{})
+		r := router(t, kafkaadapter.Options{})
 		target := destination.Target{URL: "kafka://" + gate.Address + "/" + topic}
 		if o := send(t, r, target); o.Class != delivery.Success {
 			t.Fatalf("before: %+v", o)

@@ -51,7 +51,7 @@ type Secrets interface {
 	Secret(ctx context.Context, name string) (string, error)
 }
 
-// Options are what the adapters of one registry share.
+// Options are what the adapters of one router share.
 type Options struct {
 	Guard *guard.Guard // decides which addresses may be reached
 	// RootCAs verify brokers' certificates; nil means the system's.
@@ -64,7 +64,7 @@ type Options struct {
 	AssumeRole func(roleARN, externalID, region string) aws.CredentialsProvider
 }
 
-// Kind is Kafka for a registry. Its adapters share nothing: two endpoints of one
+// Kind is Kafka for a router. Its adapters share nothing: two endpoints of one
 // cluster may have different users.
 func Kind(o Options) destination.Kind {
 	return destination.Kind{
@@ -306,7 +306,7 @@ func (p *producer) produce(ctx context.Context, transport *kafka.Transport, m de
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		record.Headers = append(record.Headers, kafka.Header{Key: name, Value: []byte(attributes[name])})
 	}
-	x.Sent = append(destination.Fields(attributes), destination.Field{Name: "key", Value: m.Subject}, destination.Field{Name: "partition", Value: strconv.Itoa(partition)})
+	x.RequestHeaders = append(destination.Fields(attributes), destination.Field{Name: "key", Value: m.Subject}, destination.Field{Name: "partition", Value: strconv.Itoa(partition)})
 	answer, err := client.Produce(ctx, &kafka.ProduceRequest{
 		Topic: p.destination.topic, Partition: partition, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(record),
 	})
@@ -314,7 +314,7 @@ func (p *producer) produce(ctx context.Context, transport *kafka.Transport, m de
 		return err
 	}
 	if answer.Error == nil {
-		x.Got = []destination.Field{{Name: "offset", Value: strconv.FormatInt(answer.BaseOffset, 10)}}
+		x.ResponseHeaders = []destination.Field{{Name: "offset", Value: strconv.FormatInt(answer.BaseOffset, 10)}}
 	}
 	return answer.Error
 }

@@ -31,7 +31,7 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	strict := destination.NewRegistry(10, kafkaadapter.Kind(kafkaadapter.Options{Guard: guard.New(guard.Options{})}))
+	strict := destination.NewRouter(10, kafkaadapter.Kind(kafkaadapter.Options{Guard: guard.New(guard.Options{})}))
 	with := func(url string, change ...func(*destination.Target)) destination.Target {
 		target := destination.Target{Tenant: "t", URL: url}
 		for _, f := range change {
@@ -95,19 +95,19 @@ func TestCheck(t *testing.T) {
 
 var hello = destination.Message{EventID: "01J", EventType: "user.posted_comment", Subject: "d1", Body: []byte("{}")}
 
-func send(t *testing.T, r *destination.Registry, target destination.Target) delivery.Outcome {
+func send(t *testing.T, r *destination.Router, target destination.Target) delivery.Outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	return r.Deliver(ctx, target, hello)
 }
 
-func registry(t *testing.T, o kafkaadapter.Options) *destination.Registry {
+func router(t *testing.T, o kafkaadapter.Options) *destination.Router {
 	t.Helper()
 	if o.Guard == nil {
 		o.Guard = loopback()
 	}
-	r := destination.NewRegistry(10, kafkaadapter.Kind(o))
+	r := destination.NewRouter(10, kafkaadapter.Kind(o))
 	t.Cleanup(func() { _ = r.Close() })
 	return r
 }
@@ -155,7 +155,7 @@ func TestARejectedWriteIsAnError(t *testing.T) {
 				}
 				return out, nil, true
 			})
-			o := send(t, registry(t, kafkaadapter.Options{}), destination.Target{URL: "kafka://" + gate.Address + "/" + topic})
+			o := send(t, router(t, kafkaadapter.Options{}), destination.Target{URL: "kafka://" + gate.Address + "/" + topic})
 			if o.Class != c.class || o.Permanent != c.permanent || o.Error == "" {
 				t.Errorf("outcome = %+v", o)
 			}
@@ -168,7 +168,7 @@ func TestARejectedWriteIsAnError(t *testing.T) {
 
 func TestTheFirstBrokerMayBeDown(t *testing.T) {
 	_, gate := cluster(t)
-	r := registry(t, kafkaadapter.Options{})
+	r := router(t, kafkaadapter.Options{})
 	for range 5 { // the order in which they are tried is random
 		target := destination.Target{URL: "kafka://127.0.0.1:1," + gate.Address + "/" + topic}
 		if o := send(t, r, target); o.Class != delivery.Success {
@@ -193,7 +193,7 @@ func TestAnAdvertisedAddressPassesTheGuardToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer broker.Close()
-	o := send(t, registry(t, kafkaadapter.Options{}), destination.Target{URL: "kafka://" + front + "/" + topic})
+	o := send(t, router(t, kafkaadapter.Options{}), destination.Target{URL: "kafka://" + front + "/" + topic})
 	if o.Class != delivery.Blocked || !o.Permanent {
 		t.Errorf("outcome = %+v, want it blocked", o)
 	}
@@ -269,7 +269,7 @@ func TestLogins(t *testing.T) {
 				options = append(options, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}))
 			}
 			_, gate := cluster(t, options...)
-			r := registry(t, kafkaadapter.Options{RootCAs: pool, Secrets: new(vault).set(c.secret)})
+			r := router(t, kafkaadapter.Options{RootCAs: pool, Secrets: new(vault).set(c.secret)})
 			o := send(t, r, destination.Target{Tenant: "t", Credentials: "tidings/t/kafka", URL: "kafka://" + gate.Address + "/" + topic + "?" + c.query})
 			if o.Class != c.class || o.Permanent != c.permanent {
 				t.Errorf("outcome = %+v, want %s", o, c.class)
@@ -284,7 +284,7 @@ func TestLogins(t *testing.T) {
 func TestAWrongPasswordNamesNoSecretAndARotatedOneIsReadAgain(t *testing.T) {
 	_, gate := cluster(t, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-512", "tidings", "hunter2"))
 	v := new(vault).set(`{"username":"tidings","password":"swordfish"}`)
-	r := registry(t, kafkaadapter.Options{Secrets: v})
+	r := router(t, kafkaadapter.Options{Secrets: v})
 	target := destination.Target{Tenant: "t", Credentials: "tidings/t/kafka", URL: "kafka://" + gate.Address + "/" + topic + "?sasl=scram-sha-512"}
 	o := send(t, r, target)
 	if o.Class == delivery.Success || strings.Contains(o.Error, "swordfish") || o.Error == "" {
@@ -304,7 +304,7 @@ func TestAWrongPasswordNamesNoSecretAndARotatedOneIsReadAgain(t *testing.T) {
 }
 
 func TestASecretThatCannotBeReadIsRetried(t *testing.T) {
-	r := registry(t, kafkaadapter.Options{Secrets: new(vault).set(login)})
+	r := router(t, kafkaadapter.Options{Secrets: new(vault).set(login)})
 	o := send(t, r, destination.Target{Tenant: "t", Credentials: "tidings/t/other", URL: "kafka://127.0.0.1:1/events?sasl=scram-sha-512"})
 	if o.Class != delivery.Denied || o.Permanent || strings.Contains(o.Error, "hunter2") || !strings.Contains(o.Error, "tidings/t/other") {
 		t.Errorf("outcome = %+v", o)
@@ -332,7 +332,7 @@ func TestMSKIsLoggedInToWithTheRolesSignature(t *testing.T) {
 	provider := func(key string) aws.CredentialsProvider {
 		return credentials.NewStaticCredentialsProvider(key, "a secret", "a session")
 	}
-	r := registry(t, kafkaadapter.Options{
+	r := router(t, kafkaadapter.Options{
 		RootCAs: pool, Credentials: func() aws.CredentialsProvider { return provider("AKIAOWN") },
 		AssumeRole: func(role, externalID, region string) aws.CredentialsProvider {
 			assumed = role + " " + externalID + " " + region
@@ -357,7 +357,7 @@ func TestMSKIsLoggedInToWithTheRolesSignature(t *testing.T) {
 
 func TestASubjectsRecordsShareAPartitionAndSubjectlessOnesSpread(t *testing.T) {
 	_, gate := cluster(t)
-	r := registry(t, kafkaadapter.Options{})
+	r := router(t, kafkaadapter.Options{})
 	target := destination.Target{URL: "kafka://" + gate.Address + "/" + topic}
 	client := &kafka.Client{Addr: kafka.TCP(gate.Address), Transport: &kafka.Transport{}}
 	count := func() map[int]int64 {
@@ -400,7 +400,7 @@ func TestASubjectsRecordsShareAPartitionAndSubjectlessOnesSpread(t *testing.T) {
 func TestAnAbandonedRecordIsNotWrittenLater(t *testing.T) {
 	// kafka-go's Writer would: it queues records behind the one it waits for.
 	broker, gate := cluster(t)
-	r := registry(t, kafkaadapter.Options{})
+	r := router(t, kafkaadapter.Options{})
 	target := destination.Target{URL: "kafka://" + gate.Address + "/" + topic}
 	if o := send(t, r, target); o.Class != delivery.Success {
 		t.Fatal(o)

@@ -37,7 +37,7 @@ const (
 	maxMessage = 10_000_000
 )
 
-// Options are what the adapters of one registry share.
+// Options are what the adapters of one router share.
 type Options struct {
 	// Emulator is the host:port of an emulator, as PUBSUB_EMULATOR_HOST has it:
 	// no TLS, no credentials. "" is Google.
@@ -49,7 +49,7 @@ type Options struct {
 	Credentials string
 }
 
-// Kind is Pub/Sub for a registry. All its adapters share one connection, which
+// Kind is Pub/Sub for a router. All its adapters share one connection, which
 // is made at the first delivery.
 func Kind(o Options) destination.Kind {
 	shared := &connection{options: o}
@@ -187,10 +187,10 @@ func (p *publisher) publish(ctx context.Context, m destination.Message, x *desti
 			Error: "this deployment has no Google credentials, or cannot read them: see docs/destinations.md on workload identity federation"}
 	}
 	message := &pubsubpb.PubsubMessage{Data: m.Body, Attributes: m.Attributes()}
-	x.Sent = destination.Fields(message.Attributes)
+	x.RequestHeaders = destination.Fields(message.Attributes)
 	if p.ordered {
 		message.OrderingKey = m.Subject
-		x.Sent = append(x.Sent, destination.Field{Name: "ordering_key", Value: m.Subject})
+		x.RequestHeaders = append(x.RequestHeaders, destination.Field{Name: "ordering_key", Value: m.Subject})
 	}
 	receipt, err := client.Publish(ctx, &pubsubpb.PublishRequest{Topic: p.topic, Messages: []*pubsubpb.PubsubMessage{message}})
 	if err != nil {
@@ -198,7 +198,7 @@ func (p *publisher) publish(ctx context.Context, m destination.Message, x *desti
 		return classify(ctx, err)
 	}
 	for _, id := range receipt.MessageIds {
-		x.Got = append(x.Got, destination.Field{Name: "message_id", Value: id})
+		x.ResponseHeaders = append(x.ResponseHeaders, destination.Field{Name: "message_id", Value: id})
 	}
 	return delivery.Outcome{Class: delivery.Success}
 }

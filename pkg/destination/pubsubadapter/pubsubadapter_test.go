@@ -20,7 +20,7 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	r := destination.NewRegistry(10, pubsubadapter.Kind(pubsubadapter.Options{}))
+	r := destination.NewRouter(10, pubsubadapter.Kind(pubsubadapter.Options{}))
 	for name, c := range map[string]struct {
 		target destination.Target
 		want   string // in the error; "" for none
@@ -60,7 +60,7 @@ func TestCheck(t *testing.T) {
 
 func publish(t *testing.T, options pubsubadapter.Options, body []byte) delivery.Outcome {
 	t.Helper()
-	r := destination.NewRegistry(10, pubsubadapter.Kind(options))
+	r := destination.NewRouter(10, pubsubadapter.Kind(options))
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

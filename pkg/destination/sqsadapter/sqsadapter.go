@@ -40,7 +40,7 @@ const (
 	maxGroup = 128
 )
 
-// Options are what the adapters of one registry share.
+// Options are what the adapters of one router share.
 type Options struct {
 	// Config returns the configuration with which the function itself calls AWS.
 	// Its HTTP client is not used.
@@ -53,7 +53,7 @@ type Options struct {
 	Endpoint string
 }
 
-// Kind is SQS for a registry. Its adapters share connections, and a client for
+// Kind is SQS for a router. Its adapters share connections, and a client for
 // each region and role.
 func Kind(o Options) destination.Kind {
 	transport := &http.Transport{
@@ -251,16 +251,16 @@ func observe(x *destination.Exchange, d queueURL, attributes map[string]string, 
 	if in.QueueUrl != nil {
 		x.To = *in.QueueUrl
 	}
-	x.Sent = destination.Fields(attributes)
+	x.RequestHeaders = destination.Fields(attributes)
 	if d.fifo {
-		x.Sent = append(x.Sent, destination.Field{Name: "MessageGroupId", Value: aws.ToString(in.MessageGroupId)},
+		x.RequestHeaders = append(x.RequestHeaders, destination.Field{Name: "MessageGroupId", Value: aws.ToString(in.MessageGroupId)},
 			destination.Field{Name: "MessageDeduplicationId", Value: aws.ToString(in.MessageDeduplicationId)})
 	}
 	x.Cause = err
 	if err == nil {
-		x.Got = append(x.Got, destination.Field{Name: "MessageId", Value: aws.ToString(receipt.MessageId)})
+		x.ResponseHeaders = append(x.ResponseHeaders, destination.Field{Name: "MessageId", Value: aws.ToString(receipt.MessageId)})
 		if receipt.SequenceNumber != nil {
-			x.Got = append(x.Got, destination.Field{Name: "SequenceNumber", Value: *receipt.SequenceNumber})
+			x.ResponseHeaders = append(x.ResponseHeaders, destination.Field{Name: "SequenceNumber", Value: *receipt.SequenceNumber})
 		}
 		return
 	}

@@ -21,15 +21,15 @@ import (
 	"github.com/tidings-dev/tidings/test/destinationtest"
 )
 
-func registry(o sqsadapter.Options) *destination.Registry {
+func router(o sqsadapter.Options) *destination.Router {
 	if o.Config == nil {
 		o.Config = config
 	}
-	return destination.NewRegistry(10, sqsadapter.Kind(o))
+	return destination.NewRouter(10, sqsadapter.Kind(o))
 }
 
 func TestCheck(t *testing.T) {
-	r := registry(sqsadapter.Options{})
+	r := router(sqsadapter.Options{})
 	for name, c := range map[string]struct {
 		target destination.Target
 		want   string // in the error; "" for none
@@ -82,7 +82,7 @@ func refusing(t *testing.T, status int, code string) *httptest.Server {
 	return server
 }
 
-func send(t *testing.T, r *destination.Registry, target destination.Target, m destination.Message) delivery.Outcome {
+func send(t *testing.T, r *destination.Router, target destination.Target, m destination.Message) delivery.Outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -120,7 +120,7 @@ func TestEveryRefusalIsClassifiedByItsCode(t *testing.T) {
 		{400, "SomethingNew", delivery.Answered, false},
 	} {
 		t.Run(c.code, func(t *testing.T) {
-			r := registry(sqsadapter.Options{Endpoint: refusing(t, c.status, c.code).URL})
+			r := router(sqsadapter.Options{Endpoint: refusing(t, c.status, c.code).URL})
 			defer r.Close()
 			o := send(t, r, target, hello)
 			if o.Class != c.class || o.Permanent != c.permanent || o.Error == "" || strings.Contains(o.Error, "assumed-role") {
@@ -140,7 +140,7 @@ func TestARequestIsSentOnce(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	defer server.Close()
-	r := registry(sqsadapter.Options{Endpoint: server.URL})
+	r := router(sqsadapter.Options{Endpoint: server.URL})
 	defer r.Close()
 	if o := send(t, r, target, hello); o.Class == delivery.Success || requests != 1 {
 		t.Errorf("%d requests for one attempt, outcome %+v", requests, o)
@@ -157,7 +157,7 @@ func TestTheQueueOfTheOwnAccountIsLookedUpOnce(t *testing.T) {
 		service.ServeHTTP(w, r)
 	}))
 	defer server.Close()
-	r := registry(sqsadapter.Options{Endpoint: server.URL})
+	r := router(sqsadapter.Options{Endpoint: server.URL})
 	defer r.Close()
 	own := destination.Target{URL: "sqs://webhooks?region=us-east-1"}
 	for range 3 {
@@ -185,7 +185,7 @@ func TestFIFO(t *testing.T) {
 		long:    digest(long),
 	} {
 		d := newDestination(t, server.Listener.Addr().String(), ".fifo", nil)
-		r := destination.NewRegistry(10, d.Kind)
+		r := destination.NewRouter(10, d.Kind)
 		m := hello
 		m.Subject = subject
 		for range 2 { // the second attempt's first answer was lost
@@ -238,7 +238,7 @@ func TestARoleIsAssumedUnderTheTenantAsExternalIDOncePerRole(t *testing.T) {
 	}))
 	defer server.Close()
 	a := &roles{}
-	r := registry(sqsadapter.Options{Endpoint: server.URL, AssumeRole: a.assume})
+	r := router(sqsadapter.Options{Endpoint: server.URL, AssumeRole: a.assume})
 	defer r.Close()
 	for i := range 3 {
 		with := target
@@ -257,7 +257,7 @@ func TestARoleIsAssumedUnderTheTenantAsExternalIDOncePerRole(t *testing.T) {
 
 func TestAFailedRoleNamesNoSecret(t *testing.T) {
 	a := &roles{fail: errors.New("the secret is hunter2")}
-	r := registry(sqsadapter.Options{Endpoint: "http://127.0.0.1:1", AssumeRole: a.assume})
+	r := router(sqsadapter.Options{Endpoint: "http://127.0.0.1:1", AssumeRole: a.assume})
 	defer r.Close()
 	with := target
 	with.RoleARN = "arn:aws:iam::123456789012:role/webhooks"
@@ -267,7 +267,7 @@ func TestAFailedRoleNamesNoSecret(t *testing.T) {
 }
 
 func TestAPlaceThatIsNotThereIsRetried(t *testing.T) {
-	r := registry(sqsadapter.Options{Endpoint: "http://sqs.invalid"})
+	r := router(sqsadapter.Options{Endpoint: "http://sqs.invalid"})
 	defer r.Close()
 	if o := send(t, r, target, hello); o.Class != delivery.DNS && o.Class != delivery.Connect || o.Permanent {
 		t.Errorf("outcome = %+v", o)

@@ -102,7 +102,7 @@ func writeDay(t *testing.T, s store) {
 	check(s.NoteSweep(ctx, stats.Sweep{At: now.Add(-30 * time.Second), Done: true, Due: 7, Queued: 6, Overdue: 2, OldestDue: now.Add(-10 * time.Minute), Retrying: 40, More: true}))
 	_, err := s.PutBreaker(ctx, breaker.State{
 		Tenant: "default", EndpointID: "ep_down", Phase: breaker.Open, Failures: 7, FailingSince: now.Add(-time.Hour), Cause: "the receiver answered 503",
-		Since: now.Add(-50 * time.Minute), Wait: 10 * time.Minute, Until: now.Add(4 * time.Minute), WakeAt: now.Add(4 * time.Minute),
+		Since: now.Add(-50 * time.Minute), OpenFor: 10 * time.Minute, Until: now.Add(4 * time.Minute), WakeAt: now.Add(4 * time.Minute),
 	}, now)
 	check(err)
 	_, err = s.PutBreaker(ctx, breaker.State{

@@ -23,7 +23,7 @@ func (s *Store) Bind(ctx context.Context, key, value string, expires time.Time) 
 		ExpressionAttributeNames:            map[string]string{"#key": dynamoitem.Key},
 		ExpressionAttributeValues:           dynamoitem.Item{":now": dynamoitem.Seconds(time.Now())},
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.wantCapacity(),
+		ReturnConsumedCapacity:              s.returnCapacity(),
 	})
 	if old, failed := conditionFailed(err); failed {
 		holds, _, err := dynamoitem.DecodeBound(old)
@@ -32,7 +32,7 @@ func (s *Store) Bind(ctx context.Context, key, value string, expires time.Time) 
 	if err != nil {
 		return "", fmt.Errorf("bind a key in Control: %w", err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return value, nil
 }
 
@@ -40,12 +40,12 @@ func (s *Store) Bind(ctx context.Context, key, value string, expires time.Time) 
 func (s *Store) Bound(ctx context.Context, key string) (string, error) {
 	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)}, ConsistentRead: aws.Bool(true),
-		ReturnConsumedCapacity: s.wantCapacity(),
+		ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return "", fmt.Errorf("read a key in Control: %w", err)
 	}
-	s.read(out.ConsumedCapacity)
+	s.recordRead(out.ConsumedCapacity)
 	if out.Item == nil {
 		return "", nil
 	}
@@ -59,12 +59,12 @@ func (s *Store) Bound(ctx context.Context, key string) (string, error) {
 // Unbind: see console.Notes.
 func (s *Store) Unbind(ctx context.Context, key string) error {
 	out, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)}, ReturnConsumedCapacity: s.wantCapacity(),
+		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)}, ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return fmt.Errorf("free a key in Control: %w", err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
@@ -74,24 +74,24 @@ func (s *Store) Count(ctx context.Context, key string, expires time.Time) (int, 
 		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)},
 		UpdateExpression:          aws.String("SET expires_at = :expires ADD tally :one"),
 		ExpressionAttributeValues: dynamoitem.Item{":expires": dynamoitem.Seconds(expires), ":one": dynamoitem.N(1)},
-		ReturnValues:              types.ReturnValueUpdatedNew, ReturnConsumedCapacity: s.wantCapacity(),
+		ReturnValues:              types.ReturnValueUpdatedNew, ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("count in Control: %w", err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return dynamoitem.DecodeTally(out.Attributes)
 }
 
 // PutAudit: see console.Audit. A later write under the same id replaces the earlier.
 func (s *Store) PutAudit(ctx context.Context, e audit.Entry) error {
 	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Deliveries, Item: dynamoitem.EncodeAudit(e), ReturnConsumedCapacity: s.wantCapacity(),
+		TableName: &s.tables.Deliveries, Item: dynamoitem.EncodeAudit(e), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return fmt.Errorf("write the audit log: %w", err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
@@ -108,12 +108,12 @@ func (s *Store) ListAudit(ctx context.Context, tenant string, limit int, cursor 
 		ExpressionAttributeValues: dynamoitem.Item{
 			":partition": dynamoitem.S(q.EndpointID), ":first": dynamoitem.S(first), ":last": dynamoitem.S(last),
 		},
-		ScanIndexForward: aws.Bool(false), Limit: aws.Int32(int32(q.PageSize() + 1)), ReturnConsumedCapacity: s.wantCapacity(),
+		ScanIndexForward: aws.Bool(false), Limit: aws.Int32(int32(q.PageSize() + 1)), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return audit.Page{}, fmt.Errorf("read the audit log: %w", err)
 	}
-	s.read(out.ConsumedCapacity)
+	s.recordRead(out.ConsumedCapacity)
 	var page audit.Page
 	for _, item := range out.Items {
 		if len(page.Entries) == q.PageSize() {

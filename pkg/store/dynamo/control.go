@@ -24,26 +24,26 @@ func (s *Store) Settle(ctx context.Context, settle delivery.Settle) error {
 	u := update{values: dynamoitem.Item{
 		":pending": dynamoitem.S(string(delivery.Pending)), ":in_flight": dynamoitem.S(string(delivery.InFlight)), ":now": dynamoitem.Millis(settle.Now),
 	}}
-	u.put(dynamoitem.State, dynamoitem.S(string(settle.State)))
-	u.put(dynamoitem.Reason, dynamoitem.S(settle.Reason))
-	u.put(dynamoitem.UpdatedAt, dynamoitem.Millis(settle.Now))
-	u.put(dynamoitem.ExpiresAt, dynamoitem.Seconds(settle.Now.Add(delivery.Retention)))
-	u.putFirst(dynamoitem.Tenant, dynamoitem.S(settle.Tenant))
-	u.putFirst(dynamoitem.Attempts, dynamoitem.N(0))
-	u.putFirst(dynamoitem.Since, dynamoitem.Millis(settle.Accepted))
+	u.set(dynamoitem.State, dynamoitem.S(string(settle.State)))
+	u.set(dynamoitem.Reason, dynamoitem.S(settle.Reason))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(settle.Now))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(settle.Now.Add(delivery.Retention)))
+	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(settle.Tenant))
+	u.setIfAbsent(dynamoitem.Attempts, dynamoitem.N(0))
+	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(settle.Accepted))
 	if settle.EventType != "" {
-		u.putFirst(dynamoitem.EventType, dynamoitem.S(settle.EventType))
+		u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(settle.EventType))
 	}
-	u.putFirst(dynamoitem.CreatedAt, dynamoitem.Millis(settle.Now))
+	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(settle.Now))
 	for _, name := range []string{dynamoitem.LeaseUntil, dynamoitem.NextAt, dynamoitem.DueShard, dynamoitem.DueAt, dynamoitem.Waiting, dynamoitem.Slot} {
-		u.drop(name)
+		u.remove(name)
 	}
 	condition := "#state = :pending OR (#state = :in_flight AND #lease_until <= :now)"
 	if !settle.SinceBefore.IsZero() {
 		condition = "(" + condition + ") AND #since <= :since_before"
 		u.values[":since_before"] = dynamoitem.Millis(settle.SinceBefore)
 	}
-	_, against, ok, err := s.moveDelivery(ctx, settle.Key, u, "attribute_not_exists(#event_id) OR "+condition)
+	_, against, ok, err := s.updateDelivery(ctx, settle.Key, u, "attribute_not_exists(#event_id) OR "+condition)
 	if err != nil {
 		return fmt.Errorf("settle %s: %w", settle.Key, err)
 	}
@@ -62,38 +62,38 @@ func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, e
 	u := update{values: dynamoitem.Item{
 		":in_flight": dynamoitem.S(string(delivery.InFlight)), ":expected": dynamoitem.N(int64(p.Attempts)), ":now": dynamoitem.Millis(p.Now),
 	}}
-	u.put(dynamoitem.State, dynamoitem.S(string(delivery.Pending)))
-	u.put(dynamoitem.Reason, dynamoitem.S(p.Reason))
-	u.put(dynamoitem.DueShard, dynamoitem.N(int64(p.DueShard())))
-	u.put(dynamoitem.DueAt, dynamoitem.Millis(p.DueAt))
-	u.put(dynamoitem.UpdatedAt, dynamoitem.Millis(p.Now))
-	u.put(dynamoitem.ExpiresAt, dynamoitem.Seconds(p.Now.Add(delivery.Retention)))
-	if p.Waits {
-		u.put(dynamoitem.Waiting, dynamoitem.S(p.EndpointID))
+	u.set(dynamoitem.State, dynamoitem.S(string(delivery.Pending)))
+	u.set(dynamoitem.Reason, dynamoitem.S(p.Reason))
+	u.set(dynamoitem.DueShard, dynamoitem.N(int64(p.DueShard())))
+	u.set(dynamoitem.DueAt, dynamoitem.Millis(p.DueAt))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(p.Now))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(p.Now.Add(delivery.Retention)))
+	if p.InBacklog {
+		u.set(dynamoitem.Waiting, dynamoitem.S(p.EndpointID))
 	} else {
-		u.drop(dynamoitem.Waiting)
+		u.remove(dynamoitem.Waiting)
 	}
 	if !p.Slot.IsZero() {
-		u.put(dynamoitem.NextAt, dynamoitem.Millis(p.Slot))
-		u.put(dynamoitem.Slot, dynamoitem.Millis(p.Slot))
+		u.set(dynamoitem.NextAt, dynamoitem.Millis(p.Slot))
+		u.set(dynamoitem.Slot, dynamoitem.Millis(p.Slot))
 	} else {
-		u.drop(dynamoitem.Slot)
+		u.remove(dynamoitem.Slot)
 	}
 	if p.EventType != "" {
-		u.putFirst(dynamoitem.EventType, dynamoitem.S(p.EventType))
+		u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(p.EventType))
 	}
-	u.putFirst(dynamoitem.Tenant, dynamoitem.S(p.Tenant))
-	u.putFirst(dynamoitem.Attempts, dynamoitem.N(0))
-	u.putFirst(dynamoitem.Since, dynamoitem.Millis(p.Accepted))
-	u.putFirst(dynamoitem.CreatedAt, dynamoitem.Millis(p.Now))
-	u.drop(dynamoitem.LeaseUntil)
-	u.drop(dynamoitem.ClaimID)
+	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(p.Tenant))
+	u.setIfAbsent(dynamoitem.Attempts, dynamoitem.N(0))
+	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(p.Accepted))
+	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(p.Now))
+	u.remove(dynamoitem.LeaseUntil)
+	u.remove(dynamoitem.ClaimID)
 	condition := "(#state = :state AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
 		" OR (#state = :in_flight AND #lease_until <= :now)"
 	if p.Attempts == 0 {
 		condition += " OR attribute_not_exists(#event_id)"
 	}
-	after, against, ok, err := s.moveDelivery(ctx, p.Key, u, condition)
+	after, against, ok, err := s.updateDelivery(ctx, p.Key, u, condition)
 	switch {
 	case err != nil:
 		return delivery.Delivery{}, fmt.Errorf("park %s: %w", p.Key, err)
@@ -111,13 +111,13 @@ func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, e
 // time that it has set brings the delivery back.
 func (s *Store) Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error) {
 	u := update{values: dynamoitem.Item{":pending": dynamoitem.S(string(delivery.Pending))}}
-	u.put(dynamoitem.NextAt, dynamoitem.Millis(r.NextAt))
-	u.put(dynamoitem.DueShard, dynamoitem.N(int64(r.DueShard())))
-	u.put(dynamoitem.DueAt, dynamoitem.Millis(r.DueAt))
-	u.put(dynamoitem.UpdatedAt, dynamoitem.Millis(r.Now))
-	u.put(dynamoitem.ExpiresAt, dynamoitem.Seconds(r.Now.Add(delivery.Retention)))
-	u.drop(dynamoitem.Waiting)
-	after, _, ok, err := s.moveDelivery(ctx, r.Key, u, "#state = :pending AND attribute_exists(#waiting)")
+	u.set(dynamoitem.NextAt, dynamoitem.Millis(r.NextAt))
+	u.set(dynamoitem.DueShard, dynamoitem.N(int64(r.DueShard())))
+	u.set(dynamoitem.DueAt, dynamoitem.Millis(r.DueAt))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(r.Now))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(r.Now.Add(delivery.Retention)))
+	u.remove(dynamoitem.Waiting)
+	after, _, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :pending AND attribute_exists(#waiting)")
 	switch {
 	case err != nil:
 		return delivery.Delivery{}, fmt.Errorf("release %s: %w", r.Key, err)
@@ -127,22 +127,22 @@ func (s *Store) Release(ctx context.Context, r delivery.Release) (delivery.Deliv
 	return dynamoitem.DecodeDelivery(after)
 }
 
-// Waiting: see dispatch.Waiting. The index follows the table by moments; what it
+// ListBacklog: see dispatch.Waiting. The index follows the table by moments; what it
 // does not show yet has a due time, too.
-func (s *Store) Waiting(ctx context.Context, endpointID string, limit int) ([]delivery.Waiter, error) {
+func (s *Store) ListBacklog(ctx context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error) {
 	out, err := s.db.Query(ctx, &dynamodb.QueryInput{
 		TableName: &s.tables.Deliveries, IndexName: aws.String(dynamoitem.WaitingIndex),
 		KeyConditionExpression:    aws.String("waiting = :endpoint"),
 		ExpressionAttributeValues: dynamoitem.Item{":endpoint": dynamoitem.S(endpointID)},
-		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.wantCapacity(),
+		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("query what waits for %s: %w", endpointID, err)
 	}
-	s.read(out.ConsumedCapacity)
-	list := make([]delivery.Waiter, len(out.Items))
+	s.recordRead(out.ConsumedCapacity)
+	list := make([]delivery.BacklogEntry, len(out.Items))
 	for i, item := range out.Items {
-		if list[i], err = dynamoitem.DecodeWaiter(item); err != nil {
+		if list[i], err = dynamoitem.DecodeBacklogEntry(item); err != nil {
 			return nil, err
 		}
 	}
@@ -153,12 +153,12 @@ func (s *Store) Waiting(ctx context.Context, endpointID string, limit int) ([]de
 func (s *Store) GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error) {
 	clean := breaker.State{EndpointID: endpointID, Tenant: tenant}
 	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &s.tables.Control, Key: dynamoitem.BreakerKey(endpointID), ConsistentRead: &consistent, ReturnConsumedCapacity: s.wantCapacity(),
+		TableName: &s.tables.Control, Key: dynamoitem.BreakerKey(endpointID), ConsistentRead: &consistent, ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return clean, fmt.Errorf("get the breaker of %s: %w", endpointID, err)
 	}
-	s.read(out.ConsumedCapacity)
+	s.recordRead(out.ConsumedCapacity)
 	if out.Item == nil {
 		return clean, nil
 	}
@@ -174,7 +174,7 @@ func (s *Store) PutBreaker(ctx context.Context, b breaker.State, now time.Time) 
 		ConditionExpression:                 aws.String("attribute_not_exists(#version)"),
 		ExpressionAttributeNames:            map[string]string{"#version": dynamoitem.Version},
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.wantCapacity(),
+		ReturnConsumedCapacity:              s.returnCapacity(),
 	}
 	if was > 0 {
 		in.ConditionExpression = aws.String("#version = :was")
@@ -190,7 +190,7 @@ func (s *Store) PutBreaker(ctx context.Context, b breaker.State, now time.Time) 
 	if err != nil {
 		return b, fmt.Errorf("put the breaker of %s: %w", b.EndpointID, err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return b, nil
 }
 
@@ -200,8 +200,8 @@ func (s *Store) ListCircuits(ctx context.Context, by time.Time) ([]breaker.State
 	in := &dynamodb.QueryInput{
 		TableName: &s.tables.Control, IndexName: aws.String(dynamoitem.WakeIndex),
 		KeyConditionExpression:    aws.String("wake_shard = :shard"),
-		ExpressionAttributeValues: dynamoitem.Item{":shard": dynamoitem.N(dynamoitem.OneShard)},
-		ReturnConsumedCapacity:    s.wantCapacity(),
+		ExpressionAttributeValues: dynamoitem.Item{":shard": dynamoitem.N(dynamoitem.WakeIndexShard)},
+		ReturnConsumedCapacity:    s.returnCapacity(),
 	}
 	if !by.IsZero() {
 		in.KeyConditionExpression = aws.String("wake_shard = :shard AND wake_at <= :by")
@@ -213,7 +213,7 @@ func (s *Store) ListCircuits(ctx context.Context, by time.Time) ([]breaker.State
 		if err != nil {
 			return nil, fmt.Errorf("query the circuits: %w", err)
 		}
-		s.read(out.ConsumedCapacity)
+		s.recordRead(out.ConsumedCapacity)
 		for _, item := range out.Items {
 			b, err := dynamoitem.DecodeBreaker(item)
 			if err != nil {
@@ -222,7 +222,7 @@ func (s *Store) ListCircuits(ctx context.Context, by time.Time) ([]breaker.State
 			list = append(list, b)
 		}
 	}
-	slices.SortFunc(list, breaker.ByWaking)
+	slices.SortFunc(list, breaker.CompareWakeAt)
 	return list, nil
 }
 
@@ -246,7 +246,7 @@ func (s *Store) ReserveSlots(ctx context.Context, key string, cost time.Duration
 				TableName: &s.tables.Control, Key: dynamoitem.LimitKey(key),
 				UpdateExpression: &try.expression, ConditionExpression: &try.condition,
 				ExpressionAttributeNames: names(try.expression, try.condition), ExpressionAttributeValues: try.values,
-				ReturnValues: types.ReturnValueUpdatedNew, ReturnConsumedCapacity: s.wantCapacity(),
+				ReturnValues: types.ReturnValueUpdatedNew, ReturnConsumedCapacity: s.returnCapacity(),
 			})
 			if _, failed := conditionFailed(err); failed {
 				continue
@@ -254,7 +254,7 @@ func (s *Store) ReserveSlots(ctx context.Context, key string, cost time.Duration
 			if err != nil {
 				return time.Time{}, fmt.Errorf("reserve slots of %s: %w", key, err)
 			}
-			s.wrote(out.ConsumedCapacity)
+			s.recordWrite(out.ConsumedCapacity)
 			return dynamoitem.DecodeSlotsAt(out.Attributes)
 		}
 	}

@@ -23,12 +23,12 @@ import (
 // over whatever stood there.
 func (s *Store) PutRecord(ctx context.Context, record platform.Record) error {
 	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Platform, Item: dynamoitem.EncodeRecord(record), ReturnConsumedCapacity: s.wantCapacity(),
+		TableName: &s.tables.Platform, Item: dynamoitem.EncodeRecord(record), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return fmt.Errorf("put a %s: %w", record.Kind(), err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
@@ -36,12 +36,12 @@ func (s *Store) PutRecord(ctx context.Context, record platform.Record) error {
 // no error.
 func (s *Store) DeleteRecord(ctx context.Context, k platform.Key) error {
 	out, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-		TableName: &s.tables.Platform, Key: dynamoitem.PlatformKey(k), ReturnConsumedCapacity: s.wantCapacity(),
+		TableName: &s.tables.Platform, Key: dynamoitem.PlatformKey(k), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", k.PK, err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
@@ -49,12 +49,12 @@ func (s *Store) DeleteRecord(ctx context.Context, k platform.Key) error {
 func (s *Store) GetDiscussion(ctx context.Context, tenant, id string) (platform.Discussion, error) {
 	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName: &s.tables.Platform, Key: dynamoitem.PlatformKey(platform.DiscussionKey(id)),
-		ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.wantCapacity(),
+		ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return platform.Discussion{}, fmt.Errorf("get discussion %s: %w", id, err)
 	}
-	s.read(out.ConsumedCapacity)
+	s.recordRead(out.ConsumedCapacity)
 	if out.Item == nil {
 		return platform.Discussion{}, platform.ErrNotFound
 	}
@@ -76,7 +76,7 @@ func (s *Store) moveDiscussion(ctx context.Context, id string, u update, conditi
 		ExpressionAttributeNames: names(expression, condition), ExpressionAttributeValues: u.values,
 		ReturnValues:                        types.ReturnValueAllNew,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.wantCapacity(),
+		ReturnConsumedCapacity:              s.returnCapacity(),
 	})
 	if old, failed := conditionFailed(err); failed {
 		if old == nil {
@@ -95,7 +95,7 @@ func (s *Store) moveDiscussion(ctx context.Context, id string, u update, conditi
 	if err != nil {
 		return platform.Discussion{}, err
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return dynamoitem.DecodeDiscussion(out.Attributes)
 }
 
@@ -111,13 +111,13 @@ func ofTenant(u *update, tenant string) string {
 // platform.ErrNotFound, ErrClosed or ErrNotLater where that can't be.
 func (s *Store) ExtendDiscussion(ctx context.Context, x platform.Extension) (platform.Discussion, error) {
 	u := update{values: dynamoitem.Item{":open": dynamoitem.S(string(platform.Open))}}
-	u.put(dynamoitem.ExpiresAt, dynamoitem.Millis(x.To))
-	u.put(dynamoitem.ExpiringShard, dynamoitem.N(int64(platform.Shard(x.ID))))
-	u.put(dynamoitem.UpdatedAt, dynamoitem.Millis(x.At))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Millis(x.To))
+	u.set(dynamoitem.ExpiringShard, dynamoitem.N(int64(platform.Shard(x.ID))))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(x.At))
 	if x.By != "" {
-		u.put(dynamoitem.ExtendedBy, dynamoitem.S(x.By))
+		u.set(dynamoitem.ExtendedBy, dynamoitem.S(x.By))
 	} else {
-		u.drop(dynamoitem.ExtendedBy)
+		u.remove(dynamoitem.ExtendedBy)
 	}
 	d, err := s.moveDiscussion(ctx, x.ID, u, "#status = :open AND #expires_at < :expires_at AND "+ofTenant(&u, x.Tenant), x.Apply)
 	return d, about(err, "extend", x.ID)
@@ -128,14 +128,14 @@ func (s *Store) ExtendDiscussion(ctx context.Context, x platform.Extension) (pla
 // expiry must have expired at that moment: an extension that came before wins.
 func (s *Store) CloseDiscussion(ctx context.Context, c platform.Closing) (platform.Discussion, error) {
 	u := update{values: dynamoitem.Item{":open": dynamoitem.S(string(platform.Open))}}
-	u.put(dynamoitem.Status, dynamoitem.S(string(platform.Closed)))
-	u.put(dynamoitem.ClosedAt, dynamoitem.Millis(c.At))
-	u.put(dynamoitem.ClosedShard, dynamoitem.N(int64(platform.Shard(c.ID))))
-	u.put(dynamoitem.CloseReason, dynamoitem.S(string(c.Reason)))
-	u.put(dynamoitem.UpdatedAt, dynamoitem.Millis(c.At))
-	u.drop(dynamoitem.ExpiringShard)
+	u.set(dynamoitem.Status, dynamoitem.S(string(platform.Closed)))
+	u.set(dynamoitem.ClosedAt, dynamoitem.Millis(c.At))
+	u.set(dynamoitem.ClosedShard, dynamoitem.N(int64(platform.Shard(c.ID))))
+	u.set(dynamoitem.CloseReason, dynamoitem.S(string(c.Reason)))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(c.At))
+	u.remove(dynamoitem.ExpiringShard)
 	if c.By != "" {
-		u.put(dynamoitem.ClosedBy, dynamoitem.S(c.By))
+		u.set(dynamoitem.ClosedBy, dynamoitem.S(c.By))
 	}
 	condition := "#status = :open AND "
 	if c.Reason == platform.Expired {
@@ -174,7 +174,7 @@ func (s *Store) endings(shard int, index, at, shardName string, condition string
 		TableName: &s.tables.Platform, IndexName: aws.String(index),
 		KeyConditionExpression:    aws.String(shardName + " = :shard" + condition),
 		ExpressionAttributeValues: values, ScanIndexForward: aws.Bool(ascending), Limit: aws.Int32(int32(limit)),
-		ReturnConsumedCapacity: s.wantCapacity(),
+		ReturnConsumedCapacity: s.returnCapacity(),
 	}}
 }
 
@@ -198,7 +198,7 @@ func (e *endings) fill(ctx context.Context, s *Store) error {
 		if err != nil {
 			return fmt.Errorf("query the index %s: %w", *e.in.IndexName, err)
 		}
-		s.read(out.ConsumedCapacity)
+		s.recordRead(out.ConsumedCapacity)
 		for _, item := range out.Items {
 			one, err := dynamoitem.DecodeEnding(item, e.at)
 			if err != nil {
@@ -301,13 +301,13 @@ func (s *Store) discussions(ctx context.Context, ids []string) (map[string]platf
 	for wait := 50 * time.Millisecond; len(keys) > 0; wait *= 2 {
 		out, err := s.db.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
 			RequestItems:           map[string]types.KeysAndAttributes{s.tables.Platform: {Keys: keys, ConsistentRead: aws.Bool(true)}},
-			ReturnConsumedCapacity: s.wantCapacity(),
+			ReturnConsumedCapacity: s.returnCapacity(),
 		})
 		if err != nil {
 			return nil, fmt.Errorf("get %d discussions: %w", len(ids), err)
 		}
 		for i := range out.ConsumedCapacity {
-			s.read(&out.ConsumedCapacity[i])
+			s.recordRead(&out.ConsumedCapacity[i])
 		}
 		for _, item := range out.Responses[s.tables.Platform] {
 			if d, err := dynamoitem.DecodeDiscussion(item); err == nil {

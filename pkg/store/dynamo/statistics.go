@@ -48,7 +48,7 @@ func (s *Store) AddStatistics(ctx context.Context, b stats.Batch) error {
 		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.StatisticsKey(bucket, b.Shard()))},
 		UpdateExpression: &expression, ConditionExpression: aws.String("attribute_not_exists(#batch) OR #batch <> :batch"),
 		ExpressionAttributeNames: names, ExpressionAttributeValues: values,
-		ReturnConsumedCapacity: s.wantCapacity(),
+		ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if _, failed := conditionFailed(err); failed {
 		return nil // our own write, repeated
@@ -56,19 +56,19 @@ func (s *Store) AddStatistics(ctx context.Context, b stats.Batch) error {
 	if err != nil {
 		return fmt.Errorf("add statistics: %w", err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
 // NoteSweep: see dispatch.Statistics.
 func (s *Store) NoteSweep(ctx context.Context, sweep stats.Sweep) error {
 	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Control, Item: dynamoitem.EncodeSweep(sweep), ReturnConsumedCapacity: s.wantCapacity(),
+		TableName: &s.tables.Control, Item: dynamoitem.EncodeSweep(sweep), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return fmt.Errorf("note the sweep: %w", err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
@@ -112,13 +112,13 @@ func (s *Store) getAll(ctx context.Context, table string, ask types.KeysAndAttri
 		ask.Keys = keys[:n]
 		out, err := s.db.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
 			RequestItems:           map[string]types.KeysAndAttributes{table: ask},
-			ReturnConsumedCapacity: s.wantCapacity(),
+			ReturnConsumedCapacity: s.returnCapacity(),
 		})
 		if err != nil {
 			return nil, err
 		}
 		for i := range out.ConsumedCapacity {
-			s.read(&out.ConsumedCapacity[i])
+			s.recordRead(&out.ConsumedCapacity[i])
 		}
 		items = append(items, out.Responses[table]...)
 		left := out.UnprocessedKeys[table].Keys
@@ -164,12 +164,12 @@ func (s *Store) CountDue(ctx context.Context, shard int, after time.Time, limit 
 		TableName: &s.tables.Deliveries, IndexName: aws.String(dynamoitem.DueIndex), Select: types.SelectCount,
 		KeyConditionExpression:    aws.String("due_shard = :shard AND due_at > :after"),
 		ExpressionAttributeValues: dynamoitem.Item{":shard": dynamoitem.N(int64(shard)), ":after": dynamoitem.Millis(after)},
-		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.wantCapacity(),
+		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return 0, false, fmt.Errorf("count the due index: %w", err)
 	}
-	s.read(out.ConsumedCapacity)
+	s.recordRead(out.ConsumedCapacity)
 	return int(out.Count), out.LastEvaluatedKey != nil, nil
 }
 
@@ -177,12 +177,12 @@ func (s *Store) CountDue(ctx context.Context, shard int, after time.Time, limit 
 func (s *Store) ReadAlerts(ctx context.Context) (document []byte, version int, err error) {
 	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.AlertsKey)},
-		ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.wantCapacity(),
+		ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the alerts' state: %w", err)
 	}
-	s.read(out.ConsumedCapacity)
+	s.recordRead(out.ConsumedCapacity)
 	if out.Item == nil {
 		return nil, 0, nil
 	}
@@ -200,7 +200,7 @@ func (s *Store) WriteAlerts(ctx context.Context, document []byte, was int, write
 		TableName: &s.tables.Control, Item: dynamoitem.EncodeAlerts(document, was+1, writer),
 		ConditionExpression: &condition, ExpressionAttributeNames: map[string]string{"#version": dynamoitem.Version},
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.wantCapacity(),
+		ReturnConsumedCapacity:              s.returnCapacity(),
 	}
 	if was > 0 {
 		in.ExpressionAttributeValues = dynamoitem.Item{":was": dynamoitem.N(int64(was))}
@@ -216,6 +216,6 @@ func (s *Store) WriteAlerts(ctx context.Context, document []byte, was int, write
 	if err != nil {
 		return false, fmt.Errorf("write the alerts' state: %w", err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return true, nil
 }

@@ -71,20 +71,20 @@ func New(db Client, tables Tables, options ...Option) *Store {
 	return s
 }
 
-func (s *Store) wantCapacity() types.ReturnConsumedCapacity {
+func (s *Store) returnCapacity() types.ReturnConsumedCapacity {
 	if s.meter != nil {
 		return types.ReturnConsumedCapacityIndexes
 	}
 	return ""
 }
 
-func (s *Store) wrote(c *types.ConsumedCapacity) {
+func (s *Store) recordWrite(c *types.ConsumedCapacity) {
 	if s.meter != nil && c != nil {
 		s.meter(true, *c)
 	}
 }
 
-func (s *Store) read(c *types.ConsumedCapacity) {
+func (s *Store) recordRead(c *types.ConsumedCapacity) {
 	if s.meter != nil && c != nil {
 		s.meter(false, *c)
 	}
@@ -100,7 +100,7 @@ func (s *Store) PutEvent(ctx context.Context, a event.Accepted) error {
 	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
 		TableName: &s.tables.Events, Item: item,
 		ConditionExpression:    aws.String("attribute_not_exists(event_id)"),
-		ReturnConsumedCapacity: s.wantCapacity(),
+		ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if _, failed := conditionFailed(err); failed {
 		return event.ErrExists
@@ -108,7 +108,7 @@ func (s *Store) PutEvent(ctx context.Context, a event.Accepted) error {
 	if err != nil {
 		return fmt.Errorf("put event %s: %w", a.ID, err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
@@ -118,12 +118,12 @@ func (s *Store) GetEvent(ctx context.Context, id string) (event.Accepted, error)
 	for _, consistent := range []bool{false, true} {
 		out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
 			TableName: &s.tables.Events, Key: dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(id)},
-			ConsistentRead: &consistent, ReturnConsumedCapacity: s.wantCapacity(),
+			ConsistentRead: &consistent, ReturnConsumedCapacity: s.returnCapacity(),
 		})
 		if err != nil {
 			return event.Accepted{}, fmt.Errorf("get event %s: %w", id, err)
 		}
-		s.read(out.ConsumedCapacity)
+		s.recordRead(out.ConsumedCapacity)
 		if out.Item != nil {
 			return dynamoitem.DecodeEvent(out.Item)
 		}
@@ -140,7 +140,7 @@ func (s *Store) ReserveKey(ctx context.Context, tenant, key string, r event.Rese
 		ExpressionAttributeNames:            map[string]string{"#key": dynamoitem.Key},
 		ExpressionAttributeValues:           dynamoitem.Item{":now": dynamoitem.Seconds(time.Now())},
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.wantCapacity(),
+		ReturnConsumedCapacity:              s.returnCapacity(),
 	})
 	if old, failed := conditionFailed(err); failed {
 		holds, _, err := dynamoitem.DecodeReservation(old)
@@ -149,7 +149,7 @@ func (s *Store) ReserveKey(ctx context.Context, tenant, key string, r event.Rese
 	if err != nil {
 		return r, fmt.Errorf("reserve an idempotency key: %w", err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return r, nil
 }
 
@@ -165,30 +165,30 @@ func conditionFailed(err error) (old dynamoitem.Item, failed bool) {
 
 // update is an UpdateItem in the making.
 type update struct {
-	set, remove []string
-	values      dynamoitem.Item
+	sets, removes []string
+	values        dynamoitem.Item
 }
 
-func (u *update) put(name string, value types.AttributeValue) {
-	u.set = append(u.set, "#"+name+" = :"+name)
+func (u *update) set(name string, value types.AttributeValue) {
+	u.sets = append(u.sets, "#"+name+" = :"+name)
 	u.values[":"+name] = value
 }
 
 // putFirst sets an attribute only where there is none yet.
-func (u *update) putFirst(name string, value types.AttributeValue) {
-	u.set = append(u.set, "#"+name+" = if_not_exists(#"+name+", :"+name+")")
+func (u *update) setIfAbsent(name string, value types.AttributeValue) {
+	u.sets = append(u.sets, "#"+name+" = if_not_exists(#"+name+", :"+name+")")
 	u.values[":"+name] = value
 }
 
-func (u *update) drop(name string) { u.remove = append(u.remove, "#"+name) }
+func (u *update) remove(name string) { u.removes = append(u.removes, "#"+name) }
 
 func (u *update) expression() string {
 	var parts []string
-	if len(u.set) > 0 {
-		parts = append(parts, "SET "+strings.Join(u.set, ", "))
+	if len(u.sets) > 0 {
+		parts = append(parts, "SET "+strings.Join(u.sets, ", "))
 	}
-	if len(u.remove) > 0 {
-		parts = append(parts, "REMOVE "+strings.Join(u.remove, ", "))
+	if len(u.removes) > 0 {
+		parts = append(parts, "REMOVE "+strings.Join(u.removes, ", "))
 	}
 	return strings.Join(parts, " ")
 }
@@ -209,7 +209,7 @@ func names(expressions ...string) map[string]string {
 
 // moveDelivery applies an update to a delivery under a condition and returns the
 // item after it, or, where the condition failed, the one that stood against it.
-func (s *Store) moveDelivery(ctx context.Context, k delivery.Key, u update, condition string) (after dynamoitem.Item, against dynamoitem.Item, ok bool, err error) {
+func (s *Store) updateDelivery(ctx context.Context, k delivery.Key, u update, condition string) (after dynamoitem.Item, against dynamoitem.Item, ok bool, err error) {
 	expression := u.expression()
 	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName: &s.tables.Deliveries, Key: dynamoitem.DeliveryKey(k),
@@ -217,7 +217,7 @@ func (s *Store) moveDelivery(ctx context.Context, k delivery.Key, u update, cond
 		ExpressionAttributeNames: names(expression, condition), ExpressionAttributeValues: u.values,
 		ReturnValues:                        types.ReturnValueAllNew,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.wantCapacity(),
+		ReturnConsumedCapacity:              s.returnCapacity(),
 	})
 	if old, failed := conditionFailed(err); failed {
 		return nil, old, false, nil
@@ -225,7 +225,7 @@ func (s *Store) moveDelivery(ctx context.Context, k delivery.Key, u update, cond
 	if err != nil {
 		return nil, nil, false, err
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return out.Attributes, nil, true, nil
 }
 
@@ -254,24 +254,24 @@ func (s *Store) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery,
 		":pending": dynamoitem.S(string(delivery.Pending)), ":expected": dynamoitem.N(int64(c.Attempts)),
 		":now": dynamoitem.Millis(c.Now), ":zero": dynamoitem.N(0), ":one": dynamoitem.N(1),
 	}}
-	u.set = append(u.set, "#attempts = if_not_exists(#attempts, :zero) + :one")
-	u.put(dynamoitem.State, dynamoitem.S(string(delivery.InFlight)))
-	u.put(dynamoitem.ClaimID, dynamoitem.S(c.ID))
-	u.put(dynamoitem.LeaseUntil, dynamoitem.Millis(c.Now.Add(c.Lease)))
-	u.put(dynamoitem.UpdatedAt, dynamoitem.Millis(c.Now))
-	u.put(dynamoitem.ExpiresAt, dynamoitem.Seconds(c.Now.Add(delivery.Retention)))
-	u.putFirst(dynamoitem.Tenant, dynamoitem.S(c.Tenant))
-	u.putFirst(dynamoitem.EventType, dynamoitem.S(c.EventType))
-	u.putFirst(dynamoitem.Since, dynamoitem.Millis(c.Accepted))
-	u.putFirst(dynamoitem.CreatedAt, dynamoitem.Millis(c.Now))
-	u.drop(dynamoitem.Waiting)
-	u.drop(dynamoitem.Slot)
+	u.sets = append(u.sets, "#attempts = if_not_exists(#attempts, :zero) + :one")
+	u.set(dynamoitem.State, dynamoitem.S(string(delivery.InFlight)))
+	u.set(dynamoitem.ClaimID, dynamoitem.S(c.ID))
+	u.set(dynamoitem.LeaseUntil, dynamoitem.Millis(c.Now.Add(c.Lease)))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(c.Now))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(c.Now.Add(delivery.Retention)))
+	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(c.Tenant))
+	u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(c.EventType))
+	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(c.Accepted))
+	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(c.Now))
+	u.remove(dynamoitem.Waiting)
+	u.remove(dynamoitem.Slot)
 	condition := "(#state = :pending AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
 		" OR (#state = :state AND #lease_until <= :now AND #claim_id <> :claim_id)"
 	if c.Attempts == 0 {
 		condition += " OR attribute_not_exists(#event_id)"
 	}
-	after, against, ok, err := s.moveDelivery(ctx, c.Key, u, condition)
+	after, against, ok, err := s.updateDelivery(ctx, c.Key, u, condition)
 	switch {
 	case err != nil:
 		return delivery.Delivery{}, fmt.Errorf("claim %s: %w", c.Key, err)
@@ -305,13 +305,13 @@ func (s *Store) Complete(ctx context.Context, d delivery.Delivery) error {
 	u := update{values: dynamoitem.Item{":in_flight": dynamoitem.S(string(delivery.InFlight))}}
 	for _, name := range verdict {
 		if value, ok := item[name]; ok {
-			u.put(name, value)
+			u.set(name, value)
 		} else {
-			u.drop(name)
+			u.remove(name)
 		}
 	}
 	u.values[":claim_id"], u.values[":attempts"] = item[dynamoitem.ClaimID], item[dynamoitem.Attempts]
-	_, against, ok, err := s.moveDelivery(ctx, d.Key, u, "#state = :in_flight AND #claim_id = :claim_id AND #attempts = :attempts")
+	_, against, ok, err := s.updateDelivery(ctx, d.Key, u, "#state = :in_flight AND #claim_id = :claim_id AND #attempts = :attempts")
 	if err != nil {
 		return fmt.Errorf("complete %s: %w", d.Key, err)
 	}
@@ -347,12 +347,12 @@ func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Deliver
 	u := update{values: dynamoitem.Item{":was": dynamoitem.S(string(before.State)), ":attempts": dynamoitem.N(int64(before.Attempts))}}
 	for _, name := range append([]string{dynamoitem.Since}, verdict...) {
 		if value, ok := item[name]; ok {
-			u.put(name, value)
+			u.set(name, value)
 		} else {
-			u.drop(name)
+			u.remove(name)
 		}
 	}
-	stored, against, ok, err := s.moveDelivery(ctx, r.Key, u, "#state = :was AND #attempts = :attempts")
+	stored, against, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :was AND #attempts = :attempts")
 	switch {
 	case err != nil:
 		return before, fmt.Errorf("replay %s: %w", r.Key, err)
@@ -377,12 +377,12 @@ func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Deliver
 // GetDelivery returns one delivery as it is now, or delivery.ErrNotFound.
 func (s *Store) GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error) {
 	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &s.tables.Deliveries, Key: dynamoitem.DeliveryKey(k), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.wantCapacity(),
+		TableName: &s.tables.Deliveries, Key: dynamoitem.DeliveryKey(k), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return delivery.Delivery{}, fmt.Errorf("get delivery %s: %w", k, err)
 	}
-	s.read(out.ConsumedCapacity)
+	s.recordRead(out.ConsumedCapacity)
 	if out.Item == nil {
 		return delivery.Delivery{}, delivery.ErrNotFound
 	}
@@ -404,7 +404,7 @@ func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery
 		ExpressionAttributeValues: dynamoitem.Item{
 			":endpoint": dynamoitem.S(q.EndpointID), ":first": dynamoitem.S(first), ":last": dynamoitem.S(last),
 		},
-		ScanIndexForward: aws.Bool(false), ReturnConsumedCapacity: s.wantCapacity(),
+		ScanIndexForward: aws.Bool(false), ReturnConsumedCapacity: s.returnCapacity(),
 	}
 	var filters []string
 	for name, value := range map[string]string{dynamoitem.State: string(q.State), dynamoitem.EventType: q.EventType} {
@@ -428,7 +428,7 @@ func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery
 		if err != nil {
 			return page, fmt.Errorf("query deliveries of %s: %w", q.EndpointID, err)
 		}
-		s.read(out.ConsumedCapacity)
+		s.recordRead(out.ConsumedCapacity)
 		for _, item := range out.Items {
 			d, err := dynamoitem.DecodeDelivery(item)
 			if err != nil {
@@ -465,7 +465,7 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 		TableName: &s.tables.Deliveries, IndexName: aws.String(dynamoitem.DueIndex),
 		KeyConditionExpression:    aws.String("due_shard = :shard AND due_at <= :before"),
 		ExpressionAttributeValues: dynamoitem.Item{":shard": dynamoitem.N(int64(shard)), ":before": dynamoitem.Millis(before)},
-		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.wantCapacity(),
+		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.returnCapacity(),
 	}
 	if cursor != "" {
 		var at dueCursor
@@ -485,7 +485,7 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 	if err != nil {
 		return nil, "", fmt.Errorf("query the due index: %w", err)
 	}
-	s.read(out.ConsumedCapacity)
+	s.recordRead(out.ConsumedCapacity)
 	page := make([]delivery.Due, 0, len(out.Items))
 	for _, item := range out.Items {
 		due, err := dynamoitem.DecodeDue(item)
@@ -512,8 +512,8 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 // caller forgets the delivery, and the due time it has set brings it back.
 func (s *Store) Postpone(ctx context.Context, due delivery.Due, to time.Time) (delivery.Delivery, error) {
 	u := update{values: dynamoitem.Item{":was": dynamoitem.Millis(due.DueAt)}}
-	u.put(dynamoitem.DueAt, dynamoitem.Millis(to))
-	after, _, ok, err := s.moveDelivery(ctx, due.Key, u, "#due_at = :was")
+	u.set(dynamoitem.DueAt, dynamoitem.Millis(to))
+	after, _, ok, err := s.updateDelivery(ctx, due.Key, u, "#due_at = :was")
 	switch {
 	case err != nil:
 		return delivery.Delivery{}, fmt.Errorf("postpone %s: %w", due.Key, err)
@@ -529,7 +529,7 @@ func (s *Store) Postpone(ctx context.Context, due delivery.Due, to time.Time) (d
 func (s *Store) putEndpoint(ctx context.Context, in *dynamodb.PutItemInput) (against dynamoitem.Item, failed bool, err error) {
 	in.TableName = &s.tables.Endpoints
 	in.ReturnValuesOnConditionCheckFailure = types.ReturnValuesOnConditionCheckFailureAllOld
-	in.ReturnConsumedCapacity = s.wantCapacity()
+	in.ReturnConsumedCapacity = s.returnCapacity()
 	out, err := s.db.PutItem(ctx, in)
 	if old, failed := conditionFailed(err); failed {
 		return old, !reflect.DeepEqual(old, in.Item), nil
@@ -537,7 +537,7 @@ func (s *Store) putEndpoint(ctx context.Context, in *dynamodb.PutItemInput) (aga
 	if err != nil {
 		return nil, false, err
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil, false, nil
 }
 
@@ -582,7 +582,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, e endpoint.Endpoint) (endpoi
 func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
 	out, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName: &s.tables.Endpoints, Key: dynamoitem.EndpointKey(tenant, id),
-		ConditionExpression: aws.String("attribute_exists(endpoint_id)"), ReturnConsumedCapacity: s.wantCapacity(),
+		ConditionExpression: aws.String("attribute_exists(endpoint_id)"), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if _, failed := conditionFailed(err); failed {
 		return endpoint.ErrNotFound
@@ -590,7 +590,7 @@ func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
 	if err != nil {
 		return fmt.Errorf("remove endpoint %s: %w", id, err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
@@ -598,12 +598,12 @@ func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
 // a worker is about to act upon it.
 func (s *Store) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
 	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &s.tables.Endpoints, Key: dynamoitem.EndpointKey(tenant, id), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.wantCapacity(),
+		TableName: &s.tables.Endpoints, Key: dynamoitem.EndpointKey(tenant, id), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
 		return endpoint.Endpoint{}, fmt.Errorf("get endpoint %s: %w", id, err)
 	}
-	s.read(out.ConsumedCapacity)
+	s.recordRead(out.ConsumedCapacity)
 	if out.Item == nil {
 		return endpoint.Endpoint{}, endpoint.ErrNotFound
 	}
@@ -618,14 +618,14 @@ func (s *Store) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.En
 		TableName:                 &s.tables.Endpoints,
 		KeyConditionExpression:    aws.String("tenant = :tenant"),
 		ExpressionAttributeValues: dynamoitem.Item{":tenant": dynamoitem.S(tenant)},
-		ReturnConsumedCapacity:    s.wantCapacity(),
+		ReturnConsumedCapacity:    s.returnCapacity(),
 	})
 	for pages.HasMorePages() {
 		out, err := pages.NextPage(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("list endpoints of tenant %s: %w", tenant, err)
 		}
-		s.read(out.ConsumedCapacity)
+		s.recordRead(out.ConsumedCapacity)
 		for _, item := range out.Items {
 			e, err := dynamoitem.DecodeEndpoint(item)
 			if err != nil {
@@ -651,7 +651,7 @@ func (s *Store) DisableEndpoint(ctx context.Context, tenant, id, reason string, 
 		ExpressionAttributeValues: dynamoitem.Item{
 			":disabled": dynamoitem.S(string(endpoint.Disabled)), ":reason": dynamoitem.S(reason), ":now": dynamoitem.Millis(now), ":one": dynamoitem.N(1),
 		},
-		ReturnConsumedCapacity: s.wantCapacity(),
+		ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if _, failed := conditionFailed(err); failed {
 		return nil
@@ -659,6 +659,6 @@ func (s *Store) DisableEndpoint(ctx context.Context, tenant, id, reason string, 
 	if err != nil {
 		return fmt.Errorf("disable endpoint %s: %w", id, err)
 	}
-	s.wrote(out.ConsumedCapacity)
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }

@@ -112,7 +112,7 @@ func TestItemsExpire(t *testing.T) {
 	}{
 		tables.Events:     {dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(a.ID)}, now.Add(dynamoitem.EventRetention)},
 		tables.Deliveries: {dynamoitem.DeliveryKey(key), now.Add(delivery.Retention)},
-		tables.Control:    {dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.KeyOf("t", "k"))}, expires},
+		tables.Control:    {dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.IdempotencyKey("t", "k"))}, expires},
 	} {
 		out, err := client.GetItem(t.Context(), &dynamodb.GetItemInput{TableName: &table, Key: c.key})
 		if err != nil {

@@ -44,8 +44,9 @@ const WaitingIndex = "waiting"
 // look after, and when.
 const WakeIndex = "wake"
 
-// OneShard is the one partition of WakeIndex: circuits that open are few.
-const OneShard = 0
+// WakeIndexShard is the only partition of WakeIndex: few circuits are open at a
+// time.
+const WakeIndexShard = 0
 
 // Attributes that keys, indexes, conditions and TTL name.
 const (
@@ -278,7 +279,7 @@ func EncodeDelivery(d delivery.Delivery) Item {
 	if d.Uncounted > 0 {
 		item[uncounted] = N(int64(d.Uncounted))
 	}
-	if d.Waits {
+	if d.InBacklog {
 		item[Waiting] = S(d.EndpointID)
 	}
 	put(item, ClaimID, d.ClaimID)
@@ -337,7 +338,7 @@ func DecodeDelivery(item Item) (delivery.Delivery, error) {
 	d := delivery.Delivery{
 		Key:    delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)},
 		Tenant: r.s(Tenant), EventType: r.s(EventType), State: delivery.State(r.s(State)),
-		Attempts: int(r.n(Attempts)), Uncounted: int(r.n(uncounted)), Waits: r.s(Waiting) != "", Since: r.millis(Since),
+		Attempts: int(r.n(Attempts)), Uncounted: int(r.n(uncounted)), InBacklog: r.s(Waiting) != "", Since: r.millis(Since),
 		ClaimID: r.s(ClaimID), LeaseUntil: r.millis(LeaseUntil),
 		NextAttemptAt: r.millis(NextAt), Slot: r.millis(Slot), DueAt: r.millis(DueAt),
 		Reason: r.s(Reason), Snippet: r.s(snippet),
@@ -516,12 +517,12 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 	return e, nil
 }
 
-// KeyOf is the Control key under which a tenant's idempotency key stands.
-func KeyOf(tenant, key string) string { return "idem#" + tenant + "#" + key }
+// IdempotencyKey is the Control key of a tenant's idempotency key.
+func IdempotencyKey(tenant, key string) string { return "idem#" + tenant + "#" + key }
 
 // EncodeReservation returns the item of an idempotency key.
 func EncodeReservation(tenant, key string, r event.Reservation, expires time.Time) Item {
-	return Item{Key: S(KeyOf(tenant, key)), EventID: S(r.EventID), digest: S(r.Digest), ExpiresAt: Seconds(expires)}
+	return Item{Key: S(IdempotencyKey(tenant, key)), EventID: S(r.EventID), digest: S(r.Digest), ExpiresAt: Seconds(expires)}
 }
 
 // DecodeReservation reads what EncodeReservation wrote.
@@ -547,7 +548,7 @@ func EncodeBreaker(s breaker.State, now time.Time) Item {
 	put(item, "cause", s.Cause)
 	put(item, "probe_id", s.ProbeID)
 	put(item, "write_id", s.WriteID)
-	for name, n := range map[string]int64{"failures": int64(s.Failures), "wait_ms": s.Wait.Milliseconds(), "slow_ms": s.Slow.Milliseconds()} {
+	for name, n := range map[string]int64{"failures": int64(s.Failures), "wait_ms": s.OpenFor.Milliseconds(), "slow_ms": s.Slow.Milliseconds()} {
 		if n != 0 {
 			item[name] = N(n)
 		}
@@ -558,7 +559,7 @@ func EncodeBreaker(s breaker.State, now time.Time) Item {
 		putTime(item, name, t)
 	}
 	if !s.WakeAt.IsZero() {
-		item[WakeShard] = N(OneShard)
+		item[WakeShard] = N(WakeIndexShard)
 	}
 	item[ExpiresAt] = Seconds(now.Add(breakerRetention))
 	return item
@@ -572,7 +573,7 @@ func DecodeBreaker(item Item) (breaker.State, error) {
 	return breaker.State{
 		EndpointID: r.s(EndpointID), Tenant: r.s(Tenant), Version: int(r.n(Version)), WriteID: r.s("write_id"),
 		Phase: breaker.Phase(r.s("phase")), Failures: int(r.n("failures")), FailingSince: r.millis("failing_since"), Cause: r.s("cause"),
-		Since: r.millis(Since), Wait: ms("wait_ms"), Until: r.millis("until"),
+		Since: r.millis(Since), OpenFor: ms("wait_ms"), Until: r.millis("until"),
 		ProbeID: r.s("probe_id"), ProbeUntil: r.millis("probe_until"), WakeAt: r.millis(WakeAt), Slow: ms("slow_ms"),
 	}, r.err
 }
@@ -629,26 +630,19 @@ func Image(item Item) map[string]events.DynamoDBAttributeValue {
 func DecodeDue(item Item) (delivery.Due, error) {
 	r := reader{item: item}
 	r.must(DueAt)
-	key, err := DecodeKey(item)
+	key, err := DecodeDeliveryKey(item)
 	if err == nil {
 		err = r.err
 	}
 	return delivery.Due{Key: key, DueAt: r.millis(DueAt)}, err
 }
 
-// DecodeKey reads a delivery's key.
-func DecodeKey(item Item) (delivery.Key, error) {
-	r := reader{item: item}
-	r.must(EndpointID, EventID)
-	return delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)}, r.err
-}
-
-// DecodeWaiter reads an entry of the waiting index.
-func DecodeWaiter(item Item) (delivery.Waiter, error) {
-	key, err := DecodeKey(item)
+// DecodeBacklogEntry reads an entry of the waiting index.
+func DecodeBacklogEntry(item Item) (delivery.BacklogEntry, error) {
+	key, err := DecodeDeliveryKey(item)
 	r := reader{item: item}
 	r.must(Attempts)
-	w := delivery.Waiter{Key: key, Attempts: int(r.n(Attempts))}
+	w := delivery.BacklogEntry{Key: key, Attempts: int(r.n(Attempts))}
 	if err == nil {
 		err = r.err
 	}

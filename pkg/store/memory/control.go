@@ -12,13 +12,13 @@ import (
 
 // Settle: see dispatch.Deliveries.
 func (s *Store) Settle(_ context.Context, settle delivery.Settle) error {
-	_, err := s.move(settle.Key, settle.Apply)
+	_, err := s.updateDelivery(settle.Key, settle.Apply)
 	return err
 }
 
 // Park: see dispatch.Deliveries.
 func (s *Store) Park(_ context.Context, p delivery.Park) (delivery.Delivery, error) {
-	return s.move(p.Key, p.Apply)
+	return s.updateDelivery(p.Key, p.Apply)
 }
 
 // Release: see dispatch.Waiting.
@@ -37,15 +37,15 @@ func (s *Store) Release(_ context.Context, r delivery.Release) (delivery.Deliver
 	return after, nil
 }
 
-// Waiting: see dispatch.Waiting.
-func (s *Store) Waiting(_ context.Context, endpointID string, limit int) ([]delivery.Waiter, error) {
+// ListBacklog: see dispatch.Waiting.
+func (s *Store) ListBacklog(_ context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := []delivery.Waiter{}
+	list := []delivery.BacklogEntry{}
 	if set := s.waiting[endpointID]; set != nil {
 		set.Scan(func(eventID string) bool {
 			key := delivery.Key{EndpointID: endpointID, EventID: eventID}
-			list = append(list, delivery.Waiter{Key: key, Attempts: s.find(key).Attempts})
+			list = append(list, delivery.BacklogEntry{Key: key, Attempts: s.find(key).Attempts})
 			return len(list) < limit
 		})
 	}
@@ -88,7 +88,7 @@ func (s *Store) ListCircuits(_ context.Context, by time.Time) ([]breaker.State, 
 			list = append(list, b)
 		}
 	}
-	slices.SortFunc(list, breaker.ByWaking)
+	slices.SortFunc(list, breaker.CompareWakeAt)
 	return list, nil
 }
 

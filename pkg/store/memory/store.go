@@ -141,7 +141,7 @@ func (s *Store) GetEvent(_ context.Context, id string) (event.Accepted, error) {
 func (s *Store) ReserveKey(_ context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name := dynamoitem.KeyOf(tenant, key)
+	name := dynamoitem.IdempotencyKey(tenant, key)
 	if holds, ok := s.keys[name]; ok && s.now().Before(holds.expires) {
 		return holds.Reservation, nil
 	}
@@ -166,9 +166,9 @@ func (s *Store) save(before *delivery.Delivery, d delivery.Delivery) {
 	if !d.DueAt.IsZero() {
 		s.due[d.DueShard()].Set(delivery.Due{Key: d.Key, DueAt: d.DueAt})
 	}
-	if set := s.waiting[d.EndpointID]; set != nil && !d.Waits {
+	if set := s.waiting[d.EndpointID]; set != nil && !d.InBacklog {
 		set.Delete(d.EventID)
-	} else if d.Waits {
+	} else if d.InBacklog {
 		if set == nil {
 			set = new(btree.Set[string])
 			s.waiting[d.EndpointID] = set
@@ -184,7 +184,7 @@ func (s *Store) save(before *delivery.Delivery, d delivery.Delivery) {
 }
 
 // move applies a transition to a delivery under the lock.
-func (s *Store) move(k delivery.Key, apply func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal)) (delivery.Delivery, error) {
+func (s *Store) updateDelivery(k delivery.Key, apply func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal)) (delivery.Delivery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.find(k)
@@ -198,7 +198,7 @@ func (s *Store) move(k delivery.Key, apply func(*delivery.Delivery) (delivery.De
 
 // Claim: see dispatch.Deliveries.
 func (s *Store) Claim(_ context.Context, c delivery.Claim) (delivery.Delivery, error) {
-	return s.move(c.Key, c.Apply)
+	return s.updateDelivery(c.Key, c.Apply)
 }
 
 // Complete: see dispatch.Deliveries.
@@ -328,7 +328,7 @@ func (s *Store) QueryDeliveries(_ context.Context, q delivery.Query) (delivery.P
 			return false
 		}
 		examined, before = examined+1, id
-		if !q.Wants(*d) {
+		if !q.Matches(*d) {
 			return true
 		}
 		if len(page.Deliveries) == q.PageSize() {

@@ -50,7 +50,7 @@ func kind(open func() (destination.Adapter, error)) destination.Kind {
 }
 
 func TestCheckShowsTheRightForm(t *testing.T) {
-	r := destination.NewRegistry(1, kind(nil))
+	r := destination.NewRouter(1, kind(nil))
 	for _, c := range []struct {
 		url  string
 		want []string // in the error; nil for none
@@ -78,7 +78,7 @@ func TestCheckShowsTheRightForm(t *testing.T) {
 }
 
 func TestAnEndpointThatCannotWorkIsDeadAtOnce(t *testing.T) {
-	r := destination.NewRegistry(10, kind(func() (destination.Adapter, error) { return nil, errors.New("the credential cannot be read") }))
+	r := destination.NewRouter(10, kind(func() (destination.Adapter, error) { return nil, errors.New("the credential cannot be read") }))
 	for _, u := range []string{"gopher://x", "test:///", "test://host"} {
 		o := r.Deliver(t.Context(), destination.Target{URL: u}, destination.Message{})
 		if o.Class != delivery.Invalid || !o.Permanent || o.Error == "" {
@@ -91,7 +91,7 @@ func TestAdaptersAreMadeOnceKeptAndClosedWhenUnused(t *testing.T) {
 	var misused atomic.Bool
 	var mu sync.Mutex
 	var opened []*counted
-	r := destination.NewRegistry(3, kind(func() (destination.Adapter, error) {
+	r := destination.NewRouter(3, kind(func() (destination.Adapter, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		opened = append(opened, &counted{misused: &misused})

@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 )
 
-// MaxOpen is how many adapters a registry keeps open.
-const MaxOpen = 1000
+// MaxOpenAdapters is how many adapters a deployed router keeps open.
+const MaxOpenAdapters = 1000
 
 // Target is the destination of one endpoint.
 type Target struct {
@@ -67,34 +67,35 @@ type Kind struct {
 	Close func() error
 }
 
-// Registry chooses the adapter by the URL's scheme, makes it at its first use,
+// Router chooses the adapter by the URL's scheme, makes it at its first use,
 // and closes the least recently used when there are too many. It is safe for
 // concurrent use.
-type Registry struct {
+type Router struct {
 	kinds map[string]Kind
 	forms []string
 	close []func() error
 	limit int
 
 	mu   sync.Mutex
-	open *simplelru.LRU[Target, *shared]
+	open *simplelru.LRU[Target, *openAdapter]
 }
 
-// shared is an adapter and who uses it: it is closed when it has been evicted
-// and the last attempt through it has ended.
-type shared struct {
+// openAdapter counts the attempts that use an adapter. An evicted adapter is
+// closed when the last of them has ended.
+type openAdapter struct {
 	once    sync.Once
 	adapter Adapter
 	err     error
 
-	// Guarded by the registry's mu.
+	// Guarded by the router's mu.
 	users   int
 	evicted bool
 }
 
-// NewRegistry returns a registry of the kinds that keeps at most limit adapters.
-func NewRegistry(limit int, kinds ...Kind) *Registry {
-	r := &Registry{kinds: map[string]Kind{}, limit: limit}
+// NewRouter returns a router for the given protocols. It keeps at most limit
+// adapters open; limit must be at least 1.
+func NewRouter(limit int, kinds ...Kind) *Router {
+	r := &Router{kinds: map[string]Kind{}, limit: limit}
 	for _, k := range kinds {
 		for _, scheme := range k.Schemes {
 			r.kinds[scheme] = k
@@ -104,7 +105,7 @@ func NewRegistry(limit int, kinds ...Kind) *Registry {
 			r.close = append(r.close, k.Close)
 		}
 	}
-	open, err := simplelru.NewLRU[Target, *shared](limit, nil)
+	open, err := simplelru.NewLRU[Target, *openAdapter](limit, nil)
 	if err != nil {
 		panic(err) // only for a limit below 1
 	}
@@ -114,12 +115,12 @@ func NewRegistry(limit int, kinds ...Kind) *Registry {
 
 // Check refuses a target that no adapter can serve, with a sentence that shows
 // the right form. It repeats nothing of the URL that may be secret.
-func (r *Registry) Check(t Target) error {
+func (r *Router) Check(t Target) error {
 	_, _, err := r.parse(t)
 	return err
 }
 
-func (r *Registry) parse(t Target) (Kind, *url.URL, error) {
+func (r *Router) parse(t Target) (Kind, *url.URL, error) {
 	u, err := url.Parse(t.URL)
 	if err != nil {
 		// url.Parse repeats the whole URL; its cause is enough.
@@ -140,7 +141,7 @@ func (r *Registry) parse(t Target) (Kind, *url.URL, error) {
 }
 
 // Deliver makes one attempt through the target's adapter.
-func (r *Registry) Deliver(ctx context.Context, t Target, m Message) delivery.Outcome {
+func (r *Router) Deliver(ctx context.Context, t Target, m Message) delivery.Outcome {
 	s := r.acquire(t)
 	defer r.release(s)
 	s.once.Do(func() {
@@ -156,12 +157,12 @@ func (r *Registry) Deliver(ctx context.Context, t Target, m Message) delivery.Ou
 	return s.adapter.Deliver(ctx, m)
 }
 
-func (r *Registry) acquire(t Target) *shared {
+func (r *Router) acquire(t Target) *openAdapter {
 	r.mu.Lock()
 	s, ok := r.open.Get(t)
-	var evicted *shared
+	var evicted *openAdapter
 	if !ok {
-		s = &shared{}
+		s = &openAdapter{}
 		if r.open.Len() == r.limit {
 			_, evicted, _ = r.open.RemoveOldest()
 		}
@@ -175,7 +176,7 @@ func (r *Registry) acquire(t Target) *shared {
 	return s
 }
 
-func (r *Registry) evict(s *shared) {
+func (r *Router) evict(s *openAdapter) {
 	r.mu.Lock()
 	s.evicted = true
 	idle := s.users == 0
@@ -185,7 +186,7 @@ func (r *Registry) evict(s *shared) {
 	}
 }
 
-func (r *Registry) release(s *shared) {
+func (r *Router) release(s *openAdapter) {
 	r.mu.Lock()
 	s.users--
 	last := s.evicted && s.users == 0
@@ -196,15 +197,15 @@ func (r *Registry) release(s *shared) {
 }
 
 // close ends an adapter that nobody uses or will use any more.
-func (s *shared) close() {
+func (s *openAdapter) close() {
 	if s.adapter != nil {
 		_ = s.adapter.Close() // its connections are of no use to anybody now
 	}
 }
 
 // Close ends all adapters, each when its last attempt has ended, and what they
-// shared. The registry may not be used after it.
-func (r *Registry) Close() error {
+// shared. The router may not be used after it.
+func (r *Router) Close() error {
 	for {
 		r.mu.Lock()
 		_, s, ok := r.open.RemoveOldest()
