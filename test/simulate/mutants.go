@@ -162,7 +162,7 @@ var mutants = []mutant{
 		new: "if last := claimed.LeaseUntil.Add(-leaseReserve); false && last.Before(until) {",
 	},
 	{
-		name: "complete without fence", file: "pkg/store/memory/store.go",
+		name: "complete without fence", file: "pkg/store/memory/deliveries.go",
 		old: "	if before == nil || before.ClaimID != d.ClaimID || before.Attempts != d.Attempts {\n		return delivery.ErrFenced\n	}\n	if before.State != delivery.InFlight {",
 		new: "	if before != nil && before.State == delivery.State(d.Key.String()) {",
 	},
@@ -262,7 +262,7 @@ var mutants = []mutant{
 		new: "j.slot.IsZero()",
 	},
 	{
-		name: "a key that is reserved twice", file: "pkg/store/memory/store.go",
+		name: "a key that is reserved twice", file: "pkg/store/memory/control.go",
 		old: "ok && s.now().Before(holds.expires) {",
 		new: "ok && s.now().After(holds.expires) {",
 	},

@@ -12,141 +12,32 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// Settle: see dispatch.Deliveries. Its own write, repeated, is refused as settled,
-// which is what the caller wanted.
-func (s *Store) Settle(ctx context.Context, settle delivery.Settle) error {
-	u := update{values: dynamoitem.Item{
-		":pending": dynamoitem.S(string(delivery.Pending)), ":in_flight": dynamoitem.S(string(delivery.InFlight)), ":now": dynamoitem.Millis(settle.Now),
-	}}
-	u.set(dynamoitem.State, dynamoitem.S(string(settle.State)))
-	u.set(dynamoitem.Reason, dynamoitem.S(settle.Reason))
-	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(settle.Now))
-	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(settle.Now.Add(delivery.Retention)))
-	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(settle.Tenant))
-	u.setIfAbsent(dynamoitem.Attempts, dynamoitem.N(0))
-	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(settle.Accepted))
-	if settle.EventType != "" {
-		u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(settle.EventType))
-	}
-	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(settle.Now))
-	for _, name := range []string{dynamoitem.LeaseUntil, dynamoitem.NextAt, dynamoitem.DueShard, dynamoitem.DueAt, dynamoitem.Waiting, dynamoitem.Slot} {
-		u.remove(name)
-	}
-	condition := "#state = :pending OR (#state = :in_flight AND #lease_until <= :now)"
-	if !settle.SinceBefore.IsZero() {
-		condition = "(" + condition + ") AND #since <= :since_before"
-		u.values[":since_before"] = dynamoitem.Millis(settle.SinceBefore)
-	}
-	_, against, ok, err := s.updateDelivery(ctx, settle.Key, u, "attribute_not_exists(#event_id) OR "+condition)
-	if err != nil {
-		return fmt.Errorf("settle %s: %w", settle.Key, err)
-	}
-	if ok {
-		return nil
-	}
-	if _, err := refusal(against, settle.Apply); err != nil {
-		return err
-	}
-	return fmt.Errorf("settle %s: its condition and its transition disagree", settle.Key)
-}
-
-// Park: see dispatch.Deliveries. Its own write, repeated, has the effect of one;
-// for a slot it is refused as early, until that slot.
-func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, error) {
-	u := update{values: dynamoitem.Item{
-		":in_flight": dynamoitem.S(string(delivery.InFlight)), ":expected": dynamoitem.N(int64(p.Attempts)), ":now": dynamoitem.Millis(p.Now),
-	}}
-	u.set(dynamoitem.State, dynamoitem.S(string(delivery.Pending)))
-	u.set(dynamoitem.Reason, dynamoitem.S(p.Reason))
-	u.set(dynamoitem.DueShard, dynamoitem.N(int64(p.DueShard())))
-	u.set(dynamoitem.DueAt, dynamoitem.Millis(p.DueAt))
-	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(p.Now))
-	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(p.Now.Add(delivery.Retention)))
-	if p.InBacklog {
-		u.set(dynamoitem.Waiting, dynamoitem.S(p.EndpointID))
-	} else {
-		u.remove(dynamoitem.Waiting)
-	}
-	if !p.Slot.IsZero() {
-		u.set(dynamoitem.NextAt, dynamoitem.Millis(p.Slot))
-		u.set(dynamoitem.Slot, dynamoitem.Millis(p.Slot))
-	} else {
-		u.remove(dynamoitem.Slot)
-	}
-	if p.EventType != "" {
-		u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(p.EventType))
-	}
-	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(p.Tenant))
-	u.setIfAbsent(dynamoitem.Attempts, dynamoitem.N(0))
-	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(p.Accepted))
-	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(p.Now))
-	u.remove(dynamoitem.LeaseUntil)
-	u.remove(dynamoitem.ClaimID)
-	condition := "(#state = :state AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
-		" OR (#state = :in_flight AND #lease_until <= :now)"
-	if p.Attempts == 0 {
-		condition += " OR attribute_not_exists(#event_id)"
-	}
-	after, against, ok, err := s.updateDelivery(ctx, p.Key, u, condition)
-	switch {
-	case err != nil:
-		return delivery.Delivery{}, fmt.Errorf("park %s: %w", p.Key, err)
-	case ok:
-		return dynamoitem.DecodeDelivery(after)
-	}
-	d, err := refusal(against, p.Apply)
-	if err == nil {
-		err = fmt.Errorf("park %s: its condition and its transition disagree", p.Key)
-	}
-	return d, err
-}
-
-// Release: see dispatch.Waiting. Its own write, repeated, is ErrFenced: the due
-// time that it has set brings the delivery back.
-func (s *Store) Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error) {
-	u := update{values: dynamoitem.Item{":pending": dynamoitem.S(string(delivery.Pending))}}
-	u.set(dynamoitem.NextAt, dynamoitem.Millis(r.NextAt))
-	u.set(dynamoitem.DueShard, dynamoitem.N(int64(r.DueShard())))
-	u.set(dynamoitem.DueAt, dynamoitem.Millis(r.DueAt))
-	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(r.Now))
-	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(r.Now.Add(delivery.Retention)))
-	u.remove(dynamoitem.Waiting)
-	after, _, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :pending AND attribute_exists(#waiting)")
-	switch {
-	case err != nil:
-		return delivery.Delivery{}, fmt.Errorf("release %s: %w", r.Key, err)
-	case !ok:
-		return delivery.Delivery{}, delivery.ErrFenced
-	}
-	return dynamoitem.DecodeDelivery(after)
-}
-
-// ListBacklog: see dispatch.Waiting. The index follows the table by moments; what it
-// does not show yet has a due time, too.
-func (s *Store) ListBacklog(ctx context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error) {
-	out, err := s.db.Query(ctx, &dynamodb.QueryInput{
-		TableName: &s.tables.Deliveries, IndexName: aws.String(dynamoitem.WaitingIndex),
-		KeyConditionExpression:    aws.String("waiting = :endpoint"),
-		ExpressionAttributeValues: dynamoitem.Item{":endpoint": dynamoitem.S(endpointID)},
-		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.returnCapacity(),
+// ReserveKey: see emit.Keys. A key whose time is over counts as free, though
+// DynamoDB deletes it only some time later.
+func (s *Store) ReserveKey(ctx context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error) {
+	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &s.tables.Control, Item: dynamoitem.EncodeReservation(tenant, key, r, expires),
+		ConditionExpression:                 aws.String("attribute_not_exists(#key) OR expires_at <= :now"),
+		ExpressionAttributeNames:            map[string]string{"#key": dynamoitem.Key},
+		ExpressionAttributeValues:           dynamoitem.Item{":now": dynamoitem.Seconds(time.Now())},
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              s.returnCapacity(),
 	})
+	if old, failed := conditionFailed(err); failed {
+		holds, _, err := dynamoitem.DecodeReservation(old)
+		return holds, err
+	}
 	if err != nil {
-		return nil, fmt.Errorf("query what waits for %s: %w", endpointID, err)
+		return r, fmt.Errorf("reserve an idempotency key: %w", err)
 	}
-	s.recordRead(out.ConsumedCapacity)
-	list := make([]delivery.BacklogEntry, len(out.Items))
-	for i, item := range out.Items {
-		if list[i], err = dynamoitem.DecodeBacklogEntry(item); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
+	s.recordWrite(out.ConsumedCapacity)
+	return r, nil
 }
 
 // GetBreaker: see dispatch.Breakers.
@@ -264,3 +155,119 @@ func (s *Store) ReserveSlots(ctx context.Context, key string, cost time.Duration
 // limitRetention is how long a rate limit's item is kept after its last write:
 // longer than anything waits for a slot.
 const limitRetention = 30 * 24 * time.Hour
+
+// Bind: see console.Notes. What has expired counts as free, though DynamoDB
+// deletes it only some time later.
+func (s *Store) Bind(ctx context.Context, key, value string, expires time.Time) (string, error) {
+	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &s.tables.Control, Item: dynamoitem.EncodeBound(key, value, expires),
+		ConditionExpression:                 aws.String("attribute_not_exists(#key) OR expires_at <= :now"),
+		ExpressionAttributeNames:            map[string]string{"#key": dynamoitem.Key},
+		ExpressionAttributeValues:           dynamoitem.Item{":now": dynamoitem.Seconds(time.Now())},
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              s.returnCapacity(),
+	})
+	if old, failed := conditionFailed(err); failed {
+		holds, _, err := dynamoitem.DecodeBound(old)
+		return holds, err
+	}
+	if err != nil {
+		return "", fmt.Errorf("bind a key in Control: %w", err)
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return value, nil
+}
+
+// Bound: see console.Notes.
+func (s *Store) Bound(ctx context.Context, key string) (string, error) {
+	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)}, ConsistentRead: aws.Bool(true),
+		ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if err != nil {
+		return "", fmt.Errorf("read a key in Control: %w", err)
+	}
+	s.recordRead(out.ConsumedCapacity)
+	if out.Item == nil {
+		return "", nil
+	}
+	value, expires, err := dynamoitem.DecodeBound(out.Item)
+	if err != nil || !expires.IsZero() && !time.Now().Before(expires) {
+		return "", err
+	}
+	return value, nil
+}
+
+// Unbind: see console.Notes.
+func (s *Store) Unbind(ctx context.Context, key string) error {
+	out, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)}, ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if err != nil {
+		return fmt.Errorf("free a key in Control: %w", err)
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return nil
+}
+
+// Count: see console.Notes. A write that the SDK repeats may count twice.
+func (s *Store) Count(ctx context.Context, key string, expires time.Time) (int, error) {
+	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)},
+		UpdateExpression:          aws.String("SET expires_at = :expires ADD tally :one"),
+		ExpressionAttributeValues: dynamoitem.Item{":expires": dynamoitem.Seconds(expires), ":one": dynamoitem.N(1)},
+		ReturnValues:              types.ReturnValueUpdatedNew, ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count in Control: %w", err)
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return dynamoitem.DecodeTally(out.Attributes)
+}
+
+// ReadAlerts: see alert.Documents.
+func (s *Store) ReadAlerts(ctx context.Context) (document []byte, version int, err error) {
+	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.AlertsKey)},
+		ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the alerts' state: %w", err)
+	}
+	s.recordRead(out.ConsumedCapacity)
+	if out.Item == nil {
+		return nil, 0, nil
+	}
+	document, version, _, err = dynamoitem.DecodeAlerts(out.Item)
+	return document, version, err
+}
+
+// WriteAlerts: see alert.Documents.
+func (s *Store) WriteAlerts(ctx context.Context, document []byte, was int, writer string) (stored bool, err error) {
+	condition := "#version = :was"
+	if was == 0 {
+		condition = "attribute_not_exists(#version)"
+	}
+	in := &dynamodb.PutItemInput{
+		TableName: &s.tables.Control, Item: dynamoitem.EncodeAlerts(document, was+1, writer),
+		ConditionExpression: &condition, ExpressionAttributeNames: map[string]string{"#version": dynamoitem.Version},
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              s.returnCapacity(),
+	}
+	if was > 0 {
+		in.ExpressionAttributeValues = dynamoitem.Item{":was": dynamoitem.N(int64(was))}
+	}
+	out, err := s.db.PutItem(ctx, in)
+	if old, failed := conditionFailed(err); failed {
+		if old == nil {
+			return false, nil
+		}
+		_, version, by, err := dynamoitem.DecodeAlerts(old)
+		return err == nil && version == was+1 && by == writer, err // our own write, repeated
+	}
+	if err != nil {
+		return false, fmt.Errorf("write the alerts' state: %w", err)
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return true, nil
+}

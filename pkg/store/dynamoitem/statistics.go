@@ -3,13 +3,11 @@ package dynamoitem
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
@@ -115,13 +113,6 @@ func DecodeStatistics(item Item) (time.Time, stats.Record, error) {
 	return time.Unix(at, 0).UTC(), stats.Merge(r), in.err
 }
 
-// DecodeStatus reads of an endpoint's item whether it is in service, and why not.
-func DecodeStatus(item Item) (e stats.Endpoint, status endpoint.Status, reason string, err error) {
-	in := reader{item: item}
-	in.must(Tenant, EndpointID, Status)
-	return stats.Endpoint{Tenant: in.s(Tenant), ID: in.s(EndpointID)}, endpoint.Status(in.s(Status)), in.s(StatusWhy), in.err
-}
-
 // EncodeSweep returns the item of the last sweep. It does not expire: that it is
 // old is what somebody wants to know.
 func EncodeSweep(s stats.Sweep) Item {
@@ -146,33 +137,4 @@ func DecodeSweep(item Item) (stats.Sweep, error) {
 		At: in.millis("at"), Done: in.n("done") != 0, Due: int(in.n("due")), Queued: int(in.n("queued")),
 		Overdue: int(in.n("overdue")), OldestDue: in.millis("oldest_due"), Retrying: int(in.n("retrying")), More: in.n("more") != 0,
 	}, in.err
-}
-
-// AddTo writes the parts of an update that adds the item's numbers: "#aT :aT, …",
-// with the names and values that it uses.
-func AddTo(item Item, names map[string]string, values Item) string {
-	var parts []string
-	for name, value := range item {
-		if _, ok := value.(*types.AttributeValueMemberN); !ok {
-			panic("schema: " + strconv.Quote(name) + " is no number to be added")
-		}
-		names["#"+name], values[":"+name] = name, value
-		parts = append(parts, "#"+name+" :"+name)
-	}
-	return strings.Join(parts, ", ")
-}
-
-// AlertsKey is the Control key under which the alerts' state stands.
-const AlertsKey = "alerts"
-
-// EncodeAlerts returns the item of the alerts' state.
-func EncodeAlerts(document []byte, version int, writer string) Item {
-	return Item{Key: S(AlertsKey), "document": S(string(document)), Version: N(int64(version)), "writer": S(writer)}
-}
-
-// DecodeAlerts reads what EncodeAlerts wrote.
-func DecodeAlerts(item Item) (document []byte, version int, writer string, err error) {
-	in := reader{item: item}
-	in.must("document", Version)
-	return []byte(in.s("document")), int(in.n(Version)), in.s("writer"), in.err
 }

@@ -1,55 +1,32 @@
 package memory
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// Settle: see dispatch.Deliveries.
-func (s *Store) Settle(_ context.Context, settle delivery.Settle) error {
-	_, err := s.updateDelivery(settle.Key, settle.Apply)
-	return err
+type reservation struct {
+	event.Reservation
+	expires time.Time
 }
 
-// Park: see dispatch.Deliveries.
-func (s *Store) Park(_ context.Context, p delivery.Park) (delivery.Delivery, error) {
-	return s.updateDelivery(p.Key, p.Apply)
-}
-
-// Release: see dispatch.Waiting.
-func (s *Store) Release(_ context.Context, r delivery.Release) (delivery.Delivery, error) {
+// ReserveKey: see emit.Keys.
+func (s *Store) ReserveKey(_ context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.find(r.Key)
-	if before == nil {
-		return delivery.Delivery{}, delivery.ErrFenced
+	name := dynamoitem.IdempotencyKey(tenant, key)
+	if holds, ok := s.keys[name]; ok && s.now().Before(holds.expires) {
+		return holds.Reservation, nil
 	}
-	after, ok := r.Apply(*before)
-	if !ok {
-		return after, delivery.ErrFenced
-	}
-	s.save(before, after)
-	return after, nil
-}
-
-// ListBacklog: see dispatch.Waiting.
-func (s *Store) ListBacklog(_ context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := []delivery.BacklogEntry{}
-	if set := s.waiting[endpointID]; set != nil {
-		set.Scan(func(eventID string) bool {
-			key := delivery.Key{EndpointID: endpointID, EventID: eventID}
-			list = append(list, delivery.BacklogEntry{Key: key, Attempts: s.find(key).Attempts})
-			return len(list) < limit
-		})
-	}
-	return list, nil
+	s.keys[name] = reservation{r, expires}
+	return r, nil
 }
 
 // GetBreaker: see dispatch.Breakers.
@@ -99,4 +76,78 @@ func (s *Store) ReserveSlots(_ context.Context, key string, cost time.Duration, 
 	after := ratelimit.Reserve(s.slots[key], now, cost).Truncate(time.Microsecond)
 	s.slots[key] = after
 	return after, nil
+}
+
+// bound is a value in Control, or a counter.
+type bound struct {
+	value   string
+	tally   int
+	expires time.Time // zero is never
+}
+
+func (b bound) living(now time.Time) bool { return b.expires.IsZero() || now.Before(b.expires) }
+
+// Bind: see console.Notes.
+func (s *Store) Bind(_ context.Context, key, value string, expires time.Time) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if holds, ok := s.bound[key]; ok && holds.living(s.now()) {
+		return holds.value, nil
+	}
+	s.bound[key] = bound{value: value, expires: expires}
+	return value, nil
+}
+
+// Bound: see console.Notes.
+func (s *Store) Bound(_ context.Context, key string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if holds, ok := s.bound[key]; ok && holds.living(s.now()) {
+		return holds.value, nil
+	}
+	return "", nil
+}
+
+// Unbind: see console.Notes.
+func (s *Store) Unbind(_ context.Context, key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.bound, key)
+	return nil
+}
+
+// Count: see console.Notes.
+func (s *Store) Count(_ context.Context, key string, expires time.Time) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.bound[key]
+	b.tally++
+	b.expires = expires
+	s.bound[key] = b
+	return b.tally, nil
+}
+
+// alerts is the alerts' state.
+type alerts struct {
+	document []byte
+	version  int
+	writer   string
+}
+
+// ReadAlerts: see alert.Documents.
+func (s *Store) ReadAlerts(context.Context) (document []byte, version int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alerts.document, s.alerts.version, nil
+}
+
+// WriteAlerts: see alert.Documents.
+func (s *Store) WriteAlerts(_ context.Context, document []byte, was int, writer string) (stored bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.alerts.version != was {
+		return s.alerts.version == was+1 && s.alerts.writer == writer, nil // our own write, repeated
+	}
+	s.alerts = alerts{bytes.Clone(document), was + 1, writer}
+	return true, nil
 }

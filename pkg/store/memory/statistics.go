@@ -1,13 +1,10 @@
 package memory
 
 import (
-	"bytes"
 	"context"
 	"maps"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/delivery"
-	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
@@ -69,60 +66,4 @@ func (s *Store) ReadStatistics(_ context.Context, buckets []time.Time) (map[time
 		}
 	}
 	return records, s.sweep, nil
-}
-
-// CountDue: see dispatch.DueIndex.
-func (s *Store) CountDue(_ context.Context, shard int, after time.Time, limit int) (n int, more bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.due[shard].Ascend(delivery.Due{DueAt: after}, func(d delivery.Due) bool {
-		if !d.DueAt.After(after) {
-			return true
-		}
-		more = n == limit
-		if !more {
-			n++
-		}
-		return !more
-	})
-	return n, more, nil
-}
-
-// DisabledEndpoints returns those of the endpoints that are out of service, with
-// the reason.
-func (s *Store) DisabledEndpoints(_ context.Context, list []stats.Endpoint) (map[stats.Endpoint]string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	disabled := map[stats.Endpoint]string{}
-	for _, e := range list {
-		if stored, ok := s.endpoints[e.Tenant][e.ID]; ok && stored.Status == endpoint.Disabled {
-			disabled[e] = stored.StatusReason
-		}
-	}
-	return disabled, nil
-}
-
-// alerts is the alerts' state.
-type alerts struct {
-	document []byte
-	version  int
-	writer   string
-}
-
-// ReadAlerts: see alert.Documents.
-func (s *Store) ReadAlerts(context.Context) (document []byte, version int, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.alerts.document, s.alerts.version, nil
-}
-
-// WriteAlerts: see alert.Documents.
-func (s *Store) WriteAlerts(_ context.Context, document []byte, was int, writer string) (stored bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.alerts.version != was {
-		return s.alerts.version == was+1 && s.alerts.writer == writer, nil // our own write, repeated
-	}
-	s.alerts = alerts{bytes.Clone(document), was + 1, writer}
-	return true, nil
 }

@@ -1,40 +1,8 @@
 package dynamoitem
 
 import (
-	"time"
-
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
 )
-
-// Attributes of what is bound and counted in Control.
-const (
-	Bound = "bound"
-	Tally = "tally"
-)
-
-// EncodeBound returns the item that binds a value to a key; the zero time is for
-// ever.
-func EncodeBound(key, value string, expires time.Time) Item {
-	item := Item{Key: S(key), Bound: S(value)}
-	if !expires.IsZero() {
-		item[ExpiresAt] = Seconds(expires)
-	}
-	return item
-}
-
-// DecodeBound reads what EncodeBound wrote.
-func DecodeBound(item Item) (value string, expires time.Time, err error) {
-	r := reader{item: item}
-	r.must(Key, Bound)
-	return r.s(Bound), r.seconds(ExpiresAt), r.err
-}
-
-// DecodeTally reads a counter.
-func DecodeTally(item Item) (int, error) {
-	r := reader{item: item}
-	r.must(Tally)
-	return int(r.n(Tally)), r.err
-}
 
 // AuditPartition is where a tenant's audit entries stand: in Deliveries, whose
 // key orders them by time, under an id that no endpoint has.

@@ -1,0 +1,390 @@
+package dynamo
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+)
+
+// moveDelivery applies an update to a delivery under a condition and returns the
+// item after it, or, where the condition failed, the one that stood against it.
+func (s *Store) updateDelivery(ctx context.Context, k delivery.Key, u update, condition string) (after dynamoitem.Item, against dynamoitem.Item, ok bool, err error) {
+	expression := u.expression()
+	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.tables.Deliveries, Key: dynamoitem.DeliveryKey(k),
+		UpdateExpression: &expression, ConditionExpression: &condition,
+		ExpressionAttributeNames: names(expression, condition), ExpressionAttributeValues: u.values,
+		ReturnValues:                        types.ReturnValueAllNew,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              s.returnCapacity(),
+	})
+	if old, failed := conditionFailed(err); failed {
+		return nil, old, false, nil
+	}
+	if err != nil {
+		return nil, nil, false, err
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return out.Attributes, nil, true, nil
+}
+
+// refusal asks a transition why it does not apply to the item that stood
+// against it. Where the transition would apply after all (the write was ours, or
+// something moved in between) it returns the transition's result.
+func refusal(against dynamoitem.Item, apply func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal)) (delivery.Delivery, error) {
+	var current *delivery.Delivery
+	if against != nil {
+		d, err := dynamoitem.DecodeDelivery(against)
+		if err != nil {
+			return d, err
+		}
+		current = &d
+	}
+	after, refused := apply(current)
+	if refused != nil {
+		return after, refused
+	}
+	return after, nil
+}
+
+// Claim: see dispatch.Deliveries.
+func (s *Store) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery, error) {
+	u := update{values: dynamoitem.Item{
+		":pending": dynamoitem.S(string(delivery.Pending)), ":expected": dynamoitem.N(int64(c.Attempts)),
+		":now": dynamoitem.Millis(c.Now), ":zero": dynamoitem.N(0), ":one": dynamoitem.N(1),
+	}}
+	u.sets = append(u.sets, "#attempts = if_not_exists(#attempts, :zero) + :one")
+	u.set(dynamoitem.State, dynamoitem.S(string(delivery.InFlight)))
+	u.set(dynamoitem.ClaimID, dynamoitem.S(c.ID))
+	u.set(dynamoitem.LeaseUntil, dynamoitem.Millis(c.Now.Add(c.Lease)))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(c.Now))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(c.Now.Add(delivery.Retention)))
+	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(c.Tenant))
+	u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(c.EventType))
+	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(c.Accepted))
+	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(c.Now))
+	u.remove(dynamoitem.Waiting)
+	u.remove(dynamoitem.Slot)
+	condition := "(#state = :pending AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
+		" OR (#state = :state AND #lease_until <= :now AND #claim_id <> :claim_id)"
+	if c.Attempts == 0 {
+		condition += " OR attribute_not_exists(#event_id)"
+	}
+	after, against, ok, err := s.updateDelivery(ctx, c.Key, u, condition)
+	switch {
+	case err != nil:
+		return delivery.Delivery{}, fmt.Errorf("claim %s: %w", c.Key, err)
+	case ok:
+		return dynamoitem.DecodeDelivery(after)
+	}
+	d, err := refusal(against, c.Apply)
+	if err == nil && d.ClaimID == c.ID && against != nil && d.Attempts == attempts(against) {
+		return d, nil // our own write, repeated by the SDK
+	}
+	if err == nil {
+		// The transition allows what the condition refused. That is no answer to
+		// act upon; the item comes again.
+		return d, fmt.Errorf("claim %s: its condition and its transition disagree", c.Key)
+	}
+	return d, err
+}
+
+// attempts is the count in an item, -1 where it has none.
+func attempts(item dynamoitem.Item) int {
+	d, err := dynamoitem.DecodeDelivery(item)
+	if err != nil {
+		return -1
+	}
+	return d.Attempts
+}
+
+// Complete: see dispatch.Deliveries.
+func (s *Store) Complete(ctx context.Context, d delivery.Delivery) error {
+	item := dynamoitem.EncodeDelivery(d)
+	u := update{values: dynamoitem.Item{":in_flight": dynamoitem.S(string(delivery.InFlight))}}
+	for _, name := range verdict {
+		if value, ok := item[name]; ok {
+			u.set(name, value)
+		} else {
+			u.remove(name)
+		}
+	}
+	u.values[":claim_id"], u.values[":attempts"] = item[dynamoitem.ClaimID], item[dynamoitem.Attempts]
+	_, against, ok, err := s.updateDelivery(ctx, d.Key, u, "#state = :in_flight AND #claim_id = :claim_id AND #attempts = :attempts")
+	if err != nil {
+		return fmt.Errorf("complete %s: %w", d.Key, err)
+	}
+	if ok {
+		return nil
+	}
+	if against != nil {
+		held, err := dynamoitem.DecodeDelivery(against)
+		if err == nil && held.ClaimID == d.ClaimID && held.Attempts == d.Attempts && held.State == d.State {
+			return nil // our own write, repeated by the SDK
+		}
+	}
+	return delivery.ErrFenced
+}
+
+// verdict is what a conclusion or a replay may change.
+var verdict = []string{
+	dynamoitem.State, dynamoitem.Waiting, dynamoitem.Slot, "uncounted", dynamoitem.Reason, "snippet", "history", dynamoitem.LeaseUntil, dynamoitem.NextAt,
+	dynamoitem.DueShard, dynamoitem.DueAt, dynamoitem.UpdatedAt, dynamoitem.ExpiresAt,
+}
+
+// Settle: see dispatch.Deliveries. Its own write, repeated, is refused as settled,
+// which is what the caller wanted.
+func (s *Store) Settle(ctx context.Context, settle delivery.Settle) error {
+	u := update{values: dynamoitem.Item{
+		":pending": dynamoitem.S(string(delivery.Pending)), ":in_flight": dynamoitem.S(string(delivery.InFlight)), ":now": dynamoitem.Millis(settle.Now),
+	}}
+	u.set(dynamoitem.State, dynamoitem.S(string(settle.State)))
+	u.set(dynamoitem.Reason, dynamoitem.S(settle.Reason))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(settle.Now))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(settle.Now.Add(delivery.Retention)))
+	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(settle.Tenant))
+	u.setIfAbsent(dynamoitem.Attempts, dynamoitem.N(0))
+	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(settle.Accepted))
+	if settle.EventType != "" {
+		u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(settle.EventType))
+	}
+	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(settle.Now))
+	for _, name := range []string{dynamoitem.LeaseUntil, dynamoitem.NextAt, dynamoitem.DueShard, dynamoitem.DueAt, dynamoitem.Waiting, dynamoitem.Slot} {
+		u.remove(name)
+	}
+	condition := "#state = :pending OR (#state = :in_flight AND #lease_until <= :now)"
+	if !settle.SinceBefore.IsZero() {
+		condition = "(" + condition + ") AND #since <= :since_before"
+		u.values[":since_before"] = dynamoitem.Millis(settle.SinceBefore)
+	}
+	_, against, ok, err := s.updateDelivery(ctx, settle.Key, u, "attribute_not_exists(#event_id) OR "+condition)
+	if err != nil {
+		return fmt.Errorf("settle %s: %w", settle.Key, err)
+	}
+	if ok {
+		return nil
+	}
+	if _, err := refusal(against, settle.Apply); err != nil {
+		return err
+	}
+	return fmt.Errorf("settle %s: its condition and its transition disagree", settle.Key)
+}
+
+// Park: see dispatch.Deliveries. Its own write, repeated, has the effect of one;
+// for a slot it is refused as early, until that slot.
+func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, error) {
+	u := update{values: dynamoitem.Item{
+		":in_flight": dynamoitem.S(string(delivery.InFlight)), ":expected": dynamoitem.N(int64(p.Attempts)), ":now": dynamoitem.Millis(p.Now),
+	}}
+	u.set(dynamoitem.State, dynamoitem.S(string(delivery.Pending)))
+	u.set(dynamoitem.Reason, dynamoitem.S(p.Reason))
+	u.set(dynamoitem.DueShard, dynamoitem.N(int64(p.DueShard())))
+	u.set(dynamoitem.DueAt, dynamoitem.Millis(p.DueAt))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(p.Now))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(p.Now.Add(delivery.Retention)))
+	if p.InBacklog {
+		u.set(dynamoitem.Waiting, dynamoitem.S(p.EndpointID))
+	} else {
+		u.remove(dynamoitem.Waiting)
+	}
+	if !p.Slot.IsZero() {
+		u.set(dynamoitem.NextAt, dynamoitem.Millis(p.Slot))
+		u.set(dynamoitem.Slot, dynamoitem.Millis(p.Slot))
+	} else {
+		u.remove(dynamoitem.Slot)
+	}
+	if p.EventType != "" {
+		u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(p.EventType))
+	}
+	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(p.Tenant))
+	u.setIfAbsent(dynamoitem.Attempts, dynamoitem.N(0))
+	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(p.Accepted))
+	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(p.Now))
+	u.remove(dynamoitem.LeaseUntil)
+	u.remove(dynamoitem.ClaimID)
+	condition := "(#state = :state AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
+		" OR (#state = :in_flight AND #lease_until <= :now)"
+	if p.Attempts == 0 {
+		condition += " OR attribute_not_exists(#event_id)"
+	}
+	after, against, ok, err := s.updateDelivery(ctx, p.Key, u, condition)
+	switch {
+	case err != nil:
+		return delivery.Delivery{}, fmt.Errorf("park %s: %w", p.Key, err)
+	case ok:
+		return dynamoitem.DecodeDelivery(after)
+	}
+	d, err := refusal(against, p.Apply)
+	if err == nil {
+		err = fmt.Errorf("park %s: its condition and its transition disagree", p.Key)
+	}
+	return d, err
+}
+
+// Release: see dispatch.Waiting. Its own write, repeated, is ErrFenced: the due
+// time that it has set brings the delivery back.
+func (s *Store) Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error) {
+	u := update{values: dynamoitem.Item{":pending": dynamoitem.S(string(delivery.Pending))}}
+	u.set(dynamoitem.NextAt, dynamoitem.Millis(r.NextAt))
+	u.set(dynamoitem.DueShard, dynamoitem.N(int64(r.DueShard())))
+	u.set(dynamoitem.DueAt, dynamoitem.Millis(r.DueAt))
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(r.Now))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(r.Now.Add(delivery.Retention)))
+	u.remove(dynamoitem.Waiting)
+	after, _, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :pending AND attribute_exists(#waiting)")
+	switch {
+	case err != nil:
+		return delivery.Delivery{}, fmt.Errorf("release %s: %w", r.Key, err)
+	case !ok:
+		return delivery.Delivery{}, delivery.ErrFenced
+	}
+	return dynamoitem.DecodeDelivery(after)
+}
+
+// Replay: see dispatch.Replays.
+func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Delivery, error) {
+	before, err := s.GetDelivery(ctx, r.Key)
+	if err != nil {
+		return before, err
+	}
+	after, refused := r.Apply(before)
+	if refused != nil {
+		return after, refused
+	}
+	item := dynamoitem.EncodeDelivery(after)
+	u := update{values: dynamoitem.Item{":was": dynamoitem.S(string(before.State)), ":attempts": dynamoitem.N(int64(before.Attempts))}}
+	for _, name := range append([]string{dynamoitem.Since}, verdict...) {
+		if value, ok := item[name]; ok {
+			u.set(name, value)
+		} else {
+			u.remove(name)
+		}
+	}
+	stored, against, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :was AND #attempts = :attempts")
+	switch {
+	case err != nil:
+		return before, fmt.Errorf("replay %s: %w", r.Key, err)
+	case ok:
+		return dynamoitem.DecodeDelivery(stored)
+	case against == nil:
+		return before, delivery.ErrNotFound
+	}
+	d, err := dynamoitem.DecodeDelivery(against)
+	if err == nil && d.State == delivery.Pending && d.Attempts == before.Attempts && d.Since.Equal(after.Since) {
+		return d, nil // our own write, repeated by the SDK
+	}
+	if err == nil {
+		_, err = refusal(against, func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal) { return r.Apply(d) })
+	}
+	if err == nil {
+		err = fmt.Errorf("replay %s: it changed in between: try again", r.Key)
+	}
+	return d, err
+}
+
+// GetDelivery returns one delivery as it is now, or delivery.ErrNotFound.
+func (s *Store) GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error) {
+	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName: &s.tables.Deliveries, Key: dynamoitem.DeliveryKey(k), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if err != nil {
+		return delivery.Delivery{}, fmt.Errorf("get delivery %s: %w", k, err)
+	}
+	s.recordRead(out.ConsumedCapacity)
+	if out.Item == nil {
+		return delivery.Delivery{}, delivery.ErrNotFound
+	}
+	return dynamoitem.DecodeDelivery(out.Item)
+}
+
+// QueryDeliveries: see dispatch.Replays. With a state or a type it reads on until
+// the page is full, or until it has examined as many as the query allows.
+func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error) {
+	var page delivery.Page
+	first, last, err := q.Bounds()
+	if err != nil {
+		return page, err
+	}
+	in := &dynamodb.QueryInput{
+		TableName:                &s.tables.Deliveries,
+		KeyConditionExpression:   aws.String("#endpoint_id = :endpoint AND #event_id BETWEEN :first AND :last"),
+		ExpressionAttributeNames: map[string]string{"#endpoint_id": dynamoitem.EndpointID, "#event_id": dynamoitem.EventID},
+		ExpressionAttributeValues: dynamoitem.Item{
+			":endpoint": dynamoitem.S(q.EndpointID), ":first": dynamoitem.S(first), ":last": dynamoitem.S(last),
+		},
+		ScanIndexForward: aws.Bool(false), ReturnConsumedCapacity: s.returnCapacity(),
+	}
+	var filters []string
+	for name, value := range map[string]string{dynamoitem.State: string(q.State), dynamoitem.EventType: q.EventType} {
+		if value != "" {
+			filters = append(filters, "#"+name+" = :"+name)
+			in.ExpressionAttributeNames["#"+name] = name
+			in.ExpressionAttributeValues[":"+name] = dynamoitem.S(value)
+		}
+	}
+	filtered := len(filters) > 0
+	if filtered {
+		in.FilterExpression = aws.String(strings.Join(filters, " AND "))
+	} else {
+		in.Limit = aws.Int32(int32(q.PageSize() + 1))
+	}
+	for examined := 0; ; {
+		if filtered && q.Examine > 0 {
+			in.Limit = aws.Int32(int32(q.Examine - examined))
+		}
+		out, err := s.db.Query(ctx, in)
+		if err != nil {
+			return page, fmt.Errorf("query deliveries of %s: %w", q.EndpointID, err)
+		}
+		s.recordRead(out.ConsumedCapacity)
+		for _, item := range out.Items {
+			d, err := dynamoitem.DecodeDelivery(item)
+			if err != nil {
+				return page, err
+			}
+			if len(page.Deliveries) == q.PageSize() {
+				page.Next = q.CursorAfter(page.Deliveries[len(page.Deliveries)-1].EventID)
+				return page, nil
+			}
+			page.Deliveries = append(page.Deliveries, d)
+		}
+		if out.LastEvaluatedKey == nil {
+			return page, nil
+		}
+		if examined += int(out.ScannedCount); filtered && q.Examine > 0 && examined >= q.Examine {
+			last, err := dynamoitem.DecodeDeliveryKey(out.LastEvaluatedKey)
+			page.Next = q.CursorAfter(last.EventID)
+			return page, err
+		}
+		in.ExclusiveStartKey = out.LastEvaluatedKey
+	}
+}
+
+// ListBacklog: see dispatch.Waiting. The index follows the table by moments; what it
+// does not show yet has a due time, too.
+func (s *Store) ListBacklog(ctx context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error) {
+	out, err := s.db.Query(ctx, &dynamodb.QueryInput{
+		TableName: &s.tables.Deliveries, IndexName: aws.String(dynamoitem.WaitingIndex),
+		KeyConditionExpression:    aws.String("waiting = :endpoint"),
+		ExpressionAttributeValues: dynamoitem.Item{":endpoint": dynamoitem.S(endpointID)},
+		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("query what waits for %s: %w", endpointID, err)
+	}
+	s.recordRead(out.ConsumedCapacity)
+	list := make([]delivery.BacklogEntry, len(out.Items))
+	for i, item := range out.Items {
+		if list[i], err = dynamoitem.DecodeBacklogEntry(item); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}

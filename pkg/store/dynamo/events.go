@@ -1,0 +1,53 @@
+package dynamo
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+)
+
+// PutEvent: see emit.Events. Its own write, repeated, is ErrExists too: whoever
+// puts an event under a fresh id knows what that means.
+func (s *Store) PutEvent(ctx context.Context, a event.Accepted) error {
+	item, err := dynamoitem.EncodeEvent(a)
+	if err != nil {
+		return err
+	}
+	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &s.tables.Events, Item: item,
+		ConditionExpression:    aws.String("attribute_not_exists(event_id)"),
+		ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if _, failed := conditionFailed(err); failed {
+		return event.ErrExists
+	}
+	if err != nil {
+		return fmt.Errorf("put event %s: %w", a.ID, err)
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return nil
+}
+
+// GetEvent: see dispatch.Events. An event that is not found by the cheap read
+// is looked for by the consistent one before it is called missing.
+func (s *Store) GetEvent(ctx context.Context, id string) (event.Accepted, error) {
+	for _, consistent := range []bool{false, true} {
+		out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
+			TableName: &s.tables.Events, Key: dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(id)},
+			ConsistentRead: &consistent, ReturnConsumedCapacity: s.returnCapacity(),
+		})
+		if err != nil {
+			return event.Accepted{}, fmt.Errorf("get event %s: %w", id, err)
+		}
+		s.recordRead(out.ConsumedCapacity)
+		if out.Item != nil {
+			return dynamoitem.DecodeEvent(out.Item)
+		}
+	}
+	return event.Accepted{}, event.ErrNotFound
+}

@@ -1,0 +1,124 @@
+package dynamoitem
+
+import (
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// IdempotencyKey is the Control key of a tenant's idempotency key.
+func IdempotencyKey(tenant, key string) string { return "idem#" + tenant + "#" + key }
+
+// EncodeReservation returns the item of an idempotency key.
+func EncodeReservation(tenant, key string, r event.Reservation, expires time.Time) Item {
+	return Item{Key: S(IdempotencyKey(tenant, key)), EventID: S(r.EventID), digest: S(r.Digest), ExpiresAt: Seconds(expires)}
+}
+
+// DecodeReservation reads what EncodeReservation wrote.
+func DecodeReservation(item Item) (r event.Reservation, expires time.Time, err error) {
+	in := reader{item: item}
+	in.must(EventID, digest, ExpiresAt)
+	r = event.Reservation{EventID: in.s(EventID), Digest: in.s(digest)}
+	return r, in.seconds(ExpiresAt), in.err
+}
+
+// BreakerKey is the Control key of an endpoint's breaker.
+func BreakerKey(endpointID string) Item { return Item{Key: S("breaker#" + endpointID)} }
+
+// breakerRetention is how long a breaker is kept after it was last written: longer
+// than an endpoint may fail before it is disabled.
+const breakerRetention = 60 * 24 * time.Hour
+
+// EncodeBreaker returns the item of a breaker.
+func EncodeBreaker(s breaker.State, now time.Time) Item {
+	item := BreakerKey(s.EndpointID)
+	item[EndpointID], item[Tenant], item[Version] = S(s.EndpointID), S(s.Tenant), N(int64(s.Version))
+	put(item, "phase", string(s.Phase))
+	put(item, "cause", s.Cause)
+	put(item, "probe_id", s.ProbeID)
+	put(item, "write_id", s.WriteID)
+	for name, n := range map[string]int64{"failures": int64(s.Failures), "wait_ms": s.OpenFor.Milliseconds(), "slow_ms": s.Slow.Milliseconds()} {
+		if n != 0 {
+			item[name] = N(n)
+		}
+	}
+	for name, t := range map[string]time.Time{
+		"failing_since": s.FailingSince, Since: s.Since, "until": s.Until, "probe_until": s.ProbeUntil, WakeAt: s.WakeAt,
+	} {
+		putTime(item, name, t)
+	}
+	if !s.WakeAt.IsZero() {
+		item[WakeShard] = N(WakeIndexShard)
+	}
+	item[ExpiresAt] = Seconds(now.Add(breakerRetention))
+	return item
+}
+
+// DecodeBreaker reads what EncodeBreaker wrote.
+func DecodeBreaker(item Item) (breaker.State, error) {
+	r := reader{item: item}
+	r.must(EndpointID, Tenant, Version)
+	ms := func(name string) time.Duration { return time.Duration(r.n(name)) * time.Millisecond }
+	return breaker.State{
+		EndpointID: r.s(EndpointID), Tenant: r.s(Tenant), Version: int(r.n(Version)), WriteID: r.s("write_id"),
+		Phase: breaker.Phase(r.s("phase")), Failures: int(r.n("failures")), FailingSince: r.millis("failing_since"), Cause: r.s("cause"),
+		Since: r.millis(Since), OpenFor: ms("wait_ms"), Until: r.millis("until"),
+		ProbeID: r.s("probe_id"), ProbeUntil: r.millis("probe_until"), WakeAt: r.millis(WakeAt), Slow: ms("slow_ms"),
+	}, r.err
+}
+
+// LimitKey is the Control key of a rate limit.
+func LimitKey(key string) Item { return Item{Key: S("limit#" + key)} }
+
+// DecodeSlotsAt reads the theoretical arrival time of a rate limit's item.
+func DecodeSlotsAt(item Item) (time.Time, error) {
+	r := reader{item: item}
+	r.must(SlotsAt)
+	return time.UnixMicro(r.n(SlotsAt)).UTC(), r.err
+}
+
+// Attributes of what is bound and counted in Control.
+const (
+	Bound = "bound"
+	Tally = "tally"
+)
+
+// EncodeBound returns the item that binds a value to a key; the zero time is for
+// ever.
+func EncodeBound(key, value string, expires time.Time) Item {
+	item := Item{Key: S(key), Bound: S(value)}
+	if !expires.IsZero() {
+		item[ExpiresAt] = Seconds(expires)
+	}
+	return item
+}
+
+// DecodeBound reads what EncodeBound wrote.
+func DecodeBound(item Item) (value string, expires time.Time, err error) {
+	r := reader{item: item}
+	r.must(Key, Bound)
+	return r.s(Bound), r.seconds(ExpiresAt), r.err
+}
+
+// DecodeTally reads a counter.
+func DecodeTally(item Item) (int, error) {
+	r := reader{item: item}
+	r.must(Tally)
+	return int(r.n(Tally)), r.err
+}
+
+// AlertsKey is the Control key under which the alerts' state stands.
+const AlertsKey = "alerts"
+
+// EncodeAlerts returns the item of the alerts' state.
+func EncodeAlerts(document []byte, version int, writer string) Item {
+	return Item{Key: S(AlertsKey), "document": S(string(document)), Version: N(int64(version)), "writer": S(writer)}
+}
+
+// DecodeAlerts reads what EncodeAlerts wrote.
+func DecodeAlerts(item Item) (document []byte, version int, writer string, err error) {
+	in := reader{item: item}
+	in.must("document", Version)
+	return []byte(in.s("document")), int(in.n(Version)), in.s("writer"), in.err
+}

@@ -1,0 +1,194 @@
+package dynamoitem
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+)
+
+// maxDeliverySize leaves room below a write unit's 1,024 bytes for what a claim
+// adds (a claim id, a lease) to an item that this package has encoded.
+const maxDeliverySize = 960
+
+// DeliveryKey is the key of a delivery's item.
+func DeliveryKey(k delivery.Key) Item {
+	return Item{EndpointID: S(k.EndpointID), EventID: S(k.EventID)}
+}
+
+// DecodeDeliveryKey reads a delivery's key.
+func DecodeDeliveryKey(item Item) (delivery.Key, error) {
+	r := reader{item: item}
+	r.must(EndpointID, EventID)
+	return delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)}, r.err
+}
+
+// EncodeDelivery returns the whole item of a delivery. What would exceed
+// one write unit is cut: the failed answer's snippet first, then the reason,
+// then the oldest attempts.
+func EncodeDelivery(d delivery.Delivery) Item {
+	item := DeliveryKey(d.Key)
+	put(item, Tenant, d.Tenant)
+	put(item, EventType, d.EventType)
+	item[State] = S(string(d.State))
+	item[Attempts] = N(int64(d.Attempts))
+	if d.Uncounted > 0 {
+		item[uncounted] = N(int64(d.Uncounted))
+	}
+	if d.InBacklog {
+		item[Waiting] = S(d.EndpointID)
+	}
+	put(item, ClaimID, d.ClaimID)
+	for name, t := range map[string]time.Time{
+		Since: d.Since, LeaseUntil: d.LeaseUntil, NextAt: d.NextAttemptAt, Slot: d.Slot,
+		CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt,
+	} {
+		putTime(item, name, t)
+	}
+	if !d.DueAt.IsZero() {
+		item[DueShard] = N(int64(d.DueShard()))
+		item[DueAt] = Millis(d.DueAt)
+	}
+	if !d.ExpiresAt.IsZero() {
+		item[ExpiresAt] = Seconds(d.ExpiresAt)
+	}
+	attempts := d.History
+	put(item, history, encodeHistory(attempts))
+	put(item, Reason, d.Reason)
+	put(item, snippet, d.Snippet)
+	for excess := Size(item) - maxDeliverySize; excess > 0; excess = Size(item) - maxDeliverySize {
+		switch {
+		case item[snippet] != nil:
+			shorten(item, snippet, excess)
+		case len(attempts) > 1:
+			attempts = attempts[1:]
+			put(item, history, encodeHistory(attempts))
+		case item[Reason] != nil:
+			shorten(item, Reason, excess)
+		default:
+			return item // ids and times alone; they do not reach the limit
+		}
+	}
+	return item
+}
+
+// shorten cuts a string attribute by the excess, on a rune's edge, and drops it
+// where little would be left.
+func shorten(item Item, name string, excess int) {
+	text := item[name].(*types.AttributeValueMemberS).Value
+	keep := len(text) - excess
+	if keep < 16 {
+		delete(item, name)
+		return
+	}
+	for keep > 0 && !utf8.RuneStart(text[keep]) {
+		keep--
+	}
+	item[name] = S(text[:keep])
+}
+
+// DecodeDelivery reads what EncodeDelivery wrote.
+func DecodeDelivery(item Item) (delivery.Delivery, error) {
+	r := reader{item: item}
+	r.must(EndpointID, EventID, State)
+	d := delivery.Delivery{
+		Key:    delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)},
+		Tenant: r.s(Tenant), EventType: r.s(EventType), State: delivery.State(r.s(State)),
+		Attempts: int(r.n(Attempts)), Uncounted: int(r.n(uncounted)), InBacklog: r.s(Waiting) != "", Since: r.millis(Since),
+		ClaimID: r.s(ClaimID), LeaseUntil: r.millis(LeaseUntil),
+		NextAttemptAt: r.millis(NextAt), Slot: r.millis(Slot), DueAt: r.millis(DueAt),
+		Reason: r.s(Reason), Snippet: r.s(snippet),
+		CreatedAt: r.millis(CreatedAt), UpdatedAt: r.millis(UpdatedAt), ExpiresAt: r.seconds(ExpiresAt),
+	}
+	if text := r.s(history); text != "" && r.err == nil {
+		d.History, r.err = decodeHistory(text)
+	}
+	return d, r.err
+}
+
+// pastAttempt is an attempt as the history keeps it: one short list, because
+// sixteen attempts with named attributes would not fit into a write unit.
+// [number, epoch ms, class, status, dns ms, connect ms, tls ms, first byte ms, total ms]
+type pastAttempt [9]any
+
+func encodeHistory(attempts []delivery.Attempt) string {
+	if len(attempts) == 0 {
+		return ""
+	}
+	list := make([]pastAttempt, len(attempts))
+	for i, a := range attempts {
+		var at int64
+		if !a.At.IsZero() {
+			at = a.At.UnixMilli()
+		}
+		list[i] = pastAttempt{a.Number, at, string(a.Class), a.Status, a.Timings.DNS.Milliseconds(), a.Timings.Connect.Milliseconds(),
+			a.Timings.TLS.Milliseconds(), a.Timings.FirstByte.Milliseconds(), a.Timings.Total.Milliseconds()}
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // numbers and strings always marshal
+	}
+	return string(text)
+}
+
+func decodeHistory(text string) ([]delivery.Attempt, error) {
+	var list [][]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return nil, fmt.Errorf("item: attribute %q: %w", history, err)
+	}
+	attempts := make([]delivery.Attempt, len(list))
+	for i, raw := range list {
+		if len(raw) != len(pastAttempt{}) {
+			return nil, fmt.Errorf("item: attribute %q: an attempt has %d parts, not %d", history, len(raw), len(pastAttempt{}))
+		}
+		var n [9]int64
+		var class string
+		for j, part := range raw {
+			var err error
+			if j == 2 {
+				err = json.Unmarshal(part, &class)
+			} else {
+				err = json.Unmarshal(part, &n[j])
+			}
+			if err != nil {
+				return nil, fmt.Errorf("item: attribute %q: %w", history, err)
+			}
+		}
+		ms := func(j int) time.Duration { return time.Duration(n[j]) * time.Millisecond }
+		attempts[i] = delivery.Attempt{
+			Number: int(n[0]), Class: delivery.Class(class), Status: int(n[3]),
+			Timings: delivery.Timings{DNS: ms(4), Connect: ms(5), TLS: ms(6), FirstByte: ms(7), Total: ms(8)},
+		}
+		if n[1] != 0 {
+			attempts[i].At = time.UnixMilli(n[1]).UTC()
+		}
+	}
+	return attempts, nil
+}
+
+// DecodeDue reads an entry of the due index, or a key of one.
+func DecodeDue(item Item) (delivery.Due, error) {
+	r := reader{item: item}
+	r.must(DueAt)
+	key, err := DecodeDeliveryKey(item)
+	if err == nil {
+		err = r.err
+	}
+	return delivery.Due{Key: key, DueAt: r.millis(DueAt)}, err
+}
+
+// DecodeBacklogEntry reads an entry of the waiting index.
+func DecodeBacklogEntry(item Item) (delivery.BacklogEntry, error) {
+	key, err := DecodeDeliveryKey(item)
+	r := reader{item: item}
+	r.must(Attempts)
+	w := delivery.BacklogEntry{Key: key, Attempts: int(r.n(Attempts))}
+	if err == nil {
+		err = r.err
+	}
+	return w, err
+}

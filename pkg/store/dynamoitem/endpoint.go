@@ -1,0 +1,128 @@
+package dynamoitem
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+// EndpointKey is the key of an endpoint's item.
+func EndpointKey(tenant, id string) Item {
+	return Item{Tenant: S(tenant), EndpointID: S(id)}
+}
+
+// storedSecret is a secret's only written form.
+type storedSecret struct {
+	Secret    string `json:"secret"`
+	ExpiresAt int64  `json:"expires_at,omitempty"` // epoch ms
+}
+
+// EncodeEndpoint returns the item of an endpoint, its secrets revealed: this is
+// where they are kept.
+func EncodeEndpoint(e endpoint.Endpoint) Item {
+	item := EndpointKey(e.Tenant, e.ID)
+	item["url"] = S(e.URL)
+	put(item, "description", e.Description)
+	put(item, "role_arn", e.RoleARN)
+	put(item, "credentials", e.Credentials)
+	if e.Ordered {
+		item["ordered"] = N(1)
+	}
+	if e.Traceparent {
+		item["traceparent"] = N(1)
+	}
+	subscribed, err := json.Marshal(e.EventTypes)
+	if err != nil {
+		panic(err) // a list of strings
+	}
+	item["event_types"] = S(string(subscribed))
+	put(item, "filter", string(e.Filter))
+	secrets := make([]storedSecret, len(e.Secrets))
+	for i, s := range e.Secrets {
+		secrets[i].Secret = s.Secret.Reveal()
+		if !s.ExpiresAt.IsZero() {
+			secrets[i].ExpiresAt = s.ExpiresAt.UnixMilli()
+		}
+	}
+	text, err := json.Marshal(secrets)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	item["secrets"] = S(string(text))
+	for name, n := range map[string]int64{
+		"timeout_ms": e.Timeout.Milliseconds(), "max_attempts": int64(e.Retry.MaxAttempts),
+		"max_age_ms": e.Retry.MaxAge.Milliseconds(), "max_delay_ms": e.Retry.MaxDelay.Milliseconds(),
+		"breaker_failures": int64(e.Breaker.Failures), "breaker_open_ms": e.Breaker.OpenFor.Milliseconds(),
+		"breaker_max_open_ms": e.Breaker.MaxOpenFor.Milliseconds(), "disable_after_ms": e.Breaker.DisableAfter.Milliseconds(),
+		"rate_per_minute": int64(e.Limit.PerMinute), "burst": int64(e.Limit.Burst),
+	} {
+		if n != 0 {
+			item[name] = N(n)
+		}
+	}
+	item[Status] = S(string(e.Status))
+	put(item, StatusWhy, e.StatusReason)
+	item[Version] = N(int64(e.Version))
+	putTime(item, CreatedAt, e.CreatedAt)
+	putTime(item, UpdatedAt, e.UpdatedAt)
+	return item
+}
+
+// DecodeEndpoint reads what EncodeEndpoint wrote. Its errors hold no secret.
+func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
+	r := reader{item: item}
+	r.must(Tenant, EndpointID, "url", "event_types", "secrets", Status)
+	ms := func(name string) time.Duration { return time.Duration(r.n(name)) * time.Millisecond }
+	e := endpoint.Endpoint{
+		Tenant: r.s(Tenant), ID: r.s(EndpointID), URL: r.s("url"), Description: r.s("description"),
+		RoleARN: r.s("role_arn"), Credentials: r.s("credentials"), Ordered: r.n("ordered") != 0, Traceparent: r.n("traceparent") != 0,
+		Timeout: ms("timeout_ms"),
+		Retry:   retry.Policy{MaxAttempts: int(r.n("max_attempts")), MaxAge: ms("max_age_ms"), MaxDelay: ms("max_delay_ms")},
+		Breaker: breaker.Policy{
+			Failures: int(r.n("breaker_failures")), OpenFor: ms("breaker_open_ms"),
+			MaxOpenFor: ms("breaker_max_open_ms"), DisableAfter: ms("disable_after_ms"),
+		},
+		Limit:  ratelimit.Limit{PerMinute: int(r.n("rate_per_minute")), Burst: int(r.n("burst"))},
+		Status: endpoint.Status(r.s(Status)), StatusReason: r.s(StatusWhy), Version: int(r.n(Version)),
+		CreatedAt: r.millis(CreatedAt), UpdatedAt: r.millis(UpdatedAt),
+	}
+	if text := r.s("filter"); text != "" {
+		e.Filter = json.RawMessage(text)
+	}
+	if r.err != nil {
+		return e, r.err
+	}
+	if err := json.Unmarshal([]byte(r.s("event_types")), &e.EventTypes); err != nil {
+		return e, fmt.Errorf("endpoint %s: event_types: %w", e.ID, err)
+	}
+	var secrets []storedSecret
+	if err := json.Unmarshal([]byte(r.s("secrets")), &secrets); err != nil {
+		return e, fmt.Errorf("endpoint %s: its secrets cannot be read", e.ID)
+	}
+	for _, s := range secrets {
+		secret, err := signature.ParseSecret(s.Secret)
+		if err != nil {
+			return e, fmt.Errorf("endpoint %s: %w", e.ID, err)
+		}
+		one := endpoint.SigningSecret{Secret: secret}
+		if s.ExpiresAt != 0 {
+			one.ExpiresAt = time.UnixMilli(s.ExpiresAt).UTC()
+		}
+		e.Secrets = append(e.Secrets, one)
+	}
+	return e, nil
+}
+
+// DecodeStatus reads of an endpoint's item whether it is in service, and why not.
+func DecodeStatus(item Item) (e stats.Endpoint, status endpoint.Status, reason string, err error) {
+	in := reader{item: item}
+	in.must(Tenant, EndpointID, Status)
+	return stats.Endpoint{Tenant: in.s(Tenant), ID: in.s(EndpointID)}, endpoint.Status(in.s(Status)), in.s(StatusWhy), in.err
+}

@@ -1,0 +1,104 @@
+package dynamoitem
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// EventRetention is how long an event is kept.
+const EventRetention = 30 * 24 * time.Hour
+
+// EncodeEvent returns the item of an accepted event. It expires EventRetention
+// after the event was accepted.
+func EncodeEvent(a event.Accepted) (Item, error) {
+	at, err := event.IDTime(a.ID)
+	if err != nil {
+		return nil, err
+	}
+	item := Item{
+		EventID: S(a.ID), Tenant: S(a.Tenant), body: S(string(a.Body)),
+		ExpiresAt: Seconds(at.Add(EventRetention)),
+	}
+	put(item, trace, a.Trace)
+	return item, nil
+}
+
+// DecodeEvent reads what EncodeEvent wrote.
+func DecodeEvent(item Item) (event.Accepted, error) {
+	r := reader{item: item}
+	r.must(EventID, Tenant, body)
+	a := event.Accepted{ID: r.s(EventID), Tenant: r.s(Tenant), Body: []byte(r.s(body)), Trace: r.s(trace)}
+	return a, r.err
+}
+
+// EventImage returns the item of an accepted event as Lambda gets it in a stream
+// record, and its size: what Image and Size make of EncodeEvent's.
+func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValue, size int, err error) {
+	at, err := event.IDTime(a.ID)
+	if err != nil {
+		return nil, 0, err
+	}
+	image = make(map[string]events.DynamoDBAttributeValue, 5)
+	text := func(name, value string) {
+		image[name] = events.NewStringAttribute(value)
+		size += len(name) + len(value)
+	}
+	text(EventID, a.ID)
+	text(Tenant, a.Tenant)
+	text(body, string(a.Body))
+	if a.Trace != "" {
+		text(trace, a.Trace)
+	}
+	expires := strconv.FormatInt(at.Add(EventRetention).Unix(), 10)
+	image[ExpiresAt] = events.NewNumberAttribute(expires)
+	return image, size + len(ExpiresAt) + (len(expires)+1)/2 + 1, nil
+}
+
+// EventFromImage reads an event from a stream record's image, as Lambda gets it.
+func EventFromImage(image map[string]events.DynamoDBAttributeValue) (event.Accepted, error) {
+	var a event.Accepted
+	for _, f := range []struct {
+		name  string
+		into  func(string)
+		maybe bool
+	}{
+		{EventID, func(s string) { a.ID = s }, false},
+		{Tenant, func(s string) { a.Tenant = s }, false},
+		{body, func(s string) { a.Body = []byte(s) }, false},
+		{trace, func(s string) { a.Trace = s }, true},
+	} {
+		v, ok := image[f.name]
+		switch {
+		case !ok && f.maybe:
+		case !ok:
+			return a, fmt.Errorf("stream image: attribute %q is missing", f.name)
+		case v.DataType() != events.DataTypeString:
+			return a, fmt.Errorf("stream image: attribute %q is not a string", f.name)
+		default:
+			f.into(v.String())
+		}
+	}
+	return a, nil
+}
+
+// Image returns an item as Lambda gets it in a stream record.
+func Image(item Item) map[string]events.DynamoDBAttributeValue {
+	image := make(map[string]events.DynamoDBAttributeValue, len(item))
+	for name, value := range item {
+		switch v := value.(type) {
+		case *types.AttributeValueMemberS:
+			image[name] = events.NewStringAttribute(v.Value)
+		case *types.AttributeValueMemberN:
+			image[name] = events.NewNumberAttribute(v.Value)
+		default:
+			panic(fmt.Sprintf("schema: attribute %q has type %T, which no item here uses", name, value))
+		}
+	}
+	return image
+}

@@ -1,0 +1,120 @@
+package memory
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+)
+
+// clone shares nothing with e that either side could change.
+func clone(e endpoint.Endpoint) endpoint.Endpoint {
+	e.EventTypes, e.Filter, e.Secrets = slices.Clone(e.EventTypes), slices.Clone(e.Filter), slices.Clone(e.Secrets)
+	return e
+}
+
+// written tells whether storing e again would change nothing: it is a write
+// whose answer was lost, repeated.
+func written(stored, e endpoint.Endpoint) bool {
+	return reflect.DeepEqual(dynamoitem.EncodeEndpoint(stored), dynamoitem.EncodeEndpoint(e))
+}
+
+// AddEndpoint stores a new endpoint; endpoint.ErrConflict if another has its id.
+func (s *Store) AddEndpoint(_ context.Context, e endpoint.Endpoint) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.endpoints[e.Tenant] == nil {
+		s.endpoints[e.Tenant] = map[string]endpoint.Endpoint{}
+	}
+	if stored, ok := s.endpoints[e.Tenant][e.ID]; ok && !written(stored, e) {
+		return endpoint.ErrConflict
+	}
+	s.endpoints[e.Tenant][e.ID] = clone(e)
+	return nil
+}
+
+// UpdateEndpoint stores an endpoint that was read with e.Version and returns it
+// with its new version; endpoint.ErrConflict if another change came between.
+func (s *Store) UpdateEndpoint(_ context.Context, e endpoint.Endpoint) (endpoint.Endpoint, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, ok := s.endpoints[e.Tenant][e.ID]
+	if !ok {
+		return e, endpoint.ErrNotFound
+	}
+	was := e.Version
+	e.Version++
+	if before.Version != was && !written(before, e) {
+		return e, endpoint.ErrConflict
+	}
+	s.endpoints[e.Tenant][e.ID] = clone(e)
+	return e, nil
+}
+
+// RemoveEndpoint forgets an endpoint; endpoint.ErrNotFound if there is none.
+func (s *Store) RemoveEndpoint(_ context.Context, tenant, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.endpoints[tenant][id]; !ok {
+		return endpoint.ErrNotFound
+	}
+	delete(s.endpoints[tenant], id)
+	return nil
+}
+
+// GetEndpoint: see dispatch.Endpoints.
+func (s *Store) GetEndpoint(_ context.Context, tenant, id string) (endpoint.Endpoint, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.endpoints[tenant][id]
+	if !ok {
+		return e, endpoint.ErrNotFound
+	}
+	return clone(e), nil
+}
+
+// ListEndpoints: see dispatch.Endpoints. They come in the order of their ids,
+// which is the order in which they were added.
+func (s *Store) ListEndpoints(_ context.Context, tenant string) ([]endpoint.Endpoint, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]endpoint.Endpoint, 0, len(s.endpoints[tenant]))
+	for _, e := range s.endpoints[tenant] {
+		list = append(list, clone(e))
+	}
+	slices.SortFunc(list, func(a, b endpoint.Endpoint) int { return strings.Compare(a.ID, b.ID) })
+	return list, nil
+}
+
+// DisableEndpoint: see dispatch.Disabler.
+func (s *Store) DisableEndpoint(_ context.Context, tenant, id, reason string, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.endpoints[tenant][id]
+	if !ok || e.Status == endpoint.Disabled {
+		return nil
+	}
+	e.Status, e.StatusReason, e.UpdatedAt = endpoint.Disabled, reason, now
+	e.Version++
+	s.endpoints[tenant][id] = e
+	return nil
+}
+
+// DisabledEndpoints returns those of the endpoints that are out of service, with
+// the reason.
+func (s *Store) DisabledEndpoints(_ context.Context, list []stats.Endpoint) (map[stats.Endpoint]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	disabled := map[stats.Endpoint]string{}
+	for _, e := range list {
+		if stored, ok := s.endpoints[e.Tenant][e.ID]; ok && stored.Status == endpoint.Disabled {
+			disabled[e] = stored.StatusReason
+		}
+	}
+	return disabled, nil
+}
