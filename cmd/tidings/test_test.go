@@ -51,7 +51,7 @@ func TestTestPrintsTheReport(t *testing.T) {
 
 	// Not delivered: exit code 1, and no message besides the report.
 	out, errOut := x.do(1, "", "test", "http://127.0.0.1:1/hooks")
-	for _, says := range []string{"✗ not delivered", "nothing listens on port 1", "[connection_refused]", "would be retried", "failed here"} {
+	for _, says := range []string{"✗ not delivered", "refused the connection on port 1", "[connection_refused]", "would be retried", "failed here"} {
 		if !strings.Contains(out, says) {
 			t.Errorf("report without %q:\n%s", says, out)
 		}

@@ -179,7 +179,7 @@ func hmacSHA256(key []byte, id string, at time.Time, body []byte) []byte {
 // Errors of Verify. A receiver should answer each with 401 and tell no more.
 var (
 	ErrNoMatch   = errors.New("signature: none of the signatures matches")
-	ErrTimestamp = errors.New("signature: the timestamp is missing, malformed or further than 5 minutes from this clock")
+	ErrTimestamp = errors.New("signature: the timestamp is missing, malformed or more than 5 minutes from the current time")
 )
 
 // Verify checks a received webhook against one secret. The comparison takes the

@@ -355,7 +355,7 @@ func TestBrokenReceivers(t *testing.T) {
 			l.resolver, l.endpoint.URL = d.Resolver(), "https://hooks.example.com/"
 		}, testsend.HintBlocked, delivery.Blocked, destination.PhaseConnect, "AllowNetworks", testsend.ConsequenceDeadLetter},
 		"settings that cannot work": {func(l *lab) { l.endpoint.URL = "https://u:p@hooks.example.com/" },
-			testsend.HintInvalid, delivery.Invalid, "", "correct it", testsend.ConsequenceDeadLetter},
+			testsend.HintInvalid, delivery.Invalid, "", "settings are invalid", testsend.ConsequenceDeadLetter},
 		"nobody listens": {func(l *lab) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -363,7 +363,7 @@ func TestBrokenReceivers(t *testing.T) {
 			}
 			l.endpoint.URL = "http://" + listener.Addr().String()
 			_ = listener.Close()
-		}, testsend.HintRefused, delivery.Connect, destination.PhaseConnect, "nothing listens", testsend.ConsequenceRetried},
+		}, testsend.HintRefused, delivery.Connect, destination.PhaseConnect, "refused the connection", testsend.ConsequenceRetried},
 		"a connection reset": {func(l *lab) {
 			l.endpoint.URL = "http://" + l.accept(func(conn net.Conn) {
 				request(conn)
@@ -398,7 +398,7 @@ func TestBrokenReceivers(t *testing.T) {
 			l.certified(func(c *x509.Certificate) {
 				c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
 			})
-		}, testsend.HintTLSNotYet, delivery.TLS, destination.PhaseTLS, "valid from", testsend.ConsequenceRetried},
+		}, testsend.HintTLSNotYet, delivery.TLS, destination.PhaseTLS, "not valid before", testsend.ConsequenceRetried},
 		"a self-signed certificate": {func(l *lab) {
 			a := newAuthority(l.t)
 			l.https(&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{a.sign(&x509.Certificate{
@@ -413,11 +413,11 @@ func TestBrokenReceivers(t *testing.T) {
 		}, testsend.HintTLSUnknown, delivery.TLS, destination.PhaseTLS, "intermediate", testsend.ConsequenceRetried},
 		"a client's certificate on a server": {func(l *lab) {
 			l.certified(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
-		}, testsend.HintTLSNotServer, delivery.TLS, destination.PhaseTLS, "not one for servers", testsend.ConsequenceRetried},
+		}, testsend.HintTLSNotServer, delivery.TLS, destination.PhaseTLS, "not valid for a server", testsend.ConsequenceRetried},
 		"plain text on the TLS port": {func(l *lab) {
 			l.status(http.StatusOK)
 			l.endpoint.URL = strings.Replace(l.endpoint.URL, "http:", "https:", 1)
-		}, testsend.HintTLSNotSpoken, delivery.TLS, destination.PhaseTLS, "not with TLS", testsend.ConsequenceRetried},
+		}, testsend.HintTLSNotSpoken, delivery.TLS, destination.PhaseTLS, "does not speak TLS", testsend.ConsequenceRetried},
 		"TLS 1.1": {func(l *lab) {
 			a := newAuthority(l.t)
 			l.roots = a.pool()
@@ -430,12 +430,12 @@ func TestBrokenReceivers(t *testing.T) {
 		}, testsend.HintTLSClientCert, delivery.TLS, "", "client certificate", testsend.ConsequenceRetried},
 		"a server without a certificate for the name": {func(l *lab) {
 			l.https(&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("who?") }})
-		}, testsend.HintTLSHandshake, delivery.TLS, destination.PhaseTLS, "broke off the TLS handshake", testsend.ConsequenceRetried},
+		}, testsend.HintTLSHandshake, delivery.TLS, destination.PhaseTLS, "aborted the TLS handshake", testsend.ConsequenceRetried},
 		"a handshake that hangs": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "https://"+l.accept(silent), short },
-			testsend.HintTLSTimeout, delivery.Timeout, destination.PhaseTLS, "handshake was not finished within 400ms", testsend.ConsequenceRetried},
+			testsend.HintTLSTimeout, delivery.Timeout, destination.PhaseTLS, "handshake did not finish within 400ms", testsend.ConsequenceRetried},
 		"an answer that never comes": {func(l *lab) {
 			l.endpoint.URL, l.endpoint.Timeout = "http://"+l.accept(silent), short
-		}, testsend.HintAnswerTimeout, delivery.Timeout, destination.PhaseResponse, "do the work afterwards", testsend.ConsequenceRetried},
+		}, testsend.HintAnswerTimeout, delivery.Timeout, destination.PhaseResponse, "process the event afterwards", testsend.ConsequenceRetried},
 		"an error page that never ends": {func(l *lab) {
 			l.endpoint.URL, l.endpoint.Timeout = "http://"+l.accept(func(conn net.Conn) {
 				request(conn)
@@ -445,21 +445,21 @@ func TestBrokenReceivers(t *testing.T) {
 		}, testsend.HintServerError, delivery.Answered, destination.PhaseBody, "500", testsend.ConsequenceRetried},
 
 		"moved":           {func(l *lab) { l.status(301, "Location", "https://new.example.com/x") }, testsend.HintRedirect, delivery.Redirect, "", "redirects to https://new.example.com/x (301)", testsend.ConsequenceRetried},
-		"a slash missing": {func(l *lab) { l.status(308, "Location", "/hooks/") }, testsend.HintRedirect, delivery.Redirect, "", "Only the slash", testsend.ConsequenceRetried},
+		"a slash missing": {func(l *lab) { l.status(308, "Location", "/hooks/") }, testsend.HintRedirect, delivery.Redirect, "", "Only the trailing slash", testsend.ConsequenceRetried},
 		"http to https": {func(l *lab) {
 			l.status(302, "Location", "https://127.0.0.1/hooks")
 		}, testsend.HintHTTPSRedirect, delivery.Redirect, "", "https://127.0.0.1/hooks", testsend.ConsequenceRetried},
 		"moved to nowhere":       {func(l *lab) { l.status(303) }, testsend.HintRedirect, delivery.Redirect, "", "final address", testsend.ConsequenceRetried},
 		"bad request":            {func(l *lab) { l.status(400) }, testsend.HintBadRequest, delivery.Answered, "", "fingerprint", testsend.ConsequenceRetried},
 		"signature refused":      {func(l *lab) { l.status(401) }, testsend.HintUnauthorized, delivery.Answered, "", "raw body", testsend.ConsequenceRetried},
-		"a login wanted":         {func(l *lab) { l.status(401, "WWW-Authenticate", `Basic realm="x"`) }, testsend.HintUnauthorized, delivery.Answered, "", "login (401, Basic)", testsend.ConsequenceRetried},
+		"a login wanted":         {func(l *lab) { l.status(401, "WWW-Authenticate", `Basic realm="x"`) }, testsend.HintUnauthorized, delivery.Answered, "", "401 Unauthorized, Basic", testsend.ConsequenceRetried},
 		"forbidden":              {func(l *lab) { l.status(403) }, testsend.HintForbidden, delivery.Answered, "", "CSRF", testsend.ConsequenceRetried},
 		"no such path":           {func(l *lab) { l.status(404) }, testsend.HintNotFound, delivery.Answered, "", "path", testsend.ConsequenceRetried},
-		"GET only":               {func(l *lab) { l.status(405, "Allow", "GET, HEAD") }, testsend.HintMethod, delivery.Answered, "", "it takes GET, HEAD", testsend.ConsequenceRetried},
+		"GET only":               {func(l *lab) { l.status(405, "Allow", "GET, HEAD") }, testsend.HintMethod, delivery.Answered, "", "allowed: GET, HEAD", testsend.ConsequenceRetried},
 		"not acceptable":         {func(l *lab) { l.status(406) }, testsend.HintNotAcceptable, delivery.Answered, "", "406", testsend.ConsequenceRetried},
 		"request timeout":        {func(l *lab) { l.status(408) }, testsend.HintRequestTimeout, delivery.Answered, "", "408", testsend.ConsequenceRetried},
 		"a duplicate refused":    {func(l *lab) { l.status(409) }, testsend.HintConflict, delivery.Answered, "", "2xx", testsend.ConsequenceRetried},
-		"gone":                   {func(l *lab) { l.status(410) }, testsend.HintGone, delivery.Gone, "", "for good", testsend.ConsequenceDisabled},
+		"gone":                   {func(l *lab) { l.status(410) }, testsend.HintGone, delivery.Gone, "", "permanently gone", testsend.ConsequenceDisabled},
 		"too large":              {func(l *lab) { l.status(413) }, testsend.HintTooLargeHTTP, delivery.Answered, "", "client_max_body_size", testsend.ConsequenceRetried},
 		"not JSON please":        {func(l *lab) { l.status(415) }, testsend.HintMediaType, delivery.Answered, "", "application/json", testsend.ConsequenceRetried},
 		"unprocessable":          {func(l *lab) { l.status(422) }, testsend.HintUnprocessable, delivery.Answered, "", "schema", testsend.ConsequenceRetried},
@@ -467,24 +467,24 @@ func TestBrokenReceivers(t *testing.T) {
 		"an unusual refusal":     {func(l *lab) { l.status(418) }, testsend.HintStatus, delivery.Answered, "", "418", testsend.ConsequenceRetried},
 		"a bug":                  {func(l *lab) { l.status(500) }, testsend.HintServerError, delivery.Answered, "", "log", testsend.ConsequenceRetried},
 		"nothing behind a proxy": {func(l *lab) { l.status(502) }, testsend.HintBadGateway, delivery.Answered, "", "proxy", testsend.ConsequenceRetried},
-		"maintenance":            {func(l *lab) { l.status(503) }, testsend.HintUnavailable, delivery.Answered, "", "not available", testsend.ConsequenceRetried},
-		"slow behind a proxy":    {func(l *lab) { l.status(504) }, testsend.HintGatewayTimeout, delivery.Answered, "", "in vain", testsend.ConsequenceRetried},
+		"maintenance":            {func(l *lab) { l.status(503) }, testsend.HintUnavailable, delivery.Answered, "", "unavailable", testsend.ConsequenceRetried},
+		"slow behind a proxy":    {func(l *lab) { l.status(504) }, testsend.HintGatewayTimeout, delivery.Answered, "", "timed out (504", testsend.ConsequenceRetried},
 
 		"a queue that is not there": {func(l *lab) {
 			server := httptest.NewServer(sqsapi.New("webhooks-b"))
 			l.t.Cleanup(server.Close)
 			l.sqs, l.endpoint.URL = server.URL, "sqs://000000000000/webhooks-a?region=us-east-1"
-		}, testsend.HintQueueMissing, delivery.Missing, destination.PhaseExchange, "no such queue", testsend.ConsequenceDeadLetter},
+		}, testsend.HintQueueMissing, delivery.Missing, destination.PhaseExchange, "queue does not exist", testsend.ConsequenceDeadLetter},
 		"a queue's policy": {func(l *lab) { l.sqsAnswers(403, "AccessDeniedException") },
 			testsend.HintQueueDenied, delivery.Denied, "", "sqs:SendMessage", testsend.ConsequenceDeadLetter},
 		"a queue's key": {func(l *lab) { l.sqsAnswers(400, "KmsAccessDenied") },
-			testsend.HintKeyDenied, delivery.Denied, "", "data keys", testsend.ConsequenceDeadLetter},
+			testsend.HintKeyDenied, delivery.Denied, "", "kms:GenerateDataKey", testsend.ConsequenceDeadLetter},
 		"a region that is not enabled": {func(l *lab) { l.sqsAnswers(403, "InvalidClientTokenId") },
-			testsend.HintCredentials, delivery.Denied, "", "region enabled", testsend.ConsequenceDeadLetter},
+			testsend.HintCredentials, delivery.Denied, "", "region is enabled", testsend.ConsequenceDeadLetter},
 		"a queue that takes little": {func(l *lab) { l.sqsAnswers(400, "InvalidParameterValue") },
 			testsend.HintTooLarge, delivery.TooLarge, "", "MaximumMessageSize", testsend.ConsequenceDeadLetter},
 		"a throttled queue": {func(l *lab) { l.sqsAnswers(400, "RequestThrottled") },
-			testsend.HintThrottled, delivery.Throttled, "", "asks for less", testsend.ConsequenceRetried},
+			testsend.HintThrottled, delivery.Throttled, "", "throttled the request", testsend.ConsequenceRetried},
 		"SQS in trouble": {func(l *lab) { l.sqsAnswers(500, "InternalError") },
 			testsend.HintAnswered, delivery.Answered, "", "InternalError", testsend.ConsequenceRetried},
 		"a role that does not trust us": {func(l *lab) {
@@ -499,16 +499,16 @@ func TestBrokenReceivers(t *testing.T) {
 		"SQS that does not answer": {func(l *lab) {
 			l.sqs, l.endpoint.Timeout = "http://"+l.accept(silent), short
 			l.endpoint.URL = "sqs://000000000000/webhooks-a?region=us-east-1"
-		}, testsend.HintTimeout, delivery.Timeout, "", "no answer from SQS", testsend.ConsequenceRetried},
+		}, testsend.HintTimeout, delivery.Timeout, "", "no response from SQS", testsend.ConsequenceRetried},
 		"no way to SQS": {func(l *lab) {
 			l.sqs, l.endpoint.URL = "http://127.0.0.1:1", "sqs://000000000000/webhooks-a?region=us-east-1"
 		}, testsend.HintUnreached, delivery.Connect, "", "NAT", testsend.ConsequenceRetried},
 
-		"no such topic": {func(l *lab) {
+		"topic does not exist": {func(l *lab) {
 			server := pstest.NewServer()
 			l.t.Cleanup(func() { _ = server.Close() })
 			l.emulator, l.endpoint.URL = server.Addr, "pubsub://some-project/some-topic"
-		}, testsend.HintPubSubTopic, delivery.Missing, destination.PhaseExchange, "no such topic", testsend.ConsequenceDeadLetter},
+		}, testsend.HintPubSubTopic, delivery.Missing, destination.PhaseExchange, "topic does not exist", testsend.ConsequenceDeadLetter},
 		"a topic's policy":      {func(l *lab) { l.pubsub(codes.PermissionDenied) }, testsend.HintPubSubDenied, delivery.Denied, "", "roles/pubsub.publisher", testsend.ConsequenceDeadLetter},
 		"an identity refused":   {func(l *lab) { l.pubsub(codes.Unauthenticated) }, testsend.HintPubSubIdentity, delivery.Denied, "", "GoogleCredentials", testsend.ConsequenceRetried},
 		"a topic with a schema": {func(l *lab) { l.pubsub(codes.InvalidArgument) }, testsend.HintPubSubSchema, delivery.Invalid, "", "schema", testsend.ConsequenceDeadLetter},
@@ -521,16 +521,16 @@ func TestBrokenReceivers(t *testing.T) {
 		"Kafka's replicas gone": {func(l *lab) { l.produced(kerr.NotEnoughReplicas) }, testsend.HintKafkaReplicas, delivery.Answered, "", "min.insync.replicas", testsend.ConsequenceRetried},
 		"Kafka's record limit":  {func(l *lab) { l.produced(kerr.MessageTooLarge) }, testsend.HintTooLarge, delivery.TooLarge, "", "max.message.bytes", testsend.ConsequenceDeadLetter},
 		"Kafka's quota":         {func(l *lab) { l.produced(kerr.ThrottlingQuotaExceeded) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ConsequenceRetried},
-		"Kafka's policy":        {func(l *lab) { l.produced(kerr.PolicyViolation) }, testsend.HintAnswered, delivery.Invalid, "", "refused the record", testsend.ConsequenceDeadLetter},
+		"Kafka's policy":        {func(l *lab) { l.produced(kerr.PolicyViolation) }, testsend.HintAnswered, delivery.Invalid, "", "rejected the record", testsend.ConsequenceDeadLetter},
 		"Kafka's login refused": {func(l *lab) { l.produced(kerr.SaslAuthenticationFailed) }, testsend.HintKafkaLogin, delivery.Denied, "", "user name and password", testsend.ConsequenceDeadLetter},
-		"Kafka, nobody listens": {func(l *lab) { l.endpoint.URL = "kafka://127.0.0.1:1/events" }, testsend.HintRefused, delivery.Connect, "", "nothing listens on port 1", testsend.ConsequenceRetried},
-		"Kafka, TLS to a plain": {func(l *lab) { l.endpoint.URL = "kafka://" + l.accept(greeting) + "/events?tls=true" }, testsend.HintTLSNotSpoken, delivery.TLS, "", "not with TLS", testsend.ConsequenceRetried},
+		"Kafka, nobody listens": {func(l *lab) { l.endpoint.URL = "kafka://127.0.0.1:1/events" }, testsend.HintRefused, delivery.Connect, "", "refused the connection on port 1", testsend.ConsequenceRetried},
+		"Kafka, TLS to a plain": {func(l *lab) { l.endpoint.URL = "kafka://" + l.accept(greeting) + "/events?tls=true" }, testsend.HintTLSNotSpoken, delivery.TLS, "", "does not speak TLS", testsend.ConsequenceRetried},
 		"Kafka, plain to a TLS": {func(l *lab) {
 			l.certified(nil)
 			l.endpoint.URL = kafkaOf(l.endpoint.URL)
 		}, testsend.HintKafkaClosed, delivery.Protocol, "", "tls=true", testsend.ConsequenceRetried},
 		"Kafka, unknown issuer":  {func(l *lab) { l.certified(nil); l.roots = nil; l.endpoint.URL = kafkaOf(l.endpoint.URL) + "?tls=true" }, testsend.HintTLSUnknown, delivery.TLS, "", "intermediate", testsend.ConsequenceRetried},
-		"Kafka, a silent broker": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "kafka://"+l.accept(silent)+"/events", short }, testsend.HintTimeout, delivery.Timeout, "", "no answer from the brokers", testsend.ConsequenceRetried},
+		"Kafka, a silent broker": {func(l *lab) { l.endpoint.URL, l.endpoint.Timeout = "kafka://"+l.accept(silent)+"/events", short }, testsend.HintTimeout, delivery.Timeout, "", "no response from the brokers", testsend.ConsequenceRetried},
 		"Kafka, a wrong password": {func(l *lab) {
 			l.kafka(kfake.EnableSASL(), kfake.User("SCRAM-SHA-512", "u", "right"))
 			l.endpoint.URL += scram

@@ -126,10 +126,10 @@ func hint(s failedAttempt) Hint {
 		if s.exchange.Code != "" {
 			break // a broker said so
 		}
-		return newHint(HintInvalid, "This endpoint cannot work as it is set up: correct it as the error says. Nothing was sent.")
+		return newHint(HintInvalid, "The endpoint's settings are invalid. Correct them as the error says. Nothing was sent.")
 	case delivery.Blocked:
-		return newHint(HintBlocked, "The host's address is private, local or reserved, and webhooks go to public addresses only. "+
-			"Use the receiver's public address; if the network is this deployment's own, whoever deploys can allow it (parameter AllowNetworks).")
+		return newHint(HintBlocked, "The host's address is private, local or reserved. Webhooks are only sent to public addresses. "+
+			"Use the receiver's public address. An operator can allow a private network with the parameter AllowNetworks.")
 	}
 	switch s.protocol {
 	case "sqs":
@@ -164,9 +164,9 @@ func connectionHint(s failedAttempt) Hint {
 	switch {
 	case errors.As(err, &name):
 		if name.IsNotFound {
-			return newHint(HintDNSNotFound, "The name %s has no address. Check its spelling in the URL, and that its domain has an A or AAAA record; one that was made just now may need some minutes.", name.Name)
+			return newHint(HintDNSNotFound, "The name %s has no address. Check its spelling in the URL, and that its domain has an A or AAAA record. A new record may take some minutes to appear.", name.Name)
 		}
-		return newHint(HintDNSFailed, "The name servers of %s answered with a failure. Check the domain's name server and DNSSEC records (for example with `dig %s`), then try again.", name.Name, name.Name)
+		return newHint(HintDNSFailed, "The name servers of %s returned an error. Check the domain's name server and DNSSEC records (for example with `dig %s`), then try again.", name.Name, name.Name)
 	case errors.As(err, &hostname):
 		names := "no host name at all"
 		if c := hostname.Certificate; c != nil && len(c.DNSNames) > 0 {
@@ -178,28 +178,28 @@ func connectionHint(s failedAttempt) Hint {
 		return certificateHint(invalid, s.now)
 	case errors.As(err, &authority):
 		if c := authority.Cert; c != nil && bytes.Equal(c.RawIssuer, c.RawSubject) {
-			return newHint(HintTLSSelfSigned, "The certificate is self-signed, so anybody could have made it. Use one of a public authority; Let's Encrypt gives them for nothing.")
+			return newHint(HintTLSSelfSigned, "The certificate is self-signed. Use a certificate from a public authority, for example Let's Encrypt (free).")
 		}
-		return newHint(HintTLSUnknown, "The certificate's issuer is not known. Most often the server does not send the intermediate certificate: configure the full chain (fullchain.pem). "+
-			"A private authority is not trusted here.")
+		return newHint(HintTLSUnknown, "The certificate's issuer is unknown. The usual cause is that the server does not send the intermediate certificate: configure the full chain (fullchain.pem). "+
+			"Private authorities are not trusted.")
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return newHint(HintTLSNotSpoken, "Something answers on port %s of %s, but not with TLS. Use the port that serves https (usually 443), or fix the server: it serves plain text there.", port, host)
+		return newHint(HintTLSNotSpoken, "Port %s of %s does not speak TLS. Use the port that serves https (usually 443), or enable TLS on this port.", port, host)
 	case alerted:
 		return alertHint(alert)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return newHint(HintRefused, "%s is there, but nothing listens on port %s. Is the receiver running, and on this port? A firewall that rejects looks the same.", host, port)
+		return newHint(HintRefused, "%s refused the connection on port %s. Check that the receiver is running and listens on this port, and that no firewall rejects the connection.", host, port)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return newHint(HintNoRoute, "There is no way to the address of %s from here. Check that its DNS record holds the right, public address, and an IPv4 one.", host)
+		return newHint(HintNoRoute, "There is no route to the address of %s. Check that its DNS record holds the right public address, and that it has an IPv4 address.", host)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return newHint(HintReset, "The receiver broke the connection off (reset). It crashed, or a firewall or proxy in front of it did not like the request: look into its log at this time.")
+		return newHint(HintReset, "The receiver reset the connection. Either it crashed, or a firewall or proxy in front of it rejected the request. Check its log at this time.")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return newHint(HintClosed, "The receiver took the request and closed the connection without an answer. It probably crashed while it handled the event: look into its log at this time.")
+		return newHint(HintClosed, "The receiver accepted the request and closed the connection without a response. It probably crashed while handling the event. Check its log at this time.")
 	case s.outcome.Class == delivery.TLS:
 		return newHint(HintTLSHandshake, "The TLS handshake failed. Check the server's TLS settings, for example with `openssl s_client -connect %s:%s`.", host, port)
 	case s.outcome.Class == delivery.Protocol:
-		return newHint(HintNotHTTP, "What answered on port %s of %s does not speak HTTP. Check the port in the URL.", port, host)
+		return newHint(HintNotHTTP, "The server on port %s of %s does not speak HTTP. Check the port in the URL.", port, host)
 	}
-	return newHint(HintUnreached, "No connection could be made to port %s of %s. Check address, port and firewall.", port, host)
+	return newHint(HintUnreached, "Could not connect to port %s of %s. Check address, port and firewall.", port, host)
 }
 
 func timeoutHint(s failedAttempt, host, port string) Hint {
@@ -208,28 +208,28 @@ func timeoutHint(s failedAttempt, host, port string) Hint {
 	case destination.PhaseDNS:
 		return newHint(HintDNSTimeout, "The name servers of %s did not answer. Check the domain's name server records, then try again.", host)
 	case destination.PhaseConnect:
-		return newHint(HintConnectTimeout, "%s did not react to the connection on port %s within %s. A firewall or security group drops it silently, or the address is wrong: let the world in on this port "+
-			"(the signature is what proves us), or correct the URL.", host, port, after)
+		return newHint(HintConnectTimeout, "%s did not accept the connection on port %s within %s. Either a firewall or security group drops it, or the address is wrong. Open this port to the public "+
+			"(the signature authenticates requests), or correct the URL.", host, port, after)
 	case destination.PhaseTLS:
-		return newHint(HintTLSTimeout, "Port %s of %s accepts connections, but the TLS handshake was not finished within %s. Is it a TLS port, and is there a living server behind the load balancer?", port, host, after)
+		return newHint(HintTLSTimeout, "Port %s of %s accepts connections, but the TLS handshake did not finish within %s. Check that this is a TLS port, and that the load balancer has a healthy server.", port, host, after)
 	case destination.PhaseSend, destination.PhaseResponse:
-		return newHint(HintAnswerTimeout, "The receiver got the whole request and had not answered after %s. Answer 2xx at once and do the work afterwards; "+
-			"if it really needs longer, raise the endpoint's timeout (at most 30s).", after)
+		return newHint(HintAnswerTimeout, "The receiver got the whole request and did not respond within %s. Respond with 2xx at once and process the event afterwards. "+
+			"If it needs longer, raise the endpoint's timeout (maximum 30s).", after)
 	}
-	return newHint(HintTimeout, "There was no answer within %s. Check that %s can be reached from this deployment, and that it is not overloaded.", after, host)
+	return newHint(HintTimeout, "There was no response within %s. Check that %s can be reached from this deployment, and that it is not overloaded.", after, host)
 }
 
 func certificateHint(invalid x509.CertificateInvalidError, now time.Time) Hint {
 	switch {
 	case invalid.Reason == x509.Expired && invalid.Cert != nil && now.Before(invalid.Cert.NotBefore):
-		return newHint(HintTLSNotYet, "The certificate is valid from %s only. Check the server's clock when it was made, or wait.", invalid.Cert.NotBefore.UTC().Format(time.RFC3339))
+		return newHint(HintTLSNotYet, "The certificate is not valid before %s. Check the clock of the server that issued it, or wait.", invalid.Cert.NotBefore.UTC().Format(time.RFC3339))
 	case invalid.Reason == x509.Expired && invalid.Cert != nil:
-		return newHint(HintTLSExpired, "The certificate expired on %s. Renew it, reload the server so that it serves the new one, and look why the renewal did not happen by itself.",
+		return newHint(HintTLSExpired, "The certificate expired on %s. Renew it, reload the server so that it serves the new certificate, and check why it was not renewed automatically.",
 			invalid.Cert.NotAfter.UTC().Format(time.DateOnly))
 	case invalid.Reason == x509.Expired:
-		return newHint(HintTLSExpired, "The certificate, or one of its chain, has expired. Renew it and reload the server.")
+		return newHint(HintTLSExpired, "The certificate, or another one in its chain, has expired. Renew it and reload the server.")
 	}
-	return newHint(HintTLSNotServer, "The certificate is not one for servers (its use, its chain or its constraints forbid it). Get a server certificate from a public authority.")
+	return newHint(HintTLSNotServer, "The certificate is not valid for a server (key usage, chain or name constraints). Get a server certificate from a public authority.")
 }
 
 // alertHint reads TLS alerts (RFC 8446, section 6.2).
@@ -243,19 +243,19 @@ func alertHint(alert uint8) Hint {
 	)
 	switch alert {
 	case protocolVersion, handshakeFailure:
-		return newHint(HintTLSVersion, "The server offers no TLS version or cipher that is still safe. Enable TLS 1.2 or 1.3 on it.")
+		return newHint(HintTLSVersion, "The server offers no secure TLS version or cipher. Enable TLS 1.2 or 1.3.")
 	case certificateRequired, badCertificate:
-		return newHint(HintTLSClientCert, "The server wants a client certificate (mutual TLS), which webhooks do not have. Switch that off for this path, and verify the signature instead.")
+		return newHint(HintTLSClientCert, "The server requires a client certificate (mutual TLS), which webhooks do not send. Disable that for this path, and verify the signature instead.")
 	case unrecognizedName:
-		return newHint(HintTLSName, "The server knows no certificate for this host name. Correct the name in the URL, or configure the server for it.")
+		return newHint(HintTLSName, "The server has no certificate for this host name. Correct the name in the URL, or configure the server for it.")
 	}
-	return newHint(HintTLSHandshake, "The server broke off the TLS handshake. Look into its log at this time, and check its TLS settings.")
+	return newHint(HintTLSHandshake, "The server aborted the TLS handshake. Check its log at this time, and its TLS settings.")
 }
 
 // verification is what to look at where a receiver refuses a signature.
 func verification(s failedAttempt) string {
 	if s.throwaway {
-		return "This test was signed with a secret made for it, which the receiver cannot know: test the endpoint by its id, or give its secret."
+		return "This test was signed with a generated secret, which the receiver does not have. Test the endpoint by its id, or pass its secret."
 	}
 	return "Compare the secret's fingerprint, verify over the raw body before any parsing, and check the receiver's clock (5 minutes are tolerated)."
 }
@@ -276,50 +276,50 @@ func statusHint(s failedAttempt) Hint {
 	}
 	switch status {
 	case http.StatusBadRequest:
-		return newHint(HintBadRequest, "The receiver did not like the request (400). The answer's body may say why; often it is the signature check. %s", verification(s))
+		return newHint(HintBadRequest, "The receiver rejected the request (400 Bad Request). The response body may say why; often the signature check failed. %s", verification(s))
 	case http.StatusUnauthorized:
 		if scheme := get("WWW-Authenticate"); scheme != "" {
 			kind, _, _ := strings.Cut(scheme, " ")
-			return newHint(HintUnauthorized, "The receiver wants a login (401, %s), which webhooks do not have. Take the path out of that protection, and verify the signature instead.", kind)
+			return newHint(HintUnauthorized, "The receiver requires authentication (401 Unauthorized, %s), which this endpoint does not send. Exempt the path from authentication, and verify the signature instead.", kind)
 		}
-		return newHint(HintUnauthorized, "The receiver did not accept the signature, or wants a login (401). %s", verification(s))
+		return newHint(HintUnauthorized, "The receiver rejected the signature, or requires authentication (401 Unauthorized). %s", verification(s))
 	case http.StatusForbidden:
-		return newHint(HintForbidden, "The receiver, or a firewall, CSRF check or bot filter in front of it, forbids the request (403). Take this path out of such filters. If it is the signature check: %s", verification(s))
+		return newHint(HintForbidden, "The receiver, or a firewall, CSRF check or bot filter in front of it, rejected the request (403 Forbidden). Exempt this path from such filters. If the signature check failed: %s", verification(s))
 	case http.StatusNotFound:
-		return newHint(HintNotFound, "Nobody serves this path (404). Check the URL's path, its spelling, capitals and a slash at its end, and that the receiver's route is deployed.")
+		return newHint(HintNotFound, "The receiver does not serve this path (404 Not Found). Check the URL's path (spelling, capitals, trailing slash), and that the receiver's route is deployed.")
 	case http.StatusMethodNotAllowed:
 		allow := ""
 		if list := get("Allow"); list != "" {
-			allow = "; it takes " + list
+			allow = "; allowed: " + list
 		}
-		return newHint(HintMethod, "The path exists, but does not take POST (405%s). Register the route for POST, or correct the path.", allow)
+		return newHint(HintMethod, "The path exists, but does not allow POST (405 Method Not Allowed%s). Register the route for POST, or correct the path.", allow)
 	case http.StatusNotAcceptable:
-		return newHint(HintNotAcceptable, "The receiver says that it cannot answer in a form we take (406). Let it answer anything: only the status counts.")
+		return newHint(HintNotAcceptable, "The receiver cannot respond in an acceptable format (406 Not Acceptable). Let it respond with any format: only the status counts.")
 	case http.StatusRequestTimeout:
-		return newHint(HintRequestTimeout, "The receiver says that the request came too slowly (408). A proxy in front of it has too short a timeout.")
+		return newHint(HintRequestTimeout, "The receiver timed out while reading the request (408 Request Timeout). Raise the timeout of the proxy in front of it.")
 	case http.StatusConflict:
-		return newHint(HintConflict, "The receiver sees a conflict (409). If it means that it has this event already, it should answer 2xx: everything else is sent again.")
+		return newHint(HintConflict, "The receiver reported a conflict (409 Conflict). If it has processed this event already, it should respond with 2xx: any other response is retried.")
 	case http.StatusGone:
-		return newHint(HintGone, "The receiver says that this address is gone for good (410). A delivery would disable the endpoint. Set the new URL, or remove the endpoint.")
+		return newHint(HintGone, "The receiver reported that this URL is permanently gone (410 Gone). A delivery would disable the endpoint. Set the new URL, or delete the endpoint.")
 	case http.StatusRequestEntityTooLarge:
-		return newHint(HintTooLargeHTTP, "The receiver, or a proxy in front of it, takes no body of %d bytes (413). Allow at least 256 KiB (nginx: client_max_body_size).", bodyBytes(s))
+		return newHint(HintTooLargeHTTP, "The receiver, or a proxy in front of it, does not accept a body of %d bytes (413 Content Too Large). Allow at least 256 KiB (nginx: client_max_body_size).", bodyBytes(s))
 	case http.StatusUnsupportedMediaType:
-		return newHint(HintMediaType, "The receiver does not take application/json (415). Let its route accept that content type; the body is JSON in UTF-8.")
+		return newHint(HintMediaType, "The receiver does not accept application/json (415 Unsupported Media Type). Let its route accept that content type; the body is JSON in UTF-8.")
 	case http.StatusUnprocessableEntity:
-		return newHint(HintUnprocessable, "The receiver read the body and did not like its content (422). Compare it with the event's schema (`tidings events show TYPE`), and let unknown types and fields pass.")
+		return newHint(HintUnprocessable, "The receiver rejected the body's content (422 Unprocessable Content). Compare it with the event's schema (`tidings events show TYPE`), and accept unknown types and fields.")
 	case http.StatusTooManyRequests:
-		return newHint(HintTooMany, "The receiver asks for less (429). A delivery waits as long as Retry-After says; give the endpoint a rate limit that the receiver can bear.")
+		return newHint(HintTooMany, "The receiver is rate limiting (429 Too Many Requests). A delivery waits as long as Retry-After says. Give the endpoint a rate limit that the receiver can handle.")
 	case http.StatusBadGateway:
-		return newHint(HintBadGateway, "The proxy in front of the receiver got no proper answer from it (502). Is the application running, and does it listen where the proxy looks?")
+		return newHint(HintBadGateway, "The proxy in front of the receiver got no valid response from it (502 Bad Gateway). Check that the application is running and listens where the proxy expects it.")
 	case http.StatusServiceUnavailable:
-		return newHint(HintUnavailable, "The receiver is not available (503): overloaded, in maintenance, or without a healthy instance behind the load balancer. Deliveries are tried again.")
+		return newHint(HintUnavailable, "The receiver is unavailable (503 Service Unavailable): overloaded, in maintenance, or without a healthy instance behind the load balancer. Deliveries are retried.")
 	case http.StatusGatewayTimeout:
-		return newHint(HintGatewayTimeout, "The proxy in front of the receiver waited for it in vain (504). Answer 2xx at once and do the work afterwards.")
+		return newHint(HintGatewayTimeout, "The proxy in front of the receiver timed out (504 Gateway Timeout). Respond with 2xx at once and process the event afterwards.")
 	}
 	if status >= 500 {
-		return newHint(HintServerError, "The receiver failed while it handled the event (%d). Look into its log at this time; the answer's body may say more. Deliveries are tried again.", status)
+		return newHint(HintServerError, "The receiver failed while handling the event (%d). Check its log at this time; the response body may say more. Deliveries are retried.", status)
 	}
-	return newHint(HintStatus, "The receiver answered %d. Only 2xx counts as taken; everything else is sent again.", status)
+	return newHint(HintStatus, "The receiver responded with %d. Only 2xx counts as success; any other response is retried.", status)
 }
 
 func bodyBytes(s failedAttempt) int {
@@ -346,7 +346,7 @@ func redirectHint(s failedAttempt, location string) Hint {
 	}
 	why := ""
 	if from.Host == to.Host && from.Path != to.Path && strings.Trim(from.Path, "/") == strings.Trim(to.Path, "/") {
-		why = " Only the slash at the end differs."
+		why = " Only the trailing slash differs."
 	}
 	return newHint(HintRedirect, "The receiver redirects to %s (%d), which is not followed: a followed redirect can turn a POST into an empty GET. If that is the right address, set it as the endpoint's URL.%s",
 		to.Redacted(), s.outcome.Status, why)
@@ -360,23 +360,23 @@ func sqsHint(s failedAttempt) Hint {
 	}
 	switch s.outcome.Class {
 	case delivery.Missing:
-		return newHint(HintQueueMissing, "There is no such queue. Check account, name (with .fifo, if it is one) and region in the URL. SQS says the same where an account may not know that the queue exists.")
+		return newHint(HintQueueMissing, "The queue does not exist. Check account, name (with .fifo for a FIFO queue) and region in the URL. SQS reports the same error if this account may not see the queue.")
 	case delivery.Denied:
 		switch s.exchange.Code {
 		case "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "MissingAuthenticationToken", "OptInRequired":
-			return newHint(HintCredentials, "AWS did not accept our credentials (%s). Is the region enabled in this account?", s.exchange.Code)
+			return newHint(HintCredentials, "AWS rejected our credentials (%s). Check that the region is enabled in this account.", s.exchange.Code)
 		}
 		if strings.HasPrefix(s.exchange.Code, "Kms") || strings.HasPrefix(s.exchange.Code, "KMS") {
-			return newHint(HintKeyDenied, "The key that encrypts the queue does not let us use it (%s). Its policy must let the dispatch function's role, or the role in role_arn, generate data keys and decrypt.", s.exchange.Code)
+			return newHint(HintKeyDenied, "Access to the queue's encryption key was denied (%s). Its key policy must allow kms:GenerateDataKey and kms:Decrypt to the dispatch function's role, or to the role in role_arn.", s.exchange.Code)
 		}
-		return newHint(HintQueueDenied, "The queue is there but does not let us send (%s). Allow sqs:SendMessage to the dispatch function's role in the queue's policy, or name a role that may (role_arn); "+
-			"the parameter DestinationQueues must cover the queue, too (webhooks-…).", s.exchange.Code)
+		return newHint(HintQueueDenied, "Sending to the queue was denied (%s). Allow sqs:SendMessage to the dispatch function's role in the queue's policy, or set role_arn to a role that is allowed to send. "+
+			"The parameter DestinationQueues must also cover the queue (webhooks-…).", s.exchange.Code)
 	case delivery.TooLarge:
-		return newHint(HintTooLarge, "The queue takes no message of this size. Raise its MaximumMessageSize.")
+		return newHint(HintTooLarge, "The message exceeds the queue's size limit. Raise its MaximumMessageSize.")
 	case delivery.Throttled:
-		return newHint(HintThrottled, "SQS asks for less (%s). Deliveries are tried again; a FIFO queue may need high throughput mode.", s.exchange.Code)
+		return newHint(HintThrottled, "SQS throttled the request (%s). Deliveries are retried. A FIFO queue may need high throughput mode.", s.exchange.Code)
 	case delivery.Answered:
-		return newHint(HintAnswered, "SQS refused the message (%s). Deliveries are tried again.", s.exchange.Code)
+		return newHint(HintAnswered, "SQS rejected the message (%s). Deliveries are retried.", s.exchange.Code)
 	}
 	return brokerConnection(s, "SQS in the URL's region")
 }
@@ -399,21 +399,21 @@ func operationIn(err error, service string) bool {
 func pubsubHint(s failedAttempt) Hint {
 	switch s.outcome.Class {
 	case delivery.Missing:
-		return newHint(HintPubSubTopic, "There is no such topic. Check the project's id (not its name or number) and the topic's name in the URL, and create the topic if it was never made.")
+		return newHint(HintPubSubTopic, "The topic does not exist. Check the project's id (not its name or number) and the topic's name in the URL, and create the topic if necessary.")
 	case delivery.Denied:
 		if s.exchange.Code == "PermissionDenied" {
-			return newHint(HintPubSubDenied, "The topic is there but does not let us publish. Grant roles/pubsub.publisher on it to this deployment's identity (docs/destinations.md has the command).")
+			return newHint(HintPubSubDenied, "Publishing to the topic was denied. Grant roles/pubsub.publisher on it to this deployment's identity (docs/destinations.md has the command).")
 		}
-		return newHint(HintPubSubIdentity, "Google did not accept this deployment's identity, or it has none (%s). Set the parameter GoogleCredentials to the workload identity federation's configuration; "+
+		return newHint(HintPubSubIdentity, "Google rejected this deployment's identity, or none is configured (%s). Set the parameter GoogleCredentials to the workload identity federation's configuration; "+
 			"docs/destinations.md has the steps.", s.exchange.Code)
 	case delivery.Invalid:
-		return newHint(HintPubSubSchema, "The topic does not take such messages (%s). If it has a schema, it must allow our body; if it is encrypted with a key of its own, the key must be enabled.", s.exchange.Code)
+		return newHint(HintPubSubSchema, "The topic rejected the message (%s). If it has a schema, the schema must allow the body. If it has its own encryption key, the key must be enabled.", s.exchange.Code)
 	case delivery.TooLarge:
-		return newHint(HintTooLarge, "Pub/Sub takes no message of this size.")
+		return newHint(HintTooLarge, "The message exceeds Pub/Sub's size limit.")
 	case delivery.Throttled:
 		return newHint(HintThrottled, "The project's publish quota is used up. Raise it in the Google Cloud console, or give the endpoint a rate limit.")
 	case delivery.Answered:
-		return newHint(HintAnswered, "Pub/Sub refused the message (%s), which is its own trouble. Deliveries are tried again.", s.exchange.Code)
+		return newHint(HintAnswered, "Pub/Sub returned an error (%s). Deliveries are retried.", s.exchange.Code)
 	}
 	return brokerConnection(s, "Pub/Sub")
 }
@@ -432,24 +432,24 @@ func kafkaHint(s failedAttempt) Hint {
 	case s.exchange.Code == destination.CodeNoCredentials:
 		return newHint(HintKafkaSecret, "The secret that the endpoint's credentials name cannot be read. Check its name and region in Secrets Manager; it must begin with tidings/TENANT/.")
 	case s.outcome.Class == delivery.Missing:
-		return newHint(HintKafkaTopic, "The cluster has no such topic, or hides it from this user. Create it (topics are not created by sending), or allow this user Describe and Write on it.")
+		return newHint(HintKafkaTopic, "The topic does not exist, or this user may not see it. Create it (sending does not create topics), or allow this user Describe and Write on it.")
 	case kafkaLogin[s.exchange.Code]:
-		return newHint(HintKafkaLogin, "The cluster refused the login (%s). Check user name and password in the secret, and that the broker's port has the mechanism in the URL's sasl= enabled.", s.exchange.Code)
+		return newHint(HintKafkaLogin, "The cluster rejected the login (%s). Check the user name and password in the secret, and that the broker's port enables the mechanism in the URL's sasl=.", s.exchange.Code)
 	case s.outcome.Class == delivery.Denied:
 		return newHint(HintKafkaDenied, "The login worked, but this user may not write to the topic (%s). Allow it Describe and Write.", s.exchange.Code)
 	case s.outcome.Class == delivery.TooLarge:
-		return newHint(HintTooLarge, "The topic takes no record of this size (%s). Raise its max.message.bytes.", s.exchange.Code)
+		return newHint(HintTooLarge, "The record exceeds the topic's size limit (%s). Raise its max.message.bytes.", s.exchange.Code)
 	case s.outcome.Class == delivery.Throttled:
-		return newHint(HintThrottled, "The cluster asks for less (%s). Raise this client's quota, or give the endpoint a rate limit.", s.exchange.Code)
+		return newHint(HintThrottled, "The cluster throttled the request (%s). Raise this client's quota, or give the endpoint a rate limit.", s.exchange.Code)
 	case s.exchange.Code == "Not Enough Replicas", s.exchange.Code == "Not Enough Replicas After Append":
-		return newHint(HintKafkaReplicas, "The topic has fewer replicas in sync than min.insync.replicas asks for. Bring its brokers back; deliveries are tried again.")
+		return newHint(HintKafkaReplicas, "The topic has fewer in-sync replicas than min.insync.replicas requires. Restore its brokers. Deliveries are retried.")
 	case s.outcome.Class == delivery.Answered, s.outcome.Class == delivery.Invalid:
-		return newHint(HintAnswered, "The cluster refused the record (%s). Deliveries are tried again where that can help.", s.exchange.Code)
+		return newHint(HintAnswered, "The cluster rejected the record (%s). Deliveries are retried unless the error is permanent.", s.exchange.Code)
 	case s.outcome.Class == delivery.Protocol && logsIn:
-		return newHint(HintKafkaLogin, "A broker closed the connection during the login, which is how brokers say no to a wrong user, password or mechanism. "+
-			"Check the secret and the URL's sasl=; if the port wants TLS, add tls=true.")
+		return newHint(HintKafkaLogin, "A broker closed the connection during the login, which usually means a wrong user, password or mechanism. "+
+			"Check the secret and the URL's sasl=. If the port requires TLS, add tls=true.")
 	case s.outcome.Class == delivery.Protocol:
-		return newHint(HintKafkaClosed, "A broker closed the connection. If its port wants TLS, add tls=true to the URL; if it wants a login, add sasl= and credentials.")
+		return newHint(HintKafkaClosed, "A broker closed the connection. If its port requires TLS, add tls=true to the URL. If it requires a login, add sasl= and credentials.")
 	}
 	return brokerConnection(s, "the brokers")
 }
@@ -457,7 +457,7 @@ func kafkaHint(s failedAttempt) Hint {
 // brokerConnection is for a broker that was not reached.
 func brokerConnection(s failedAttempt, who string) Hint {
 	if s.outcome.Class == delivery.Timeout {
-		return newHint(HintTimeout, "There was no answer from %s within %s. Check addresses, ports and firewalls, and that it is not overloaded.", who, s.timeout.Round(100*time.Millisecond))
+		return newHint(HintTimeout, "There was no response from %s within %s. Check addresses, ports and firewalls, and that it is not overloaded.", who, s.timeout.Round(100*time.Millisecond))
 	}
 	if s.protocol == "kafka" {
 		// The URL may name several; the first stands for all.
@@ -469,7 +469,7 @@ func brokerConnection(s failedAttempt, who string) Hint {
 	}
 	var name *net.DNSError
 	if errors.As(s.exchange.Cause, &name) {
-		return newHint(HintDNSNotFound, "The host of %s has no address. Is the region spelt right?", who)
+		return newHint(HintDNSNotFound, "The host of %s has no address. Check the spelling of the region.", who)
 	}
-	return newHint(HintUnreached, "%s could not be reached. If the function is in a VPC, it needs a way out (a NAT gateway or an endpoint).", strings.ToUpper(who[:1])+who[1:])
+	return newHint(HintUnreached, "%s could not be reached. If the function is in a VPC, it needs outbound access (a NAT gateway or a VPC endpoint).", strings.ToUpper(who[:1])+who[1:])
 }

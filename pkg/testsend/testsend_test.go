@@ -199,7 +199,7 @@ func TestAURLThatIsNoEndpoint(t *testing.T) {
 
 	l.status(http.StatusUnauthorized)
 	r, err = l.tester().Run(t.Context(), testsend.Request{URL: l.endpoint.URL})
-	if err != nil || r.Hint == nil || !strings.Contains(r.Hint.Text, "secret made for it") || len(r.Notes) != 1 {
+	if err != nil || r.Hint == nil || !strings.Contains(r.Hint.Text, "generated secret") || len(r.Notes) != 1 {
 		t.Errorf("report = %+v, %v", r, err)
 	}
 }

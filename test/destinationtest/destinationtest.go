@@ -78,7 +78,7 @@ func Run(t *testing.T, open func(t *testing.T) Destination) {
 		{"a destination that is down is retried, and served when it is back", downThenBack},
 		{"an attempt ends with its context", cancelled},
 		{"200 deliveries at once arrive, over a bounded number of connections", concurrent},
-		{"a warm adapter makes no new connection", warm},
+		{"a warm adapter reuses its connections", warm},
 		{"nothing is left behind after Close", leaks},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -319,8 +319,8 @@ func warm(t *testing.T, w *suite) {
 	if w.Connections == 0 {
 		t.Skip("the stand-in keeps no connection open")
 	}
-	// Several at once, as a batch from the queue is: a client that answers before
-	// it has put its connection back needs a second one now and then.
+	// Warm up with concurrent deliveries, as a batch from the queue does: a client
+	// that returns before it has put its connection back sometimes needs a second.
 	var batch sync.WaitGroup
 	for range 8 {
 		batch.Go(func() {
@@ -330,12 +330,15 @@ func warm(t *testing.T, w *suite) {
 		})
 	}
 	batch.Wait()
+	// A connection that the peer or an idle limit closed may be opened again. What
+	// must not happen is that requests open one each.
+	const requests, limit = 50, 5
 	before := w.Gate.Accepted()
-	for i := range 50 {
+	for i := range requests {
 		w.delivered(t, w.message(fmt.Sprint("number ", i)))
 	}
-	if made := w.Gate.Accepted() - before; made != 0 {
-		t.Errorf("50 deliveries through a warm adapter made %d connections", made)
+	if made := w.Gate.Accepted() - before; made > limit {
+		t.Errorf("%d deliveries through a warm adapter made %d connections, want at most %d", requests, made, limit)
 	}
 }
 

@@ -18,8 +18,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// ReserveKey: see emit.Keys. A key whose time is over counts as free, though
-// DynamoDB deletes it only some time later.
+// ReserveKey: see emit.Keys. An expired key counts as free, although DynamoDB deletes
+// it only later.
 func (s *Store) ReserveKey(ctx context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error) {
 	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
 		TableName: &s.tables.Control, Item: dynamoitem.EncodeReservation(tenant, key, r, expires),
@@ -117,9 +117,9 @@ func (s *Store) ListCircuits(ctx context.Context, by time.Time) ([]breaker.State
 	return list, nil
 }
 
-// ReserveSlots: see dispatch.Limits. The larger of two times is not an expression
-// that DynamoDB has, so the write is tried for either case; time passing between
-// the two tries is the only way to need a third.
+// ReserveSlots: see dispatch.Limits. DynamoDB has no expression for the later of two
+// times, so the write is tried for both cases. A third try is only necessary if the
+// stored time passes between the two.
 func (s *Store) ReserveSlots(ctx context.Context, key string, cost time.Duration, now time.Time) (time.Time, error) {
 	fresh := ratelimit.Reserve(time.Time{}, now, cost)
 	for range 3 {
@@ -149,15 +149,15 @@ func (s *Store) ReserveSlots(ctx context.Context, key string, cost time.Duration
 			return dynamoitem.DecodeSlotsAt(out.Attributes)
 		}
 	}
-	return time.Time{}, fmt.Errorf("reserve slots of %s: %w", key, errors.New("the item changes faster than it can be written"))
+	return time.Time{}, fmt.Errorf("reserve slots of %s: %w", key, errors.New("the item kept changing during the write"))
 }
 
-// limitRetention is how long a rate limit's item is kept after its last write:
-// longer than anything waits for a slot.
+// limitRetention is how long a rate limit's item is kept after its last write. It is
+// longer than any delivery waits for a slot.
 const limitRetention = 30 * 24 * time.Hour
 
-// Bind: see console.Notes. What has expired counts as free, though DynamoDB
-// deletes it only some time later.
+// Bind: see console.Notes. An expired value counts as absent, although DynamoDB
+// deletes it only later.
 func (s *Store) Bind(ctx context.Context, key, value string, expires time.Time) (string, error) {
 	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
 		TableName: &s.tables.Control, Item: dynamoitem.EncodeBound(key, value, expires),

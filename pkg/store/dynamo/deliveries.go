@@ -13,9 +13,16 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// moveDelivery applies an update to a delivery under a condition and returns the
-// item after it, or, where the condition failed, the one that stood against it.
-func (s *Store) updateDelivery(ctx context.Context, k delivery.Key, u update, condition string) (after dynamoitem.Item, against dynamoitem.Item, ok bool, err error) {
+// errRaced is the error of a write whose condition failed although the transition
+// allows the move: the delivery has probably changed during the write. The work item
+// is retried.
+func errRaced(operation string, k delivery.Key) error {
+	return fmt.Errorf("%s %s: the delivery changed during the write; it is retried", operation, k)
+}
+
+// updateDelivery applies a conditional update to a delivery. It returns the item
+// after the update, or the stored item if the condition failed.
+func (s *Store) updateDelivery(ctx context.Context, k delivery.Key, u update, condition string) (after dynamoitem.Item, stored dynamoitem.Item, ok bool, err error) {
 	expression := u.expression()
 	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName: &s.tables.Deliveries, Key: dynamoitem.DeliveryKey(k),
@@ -35,13 +42,13 @@ func (s *Store) updateDelivery(ctx context.Context, k delivery.Key, u update, co
 	return out.Attributes, nil, true, nil
 }
 
-// refusal asks a transition why it does not apply to the item that stood
-// against it. Where the transition would apply after all (the write was ours, or
-// something moved in between) it returns the transition's result.
-func refusal(against dynamoitem.Item, apply func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal)) (delivery.Delivery, error) {
+// refusal returns why a transition refuses the stored item. If the transition would
+// apply (the write was our own, or the item changed in between), it returns the
+// transition's result.
+func refusal(stored dynamoitem.Item, apply func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal)) (delivery.Delivery, error) {
 	var current *delivery.Delivery
-	if against != nil {
-		d, err := dynamoitem.DecodeDelivery(against)
+	if stored != nil {
+		d, err := dynamoitem.DecodeDelivery(stored)
 		if err != nil {
 			return d, err
 		}
@@ -77,26 +84,24 @@ func (s *Store) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery,
 	if c.Attempts == 0 {
 		condition += " OR attribute_not_exists(#event_id)"
 	}
-	after, against, ok, err := s.updateDelivery(ctx, c.Key, u, condition)
+	after, stored, ok, err := s.updateDelivery(ctx, c.Key, u, condition)
 	switch {
 	case err != nil:
 		return delivery.Delivery{}, fmt.Errorf("claim %s: %w", c.Key, err)
 	case ok:
 		return dynamoitem.DecodeDelivery(after)
 	}
-	d, err := refusal(against, c.Apply)
-	if err == nil && d.ClaimID == c.ID && against != nil && d.Attempts == attempts(against) {
+	d, err := refusal(stored, c.Apply)
+	if err == nil && d.ClaimID == c.ID && stored != nil && d.Attempts == attempts(stored) {
 		return d, nil // our own write, repeated by the SDK
 	}
 	if err == nil {
-		// The transition allows what the condition refused. That is no answer to
-		// act upon; the item comes again.
-		return d, fmt.Errorf("claim %s: its condition and its transition disagree", c.Key)
+		return d, errRaced("claim", c.Key)
 	}
 	return d, err
 }
 
-// attempts is the count in an item, -1 where it has none.
+// attempts returns the number of attempts in an item, or -1 if it cannot be decoded.
 func attempts(item dynamoitem.Item) int {
 	d, err := dynamoitem.DecodeDelivery(item)
 	if err != nil {
@@ -109,7 +114,7 @@ func attempts(item dynamoitem.Item) int {
 func (s *Store) Complete(ctx context.Context, d delivery.Delivery) error {
 	item := dynamoitem.EncodeDelivery(d)
 	u := update{values: dynamoitem.Item{":in_flight": dynamoitem.S(string(delivery.InFlight))}}
-	for _, name := range verdict {
+	for _, name := range verdictAttributes {
 		if value, ok := item[name]; ok {
 			u.set(name, value)
 		} else {
@@ -117,15 +122,15 @@ func (s *Store) Complete(ctx context.Context, d delivery.Delivery) error {
 		}
 	}
 	u.values[":claim_id"], u.values[":attempts"] = item[dynamoitem.ClaimID], item[dynamoitem.Attempts]
-	_, against, ok, err := s.updateDelivery(ctx, d.Key, u, "#state = :in_flight AND #claim_id = :claim_id AND #attempts = :attempts")
+	_, stored, ok, err := s.updateDelivery(ctx, d.Key, u, "#state = :in_flight AND #claim_id = :claim_id AND #attempts = :attempts")
 	if err != nil {
 		return fmt.Errorf("complete %s: %w", d.Key, err)
 	}
 	if ok {
 		return nil
 	}
-	if against != nil {
-		held, err := dynamoitem.DecodeDelivery(against)
+	if stored != nil {
+		held, err := dynamoitem.DecodeDelivery(stored)
 		if err == nil && held.ClaimID == d.ClaimID && held.Attempts == d.Attempts && held.State == d.State {
 			return nil // our own write, repeated by the SDK
 		}
@@ -133,14 +138,14 @@ func (s *Store) Complete(ctx context.Context, d delivery.Delivery) error {
 	return delivery.ErrFenced
 }
 
-// verdict is what a conclusion or a replay may change.
-var verdict = []string{
+// verdictAttributes are the attributes that a verdict or a replay may change.
+var verdictAttributes = []string{
 	dynamoitem.State, dynamoitem.Waiting, dynamoitem.Slot, "uncounted", dynamoitem.Reason, "snippet", "history", dynamoitem.LeaseUntil, dynamoitem.NextAt,
 	dynamoitem.DueShard, dynamoitem.DueAt, dynamoitem.UpdatedAt, dynamoitem.ExpiresAt,
 }
 
-// Settle: see dispatch.Deliveries. Its own write, repeated, is refused as settled,
-// which is what the caller wanted.
+// Settle: see dispatch.Deliveries. A repeated write of its own is refused as
+// settled, which is what the caller wanted.
 func (s *Store) Settle(ctx context.Context, settle delivery.Settle) error {
 	u := update{values: dynamoitem.Item{
 		":pending": dynamoitem.S(string(delivery.Pending)), ":in_flight": dynamoitem.S(string(delivery.InFlight)), ":now": dynamoitem.Millis(settle.Now),
@@ -164,21 +169,21 @@ func (s *Store) Settle(ctx context.Context, settle delivery.Settle) error {
 		condition = "(" + condition + ") AND #since <= :since_before"
 		u.values[":since_before"] = dynamoitem.Millis(settle.SinceBefore)
 	}
-	_, against, ok, err := s.updateDelivery(ctx, settle.Key, u, "attribute_not_exists(#event_id) OR "+condition)
+	_, stored, ok, err := s.updateDelivery(ctx, settle.Key, u, "attribute_not_exists(#event_id) OR "+condition)
 	if err != nil {
 		return fmt.Errorf("settle %s: %w", settle.Key, err)
 	}
 	if ok {
 		return nil
 	}
-	if _, err := refusal(against, settle.Apply); err != nil {
+	if _, err := refusal(stored, settle.Apply); err != nil {
 		return err
 	}
-	return fmt.Errorf("settle %s: its condition and its transition disagree", settle.Key)
+	return errRaced("settle", settle.Key)
 }
 
-// Park: see dispatch.Deliveries. Its own write, repeated, has the effect of one;
-// for a slot it is refused as early, until that slot.
+// Park: see dispatch.Deliveries. A repeated write of its own changes nothing more.
+// With a slot it is refused as early, until that slot.
 func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, error) {
 	u := update{values: dynamoitem.Item{
 		":in_flight": dynamoitem.S(string(delivery.InFlight)), ":expected": dynamoitem.N(int64(p.Attempts)), ":now": dynamoitem.Millis(p.Now),
@@ -214,22 +219,22 @@ func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, e
 	if p.Attempts == 0 {
 		condition += " OR attribute_not_exists(#event_id)"
 	}
-	after, against, ok, err := s.updateDelivery(ctx, p.Key, u, condition)
+	after, stored, ok, err := s.updateDelivery(ctx, p.Key, u, condition)
 	switch {
 	case err != nil:
 		return delivery.Delivery{}, fmt.Errorf("park %s: %w", p.Key, err)
 	case ok:
 		return dynamoitem.DecodeDelivery(after)
 	}
-	d, err := refusal(against, p.Apply)
+	d, err := refusal(stored, p.Apply)
 	if err == nil {
-		err = fmt.Errorf("park %s: its condition and its transition disagree", p.Key)
+		err = errRaced("park", p.Key)
 	}
 	return d, err
 }
 
-// Release: see dispatch.Waiting. Its own write, repeated, is ErrFenced: the due
-// time that it has set brings the delivery back.
+// Release: see dispatch.Waiting. A repeated write of its own returns ErrFenced; the
+// sweep then finds the delivery by its due time.
 func (s *Store) Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error) {
 	u := update{values: dynamoitem.Item{":pending": dynamoitem.S(string(delivery.Pending))}}
 	u.set(dynamoitem.NextAt, dynamoitem.Millis(r.NextAt))
@@ -260,31 +265,31 @@ func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Deliver
 	}
 	item := dynamoitem.EncodeDelivery(after)
 	u := update{values: dynamoitem.Item{":was": dynamoitem.S(string(before.State)), ":attempts": dynamoitem.N(int64(before.Attempts))}}
-	for _, name := range append([]string{dynamoitem.Since}, verdict...) {
+	for _, name := range append([]string{dynamoitem.Since}, verdictAttributes...) {
 		if value, ok := item[name]; ok {
 			u.set(name, value)
 		} else {
 			u.remove(name)
 		}
 	}
-	stored, against, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :was AND #attempts = :attempts")
+	replayed, stored, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :was AND #attempts = :attempts")
 	switch {
 	case err != nil:
 		return before, fmt.Errorf("replay %s: %w", r.Key, err)
 	case ok:
-		return dynamoitem.DecodeDelivery(stored)
-	case against == nil:
+		return dynamoitem.DecodeDelivery(replayed)
+	case stored == nil:
 		return before, delivery.ErrNotFound
 	}
-	d, err := dynamoitem.DecodeDelivery(against)
+	d, err := dynamoitem.DecodeDelivery(stored)
 	if err == nil && d.State == delivery.Pending && d.Attempts == before.Attempts && d.Since.Equal(after.Since) {
 		return d, nil // our own write, repeated by the SDK
 	}
 	if err == nil {
-		_, err = refusal(against, func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal) { return r.Apply(d) })
+		_, err = refusal(stored, func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal) { return r.Apply(d) })
 	}
 	if err == nil {
-		err = fmt.Errorf("replay %s: it changed in between: try again", r.Key)
+		err = errRaced("replay", r.Key)
 	}
 	return d, err
 }
@@ -304,8 +309,8 @@ func (s *Store) GetDelivery(ctx context.Context, k delivery.Key) (delivery.Deliv
 	return dynamoitem.DecodeDelivery(out.Item)
 }
 
-// QueryDeliveries: see dispatch.Replays. With a state or a type it reads on until
-// the page is full, or until it has examined as many as the query allows.
+// QueryDeliveries: see dispatch.Replays. A query that filters by state or type reads
+// until the page is full, or until it has examined as many as the query allows.
 func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error) {
 	var page delivery.Page
 	first, last, err := q.Bounds()
@@ -367,8 +372,8 @@ func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery
 	}
 }
 
-// ListBacklog: see dispatch.Waiting. The index follows the table by moments; what it
-// does not show yet has a due time, too.
+// ListBacklog: see dispatch.Waiting. The index is eventually consistent. A delivery
+// that it does not show yet also has a due time.
 func (s *Store) ListBacklog(ctx context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error) {
 	out, err := s.db.Query(ctx, &dynamodb.QueryInput{
 		TableName: &s.tables.Deliveries, IndexName: aws.String(dynamoitem.WaitingIndex),
@@ -377,7 +382,7 @@ func (s *Store) ListBacklog(ctx context.Context, endpointID string, limit int) (
 		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("query what waits for %s: %w", endpointID, err)
+		return nil, fmt.Errorf("query the backlog of %s: %w", endpointID, err)
 	}
 	s.recordRead(out.ConsumedCapacity)
 	list := make([]delivery.BacklogEntry, len(out.Items))

@@ -15,14 +15,14 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// dueCursor is where a page of the due index ended.
+// dueCursor is the last entry of a page of the due index.
 type dueCursor struct {
 	At                  int64 // epoch ms
 	EndpointID, EventID string
 }
 
-// Due: see dispatch.DueIndex. The index follows the table by moments; a delivery
-// it does not show yet is there at the next sweep.
+// Due: see dispatch.DueIndex. The index is eventually consistent: the next sweep
+// finds what it does not show yet.
 func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor string, limit int) ([]delivery.Due, string, error) {
 	in := &dynamodb.QueryInput{
 		TableName: &s.tables.Deliveries, IndexName: aws.String(dynamoitem.DueIndex),
@@ -37,7 +37,7 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 			err = json.Unmarshal(text, &at)
 		}
 		if err != nil || at.EndpointID == "" || at.EventID == "" {
-			return nil, "", fmt.Errorf("cursor %.64q is not one that a page ended with", cursor)
+			return nil, "", fmt.Errorf("invalid cursor %.64q", cursor)
 		}
 		in.ExclusiveStartKey = dynamoitem.Item{
 			dynamoitem.DueShard: dynamoitem.N(int64(shard)), dynamoitem.DueAt: dynamoitem.N(at.At),
@@ -71,8 +71,8 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 	return page, base64.RawURLEncoding.EncodeToString(text), nil
 }
 
-// Postpone: see dispatch.DueIndex. Its own write, repeated, is ErrFenced: the
-// caller forgets the delivery, and the due time it has set brings it back.
+// Postpone: see dispatch.DueIndex. A repeated write of its own returns ErrFenced; a
+// later sweep finds the delivery by its new due time.
 func (s *Store) Postpone(ctx context.Context, due delivery.Due, to time.Time) (delivery.Delivery, error) {
 	u := update{values: dynamoitem.Item{":was": dynamoitem.Millis(due.DueAt)}}
 	u.set(dynamoitem.DueAt, dynamoitem.Millis(to))

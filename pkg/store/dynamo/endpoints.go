@@ -16,10 +16,10 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// putEndpoint stores an endpoint under a condition. Where the condition failed
-// because the very same write was applied before, that is success; else it
-// returns failed, and what stood against it.
-func (s *Store) putEndpoint(ctx context.Context, in *dynamodb.PutItemInput) (against dynamoitem.Item, failed bool, err error) {
+// putEndpoint stores an endpoint conditionally. If the condition fails because the
+// same write was applied before, that is success. Otherwise it returns failed and the
+// stored item.
+func (s *Store) putEndpoint(ctx context.Context, in *dynamodb.PutItemInput) (stored dynamoitem.Item, failed bool, err error) {
 	in.TableName = &s.tables.Endpoints
 	in.ReturnValuesOnConditionCheckFailure = types.ReturnValuesOnConditionCheckFailureAllOld
 	in.ReturnConsumedCapacity = s.returnCapacity()
@@ -53,7 +53,7 @@ func (s *Store) AddEndpoint(ctx context.Context, e endpoint.Endpoint) error {
 func (s *Store) UpdateEndpoint(ctx context.Context, e endpoint.Endpoint) (endpoint.Endpoint, error) {
 	was := e.Version
 	e.Version++
-	against, failed, err := s.putEndpoint(ctx, &dynamodb.PutItemInput{
+	stored, failed, err := s.putEndpoint(ctx, &dynamodb.PutItemInput{
 		Item:                      dynamoitem.EncodeEndpoint(e),
 		ConditionExpression:       aws.String("#version = :was"),
 		ExpressionAttributeNames:  map[string]string{"#version": dynamoitem.Version},
@@ -62,7 +62,7 @@ func (s *Store) UpdateEndpoint(ctx context.Context, e endpoint.Endpoint) (endpoi
 	switch {
 	case err != nil:
 		return e, fmt.Errorf("update endpoint %s: %w", e.ID, err)
-	case failed && against == nil:
+	case failed && stored == nil:
 		return e, endpoint.ErrNotFound
 	case failed:
 		return e, endpoint.ErrConflict
@@ -70,8 +70,8 @@ func (s *Store) UpdateEndpoint(ctx context.Context, e endpoint.Endpoint) (endpoi
 	return e, nil
 }
 
-// RemoveEndpoint forgets an endpoint; endpoint.ErrNotFound if there is none,
-// and for its own write, repeated.
+// RemoveEndpoint deletes an endpoint. It returns endpoint.ErrNotFound if there is
+// none, and for a repeated write of its own.
 func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
 	out, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName: &s.tables.Endpoints, Key: dynamoitem.EndpointKey(tenant, id),
@@ -87,8 +87,8 @@ func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
 	return nil
 }
 
-// GetEndpoint: see dispatch.Endpoints. It reads what was last written, because
-// a worker is about to act upon it.
+// GetEndpoint: see dispatch.Endpoints. The read is consistent, because a worker acts
+// on the result.
 func (s *Store) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
 	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName: &s.tables.Endpoints, Key: dynamoitem.EndpointKey(tenant, id), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
@@ -103,8 +103,8 @@ func (s *Store) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.En
 	return dynamoitem.DecodeEndpoint(out.Item)
 }
 
-// ListEndpoints: see dispatch.Endpoints. They come in the order of their ids,
-// which is the order in which they were added.
+// ListEndpoints: see dispatch.Endpoints. The order is that of the ids, which is the
+// order of creation.
 func (s *Store) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error) {
 	list := []endpoint.Endpoint{}
 	pages := dynamodb.NewQueryPaginator(s.db, &dynamodb.QueryInput{
@@ -122,8 +122,8 @@ func (s *Store) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.En
 		for _, item := range out.Items {
 			e, err := dynamoitem.DecodeEndpoint(item)
 			if err != nil {
-				// One broken record must not stop a tenant's events; it shows as
-				// disabled, with what is wrong with it.
+				// One broken item must not stop a tenant's events. It is listed as
+				// disabled, with the error as the reason.
 				e.Status, e.StatusReason = endpoint.Disabled, err.Error()
 			}
 			list = append(list, e)
@@ -156,14 +156,14 @@ func (s *Store) DisableEndpoint(ctx context.Context, tenant, id, reason string, 
 	return nil
 }
 
-// DisabledEndpoints returns those of the endpoints that are out of service, with
-// the reason, by one read for each hundred.
+// DisabledEndpoints returns the endpoints of the list that are disabled, with the
+// reason. It makes one request per 100 endpoints.
 func (s *Store) DisabledEndpoints(ctx context.Context, list []stats.Endpoint) (map[stats.Endpoint]string, error) {
 	var keys []dynamoitem.Item
 	for _, e := range list {
 		keys = append(keys, dynamoitem.EndpointKey(e.Tenant, e.ID))
 	}
-	// Not the whole items: nobody here has to see a secret.
+	// A projection, so that no secrets are read.
 	items, err := s.getAll(ctx, s.tables.Endpoints, types.KeysAndAttributes{
 		Keys: keys, ProjectionExpression: aws.String("#tenant, #endpoint_id, #status, #status_reason"),
 		ExpressionAttributeNames: names("#tenant, #endpoint_id, #status, #status_reason"),

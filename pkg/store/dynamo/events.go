@@ -11,8 +11,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// PutEvent: see emit.Events. Its own write, repeated, is ErrExists too: whoever
-// puts an event under a fresh id knows what that means.
+// PutEvent: see emit.Events. A repeated write of its own returns ErrExists too; a
+// caller that uses a fresh id can treat that as success.
 func (s *Store) PutEvent(ctx context.Context, a event.Accepted) error {
 	item, err := dynamoitem.EncodeEvent(a)
 	if err != nil {
@@ -33,8 +33,8 @@ func (s *Store) PutEvent(ctx context.Context, a event.Accepted) error {
 	return nil
 }
 
-// GetEvent: see dispatch.Events. An event that is not found by the cheap read
-// is looked for by the consistent one before it is called missing.
+// GetEvent: see dispatch.Events. If the eventually consistent read, which costs half,
+// finds nothing, a consistent read decides.
 func (s *Store) GetEvent(ctx context.Context, id string) (event.Accepted, error) {
 	for _, consistent := range []bool{false, true} {
 		out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{

@@ -1,10 +1,10 @@
-// Package dynamo keeps events, deliveries, endpoints, idempotency keys and
-// the platform's records in DynamoDB. Each move of a delivery is one conditional write whose condition
-// says what the transition in package delivery says; where it fails, DynamoDB
-// returns the item as it is (ALL_OLD), and the transition itself names the
-// cause. It promises that a write whose answer was lost, and which the SDK
-// therefore repeats, has the effect of one. Its result is that of one too, but
-// where a method says otherwise.
+// Package dynamo stores events, deliveries, endpoints, idempotency keys and the
+// platform's records in DynamoDB. Each transition of a delivery is one conditional
+// write, whose condition is the rule of the transition in package delivery. If the
+// condition fails, DynamoDB returns the stored item (ALL_OLD), and the transition
+// itself gives the cause. It promises that a write which the SDK repeats because the
+// response was lost has the effect of one write, and, unless a method says
+// otherwise, its result.
 package dynamo
 
 import (
@@ -39,8 +39,8 @@ type Store struct {
 // Option changes a Store.
 type Option func(*Store)
 
-// Meter hears what a call consumed, and whether it was a write. It is called
-// concurrently.
+// Meter receives the capacity that a call consumed, and whether it was a write. It is
+// called concurrently.
 type Meter func(write bool, c types.ConsumedCapacity)
 
 // WithMeter reports the capacity that each call consumed, indexes included.

@@ -11,8 +11,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// conditionFailed tells whether a write's condition failed, and what the item
-// was then (nil if there was none, or if it was not asked for).
+// conditionFailed reports whether a write's condition failed, and returns the stored
+// item (nil if there is none, or if the write did not ask for it).
 func conditionFailed(err error) (old dynamoitem.Item, failed bool) {
 	var check *types.ConditionalCheckFailedException
 	if errors.As(err, &check) {
@@ -21,7 +21,7 @@ func conditionFailed(err error) (old dynamoitem.Item, failed bool) {
 	return nil, false
 }
 
-// update is an UpdateItem in the making.
+// update builds an update expression.
 type update struct {
 	sets, removes []string
 	values        dynamoitem.Item
@@ -32,7 +32,7 @@ func (u *update) set(name string, value types.AttributeValue) {
 	u.values[":"+name] = value
 }
 
-// putFirst sets an attribute only where there is none yet.
+// setIfAbsent sets an attribute that the item does not have yet.
 func (u *update) setIfAbsent(name string, value types.AttributeValue) {
 	u.sets = append(u.sets, "#"+name+" = if_not_exists(#"+name+", :"+name+")")
 	u.values[":"+name] = value
@@ -51,8 +51,8 @@ func (u *update) expression() string {
 	return strings.Join(parts, " ")
 }
 
-// names maps every #name in the expressions to its attribute: several
-// attributes here are words that DynamoDB reserves.
+// names maps every #name in the expressions to its attribute. The expressions use
+// placeholders because several attribute names are reserved words in DynamoDB.
 func names(expressions ...string) map[string]string {
 	found := map[string]string{}
 	for _, e := range expressions {
@@ -65,11 +65,10 @@ func names(expressions ...string) map[string]string {
 	return found
 }
 
-// batchGet is how many items DynamoDB reads at once.
+// batchGet is the maximum number of keys in one BatchGetItem.
 const batchGet = 100
 
-// getAll reads items by their keys, a hundred at a time; those that are not there
-// are left out.
+// getAll reads items by key, up to batchGet per request. Missing items are omitted.
 func (s *Store) getAll(ctx context.Context, table string, ask types.KeysAndAttributes) (items []dynamoitem.Item, err error) {
 	for keys := ask.Keys; len(keys) > 0; {
 		n := min(len(keys), batchGet)

@@ -29,8 +29,8 @@ func Micros(t time.Time) types.AttributeValue { return N(t.UnixMicro()) }
 // Seconds is a TTL attribute.
 func Seconds(t time.Time) types.AttributeValue { return N(t.Unix()) }
 
-// reader reads attributes and keeps the first error, so that decoding reads as
-// a list of fields.
+// reader reads attributes and keeps the first error, so that decoders need one check
+// at the end.
 type reader struct {
 	item Item
 	err  error
@@ -90,7 +90,7 @@ func (r *reader) must(names ...string) {
 	}
 }
 
-// put adds what is not zero.
+// put sets a string attribute unless the value is empty.
 func put(item Item, name, value string) {
 	if value != "" {
 		item[name] = S(value)
@@ -116,19 +116,19 @@ func Size(item Item) int {
 		case *types.AttributeValueMemberN:
 			total += (len(v.Value)+1)/2 + 1
 		default:
-			panic(fmt.Sprintf("schema: attribute %q has type %T, which no item here uses", name, value))
+			panic(fmt.Sprintf("dynamoitem: attribute %q has unsupported type %T", name, value))
 		}
 	}
 	return total
 }
 
-// AddTo writes the parts of an update that adds the item's numbers: "#aT :aT, …",
-// with the names and values that it uses.
+// AddTo returns the ADD clause that adds the item's numbers, "#aT :aT, …", and adds
+// its names and values to the maps.
 func AddTo(item Item, names map[string]string, values Item) string {
 	var parts []string
 	for name, value := range item {
 		if _, ok := value.(*types.AttributeValueMemberN); !ok {
-			panic("schema: " + strconv.Quote(name) + " is no number to be added")
+			panic("dynamoitem: attribute " + strconv.Quote(name) + " is not a number")
 		}
 		names["#"+name], values[":"+name] = name, value
 		parts = append(parts, "#"+name+" :"+name)

@@ -4,8 +4,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
 )
 
-// AuditPartition is where a tenant's audit entries stand: in Deliveries, whose
-// key orders them by time, under an id that no endpoint has.
+// AuditPartition is the partition of a tenant's audit entries. They are in Deliveries,
+// whose sort key orders them by time, under an id that no endpoint can have.
 func AuditPartition(tenant string) string { return "audit#" + tenant }
 
 // EncodeAudit returns the item of an audit entry.

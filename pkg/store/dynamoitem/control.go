@@ -26,8 +26,8 @@ func DecodeReservation(item Item) (r event.Reservation, expires time.Time, err e
 // BreakerKey is the Control key of an endpoint's breaker.
 func BreakerKey(endpointID string) Item { return Item{Key: S("breaker#" + endpointID)} }
 
-// breakerRetention is how long a breaker is kept after it was last written: longer
-// than an endpoint may fail before it is disabled.
+// breakerRetention is how long a breaker is kept after its last write. It is longer
+// than an endpoint can fail before it is disabled.
 const breakerRetention = 60 * 24 * time.Hour
 
 // EncodeBreaker returns the item of a breaker.
@@ -84,8 +84,8 @@ const (
 	Tally = "tally"
 )
 
-// EncodeBound returns the item that binds a value to a key; the zero time is for
-// ever.
+// EncodeBound returns the item that binds a value to a key. A zero time means that it
+// does not expire.
 func EncodeBound(key, value string, expires time.Time) Item {
 	item := Item{Key: S(key), Bound: S(value)}
 	if !expires.IsZero() {

@@ -27,9 +27,9 @@ func DecodeDeliveryKey(item Item) (delivery.Key, error) {
 	return delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)}, r.err
 }
 
-// EncodeDelivery returns the whole item of a delivery. What would exceed
-// one write unit is cut: the failed answer's snippet first, then the reason,
-// then the oldest attempts.
+// EncodeDelivery returns the item of a delivery. To stay within one write unit it
+// shortens the response snippet first, then drops the oldest attempts, then shortens
+// the reason.
 func EncodeDelivery(d delivery.Delivery) Item {
 	item := DeliveryKey(d.Key)
 	put(item, Tenant, d.Tenant)
@@ -76,8 +76,8 @@ func EncodeDelivery(d delivery.Delivery) Item {
 	return item
 }
 
-// shorten cuts a string attribute by the excess, on a rune's edge, and drops it
-// where little would be left.
+// shorten cuts excess bytes off a string attribute, at a rune boundary. It deletes the
+// attribute if fewer than 16 bytes would remain.
 func shorten(item Item, name string, excess int) {
 	text := item[name].(*types.AttributeValueMemberS).Value
 	keep := len(text) - excess
@@ -110,8 +110,8 @@ func DecodeDelivery(item Item) (delivery.Delivery, error) {
 	return d, r.err
 }
 
-// pastAttempt is an attempt as the history keeps it: one short list, because
-// sixteen attempts with named attributes would not fit into a write unit.
+// pastAttempt is an attempt in the stored history. It is a list, because eight attempts
+// with named attributes would not fit into one write unit.
 // [number, epoch ms, class, status, dns ms, connect ms, tls ms, first byte ms, total ms]
 type pastAttempt [9]any
 

@@ -1,8 +1,7 @@
-// Package dynamoitem is how the vocabulary is written as DynamoDB items: the tables'
-// keys, the attributes' names, the encodings. It promises that decoding what it
-// encoded gives the value back (times to the millisecond), that a delivery's item
-// stays below 1 KB, which is one write unit, and that both stores and the streams
-// speak of items in the same words.
+// Package dynamoitem encodes events, deliveries, endpoints and the rest as DynamoDB
+// items, and decodes them: it defines the tables' keys, the attribute names and the
+// encodings. It promises that decoding an encoded value returns it (times to the
+// millisecond), and that a delivery's item stays below 1 KB, which is one write unit.
 package dynamoitem
 
 // The tables, by the names that streams and documents use.
@@ -14,15 +13,15 @@ const (
 	Platform   = "Platform"
 )
 
-// DueIndex is the sparse index of Deliveries that the sweep goes through.
+// DueIndex is the sparse index of Deliveries that the sweep reads.
 const DueIndex = "due"
 
-// WaitingIndex is the sparse index of Deliveries that wait for their endpoint's
-// circuit, oldest event first.
+// WaitingIndex is the sparse index of Deliveries that holds the endpoints' backlogs,
+// oldest event first.
 const WaitingIndex = "waiting"
 
-// WakeIndex is the sparse index of Control with the circuits that somebody has to
-// look after, and when.
+// WakeIndex is the sparse index of Control with the circuits that the sweep has to act
+// on, by time.
 const WakeIndex = "wake"
 
 // WakeIndexShard is the only partition of WakeIndex: few circuits are open at a
@@ -51,7 +50,7 @@ const (
 	Status     = "status"
 	StatusWhy  = "status_reason"
 	Reason     = "reason"
-	Waiting    = "waiting" // the endpoint's id, while the delivery waits for its circuit
+	Waiting    = "waiting" // the endpoint's id while the delivery is in its backlog
 	Slot       = "slot"
 	WakeShard  = "wake_shard"
 	WakeAt     = "wake_at"

@@ -18,14 +18,14 @@ func EndpointKey(tenant, id string) Item {
 	return Item{Tenant: S(tenant), EndpointID: S(id)}
 }
 
-// storedSecret is a secret's only written form.
+// storedSecret is the stored form of a signing secret.
 type storedSecret struct {
 	Secret    string `json:"secret"`
 	ExpiresAt int64  `json:"expires_at,omitempty"` // epoch ms
 }
 
-// EncodeEndpoint returns the item of an endpoint, its secrets revealed: this is
-// where they are kept.
+// EncodeEndpoint returns the item of an endpoint. The item contains the secrets in
+// plain text; the table is encrypted at rest.
 func EncodeEndpoint(e endpoint.Endpoint) Item {
 	item := EndpointKey(e.Tenant, e.ID)
 	item["url"] = S(e.URL)
@@ -104,7 +104,7 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 	}
 	var secrets []storedSecret
 	if err := json.Unmarshal([]byte(r.s("secrets")), &secrets); err != nil {
-		return e, fmt.Errorf("endpoint %s: its secrets cannot be read", e.ID)
+		return e, fmt.Errorf("endpoint %s: secrets: malformed JSON", e.ID)
 	}
 	for _, s := range secrets {
 		secret, err := signature.ParseSecret(s.Secret)
@@ -120,7 +120,8 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 	return e, nil
 }
 
-// DecodeStatus reads of an endpoint's item whether it is in service, and why not.
+// DecodeStatus reads the status of an endpoint's item, and the reason if it is
+// disabled.
 func DecodeStatus(item Item) (e stats.Endpoint, status endpoint.Status, reason string, err error) {
 	in := reader{item: item}
 	in.must(Tenant, EndpointID, Status)

@@ -97,7 +97,7 @@ func Image(item Item) map[string]events.DynamoDBAttributeValue {
 		case *types.AttributeValueMemberN:
 			image[name] = events.NewNumberAttribute(v.Value)
 		default:
-			panic(fmt.Sprintf("schema: attribute %q has type %T, which no item here uses", name, value))
+			panic(fmt.Sprintf("dynamoitem: attribute %q has unsupported type %T", name, value))
 		}
 	}
 	return image

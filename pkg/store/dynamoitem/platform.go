@@ -92,7 +92,7 @@ func EncodeRecord(record platform.Record) Item {
 			item[ClosedShard] = N(int64(platform.Shard(r.ID)))
 		}
 	default:
-		panic(fmt.Sprintf("schema: %T is no record of the platform", record))
+		panic(fmt.Sprintf("dynamoitem: unsupported record type %T", record))
 	}
 	return item
 }
@@ -159,7 +159,7 @@ func DecodeRecord(item Item) (platform.Record, error) {
 			Reason: platform.Reason(r.s(CloseReason)),
 		}
 	default:
-		return nil, fmt.Errorf("item: %q is no kind of the platform's records", kind)
+		return nil, fmt.Errorf("item: unknown record kind %q", kind)
 	}
 	return record, r.err
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 )
 
-// find returns what is stored; save replaces it, and nobody writes to it.
+// find returns the stored delivery, or nil. It must not be modified; save replaces it.
 func (s *Store) find(k delivery.Key) *delivery.Delivery {
 	if byEvent := s.deliveries[k.EndpointID]; byEvent != nil {
 		if d, ok := byEvent.Get(k.EventID); ok {
@@ -42,7 +42,7 @@ func (s *Store) save(before *delivery.Delivery, d delivery.Delivery) {
 	byEvent.Set(d.EventID, &d)
 }
 
-// move applies a transition to a delivery under the lock.
+// updateDelivery applies a transition to a delivery under the lock.
 func (s *Store) updateDelivery(k delivery.Key, apply func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal)) (delivery.Delivery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

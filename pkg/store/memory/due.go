@@ -61,7 +61,7 @@ func decodeDue(cursor string) (d delivery.Due, err error) {
 		nanos, err = strconv.ParseInt(parts[0], 10, 64)
 	}
 	if len(parts) != 3 || err != nil {
-		return d, fmt.Errorf("cursor %.64q is not one that a page ended with", cursor)
+		return d, fmt.Errorf("invalid cursor %.64q", cursor)
 	}
 	return delivery.Due{Key: delivery.Key{EndpointID: parts[1], EventID: parts[2]}, DueAt: time.Unix(0, nanos).UTC()}, nil
 }

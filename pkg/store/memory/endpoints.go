@@ -12,15 +12,14 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// clone shares nothing with e that either side could change.
+// clone returns a copy that shares no mutable data with e.
 func clone(e endpoint.Endpoint) endpoint.Endpoint {
 	e.EventTypes, e.Filter, e.Secrets = slices.Clone(e.EventTypes), slices.Clone(e.Filter), slices.Clone(e.Secrets)
 	return e
 }
 
-// written tells whether storing e again would change nothing: it is a write
-// whose answer was lost, repeated.
-func written(stored, e endpoint.Endpoint) bool {
+// sameItem reports whether storing e would change nothing, as for a repeated write.
+func sameItem(stored, e endpoint.Endpoint) bool {
 	return reflect.DeepEqual(dynamoitem.EncodeEndpoint(stored), dynamoitem.EncodeEndpoint(e))
 }
 
@@ -31,7 +30,7 @@ func (s *Store) AddEndpoint(_ context.Context, e endpoint.Endpoint) error {
 	if s.endpoints[e.Tenant] == nil {
 		s.endpoints[e.Tenant] = map[string]endpoint.Endpoint{}
 	}
-	if stored, ok := s.endpoints[e.Tenant][e.ID]; ok && !written(stored, e) {
+	if stored, ok := s.endpoints[e.Tenant][e.ID]; ok && !sameItem(stored, e) {
 		return endpoint.ErrConflict
 	}
 	s.endpoints[e.Tenant][e.ID] = clone(e)
@@ -49,14 +48,14 @@ func (s *Store) UpdateEndpoint(_ context.Context, e endpoint.Endpoint) (endpoint
 	}
 	was := e.Version
 	e.Version++
-	if before.Version != was && !written(before, e) {
+	if before.Version != was && !sameItem(before, e) {
 		return e, endpoint.ErrConflict
 	}
 	s.endpoints[e.Tenant][e.ID] = clone(e)
 	return e, nil
 }
 
-// RemoveEndpoint forgets an endpoint; endpoint.ErrNotFound if there is none.
+// RemoveEndpoint deletes an endpoint; endpoint.ErrNotFound if there is none.
 func (s *Store) RemoveEndpoint(_ context.Context, tenant, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,8 +77,8 @@ func (s *Store) GetEndpoint(_ context.Context, tenant, id string) (endpoint.Endp
 	return clone(e), nil
 }
 
-// ListEndpoints: see dispatch.Endpoints. They come in the order of their ids,
-// which is the order in which they were added.
+// ListEndpoints: see dispatch.Endpoints. The order is that of the ids, which is the
+// order of creation.
 func (s *Store) ListEndpoints(_ context.Context, tenant string) ([]endpoint.Endpoint, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

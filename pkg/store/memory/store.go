@@ -1,8 +1,8 @@
-// Package memory keeps everything in memory. It applies the vocabulary's
-// transitions under one lock and feeds changes on as DynamoDB streams would, so
-// that the whole system can run, be simulated and be measured without a
-// database. It promises to behave as dynamostore does: one conformance suite,
-// in storetest, holds both to it. What it keeps ends with the process.
+// Package memory is a store in memory. It applies the transitions of package delivery
+// and its neighbours under one lock and publishes changes like DynamoDB streams, so
+// that the whole system can run, be simulated and be measured without a database. It
+// promises to behave like store/dynamo: the conformance suite test/storetest checks
+// both. Its contents are lost when the process ends.
 package memory
 
 import (
@@ -42,8 +42,8 @@ type Store struct {
 	alerts     alerts
 }
 
-// New returns an empty store. now is read for the expiry of idempotency keys
-// and the times of stream records.
+// New returns an empty store. It calls now for the expiry of idempotency keys and for
+// the times of stream records.
 func New(now func() time.Time) *Store {
 	s := &Store{
 		now:        now,
