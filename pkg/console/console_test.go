@@ -26,6 +26,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
@@ -114,7 +115,7 @@ func newWorld(t *testing.T) *world {
 		Deliveries: w.store, Events: w.store, Catalog: known, Audit: w.audit, Receiver: receiver, Now: w.now,
 		Breakers: w.store, Discussions: w.store, Statistics: &stats.Reader{Source: w.store, Now: w.now},
 		TestWebhook: invoking(&testsend.Tester{
-			Catalog: known, Endpoints: w.store, Limits: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now,
+			Catalog: known, Validate: validate.Default().Validate, Endpoints: w.store, Limits: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now,
 			Open: func() (testsend.Sender, error) { return answering{protocols(t), &w.answer}, nil },
 		}),
 		Dispatch: func(_ context.Context, payload, answer any) error {
