@@ -70,7 +70,7 @@ func (c Clouds) assumeRole(roleARN, externalID, region string) aws.CredentialsPr
 	})
 }
 
-// Open returns the registry of all destinations.
+// Open returns a router to all destinations.
 func Open(s Settings, c Clouds) (*destination.Router, error) {
 	networks, err := guard.ParseNetworks(s.AllowNetworks)
 	if err != nil {

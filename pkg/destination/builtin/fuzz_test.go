@@ -29,9 +29,9 @@ var (
 	pubsubForm = regexp.MustCompile(`^pubsub://[a-z0-9.:-]+/[A-Za-z0-9._~+%-]+$`)
 )
 
-// FuzzURL: of whatever URL an endpoint is given, the one that is taken leads to
-// no address of a special-purpose range when it is attempted, and holds no user
-// name; the sentence about one that is refused is short and repeats no password.
+// FuzzURL checks URLs of endpoints. An accepted URL has no user information, and an
+// attempt dials no special-purpose address. The error for a refused URL is short and
+// does not contain the password.
 func FuzzURL(f *testing.F) {
 	for _, seed := range []string{
 		"https://example.com/hook?a=b", "http://93.184.215.14:8080/", "https://[2606:2800:21f:cb07::1]/", "HTTPS://EXAMPLE.com./", "https://u:hunter2@example.com/", "https://u:hunter2@exa mple.com/",
@@ -48,15 +48,15 @@ func FuzzURL(f *testing.F) {
 	for _, r := range guardtest.Registries {
 		special = append(special, netip.MustParsePrefix(r))
 	}
-	var w wire
-	// Every name leads inside: what is connected to has passed as an address.
-	inside := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no name server") }}
-	g := guard.New(guard.Options{AllowHTTP: true, Connecting: w.connecting}).WithResolver(inside)
+	var d dials
+	// No name resolves, so only addresses in the URL are dialed.
+	noDNS := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no name server") }}
+	g := guard.New(guard.Options{AllowHTTP: true, Connecting: d.connecting}).WithResolver(noDNS)
 	r := destination.NewRouter(10, httpadapter.Kind(httpadapter.Options{Guard: g}), kafkaadapter.Kind(kafkaadapter.Options{Guard: g}),
 		pubsubadapter.Kind(pubsubadapter.Options{}), sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return aws.Config{} }}))
 	f.Fuzz(func(t *testing.T, raw string) {
 		if len(raw) > endpoint.MaxURLBytes {
-			return // refused for its length, before
+			return // already refused for its length
 		}
 		target := destination.Target{Tenant: "t", ID: raw, URL: raw}
 		u, err := url.Parse(raw)
@@ -65,46 +65,46 @@ func FuzzURL(f *testing.F) {
 				t.Errorf("an error of %d bytes", len(refused.Error()))
 			}
 			if strings.Contains(refused.Error(), "hunter2") && secret(raw, u) {
-				t.Errorf("%q: the error repeats the password: %v", raw, refused)
+				t.Errorf("%q: the error contains the password: %v", raw, refused)
 			}
 			return
 		}
 		if err != nil || u.User != nil || u.Opaque != "" {
-			t.Fatalf("%q is taken: %v", raw, err)
+			t.Fatalf("%q is accepted: %v", raw, err)
 		}
 		if err := r.Check(destination.Target{Tenant: "t", URL: u.String()}); err != nil {
-			t.Errorf("%q is taken, %q, which is the same, is not: %v", raw, u, err)
+			t.Errorf("%q is accepted, but the same URL as %q is not: %v", raw, u, err)
 		}
 		switch strings.ToLower(u.Scheme) {
 		case "sqs":
 			if !sqsForm.MatchString("sqs" + u.String()[3:]) {
-				t.Errorf("%q is taken", raw)
+				t.Errorf("%q is accepted", raw)
 			}
 			return
 		case "pubsub":
 			if !pubsubForm.MatchString("pubsub" + u.String()[6:]) {
-				t.Errorf("%q is taken", raw)
+				t.Errorf("%q is accepted", raw)
 			}
 			return
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		w.take()
+		d.take()
 		o := r.Deliver(ctx, target, destination.Message{EventID: "01J", EventType: "user.joined_platform", Body: []byte("{}")})
 		if o.Class == delivery.Success || o.Class == delivery.Invalid || len(o.Error) > 1024 {
-			t.Errorf("%q is taken, and ends as %+v", raw, o)
+			t.Errorf("%q is accepted, but the outcome is %+v", raw, o)
 		}
-		for _, a := range w.take() {
+		for _, a := range d.take() {
 			for _, p := range special {
 				if p.Contains(a.Addr()) {
-					t.Errorf("%q is taken, and leads to %v", raw, a)
+					t.Errorf("%q is accepted, but an attempt dials %v", raw, a)
 				}
 			}
 		}
 	})
 }
 
-// secret reports whether the password stands where one may stand: before an @.
+// secret tells whether hunter2 is in the URL's user information, before an @.
 func secret(raw string, u *url.URL) bool {
 	if u != nil {
 		return u.User != nil && strings.Contains(u.User.String(), "hunter2")
