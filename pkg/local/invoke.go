@@ -90,7 +90,7 @@ func digits(n int, of uint64) string {
 
 // Invoke calls the handler as Lambda does. It returns a *Failure if the function returns
 // an error, panics or exceeds its timeout.
-func (f *Function) Invoke(ctx context.Context, payload []byte) (answer []byte, err error) {
+func (f *Function) Invoke(ctx context.Context, payload []byte) (response []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
 	id := uuid.NewString()
@@ -99,13 +99,13 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) (answer []byte, e
 	defer func() {
 		if p := recover(); p != nil {
 			f.Log.Error("function panicked", "function", f.Folder, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			answer, err = nil, &Failure{Message: fmt.Sprint(p), Type: "Runtime.Panic"}
+			response, err = nil, &Failure{Message: fmt.Sprint(p), Type: "Runtime.Panic"}
 		}
 	}()
 	environment := f.acquire()
-	answer, err = environment.Invoke(ctx, payload)
-	answer = bytes.Clone(answer)
-	f.release(environment) // not after a panic
+	response, err = environment.Invoke(ctx, payload)
+	response = bytes.Clone(response)
+	f.release(environment) // a handler that panicked is not reused
 	switch failed := err.(type) {
 	case nil:
 	case messages.InvokeResponse_Error:
@@ -116,26 +116,26 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) (answer []byte, e
 	if ctx.Err() == context.DeadlineExceeded {
 		err = &Failure{Message: fmt.Sprintf("%s %s Task timed out after %.2f seconds", time.Now().UTC().Format(time.RFC3339), id, f.Timeout.Seconds()), Type: "Sandbox.Timedout"}
 	}
-	return answer, err
+	return response, err
 }
 
 // call invokes the function with an event and decodes its response.
-func (f *Function) call(ctx context.Context, event, answer any) error {
+func (f *Function) call(ctx context.Context, event, response any) error {
 	payload, err := json.Marshal(event)
 	if err != nil {
-		return fmt.Errorf("event for %s: %w", f.Folder, err)
+		return fmt.Errorf("encode the event for %s: %w", f.Folder, err)
 	}
-	return f.callRaw(ctx, payload, answer)
+	return f.callRaw(ctx, payload, response)
 }
 
-// callRaw is call with a payload that is encoded already.
-func (f *Function) callRaw(ctx context.Context, payload []byte, answer any) error {
+// callRaw is call with an encoded payload.
+func (f *Function) callRaw(ctx context.Context, payload []byte, response any) error {
 	text, err := f.Invoke(ctx, payload)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(text, answer); err != nil {
-		return fmt.Errorf("answer of %s: %w", f.Folder, err)
+	if err := json.Unmarshal(text, response); err != nil {
+		return fmt.Errorf("decode the response of %s: %w", f.Folder, err)
 	}
 	return nil
 }
