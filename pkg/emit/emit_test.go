@@ -119,6 +119,8 @@ func TestRefusalsNameTheFieldAndStoreNothing(t *testing.T) {
 		"a long key":            {`{"event":"user.joined_community","idempotency_key":"` + strings.Repeat("k", 257) + `","data":{}}`, emit.InvalidField, "idempotency_key"},
 		"too large":             {`{"event":"user.posted_comment","data":{"discussion_id":"d","comment_id":"c","comment_text":` + big[:len(big)-1] + strings.Repeat("\U0001F39F", 50_000) + `"}}`, emit.TooLarge, "data"},
 		"an empty list":         {`{"events":[]}`, emit.InvalidField, "events"},
+		"too many, one invalid": {`[5,{"x":1},` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
+		"too many, no JSON":     {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `,]`, emit.MalformedJSON, ""},
 		"too many":              {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -302,6 +304,8 @@ func TestFunctionURL(t *testing.T) {
 		"a list, all good":        {url("POST", `[`+joined+`]`), 202, `"results":[{"id":`},
 		"a list, some refused":    {url("POST", `[`+joined+`,{"event":"x"}]`), 207, `unknown_event_type`},
 		"GET":                     {url("GET", ""), 405, "POST"},
+		"no method":               {url("", joined), 405, "POST"},
+		"invalid base64":          {encoded("%%%"), 400, `"code":"malformed_json","message":"the request body could not be read`},
 		"no JSON":                 {url("POST", "event=x"), 400, "malformed_json"},
 		"unknown type":            {url("POST", `{"event":"x","data":{}}`), 422, `"field":"event"`},
 		"data against the schema": {url("POST", `{"event":"user.joined_community","data":{}}`), 422, `"field":"data.community_id"`},
@@ -364,7 +368,7 @@ func TestALongListIsRefusedInLittleMemory(t *testing.T) {
 		"a list given twice":  `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}],"events":[]}`,
 		"a list and a number": `{"events":[` + strings.Repeat(`{},`, 350_000) + `{}],"events":5}`,
 		"an unknown name":     `{"Events":[` + strings.Repeat(`{},`, 350_000) + `{}]}`,
-		"unknown fields":      `[` + strings.Repeat(`{"a":1},`, 150_000) + `{}]`,
+		"invalid items":       `[` + strings.Repeat(`{"a":1},`, 150_000) + `{}]`,
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)

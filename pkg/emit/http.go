@@ -1,12 +1,15 @@
 package emit
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 )
+
+// maxPayload is Lambda's limit for the payload of an invocation, in bytes.
+const maxPayload = 6 << 20
 
 // Invoke serves a direct invocation. The payload is one event, a list of events, or
 // {"events":[…]}. One event is answered with its Result, or with the refusal as the
@@ -35,12 +38,13 @@ func (em *Emitter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		respond(w, http.StatusMethodNotAllowed, Result{Error: &Error{Code: InvalidField, Message: "send events with POST"}})
 		return
 	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		refuse(w, &Error{Code: MalformedJSON, Message: "the request body could not be read"})
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), maxPayload)) + bytes.MinRead)
+	if _, err := body.ReadFrom(r.Body); err != nil {
+		refuse(w, &Error{Code: MalformedJSON, Message: "the request body could not be read: " + err.Error()})
 		return
 	}
-	requests, list, err := parse(body)
+	requests, list, err := parse(body.Bytes())
 	if err != nil {
 		refuse(w, err)
 		return

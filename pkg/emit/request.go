@@ -52,12 +52,13 @@ func (o *once[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return json.UnmarshalDecode(dec, &o.value)
 }
 
-// list is a list of at most MaxList requests. The rest is counted, not decoded:
-// megabytes of {} would become a gigabyte of requests.
+// list is a list of at most MaxList requests. It stops at one more: megabytes of {}
+// would become a gigabyte of requests.
 type list []Request
 
+var errTooMany = errors.New("list is too long")
+
 func (l *list) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	*l = list{}
 	switch dec.PeekKind() {
 	case '[':
 	case 'n':
@@ -68,13 +69,9 @@ func (l *list) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
-	n := 0
-	for ; dec.PeekKind() != ']' && dec.PeekKind() != 0; n++ {
-		if n >= MaxList {
-			if err := dec.SkipValue(); err != nil {
-				return err
-			}
-			continue
+	for dec.PeekKind() != ']' && dec.PeekKind() != 0 {
+		if len(*l) == MaxList {
+			return errTooMany
 		}
 		var e envelope
 		if err := json.UnmarshalDecode(dec, &e); err != nil {
@@ -82,14 +79,48 @@ func (l *list) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		}
 		*l = append(*l, e.request())
 	}
-	if _, err := dec.ReadToken(); err != nil {
-		return err
+	_, err := dec.ReadToken()
+	return err
+}
+
+// length is the number of items in a list; 0 for any other value.
+type length int
+
+func (n *length) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if dec.PeekKind() != '[' {
+		return dec.SkipValue()
 	}
-	if n > MaxList {
-		return &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit per call is %d", n, MaxList)}
+	_, err := dec.ReadToken()
+	for ; err == nil && dec.PeekKind() != ']'; *n++ {
+		err = dec.SkipValue()
+	}
+	if err == nil {
+		_, err = dec.ReadToken()
+	}
+	return err
+}
+
+// checkLength returns an error if the list in the payload is over the limit, or the
+// payload is not JSON.
+func checkLength(payload []byte, isList bool) error {
+	var count struct {
+		Events length `json:"events"`
+	}
+	target := any(&count)
+	if isList {
+		target = &count.Events
+	}
+	if err := json.Unmarshal(payload, target, lenient); err != nil {
+		return refusal(err)
+	}
+	if count.Events > MaxList {
+		return &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit per call is %d", count.Events, MaxList)}
 	}
 	return nil
 }
+
+// lenient leaves duplicate keys and invalid UTF-8 within data to the catalog.
+var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 // parse reads one event or a list. Unknown names are refused, because a misspelt
 // idempotency_key would otherwise be ignored silently.
@@ -98,7 +129,7 @@ func parse(payload []byte) (requests []Request, isList bool, err error) {
 	if len(payload) == 0 {
 		return nil, false, &Error{Code: MalformedJSON, Message: "the payload is empty; send one event, or {\"events\":[…]}"}
 	}
-	options := json.JoinOptions(json.RejectUnknownMembers(true), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	options := json.JoinOptions(lenient, json.RejectUnknownMembers(true))
 	var call struct {
 		envelope
 		Events once[list] `json:"events"`
@@ -111,6 +142,11 @@ func parse(payload []byte) (requests []Request, isList bool, err error) {
 	}
 	switch {
 	case err != nil:
+		// The length comes first: a list that is too long is refused for that, even
+		// if one of its items is wrong too.
+		if tooLong := checkLength(payload, payload[0] == '['); tooLong != nil {
+			return nil, isList, tooLong
+		}
 		return nil, isList, refusal(err)
 	case !isList:
 		return []Request{call.request()}, false, nil

@@ -1,13 +1,12 @@
-// Package functionurl serves an ordinary http.Handler from a Lambda function URL
-// (payload version 2.0, BUFFERED). It promises the handler the request that the
-// client sent, and the client the answer that the handler gave, as net/http would
-// have carried them: path and query as they were escaped, cookies both ways, bodies
-// of any bytes both ways, a HEAD without a body. What the payload itself loses stays
-// lost: of a header that came twice, or goes out twice, there is one line with
-// commas. An answer over Lambda's 6 MB is Lambda's to refuse.
+// Package functionurl serves an http.Handler from a Lambda function URL (payload
+// version 2.0, BUFFERED). It promises that the handler sees the request, and the
+// client the response, as with net/http: escaped paths and queries, cookies and binary
+// bodies in both directions, and no body in the response to HEAD. A header that is
+// repeated becomes one line with commas, because the payload has one line per header.
+// Lambda rejects responses over 6 MB.
 //
-// The libraries that do this split every header at its commas, which breaks entity
-// tags and dates, and send cookies as several lines.
+// Other libraries split every header at its commas, which breaks entity tags and
+// dates, and send cookies as several lines.
 package functionurl
 
 import (
@@ -15,7 +14,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -24,10 +23,13 @@ import (
 	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 )
 
-// Handler returns the Lambda function that serves h. A panic of h goes on to the
-// runtime, which reports it and answers the client with 502.
+// Handler returns the Lambda function that serves h. It fails for payloads that are
+// not function URL requests. It does not recover from a panic of h: the Lambda runtime
+// reports it, and the client gets 502.
 func Handler(h http.Handler) func(context.Context, json.RawMessage) (any, error) {
 	return func(ctx context.Context, payload json.RawMessage) (any, error) {
 		in, err := ReadRequest(payload)
@@ -35,36 +37,26 @@ func Handler(h http.Handler) func(context.Context, json.RawMessage) (any, error)
 			return nil, err
 		}
 		if in.RequestContext.HTTP.Method == "" {
-			return nil, fmt.Errorf("function URL request: it has no requestContext.http.method: call this function by its URL")
-		}
-		r, err := request(ctx, in)
-		if err != nil {
-			return events.LambdaFunctionURLResponse{StatusCode: http.StatusBadRequest, Body: err.Error() + "\n"}, nil
+			if kind, _ := lambdaevent.Of(payload); kind != lambdaevent.FunctionURL {
+				return nil, errors.New("payload is not a function URL request: requestContext.http is missing; call this function by its URL")
+			}
 		}
 		w := &writer{header: http.Header{}}
-		h.ServeHTTP(w, r)
-		return w.answer(r.Method), nil
+		h.ServeHTTP(w, newRequest(ctx, in))
+		return w.response(in.RequestContext.HTTP.Method), nil
 	}
 }
 
 type contextKey struct{}
 
-// RequestContext returns what Lambda says of the request that ctx belongs to: who
-// signed it, its id, its time.
+// RequestContext returns what Lambda adds to the request that ctx belongs to: the
+// caller's identity, the request ID, the time.
 func RequestContext(ctx context.Context) (events.LambdaFunctionURLRequestContext, bool) {
 	c, ok := ctx.Value(contextKey{}).(events.LambdaFunctionURLRequestContext)
 	return c, ok
 }
 
-func request(ctx context.Context, in events.LambdaFunctionURLRequest) (*http.Request, error) {
-	body := []byte(in.Body)
-	if in.IsBase64Encoded {
-		decoded, err := base64.StdEncoding.DecodeString(in.Body)
-		if err != nil {
-			return nil, fmt.Errorf("the request's body is not the base64 that it says it is")
-		}
-		body = decoded
-	}
+func newRequest(ctx context.Context, in events.LambdaFunctionURLRequest) *http.Request {
 	u := &url.URL{Path: in.RawPath, RawQuery: in.RawQueryString}
 	if path, err := url.PathUnescape(in.RawPath); err == nil {
 		u.Path, u.RawPath = path, in.RawPath
@@ -76,13 +68,11 @@ func request(ctx context.Context, in events.LambdaFunctionURLRequest) (*http.Req
 	r := &http.Request{
 		Method: described.Method, URL: u, RequestURI: u.RequestURI(), Host: in.RequestContext.DomainName,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{}, Body: http.NoBody, ContentLength: int64(len(body)),
+		Header: http.Header{},
 	}
+	r.Body, r.ContentLength = newBody(in)
 	if major, minor, ok := http.ParseHTTPVersion(described.Protocol); ok {
 		r.Proto, r.ProtoMajor, r.ProtoMinor = described.Protocol, major, minor
-	}
-	if len(body) > 0 {
-		r.Body = io.NopCloser(bytes.NewReader(body))
 	}
 	if described.SourceIP != "" {
 		r.RemoteAddr = net.JoinHostPort(described.SourceIP, "0")
@@ -90,7 +80,7 @@ func request(ctx context.Context, in events.LambdaFunctionURLRequest) (*http.Req
 	for name, value := range in.Headers {
 		r.Header.Set(name, value)
 	}
-	// As a server does: the host is no header to a handler.
+	// net/http's server also moves the Host header to its own field.
 	if host := r.Header.Get("Host"); host != "" {
 		r.Host = host
 	}
@@ -98,13 +88,36 @@ func request(ctx context.Context, in events.LambdaFunctionURLRequest) (*http.Req
 	if len(in.Cookies) > 0 {
 		r.Header.Set("Cookie", strings.Join(in.Cookies, "; "))
 	}
-	return r.WithContext(context.WithValue(ctx, contextKey{}, in.RequestContext)), nil
+	return r.WithContext(context.WithValue(ctx, contextKey{}, in.RequestContext))
 }
 
-// writer keeps an answer until it is complete.
+// newBody returns the body and its length. Like net/http's server with a malformed
+// chunked body, it leaves the answer to a body that is not base64 to the handler:
+// reading it fails, and its length is unknown.
+func newBody(in events.LambdaFunctionURLRequest) (io.ReadCloser, int64) {
+	body := in.Body
+	if in.IsBase64Encoded {
+		decoded, err := base64.StdEncoding.DecodeString(body)
+		if err != nil {
+			return malformedBody{}, -1
+		}
+		body = string(decoded)
+	}
+	if body == "" {
+		return http.NoBody, 0
+	}
+	return io.NopCloser(strings.NewReader(body)), int64(len(body))
+}
+
+type malformedBody struct{}
+
+func (malformedBody) Read([]byte) (int, error) { return 0, errors.New("request body is not base64") }
+func (malformedBody) Close() error             { return nil }
+
+// writer collects a response until the handler returns.
 type writer struct {
 	header http.Header
-	sent   http.Header // header as it was when the status was written
+	sent   http.Header // copy of header from when the status was written
 	status int
 	body   bytes.Buffer
 }
@@ -114,7 +127,7 @@ func (w *writer) Header() http.Header { return w.header }
 func (w *writer) WriteHeader(status int) {
 	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
 	if w.status != 0 || informational {
-		return // the payload carries one status
+		return // the response payload has one status
 	}
 	w.status, w.sent = status, w.header.Clone()
 }
@@ -127,10 +140,10 @@ func (w *writer) Write(p []byte) (int, error) {
 	return w.body.Write(p)
 }
 
-// Flush is there for handlers that ask for it; the answer goes out whole.
+// Flush implements http.Flusher. The response is sent when the handler returns.
 func (w *writer) Flush() { w.WriteHeader(http.StatusOK) }
 
-func (w *writer) answer(method string) events.LambdaFunctionURLResponse {
+func (w *writer) response(method string) events.LambdaFunctionURLResponse {
 	w.WriteHeader(http.StatusOK)
 	_, typed := w.sent["Content-Type"]
 	if !typed && w.body.Len() > 0 && w.sent.Get("Content-Encoding") == "" {

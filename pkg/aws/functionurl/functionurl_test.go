@@ -223,20 +223,38 @@ func TestManyValuesAreOneLine(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoRequestIsRefused(t *testing.T) {
-	called := false
-	h := functionurl.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
+func TestPayloadsThatAreNotRequestsFail(t *testing.T) {
+	h := functionurl.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the handler was called") }))
 	for _, payload := range []string{`{}`, `{"action":"sweep"}`, `[]`, `{"requestContext":{"http":"GET"}}`} {
 		if answer, err := h(context.Background(), json.RawMessage(payload)); err == nil {
 			t.Errorf("%s is answered %v", payload, answer)
 		}
 	}
-	got := call(t, h, `{"requestContext":{"http":{"method":"POST"}},"body":"%%%","isBase64Encoded":true}`)
-	if got.StatusCode != http.StatusBadRequest || called {
-		t.Errorf("a broken body is answered %+v, handler called: %v", got, called)
-	}
-	if got := call(t, h, `{"rawPath":"/%zz","requestContext":{"http":{"method":"GET"}}}`); got.StatusCode != http.StatusOK || !called {
-		t.Errorf("a path that is no escape is answered %+v", got)
+}
+
+func TestMalformedRequestsReachTheHandler(t *testing.T) {
+	for name, c := range map[string]struct {
+		payload, path, method string
+		readable              bool
+	}{
+		"body is not base64":        {`{"requestContext":{"http":{"method":"POST"}},"body":"%%%","isBase64Encoded":true}`, "/", "POST", false},
+		"path is not a valid URL":   {`{"rawPath":"/%zz","requestContext":{"http":{"method":"GET"}}}`, "/%zz", "GET", true},
+		"request without a method":  {`{"requestContext":{"http":{"path":"/"}}}`, "/", "", true},
+		"request with an empty one": {`{"requestContext":{"http":{"method":""}}}`, "/", "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			called := false
+			call(t, functionurl.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				called = true
+				body, err := io.ReadAll(r.Body)
+				if r.Method != c.method || r.URL.Path != c.path || (err == nil) != c.readable || len(body) != 0 {
+					t.Errorf("the handler saw %s %s, body %q, %v", r.Method, r.URL.Path, body, err)
+				}
+			})), c.payload)
+			if !called {
+				t.Error("the handler was not called")
+			}
+		})
 	}
 }
 

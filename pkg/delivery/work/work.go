@@ -95,17 +95,33 @@ type Depth struct {
 func (i Item) Group() string { return i.EndpointID }
 
 // Encode returns the message that carries the item: one line of JSON and, if the
-// event travels with the item, the event unchanged in a second line. It panics if
-// Since or Slot is outside the years 0 to 9999.
+// event travels with the item, the event unchanged in a second line. A Since or Slot
+// outside the years 0 to 9999, which RFC 3339 cannot express, becomes the nearest
+// time that it can.
 func (i Item) Encode() string {
+	i.Since, i.Slot = clamp(i.Since), clamp(i.Slot)
 	b, err := json.Marshal(i, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
-		panic(err)
+		panic(err) // an Item contains strings, numbers and times that RFC 3339 can express
 	}
 	if len(i.Body) > 0 {
 		b = append(append(b, '\n'), i.Body...)
 	}
 	return string(b)
+}
+
+// clamp returns the time, limited to what RFC 3339 can express.
+func clamp(t time.Time) time.Time {
+	if _, offset := t.Zone(); max(offset, -offset) >= 24*60*60 {
+		t = t.UTC()
+	}
+	switch year := t.Year(); {
+	case year < 0:
+		return time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)
+	case year > 9999:
+		return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	}
+	return t
 }
 
 // Decode reads a message. Unknown members are ignored.
