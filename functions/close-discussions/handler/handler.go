@@ -1,6 +1,6 @@
-// Package handler builds the close-discussions function: from its settings and a
-// backend, which is AWS in main and the local runner's elsewhere. It promises that
-// Settings names every environment variable that the function reads.
+// Package handler builds the close-discussions function from its settings and a backend: AWS's
+// services in main, local ones in the local runner. Settings has a field for each
+// environment variable that the function reads.
 package handler
 
 import (

@@ -1,5 +1,5 @@
-// Package handler builds the emit function: from its settings and a backend, which is
-// AWS in main and the local runner's elsewhere. It promises that Settings names every
+// Package handler builds the emit function from its settings and a backend: AWS's
+// services in main, local ones in the local runner. Settings has a field for each
 // environment variable that the function reads.
 package handler
 

@@ -1,6 +1,6 @@
-// Package handler builds the test-webhook function: from its settings and a backend,
-// which is AWS in main and the local runner's elsewhere. It promises that Settings
-// names every environment variable that the function reads.
+// Package handler builds the test-webhook function from its settings and a backend: AWS's
+// services in main, local ones in the local runner. Settings has a field for each
+// environment variable that the function reads.
 package handler
 
 import (
@@ -37,7 +37,7 @@ type Store interface {
 // Backend is what the function runs on. All fields are required.
 type Backend struct {
 	Store Store
-	// Open opens the destinations anew for each test, so that none reuses a connection.
+	// Open opens the destinations for one test, so that no test reuses a connection.
 	Open func() (*destination.Router, error)
 	Log  *slog.Logger
 }

@@ -1,5 +1,5 @@
 // Package xraytracing records traces with AWS X-Ray: each part of a trace is a
-// subsegment document, sent by UDP to the daemon that Lambda runs beside a function.
+// subsegment document, sent by UDP to the daemon that Lambda runs next to a function.
 // It promises that a part belongs to the trace of the header that it began with, that
 // a trace is recorded as a whole or not at all, and that recording neither fails nor
 // delays what is traced. It wraps no client: receivers' URLs and answers stay out of
@@ -80,7 +80,7 @@ func (t *Tracer) Begin(name, header string) (under string, end func(mark string,
 			_ = part.AddAnnotation(key, value) // fails only for types that X-Ray does not support
 		}
 		part.Lock()
-		// The namespace "remote" makes the service map show the part beside the function.
+		// The namespace "remote" makes the service map show the part next to the function.
 		part.Namespace = "remote"
 		part.Error, part.Fault, part.Throttle = mark == tracing.Error || mark == tracing.Throttle, mark == tracing.Fault, mark == tracing.Throttle
 		part.Unlock()
