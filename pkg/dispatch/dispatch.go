@@ -1,12 +1,12 @@
-// Package dispatch turns accepted events into deliveries and sees each through:
-// fan out (events stream → queue), deliver (queue → receiver), sweep (due index
-// → queue) and replay. It promises that every event reaches every endpoint that
-// subscribed to it at least once, or ends as a dead letter or as skipped with
-// the reason; and that two attempts at one delivery never overlap.
+// Package dispatch turns accepted events into deliveries and completes each of them:
+// fan-out (events stream → queue), deliver (queue → receiver), sweep (due index →
+// queue) and replay. It promises that every event reaches every endpoint that
+// subscribes to it at least once, or that its delivery ends as a dead letter or as
+// skipped, with the reason; and that two attempts at one delivery never overlap.
 //
-// Each half may die at any point, and its input may come twice. What holds the
-// promise up is one rule: before a message is acknowledged, something else must
-// hold the delivery: a settled record, a due time in the index, another message.
+// A worker may die at any point, and each input may arrive more than once. One rule
+// keeps the promise: before a message is acknowledged, something else must hold the
+// delivery: a settled record, a due time in the index, or another message.
 package dispatch
 
 import (
@@ -24,40 +24,37 @@ import (
 )
 
 const (
-	// LeaseMargin is how much longer than the attempt's timeout a lease lives:
-	// room for storing the verdict, and for workers' clocks to differ.
+	// LeaseMargin is how much longer the lease is than the attempt's timeout: time to
+	// store the verdict, and tolerance for differences between workers' clocks.
 	LeaseMargin = 15 * time.Second
-	// leaseReserve is the part of the margin in which nothing is sent any more,
-	// so two attempts stay apart while clocks differ by less than this.
+	// leaseReserve is the end of the lease, during which nothing is sent. Attempts do
+	// not overlap as long as clocks differ by less.
 	leaseReserve = 5 * time.Second
-	// verdictTime is how long storing a verdict may take, even past the
-	// invocation's own deadline.
+	// verdictTime is the timeout for storing a verdict. It applies even if the
+	// invocation's deadline is earlier.
 	verdictTime = 10 * time.Second
-	// Backstop is how long after an attempt's time the sweep looks whether it
+	// Backstop is how long after its scheduled time the sweep checks that an attempt
 	// was made. It must exceed Lookahead by more than the longest attempt.
 	Backstop = 3 * time.Minute
-	// Lookahead is how far ahead a sweep queues what falls due: more than the
-	// minute between two sweeps, so that the queue's delay keeps the second.
+	// Lookahead is how far ahead a sweep queues due deliveries. It exceeds the minute
+	// between two sweeps, so that the queue's delay makes attempts start on time.
 	Lookahead = 90 * time.Second
-	// CacheTime is how long an endpoint's settings are used unread in a deployment.
+	// CacheTime is how long a deployment caches endpoints' settings.
 	CacheTime = 15 * time.Second
-	// CircuitTime is how long what is known of a circuit is used unread.
+	// CircuitTime is how long a circuit's state is cached.
 	CircuitTime = time.Second
-	// ParkTime is how long a delivery waits for a circuit until the sweep looks
-	// whether it has been forgotten.
+	// ParkTime is how long a delivery stays in the backlog before the sweep checks that
+	// it was not forgotten.
 	ParkTime = 6 * time.Hour
-	// slotWait is how long a worker waits for a slot itself, instead of the queue:
-	// the queue counts whole seconds, and rounded down.
-	slotWait = 1100 * time.Millisecond
 )
 
-// Sender makes attempts; the adapters' registry is one.
+// Sender makes attempts; destination adapters implement it.
 type Sender interface {
 	Deliver(ctx context.Context, t destination.Target, m destination.Message) delivery.Outcome
 }
 
-// Config is what a Dispatcher works with. Every field is required, except Tracer,
-// which defaults to none, and Now, Random and ClaimID, to the real ones.
+// Config holds a Dispatcher's dependencies. All fields are required, except CacheTime,
+// Tracer (default: none), and Now, Random and ClaimID, which tests replace.
 type Config struct {
 	Catalog    *catalog.Catalog
 	Events     Events
@@ -70,24 +67,24 @@ type Config struct {
 	Breakers   Breakers
 	Limits     Limits
 	Queue      Queue
-	// DeadLetters is what Redrive empties.
+	// DeadLetters is the queue that Redrive empties.
 	DeadLetters DeadLetters
 	Sender      Sender
 	Statistics  Statistics
 	Log         *slog.Logger
 	Tracer      Tracer
-	CacheTime   time.Duration // how long endpoints are used unread; 0 reads them every time
+	CacheTime   time.Duration // how long endpoints are cached; 0 disables the cache
 
 	Now     func() time.Time
-	Random  func() float64 // in [0,1), for jitter
+	Random  func() float64 // in [0, 1), for jitter
 	ClaimID func() string  // unique among all workers
 }
 
-// Dispatcher is the dispatch function.
+// Dispatcher fans events out and delivers them. It is safe for concurrent use.
 type Dispatcher struct {
 	Config
 	endpoints *endpointCache
-	circuits  *circuits
+	circuits  *circuitCache
 }
 
 // New returns a Dispatcher.
@@ -96,8 +93,8 @@ func New(c Config) *Dispatcher {
 	if now == nil {
 		now = time.Now
 	}
-	// Stores keep milliseconds; comparing anything finer would differ between
-	// what a worker decided and what it reads back.
+	// Stores keep milliseconds. With a finer clock, a stored time would differ from the
+	// one that a worker decided on.
 	c.Now = func() time.Time { return now().Truncate(time.Millisecond) }
 	if c.Tracer == nil {
 		c.Tracer = tracing.None{}
@@ -112,27 +109,27 @@ func New(c Config) *Dispatcher {
 	return &Dispatcher{
 		Config:    c,
 		endpoints: newEndpointCache(c.Endpoints, c.CacheTime, c.Now),
-		circuits:  &circuits{store: c.Breakers, now: c.Now, id: c.ClaimID, known: map[string]*circuit{}},
+		circuits:  &circuitCache{store: c.Breakers, now: c.Now, newID: c.ClaimID, entries: map[string]*cachedCircuit{}},
 	}
 }
 
-// Command is a direct invocation: the schedule's, or an operator's.
+// Command is a direct invocation, by the schedule or by an operator.
 type Command struct {
 	// Action is "sweep", "replay" (one delivery), "replay_dead" (an endpoint's dead
-	// letters), "close_circuit" (an endpoint's, by hand) or "redrive" (the work
-	// queue's dead letters).
+	// letters), "close_circuit" (of one endpoint) or "redrive" (the work queue's dead
+	// letters).
 	Action     string `json:"action"`
-	Tenant     string `json:"tenant,omitempty"` // of the endpoint; default where empty
+	Tenant     string `json:"tenant,omitempty"` // of the endpoint; default if empty
 	EndpointID string `json:"endpoint_id,omitempty"`
 	EventID    string `json:"event_id,omitempty"`
-	// From and To bound replay_dead by the events' acceptance, both included.
+	// From and To limit replay_dead to events accepted between them, both included.
 	From time.Time `json:"from,omitzero"`
 	To   time.Time `json:"to,omitzero"`
-	// Cursor goes on where the reply before said Next.
+	// Cursor is Next of the previous reply.
 	Cursor string `json:"cursor,omitempty"`
 }
 
-// Run executes a command, and returns what it did.
+// Run executes a command and returns its result.
 func (d *Dispatcher) Run(ctx context.Context, c Command) (any, error) {
 	switch c.Action {
 	case "sweep":
@@ -146,5 +143,5 @@ func (d *Dispatcher) Run(ctx context.Context, c Command) (any, error) {
 	case "redrive":
 		return d.Redrive(ctx)
 	}
-	return nil, fmt.Errorf("action %.64q is unknown; the actions are sweep, replay, replay_dead, close_circuit and redrive", c.Action)
+	return nil, fmt.Errorf("unknown action %.64q; the actions are sweep, replay, replay_dead, close_circuit and redrive", c.Action)
 }

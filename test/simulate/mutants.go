@@ -157,7 +157,7 @@ var mutants = []mutant{
 		new: "	}\n	return c.begin(d), nil",
 	},
 	{
-		name: "the lease is not honoured by its own worker", file: "pkg/dispatch/deliver.go",
+		name: "the lease is not honoured by its own worker", file: "pkg/dispatch/attempt.go",
 		old: "if last := claimed.LeaseUntil.Add(-leaseReserve); last.Before(until) {",
 		new: "if last := claimed.LeaseUntil.Add(-leaseReserve); false && last.Before(until) {",
 	},
@@ -167,12 +167,12 @@ var mutants = []mutant{
 		new: "	if before != nil && before.State == delivery.State(d.Key.String()) {",
 	},
 	{
-		name: "a loser forgets the item of a delivery in flight", file: "pkg/dispatch/deliver.go",
+		name: "a loser forgets the item of a delivery in flight", file: "pkg/dispatch/claim.go",
 		old: "	case delivery.CauseSettled, delivery.CauseSuperseded:",
 		new: "	case delivery.CauseSettled, delivery.CauseSuperseded, delivery.CauseInFlight:",
 	},
 	{
-		name: "a retry without due time", file: "pkg/dispatch/deliver.go",
+		name: "a retry without due time", file: "pkg/dispatch/verdict.go",
 		old: "			conclusion.DueAt = conclusion.NextAt.Add(Backstop)",
 		new: "			conclusion.DueAt = time.Time{}",
 	},
@@ -187,12 +187,12 @@ var mutants = []mutant{
 		new: "			_ = owner[i]",
 	},
 	{
-		name: "an item is acknowledged although its claim failed", file: "pkg/dispatch/deliver.go",
+		name: "an item is acknowledged although its claim failed", file: "pkg/dispatch/claim.go",
 		old: "		return fmt.Errorf(\"claim %s: %w\", j.key(), err)",
 		new: "		return nil",
 	},
 	{
-		name: "skipped as the cache says", file: "pkg/dispatch/deliver.go",
+		name: "skipped as the cache says", file: "pkg/dispatch/admit.go",
 		old: "		ep, err = d.endpoints.fresh(ctx, item.Tenant, item.EndpointID)",
 		new: "		_ = 0",
 	},
@@ -217,7 +217,7 @@ var mutants = []mutant{
 		new: "",
 	},
 	{
-		name: "let go without a backstop", file: "pkg/dispatch/circuits.go",
+		name: "let go without a backstop", file: "pkg/dispatch/drain.go",
 		old: "DueAt: next.Add(Backstop)",
 		new: "DueAt: next.Add(10000 * time.Hour)",
 	},
@@ -227,8 +227,8 @@ var mutants = []mutant{
 		new: "	s.Failures += 2\n",
 	},
 	{
-		name: "of failures at one instant one counts", file: "pkg/dispatch/circuits.go",
-		old: "next.WriteID = c.id()",
+		name: "of failures at one instant one counts", file: "pkg/dispatch/circuit_cache.go",
+		old: "next.WriteID = c.newID()",
 		new: "next.WriteID = \"\"",
 	},
 	{
@@ -242,7 +242,7 @@ var mutants = []mutant{
 		new: "	case s.ProbeID == \"none\":",
 	},
 	{
-		name: "half-open without asking for the probe", file: "pkg/dispatch/deliver.go",
+		name: "half-open without asking for the probe", file: "pkg/dispatch/claim.go",
 		old: "	if j.probe {\n",
 		new: "	if j.probe && j.limit.PerMinute < 0 {\n",
 	},
@@ -257,7 +257,7 @@ var mutants = []mutant{
 		new: "	return now.Add(cost)",
 	},
 	{
-		name: "a slot that has passed is used", file: "pkg/dispatch/deliver.go",
+		name: "a slot that has passed is used", file: "pkg/dispatch/admit.go",
 		old: "now.After(j.slot.Add(ratelimit.Grace))",
 		new: "j.slot.IsZero()",
 	},

@@ -1,0 +1,99 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// job is a work item whose attempt was admitted.
+type job struct {
+	item     work.Item
+	endpoint *endpoint.Endpoint
+	accepted event.Accepted
+	event    event.Event
+	at       time.Time // when the event was accepted
+	until    time.Time // the age limit: no attempt may begin later
+	limit    ratelimit.Limit
+	slot     time.Time // the earliest start under the limit
+	probe    bool      // the circuit is half-open: the attempt must claim the probe
+	sent     time.Time // when the message was put on the queue; zero if unknown
+}
+
+func (j *job) key() delivery.Key {
+	return delivery.Key{EndpointID: j.endpoint.ID, EventID: j.accepted.ID}
+}
+
+// slotExpired reports whether the job needs a new slot: an attempt in an expired one
+// would coincide with those of later slots and exceed the rate limit.
+func (j *job) slotExpired(now time.Time) bool {
+	return j.limit.Enabled() && now.After(j.slot.Add(ratelimit.Grace))
+}
+
+// admit decides whether an item's attempt may be made. It returns nil if not, after
+// it has settled or parked the delivery.
+func (d *Dispatcher) admit(ctx context.Context, item work.Item) (*job, error) {
+	if item.Wake {
+		return nil, d.wake(ctx, item)
+	}
+	ep, err := d.endpoints.get(ctx, item.Tenant, item.EndpointID)
+	if err == nil && ep.Status != endpoint.Enabled || errors.Is(err, endpoint.ErrNotFound) {
+		// Skipping is final, so it must not depend on a stale cache entry.
+		ep, err = d.endpoints.fresh(ctx, item.Tenant, item.EndpointID)
+	}
+	switch {
+	case errors.Is(err, endpoint.ErrNotFound):
+		return nil, d.settle(ctx, item, delivery.Skipped, "the endpoint was deleted", time.Time{})
+	case err != nil:
+		return nil, err
+	case ep.Status != endpoint.Enabled:
+		return nil, d.settle(ctx, item, delivery.Skipped, "the endpoint is disabled: "+ep.StatusReason, time.Time{})
+	}
+	j := &job{item: item, endpoint: ep, slot: item.Slot}
+	if j.at, err = event.IDTime(item.EventID); err != nil {
+		return nil, err
+	}
+	since := item.Since
+	if since.IsZero() {
+		since = j.at
+	}
+	now, limit := d.Now(), ep.Retry.AgeLimit()
+	if j.until = since.Add(limit); now.After(j.until) {
+		reason := fmt.Sprintf("older than the age limit of %s", limit)
+		return nil, d.settle(ctx, item, delivery.Dead, reason, now.Add(-limit))
+	}
+	j.accepted = event.Accepted{ID: item.EventID, Tenant: item.Tenant, Body: item.Body, Trace: item.Trace}
+	if len(item.Body) == 0 {
+		j.accepted, err = d.Events.GetEvent(ctx, item.EventID)
+		if errors.Is(err, event.ErrNotFound) {
+			return nil, d.settle(ctx, item, delivery.Skipped, "the event has expired", time.Time{})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("event %s: %w", item.EventID, err)
+		}
+	}
+	if item.Trace != "" {
+		j.accepted.Trace = item.Trace // continues the trace of the fan-out, not of emit
+	}
+	if j.event, err = event.Decode(j.accepted.Body); err != nil {
+		return nil, fmt.Errorf("event %s: %w", item.EventID, err)
+	}
+	circuit, err := d.circuits.get(ctx, ep.Tenant, ep.ID, false)
+	if err != nil {
+		return nil, err
+	}
+	admission := circuit.Admit(now)
+	if admission.Wait {
+		return nil, d.parkForCircuit(ctx, j, circuit)
+	}
+	j.probe = admission.Probe
+	j.limit = ratelimit.Stricter(ep.Limit, ratelimit.Pace(circuit.Slow))
+	return j, nil
+}
