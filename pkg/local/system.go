@@ -84,6 +84,7 @@ type Options struct {
 type System struct {
 	Stack     *samtemplate.Stack
 	InvokeURL string
+	SQSURL    string // endpoint of the SQS API for the queues
 	// URLs are the function URLs by folder.
 	URLs map[string]string
 	// DynamoURL is "" on the memory store.
@@ -165,6 +166,9 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 			return nil, err
 		}
 		next++
+	}
+	if err := s.listenSQS(); err != nil {
+		return nil, err
 	}
 	return s, s.buildFunctions()
 }
@@ -455,6 +459,7 @@ type RunnerInfo struct {
 	InvokeURL string            `json:"invoke_url"`
 	URLs      map[string]string `json:"urls"` // function URLs, by function
 	DynamoURL string            `json:"dynamodb_url"`
+	SQSURL    string            `json:"sqs_url"`
 	Receiver  string            `json:"receiver_url,omitempty"`
 	PID       int               `json:"pid"`
 }
@@ -465,7 +470,7 @@ const RunnerInfoFile = "local.json"
 // WriteRunnerInfo writes RunnerInfoFile to the state directory.
 func (s *System) WriteRunnerInfo(receiver string) error {
 	text, err := json.MarshalIndent(RunnerInfo{
-		Stack: StackName, InvokeURL: s.InvokeURL, URLs: s.URLs, DynamoURL: s.DynamoURL, Receiver: receiver, PID: os.Getpid(),
+		Stack: StackName, InvokeURL: s.InvokeURL, URLs: s.URLs, DynamoURL: s.DynamoURL, SQSURL: s.SQSURL, Receiver: receiver, PID: os.Getpid(),
 	}, "", "  ")
 	if err != nil {
 		return err

@@ -2,9 +2,6 @@ package sqsqueue_test
 
 import (
 	"context"
-	"crypto/md5"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -20,55 +17,19 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/local/queue"
+	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
 )
 
-// entry is one of SendMessageBatch, as the AWS JSON protocol has it.
-type entry struct {
-	ID             string `json:"Id"`
-	MessageBody    string
-	MessageGroupID string `json:"MessageGroupId"`
-	DelaySeconds   int
-}
-
-// service is SQS's SendMessageBatch over the local queue: the SDK's own client
-// talks to it, so what goes over the wire is what SQS would get.
+// service is the local SQS, which counts requests.
 type service struct {
+	*sqsapi.Service
 	queue    *queue.Queue
 	requests atomic.Int32
-	// refuse returns the error code for an entry, "" to take it.
-	refuse func(e entry) string
 }
 
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.requests.Add(1)
-	if r.Header.Get("X-Amz-Target") == "AmazonSQS.GetQueueAttributes" {
-		s.attributes(w, r)
-		return
-	}
-	var in struct{ Entries []entry }
-	if r.Header.Get("X-Amz-Target") != "AmazonSQS.SendMessageBatch" || json.NewDecoder(r.Body).Decode(&in) != nil || len(in.Entries) > 10 {
-		w.WriteHeader(http.StatusBadRequest)
-		return
-	}
-	var out struct {
-		Successful []map[string]string
-		Failed     []map[string]any
-	}
-	for _, e := range in.Entries {
-		if code := s.refuse(e); code != "" {
-			out.Failed = append(out.Failed, map[string]any{"Id": e.ID, "Code": code, "Message": "no", "SenderFault": code == "InvalidMessageContents"})
-			continue
-		}
-		id, err := s.queue.Put(e.MessageBody, e.MessageGroupID, time.Duration(e.DelaySeconds)*time.Second)
-		if err != nil {
-			w.WriteHeader(http.StatusInternalServerError)
-			return
-		}
-		sum := md5.Sum([]byte(e.MessageBody))
-		out.Successful = append(out.Successful, map[string]string{"Id": e.ID, "MessageId": id, "MD5OfMessageBody": hex.EncodeToString(sum[:])})
-	}
-	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
-	_ = json.NewEncoder(w).Encode(out)
+	s.Service.ServeHTTP(w, r)
 }
 
 func open(t *testing.T) (*sqsqueue.Queue, *service) {
@@ -79,11 +40,12 @@ func open(t *testing.T) (*sqsqueue.Queue, *service) {
 
 func client(t *testing.T) (c *sqs.Client, url string, s *service) {
 	t.Helper()
-	local, err := queue.Open(queue.Config{Visibility: time.Minute})
+	local, err := queue.Open(queue.Config{Name: "work", Visibility: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = &service{queue: local, refuse: func(entry) string { return "" }}
+	s = &service{Service: sqsapi.New(), queue: local}
+	s.Serve(local)
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	c = sqs.New(sqs.Options{Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("a", "b", ""))})
@@ -98,7 +60,7 @@ func items(n int) []work.Item {
 	return list
 }
 
-func TestAllItemsArriveTenARequest(t *testing.T) {
+func TestSendPutsTenItemsInEachRequest(t *testing.T) {
 	q, s := open(t)
 	list := items(25)
 	if errs := q.Send(t.Context(), list); errs != nil {
@@ -126,10 +88,10 @@ func TestAllItemsArriveTenARequest(t *testing.T) {
 func TestDelaysAreWholeSecondsRoundedUp(t *testing.T) {
 	q, s := open(t)
 	want := map[string]int{"ev_00": 0, "ev_01": 1, "ev_02": 2, "ev_03": 900, "ev_04": 0}
-	s.refuse = func(e entry) string {
-		item, err := work.Decode(e.MessageBody)
-		if err != nil || want[item.EventID] != e.DelaySeconds {
-			t.Errorf("%s is delayed by %d s, want %d", item.EventID, e.DelaySeconds, want[item.EventID])
+	s.Refuse = func(body string, delay int) string {
+		item, err := work.Decode(body)
+		if err != nil || want[item.EventID] != delay {
+			t.Errorf("%s is delayed by %d s, want %d", item.EventID, delay, want[item.EventID])
 		}
 		return ""
 	}
@@ -143,17 +105,17 @@ func TestDelaysAreWholeSecondsRoundedUp(t *testing.T) {
 func TestFailuresAreReportedItemByItem(t *testing.T) {
 	q, s := open(t)
 	var throttled atomic.Int32
-	s.refuse = func(e entry) string {
-		item, _ := work.Decode(e.MessageBody)
+	s.Refuse = func(body string, _ int) string {
+		item, _ := work.Decode(body)
 		switch item.EventID {
 		case "ev_03":
 			return "InvalidMessageContents"
 		case "ev_07":
 			if throttled.Add(1) == 1 {
-				return "ThrottlingException" // cured by the second try
+				return "ThrottlingException" // the second try succeeds
 			}
 		case "ev_12":
-			return "InternalError" // never cured
+			return "InternalError" // no try succeeds
 		}
 		return ""
 	}
@@ -172,32 +134,15 @@ func TestFailuresAreReportedItemByItem(t *testing.T) {
 	}
 }
 
-func TestAQueueThatIsAwayFailsEveryItem(t *testing.T) {
+func TestSendReportsEveryItemWhenTheRequestFails(t *testing.T) {
 	q, _ := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for i, err := range q.Send(ctx, items(12)) {
 		if err == nil {
-			t.Errorf("item %d is said to be sent", i)
+			t.Errorf("item %d is reported as sent", i)
 		}
 	}
-}
-
-// attributes answers as SQS does: with what was asked for, numbers as text.
-func (s *service) attributes(w http.ResponseWriter, r *http.Request) {
-	var in struct{ AttributeNames []string }
-	_ = json.NewDecoder(r.Body).Decode(&in)
-	held := s.queue.Stats()
-	all := map[string]int{
-		"ApproximateNumberOfMessages": held.Visible, "ApproximateNumberOfMessagesDelayed": held.Delayed,
-		"ApproximateNumberOfMessagesNotVisible": held.InFlight, "VisibilityTimeout": 30,
-	}
-	out := map[string]string{}
-	for _, name := range in.AttributeNames {
-		out[name] = fmt.Sprint(all[name])
-	}
-	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
-	_ = json.NewEncoder(w).Encode(map[string]any{"Attributes": out})
 }
 
 func TestDepth(t *testing.T) {

@@ -7,14 +7,12 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 )
 
-// lettersAtOnce is how many letters one Take returns, as SQS would.
-const lettersAtOnce = 10
+// takeLimit is the maximum number of messages that SQS returns in one receive.
+const takeLimit = 10
 
-// Take: see dispatch.DeadLetters. It does not wait.
+// Take implements dispatch.DeadLetters. It does not wait.
 func (q *Queue) Take(context.Context) ([]work.Letter, error) {
-	q.mu.Lock()
-	got, err := q.receive(lettersAtOnce)
-	q.mu.Unlock()
+	got, err := q.Poll(takeLimit, q.config.Visibility)
 	letters := make([]work.Letter, len(got))
 	for i, m := range got {
 		letters[i] = work.Letter{Body: m.Body, Receipt: m.Receipt}
@@ -22,7 +20,7 @@ func (q *Queue) Take(context.Context) ([]work.Letter, error) {
 	return letters, err
 }
 
-// Remove: see dispatch.DeadLetters.
+// Remove implements dispatch.DeadLetters.
 func (q *Queue) Remove(_ context.Context, taken []work.Letter) error {
 	var errs []error
 	for _, letter := range taken {

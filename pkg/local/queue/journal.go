@@ -2,39 +2,40 @@ package queue
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 )
 
-// journal is an append-only file of what happened to a queue, a JSON line each.
-// A line is handed to the operating system before the call that made it
-// returns, so it survives a killed process; it is not forced to the disk, so the
-// last moments do not survive a power cut. A nil journal keeps nothing.
+// journal is an append-only file with a JSON line for each change of a queue. A
+// line is written before the call that made it returns, so it survives a killed
+// process. It is not synced to disk, so a power cut can lose the last lines. A nil
+// journal keeps nothing.
 type journal struct {
 	path  string
 	file  *os.File
-	lines int // in the file; far more than there are messages means garbage
+	lines int // in the file, obsolete ones included
 	live  map[uint64]record
 }
 
-// record is one line: a message as it is now, or its end.
+// record is one line: a sent message, a receive, or a deletion.
 type record struct {
-	ID       uint64 `json:"id"`
-	Body     string `json:"body,omitempty"`
-	Group    string `json:"group,omitempty"`
-	Sent     int64  `json:"sent,omitempty"`    // epoch ms
-	Visible  int64  `json:"visible,omitempty"` // epoch ms; when its first delay is over
-	Receives int    `json:"receives,omitempty"`
-	Received bool   `json:"received,omitempty"` // only Receives counts
-	Deleted  bool   `json:"deleted,omitempty"`
+	ID uint64 `json:"id"`
+	Outgoing
+	Sent     int64 `json:"sent,omitempty"`    // epoch ms
+	Visible  int64 `json:"visible,omitempty"` // epoch ms; end of the delay
+	Receives int   `json:"receives,omitempty"`
+	Received bool  `json:"received,omitempty"` // a receive: only Receives is set
+	Deleted  bool  `json:"deleted,omitempty"`
 }
 
-// compactAt is how many lines of garbage a journal may have.
+// compactAt is how many obsolete lines a journal may have.
 const compactAt = 100_000
 
 func openJournal(path string) (*journal, []record, error) {
@@ -65,8 +66,8 @@ func (j *journal) read() error {
 	for {
 		line, err := in.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			// A line without an end was being written when the process died:
-			// whoever asked for it never got an answer.
+			// An unfinished line was being written when the process died, so its
+			// caller never got an answer.
 			return nil
 		}
 		if err != nil {
@@ -74,7 +75,7 @@ func (j *journal) read() error {
 		}
 		var r record
 		if err := json.Unmarshal(line, &r); err != nil {
-			return fmt.Errorf("journal %s holds a line that is not its own: %w", j.path, err)
+			return fmt.Errorf("journal %s: invalid line: %w", j.path, err)
 		}
 		j.apply(r)
 	}
@@ -95,20 +96,10 @@ func (j *journal) apply(r record) {
 }
 
 func (j *journal) sorted() []record {
-	list := make([]record, 0, len(j.live))
-	for _, r := range j.live {
-		list = append(list, r)
-	}
-	slices.SortFunc(list, func(a, b record) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
-	return list
+	return slices.SortedFunc(maps.Values(j.live), func(a, b record) int { return cmp.Compare(a.ID, b.ID) })
 }
 
-// compact writes what lives to a new file and puts it in the old one's place.
+// compact replaces the file with one that holds only the messages still on the queue.
 func (j *journal) compact() error {
 	fresh, err := os.CreateTemp(filepath.Dir(j.path), ".journal-*")
 	if err != nil {
@@ -151,11 +142,11 @@ func (j *journal) append(r record) error {
 	return nil
 }
 
-func (j *journal) sent(m *message, group string) error {
+func (j *journal) sent(m *message) error {
 	if j == nil {
 		return nil
 	}
-	return j.append(record{ID: m.id, Body: m.body, Group: group, Sent: m.sent.UnixMilli(), Visible: m.visible.UnixMilli()})
+	return j.append(record{ID: m.id, Outgoing: m.Outgoing, Sent: m.sent.UnixMilli(), Visible: m.visible.UnixMilli()})
 }
 
 func (j *journal) received(m *message) error {

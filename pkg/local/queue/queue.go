@@ -1,54 +1,84 @@
-// Package queue is a queue within the process that behaves as an SQS
-// standard queue does: delays, visibility timeouts, receive counts, a dead-letter
-// queue, and fair hand-out by message group. The local runner and the simulation
-// stand on it. It promises that a message which was sent is received until it is
-// deleted or dead, and, with a journal, that this survives a killed process.
+// Package queue is an in-process queue that behaves like an SQS queue: delays,
+// visibility timeouts, receive counts, a dead-letter queue, and fair hand-out by
+// message group, or FIFO order within each group. The local runner, the local SQS
+// API (package sqsapi), the simulation and the bench use it. It promises that a
+// message is received until it is deleted or moved to the dead-letter queue. With
+// a journal this also holds when the process is killed.
 package queue
 
 import (
-	"container/heap"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/local/priority"
 )
 
 // Config is a queue's settings, as in the template.
 type Config struct {
 	Name       string
-	Visibility time.Duration // how long a received message stays hidden
-	// MaxReceives is how often a message may be received before it moves to
-	// Dead; 0 means any number.
+	Visibility time.Duration // visibility timeout of a received message
+	// MaxReceives is the number of receives after which a message moves to Dead;
+	// 0 means no limit.
 	MaxReceives int
 	Dead        *Queue
-	// Journal is the file in which the queue survives a killed process; "" keeps
-	// it in memory only.
+	// FIFO keeps each group in order: while one of its messages is in flight, later
+	// ones are not received.
+	FIFO bool
+	// Journal is the file from which the queue is restored after the process was
+	// killed; "" keeps the queue in memory only.
 	Journal string
+	// Now is the clock; nil is time.Now. Receive always waits on the real clock.
+	Now func() time.Time
+	// Choose returns which of n candidates is received next, for tests that need a
+	// random order; nil is the fair order.
+	Choose func(n int) int
+}
+
+// Attribute is a message attribute, as in the SQS API.
+type Attribute struct {
+	DataType    string
+	StringValue string `json:",omitempty"`
+	BinaryValue []byte `json:",omitempty"`
+}
+
+// Outgoing is a message to send.
+type Outgoing struct {
+	Body            string               `json:"body,omitempty"`
+	Group           string               `json:"group,omitempty"`            // message group id
+	DeduplicationID string               `json:"deduplication_id,omitempty"` // kept for the receiver; the queue does not deduplicate
+	Attributes      map[string]Attribute `json:"attributes,omitempty"`
+	Delay           time.Duration        `json:"-"`
 }
 
 // Message is a received message.
 type Message struct {
-	ID       string
-	Receipt  string // names this receive; a later one has another
-	Body     string
-	Group    string
-	Receives int
-	Sent     time.Time
-	First    time.Time // first receive
+	ID              string
+	Receipt         string // identifies this receive; the next one has another
+	Body            string
+	Group           string
+	DeduplicationID string
+	Attributes      map[string]Attribute
+	Receives        int
+	Sent            time.Time
+	First           time.Time // first receive
 }
 
 // Stats counts a queue's messages.
 type Stats struct {
 	Visible, Delayed, InFlight int
-	OldestSent                 time.Time // of all that are not in flight; zero when there are none
+	OldestSent                 time.Time // of the messages that are not in flight; zero if there are none
 }
 
-// ErrReceipt says that a receipt is not, or no longer, of this queue.
+// ErrReceipt means that the receipt is unknown, or that its message was received
+// again, became visible again, or was deleted.
 var ErrReceipt = errors.New("receipt handle is not valid")
 
 // Queue is safe for concurrent use.
@@ -58,40 +88,57 @@ type Queue struct {
 	mu       sync.Mutex
 	next     uint64
 	messages map[uint64]*message
-	later    byTime            // delayed and in flight, by when they become visible
-	groups   map[string]*group // with at least one message visible or in flight
-	ready    byLoad            // groups with visible messages
+	later    priority.Queue[*message] // delayed and in flight, by when they become visible
+	groups   map[string]*group        // with at least one message visible or in flight
+	ready    priority.Queue[*group]   // groups from which a message can be received
 	turn     uint64
-	waiting  int           // receivers that wait
-	wake     chan struct{} // closed for those when something becomes visible, or the earliest time changes
+	waiting  int           // blocked receivers
+	wake     chan struct{} // closed to wake them when a message is sent or its visibility changes
 	journal  *journal
 }
 
 type message struct {
+	Outgoing
 	id       uint64
-	body     string
 	group    *group
 	sent     time.Time
 	first    time.Time
 	receives int
 	visible  time.Time // when it may be received
 	inFlight bool
-	place    int // in later; -1 elsewhere
+	position int // in later
 }
 
-// group is one message group: what waits, in order, and how many are in flight.
+func (m *message) Position() *int { return &m.position }
+
+// group is one message group: its visible messages, in order, and how many are in flight.
 type group struct {
 	name     string
 	waiting  []*message
 	inFlight int
-	served   uint64 // when it was last served
-	place    int    // in ready; -1 elsewhere
+	served   uint64 // turn in which it was last served
+	position int    // in ready
 }
 
-// Open returns a queue. With a journal, what a process before left undeleted is
-// there again, visible when its delay is over: its consumers died with it.
+func (g *group) Position() *int { return &g.position }
+
+// Open returns a queue. With a journal, it holds the messages that an earlier
+// process did not delete. Those that were in flight are visible at once, because
+// their consumers ended with the process.
 func Open(c Config) (*Queue, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	q := &Queue{config: c, messages: map[uint64]*message{}, groups: map[string]*group{}, wake: make(chan struct{})}
+	q.later.Before = func(a, b *message) bool { return a.visible.Before(b.visible) }
+	// The group with the fewest messages in flight goes first, and among equals the
+	// one that was served longest ago.
+	q.ready.Before = func(a, b *group) bool {
+		if a.inFlight != b.inFlight {
+			return a.inFlight < b.inFlight
+		}
+		return a.served < b.served
+	}
 	if c.Journal == "" {
 		return q, nil
 	}
@@ -100,15 +147,15 @@ func Open(c Config) (*Queue, error) {
 		return nil, fmt.Errorf("queue %s: %w", c.Name, err)
 	}
 	q.journal = j
-	now := time.Now()
+	now := q.config.Now()
 	for _, r := range kept {
 		q.next = max(q.next, r.ID)
-		q.place(now, &message{id: r.ID, body: r.Body, sent: time.UnixMilli(r.Sent), visible: time.UnixMilli(r.Visible), receives: r.Receives, place: -1}, r.Group)
+		q.insert(now, &message{Outgoing: r.Outgoing, id: r.ID, sent: time.UnixMilli(r.Sent), visible: time.UnixMilli(r.Visible), receives: r.Receives, position: -1})
 	}
 	return q, nil
 }
 
-// Close ends the journal. The queue may not be used after it.
+// Close closes the journal. The queue must not be used afterwards.
 func (q *Queue) Close() error {
 	if q.journal == nil {
 		return nil
@@ -119,60 +166,55 @@ func (q *Queue) Close() error {
 // Name returns the queue's name.
 func (q *Queue) Name() string { return q.config.Name }
 
-// Send puts work items on the queue; it is a dispatch.Queue.
+// Visibility returns the queue's visibility timeout.
+func (q *Queue) Visibility() time.Duration { return q.config.Visibility }
+
+// Send puts work items on the queue; it implements dispatch.Queue.
 func (q *Queue) Send(_ context.Context, items []work.Item) []error {
-	bodies := make([]string, len(items))
-	for i, item := range items {
-		bodies[i] = item.Encode()
-	}
 	var errs []error
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	now := time.Now()
 	for i, item := range items {
 		// SQS counts whole seconds; rounding up keeps an item from being early.
 		delay := (item.Delay + time.Second - 1).Truncate(time.Second)
-		if _, err := q.put(now, bodies[i], item.Group(), delay); err != nil {
+		if _, err := q.Put(item.Encode(), item.Group(), delay); err != nil {
 			if errs == nil {
 				errs = make([]error, len(items))
 			}
 			errs[i] = err
 		}
 	}
-	q.notify()
 	return errs
 }
 
-// Put puts one message on the queue and returns its id.
-func (q *Queue) Put(body, groupName string, delay time.Duration) (string, error) {
+// Put puts a message without attributes on the queue and returns its id.
+func (q *Queue) Put(body, group string, delay time.Duration) (id string, err error) {
+	return q.PutMessage(Outgoing{Body: body, Group: group, Delay: delay})
+}
+
+// PutMessage puts a message on the queue and returns its id.
+func (q *Queue) PutMessage(o Outgoing) (id string, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	id, err := q.put(time.Now(), body, groupName, delay)
-	q.notify()
-	return strconv.FormatUint(id, 10), err
-}
-
-func (q *Queue) put(now time.Time, body, groupName string, delay time.Duration) (id uint64, err error) {
+	now := q.config.Now()
 	q.next++
-	m := &message{id: q.next, body: body, sent: now, visible: now.Add(delay), place: -1}
-	if err := q.journal.sent(m, groupName); err != nil {
-		return 0, fmt.Errorf("queue %s: %w", q.config.Name, err)
+	m := &message{Outgoing: o, id: q.next, sent: now, visible: now.Add(o.Delay), position: -1}
+	if err := q.journal.sent(m); err != nil {
+		return "", fmt.Errorf("queue %s: %w", q.config.Name, err)
 	}
-	q.place(now, m, groupName)
-	return m.id, nil
+	q.insert(now, m)
+	q.notify()
+	return strconv.FormatUint(m.id, 10), nil
 }
 
-// place files a message that is in no list yet.
-func (q *Queue) place(now time.Time, m *message, groupName string) {
-	g := q.groups[groupName]
-	if g == nil {
-		g = &group{name: groupName, place: -1}
-		q.groups[groupName] = g
+// insert adds a message that is new to this process.
+func (q *Queue) insert(now time.Time, m *message) {
+	m.group = q.groups[m.Group]
+	if m.group == nil {
+		m.group = &group{name: m.Group, position: -1}
+		q.groups[m.Group] = m.group
 	}
-	m.group = g
 	q.messages[m.id] = m
 	if m.visible.After(now) {
-		heap.Push(&q.later, m)
+		q.later.Put(m)
 	} else {
 		q.show(m)
 	}
@@ -180,9 +222,30 @@ func (q *Queue) place(now time.Time, m *message, groupName string) {
 
 // show makes a message receivable.
 func (q *Queue) show(m *message) {
-	m.group.waiting = append(m.group.waiting, m)
-	if m.group.place < 0 {
-		heap.Push(&q.ready, m.group)
+	g := m.group
+	at := len(g.waiting)
+	if q.config.FIFO { // it may come back from being in flight
+		at, _ = slices.BinarySearchFunc(g.waiting, m, func(a, b *message) int { return cmp.Compare(a.id, b.id) })
+	}
+	g.waiting = slices.Insert(g.waiting, at, m)
+	q.rank(g)
+}
+
+// rank updates a group's place among those that can be received from.
+func (q *Queue) rank(g *group) {
+	if len(g.waiting) == 0 || q.config.FIFO && g.inFlight > 0 {
+		q.ready.Remove(g)
+	} else {
+		q.ready.Put(g)
+	}
+}
+
+// land ends a message's being in flight.
+func (q *Queue) land(m *message) {
+	if m.inFlight {
+		m.inFlight = false
+		m.group.inFlight--
+		q.rank(m.group)
 	}
 }
 
@@ -194,16 +257,22 @@ func (q *Queue) notify() {
 	q.wake = make(chan struct{})
 }
 
-// Receive returns up to limit messages and hides them for the queue's
-// visibility timeout. It waits until there is at least one, or ctx ends.
+// Receive waits until there is at least one message, and returns up to limit
+// messages, hidden for the queue's visibility timeout. It returns the error of ctx
+// when ctx ends; once ctx has ended it receives nothing.
 func (q *Queue) Receive(ctx context.Context, limit int) ([]Message, error) {
+	return q.ReceiveHidden(ctx, limit, q.config.Visibility)
+}
+
+// ReceiveHidden is Receive with another visibility timeout than the queue's.
+func (q *Queue) ReceiveHidden(ctx context.Context, limit int, visibility time.Duration) ([]Message, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err // first: who was told to stop takes nothing more
+			return nil, err
 		}
-		got, err := q.receive(limit)
+		got, err := q.receive(limit, visibility)
 		if len(got) > 0 || err != nil {
 			return got, err
 		}
@@ -213,12 +282,19 @@ func (q *Queue) Receive(ctx context.Context, limit int) ([]Message, error) {
 	}
 }
 
+// Poll is ReceiveHidden without waiting.
+func (q *Queue) Poll(limit int, visibility time.Duration) ([]Message, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.receive(limit, visibility)
+}
+
 // wait waits, without the lock, until there may be something to receive.
 func (q *Queue) wait(ctx context.Context) error {
 	wake := q.wake
 	var timer <-chan time.Time
-	if len(q.later) > 0 {
-		t := time.NewTimer(time.Until(q.later[0].visible))
+	if q.later.Len() > 0 {
+		t := time.NewTimer(q.later.At(0).visible.Sub(q.config.Now()))
 		defer t.Stop()
 		timer = t.C
 	}
@@ -237,69 +313,77 @@ func (q *Queue) wait(ctx context.Context) error {
 	return nil
 }
 
-func (q *Queue) receive(limit int) ([]Message, error) {
-	now := time.Now()
-	for len(q.later) > 0 && !q.later[0].visible.After(now) {
-		m := heap.Pop(&q.later).(*message)
-		if m.inFlight {
-			m.inFlight = false
-			m.group.inFlight--
-			if m.group.place >= 0 {
-				heap.Fix(&q.ready, m.group.place)
-			}
-		}
+func (q *Queue) receive(limit int, visibility time.Duration) (got []Message, err error) {
+	now := q.config.Now()
+	for q.later.Len() > 0 && !q.later.At(0).visible.After(now) {
+		m := q.later.Pop()
+		q.land(m)
 		q.show(m)
 	}
-	var got []Message
-	for len(got) < limit && len(q.ready) > 0 {
-		// The group with the fewest messages in flight goes first, and among
-		// equals the one that was served longest ago.
-		g := q.ready[0]
-		m := g.waiting[0]
-		g.waiting[0] = nil
-		g.waiting = g.waiting[1:]
-		if q.config.MaxReceives > 0 && m.receives >= q.config.MaxReceives {
-			q.settle(g)
-			if err := q.bury(m); err != nil {
-				return got, err
+	for len(got) < limit && q.ready.Len() > 0 {
+		g := q.ready.At(q.choose(q.ready.Len()))
+		// A FIFO group is received from once, for it is blocked until these messages
+		// are no longer in flight.
+		for first := true; len(got) < limit && len(g.waiting) > 0 && (first || q.config.FIFO); first = false {
+			var m *message
+			if m, err = q.take(g, now, visibility); err != nil {
+				break
 			}
-			continue
+			if m != nil {
+				got = append(got, Message{
+					ID: strconv.FormatUint(m.id, 10), Receipt: receiptOf(m), Body: m.Body, Group: g.name, DeduplicationID: m.DeduplicationID,
+					Attributes: m.Attributes, Receives: m.receives, Sent: m.sent, First: m.first,
+				})
+			}
 		}
-		q.turn++
-		g.served = q.turn
-		g.inFlight++
-		m.inFlight = true
-		m.receives++
-		if m.first.IsZero() {
-			m.first = now
-		}
-		m.visible = now.Add(q.config.Visibility)
-		heap.Push(&q.later, m)
-		q.settle(g)
-		if err := q.journal.received(m); err != nil {
+		q.rank(g)
+		if err != nil {
 			return got, fmt.Errorf("queue %s: %w", q.config.Name, err)
 		}
-		got = append(got, Message{
-			ID: strconv.FormatUint(m.id, 10), Receipt: receiptOf(m), Body: m.body, Group: g.name,
-			Receives: m.receives, Sent: m.sent, First: m.first,
-		})
 	}
 	return got, nil
 }
 
-// settle puts the group that stands first in ready where it belongs now.
-func (q *Queue) settle(g *group) {
-	if len(g.waiting) == 0 {
-		heap.Remove(&q.ready, g.place)
-	} else {
-		heap.Fix(&q.ready, g.place)
+func (q *Queue) choose(n int) int {
+	if q.config.Choose == nil {
+		return 0
 	}
+	return q.config.Choose(n)
+}
+
+// take receives one of a group's visible messages. It returns nil where that
+// message moved to the dead-letter queue instead.
+func (q *Queue) take(g *group, now time.Time, visibility time.Duration) (*message, error) {
+	at := q.choose(len(g.waiting))
+	m := g.waiting[at]
+	if at == 0 { // without moving a long backlog
+		g.waiting[0] = nil
+		g.waiting = g.waiting[1:]
+	} else {
+		g.waiting = slices.Delete(g.waiting, at, at+1)
+	}
+	if q.config.MaxReceives > 0 && m.receives >= q.config.MaxReceives {
+		return nil, q.bury(m)
+	}
+	q.turn++
+	g.served = q.turn
+	g.inFlight++
+	m.inFlight = true
+	m.receives++
+	if m.first.IsZero() {
+		m.first = now
+	}
+	m.visible = now.Add(visibility)
+	q.later.Put(m)
+	return m, q.journal.received(m)
 }
 
 // bury moves a message to the dead-letter queue.
 func (q *Queue) bury(m *message) error {
 	if q.config.Dead != nil {
-		if _, err := q.config.Dead.Put(m.body, m.group.name, 0); err != nil {
+		dead := m.Outgoing
+		dead.Delay = 0
+		if _, err := q.config.Dead.PutMessage(dead); err != nil {
 			return err
 		}
 	}
@@ -311,13 +395,10 @@ func (q *Queue) remove(m *message) error {
 	if len(m.group.waiting) == 0 && m.group.inFlight == 0 {
 		delete(q.groups, m.group.name)
 	}
-	if err := q.journal.deleted(m.id); err != nil {
-		return fmt.Errorf("queue %s: %w", q.config.Name, err)
-	}
-	return nil
+	return q.journal.deleted(m.id)
 }
 
-// find returns the message that a receipt names, if it is still that receive's.
+// find returns the message of a receipt that is still valid.
 func (q *Queue) find(receipt string) (*message, error) {
 	name, _, _ := strings.Cut(receipt, ".")
 	id, err := strconv.ParseUint(name, 10, 64)
@@ -331,13 +412,13 @@ func (q *Queue) find(receipt string) (*message, error) {
 	return m, nil
 }
 
-// receiptOf names a message's latest receive.
+// receiptOf identifies a message's latest receive.
 func receiptOf(m *message) string {
 	return strconv.FormatUint(m.id, 10) + "." + strconv.Itoa(m.receives)
 }
 
-// Delete ends a received message. ErrReceipt where it was received again since,
-// or is gone.
+// Delete deletes a received message. It returns ErrReceipt if the receipt is no
+// longer valid.
 func (q *Queue) Delete(receipt string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -345,13 +426,38 @@ func (q *Queue) Delete(receipt string) error {
 	if err != nil {
 		return err
 	}
-	heap.Remove(&q.later, m.place)
-	m.inFlight = false
-	m.group.inFlight--
-	if m.group.place >= 0 {
-		heap.Fix(&q.ready, m.group.place)
+	q.later.Remove(m)
+	q.land(m)
+	if err := q.remove(m); err != nil {
+		return fmt.Errorf("queue %s: %w", q.config.Name, err)
 	}
-	return q.remove(m)
+	return nil
+}
+
+// Hide changes a received message's visibility timeout, counted from now. It
+// returns ErrReceipt if the receipt is no longer valid.
+func (q *Queue) Hide(receipt string, visibility time.Duration) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m, err := q.find(receipt)
+	if err != nil {
+		return err
+	}
+	m.visible = q.config.Now().Add(visibility)
+	q.later.Put(m)
+	q.notify()
+	return nil
+}
+
+// Next returns when the next message that is delayed or in flight becomes visible;
+// zero if there is none.
+func (q *Queue) Next() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.later.Len() == 0 {
+		return time.Time{}
+	}
+	return q.later.At(0).visible
 }
 
 // Stats counts the messages.
@@ -359,7 +465,7 @@ func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var s Stats
-	now := time.Now()
+	now := q.config.Now()
 	for _, m := range q.messages {
 		switch {
 		case m.inFlight && m.visible.After(now):
@@ -377,60 +483,8 @@ func (q *Queue) Stats() Stats {
 	return s
 }
 
-// Depth counts the queue's messages as SQS's attributes do.
+// Depth counts the queue's messages; it implements health.Queue.
 func (q *Queue) Depth(context.Context) (work.Depth, error) {
 	s := q.Stats()
 	return work.Depth{Visible: s.Visible, Delayed: s.Delayed, InFlight: s.InFlight}, nil
-}
-
-// byTime is a heap of messages by when they become visible.
-type byTime []*message
-
-func (h byTime) Len() int           { return len(h) }
-func (h byTime) Less(i, j int) bool { return h[i].visible.Before(h[j].visible) }
-func (h byTime) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
-}
-func (h *byTime) Push(x any) {
-	m := x.(*message)
-	m.place = len(*h)
-	*h = append(*h, m)
-}
-func (h *byTime) Pop() any {
-	old := *h
-	m := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	m.place = -1
-	return m
-}
-
-// byLoad is a heap of groups by how many of their messages are in flight, then
-// by when they were last served.
-type byLoad []*group
-
-func (h byLoad) Len() int { return len(h) }
-func (h byLoad) Less(i, j int) bool {
-	if h[i].inFlight != h[j].inFlight {
-		return h[i].inFlight < h[j].inFlight
-	}
-	return h[i].served < h[j].served
-}
-func (h byLoad) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
-}
-func (h *byLoad) Push(x any) {
-	g := x.(*group)
-	g.place = len(*h)
-	*h = append(*h, g)
-}
-func (h *byLoad) Pop() any {
-	old := *h
-	g := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	g.place = -1
-	return g
 }

@@ -45,7 +45,7 @@ func receive(t testing.TB, q *queue.Queue, n int) []queue.Message {
 	return got
 }
 
-func TestAMessageIsHiddenWhileItIsWorkedOn(t *testing.T) {
+func TestAReceivedMessageIsHiddenForTheVisibilityTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := open(t, queue.Config{})
 		put(t, q, "a", "g", 0)
@@ -56,7 +56,7 @@ func TestAMessageIsHiddenWhileItIsWorkedOn(t *testing.T) {
 			t.Errorf("again after %s as %+v", took, again)
 		}
 		if err := q.Delete(first.Receipt); !errors.Is(err, queue.ErrReceipt) {
-			t.Errorf("deleted by whoever lost it: %v", err)
+			t.Errorf("deleted by an old receipt: %v", err)
 		}
 		if err := q.Delete(again.Receipt); err != nil {
 			t.Fatal(err)
@@ -72,7 +72,7 @@ func TestAMessageIsHiddenWhileItIsWorkedOn(t *testing.T) {
 	})
 }
 
-func TestADelayIsRoundedUpAndNeverUndercut(t *testing.T) {
+func TestADelayIsRoundedUpToWholeSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := open(t, queue.Config{})
 		item := work.Item{Tenant: "t", EndpointID: "e", EventID: "v", Delay: 1500 * time.Millisecond}
@@ -87,7 +87,7 @@ func TestADelayIsRoundedUpAndNeverUndercut(t *testing.T) {
 	})
 }
 
-func TestAWaitingReaderHearsOfANewMessage(t *testing.T) {
+func TestAWaitingReceiverGetsANewMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := open(t, queue.Config{})
 		put(t, q, "later", "g", time.Hour)
@@ -101,7 +101,7 @@ func TestAWaitingReaderHearsOfANewMessage(t *testing.T) {
 	})
 }
 
-func TestAReaderThatWasToldToStopTakesNothing(t *testing.T) {
+func TestReceiveWithAnEndedContextReceivesNothing(t *testing.T) {
 	q := open(t, queue.Config{})
 	put(t, q, "m", "g", 0)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -114,7 +114,7 @@ func TestAReaderThatWasToldToStopTakesNothing(t *testing.T) {
 	}
 }
 
-func TestAMessageThatIsReceivedTooOftenIsBuried(t *testing.T) {
+func TestAMessageMovesToTheDeadLetterQueueAfterMaxReceives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead := open(t, queue.Config{Name: "dead"})
 		q := open(t, queue.Config{MaxReceives: 3, Dead: dead})
@@ -134,7 +134,7 @@ func TestAMessageThatIsReceivedTooOftenIsBuried(t *testing.T) {
 	})
 }
 
-func TestANoisyGroupDoesNotKeepAQuietOneWaiting(t *testing.T) {
+func TestTheGroupWithTheFewestMessagesInFlightGoesFirst(t *testing.T) {
 	q := open(t, queue.Config{})
 	for i := range 1000 {
 		put(t, q, fmt.Sprint(i), "noisy", 0)
@@ -148,6 +148,59 @@ func TestANoisyGroupDoesNotKeepAQuietOneWaiting(t *testing.T) {
 	if next := receive(t, q, 1)[0]; next.Body != "59" {
 		t.Errorf("then came %+v", next)
 	}
+}
+
+func TestAFIFOGroupIsBlockedWhileAMessageIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := open(t, queue.Config{FIFO: true})
+		for _, body := range []string{"a1", "a2", "a3", "b1"} {
+			put(t, q, body, body[:1], 0)
+		}
+		bodies := func(n int) (text string, got []queue.Message) {
+			got, err := q.Poll(n, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range got {
+				text += m.Body + " "
+			}
+			return text, got
+		}
+		first, taken := bodies(2)
+		if first != "a1 a2 " {
+			t.Errorf("first %q", first)
+		}
+		if next, _ := bodies(10); next != "b1 " {
+			t.Errorf("while a1 and a2 are in flight: %q", next)
+		}
+		if err := q.Delete(taken[1].Receipt); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Hide(taken[0].Receipt, 0); err != nil {
+			t.Fatal(err)
+		}
+		if next, _ := bodies(10); next != "a1 a3 " {
+			t.Errorf("after a1 was made visible again: %q", next)
+		}
+	})
+}
+
+func TestHideChangesTheVisibilityTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := open(t, queue.Config{})
+		put(t, q, "a", "g", 0)
+		m, began := receive(t, q, 1)[0], time.Now()
+		if err := q.Hide(m.Receipt, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, q, 1)
+		if took := time.Since(began); took != time.Hour {
+			t.Errorf("received again after %s", took)
+		}
+		if err := q.Hide(m.Receipt, 0); !errors.Is(err, queue.ErrReceipt) {
+			t.Errorf("an old receipt: %v", err)
+		}
+	})
 }
 
 func TestStats(t *testing.T) {
@@ -165,8 +218,8 @@ func TestStats(t *testing.T) {
 	})
 }
 
-// A child process sends and deletes and says what has been acknowledged; it is
-// killed in the middle. What was acknowledged must hold.
+// A child process sends and deletes messages, and prints what was acknowledged, until
+// it is killed. Everything acknowledged must hold afterwards.
 func TestAJournalSurvivesAKilledProcess(t *testing.T) {
 	if path := os.Getenv("LOCALQUEUE_JOURNAL"); path != "" {
 		churn(t, path)
@@ -183,8 +236,7 @@ func TestAJournalSurvivesAKilledProcess(t *testing.T) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// Read acknowledgements until enough, then kill, then read what was said
-		// before the end.
+		// Read acknowledgements, kill the child, and read what it had still printed.
 		var said strings.Builder
 		buf := make([]byte, 512)
 		for killed := false; ; {
@@ -202,7 +254,7 @@ func TestAJournalSurvivesAKilledProcess(t *testing.T) {
 		}
 		_ = child.Wait() // it was killed
 		alive := map[string]bool{}
-		doubtful := map[string]bool{} // said to be under way, not acknowledged
+		doubtful := map[string]bool{} // begun, not acknowledged
 		for line := range strings.Lines(said.String()) {
 			what, body, ok := strings.Cut(strings.TrimSpace(line), " ")
 			if !strings.HasSuffix(line, "\n") || !ok {
@@ -236,7 +288,7 @@ func TestAJournalSurvivesAKilledProcess(t *testing.T) {
 			}
 		}
 		if len(alive) == 0 {
-			t.Errorf("round %d proves nothing", round)
+			t.Errorf("round %d: no message was left to check", round)
 		}
 		if err := q.Close(); err != nil {
 			t.Error(err)
@@ -262,7 +314,7 @@ func churn(t *testing.T, path string) {
 	}
 }
 
-func TestAReopenedJournalKeepsCountsAndDelays(t *testing.T) {
+func TestAReopenedJournalKeepsReceiveCountsAndDelays(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "q")
 	q := open(t, queue.Config{Journal: path})
 	put(t, q, "a", "g", 0)
@@ -296,7 +348,7 @@ func TestAReopenedJournalKeepsCountsAndDelays(t *testing.T) {
 	}
 }
 
-func TestAJournalThatIsNoneIsRefused(t *testing.T) {
+func TestAnInvalidJournalIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "q")
 	if err := os.WriteFile(path, []byte("not a journal\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -1,8 +1,8 @@
-// Package sqsapi is an SQS service within the process, for the local runner's
-// destinations and the tests: the part of the API that sending and receiving
-// need, in the AWS JSON protocol that today's SDKs speak. It promises to refuse
-// what SQS refuses (unknown queues, sizes, attributes, groups, characters) with
-// the same error codes. Credentials are not checked.
+// Package sqsapi serves local queues (package queue) through the SQS API, for the
+// local runner and the tests: the operations that sending and receiving need, in
+// the AWS JSON protocol that today's SDKs speak. It promises to refuse what SQS
+// refuses (unknown queues, sizes, attributes, groups, characters) with the same
+// error codes. Credentials are not checked.
 package sqsapi
 
 import (
@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -20,6 +21,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/tidings-dev/tidings/pkg/local/queue"
 )
 
 const (
@@ -30,82 +33,79 @@ const (
 	maxAttributes   = 10
 	// dedupTime is how long a FIFO queue remembers a deduplication id.
 	dedupTime = 5 * time.Minute
-	// visibility hides a received message, unless the request says otherwise.
+	// visibility is the visibility timeout of queues that the service creates.
 	visibility = 30 * time.Second
 	maxWait    = 20 * time.Second
+	// maxBatch is the limit on messages in one request.
+	maxBatch = 10
 )
 
 // Service is an http.Handler. It is safe for concurrent use.
 type Service struct {
+	// Refuse returns the error code with which to refuse a message, "" to accept it.
+	// It is for tests, and nil accepts all messages. Set it before the first call.
+	Refuse func(body string, delaySeconds int) string
+
 	mu     sync.Mutex
-	queues map[string]*queue
+	queues map[string]*served
 }
 
-// New returns a service with the queues; more can be made by CreateQueue.
-func New(queues ...string) *Service {
-	s := &Service{queues: map[string]*queue{}}
-	for _, name := range queues {
-		s.create(name, 0)
-	}
-	return s
-}
-
-// Add makes a queue where it does not exist.
-func (s *Service) Add(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.create(name, 0)
-}
-
-// queue is one queue's messages, in the order in which they were sent.
-type queue struct {
+// served is a queue with what only the API knows.
+type served struct {
+	*queue.Queue
+	service  *Service
 	maxBytes int
 	fifo     bool
-	messages []*message
-	seen     map[string]seen // by deduplication id
-	arrived  chan struct{}   // closed when a message is sent
-	sent     int
+
+	mu   sync.Mutex
+	sent map[string]sent // by deduplication id
 }
 
-type seen struct {
+type sent struct {
 	id string
 	at time.Time
 }
 
-type message struct {
-	id, body   string
-	attributes map[string]Attribute
-	system     map[string]string
-	group      string
-	visible    time.Time
-	receives   int
-	receipt    string
+// New returns a service with empty queues; CreateQueue and Add add more.
+func New(queues ...string) *Service {
+	s := &Service{queues: map[string]*served{}}
+	for _, name := range queues {
+		s.Add(name)
+	}
+	return s
 }
 
-// Attribute is a message attribute, as the protocol has it.
-type Attribute struct {
-	DataType    string
-	StringValue string `json:",omitempty"`
-	BinaryValue []byte `json:",omitempty"`
-}
+// Add creates a queue, unless it exists.
+func (s *Service) Add(name string) { s.create(name, MaxMessageBytes) }
+
+// Serve serves a queue of the local runner under its own name.
+func (s *Service) Serve(q *queue.Queue) { s.serve(q, MaxMessageBytes) }
 
 func (s *Service) create(name string, maxBytes int) {
-	if s.queues[name] != nil {
-		return
+	q, err := queue.Open(queue.Config{Name: name, Visibility: visibility, FIFO: isFIFO(name)})
+	if err != nil {
+		panic(err) // only a journal can fail
 	}
-	if maxBytes == 0 {
-		maxBytes = MaxMessageBytes
-	}
-	s.queues[name] = &queue{maxBytes: maxBytes, fifo: strings.HasSuffix(name, ".fifo"), seen: map[string]seen{}, arrived: make(chan struct{})}
+	s.serve(q, maxBytes)
 }
 
-// request is the union of what the operations take.
+func (s *Service) serve(q *queue.Queue, maxBytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.queues[q.Name()] == nil {
+		s.queues[q.Name()] = &served{Queue: q, service: s, maxBytes: maxBytes, fifo: isFIFO(q.Name()), sent: map[string]sent{}}
+	}
+}
+
+func isFIFO(name string) bool { return strings.HasSuffix(name, ".fifo") }
+
+// request has the parameters of all operations.
 type request struct {
 	QueueName              string
 	QueueUrl               string
 	Attributes             map[string]string
 	MessageBody            string
-	MessageAttributes      map[string]Attribute
+	MessageAttributes      map[string]queue.Attribute
 	MessageGroupId         string
 	MessageDeduplicationId string
 	DelaySeconds           int
@@ -113,8 +113,8 @@ type request struct {
 	WaitTimeSeconds        int
 	VisibilityTimeout      *int
 	ReceiptHandle          string
-	// of a batch: its messages, each with what SendMessage takes
-	Entries []entry
+	AttributeNames         []string
+	Entries                []entry // of a batch
 }
 
 type entry struct {
@@ -122,17 +122,21 @@ type entry struct {
 	request
 }
 
-// fault is an error answer.
+// fault is an error response.
 type fault struct {
-	status        int
 	kind, message string
-	code          string // the query protocol's name of it, where that differs
+	code          string // the code in the query protocol, where it differs from kind
 }
 
 func (f *fault) Error() string { return f.kind + ": " + f.message }
 
+// senderFault reports whether sending the message again is useless.
+func (f *fault) senderFault() bool {
+	return f.kind != "ThrottlingException" && f.kind != "InternalError"
+}
+
 func invalid(kind, format string, args ...any) *fault {
-	return &fault{status: http.StatusBadRequest, kind: kind, message: fmt.Sprintf(format, args...)}
+	return &fault{kind: kind, message: fmt.Sprintf(format, args...)}
 }
 
 // ServeHTTP serves one API call.
@@ -140,38 +144,25 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var in request
 	var out any
 	var err error
-	// To its end, or the connection could not be used again.
+	// The body is read to its end, or the connection could not be reused.
 	if body, readErr := io.ReadAll(http.MaxBytesReader(w, r.Body, 2*MaxMessageBytes)); readErr != nil || json.Unmarshal(body, &in) != nil {
 		err = invalid("SerializationException", "the body is not the JSON of a request")
 	} else {
 		_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
-		switch operation {
-		case "CreateQueue":
-			out, err = s.createQueue(in, r.Host)
-		case "GetQueueUrl":
-			out, err = s.queueURL(in, r.Host)
-		case "SendMessage":
-			out, err = s.send(in)
-		case "SendMessageBatch":
-			out, err = s.sendBatch(in)
-		case "GetQueueAttributes":
-			out, err = s.attributes(in)
-		case "ReceiveMessage":
-			out, err = s.receive(r.Context(), in)
-		case "DeleteMessage":
-			err = s.delete(in)
-		default:
-			err = invalid("UnsupportedOperation", "operation %q is not served here", operation)
-		}
+		out, err = s.call(r, operation, in)
 	}
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
-	if f, failed := err.(*fault); failed {
+	if err != nil {
+		f, known := err.(*fault)
+		if !known {
+			f = invalid("InternalError", "%s", err)
+		}
 		code := f.code
 		if code == "" {
 			code = f.kind
 		}
 		w.Header().Set("x-amzn-query-error", code+";Sender")
-		w.WriteHeader(f.status)
+		w.WriteHeader(http.StatusBadRequest)
 		out = map[string]string{"__type": "com.amazonaws.sqs#" + f.kind, "message": f.message}
 	}
 	if out == nil {
@@ -180,115 +171,135 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(out) // a client that is gone needs no answer
 }
 
-func address(host, name string) any {
-	return map[string]string{"QueueUrl": "http://" + host + "/" + Account + "/" + name}
+// call performs an operation.
+func (s *Service) call(r *http.Request, operation string, in request) (any, error) {
+	switch operation {
+	case "CreateQueue":
+		return s.createQueue(in, r.Host)
+	case "ListQueues":
+		return s.list(r.Host), nil
+	}
+	q, err := s.find(in.QueueUrl + in.QueueName)
+	if err != nil {
+		return nil, err
+	}
+	switch operation {
+	case "GetQueueUrl":
+		return map[string]string{"QueueUrl": address(r.Host, in.QueueName)}, nil
+	case "GetQueueAttributes":
+		return q.attributes(in), nil
+	case "SendMessage":
+		return q.send(in)
+	case "SendMessageBatch":
+		return q.sendBatch(in)
+	case "ReceiveMessage":
+		return q.receive(r.Context(), in)
+	case "DeleteMessage":
+		// SQS answers a receipt that is no longer valid with success.
+		if err := q.Delete(in.ReceiptHandle); !errors.Is(err, queue.ErrReceipt) {
+			return nil, err
+		}
+		return nil, nil
+	case "ChangeMessageVisibility":
+		if in.VisibilityTimeout == nil {
+			return nil, invalid("MissingParameter", "The request must contain the parameter VisibilityTimeout.")
+		}
+		if q.Hide(in.ReceiptHandle, time.Duration(*in.VisibilityTimeout)*time.Second) != nil {
+			return nil, invalid("ReceiptHandleIsInvalid", "The input receipt handle is invalid.")
+		}
+		return nil, nil
+	}
+	return nil, invalid("UnsupportedOperation", "operation %q is not supported by the local SQS", operation)
 }
+
+func address(host, name string) string { return "http://" + host + "/" + Account + "/" + name }
 
 func (s *Service) createQueue(in request, host string) (any, error) {
-	maxBytes := 0
+	maxBytes := MaxMessageBytes
 	if text := in.Attributes["MaximumMessageSize"]; text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1024 || n > MaxMessageBytes {
+		var err error
+		if maxBytes, err = strconv.Atoi(text); err != nil || maxBytes < 1024 || maxBytes > MaxMessageBytes {
 			return nil, invalid("InvalidAttributeValue", "MaximumMessageSize")
 		}
-		maxBytes = n
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.create(in.QueueName, maxBytes)
-	return address(host, in.QueueName), nil
+	return map[string]string{"QueueUrl": address(host, in.QueueName)}, nil
 }
 
-// find returns the queue of a URL or a name. The caller holds mu.
-func (s *Service) find(path string) (*queue, error) {
+func (s *Service) list(host string) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var urls []string
+	for _, name := range slices.Sorted(maps.Keys(s.queues)) {
+		urls = append(urls, address(host, name))
+	}
+	return map[string][]string{"QueueUrls": urls}
+}
+
+// find returns the queue of a URL or a name.
+func (s *Service) find(path string) (*served, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	q := s.queues[path[strings.LastIndex(path, "/")+1:]]
 	if q == nil {
-		return nil, &fault{http.StatusBadRequest, "QueueDoesNotExist", "The specified queue does not exist.", "AWS.SimpleQueueService.NonExistentQueue"}
+		return nil, &fault{"QueueDoesNotExist", "The specified queue does not exist.", "AWS.SimpleQueueService.NonExistentQueue"}
 	}
 	return q, nil
 }
 
-func (s *Service) queueURL(in request, host string) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, err := s.find(in.QueueName); err != nil {
-		return nil, err
-	}
-	return address(host, in.QueueName), nil
-}
-
-// attributes counts a queue's messages. It answers with every count there is,
-// whatever was asked for.
-func (s *Service) attributes(in request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.find(in.QueueUrl)
-	if err != nil {
-		return nil, err
-	}
-	var visible, delayed, inFlight int
-	for now, i := time.Now(), 0; i < len(q.messages); i++ {
-		switch m := q.messages[i]; {
-		case !m.visible.After(now):
-			visible++
-		case m.receives > 0:
-			inFlight++
-		default:
-			delayed++
+// attributes returns the requested counts of a queue's messages.
+func (q *served) attributes(in request) any {
+	held, out := q.Stats(), map[string]string{}
+	for name, n := range map[string]int{
+		"ApproximateNumberOfMessages":           held.Visible,
+		"ApproximateNumberOfMessagesDelayed":    held.Delayed,
+		"ApproximateNumberOfMessagesNotVisible": held.InFlight,
+	} {
+		if slices.Contains(in.AttributeNames, name) || slices.Contains(in.AttributeNames, "All") {
+			out[name] = strconv.Itoa(n)
 		}
 	}
-	return map[string]any{"Attributes": map[string]string{
-		"ApproximateNumberOfMessages":           strconv.Itoa(visible),
-		"ApproximateNumberOfMessagesDelayed":    strconv.Itoa(delayed),
-		"ApproximateNumberOfMessagesNotVisible": strconv.Itoa(inFlight),
-	}}, nil
+	return map[string]any{"Attributes": out}
 }
 
-func (s *Service) send(in request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.find(in.QueueUrl)
-	if err != nil {
-		return nil, err
-	}
+// digest is what SQS calls MD5OfMessageBody.
+func digest(body string) string {
+	sum := md5.Sum([]byte(body))
+	return hex.EncodeToString(sum[:])
+}
+
+func (q *served) send(in request) (map[string]string, error) {
 	if err := q.check(in); err != nil {
 		return nil, err
 	}
-	sum := md5.Sum([]byte(in.MessageBody)) // what SQS calls MD5OfMessageBody
-	answer := map[string]string{"MD5OfMessageBody": hex.EncodeToString(sum[:])}
-	now := time.Now()
-	if q.fifo {
-		if before, again := q.seen[in.MessageDeduplicationId]; again && now.Sub(before.at) < dedupTime {
-			answer["MessageId"] = before.id
-			return answer, nil
+	if q.service.Refuse != nil {
+		if code := q.service.Refuse(in.MessageBody, in.DelaySeconds); code != "" {
+			return nil, invalid(code, "refused by the test")
 		}
 	}
-	q.sent++
-	m := &message{
-		id: fmt.Sprintf("m-%d", q.sent), body: in.MessageBody, attributes: in.MessageAttributes, group: in.MessageGroupId,
-		visible: now.Add(time.Duration(in.DelaySeconds) * time.Second),
-		system:  map[string]string{"SentTimestamp": strconv.FormatInt(now.UnixMilli(), 10), "SenderId": Account},
+	answer := map[string]string{"MD5OfMessageBody": digest(in.MessageBody)}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if before, known := q.sent[in.MessageDeduplicationId]; known && time.Since(before.at) < dedupTime {
+		answer["MessageId"] = before.id
+		return answer, nil
 	}
-	if in.MessageGroupId != "" {
-		m.system["MessageGroupId"] = in.MessageGroupId
+	id, err := q.PutMessage(queue.Outgoing{
+		Body: in.MessageBody, Group: in.MessageGroupId, DeduplicationID: in.MessageDeduplicationId, Attributes: in.MessageAttributes,
+		Delay: time.Duration(in.DelaySeconds) * time.Second,
+	})
+	if err != nil {
+		return nil, err
 	}
 	if q.fifo {
-		m.system["MessageDeduplicationId"] = in.MessageDeduplicationId
-		m.system["SequenceNumber"] = fmt.Sprintf("%020d", q.sent)
-		q.seen[in.MessageDeduplicationId] = seen{m.id, now}
+		q.sent[in.MessageDeduplicationId] = sent{id, time.Now()}
 	}
-	q.messages = append(q.messages, m)
-	close(q.arrived)
-	q.arrived = make(chan struct{})
-	answer["MessageId"] = m.id
+	answer["MessageId"] = id
 	return answer, nil
 }
 
-// maxBatch is the most messages that SendMessageBatch takes.
-const maxBatch = 10
-
-// sendBatch sends each message of a batch; one that is refused fails alone.
-func (s *Service) sendBatch(in request) (any, error) {
+// sendBatch sends the messages of a batch, and reports those that are refused.
+func (q *served) sendBatch(in request) (any, error) {
 	var out struct {
 		Successful []map[string]string `json:",omitempty"`
 		Failed     []map[string]any    `json:",omitempty"`
@@ -310,27 +321,22 @@ func (s *Service) sendBatch(in request) (any, error) {
 		return nil, invalid("BatchRequestTooLong", "Batch requests cannot be longer than %d bytes.", MaxMessageBytes)
 	}
 	for _, e := range in.Entries {
-		e.QueueUrl = in.QueueUrl
-		answer, err := s.send(e.request)
-		var f *fault
-		switch {
-		case errors.As(err, &f) && f.kind == "QueueDoesNotExist":
-			return nil, err
-		case errors.As(err, &f):
-			out.Failed = append(out.Failed, map[string]any{"Id": e.Id, "SenderFault": true, "Code": f.kind, "Message": f.message})
-		case err != nil:
-			return nil, err
-		default:
-			sent := answer.(map[string]string)
-			sent["Id"] = e.Id
-			out.Successful = append(out.Successful, sent)
+		answer, err := q.send(e.request)
+		if f, refused := err.(*fault); refused {
+			out.Failed = append(out.Failed, map[string]any{"Id": e.Id, "SenderFault": f.senderFault(), "Code": f.kind, "Message": f.message})
+			continue
 		}
+		if err != nil {
+			return nil, err
+		}
+		answer["Id"] = e.Id
+		out.Successful = append(out.Successful, answer)
 	}
 	return out, nil
 }
 
 // check refuses what SQS refuses.
-func (q *queue) check(in request) error {
+func (q *served) check(in request) error {
 	size := len(in.MessageBody)
 	for name, a := range in.MessageAttributes {
 		size += len(name) + len(a.DataType) + len(a.StringValue) + len(a.BinaryValue)
@@ -360,81 +366,50 @@ func (q *queue) check(in request) error {
 	return nil
 }
 
-// allowed reports whether SQS takes the text's characters (SendMessage, API reference).
+// allowed reports whether SQS accepts the text's characters (API reference, SendMessage).
 func allowed(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool {
 		return r < 0x20 && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF
 	})
 }
 
-// token reports whether the text may be a group or deduplication id, or is none.
+// token reports whether the text is a valid group or deduplication id, or empty.
 func token(text string) bool {
 	return len(text) <= 128 && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-func (s *Service) receive(ctx context.Context, in request) (any, error) {
-	limit := min(max(in.MaxNumberOfMessages, 1), 10)
-	hide := visibility
+func (q *served) receive(ctx context.Context, in request) (any, error) {
+	limit, hide := min(max(in.MaxNumberOfMessages, 1), maxBatch), q.Visibility()
 	if in.VisibilityTimeout != nil {
 		hide = time.Duration(*in.VisibilityTimeout) * time.Second
 	}
-	wait := time.NewTimer(min(time.Duration(in.WaitTimeSeconds)*time.Second, maxWait))
-	defer wait.Stop()
-	for {
-		s.mu.Lock()
-		q, err := s.find(in.QueueUrl)
-		if err != nil {
-			s.mu.Unlock()
-			return nil, err
-		}
-		got := q.take(limit, hide)
-		arrived := q.arrived
-		s.mu.Unlock()
-		if len(got) > 0 {
-			return map[string]any{"Messages": got}, nil
-		}
-		select {
-		case <-arrived:
-		case <-wait.C:
-			return nil, nil
-		case <-ctx.Done():
-			return nil, nil
+	got, err := q.Poll(limit, hide)
+	if wait := min(time.Duration(in.WaitTimeSeconds)*time.Second, maxWait); wait > 0 && err == nil && len(got) == 0 {
+		ctx, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		if got, err = q.ReceiveHidden(ctx, limit, hide); ctx.Err() != nil {
+			err = nil // an empty answer
 		}
 	}
-}
-
-func (q *queue) take(limit int, hide time.Duration) []map[string]any {
-	now := time.Now()
-	var got []map[string]any
-	held := map[string]bool{} // FIFO groups with a message in flight
-	for _, m := range q.messages {
-		if len(got) == limit {
-			break
-		}
-		if m.visible.After(now) || q.fifo && held[m.group] {
-			held[m.group] = true
-			continue
-		}
-		m.receives++
-		m.visible = now.Add(hide)
-		m.receipt = fmt.Sprintf("%s.%d", m.id, m.receives)
-		m.system["ApproximateReceiveCount"] = strconv.Itoa(m.receives)
-		sum := md5.Sum([]byte(m.body))
-		got = append(got, map[string]any{
-			"MessageId": m.id, "ReceiptHandle": m.receipt, "Body": m.body, "MD5OfBody": hex.EncodeToString(sum[:]),
-			"MessageAttributes": m.attributes, "Attributes": m.system,
-		})
+	if err != nil || len(got) == 0 {
+		return nil, err
 	}
-	return got
-}
-
-func (s *Service) delete(in request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.find(in.QueueUrl)
-	if err != nil {
-		return err
+	messages := make([]map[string]any, len(got))
+	for i, m := range got {
+		system := map[string]string{
+			"SenderId": Account, "SentTimestamp": strconv.FormatInt(m.Sent.UnixMilli(), 10),
+			"ApproximateReceiveCount": strconv.Itoa(m.Receives), "ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.First.UnixMilli(), 10),
+		}
+		if m.Group != "" {
+			system["MessageGroupId"] = m.Group
+		}
+		if q.fifo {
+			system["MessageDeduplicationId"], system["SequenceNumber"] = m.DeduplicationID, strings.Repeat("0", 20-len(m.ID))+m.ID
+		}
+		messages[i] = map[string]any{
+			"MessageId": m.ID, "ReceiptHandle": m.Receipt, "Body": m.Body, "MD5OfBody": digest(m.Body),
+			"MessageAttributes": m.Attributes, "Attributes": system,
+		}
 	}
-	q.messages = slices.DeleteFunc(q.messages, func(m *message) bool { return m.receipt != "" && m.receipt == in.ReceiptHandle })
-	return nil
+	return map[string]any{"Messages": messages}, nil
 }
