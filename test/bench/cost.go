@@ -62,7 +62,7 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 			*into = append(*into, (took.Seconds()+spent.Seconds()*(1/vCPU-1))/float64(calls))
 			return err
 		}
-		p, tenant, err := livePlant(ctx, server.Client(), to.url, n)
+		p, tenant, err := livePipeline(ctx, server.Client(), to.url, n)
 		if err != nil {
 			return one, ten, err
 		}
@@ -88,7 +88,10 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 			if err := fannedOut(list); err != nil {
 				return one, ten, err
 			}
-			batch := p.sqs.receive()
+			batch, err := p.sqs.receive()
+			if err != nil {
+				return one, ten, err
+			}
 			if len(batch.Records) != n {
 				return one, ten, fmt.Errorf("%d events made %d messages", n, len(batch.Records))
 			}
@@ -132,7 +135,9 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 					return one, ten, err
 				}
 				for range n {
-					p.sqs.receive() // and forget them
+					if _, err := p.sqs.receive(); err != nil { // the messages are not delivered
+						return one, ten, err
+					}
 				}
 			}
 		}
@@ -149,14 +154,14 @@ func measureDurations(ctx context.Context, rounds int) (one, ten durations, err 
 	return one, ten, nil
 }
 
-// livePlant is a plant in real time, as far from DynamoDB and SQS as a function is,
+// livePipeline is a pipeline in real time, as far from DynamoDB and SQS as a function is,
 // with an endpoint that answers at once.
-func livePlant(ctx context.Context, db *dynamodb.Client, url string, n int) (*plant, string, error) {
+func livePipeline(ctx context.Context, db *dynamodb.Client, url string, n int) (*pipeline, string, error) {
 	registry, err := builtin.Open(builtin.Loopback, builtin.Clouds{})
 	if err != nil {
 		return nil, "", err
 	}
-	p := newPlant(distant{db, dynamoLatency}, &wire{registry: registry, url: url + "/swallow/"})
+	p := newPipeline(distant{db, dynamoLatency}, &wire{registry: registry, url: url + "/swallow/"})
 	p.live, p.sqs.latency = true, sqsLatency
 	p.answer = func(string) delivery.Outcome { return success() }
 	e := endpoint.Endpoint{
@@ -168,7 +173,7 @@ func livePlant(ctx context.Context, db *dynamodb.Client, url string, n int) (*pl
 
 // emitted has n events emitted, each by an invocation of its own, and returns their
 // records of the stream.
-func (p *plant) emitted(ctx context.Context, tenant string, n int) (records []events.DynamoDBEventRecord, err error) {
+func (p *pipeline) emitted(ctx context.Context, tenant string, n int) (records []events.DynamoDBEventRecord, err error) {
 	p.meter.put = nil
 	for i := range n {
 		payload, err := json.Marshal(emit.Request{Tenant: tenant, Event: "user.posted_comment", ActorUserID: "u_1042",
@@ -187,7 +192,7 @@ func (p *plant) emitted(ctx context.Context, tenant string, n int) (records []ev
 }
 
 // handled has dispatch handle a payload.
-func (p *plant) handled(ctx context.Context, payload []byte) error {
+func (p *pipeline) handled(ctx context.Context, payload []byte) error {
 	answer, err := lambdamain.Handler(dispatchhandler.Route(p.dispatch)).Invoke(invocation(ctx), payload)
 	if err == nil && bytes.Contains(answer, []byte("itemIdentifier")) {
 		return fmt.Errorf("a part of a batch failed: %s (%w)", answer, p.log.trouble(""))
@@ -273,17 +278,17 @@ func measureCost(ctx context.Context, r *Report, o options) error {
 	d := r.table("durations", "How long an invocation takes, besides waiting for a receiver", "events", "emit, ms", "capture, ms", "fan out, ms", "deliver, ms")
 	d.add("one at a time, nothing cached", ms(one.emit), ms(one.capture), ms(one.fanOut), ms(one.deliver))
 	d.add("together: 1 emitted, 100 captured, 100 fanned out, 10 delivered", ms(ten.emit), ms(ten.capture), ms(ten.fanOut), ms(ten.deliver))
-	d.Notes = []string{fmt.Sprintf("The real handlers on this machine. AWS's services answer in %s (DynamoDB) and %s (SQS), which is put in, since it cannot be measured here; "+
-		"what a handler computes is counted 1,769/512 times, since 512 MB get that share of a processor. The receiver answers at once, without TLS.", dynamoLatency, sqsLatency)}
+	d.Notes = []string{fmt.Sprintf("The real handlers on this machine. The latency of AWS's services is assumed: %s for DynamoDB and %s for SQS. "+
+		"Computing time is multiplied by 1,769/512, because a function with 512 MB gets that share of a processor. The receiver answers at once, without TLS.", dynamoLatency, sqsLatency)}
 
 	var names []string
 	for _, l := range (cost.Count{}).Lines(prices) {
 		names = append(names, l.Name+" $")
 	}
 	t := r.table("cost", "Dollars a million events to one endpoint, list prices of "+dated, "events", append(names, "all in $")...)
-	t.Notes = []string{fmt.Sprintf("Counts, bytes and durations are the measured ones; a receiver answers in %g ms, a function has 512 MB. Logs include what Lambda itself writes of an invocation (%g bytes), "+
-		"transfer a TLS handshake an invocation (%d bytes) and the packets' headers (%d an attempt). By default nothing is traced (TraceSampling). "+
-		"No free tier, no storage (a million events of 1 KB kept for 30 days are about $0.80), no cold starts, no discount.", cost.ReceiverSeconds*1000, watched.LogBytes, cost.HandshakeBytes, cost.PacketBytes)}
+	t.Notes = []string{fmt.Sprintf("Counts, bytes and durations are the measured ones. A receiver answers in %g ms; a function has 512 MB. Logs include Lambda's own log lines (%g bytes per invocation). "+
+		"Transfer includes a TLS handshake per invocation (%d bytes) and packet headers (%d bytes per attempt). By default nothing is traced (TraceSampling). "+
+		"Not included: free tier, storage (a million events of 1 KB kept for 30 days are about $0.80), cold starts, discounts.", cost.ReceiverSeconds*1000, watched.LogBytes, cost.HandshakeBytes, cost.PacketBytes)}
 	for _, m := range mixes() {
 		if m.fan != 1 || m.body > 1024 {
 			continue

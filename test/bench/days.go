@@ -92,7 +92,7 @@ func measureDays(ctx context.Context, r *Report, o options) error {
 		return fmt.Errorf("a day on which a tenth fails: %w", err)
 	}
 	_, p95 := tenth.add(t, "3 endpoints, all well", "… 10 % of the third's events fail once")
-	r.atMost(1.2, p95.Median, "", "10 % failing: the healthy endpoints' p95, of a good day's")
+	r.atMost(1.2, p95.Median, "", "10 % failing: p95 of the healthy endpoints, relative to a good period")
 
 	var hanging compared
 	var seen []float64
@@ -107,7 +107,7 @@ func measureDays(ctx context.Context, r *Report, o options) error {
 	}
 	fewest := of(seen...)
 	p50, _ := hanging.add(t, "2 endpoints, all well", fmt.Sprintf("… %s deliveries of a third hang", fewest))
-	r.atMost(2, p50.Median, "", "an endpoint that hangs: the others' p50, of a good day's")
+	r.atMost(2, p50.Median, "", "a hanging endpoint: p50 of the others, relative to a good period")
 	r.over(hangs-1, fewest.Min, "deliveries", "… of which hung meanwhile, at least")
 
 	var many compared
@@ -126,14 +126,14 @@ func measureDays(ctx context.Context, r *Report, o options) error {
 		progress("50 of 1,000 endpoints are dead", n, spells[0], spells[1])
 	}
 	_, p95 = many.add(t, "1,000 endpoints, all well", "… 50 are dead: they refuse connections, or answer 503")
-	r.atMost(1.2, p95.Median, "", "50 of 1,000 endpoints dead: the healthy ones' p95, of a good day's")
+	r.atMost(1.2, p95.Median, "", "50 of 1,000 endpoints dead: p95 of the healthy ones, relative to a good period")
 
 	t.Notes = []string{
-		"Good and bad spells of a few seconds take turns; a ratio is of a bad spell and the good one before it. Of the tenth that fails, both are in one process, and the third endpoint gets as many events on the good day. " +
-			"Hanging: the good spell, then a burst that goes to the endpoint that never answers alone; the bad spell is measured while its deliveries hang, and the table says how many did at each moment, at least.",
-		fmt.Sprintf("Of the thousand, each event reaches %d by their filters (a filter for each of %d discussions), so that %d deliveries a second are made; one event in four has a dead endpoint beside four healthy ones. "+
-			"Before, each discussion has had %d events, and the dead ones' circuits have opened: the 25 that answer 503 were asked %s times while it was measured. "+
-			"Every spell has a process of its own, and begins when the warm-up's deliveries to healthy endpoints are made.", sharing, manyEndpoints/sharing, dayRate*sharing, opening, of(asked...)),
+		"Good and bad periods of a few seconds alternate; a ratio compares a bad period with the good one before it. 10 % failing: both periods are in one process, and the third endpoint gets as many events in the good period. " +
+			"Hanging: after the good period, a burst goes to the hanging endpoint alone; the bad period is measured while these deliveries hang. The table has the minimum number of hanging deliveries.",
+		fmt.Sprintf("1,000 endpoints: each event matches the filters of %d endpoints (one filter for each of %d discussions), so there are %d deliveries a second; one event in four has a dead endpoint among five. "+
+			"Before the measurement, each discussion has had %d events, and the circuits of the dead endpoints have opened: the 25 that answer 503 got %s requests during it. "+
+			"Each period has its own process, and begins when the warm-up's deliveries to healthy endpoints are complete.", sharing, manyEndpoints/sharing, dayRate*sharing, opening, of(asked...)),
 	}
 	return nil
 }

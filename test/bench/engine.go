@@ -82,7 +82,8 @@ func measureEngine(_ context.Context, r *Report, o options) error {
 	}
 	t := r.table("engine", "Engine: the dispatch handler beside a bare POST loop", "batches of 10 under way",
 		"bare, POSTs/s", "bare, CPU µs", "engine, deliveries/s", "engine, CPU µs", "rate, ratio", "CPU, ratio", "engine, allocations", "engine, KB allocated")
-	t.Notes = []string{"Both after a thousand deliveries that are not counted, for connections and caches, and under the function's settings of the collector. The receiver counts what came: a run that did not deliver all is none."}
+	t.Notes = []string{"Measured after a thousand deliveries that warm up connections and caches, with the function's garbage collector settings. " +
+		"A run in which the receiver did not get every delivery fails."}
 	rounds, n := 5, 20_000
 	if o.short {
 		rounds, n = 3, 5_000

@@ -61,8 +61,8 @@ func growingEndpoints(ctx context.Context, r *Report, stack *samtemplate.Stack) 
 		columns = append(columns, c+", ms")
 	}
 	t := r.table("growth-endpoints", "Growth: by the tenant's endpoints", "endpoints", columns...)
-	t.Notes = []string{"Memory store, so the figures are the code's own. Each endpoint has a filter that is evaluated, and one wants the event; endpoints cached, batches of 100 events. " +
-		"The pages are the console's, rendered; they ask each endpoint for its latest deliveries, so they grow with the endpoints. Ten deliveries are stored for each."}
+	t.Notes = []string{"On the memory store, so the figures are those of the code alone. Each endpoint has a filter; one endpoint matches. Endpoints are cached; batches have 100 events. " +
+		"The pages are the console's, rendered. They query the latest deliveries of each endpoint, so their cost grows with the number of endpoints. Ten deliveries are stored for each endpoint."}
 	for _, n := range []int{1, 100, 1000, 10_000} {
 		var took []float64
 		for range 5 {
@@ -96,7 +96,7 @@ func growingDeliveries(ctx context.Context, r *Report, stack *samtemplate.Stack,
 		columns = append(columns, c+", ms")
 	}
 	t := r.table("growth-deliveries", "Growth: by stored deliveries", "deliveries stored, of 10 endpoints", columns...)
-	t.Notes = []string{"Memory store; nothing is due, which is what a sweep finds at most times. A page has 50 deliveries, the overview the latest eight."}
+	t.Notes = []string{"On the memory store. No delivery is due, which is the usual case for a sweep. A page has 50 deliveries; the overview shows the latest eight."}
 	sizes := []int{1_000, 10_000, 100_000, 1_000_000}
 	if short {
 		sizes = sizes[:3]
@@ -119,8 +119,8 @@ func growingDeliveries(ctx context.Context, r *Report, stack *samtemplate.Stack,
 // growingTables counts, on the local DynamoDB, what the same calls read.
 func growingTables(ctx context.Context, r *Report, short bool) error {
 	t := r.table("growth-reads", "Growth: what is read of DynamoDB and SQS", "stored", "requests", "DynamoDB read units", "ms on the local DynamoDB")
-	t.Notes = []string{"Counted as in the units, the dearest of three calls by functions that know nothing yet. The tables are filled by BatchWriteItem with settled deliveries, and with a day's statistics in every item that they have; " +
-		"nothing is due. A fan out is of one event, with no endpoint cached. A million deliveries take this emulator minutes to take in; nothing here asks how many there are."}
+	t.Notes = []string{"Counted like the units above: the most expensive of three calls, by functions with empty caches. The tables hold settled deliveries and a full day of statistics; no delivery is due. " +
+		"A fan-out is of one event, with no endpoint cached. A million deliveries are not measured, because the emulator takes minutes to store them; no query counts all deliveries."}
 	sizes := []struct{ endpoints, deliveries int }{{10, 1_000}, {10, 10_000}, {10, 100_000}, {100, 10_000}, {1_000, 10_000}}
 	if short {
 		sizes = sizes[:2]
@@ -221,7 +221,7 @@ func keep(ctx context.Context, b local.Backend, stack *samtemplate.Stack, notes 
 
 // choreTimes are the milliseconds of each chore on a memory store.
 func choreTimes(ctx context.Context, store *memory.Store, stack *samtemplate.Stack) (cells []Cell, err error) {
-	b := (&plant{log: &ledger{}, sqs: &countedSQS{now: time.Now}}).backend()
+	b := (&pipeline{log: &ledger{}, sqs: newCountedSQS(time.Now)}).backend()
 	b.Store = func(dynamo.Tables) local.Store { return store }
 	b.Pace = nil
 	h, err := keep(ctx, b, stack, store)
@@ -270,7 +270,7 @@ func countChores(ctx context.Context, endpoints, deliveries int) (map[string]rea
 	if err != nil {
 		return nil, err
 	}
-	p := &plant{meter: &meter{Client: db}, log: &ledger{}, sqs: &countedSQS{now: time.Now}}
+	p := &pipeline{meter: &meter{Client: db}, log: &ledger{}, sqs: newCountedSQS(time.Now)}
 	notes := dynamo.New(db, tables)
 	// A day in which there was something in each part of each bucket.
 	for _, b := range stats.Buckets(now.Add(-24*time.Hour), now) {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
@@ -34,7 +33,7 @@ func idleName(s samtemplate.Schedule) string {
 // once what it keeps from its first run is there.
 func countIdle(ctx context.Context, db *dynamodb.Client, stack *samtemplate.Stack, into map[string]Units) error {
 	ctx = invocation(ctx)
-	p := &plant{meter: &meter{Client: db}, log: &ledger{}, sqs: &countedSQS{now: time.Now}}
+	p := &pipeline{meter: &meter{Client: db}, log: &ledger{}, sqs: newCountedSQS(time.Now)}
 	backend := p.backend()
 	for _, f := range stack.Functions {
 		if len(f.Schedules) == 0 {
@@ -60,7 +59,7 @@ func countIdle(ctx context.Context, db *dynamodb.Client, stack *samtemplate.Stac
 	return nil
 }
 
-func (p *plant) takeIdle() Units {
+func (p *pipeline) takeIdle() Units {
 	u := p.meter.take()
 	// Nothing is an event's here.
 	u.Writes, u.Statistics = u.Writes+u.Statistics, 0
@@ -70,7 +69,7 @@ func (p *plant) takeIdle() Units {
 }
 
 // backend is what the functions stand on, counted.
-func (p *plant) backend() local.Backend {
+func (p *pipeline) backend() local.Backend {
 	// How many buckets of statistics are open depends on the minute: all the runs are
 	// in the middle of one.
 	began := time.Now()
@@ -88,14 +87,6 @@ func (p *plant) backend() local.Backend {
 		Log:         p.log.logger(), Metrics: p.log, CacheTime: dispatch.CacheTime,
 		Pace: func(t time.Time) time.Time { return start.Add(t.Sub(began)) },
 	}
-}
-
-// Depth is a request, too.
-func (q *countedSQS) Depth(context.Context) (work.Depth, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.requests++
-	return work.Depth{}, nil
 }
 
 // nobody is told.
@@ -185,7 +176,7 @@ func idleCost(r *Report, stack *samtemplate.Stack, units map[string]Units) error
 	}
 	stands.Schedules = month.Runs
 	p := cost.List
-	t := r.table("idle", "Dollars a month of an idle deployment, list prices of "+p.Date+", "+p.Region, "what", "a month", "$ at list price", "$ beyond what is always free")
+	t := r.table("idle", "Dollars a month of an idle deployment, list prices of "+p.Date+", "+p.Region, "what", "a month", "$ at list price", "$ beyond the permanent free tier")
 	var list, beyond float64
 	// much costs price for each per; free of it are everybody's.
 	add := func(what string, much, free, price, per float64) {
@@ -207,13 +198,13 @@ func idleCost(r *Report, stack *samtemplate.Stack, units map[string]Units) error
 	running, free := list, beyond
 	add("KMS key of the endpoints' secrets", stands.Keys, 0, p.Key, 1)
 	t.add("all of it", Cell{Text: "–"}, of(list), of(beyond))
-	t.add("all of it, with a key that is there already (SecretsKeyArn)", Cell{Text: "–"}, of(running), of(free))
-	t.Notes = []string{"Of the template as it is by default; counted by running what its schedules run, on empty tables. What is always free is an account's, once, and does not end after a year: a million SQS requests, " +
-		"a million Lambda requests and 400,000 GB-seconds, 14 million schedules, 5 GB of logs, 100,000 traces, ten alarms' metrics, ten metrics, three dashboards. Another stack in the account finds it used. " +
-		"DynamoDB's on-demand units and KMS keys are never free. KMS's requests ($0.03 for 10,000 beyond 20,000 a month) are in no line: DynamoDB keeps a table's key for as long as it is used, which nothing here can count."}
-	r.under(1, list, "$ a month", "idle, at list prices, nothing deducted")
-	r.under(1, beyond, "$ a month", "… beyond what AWS gives every account always")
-	r.under(1, free, "$ a month", "… and with a KMS key that is there already")
+	t.add("total with an existing key (SecretsKeyArn)", Cell{Text: "–"}, of(running), of(free))
+	t.Notes = []string{"The template with its default parameters, counted by running its schedules on empty tables. " +
+		"The permanent free tier is per account: a million SQS requests, a million Lambda requests and 400,000 GB-seconds, 14 million schedules, 5 GB of logs, 100,000 traces, ten alarm metrics, ten metrics, three dashboards. Other stacks in the account share it. " +
+		"DynamoDB's on-demand units and KMS keys have no free tier. KMS requests ($0.03 for 10,000 beyond 20,000 a month) are not included, because DynamoDB caches a table's key and the number of requests cannot be counted here."}
+	r.under(1, list, "$ a month", "idle, at list prices")
+	r.under(1, beyond, "$ a month", "… beyond the permanent free tier")
+	r.under(1, free, "$ a month", "… and with an existing KMS key")
 	return nil
 }
 

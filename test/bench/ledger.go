@@ -29,7 +29,7 @@ type ledger struct {
 	mu       sync.Mutex
 	lines    int
 	bytes    int
-	attempts int // bytes of attempts' lines, with what CloudWatch counts beside them
+	attempts int // bytes attempt log bytes, with what CloudWatch counts beside them
 	metrics  [][]byte
 	troubles []string
 }
@@ -167,7 +167,7 @@ func (w *wire) Close() {
 	_ = w.server.Close()
 }
 
-// send sends a message for real. The attempt's deadline is of the plant's clock.
+// send sends a message for real. The attempt's deadline is of the pipeline's clock.
 func (w *wire) send(ctx context.Context, t destination.Target, m destination.Message) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()

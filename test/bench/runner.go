@@ -159,9 +159,9 @@ func watch(pid int) func() float64 {
 func measureRunner(ctx context.Context, r *Report, o options) error {
 	t := r.table("runner", "Whole runner: `tidings local` as a process, load generator and receiver on the same cores", "load",
 		"p50 ms", "p95 ms", "p99 ms", "deliveries/s", "runner, CPU µs a delivery", "runner, MB", "generator, CPU µs", "receiver, CPU µs", "database, CPU µs", "generator, MB", "receiver, MB", "database, MB")
-	t.Notes = []string{"Latency is from the instant at which an event was due to be emitted to the receiver's answer: what the generator, `emit` and the stream take is in it. " +
-		"CPU is a delivery's share. Where more was offered than taken, the row says so, and its latency is the backlog's. Memory is the most that was seen, with every event and delivery of the run in it. Flat out: lists of 100 events a request. " +
-		"Each run is of a process of its own, after a second of slow load that is not counted; a delivery that is missing or comes twice makes it fail. The local DynamoDB is an emulator: what it bears is its row flat out, not what DynamoDB bears."}
+	t.Notes = []string{"Latency is measured from the time at which an event is due to be emitted until the receiver's answer, so it includes the generator, `emit` and the stream. CPU is per delivery. " +
+		"Where the load exceeds the capacity, the row says so, and its latency is that of the backlog. Memory is the peak, with all events and deliveries of the run in it. Flat out: requests with lists of 100 events. " +
+		"Each run has its own process and a second of slow warm-up that is not counted. A missing or duplicate delivery fails the run. The local DynamoDB is an emulator: its flat-out row shows the emulator's capacity, not DynamoDB's."}
 	span, rounds, flood := 5*time.Second, 3, 30_000
 	if o.short {
 		span, rounds, flood = 2*time.Second, 1, 6_000

@@ -38,8 +38,8 @@ func measureStart(ctx context.Context, r *Report, o options) error {
 	defer dynamo.Stop()
 	t := r.table("start", "Start of each function (binary as deployed, this machine's architecture)", "first event",
 		"binary, MB", "zip, MB", "package init, ms", "process start to ready, ms", "process start to first answer, ms", "second answer, ms")
-	t.Notes = []string{"The functions' binaries under Lambda's Runtime API, a new process each time, with the samples of events/ on the local DynamoDB, a queue and a receiver of this machine. Ready is when the function asks for its first invocation. " +
-		"Clients are built at their first use, so the first answer has its connections in it, which on AWS are handshakes by TLS. A function of 512 MB computes with 0.29 of a processor, after its init phase."}
+	t.Notes = []string{"The functions' binaries under Lambda's Runtime API, a new process each time, with the samples of events/ on the local DynamoDB, a local queue and a local receiver. Ready is when the function asks for its first invocation. " +
+		"Clients are built at their first use, so the first answer includes opening connections, which on AWS needs TLS handshakes. After its init phase, a function with 512 MB has 0.29 of a processor."}
 	rounds := 7
 	if o.short {
 		rounds = 2
