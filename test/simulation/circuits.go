@@ -13,8 +13,8 @@ import (
 
 // The invariants of circuits and rate limits.
 const (
-	closedOut = "an open circuit lets nothing through"    // but what was under way, and its probe
-	oneProbe  = "one probe at a time"                     // over all workers, and not before its time
+	closedOut = "an open circuit lets nothing through"    // except attempts in flight, and the probe
+	oneProbe  = "one probe at a time"                     // over all workers
 	patience  = "a circuit opens after failures in a row" // and not before
 	opens     = "failures in a row open the circuit"
 	closes    = "a probe that succeeds closes the circuit"
@@ -23,52 +23,51 @@ const (
 	spaced    = "no more starts than burst + rate·t"
 )
 
-// side is what is known of an endpoint's circuit and limit, from its receiver's
-// side and from the store's.
-type side struct {
+// endpointLog is what the checker knows of an endpoint's circuit and rate limit, from
+// the receiver and from the store.
+type endpointLog struct {
 	state  breaker.State
-	opened time.Time // when the store had it open
+	opened time.Time // when the store had it as open
 	clean  time.Time // when the store last had it without failures
 
-	failures   []time.Time // ends of attempts that count against the endpoint
-	success    time.Time   // end of the last that succeeded
-	fault      time.Time   // when something last went wrong with a circuit's read or write
-	streak     int         // failures in a row that nothing can have kept from being counted
+	failures   []time.Time // ends of failed attempts that count
+	success    time.Time   // end of the last success
+	fault      time.Time   // last fault in a read or write of the circuit
+	streak     int         // consecutive failures that must have been counted
 	streakFrom time.Time
 
 	probe     *attempt  // the latest
-	probes    int       // that failed since the circuit opened
+	probes    int       // failed ones since the circuit opened
 	nextProbe time.Time // not before
 
 	starts []time.Time
-	gone   bool // it said so
+	gone   bool // it answered 410
 }
 
-func (j *judge) side(endpointID string) *side {
-	x := j.sides[endpointID]
+func (j *checker) endpointLog(endpointID string) *endpointLog {
+	x := j.endpoints[endpointID]
 	if x == nil {
-		x = &side{clean: j.s.start}
-		j.sides[endpointID] = x
+		x = &endpointLog{clean: j.s.start}
+		j.endpoints[endpointID] = x
 	}
 	return x
 }
 
-// lag is for how long after a circuit's change a worker may go on as it was: what
-// it has read it uses for a moment, and then it may wait for its slot, or for the
-// others of its batch.
-func (j *judge) lag() time.Duration {
+// lag is how long a worker may act on a circuit's former state: it caches what it
+// read, and may then wait for its slot or for the rest of its batch.
+func (j *checker) lag() time.Duration {
 	if j.s.plan.faults.slow > 0 {
 		return dispatchTimeout
 	}
 	return dispatch.CircuitTime + maxLag + 5*time.Second + j.tolerance()
 }
 
-func (j *judge) breakerFault(endpointID string) func(string) {
-	return func(string) { j.side(endpointID).fault = time.Now() }
+func (j *checker) breakerFault(endpointID string) func(string) {
+	return func(string) { j.endpointLog(endpointID).fault = time.Now() }
 }
 
-// policies are the bounds of all breaker policies that an endpoint has had.
-func (j *judge) policies(endpointID string) (openFor, maxOpenFor, disableAfter time.Duration, least, most int) {
+// policies returns the bounds of all breaker policies that an endpoint has had.
+func (j *checker) policies(endpointID string) (openFor, maxOpenFor, disableAfter time.Duration, least, most int) {
 	openFor, maxOpenFor, disableAfter, least = 24*time.Hour, 24*time.Hour, 30*24*time.Hour, 100
 	for _, v := range j.past[endpointID] {
 		if v.endpoint == nil {
@@ -97,14 +96,14 @@ func (j *judge) policies(endpointID string) (openFor, maxOpenFor, disableAfter t
 	return openFor, maxOpenFor, disableAfter, least, most
 }
 
-// circuit is when the store has a circuit's new state.
-func (j *judge) circuit(before, after breaker.State) {
+// circuit checks a circuit's new state in the store.
+func (j *checker) circuit(before, after breaker.State) {
 	key, now := delivery.Key{EndpointID: after.EndpointID}, time.Now()
-	x := j.side(after.EndpointID)
+	x := j.endpointLog(after.EndpointID)
 	x.state = after
 	openFor, maxOpenFor, _, least, _ := j.policies(after.EndpointID)
 	if after.Failures > 0 {
-		// Those that ended before the count began may be reported late.
+		// Failures from before the count may be reported late.
 		from, seen := x.clean.Add(-j.lag()-dispatchTimeout), 0
 		for _, at := range x.failures {
 			if !at.Before(from) {
@@ -112,7 +111,7 @@ func (j *judge) circuit(before, after breaker.State) {
 			}
 		}
 		if after.Failures > seen {
-			j.broken(patience, key, "the circuit counts %d failures and the receiver saw %d since the circuit was clean", after.Failures, seen)
+			j.violated(patience, key, "the circuit counts %d failures and the receiver saw %d since the circuit was clean", after.Failures, seen)
 		}
 	}
 	if before.Phase != breaker.Open && after.Phase == breaker.Open {
@@ -120,14 +119,14 @@ func (j *judge) circuit(before, after breaker.State) {
 		x.opened, x.probe, x.probes, x.streak = now, nil, 0, 0
 		x.nextProbe = now.Add(openFor - 2*j.lag())
 		if j.s.plan.faults.slow == 0 {
-			x.nextProbe = now.Add(openFor - time.Second) // its write took no longer
+			x.nextProbe = now.Add(openFor - time.Second) // the write took less
 		}
 		if after.Failures < least {
-			j.broken(patience, key, "the circuit opened after %d failures; the policy says %d", after.Failures, least)
+			j.violated(patience, key, "the circuit opened after %d failures; the policy says %d", after.Failures, least)
 		}
 	}
 	if before.Phase == breaker.Open && after.Phase == breaker.Open && after.Failures > before.Failures {
-		// Its probe has failed.
+		// The probe failed.
 		x.probes++
 		if x.probe != nil && !x.probe.ended.IsZero() {
 			x.nextProbe = x.probe.ended.Add(min(maxOpenFor, openFor<<min(x.probes, 20)))
@@ -141,24 +140,24 @@ func (j *judge) circuit(before, after breaker.State) {
 	}
 }
 
-// start looks at the beginning of an attempt.
-func (j *judge) start(a *attempt) {
-	x, now := j.side(a.key.EndpointID), time.Now()
+// start checks the start of an attempt against the circuit.
+func (j *checker) start(a *attempt) {
+	x, now := j.endpointLog(a.key.EndpointID), time.Now()
 	if x.state.Phase == breaker.Open {
 		switch a.probe = a.claimID != "" && a.claimID == x.state.ProbeID; {
 		case !a.probe && now.Sub(x.opened) > j.lag():
-			j.broken(closedOut, a.key, "%s attempts, not as the probe; the circuit has been open for %s", a.w, now.Sub(x.opened))
+			j.violated(closedOut, a.key, "%s attempts, not as the probe; the circuit has been open for %s", a.w, now.Sub(x.opened))
 		case a.probe:
 			j.s.Counts.Probes++
 			if before := x.probe; before != nil && before != a && before.ended.IsZero() {
-				j.broken(oneProbe, a.key, "%s probes while the probe of %s (%s) is under way", a.w, before.w, before.key)
+				j.violated(oneProbe, a.key, "%s probes while the probe of %s (%s) is in flight", a.w, before.w, before.key)
 			}
 			if now.Before(x.nextProbe.Add(-j.tolerance())) {
 				invariant := oneProbe
 				if x.probe != nil {
 					invariant = doubled
 				}
-				j.broken(invariant, a.key, "%s probes %s too early", a.w, x.nextProbe.Sub(now))
+				j.violated(invariant, a.key, "%s probes %s too early", a.w, x.nextProbe.Sub(now))
 			}
 			x.probe = a
 		}
@@ -166,11 +165,11 @@ func (j *judge) start(a *attempt) {
 	j.pace(a, x)
 }
 
-// pace holds the starts against the limit.
-func (j *judge) pace(a *attempt, x *side) {
+// pace checks the starts against the rate limit.
+func (j *checker) pace(a *attempt, x *endpointLog) {
 	now := time.Now()
-	// A limit that is changed begins anew, and slots of the one before are still out:
-	// what an endpoint ever had adds up.
+	// A changed limit starts anew while slots of the former one are still reserved, so
+	// all limits that an endpoint has had add up.
 	limit, had := ratelimit.Limit{}, map[string]bool{}
 	for _, v := range j.past[a.key.EndpointID] {
 		if v.endpoint == nil {
@@ -201,20 +200,20 @@ func (j *judge) pace(a *attempt, x *side) {
 		window := now.Sub(from) + j.tolerance()
 		allowed := float64(limit.Burst) + window.Minutes()*float64(limit.PerMinute)
 		if n := len(x.starts) - i; float64(n) > allowed+1e-6 {
-			j.broken(spaced, a.key, "%d attempts began in %s; burst %d and %d a minute allow %.2f", n, now.Sub(from), limit.Burst, limit.PerMinute, allowed)
+			j.violated(spaced, a.key, "%d attempts began in %s; burst %d and %d a minute allow %.2f", n, now.Sub(from), limit.Burst, limit.PerMinute, allowed)
 			return
 		}
 	}
 }
 
-// stop looks at the end of an attempt whose worker lives.
-func (j *judge) stop(a *attempt) {
+// stop checks the effect of an attempt whose worker is alive.
+func (j *checker) stop(a *attempt) {
 	id, now := a.key.EndpointID, time.Now()
-	x := j.side(id)
+	x := j.endpointLog(id)
 	_, _, _, _, most := j.policies(id)
 	wait := 20*time.Second + j.lag()
 	since := x.state.Since
-	// A read that was slow before the attempt ended may hold its report up.
+	// A slow read from before the end of the attempt may delay its report.
 	faultless := func() bool { return !a.w.dead && !x.fault.After(now.Add(-dispatchTimeout)) && len(a.excuses) == 0 }
 	switch {
 	case a.outcome.Class == delivery.Success:
@@ -222,7 +221,7 @@ func (j *judge) stop(a *attempt) {
 		if a.probe {
 			j.s.after(wait, func() {
 				if faultless() && x.state.Phase == breaker.Open && x.state.Since.Equal(since) {
-					j.broken(closes, a.key, "the probe of %s succeeded %s ago, and the circuit is still open", a.w, wait)
+					j.violated(closes, a.key, "the probe of %s succeeded %s ago, and the circuit is still open", a.w, wait)
 				}
 			})
 		}
@@ -240,28 +239,28 @@ func (j *judge) stop(a *attempt) {
 		from, streak := x.streakFrom, x.streak
 		j.s.after(wait, func() {
 			if !faultless() {
-				// It may not have been counted: begin anew.
+				// It may not have been counted: start the streak again.
 				x.fault, x.streak = time.Now(), 0
 				return
 			}
 			if streak >= most && x.streak >= streak && x.streakFrom.Equal(from) && x.opened.Before(from) && !x.success.After(from.Add(-wait)) {
-				j.broken(opens, a.key, "%d attempts in a row have failed since %s, and the circuit is not open", streak, clock(from.Sub(j.s.start)))
+				j.violated(opens, a.key, "%d attempts in a row have failed since %s, and the circuit is not open", streak, clock(from.Sub(j.s.start)))
 			}
 		})
 	}
 }
 
-// disabled is when the store has an endpoint disabled that was not.
-func (j *judge) disabled(e endpoint.Endpoint, reason string) {
-	key, x := delivery.Key{EndpointID: e.ID}, j.side(e.ID)
+// disabled checks that an endpoint was disabled for a correct reason.
+func (j *checker) disabled(e endpoint.Endpoint, reason string) {
+	key, x := delivery.Key{EndpointID: e.ID}, j.endpointLog(e.ID)
 	if !strings.HasPrefix(reason, "it has only failed since") {
 		if !x.gone {
-			j.broken(disabling, key, "it was disabled (%s), and its receiver never answered 410", reason)
+			j.violated(disabling, key, "it was disabled (%s), but its receiver never answered 410", reason)
 		}
 		return
 	}
 	_, _, after, _, _ := j.policies(e.ID)
 	if failing := time.Since(x.success); failing < after-j.lag()-dispatchTimeout && !x.fault.After(x.success.Add(-time.Minute)) {
-		j.broken(disabling, key, "it was disabled (%s), and its receiver took an attempt %s ago", reason, failing)
+		j.violated(disabling, key, "it was disabled (%s), but an attempt succeeded %s ago", reason, failing)
 	}
 }

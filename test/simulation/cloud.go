@@ -25,7 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// The template's settings that matter here; a test compares them with it.
+// Settings of the template; a test compares them with it.
 const (
 	emitTimeout     = 30 * time.Second
 	dispatchTimeout = time.Minute
@@ -36,24 +36,24 @@ const (
 	sweepEvery      = time.Minute
 )
 
-// settleTime is how long after the faults what is left may take: the age limit of
-// the oldest delivery, and some.
+// settleTime is the limit for coming to rest after the faults: the age limit of the
+// youngest delivery, and a reserve.
 const settleTime = 100 * time.Hour
 
-// cloud is everything between the functions: Lambda, the streams, the queue, the
-// schedule, and the people who use them.
+// cloud is everything between the functions: Lambda, streams, queue, schedule,
+// producers and operators.
 type cloud struct {
 	s       *sim
-	queue   *simQueue
-	workers []*worker // every one there ever was
+	queue   *workQueue
+	workers []*worker // all, dead ones included
 	idle    map[string][]*worker
-	running int // goroutines of invocations, those of dead workers too
+	running int // goroutines of invocations, those of dead workers included
 
 	shards []*shard
 	read   string // sequence number up to which the store's stream was read
 
 	nextTick  time.Time
-	producing int // producers that still try
+	producing int // producers that still retry
 }
 
 // invocation is one call of a function.
@@ -61,7 +61,7 @@ type invocation struct {
 	name    string
 	w       *worker
 	payload json.RawMessage
-	timeout *happening
+	timeout *scheduled
 	done    func(answer any, err error)
 }
 
@@ -74,7 +74,7 @@ func newCloud(s *sim) *cloud {
 	return c
 }
 
-// begin plans what the plan says.
+// begin schedules the plan.
 func (c *cloud) begin() {
 	s := c.s
 	for _, p := range s.plan.endpoints {
@@ -99,12 +99,12 @@ func (c *cloud) begin() {
 
 // ---- Lambda --------------------------------------------------------------------------
 
-// invoke calls a function in an idle worker, or in a new one.
+// invoke calls a function in an idle or new worker.
 func (c *cloud) invoke(function, name string, payload any, done func(answer any, err error)) {
 	s := c.s
 	body, err := json.Marshal(payload)
 	if err != nil {
-		panic(err) // a value of our own
+		panic(err) // cannot happen: our own types
 	}
 	s.Counts.Invocations++
 	w := c.worker(function)
@@ -119,7 +119,7 @@ func (c *cloud) invoke(function, name string, payload any, done func(answer any,
 	c.running++
 	go func() {
 		answer, err := w.serve(ctx, inv.payload)
-		end := &io{w: w, what: "end of " + name, ends: true, result: make(chan error, 1)}
+		end := &ioCall{w: w, what: "end of " + name, ends: true, result: make(chan error, 1)}
 		end.begin = func() {
 			end.finish(nil)
 			c.returned(inv, answer, err)
@@ -128,7 +128,7 @@ func (c *cloud) invoke(function, name string, payload any, done func(answer any,
 	}()
 }
 
-// returned is when a handler has returned.
+// returned ends an invocation whose handler returned.
 func (c *cloud) returned(inv *invocation, answer any, err error) {
 	w := inv.w
 	if w.dead {
@@ -140,7 +140,7 @@ func (c *cloud) returned(inv *invocation, answer any, err error) {
 	inv.done(answer, err)
 }
 
-// failed is when an invocation's worker died.
+// failed ends an invocation whose worker died.
 func (c *cloud) failed(inv *invocation, err error) {
 	inv.w.busy = nil
 	c.s.cancel(inv.timeout)
@@ -156,7 +156,7 @@ func (c *cloud) worker(function string) *worker {
 		return w
 	}
 	w := &worker{
-		s: s, id: len(c.workers) + 1, function: function, open: map[*io]bool{},
+		s: s, id: len(c.workers) + 1, function: function, open: map[*ioCall]bool{},
 		rng: rand.New(rand.NewPCG(s.Seed, uint64(len(c.workers))+1000)),
 	}
 	if s.plan.maxSkew > 0 {
@@ -180,10 +180,10 @@ func (c *cloud) worker(function string) *worker {
 	return w
 }
 
-// eventTypes is made outside of every bubble.
+// eventTypes is created outside of all synctest bubbles.
 var eventTypes = validate.Default()
 
-// eventID is a ULID whose random part is the seed's.
+// eventID returns a ULID whose random part depends on the seed.
 func (w *worker) eventID(now time.Time) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -193,21 +193,21 @@ func (w *worker) eventID(now time.Time) string {
 
 // ---- producers -----------------------------------------------------------------------
 
-// produce tells emit what happened; with a key it tries until it is told that the
-// event was taken in.
+// produce publishes an event. With an idempotency key it retries until the event is
+// accepted.
 func (c *cloud) produce(number int, p produced) {
 	s := c.s
 	c.invoke("emit", "emit", p.request, func(answer any, err error) {
 		if err == nil {
 			result := answer.(emit.Result)
 			s.note(delivery.Key{EventID: result.ID}, "event %s is accepted (producer %d, duplicate %v)", result.ID, number, result.Duplicate)
-			s.judge.accepted(number, p, result)
+			s.checker.accepted(number, p, result)
 			c.producing--
 			return
 		}
 		if p.key == "" && s.chance(0.5) {
 			c.producing--
-			return // a producer without patience
+			return // this producer does not retry
 		}
 		s.after(s.between(time.Second, 5*time.Minute), func() { c.produce(number, p) })
 	})
@@ -215,14 +215,14 @@ func (c *cloud) produce(number int, p produced) {
 
 // ---- the Events stream ---------------------------------------------------------------
 
-// shard is an ordered part of the stream: one batch at a time, each again until it
-// is dealt with.
+// shard is an ordered part of the stream. It hands out one batch at a time, and
+// retries it until it succeeds.
 type shard struct {
 	c       *cloud
 	number  int
 	records []events.DynamoDBEventRecord
 	ids     []string
-	next    int // first record that is not dealt with
+	next    int // first record that is not processed
 	busy    bool
 	tries   int
 }
@@ -231,7 +231,7 @@ var noWait, stop = context.WithCancel(context.Background())
 
 func init() { stop() }
 
-// pump takes what the store's stream has and gives it to the shards.
+// pump moves records from the store's stream to the shards.
 func (c *cloud) pump() {
 	for {
 		records, err := c.s.store.Records(noWait, dynamoitem.Events, c.read, 1000)
@@ -241,7 +241,7 @@ func (c *cloud) pump() {
 		for _, r := range records {
 			c.read = r.Change.SequenceNumber
 			id := r.Change.Keys[dynamoitem.EventID].String()
-			c.s.judge.stored(id)
+			c.s.checker.stored(id)
 			sh := c.shards[hash(id)%uint64(len(c.shards))]
 			sh.records, sh.ids = append(sh.records, r), append(sh.ids, id)
 			sh.poll()
@@ -262,7 +262,7 @@ func (sh *shard) poll() {
 		}
 		from, to := sh.next, min(sh.next+size, len(sh.records))
 		for _, id := range sh.ids[from:to] {
-			s.judge.fanOutBegins(id)
+			s.checker.fanOutBegins(id)
 		}
 		s.note(delivery.Key{}, "shard %d hands out records %d to %d", sh.number, from, to-1)
 		sh.c.invoke("dispatch", "fan out", events.DynamoDBEvent{Records: sh.records[from:to]}, func(answer any, err error) {
@@ -283,7 +283,7 @@ func (sh *shard) poll() {
 				sh.tries = 0
 			}
 			for _, id := range sh.ids[from:done] {
-				s.judge.fannedOut(id)
+				s.checker.fannedOut(id)
 			}
 			sh.next = done
 			if s.faulty(s.plan.faults.streamReplay) {
@@ -298,8 +298,8 @@ func (sh *shard) poll() {
 
 // ---- the schedule --------------------------------------------------------------------
 
-// tick is the schedule's minute. A sweep that would find nothing is mostly not
-// run: it would read sixteen empty pages.
+// tick is a minute of the schedule. Most sweeps that would find nothing are left out
+// to save time.
 func (c *cloud) tick() {
 	s := c.s
 	now := time.Now()
@@ -310,7 +310,7 @@ func (c *cloud) tick() {
 	}
 	if now.Sub(s.start) > s.plan.busy+settleTime {
 		s.over = true
-		s.judge.unsettled()
+		s.checker.unsettled()
 		return
 	}
 	if !idle || s.chance(0.05) {
@@ -323,10 +323,10 @@ func (c *cloud) tick() {
 	}
 	next := c.nextTick.Add(sweepEvery)
 	if idle {
-		// Nothing changes before the next thing that is planned.
+		// Nothing changes before the next scheduled function.
 		until := now.Add(settleTime)
-		if len(s.agenda) > 0 {
-			until = s.agenda[0].at
+		if s.agenda.Len() > 0 {
+			until = s.agenda.At(0).at
 		}
 		if due, ok := c.earliestDue(); ok && due.Add(-dispatch.Lookahead-10*time.Second).Before(until) {
 			until = due.Add(-dispatch.Lookahead - 10*time.Second)
@@ -371,7 +371,7 @@ func (c *cloud) earliestDue() (earliest time.Time, ok bool) {
 	return earliest, ok
 }
 
-// waits says whether a delivery is due some time.
+// waits reports whether any delivery has a due time.
 func (c *cloud) waits() bool {
 	for shard := range delivery.DueShards {
 		if n, more, err := c.s.store.CountDue(context.Background(), shard, time.Time{}, 1); err != nil || n > 0 || more {
@@ -390,7 +390,7 @@ func (c *cloud) sweep() {
 	})
 }
 
-// settled says whether nothing will happen any more by itself.
+// settled reports whether the system has come to rest. It first redrives dead letters.
 func (c *cloud) settled() bool {
 	if c.waits() || c.producing > 0 {
 		return false
@@ -400,10 +400,8 @@ func (c *cloud) settled() bool {
 			return false
 		}
 	}
-	if c.queue.dead() > 0 {
-		c.queue.redrive()
-	}
-	if c.queue.size() > 0 {
+	c.queue.redrive()
+	if !c.queue.empty() {
 		return false
 	}
 	for _, w := range c.workers {
@@ -420,8 +418,8 @@ func (c *cloud) addEndpoint(p planned) {
 	if err := c.s.store.AddEndpoint(context.Background(), p.endpoint); err != nil && !errors.Is(err, endpoint.ErrConflict) {
 		panic(err)
 	}
-	c.s.network.receivers[p.endpoint.ID] = &receiver{moods: p.moods}
-	c.s.judge.endpointChanged(p.endpoint.Tenant, p.endpoint.ID)
+	c.s.network.receivers[p.endpoint.ID] = &receiver{behaviours: p.behaviours}
+	c.s.checker.endpointChanged(p.endpoint.Tenant, p.endpoint.ID)
 }
 
 func (c *cloud) operate(o operation) {
@@ -438,12 +436,12 @@ func (c *cloud) operate(o operation) {
 		p = newEndpoint(s.rng, 100+len(s.network.receivers), p.endpoint.Tenant, time.Now(), max(s.plan.busy-time.Since(s.start), time.Second))
 		s.note(delivery.Key{EndpointID: p.endpoint.ID}, "an operator adds endpoint %s", p.endpoint.ID)
 		c.addEndpoint(p)
-	case err != nil: // it is gone
+	case err != nil: // it was deleted
 	case o.what == "close circuit":
 		s.note(key, "an operator closes the circuit")
-		// It forgets what was counted, whenever it comes to that.
+		// Closing resets the count, at some time during the invocation.
 		forget := func() {
-			x := s.judge.side(e.ID)
+			x := s.checker.endpointLog(e.ID)
 			x.fault, x.streak = time.Now(), 0
 		}
 		forget()
@@ -453,7 +451,7 @@ func (c *cloud) operate(o operation) {
 		if err := s.store.RemoveEndpoint(ctx, e.Tenant, e.ID); err != nil {
 			panic(err)
 		}
-		s.judge.endpointChanged(e.Tenant, e.ID)
+		s.checker.endpointChanged(e.Tenant, e.ID)
 	case o.what == "replay" || o.what == "replay dead":
 		command := dispatch.Command{Action: "replay_dead", Tenant: e.Tenant, EndpointID: e.ID}
 		if o.what == "replay" {
@@ -475,7 +473,7 @@ func (c *cloud) operate(o operation) {
 		case "edit":
 			shape(s.rng, &e)
 		case "disable":
-			e.Status, e.StatusReason = endpoint.Disabled, "an operator's wish"
+			e.Status, e.StatusReason = endpoint.Disabled, "disabled by an operator"
 		case "enable":
 			e.Status, e.StatusReason = endpoint.Enabled, ""
 		}
@@ -484,6 +482,6 @@ func (c *cloud) operate(o operation) {
 		if _, err := s.store.UpdateEndpoint(ctx, e); err != nil {
 			panic(err)
 		}
-		s.judge.endpointChanged(e.Tenant, e.ID)
+		s.checker.endpointChanged(e.Tenant, e.ID)
 	}
 }

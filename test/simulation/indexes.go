@@ -8,13 +8,11 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 )
 
-// maxLag is how far an index, or a read that need not be consistent, lags behind
-// the table at most.
+// maxLag is the maximum lag of an index or of an eventually consistent read.
 const maxLag = 3 * time.Second
 
-// indexes are what DynamoDB shows a moment late: global secondary indexes, and
-// items that are not read consistently. The memory store shows all at once, so
-// the delay is made here.
+// indexes simulates the lag of global secondary indexes and of eventually consistent
+// reads, which the memory store does not have.
 type indexes struct {
 	s        *sim
 	parkedAt map[delivery.Key]time.Time
@@ -23,7 +21,7 @@ type indexes struct {
 
 type former struct {
 	state breaker.State
-	until time.Time // when it was overwritten
+	until time.Time // time of the overwrite
 }
 
 func newIndexes(s *sim) *indexes {
@@ -47,7 +45,7 @@ func (x *indexes) wrote(before breaker.State) {
 	x.breakers[before.EndpointID] = former{before, time.Now()}
 }
 
-// breaker may return what stood there a moment ago.
+// breaker may return the former state.
 func (x *indexes) breaker(now breaker.State) breaker.State {
 	if was, ok := x.breakers[now.EndpointID]; ok && time.Since(was.until) < maxLag && was.state.Version > 0 && x.s.faulty(x.s.plan.faults.stale) {
 		return was.state

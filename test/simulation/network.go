@@ -9,7 +9,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 )
 
-// network is where the receivers are.
+// network has the receivers.
 type network struct {
 	s         *sim
 	receivers map[string]*receiver // by endpoint
@@ -17,78 +17,78 @@ type network struct {
 
 func newNetwork(s *sim) *network { return &network{s: s, receivers: map[string]*receiver{}} }
 
-// attempt is one, as its receiver sees it.
+// attempt is an attempt as its receiver sees it.
 type attempt struct {
 	w        *worker
 	key      delivery.Key
 	body     []byte
-	sent     time.Time // when the worker began it
-	deadline time.Time // when the worker ends it
-	arrived  time.Time // zero if it never did
-	ended    time.Time // zero while it is under way
+	sent     time.Time // by the worker
+	deadline time.Time // of the worker
+	arrived  time.Time // zero if it did not
+	ended    time.Time // zero while in flight
 	outcome  delivery.Outcome
 	finish   func(delivery.Outcome)
-	planned  *happening
+	planned  *scheduled
 	claimID  string
 	probe    bool // of its endpoint's circuit
 
-	took    bool           // the receiver has it
-	acked   bool           // and a living worker knows
-	stored  delivery.State // what its verdict was, when it was stored
-	excuses []string       // faults that may have kept its verdict from being stored
+	took    bool           // the receiver got it
+	acked   bool           // and a living worker got the response
+	stored  delivery.State // stored verdict
+	excuses []string       // faults that may have prevented the write of its verdict
 }
 
-// excuse notes a fault. A nil attempt is one that never began.
+// excuse records a fault. A nil attempt never began.
 func (a *attempt) excuse(why string) {
 	if a != nil {
 		a.excuses = append(a.excuses, why)
 	}
 }
 
-// mood is how a receiver behaves for a while.
-type mood string
+// behaviour is how a receiver behaves for a while.
+type behaviour string
 
 const (
-	up         mood = "up"
-	refuses    mood = "refuses connections"
-	hangs      mood = "hangs"
-	fails      mood = "answers 500"
-	throttles  mood = "answers 429"
-	flaps      mood = "flaps"
-	slow       mood = "is slow"
-	lies       mood = "takes it and breaks the connection"
-	unwilling  mood = "answers 410"
-	overloaded mood = "answers 503 with Retry-After"
+	up         behaviour = "up"
+	refuses    behaviour = "refuses connections"
+	hangs      behaviour = "hangs"
+	fails      behaviour = "answers 500"
+	throttles  behaviour = "answers 429"
+	flaps      behaviour = "flaps"
+	slow       behaviour = "is slow"
+	lies       behaviour = "takes it and breaks the connection"
+	unwilling  behaviour = "answers 410"
+	overloaded behaviour = "answers 503 with Retry-After"
 )
 
-// receiver is one endpoint's other end.
+// receiver is the receiver of one endpoint.
 type receiver struct {
-	moods []spell // in the order of time
+	behaviours []period // in chronological order
 }
 
-type spell struct {
-	from time.Time
-	mood mood
+type period struct {
+	from      time.Time
+	behaviour behaviour
 }
 
-func (r *receiver) at(now time.Time) mood {
+func (r *receiver) at(now time.Time) behaviour {
 	m := up
-	for _, s := range r.moods {
+	for _, s := range r.behaviours {
 		if s.from.After(now) {
 			break
 		}
-		m = s.mood
+		m = s.behaviour
 	}
 	return m
 }
 
-// upSince is when the receiver last became well; zero where it is not well.
+// upSince returns since when the receiver has been healthy, if it is.
 func (r *receiver) upSince(now time.Time) (since time.Time, well bool) {
-	for _, s := range r.moods {
+	for _, s := range r.behaviours {
 		if s.from.After(now) {
 			break
 		}
-		if s.mood == up {
+		if s.behaviour == up {
 			if !well {
 				since, well = s.from, true
 			}
@@ -100,13 +100,13 @@ func (r *receiver) upSince(now time.Time) (since time.Time, well bool) {
 }
 
 // begin sends an attempt.
-func (n *network) begin(a *attempt, o *io, outcome *delivery.Outcome) {
+func (n *network) begin(a *attempt, o *ioCall, outcome *delivery.Outcome) {
 	s := n.s
 	a.finish = func(out delivery.Outcome) {
 		*outcome = out
 		o.finish(nil)
 	}
-	s.judge.sent(a)
+	s.checker.sent(a)
 	a.w.sends = append(a.w.sends, a)
 	arrives := time.Now().Add(s.between(time.Millisecond, 30*time.Millisecond))
 	if s.faulty(s.plan.faults.slow) {
@@ -121,7 +121,7 @@ func (n *network) begin(a *attempt, o *io, outcome *delivery.Outcome) {
 	a.planned = s.at(arrives, func() { n.arrive(a) })
 }
 
-// arrive is when the receiver sees it.
+// arrive has the receiver handle the attempt.
 func (n *network) arrive(a *attempt) {
 	s := n.s
 	r := n.receivers[a.key.EndpointID]
@@ -159,7 +159,7 @@ func (n *network) arrive(a *attempt) {
 	ends := time.Now().Add(takes)
 	if !ends.Before(a.deadline) {
 		ends, out = a.deadline, delivery.Outcome{Class: delivery.Timeout, Error: "no answer in time"}
-		// Whether it was dealt with nobody knows.
+		// The receiver may or may not have processed it.
 		a.took = m == slow && s.chance(0.5)
 	}
 	a.planned = s.at(ends, func() {
@@ -170,7 +170,7 @@ func (n *network) arrive(a *attempt) {
 	})
 }
 
-// hint is a Retry-After: a plausible one mostly.
+// hint returns a Retry-After, plausible in most cases.
 func (s *sim) hint() time.Duration {
 	if s.chance(0.1) {
 		return 30 * time.Hour
@@ -178,7 +178,7 @@ func (s *sim) hint() time.Duration {
 	return s.between(0, 2*time.Hour).Truncate(time.Second)
 }
 
-// end is when the worker has its answer, or gives up.
+// end gives the worker the response or timeout.
 func (n *network) end(a *attempt, out delivery.Outcome) {
 	s := n.s
 	a.ended, a.outcome = time.Now(), out
@@ -189,7 +189,7 @@ func (n *network) end(a *attempt, out delivery.Outcome) {
 	n.forget(a)
 	s.mark("attempt", a.key.EndpointID, a.key.EventID, string(out.Class))
 	s.note(a.key, "%s attempt ends: %s %s (took %s)", a.w, out.Class, out.Error, out.Timings.Total.Truncate(time.Millisecond))
-	s.judge.stop(a)
+	s.checker.stop(a)
 	if s.faulty(s.plan.faults.kill) {
 		a.w.kill(fmt.Sprintf("killed with the answer (%s) in its hands", out.Class))
 	}
@@ -199,13 +199,13 @@ func (n *network) end(a *attempt, out delivery.Outcome) {
 	a.finish(out)
 }
 
-// cut ends an attempt because its worker died.
+// cut ends the attempt of a killed worker.
 func (n *network) cut(a *attempt, why string) {
 	n.s.cancel(a.planned)
 	a.ended, a.outcome = time.Now(), delivery.Outcome{Class: delivery.Lost}
 	a.excuse("its worker died during it")
 	if !a.arrived.IsZero() && n.s.chance(0.5) {
-		a.took = true // what had arrived may have been dealt with
+		a.took = true // the receiver may have processed it
 	}
 	n.forget(a)
 	n.s.note(a.key, "%s dies during its attempt: %s", a.w, why)
@@ -216,5 +216,5 @@ func (n *network) forget(a *attempt) {
 	a.w.sends = slices.DeleteFunc(a.w.sends, func(b *attempt) bool { return a == b })
 }
 
-// sameBody says whether the receiver got what was accepted.
+// sameBody reports whether the receiver got the accepted body.
 func (a *attempt) sameBody(want []byte) bool { return bytes.Equal(a.body, want) }

@@ -16,48 +16,47 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// plan is what a seed decides before a run begins. Each kind of fault is there in
-// some runs and not in others: a run with one kind shows what that kind does, and
-// a run with none shows that nothing else is needed.
+// plan is what a seed decides before a run begins. Each kind of fault occurs in some
+// runs and not in others, so that kinds are tested alone, too.
 type plan struct {
 	faults    faults
-	busy      time.Duration // until when things happen; then what is left settles
+	busy      time.Duration // duration of the faults and operations
 	storms    []storm
 	endpoints []planned
 	producers []produced
 	operators []operation
 	shards    int
 	workers   int           // batches of deliveries at a time
-	maxSkew   time.Duration // clocks are at most so far off, one way or the other
+	maxSkew   time.Duration // maximum error of a clock, in both directions
 }
 
-// faults are probabilities, each for one input or output.
+// faults are probabilities per input or output.
 type faults struct {
 	kill, throttle, lose, twice, slow float64
 	streamReplay                      float64 // for a batch
 	queueDuplicate, queueLate         float64 // for a message
 	sendFails                         float64 // for an entry
 	sweepTwice, sweepMissed           float64 // for a minute
-	stale                             float64 // for an entry of an index, a moment after it was written
+	stale                             float64 // for a read shortly after a write
 }
 
-// storm is a time in which everything fails more often.
+// storm is a time with higher fault probabilities.
 type storm struct {
 	from, to time.Time
 	times    float64
 }
 
 type planned struct {
-	endpoint endpoint.Endpoint
-	moods    []spell
-	hopeless bool // never becomes well
+	endpoint   endpoint.Endpoint
+	behaviours []period
+	hopeless   bool // never becomes healthy
 }
 
 type produced struct {
 	at      time.Time
 	request json.RawMessage
-	key     string // its idempotency key; without one it is not tried again
-	copies  int    // producers that tell the same at the same time
+	key     string // idempotency key; without one it may not be retried
+	copies  int    // producers that publish the same event
 }
 
 type operation struct {
@@ -66,7 +65,7 @@ type operation struct {
 	endpoint int
 }
 
-// faulty is the chance of a fault, here and now.
+// faulty decides whether a fault happens now.
 func (s *sim) faulty(p float64) bool {
 	if p == 0 || s.calm {
 		return false
@@ -85,7 +84,7 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 		if r.Float64() >= of {
 			return 0
 		}
-		return p * math.Exp(3*(r.Float64()-0.5)) // from a fifth to four times
+		return p * math.Exp(3*(r.Float64()-0.5)) // 0.2 to 4.5 times
 	}
 	upTo := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d))) }
 	p := plan{
@@ -114,7 +113,7 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 		p.endpoints = append(p.endpoints, newEndpoint(r, i, tenants[r.IntN(len(tenants))], start, p.busy))
 	}
 
-	// Events come alone and in bursts.
+	// Events are published one by one and in bursts.
 	for n := 4 + r.IntN(60); n > 0; {
 		at := start.Add(upTo(p.busy))
 		burst := 1
@@ -145,12 +144,12 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 	if r.Float64() < 0.6 {
 		for range r.IntN(12) {
 			at := start.Add(upTo(p.busy))
-			if r.Float64() < 0.5 { // in the thick of it
+			if r.Float64() < 0.5 { // while events are published
 				at = p.producers[r.IntN(len(p.producers))].at.Add(upTo(5 * time.Second))
 			}
 			what := []string{"edit", "edit", "disable", "blink", "enable", "enable", "remove", "add", "replay", "replay", "replay", "replay dead", "redrive", "close circuit"}[r.IntN(14)]
 			one := operation{at: at, endpoint: r.IntN(len(p.endpoints)), what: what}
-			if what == "blink" { // off and on again
+			if what == "blink" { // disable and enable again
 				one.what = "disable"
 				p.operators = append(p.operators, operation{at: at.Add(upTo(20 * time.Second)), endpoint: one.endpoint, what: "enable"})
 			}
@@ -170,29 +169,29 @@ func newEndpoint(r *rand.Rand, number int, tenant string, start time.Time, busy 
 		Secrets: []endpoint.SigningSecret{{Secret: secret}}, Status: endpoint.Enabled, CreatedAt: start, UpdatedAt: start,
 	}}
 	shape(r, &one.endpoint)
-	// A receiver is well for some time, then something is the matter for some time.
-	moods := []mood{refuses, refuses, hangs, fails, fails, throttles, flaps, flaps, slow, slow, lies, overloaded}
+	// Healthy and failing periods alternate.
+	behaviours := []behaviour{refuses, refuses, hangs, fails, fails, throttles, flaps, flaps, slow, slow, lies, overloaded}
 	if r.Float64() < 0.1 {
-		moods = append(moods, unwilling)
+		behaviours = append(behaviours, unwilling)
 	}
 	trouble := r.Float64()
 	for at := start; at.Before(start.Add(busy)); {
 		if r.Float64() < trouble {
-			one.moods = append(one.moods, spell{at, moods[r.IntN(len(moods))]})
+			one.behaviours = append(one.behaviours, period{at, behaviours[r.IntN(len(behaviours))]})
 			at = at.Add(time.Duration(r.ExpFloat64() * float64([]time.Duration{20 * time.Second, 10 * time.Minute, 3 * time.Hour, 20 * time.Hour}[r.IntN(4)])))
 		}
-		one.moods = append(one.moods, spell{at, up})
+		one.behaviours = append(one.behaviours, period{at, up})
 		at = at.Add(time.Minute + time.Duration(r.ExpFloat64()*float64(2*time.Hour)))
 	}
 	if one.hopeless = r.Float64() < 0.1; one.hopeless {
-		one.moods = append(one.moods, spell{start.Add(busy), []mood{refuses, fails, hangs, throttles}[r.IntN(4)]})
+		one.behaviours = append(one.behaviours, period{start.Add(busy), []behaviour{refuses, fails, hangs, throttles}[r.IntN(4)]})
 	} else {
-		one.moods = append(one.moods, spell{start.Add(busy), up})
+		one.behaviours = append(one.behaviours, period{start.Add(busy), up})
 	}
 	return one
 }
 
-// shape gives an endpoint settings, or others.
+// shape gives an endpoint random settings.
 func shape(r *rand.Rand, e *endpoint.Endpoint) {
 	e.EventTypes, e.Filter = []string{"*"}, nil
 	if r.Float64() < 0.2 {

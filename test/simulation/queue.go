@@ -12,130 +12,106 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
 )
 
-// simQueue is a standard queue with its event source mapping and its dead-letter
-// queue, on a bad day: messages come twice, late and in any order.
-type simQueue struct {
-	s        *sim
-	next     int
-	messages int // that are not deleted
-	visible  []*message
-	buried   []*message
-	running  int // batches under way
-	polling  bool
+// workQueue is the local queue with a dead-letter queue and an event source mapping.
+// The seed chooses the order of messages, duplicates them and delays them, as a
+// standard queue may.
+type workQueue struct {
+	s       *sim
+	queue   *queue.Queue
+	dead    *queue.Queue
+	running int // batches under way
+	polling bool
 }
 
-type message struct {
-	id       int
-	body     string
-	key      delivery.Key
-	receives int
-	deleted  bool
-	receipt  int // of the latest receive
+func newQueue(s *sim) *workQueue {
+	open := func(c queue.Config) *queue.Queue {
+		c.Visibility, c.Choose = visibility, s.rng.IntN
+		q, err := queue.Open(c)
+		if err != nil {
+			panic(err) // only a journal can fail
+		}
+		return q
+	}
+	q := &workQueue{s: s, dead: open(queue.Config{Name: "dead"})}
+	q.queue = open(queue.Config{Name: "work", MaxReceives: maxReceives, Dead: q.dead})
+	return q
 }
 
-func newQueue(s *sim) *simQueue { return &simQueue{s: s} }
-
-func (q *simQueue) size() int { return q.messages }
-func (q *simQueue) dead() int { return len(q.buried) }
+// empty reports whether no message is left, dead letters aside.
+func (q *workQueue) empty() bool { return q.queue.Stats() == (queue.Stats{}) }
 
 // send is SQS's SendMessageBatch.
-func (q *simQueue) send(in *sqs.SendMessageBatchInput) *sqs.SendMessageBatchOutput {
+func (q *workQueue) send(in *sqs.SendMessageBatchInput) *sqs.SendMessageBatchOutput {
 	out := &sqs.SendMessageBatchOutput{}
 	for _, e := range in.Entries {
 		if q.s.faulty(q.s.plan.faults.sendFails) {
 			out.Failed = append(out.Failed, types.BatchResultErrorEntry{Id: e.Id, Code: aws.String("ServiceUnavailable"), Message: aws.String("try again"), SenderFault: false})
 			continue
 		}
-		q.put(*e.MessageBody, time.Duration(e.DelaySeconds)*time.Second)
+		q.put(*e.MessageBody, aws.ToString(e.MessageGroupId), time.Duration(e.DelaySeconds)*time.Second)
 		out.Successful = append(out.Successful, types.SendMessageBatchResultEntry{Id: e.Id})
 	}
 	return out
 }
 
-func (q *simQueue) put(body string, delay time.Duration) {
-	q.next++
-	m := &message{id: q.next, body: body}
-	if item, err := work.Decode(body); err == nil {
-		m.key = delivery.Key{EndpointID: item.EndpointID, EventID: item.EventID}
-	}
-	q.messages++
-	q.s.note(m.key, "message %d is queued, for in %s: %s", m.id, delay, body)
+func (q *workQueue) put(body, group string, delay time.Duration) {
 	if q.s.faulty(q.s.plan.faults.queueLate) {
 		delay += q.s.between(0, 10*time.Minute)
 	}
-	q.show(m, delay)
+	id, err := q.queue.Put(body, group, delay)
+	if err != nil {
+		panic(err) // only a journal can fail
+	}
+	q.s.note(keyOf(body), "message %s is queued with a delay of %s: %s", id, delay, body)
+	q.s.after(delay, q.poll)
 }
 
-// show makes a message visible after a while, unless it is deleted first.
-func (q *simQueue) show(m *message, wait time.Duration) {
-	q.s.after(wait, func() {
-		if m.deleted {
-			return
-		}
-		q.visible = append(q.visible, m)
-		q.poll()
-	})
+// keyOf returns the delivery that a message is about.
+func keyOf(body string) (key delivery.Key) {
+	if item, err := work.Decode(body); err == nil {
+		key = delivery.Key{EndpointID: item.EndpointID, EventID: item.EventID}
+	}
+	return key
 }
 
 // poll is the event source mapping's.
-func (q *simQueue) poll() {
-	if q.polling || q.running >= q.s.plan.workers || len(q.visible) == 0 {
+func (q *workQueue) poll() {
+	if q.polling || q.running >= q.s.plan.workers {
 		return
 	}
 	q.polling = true
 	q.s.after(q.s.between(0, 50*time.Millisecond), func() {
 		q.polling = false
-		q.receive()
-		q.poll()
+		if q.receive() {
+			q.poll()
+		}
 	})
 }
 
-func (q *simQueue) receive() {
+// receive hands a batch to dispatch, and reports whether there was a message.
+func (q *workQueue) receive() bool {
 	s := q.s
-	var batch []*message
-	var receipts []int
-	var in events.SQSEvent
-	limit := 1 + s.rng.IntN(queueBatch)
-	for len(batch) < limit && len(q.visible) > 0 {
-		i := s.rng.IntN(len(q.visible))
-		m := q.visible[i]
-		q.visible[i] = q.visible[len(q.visible)-1]
-		q.visible = q.visible[:len(q.visible)-1]
-		if m.deleted {
-			continue
-		}
-		if m.receives >= maxReceives {
-			s.note(m.key, "message %d goes to the dead-letter queue", m.id)
-			m.deleted = true
-			q.messages--
-			q.buried = append(q.buried, m)
-			continue
-		}
-		m.receives++
-		m.receipt++
-		receipt := m.receipt
-		if s.faulty(s.plan.faults.queueDuplicate) {
-			s.Counts.QueueDuplicates++
-			s.note(m.key, "message %d is handed out twice", m.id)
-			q.show(m, s.between(0, 30*time.Second))
-		} else {
-			s.after(visibility, func() {
-				if !m.deleted && m.receipt == receipt {
-					q.visible = append(q.visible, m)
-					q.poll()
-				}
-			})
-		}
-		batch, receipts = append(batch, m), append(receipts, receipt)
-		in.Records = append(in.Records, events.SQSMessage{
-			MessageId: strconv.Itoa(m.id), Body: m.body, EventSource: "aws:sqs",
-			Attributes: map[string]string{"ApproximateReceiveCount": strconv.Itoa(m.receives)},
-		})
+	batch, err := q.queue.Poll(1+s.rng.IntN(queueBatch), visibility)
+	if err != nil {
+		panic(err) // only a journal can fail
 	}
 	if len(batch) == 0 {
-		return
+		return false
+	}
+	var in events.SQSEvent
+	for _, m := range batch {
+		in.Records = append(in.Records, events.SQSMessage{
+			MessageId: m.ID, Body: m.Body, EventSource: "aws:sqs",
+			Attributes: map[string]string{"ApproximateReceiveCount": strconv.Itoa(m.Receives)},
+		})
+		if s.faulty(s.plan.faults.queueDuplicate) {
+			q.duplicate(m, 30*time.Second, "is received twice")
+		} else {
+			s.after(visibility, q.poll)
+		}
 	}
 	q.running++
 	s.cloud.invoke("dispatch", "deliver", in, func(answer any, err error) {
@@ -146,39 +122,49 @@ func (q *simQueue) receive() {
 				failed[f.ID] = true
 			}
 		}
-		for i, m := range batch {
-			if err != nil || failed[strconv.Itoa(m.id)] {
-				s.note(m.key, "message %d is not dealt with: it comes again", m.id)
-				continue
+		for _, m := range batch {
+			switch {
+			case err != nil || failed[m.ID]:
+				s.note(keyOf(m.Body), "message %s is not deleted, and becomes visible again", m.ID)
+			case s.faulty(s.plan.faults.queueDuplicate):
+				q.duplicate(m, time.Minute, "is received again although it was deleted")
+			default:
+				_ = q.queue.Delete(m.Receipt) // an old receipt deletes nothing
 			}
-			q.delete(m, receipts[i])
 		}
 		q.poll()
 	})
+	return true
 }
 
-func (q *simQueue) delete(m *message, receipt int) {
-	if m.deleted {
-		return
+// duplicate makes a message that was received visible again within a time.
+func (q *workQueue) duplicate(m queue.Message, within time.Duration, how string) {
+	wait := q.s.between(0, within)
+	if q.queue.Hide(m.Receipt, wait) != nil {
+		return // it is visible already
 	}
-	if q.s.faulty(q.s.plan.faults.queueDuplicate) {
-		// Standard queues may show a message again that was deleted.
-		q.s.Counts.QueueDuplicates++
-		q.s.note(m.key, "message %d comes again although it was deleted", m.id)
-		q.show(m, q.s.between(0, time.Minute))
-		return
-	}
-	m.deleted = true
-	q.messages--
+	q.s.Counts.QueueDuplicates++
+	q.s.note(keyOf(m.Body), "message %s %s", m.ID, how)
+	q.s.after(wait, q.poll)
 }
 
-// redrive brings what is in the dead-letter queue back.
-func (q *simQueue) redrive() {
-	buried := q.buried
-	q.buried = nil
-	for _, m := range buried {
-		q.s.Counts.Redriven++
-		q.s.note(m.key, "message %d is redriven", m.id)
-		q.put(m.body, 0)
+// redrive moves the dead letters back to the work queue.
+func (q *workQueue) redrive() {
+	for {
+		letters, err := q.dead.Poll(queueBatch, visibility)
+		if err != nil {
+			panic(err) // only a journal can fail
+		}
+		if len(letters) == 0 {
+			return
+		}
+		for _, m := range letters {
+			q.s.Counts.Redriven++
+			q.s.note(keyOf(m.Body), "message %s is redriven", m.ID)
+			if err := q.dead.Delete(m.Receipt); err != nil {
+				panic(err)
+			}
+			q.put(m.Body, m.Group, 0)
+		}
 	}
 }

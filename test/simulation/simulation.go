@@ -1,16 +1,14 @@
-// Package simulation runs the whole delivery system through years of faults:
-// the real handlers of emit and dispatch and the real queue client, on the memory
-// store, with a queue, streams, a schedule, receivers and operators that one seed
-// decides. It runs on testing/synctest's clock, and every input and output of a
-// worker waits for a scheduler that serves one at a time, so that whatever a seed
-// finds it finds again, step by step. It promises that a run which broke none of
-// the invariants in invariants.go kept the one promise of the system, as the
-// receivers and the store saw it; and test/simulate shows, with deliberate defects,
-// that a broken promise is found.
+// Package simulation runs the whole delivery system through years of faults: the real
+// handlers of emit and dispatch and the real queue client, on the memory store and
+// the local queue. A seed decides what streams, schedule, receivers and operators do.
+// The run uses the virtual clock of testing/synctest, and a scheduler serves one
+// input or output of a worker at a time, so that a seed always gives the same run. It
+// promises that a run without violation kept the invariants in invariants.go and
+// circuits.go, as the receivers and the store saw it. test/simulate checks with
+// deliberate defects that violations are found.
 package simulation
 
 import (
-	"container/heap"
 	"context"
 	"fmt"
 	"hash/fnv"
@@ -24,22 +22,23 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/local/priority"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-// Result is what became of one run.
+// Result is the result of one run.
 type Result struct {
 	Seed       uint64        `json:"seed"`
 	Simulated  time.Duration `json:"simulated"`
-	Hash       uint64        `json:"hash"` // of everything that happened, in its order
+	Hash       uint64        `json:"hash"` // of all events of the run, in order
 	Steps      int           `json:"steps"`
 	Counts     Counts        `json:"counts"`
 	Violations []Violation   `json:"violations,omitempty"`
-	// Trace is everything that happened, where that was asked for.
+	// Trace has all events of the run, if requested.
 	Trace []Line `json:"-"`
 }
 
-// Violation is an invariant that did not hold.
+// Violation is a violated invariant.
 type Violation struct {
 	Invariant string       `json:"invariant"`
 	Key       delivery.Key `json:"key"`
@@ -47,7 +46,7 @@ type Violation struct {
 	Says      string       `json:"says"`
 }
 
-// Counts says how much a run was worth.
+// Counts counts what happened in a run.
 type Counts struct {
 	Events, Deliveries, Attempts, Delivered, Dead, Skipped  int
 	Killed, Throttled, LostAnswers, Slow, Late, Duplicates  int
@@ -55,7 +54,7 @@ type Counts struct {
 	Probes, Parked, Limited, StreamReplays, QueueDuplicates int
 }
 
-// Add adds up.
+// Add adds the counts of another run.
 func (c *Counts) Add(o Counts) {
 	for _, p := range []struct {
 		to   *int
@@ -80,36 +79,36 @@ type Line struct {
 	Text string
 }
 
-// Run runs one seed. The trace costs time, and is kept only where asked for.
+// Run runs one seed, with a trace if requested.
 func Run(t *testing.T, seed uint64, trace bool) (r Result) {
 	synctest.Test(t, func(*testing.T) { r = run(seed, trace) })
 	return r
 }
 
-// maxSteps is where a run has gone astray: one takes 7,000, and a backlog behind a
-// rate of three a minute 300,000.
+// maxSteps is the limit for a run. A usual one takes 7,000 steps; one with a backlog
+// behind a limit of three per minute takes 300,000.
 const maxSteps = 500_000
 
-// sim is one run. Everything in it belongs to the scheduler's goroutine, but for
-// what mu guards: a worker's goroutine runs only while the scheduler waits for it.
+// sim is one run. Only the scheduler's goroutine uses it, except for the fields that
+// mu guards: a worker's goroutine runs only while the scheduler waits for it.
 type sim struct {
 	Result
 	plan    plan
-	rng     *rand.Rand // decides as the run goes
+	rng     *rand.Rand // for decisions during the run
 	start   time.Time
 	tracing bool
-	calm    bool // faults are over: what remains has to settle
+	calm    bool // the faults are over, and the rest must settle
 
 	store   *memory.Store
 	cloud   *cloud
 	network *network
-	judge   *judge
+	checker *checker
 	indexes *indexes
 
 	mu      sync.Mutex
-	arrived []*io         // what workers' goroutines want, since the last turn
-	kick    chan struct{} // tells the scheduler, while it sleeps, that something has arrived
-	agenda  agenda
+	arrived []*ioCall     // calls of the workers since the last turn
+	kick    chan struct{} // wakes the scheduler when a call has arrived
+	agenda  priority.Queue[*scheduled]
 	seq     uint64
 	timer   *time.Timer
 	over    bool
@@ -120,85 +119,66 @@ func run(seed uint64, trace bool) Result {
 		Result: Result{Seed: seed}, tracing: trace, start: time.Now(), kick: make(chan struct{}, 1),
 		rng: rand.New(rand.NewPCG(seed, 1)), timer: time.NewTimer(time.Hour),
 	}
+	s.agenda.Before = func(a, b *scheduled) bool {
+		if c := a.at.Compare(b.at); c != 0 {
+			return c < 0
+		}
+		return a.seq < b.seq
+	}
 	s.plan = newPlan(rand.New(rand.NewPCG(seed, 2)), s.start)
 	s.store = memory.New(time.Now)
-	s.judge = newJudge(s)
+	s.checker = newChecker(s)
 	s.indexes = newIndexes(s)
 	s.network = newNetwork(s)
 	s.cloud = newCloud(s)
 	s.cloud.begin()
 	s.schedule()
-	s.judge.finish()
+	s.checker.finish()
 	s.Simulated = time.Since(s.start)
 	s.timer.Stop()
 	s.release()
 	return s.Result
 }
 
-// happening is something that happens at a time.
-type happening struct {
+// scheduled is a function that runs at a time.
+type scheduled struct {
 	at    time.Time
-	seq   uint64 // among equals, in the order in which they were planned
+	seq   uint64 // order among equal times
 	do    func()
-	place int
+	place int // in the agenda
 }
 
-type agenda []*happening
+func (h *scheduled) Position() *int { return &h.place }
 
-func (a agenda) Len() int { return len(a) }
-func (a agenda) Less(i, j int) bool {
-	if c := a[i].at.Compare(a[j].at); c != 0 {
-		return c < 0
-	}
-	return a[i].seq < a[j].seq
-}
-func (a agenda) Swap(i, j int) {
-	a[i], a[j] = a[j], a[i]
-	a[i].place, a[j].place = i, j
-}
-func (a *agenda) Push(x any) {
-	h := x.(*happening)
-	h.place = len(*a)
-	*a = append(*a, h)
-}
-func (a *agenda) Pop() any {
-	old := *a
-	h := old[len(old)-1]
-	old[len(old)-1] = nil
-	*a = old[:len(old)-1]
-	h.place = -1
-	return h
-}
-
-// at plans something.
-func (s *sim) at(when time.Time, do func()) *happening {
+// at schedules a function.
+func (s *sim) at(when time.Time, do func()) *scheduled {
 	s.seq++
-	h := &happening{at: when, seq: s.seq, do: do}
-	heap.Push(&s.agenda, h)
+	h := &scheduled{at: when, seq: s.seq, do: do, place: -1}
+	s.agenda.Put(h)
 	return h
 }
 
-func (s *sim) after(wait time.Duration, do func()) *happening {
+func (s *sim) after(wait time.Duration, do func()) *scheduled {
 	return s.at(time.Now().Add(max(wait, 0)), do)
 }
 
-func (s *sim) cancel(h *happening) {
-	if h != nil && h.place >= 0 {
-		heap.Remove(&s.agenda, h.place)
+func (s *sim) cancel(h *scheduled) {
+	if h != nil {
+		s.agenda.Remove(h)
 	}
 }
 
-// schedule is the heart: it lets one thing happen at a time, and after each waits
-// until every goroutine waits again.
+// schedule runs one scheduled function at a time, and after each waits until every
+// goroutine is blocked.
 func (s *sim) schedule() {
 	for !s.over {
 		synctest.Wait()
 		s.collect()
-		if len(s.agenda) == 0 {
-			s.judge.broken(quiet, delivery.Key{}, "nothing is planned any more, and the run is not over")
+		if s.agenda.Len() == 0 {
+			s.checker.violated(quiet, delivery.Key{}, "nothing is scheduled, but the run is not over")
 			return
 		}
-		next := s.agenda[0]
+		next := s.agenda.At(0)
 		if wait := time.Until(next.at); wait > 0 {
 			s.timer.Reset(wait)
 			select {
@@ -207,25 +187,24 @@ func (s *sim) schedule() {
 			}
 			continue
 		}
-		heap.Pop(&s.agenda)
+		s.agenda.Pop()
 		if s.Steps++; s.Steps > maxSteps {
-			s.judge.broken(quiet, delivery.Key{}, "%d steps and no end", maxSteps)
+			s.checker.violated(quiet, delivery.Key{}, "the run did not end within %d steps", maxSteps)
 			return
 		}
 		next.do()
 	}
 }
 
-// collect takes what workers want since the last turn and plans it. Several that
-// arrived in one turn are put in an order that does not depend on how Go's
-// scheduler ran their goroutines.
+// collect schedules the calls that arrived since the last turn, in an order that does
+// not depend on Go's scheduler.
 func (s *sim) collect() {
 	s.mu.Lock()
 	arrived := s.arrived
 	s.arrived = nil
 	s.mu.Unlock()
 	if len(arrived) > 1 {
-		slices.SortStableFunc(arrived, (*io).compare)
+		slices.SortStableFunc(arrived, (*ioCall).compare)
 		s.tell(arrived)
 	}
 	for _, o := range arrived {
@@ -233,9 +212,9 @@ func (s *sim) collect() {
 	}
 }
 
-// tell tells those apart, of what is sorted, that look the same.
-func (s *sim) tell(arrived []*io) {
-	var same []*io
+// tell tells calls apart that look the same, by the goroutine that makes them.
+func (s *sim) tell(arrived []*ioCall) {
+	var same []*ioCall
 	for i, o := range arrived {
 		if i > 0 && o.compare(arrived[i-1]) == 0 || i+1 < len(arrived) && o.compare(arrived[i+1]) == 0 {
 			same = append(same, o)
@@ -246,12 +225,12 @@ func (s *sim) tell(arrived []*io) {
 	}
 	if len(same) > 0 {
 		synctest.Wait()
-		slices.SortStableFunc(arrived, (*io).compare)
+		slices.SortStableFunc(arrived, (*ioCall).compare)
 	}
 }
 
-// arrive is called by workers' goroutines.
-func (s *sim) arrive(o *io) {
+// arrive passes a call to the scheduler. Workers' goroutines use it.
+func (s *sim) arrive(o *ioCall) {
 	s.mu.Lock()
 	s.arrived = append(s.arrived, o)
 	s.mu.Unlock()
@@ -261,7 +240,7 @@ func (s *sim) arrive(o *io) {
 	}
 }
 
-// release ends every goroutine that is still there, so that the bubble can end.
+// release ends all goroutines, so that the synctest bubble can end.
 func (s *sim) release() {
 	for _, w := range s.cloud.workers {
 		w.dead = true
@@ -283,11 +262,11 @@ func (s *sim) release() {
 		if s.cloud.running == 0 {
 			return
 		}
-		time.Sleep(time.Minute) // timers that workers wait for
+		time.Sleep(time.Minute) // for timers of the workers
 	}
 }
 
-// note writes a line of the trace, and always counts into the hash.
+// note writes a line of the trace.
 func (s *sim) note(key delivery.Key, format string, args ...any) {
 	if !s.tracing {
 		return
@@ -295,7 +274,7 @@ func (s *sim) note(key delivery.Key, format string, args ...any) {
 	s.Trace = append(s.Trace, Line{At: time.Since(s.start), Key: key, Text: fmt.Sprintf(format, args...)})
 }
 
-// mark counts something into the hash of the run.
+// mark adds an event to the hash of the run.
 func (s *sim) mark(parts ...string) {
 	h := s.Hash ^ uint64(time.Since(s.start))
 	for _, p := range parts {
@@ -307,10 +286,10 @@ func (s *sim) mark(parts ...string) {
 	s.Hash = h
 }
 
-// chance is true with a probability.
+// chance returns true with a probability.
 func (s *sim) chance(p float64) bool { return p > 0 && s.rng.Float64() < p }
 
-// between is a random time from a to b.
+// between returns a random time from a to b.
 func (s *sim) between(a, b time.Duration) time.Duration {
 	if b <= a {
 		return a
@@ -318,8 +297,8 @@ func (s *sim) between(a, b time.Duration) time.Duration {
 	return a + time.Duration(s.rng.Int64N(int64(b-a)))
 }
 
-// Explain renders what led to a violation: the lines about its delivery and its
-// endpoint up to it, the latest where there are many, and a few after it.
+// Explain renders the last 150 lines of the trace about a violation's delivery and
+// endpoint, and a few lines after it.
 func Explain(trace []Line, v Violation) string {
 	text := strings.SplitAfter(Render(trace, v.Key), "\n")
 	at := len(text)
@@ -333,8 +312,8 @@ func Explain(trace []Line, v Violation) string {
 	return strings.Join(text[from:to], "")
 }
 
-// Render prints the lines of a trace that are about a delivery (or its endpoint);
-// all of them for a key without ids.
+// Render returns the lines of a trace about a delivery or its endpoint; all lines for
+// an empty key.
 func Render(trace []Line, key delivery.Key) string {
 	var b strings.Builder
 	for _, l := range trace {
@@ -354,7 +333,7 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("%dd %02d:%02d:%02d.%03d", d/(24*time.Hour), d/time.Hour%24, d/time.Minute%60, d/time.Second%60, d/time.Millisecond%1000)
 }
 
-// logger writes a worker's log into the trace.
+// logger is a slog.Handler that writes a worker's log into the trace.
 type logger struct {
 	slog.Handler
 	w *worker
@@ -388,7 +367,7 @@ func (l logger) Handle(_ context.Context, r slog.Record) error {
 		return true
 	})
 	if r.Message == "sweep.done" || r.Message == "event.accepted" {
-		return nil // the cloud notes both
+		return nil // the cloud traces both
 	}
 	l.w.s.mu.Lock()
 	defer l.w.s.mu.Unlock()

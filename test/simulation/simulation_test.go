@@ -14,23 +14,23 @@ import (
 
 var (
 	first  = flag.Uint64("first", 1, "first seed")
-	step   = flag.Uint64("step", 1, "distance of the seeds")
-	seeds  = flag.Int("seeds", 25, "how many seeds")
+	step   = flag.Uint64("step", 1, "distance between seeds")
+	seeds  = flag.Int("seeds", 25, "number of seeds")
 	report = flag.Bool("report", false, "print each run's result as JSON")
-	twice  = flag.Int("twice", 0, "run every so many'th seed twice and compare; 0 is never")
+	twice  = flag.Int("twice", 0, "run every n-th seed twice and compare; 0 disables")
 	traced = flag.Bool("trace", false, "print the whole trace")
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// One goroutine runs at a time anyway; with one processor, and no collector
-	// in between, they also run in one order.
+	// With one processor and without garbage collection, goroutines run in the same
+	// order each time.
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(-1)
 	os.Exit(m.Run())
 }
 
-// tidy does between runs what the collector may not do in them.
+// tidy collects garbage between runs.
 func tidy() {
 	var m runtime.MemStats
 	if runtime.ReadMemStats(&m); m.HeapAlloc > 256<<20 {
@@ -49,7 +49,7 @@ func TestSeeds(t *testing.T) {
 		if *twice > 0 && i%*twice == 0 {
 			again := Run(t, seed, false)
 			if again.Hash != r.Hash || again.Steps != r.Steps {
-				t.Fatalf("seed %d gave another run the second time: %s", seed, differ(Run(t, seed, true).Trace, Run(t, seed, true).Trace))
+				t.Fatalf("the second run of seed %d differs: %s", seed, differ(Run(t, seed, true).Trace, Run(t, seed, true).Trace))
 			}
 		}
 		tidy()
@@ -88,12 +88,12 @@ func TestTheSameSeedIsTheSameRun(t *testing.T) {
 	}
 }
 
-// differ shows where two traces part.
+// differ shows the first difference of two traces.
 func differ(a, b []Line) string {
 	for i := range a {
 		if i >= len(b) || a[i] != b[i] {
 			return fmt.Sprintf("from line %d:\n%s\nand\n%s", i, Render(a[max(0, i-6):min(i+3, len(a))], delivery.Key{}), Render(b[max(0, i-6):min(i+3, len(b))], delivery.Key{}))
 		}
 	}
-	return "and their traces are the same"
+	return "with equal traces"
 }

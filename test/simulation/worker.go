@@ -22,8 +22,8 @@ var (
 	errLost      = errors.New("connection reset before the answer came")
 )
 
-// worker is one execution environment of a function: a process with caches and a
-// clock of its own. It serves one invocation at a time.
+// worker is one execution environment of a function, with its own caches and clock.
+// It serves one invocation at a time.
 type worker struct {
 	s        *sim
 	id       int
@@ -32,8 +32,8 @@ type worker struct {
 	dead     bool
 	busy     *invocation
 	serve    func(context.Context, json.RawMessage) (any, error)
-	open     map[*io]bool // under way
-	sends    []*attempt   // under way
+	open     map[*ioCall]bool // under way
+	sends    []*attempt       // under way
 
 	mu     sync.Mutex
 	rng    *rand.Rand
@@ -46,14 +46,14 @@ func (w *worker) String() string { return fmt.Sprintf("worker %d", w.id) }
 // Now is the worker's own clock.
 func (w *worker) Now() time.Time { return time.Now().Add(w.skew) }
 
-// Random is the jitter's.
+// Random returns the random number for jitter.
 func (w *worker) Random() float64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.rng.Float64()
 }
 
-// ClaimID is unique among workers.
+// ClaimID returns an id that is unique among all workers.
 func (w *worker) ClaimID() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,57 +61,56 @@ func (w *worker) ClaimID() string {
 	return fmt.Sprintf("w%d-%d", w.id, w.claims)
 }
 
-// invocationContext is what a worker's runtime gives its handler. It never ends:
-// a worker whose time is over is killed. Its deadline is told by the worker's clock.
+// invocationContext is the context of an invocation. It never ends, because a worker
+// is killed at its timeout. Its deadline is on the worker's clock.
 type invocationContext struct {
 	context.Context
 	w        *worker
 	deadline time.Time
 }
 
-// Done returns a channel that is never closed, after a turn of the scheduler's:
-// goroutines ask for it before they contend with each other for something, and
-// who comes first is the seed's to say.
+// Done returns a channel that is never closed. Before, it waits for the scheduler:
+// handlers call Done before they contend for a lock, so the seed decides the order.
 func (c invocationContext) Done() <-chan struct{} {
-	o := &io{what: "wait", instant: true, read: true}
+	o := &ioCall{what: "wait", instant: true, read: true}
 	_ = c.w.call(c, o)
 	return nil
 }
 
 func (c invocationContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
-// io is one input or output of a worker, which waits for its turn.
-type io struct {
+// ioCall is one input or output of a worker, which waits for the scheduler.
+type ioCall struct {
 	w       *worker
 	what    string
 	key     delivery.Key
 	detail  string
-	read    bool         // changes nothing, so that half of the fates make no sense
+	read    bool         // has no effect, so lost or repeated requests do not matter
 	effect  func() error // runs in the scheduler's goroutine
-	onFault func(string) // told of a fate that may leave the caller in the dark
-	begin   func()       // instead of effect, for what takes its own time: ends by finish
-	ends    bool         // the invocation's goroutine, with this
+	onFault func(string) // called for faults after which the caller may not know the outcome
+	begin   func()       // instead of effect, for calls that end themselves with finish
+	ends    bool         // the call ends the invocation's goroutine
 
-	instant bool // takes no time and does not fail
+	instant bool // takes no time and never fails
 
-	deadline  time.Time // zero without
+	deadline  time.Time // zero for none
 	slow      time.Duration
 	result    chan error
 	finished  bool
-	goroutine uint64 // that waits; asked for only where nothing else tells two apart
+	goroutine uint64 // of the caller; set only if two calls look the same otherwise
 }
 
-// errWhoAreYou asks a waiting goroutine for its number.
+// errWhoAreYou asks the caller for its goroutine number.
 var errWhoAreYou = errors.New("which goroutine are you")
 
-func (o *io) compare(other *io) int {
+func (o *ioCall) compare(other *ioCall) int {
 	return cmp.Or(cmp.Compare(o.w.id, other.w.id), cmp.Compare(o.what, other.what),
 		cmp.Compare(o.key.EndpointID, other.key.EndpointID), cmp.Compare(o.key.EventID, other.key.EventID), cmp.Compare(o.detail, other.detail),
 		cmp.Compare(o.goroutine, other.goroutine))
 }
 
-// goroutine is the number of the one that calls. Goroutines that one goroutine
-// starts have rising numbers.
+// goroutine returns the number of the calling goroutine. Goroutines that are started
+// later have higher numbers.
 func goroutine() (number uint64) {
 	var buf [40]byte
 	text := buf[len("goroutine "):runtime.Stack(buf[:], false)]
@@ -124,13 +123,13 @@ func goroutine() (number uint64) {
 	return number
 }
 
-// call waits until the scheduler has served an io.
-func (w *worker) call(ctx context.Context, o *io) error {
+// call waits until the scheduler has served a call.
+func (w *worker) call(ctx context.Context, o *ioCall) error {
 	o.w, o.result = w, make(chan error, 1)
 	if _, plain := ctx.(invocationContext); !plain {
 		if at, ok := ctx.Deadline(); ok {
-			// A moment before: what then finds its context neither done nor not
-			// done would go one way in one run and the other in the next.
+			// Slightly before, because at the deadline itself the order of the two
+			// events is undefined.
 			o.deadline = at.Add(-time.Millisecond)
 		}
 	}
@@ -144,7 +143,7 @@ func (w *worker) call(ctx context.Context, o *io) error {
 	}
 }
 
-func (o *io) finish(err error) {
+func (o *ioCall) finish(err error) {
 	if o.finished {
 		return
 	}
@@ -153,8 +152,8 @@ func (o *io) finish(err error) {
 	o.result <- err
 }
 
-// plan decides when an io gets where it goes.
-func (o *io) plan() {
+// plan decides when a call arrives.
+func (o *ioCall) plan() {
 	s, w := o.w.s, o.w
 	if o.ends {
 		s.cloud.running--
@@ -180,15 +179,15 @@ func (o *io) plan() {
 		s.Counts.Slow++
 		slow := s.between(time.Second, 40*time.Second)
 		if s.chance(0.5) {
-			wait += slow // late on its way there
+			wait += slow // the request is late
 		} else {
-			o.slow = slow // late on its way back
+			o.slow = slow // the response is late
 		}
 		o.faulted("slow")
 	}
 	when := time.Now().Add(wait)
 	if !o.deadline.IsZero() && when.After(o.deadline) {
-		// The caller gives up; the request may yet arrive.
+		// The caller gives up; the request may still arrive.
 		arrives := s.chance(0.5)
 		s.at(o.deadline, func() {
 			if !w.dead {
@@ -209,11 +208,11 @@ func (o *io) plan() {
 	s.at(when, o.arrive)
 }
 
-// arrive is an io's turn: its fate, and its effect.
-func (o *io) arrive() {
+// arrive decides on a fault and runs the call's effect.
+func (o *ioCall) arrive() {
 	s, w := o.w.s, o.w
 	if w.dead {
-		// It may have been on its way when the worker died.
+		// The request may have been sent before the worker died.
 		if !o.read && s.chance(0.5) {
 			err := o.effect()
 			o.say("arrives after its worker's death: %s", says(err))
@@ -241,7 +240,7 @@ func (o *io) arrive() {
 		o.answer(errLost)
 		return
 	case !o.read && s.faulty(f.twice):
-		// The client lost the answer and repeated the request, unseen.
+		// The client lost the response and repeated the request.
 		err := o.effect()
 		o.say("done (%s), answer lost, repeated by the client", says(err))
 		o.faulted("repeated")
@@ -259,8 +258,8 @@ func (o *io) arrive() {
 	o.answer(err)
 }
 
-// answer brings the caller its answer, if the worker lives to hear it.
-func (o *io) answer(err error) {
+// answer returns the response to the caller, possibly late.
+func (o *ioCall) answer(err error) {
 	if o.slow == 0 {
 		o.finish(err)
 		return
@@ -279,13 +278,13 @@ func (o *io) answer(err error) {
 	})
 }
 
-func (o *io) faulted(how string) {
+func (o *ioCall) faulted(how string) {
 	if o.onFault != nil {
 		o.onFault(how)
 	}
 }
 
-func (o *io) say(format string, args ...any) {
+func (o *ioCall) say(format string, args ...any) {
 	if o.w.s.tracing {
 		o.w.s.note(o.key, "%s %s%s: %s", o.w, o.what, o.detail, fmt.Sprintf(format, args...))
 	}
@@ -298,7 +297,7 @@ func says(err error) string {
 	return err.Error()
 }
 
-// kill ends a worker. What its goroutines still do reaches nobody.
+// kill ends a worker. Further calls of its goroutines have no effect.
 func (w *worker) kill(why string) {
 	if w.dead {
 		return
@@ -307,7 +306,7 @@ func (w *worker) kill(why string) {
 	w.s.Counts.Killed++
 	w.s.mark("kill", why)
 	w.s.note(delivery.Key{}, "%s dies: %s", w, why)
-	for _, o := range slices.SortedFunc(maps.Keys(w.open), (*io).compare) {
+	for _, o := range slices.SortedFunc(maps.Keys(w.open), (*ioCall).compare) {
 		if o.key != (delivery.Key{}) {
 			w.s.note(o.key, "%s dies (%s), with %s under way", w, why, o.what)
 		}

@@ -17,36 +17,36 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 )
 
-// The invariants, by the name that a violation has.
+// The invariants, by the name that a violation reports.
 const (
-	settles     = "every accepted event settles"          // delivered, dead or skipped at every endpoint that wanted it
-	reasons     = "dead and skipped have a right reason"  // and nothing dies while its receiver is well
-	truthful    = "delivered means delivered"             // the receiver took it, byte for byte
-	unasked     = "nothing goes where it was not wanted"  // types, filter, tenant, disabled and removed endpoints
+	settles     = "every accepted event settles"          // delivered, dead or skipped at every subscribed endpoint
+	reasons     = "dead and skipped have a right reason"  // and no delivery expires while its receiver is healthy
+	truthful    = "delivered means delivered"             // the receiver got it, byte for byte
+	unasked     = "nothing goes where it was not wanted"  // types, filter, tenant, disabled and deleted endpoints
 	apart       = "attempts do not overlap"               //
-	final       = "nothing is attempted after delivered"  // but after a replay
+	final       = "nothing is attempted after delivered"  // except after a replay
 	early       = "no attempt before its time"            // backoff, Retry-After
 	counted     = "no more attempts than the policy says" //
 	duplicates  = "duplicates only where a worker died"   // or its verdict was lost
 	durable     = "what emit answered for is stored"      //
 	idempotent  = "one key is one event"                  //
 	growing     = "attempts only grow"                    //
-	quiet       = "everything comes to rest"              // queue, streams, due index, in the time that the rules allow
-	maxViolated = 5                                       // a run that is broken breaks often
+	quiet       = "everything comes to rest"              // queue, streams and due index, in time
+	maxViolated = 5                                       // a run ends after so many violations
 )
 
-// judge watches a run from the receivers' side and from the store's.
-type judge struct {
-	s      *sim
-	tracks map[delivery.Key]*track
-	events map[string]*fact
-	keys   map[string]string    // event by producer's key
-	past   map[string][]version // of endpoints
-	sides  map[string]*side     // by endpoint
+// checker checks the invariants against what the receivers and the store saw.
+type checker struct {
+	s          *sim
+	deliveries map[delivery.Key]*deliveryLog
+	events     map[string]*eventLog
+	keys       map[string]string       // event by idempotency key
+	past       map[string][]version    // of each endpoint
+	endpoints  map[string]*endpointLog // by endpoint
 }
 
-// track is what is known of a delivery.
-type track struct {
+// deliveryLog is what the checker knows of a delivery.
+type deliveryLog struct {
 	attempts  []*attempt
 	round     int       // attempts since the last replay
 	delivered bool      // stored, and not replayed since
@@ -56,29 +56,29 @@ type track struct {
 	claimed   map[*worker]string // ids of claims
 }
 
-// fact is an event.
-type fact struct {
+// eventLog is what the checker knows of an event.
+type eventLog struct {
 	id      string
 	event   event.Accepted
 	decoded event.Event
 	stored  time.Time
-	first   time.Time // when its fan out first began
-	done    time.Time // when it was first done
-	last    time.Time // when it last began
+	first   time.Time // first start of its fan-out
+	done    time.Time // first end of its fan-out
+	last    time.Time // last start of its fan-out
 }
 
-// version is an endpoint as it was from a time on; nil where it was gone.
+// version is the state of an endpoint from a time on; nil when deleted.
 type version struct {
 	from     time.Time
 	endpoint *endpoint.Endpoint
 }
 
-func newJudge(s *sim) *judge {
-	return &judge{s: s, tracks: map[delivery.Key]*track{}, events: map[string]*fact{}, keys: map[string]string{}, past: map[string][]version{}, sides: map[string]*side{}}
+func newChecker(s *sim) *checker {
+	return &checker{s: s, deliveries: map[delivery.Key]*deliveryLog{}, events: map[string]*eventLog{}, keys: map[string]string{}, past: map[string][]version{}, endpoints: map[string]*endpointLog{}}
 }
 
-// broken notes a violation.
-func (j *judge) broken(invariant string, key delivery.Key, format string, args ...any) {
+// violated reports a violation.
+func (j *checker) violated(invariant string, key delivery.Key, format string, args ...any) {
 	v := Violation{Invariant: invariant, Key: key, At: clock(time.Since(j.s.start)), Says: fmt.Sprintf(format, args...)}
 	j.s.note(key, "BROKEN: %s: %s", invariant, v.Says)
 	if len(j.s.Violations) < maxViolated {
@@ -87,35 +87,35 @@ func (j *judge) broken(invariant string, key delivery.Key, format string, args .
 	j.s.over = j.s.over || len(j.s.Violations) >= maxViolated
 }
 
-func (j *judge) track(k delivery.Key) *track {
-	t := j.tracks[k]
+func (j *checker) delivery(k delivery.Key) *deliveryLog {
+	t := j.deliveries[k]
 	if t == nil {
-		t = &track{claimed: map[*worker]string{}}
-		j.tracks[k] = t
+		t = &deliveryLog{claimed: map[*worker]string{}}
+		j.deliveries[k] = t
 	}
 	return t
 }
 
-// tolerance is how much clocks may differ.
-func (j *judge) tolerance() time.Duration { return 2*j.s.plan.maxSkew + time.Millisecond }
+// tolerance is the maximum difference of two clocks.
+func (j *checker) tolerance() time.Duration { return 2*j.s.plan.maxSkew + time.Millisecond }
 
-// ---- as it goes ----------------------------------------------------------------------
+// ---- during the run --------------------------------------------------------------------
 
-func (j *judge) accepted(number int, p produced, r emit.Result) {
+func (j *checker) accepted(number int, p produced, r emit.Result) {
 	if _, err := j.s.store.GetEvent(context.Background(), r.ID); err != nil {
-		j.broken(durable, delivery.Key{EventID: r.ID}, "emit answered for %s, and the store says: %v", r.ID, err)
+		j.violated(durable, delivery.Key{EventID: r.ID}, "emit acknowledged %s, but the store says: %v", r.ID, err)
 	}
 	if p.key == "" {
 		return
 	}
 	key := fmt.Sprintf("%s of producer %d", p.key, number)
 	if was, ok := j.keys[key]; ok && was != r.ID {
-		j.broken(idempotent, delivery.Key{EventID: r.ID}, "%s stands for %s and for %s", p.key, was, r.ID)
+		j.violated(idempotent, delivery.Key{EventID: r.ID}, "key %s created %s and %s", p.key, was, r.ID)
 	}
 	j.keys[key] = r.ID
 }
 
-func (j *judge) stored(id string) {
+func (j *checker) stored(id string) {
 	a, err := j.s.store.GetEvent(context.Background(), id)
 	if err != nil {
 		panic(err)
@@ -124,11 +124,11 @@ func (j *judge) stored(id string) {
 	if err != nil {
 		panic(err)
 	}
-	j.events[id] = &fact{id: id, event: a, decoded: e, stored: time.Now()}
+	j.events[id] = &eventLog{id: id, event: a, decoded: e, stored: time.Now()}
 	j.s.Counts.Events++
 }
 
-func (j *judge) fanOutBegins(id string) {
+func (j *checker) fanOutBegins(id string) {
 	f := j.events[id]
 	f.last = time.Now()
 	if f.first.IsZero() {
@@ -136,13 +136,13 @@ func (j *judge) fanOutBegins(id string) {
 	}
 }
 
-func (j *judge) fannedOut(id string) {
+func (j *checker) fannedOut(id string) {
 	if f := j.events[id]; f.done.IsZero() {
 		f.done = time.Now()
 	}
 }
 
-func (j *judge) endpointChanged(tenant, id string) {
+func (j *checker) endpointChanged(tenant, id string) {
 	v := version{from: time.Now()}
 	e, err := j.s.store.GetEndpoint(context.Background(), tenant, id)
 	switch {
@@ -154,44 +154,44 @@ func (j *judge) endpointChanged(tenant, id string) {
 	j.past[id] = append(j.past[id], v)
 }
 
-func (j *judge) claimed(w *worker, d delivery.Delivery) {
-	t := j.track(d.Key)
+func (j *checker) claimed(w *worker, d delivery.Delivery) {
+	t := j.delivery(d.Key)
 	if d.Attempts < t.claims {
-		j.broken(growing, d.Key, "attempt %d was claimed after attempt %d", d.Attempts, t.claims)
+		j.violated(growing, d.Key, "attempt %d was claimed after attempt %d", d.Attempts, t.claims)
 	}
 	t.claims = max(t.claims, d.Attempts)
 	t.claimed[w] = d.ClaimID
 }
 
-func (j *judge) replayed(k delivery.Key) {
+func (j *checker) replayed(k delivery.Key) {
 	j.s.Counts.Replayed++
-	t := j.track(k)
+	t := j.delivery(k)
 	t.delivered, t.round, t.notBefore = false, 0, time.Time{}
 	t.replays++
 }
 
-// sent is when a worker begins an attempt.
-func (j *judge) sent(a *attempt) {
+// sent checks the start of an attempt by its worker.
+func (j *checker) sent(a *attempt) {
 	now := time.Now()
 	j.s.Counts.Attempts++
-	t := j.track(a.key)
+	t := j.delivery(a.key)
 	if t.delivered {
-		j.broken(final, a.key, "%s attempts what has been delivered", a.w)
+		j.violated(final, a.key, "%s attempts a delivered delivery", a.w)
 	}
 	if len(t.attempts) > 0 {
 		before := t.attempts[len(t.attempts)-1]
 		if before.ended.IsZero() {
-			j.broken(apart, a.key, "%s begins an attempt while that of %s, begun at %s, is under way", a.w, before.w, clock(before.sent.Sub(j.s.start)))
+			j.violated(apart, a.key, "%s begins an attempt while that of %s, begun at %s, is in flight", a.w, before.w, clock(before.sent.Sub(j.s.start)))
 		}
 		if before.took && t.round > 0 {
 			j.s.Counts.Duplicates++
 			if before.acked && len(before.excuses) == 0 {
-				j.broken(duplicates, a.key, "the receiver had answered with success, %s lived and its verdict (%q) met with no fault", before.w, before.stored)
+				j.violated(duplicates, a.key, "the receiver had answered with success, %s was alive and there was no fault in the write of its verdict (%q)", before.w, before.stored)
 			}
 		}
 	}
 	if now.Before(t.notBefore.Add(-j.tolerance())) {
-		j.broken(early, a.key, "%s attempts %s before its time, which is %s", a.w, t.notBefore.Sub(now), clock(t.notBefore.Sub(j.s.start)))
+		j.violated(early, a.key, "%s attempts %s before its time, which is %s", a.w, t.notBefore.Sub(now), clock(t.notBefore.Sub(j.s.start)))
 	}
 	t.attempts = append(t.attempts, a)
 	t.round++
@@ -214,20 +214,20 @@ func (j *judge) sent(a *attempt) {
 		}
 	}
 	if !wanted {
-		j.broken(unasked, a.key, "%s attempts a delivery to an endpoint that has been off for longer than the cache keeps it", a.w)
+		j.violated(unasked, a.key, "%s attempts a delivery to an endpoint that has been off for longer than the cache time", a.w)
 	}
 	if t.round > most {
-		j.broken(counted, a.key, "%s begins attempt %d; at most %d were ever allowed", a.w, t.round, most)
+		j.violated(counted, a.key, "%s begins attempt %d; at most %d were ever allowed", a.w, t.round, most)
 	}
 	f := j.events[a.key.EventID]
 	if f == nil || !a.sameBody(f.event.Body) {
-		j.broken(truthful, a.key, "%s sends a body that is not what was accepted", a.w)
+		j.violated(truthful, a.key, "%s sends another body than was accepted", a.w)
 	}
 }
 
-// latestBy is a worker's latest attempt at a delivery; nil if there is none.
-func (j *judge) latestBy(w *worker, k delivery.Key) *attempt {
-	if t := j.tracks[k]; t != nil {
+// latestBy returns a worker's latest attempt at a delivery, or nil.
+func (j *checker) latestBy(w *worker, k delivery.Key) *attempt {
+	if t := j.deliveries[k]; t != nil {
 		for _, a := range slices.Backward(t.attempts) {
 			if a.w == w {
 				return a
@@ -237,14 +237,14 @@ func (j *judge) latestBy(w *worker, k delivery.Key) *attempt {
 	return nil
 }
 
-// completed is when a verdict reached the store.
-func (j *judge) completed(a *attempt, d delivery.Delivery, err error) {
+// completed checks a verdict that was stored.
+func (j *checker) completed(a *attempt, d delivery.Delivery, err error) {
 	if err != nil {
 		return
 	}
-	t := j.track(d.Key)
+	t := j.delivery(d.Key)
 	if d.Attempts < t.claims {
-		j.broken(growing, d.Key, "a verdict on attempt %d was stored after attempt %d was claimed", d.Attempts, t.claims)
+		j.violated(growing, d.Key, "a verdict on attempt %d was stored after attempt %d was claimed", d.Attempts, t.claims)
 	}
 	if a != nil {
 		a.stored = d.State
@@ -253,7 +253,7 @@ func (j *judge) completed(a *attempt, d delivery.Delivery, err error) {
 	case delivery.Delivered:
 		t.delivered = true
 		if a == nil || !a.took {
-			j.broken(truthful, d.Key, "it is stored as delivered, and the receiver never took it")
+			j.violated(truthful, d.Key, "it is stored as delivered, but the receiver never got it")
 		}
 	case delivery.Pending:
 		if a != nil && !a.ended.IsZero() {
@@ -262,9 +262,9 @@ func (j *judge) completed(a *attempt, d delivery.Delivery, err error) {
 	}
 }
 
-// earliest is when the attempt that follows a failed one may begin, computed from
-// what the receiver saw and not from what the worker made of it.
-func (j *judge) earliest(a *attempt, round int) time.Time {
+// earliest returns when the attempt after a failed one may begin, computed from what
+// the receiver saw.
+func (j *checker) earliest(a *attempt, round int) time.Time {
 	limit := retry.DefaultMaxDelay
 	for _, v := range j.past[a.key.EndpointID] {
 		if v.endpoint != nil && v.endpoint.Retry.MaxDelay != 0 {
@@ -280,8 +280,8 @@ func (j *judge) earliest(a *attempt, round int) time.Time {
 	return a.ended.Add(wait)
 }
 
-// versions are an endpoint's in a time.
-func (j *judge) versions(id string, from, to time.Time) []version {
+// versions returns the versions of an endpoint within a time.
+func (j *checker) versions(id string, from, to time.Time) []version {
 	var list []version
 	for i, v := range j.past[id] {
 		if !v.from.After(to) && (i+1 == len(j.past[id]) || !j.past[id][i+1].from.Before(from)) {
@@ -291,10 +291,10 @@ func (j *judge) versions(id string, from, to time.Time) []version {
 	return list
 }
 
-// ---- afterwards ----------------------------------------------------------------------
+// ---- after the run ---------------------------------------------------------------------
 
-// unsettled is told when the time was not enough.
-func (j *judge) unsettled() {
+// unsettled reports that the system did not come to rest in time.
+func (j *checker) unsettled() {
 	c := j.s.cloud
 	busy := ""
 	for _, w := range c.workers {
@@ -303,12 +303,12 @@ func (j *judge) unsettled() {
 		}
 	}
 	due, _ := c.earliestDue()
-	j.broken(quiet, delivery.Key{}, "%s after the faults ended there is still work: %d messages, %d producers, earliest due %s, busy:%s",
-		settleTime, c.queue.size(), c.producing, clock(due.Sub(j.s.start)), busy)
+	j.violated(quiet, delivery.Key{}, "%s after the faults ended there is still work: messages %+v, %d producers, earliest due %s, busy:%s",
+		settleTime, c.queue.queue.Stats(), c.producing, clock(due.Sub(j.s.start)), busy)
 }
 
-// wants says whether a version of an endpoint wants an event.
-func (v version) wants(f *fact) bool {
+// wants reports whether a version of an endpoint is subscribed to an event.
+func (v version) wants(f *eventLog) bool {
 	e := v.endpoint
 	if e == nil || e.Status != endpoint.Enabled || e.Tenant != f.event.Tenant || !e.Subscribes(f.decoded.Type) {
 		return false
@@ -327,8 +327,8 @@ func (v version) wants(f *fact) bool {
 	return p.Matches(doc)
 }
 
-// finish looks at the whole run.
-func (j *judge) finish() {
+// finish checks the whole run.
+func (j *checker) finish() {
 	if len(j.s.Violations) > 0 {
 		return
 	}
@@ -350,13 +350,13 @@ func (j *judge) finish() {
 			}
 			switch {
 			case must && !has:
-				j.broken(settles, key, "there is no delivery of an event that the endpoint wanted all the time")
+				j.violated(settles, key, "there is no delivery of an event that the endpoint was always subscribed to")
 				continue
 			case has && !may:
-				j.broken(unasked, key, "there is a delivery of an event that the endpoint never wanted")
+				j.violated(unasked, key, "there is a delivery of an event that the endpoint was never subscribed to")
 			case !has:
-				if t := j.tracks[key]; t != nil && len(t.attempts) > 0 {
-					j.broken(truthful, key, "it was attempted, and there is no record of it")
+				if t := j.deliveries[key]; t != nil && len(t.attempts) > 0 {
+					j.violated(truthful, key, "it was attempted, but is not in the store")
 				}
 				continue
 			}
@@ -366,15 +366,15 @@ func (j *judge) finish() {
 	}
 }
 
-// settled looks at one delivery's end. wanted says that its endpoint wanted the event
-// from the first.
-func (j *judge) settled(key delivery.Key, d delivery.Delivery, wanted bool) {
-	t := j.track(key)
+// settled checks a delivery after the run. wanted says that its endpoint was
+// subscribed to the event from the beginning.
+func (j *checker) settled(key delivery.Key, d delivery.Delivery, wanted bool) {
+	t := j.delivery(key)
 	switch d.State {
 	case delivery.Delivered:
 		j.s.Counts.Delivered++
 		if !slices.ContainsFunc(t.attempts, func(a *attempt) bool { return a.took }) {
-			j.broken(truthful, key, "it is delivered, and the receiver never took it")
+			j.violated(truthful, key, "it is delivered, but the receiver never got it")
 		}
 	case delivery.Dead:
 		j.s.Counts.Dead++
@@ -383,8 +383,8 @@ func (j *judge) settled(key delivery.Key, d delivery.Delivery, wanted bool) {
 		j.s.Counts.Skipped++
 		off := false
 		f := j.events[key.EventID]
-		// Whoever skipped it had looked it up just before: an invocation may have
-		// waited in between, but only for what is slow.
+		// The worker read the endpoint just before it skipped the delivery, unless an
+		// operation in between was slow.
 		before := time.Second
 		if j.s.plan.faults.slow > 0 {
 			before = dispatchTimeout
@@ -397,25 +397,24 @@ func (j *judge) settled(key delivery.Key, d delivery.Delivery, wanted bool) {
 			off = off || v.endpoint == nil || v.endpoint.Status != endpoint.Enabled
 		}
 		if !off || d.Reason == "" {
-			j.broken(reasons, key, "it is skipped (%q), and the endpoint was never off", d.Reason)
+			j.violated(reasons, key, "it is skipped (%q), but the endpoint was never off", d.Reason)
 		}
 	default:
-		j.broken(settles, key, "at the end of the run it is %s, attempts %d, next %s, due %s", d.State, d.Attempts,
+		j.violated(settles, key, "at the end of the run it is %s, attempts %d, next %s, due %s", d.State, d.Attempts,
 			clock(d.NextAttemptAt.Sub(j.s.start)), clock(d.DueAt.Sub(j.s.start)))
 	}
 	if len(t.attempts) > d.Attempts {
-		j.broken(growing, key, "the receiver saw %d attempts and the record knows of %d", len(t.attempts), d.Attempts)
+		j.violated(growing, key, "the receiver saw %d attempts, but the store has %d", len(t.attempts), d.Attempts)
 	}
 }
 
-// wellTime is for how long a receiver has to have been well until nothing may die
-// of its age any more: the longest backoff, and the longest that a circuit stays
-// open, and some.
+// wellTime is the time after which no delivery to a healthy receiver may expire: the
+// longest backoff, plus the longest time that a circuit stays open, and a reserve.
 const wellTime = 8 * time.Hour
 
-func (j *judge) dead(key delivery.Key, d delivery.Delivery, t *track, wanted bool) {
+func (j *checker) dead(key delivery.Key, d delivery.Delivery, t *deliveryLog, wanted bool) {
 	if d.Reason == "" {
-		j.broken(reasons, key, "it is dead without a reason")
+		j.violated(reasons, key, "it is dead without a reason")
 	}
 	least, youngest := 30, retry.DefaultMaxAge
 	for _, v := range j.past[key.EndpointID] {
@@ -438,16 +437,15 @@ func (j *judge) dead(key delivery.Key, d delivery.Delivery, t *track, wanted boo
 	case last.Class == delivery.Gone:
 	case d.CountedAttempts() >= least:
 	default:
-		// Of old age, then.
+		// It expired.
 		age := d.UpdatedAt.Sub(d.Since)
-		soon := 6*time.Hour + 2*j.tolerance() // the wait that would have been too long
+		soon := 6*time.Hour + 2*j.tolerance() // a retry after the age limit is not scheduled
 		if age < youngest-soon {
-			j.broken(reasons, key, "it is dead (%s) after %d attempts and %s; the policy allowed at least %d attempts and %s", d.Reason, d.Attempts, age, least, youngest)
+			j.violated(reasons, key, "it is dead (%s) after %d attempts and %s; the policy allowed at least %d attempts and %s", d.Reason, d.Attempts, age, least, youngest)
 		}
-		// What was not wanted at first may be made hours later by a batch that is
-		// replayed, and is too old at once.
+		// A replayed batch may create the delivery hours later, when it has expired.
 		if since, well := j.s.network.receivers[key.EndpointID].upSince(d.UpdatedAt); wanted && well && d.UpdatedAt.Sub(since) > wellTime && d.UpdatedAt.Sub(d.Since) > wellTime {
-			j.broken(reasons, key, "it is dead of old age (%s), and its receiver had been well for %s", d.Reason, d.UpdatedAt.Sub(since))
+			j.violated(reasons, key, "it expired (%s), but its receiver had been healthy for %s", d.Reason, d.UpdatedAt.Sub(since))
 		}
 	}
 }
