@@ -165,7 +165,7 @@ var endpoints = map[string]endpoint.Endpoint{
 }
 
 // addScenarios stores what the payloads refer to.
-func addScenarios(t *testing.T, stage *lambdaemulator.Stage) {
+func addScenarios(t *testing.T, stage *lambdaemulator.Deployment) {
 	t.Helper()
 	stage.AWS.Secrets["tidings/default/kafka"] = `{"username":"u","password":"p"}`
 	stage.AWS.AddQueue("webhooks-orders")
@@ -190,7 +190,7 @@ func addScenarios(t *testing.T, stage *lambdaemulator.Stage) {
 }
 
 // payloads returns a function's samples and further payloads.
-func payloads(t *testing.T, stage *lambdaemulator.Stage, f samtemplate.Function) (list [][]byte) {
+func payloads(t *testing.T, stage *lambdaemulator.Deployment, f samtemplate.Function) (list [][]byte) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "events", "*.json"))
 	if err != nil {
@@ -233,7 +233,7 @@ func payloads(t *testing.T, stage *lambdaemulator.Stage, f samtemplate.Function)
 
 // consoleRequests returns requests to the console: a login by link, and an admin's calls
 // of the API.
-func consoleRequests(t *testing.T, stage *lambdaemulator.Stage) (list [][]byte) {
+func consoleRequests(t *testing.T, stage *lambdaemulator.Deployment) (list [][]byte) {
 	t.Helper()
 	admin := console.Invitation{Name: "ada", Role: console.Admin, Tenant: "default"}
 	link, err := console.Invite(t.Context(), stage.Store(), admin, time.Now())

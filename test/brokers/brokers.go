@@ -1,8 +1,7 @@
-// Package brokers starts other people's brokers for `make test-brokers`:
-// Apache Kafka, ElasticMQ, moto and Google's Pub/Sub emulator, each as a child
-// process on free loopback ports, from what tools/brokers/fetch has fetched. It
-// promises that a broker answers when its Start returns, and that none outlives
-// the test binary.
+// Package brokers starts real brokers for `make test-brokers`: Apache Kafka,
+// ElasticMQ, moto and Google's Pub/Sub emulator, each as a child process on free
+// loopback ports, as fetched by tools/brokers/fetch. It promises that a broker is
+// ready when its Start returns, and that it ends with the test binary.
 package brokers
 
 import (
@@ -29,13 +28,13 @@ import (
 	"github.com/tidings-dev/tidings/test/checkout"
 )
 
-// readyTime is how long a broker may take to answer; Kafka took 4 s on two cores.
+// readyTime is the limit for a start; Kafka takes 4 s on two cores.
 const readyTime = 90 * time.Second
 
-// ErrNotHere says that a broker is not on this machine and not to be fetched.
+// ErrNotHere means that a broker is not installed and cannot be fetched.
 var ErrNotHere = errors.New("not on this machine")
 
-// fetched is the folder of what tools/brokers/fetch has fetched.
+// fetched returns the folder of a broker that tools/brokers/fetch has fetched.
 func fetched(name string) (string, error) {
 	dir, err := checkout.Path("tools", "brokers", ".cache", name)
 	if err != nil {
@@ -59,7 +58,7 @@ func ports(n int) ([]int, error) {
 	return list, nil
 }
 
-// answers reports whether something speaks HTTP at a URL, whatever it says.
+// answers reports whether a URL answers over HTTP, with any status.
 func answers(url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -143,8 +142,8 @@ func Moto(ctx context.Context, log io.Writer) (*Server, error) {
 	return s, err
 }
 
-// PubSub starts Google's Pub/Sub emulator where gcloud has it; ErrNotHere where
-// it has not, for it is not on a registry that this could fetch it from.
+// PubSub starts Google's Pub/Sub emulator of gcloud. It returns ErrNotHere if it is
+// not installed, because no package registry has it.
 func PubSub(ctx context.Context, log io.Writer) (*Server, error) {
 	var jars []string
 	for _, root := range []string{os.Getenv("CLOUDSDK_ROOT_DIR"), "/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", filepath.Join(os.Getenv("HOME"), "google-cloud-sdk")} {
@@ -166,7 +165,7 @@ func PubSub(ctx context.Context, log io.Writer) (*Server, error) {
 	return s, err
 }
 
-// KafkaUser and KafkaPassword log in on the SASL listeners.
+// KafkaUser and KafkaPassword are the login for the SASL listeners.
 const (
 	KafkaUser     = "tidings"
 	KafkaPassword = "correct-horse-battery-staple"
@@ -174,9 +173,9 @@ const (
 
 // Kafka is Apache Kafka, one node in KRaft mode.
 type Kafka struct {
-	// Plaintext wants no login and advertises the address that StartKafka was
-	// given for it. SASL takes SCRAM-SHA-256 and -512 without TLS; SASLTLS takes
-	// PLAIN and SCRAM-SHA-512 with it.
+	// Plaintext needs no login and advertises the address given to StartKafka. SASL
+	// accepts SCRAM-SHA-256 and -512 without TLS; SASLTLS accepts PLAIN and
+	// SCRAM-SHA-512 with TLS.
 	Plaintext, SASL, SASLTLS string
 	// RootCAs verify the certificate of SASLTLS.
 	RootCAs *x509.CertPool
@@ -252,8 +251,8 @@ func (k *Kafka) Start(ctx context.Context) (err error) {
 // Stop kills the broker.
 func (k *Kafka) Stop() { k.process.Stop() }
 
-// certificate writes a key and a certificate for 127.0.0.1, and returns who
-// trusts it.
+// certificate writes a key and a self-signed certificate for 127.0.0.1, and returns
+// a pool with it.
 func certificate(path string) (*x509.CertPool, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,8 +1,7 @@
-// Command crash kills what Tidings runs on, with kill -9 and under load: the
-// runner, its DynamoDB, the receiver, all of them processes of their own. After
-// each kill it waits until nothing is under way and asks producer, store and
-// receiver what became of every event. It prints a table and fails unless
-// accepted = delivered + dead + skipped each time, with duplicates only of
+// Command crash kills the runner, its DynamoDB and the receiver with kill -9 under
+// load; each is a process of its own. After each kill it waits for the last verdict
+// and compares producer, store and receiver. It prints a table and fails unless
+// accepted = delivered + dead + skipped after each kill, with duplicates only of
 // attempts that were in flight at the kill.
 package main
 
@@ -27,60 +26,60 @@ func main() {
 		}
 		return
 	}
-	binary := flag.String("tidings", "bin/tidings", "the runner that is killed")
-	runnerKills := flag.Int("runner", 20, "how often the runner is killed")
-	dynamoKills := flag.Int("dynamodb", 4, "how often DynamoDB is killed")
-	receiverKills := flag.Int("receiver", 4, "how often the receiver is killed")
-	events := flag.Int("events", 25, "how many events are under way at each kill")
-	seed := flag.Uint64("seed", 0, "chooses the moments; 0 takes another every time")
+	binary := flag.String("tidings", "bin/tidings", "path of the tidings binary")
+	runnerKills := flag.Int("runner", 20, "number of kills of the runner")
+	dynamoKills := flag.Int("dynamodb", 4, "number of kills of DynamoDB")
+	receiverKills := flag.Int("receiver", 4, "number of kills of the receiver")
+	events := flag.Int("events", 25, "events emitted around each kill")
+	seed := flag.Uint64("seed", 0, "seed of the random times; 0 chooses one")
 	keep := flag.Bool("keep", false, "keep the state folders")
 	flag.Parse()
 	if *seed == 0 {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}
-	fmt.Printf("seed %d (make crash SEED=%d chooses the same moments)\n", *seed, *seed)
+	fmt.Printf("seed %d (make crash SEED=%d repeats it)\n", *seed, *seed)
 
-	// Several systems beside each other: after a kill, half a minute passes with
-	// waiting for leases to end.
-	lanes := []*lane{{name: "DynamoDB", kills: *dynamoKills}, {name: "receiver", kills: *receiverKills}}
+	// Several systems run in parallel, because after a kill each waits half a minute for
+	// leases to end.
+	systems := []*system{{name: "DynamoDB", kills: *dynamoKills}, {name: "receiver", kills: *receiverKills}}
 	const side = 6
 	for i := range side {
-		l := &lane{name: "runner", kills: (*runnerKills + i) / side}
+		s := &system{name: "runner", kills: (*runnerKills + i) / side}
 		if i%2 == 1 {
-			// It takes the DynamoDB along that it has started.
-			l.name, l.ownDynamo = "runner and DynamoDB", true
+			// Its DynamoDB ends with it.
+			s.name, s.ownDynamo = "runner and DynamoDB", true
 		}
-		lanes = append(lanes, l)
+		systems = append(systems, s)
 	}
 	var rows []row
 	var failures []error
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	began := time.Now()
-	for i, l := range lanes {
-		l.binary, l.events, l.random, l.keep = *binary, *events, rand.New(rand.NewPCG(*seed, uint64(i))), *keep
+	for i, s := range systems {
+		s.binary, s.events, s.random, s.keep = *binary, *events, rand.New(rand.NewPCG(*seed, uint64(i))), *keep
 		all.Go(func() {
-			// The next lane starts while this one waits.
+			// The starts are spread out.
 			time.Sleep(time.Duration(i) * 2 * time.Second)
-			err := l.run(context.Background(), func(r row) {
+			err := s.run(context.Background(), func(r row) {
 				mu.Lock()
 				defer mu.Unlock()
-				r.lane = i
+				r.system = i
 				rows = append(rows, r)
 				fmt.Fprintf(os.Stderr, "  %3.0f s  %s killed: %s\n", time.Since(began).Seconds(), r.killed, r.verdict())
 			})
 			if err != nil {
 				mu.Lock()
-				failures = append(failures, fmt.Errorf("%s: %w", l.name, err))
+				failures = append(failures, fmt.Errorf("%s: %w", s.name, err))
 				mu.Unlock()
 			}
 		})
 	}
 	all.Wait()
-	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.lane, b.lane) })
+	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.system, b.system) })
 	code := show(rows)
 	if want := *runnerKills + *dynamoKills + *receiverKills; len(rows) != want && len(failures) == 0 {
-		failures = append(failures, fmt.Errorf("%d kills, %d wanted", len(rows), want))
+		failures = append(failures, fmt.Errorf("%d kills, want %d", len(rows), want))
 	}
 	for _, err := range failures {
 		fmt.Fprintln(os.Stderr, "crash:", err)
@@ -90,9 +89,9 @@ func main() {
 	os.Exit(code)
 }
 
-// row is what one kill came to. All counts but events are of deliveries.
+// row is the result of one kill. All counts but events are of deliveries.
 type row struct {
-	lane   int
+	system int
 	killed string
 	after  time.Duration // since the round began
 
@@ -100,21 +99,21 @@ type row struct {
 	accepted                 int // deliveries of them
 	delivered, dead, skipped int
 	unsettled                int
-	inFlight                 int // attempts that no verdict was stored on
-	duplicated, unexcused    int // answered with success more than once
+	inFlight                 int // attempts without a stored verdict
+	duplicated, unexcused    int // more than one success
 	overlaps                 int
-	phantoms                 int // events in the table that nobody was answered for
+	phantoms                 int // events in the table that were never acknowledged
 }
 
-func (r row) holds() bool {
+func (r row) ok() bool {
 	return r.accepted == r.delivered+r.dead+r.skipped && r.unsettled == 0 && r.unexcused == 0 && r.overlaps == 0 && r.phantoms == 0
 }
 
 func (r row) verdict() string {
-	if r.holds() {
-		return "kept"
+	if r.ok() {
+		return "ok"
 	}
-	return fmt.Sprintf("BROKEN: %+v", r)
+	return fmt.Sprintf("FAILED: %+v", r)
 }
 
 func show(rows []row) (code int) {
@@ -122,9 +121,9 @@ func show(rows []row) (code int) {
 	fmt.Fprintln(w, "KILL\tOF\tAFTER\tEVENTS\tACCEPTED\tDELIVERED\tDEAD\tSKIPPED\tIN FLIGHT\tDUPLICATED\tNOT IN FLIGHT\tOVERLAPS\tVERDICT\t")
 	var sum row
 	for i, r := range rows {
-		verdict := "kept"
-		if !r.holds() {
-			verdict, code = "BROKEN", 1
+		verdict := "ok"
+		if !r.ok() {
+			verdict, code = "FAILED", 1
 		}
 		fmt.Fprintf(w, "%d\t%s\t%.2fs\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t\n", i+1, r.killed, r.after.Seconds(), r.events,
 			r.accepted, r.delivered, r.dead, r.skipped, r.inFlight, r.duplicated, r.unexcused, r.overlaps, verdict)

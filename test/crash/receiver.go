@@ -18,14 +18,14 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// receiveCommand makes this binary the receiver.
+// receiveCommand is the argument with which this binary runs as the receiver.
 const receiveCommand = "receive"
 
-// secretVariable hands the signing secret to the receiver.
+// secretVariable is the environment variable with the signing secret.
 const secretVariable = "CRASH_SECRET"
 
-// behaviours are how the receiver treats requests, by the first part of the path.
-// Every answer takes a while, so that attempts are under way at each kill.
+// behaviours are the receiver's behaviours by the first part of the path. Every
+// response takes a while, so that attempts are in flight at each kill.
 var behaviours = map[string]receiver.Behaviour{
 	"steady": {Slow: 250 * time.Millisecond},
 	"flaky":  {Slow: 50 * time.Millisecond, FailRate: 0.3},
@@ -33,8 +33,8 @@ var behaviours = map[string]receiver.Behaviour{
 	"gone":   {Slow: time.Second, FailRate: 1, FailStatus: http.StatusGone},
 }
 
-// answer is a line of the receiver's record: a request that it has answered, or
-// was just about to when it died.
+// answer is a line of the receiver's record. It is written just before the response,
+// so the last one may not have been sent.
 type answer struct {
 	Path   string    `json:"path"`
 	ID     string    `json:"id"`
@@ -43,7 +43,7 @@ type answer struct {
 	Ended  time.Time `json:"ended"`
 }
 
-// receive is the receiver's process. Its record is a file, for it is killed.
+// receive runs the receiver. Its record is a file, which survives a kill.
 func receive(args []string) error {
 	flags := flag.NewFlagSet(receiveCommand, flag.ExitOnError)
 	listen := flags.String("listen", "", "host:port")
@@ -65,12 +65,12 @@ func receive(args []string) error {
 		r.OnWebhook = func(w receiver.Webhook) {
 			line, err := json.Marshal(answer{Path: w.Path, ID: w.ID, Status: w.Status, Began: w.Began, Ended: w.Began.Add(w.Took)})
 			if err != nil {
-				panic(err) // strings, a number and times
+				panic(err) // cannot happen: strings, a number and times
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			if _, err := record.Write(append(line, '\n')); err != nil {
-				panic(err) // without a record nothing is proved
+				panic(err) // the test needs the record
 			}
 		}
 		mux.Handle("/"+name+"/", r)
@@ -106,7 +106,7 @@ func answers(record string) ([]answer, error) {
 	var list []answer
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasSuffix(line, "\n") {
-			break // the receiver was killed while it wrote: it did not answer
+			break // the receiver was killed during the write, before its response
 		}
 		var a answer
 		if err := json.Unmarshal([]byte(line), &a); err != nil {

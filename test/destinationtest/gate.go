@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// Gate stands between an adapter and its destination: a TCP relay that counts
-// connections and can be shut, as a destination is that went down.
+// Gate is a TCP relay between an adapter and its destination. It counts connections,
+// and simulates a destination that is down or hangs.
 type Gate struct {
-	// Address is where adapters connect to, host:port.
+	// Address is the address for adapters, host:port.
 	Address string
 
 	t        testing.TB
@@ -24,7 +24,7 @@ type Gate struct {
 	open     map[net.Conn]struct{}
 }
 
-// NewGate opens a gate before the backend, host:port. It closes with the test.
+// NewGate starts a relay to the backend, host:port, for the duration of the test.
 func NewGate(t testing.TB, backend string) *Gate {
 	t.Helper()
 	g := &Gate{t: t, backend: backend, open: map[net.Conn]struct{}{}, Address: "127.0.0.1:0"}
@@ -33,10 +33,10 @@ func NewGate(t testing.TB, backend string) *Gate {
 	return g
 }
 
-// Accepted is how many connections were ever made.
+// Accepted returns the number of connections so far.
 func (g *Gate) Accepted() int64 { return g.accepted.Load() }
 
-// Up lets connections through, if it does not already.
+// Up relays connections.
 func (g *Gate) Up() {
 	g.t.Helper()
 	g.frozen.Store(false)
@@ -62,7 +62,7 @@ func (g *Gate) Up() {
 	}()
 }
 
-// Down refuses connections and breaks those that are there.
+// Down refuses new connections and closes existing ones.
 func (g *Gate) Down() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -77,8 +77,7 @@ func (g *Gate) Down() {
 	clear(g.open)
 }
 
-// Freeze keeps connections open and takes new ones, but lets nothing through
-// until the gate has been shut.
+// Freeze keeps connections open and accepts new ones, but drops all data until Down.
 func (g *Gate) Freeze() { g.frozen.Store(true) }
 
 func (g *Gate) relay(front net.Conn) {
@@ -104,7 +103,7 @@ func (g *Gate) relay(front net.Conn) {
 	g.mu.Unlock()
 }
 
-// writer drops what comes while the gate is frozen.
+// writer drops data while the gate is frozen.
 type writer struct {
 	gate *Gate
 	to   net.Conn

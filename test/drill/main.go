@@ -1,10 +1,10 @@
-// Command drill breaks the local runner in ten ways, each in a runner of its own,
-// and prints which alerts came, after how long, and that each was resolved once the
-// cause was gone. A real HTTP server stands in for Slack and holds every message to
-// Block Kit's rules. It fails where an alert is missing, malformed or not resolved.
+// Command drill breaks the local runner in ten ways, each in a runner of its own. It
+// prints which alerts came, how soon, and that each was resolved after its cause was
+// removed. An HTTP server takes the place of Slack and checks every message against
+// Block Kit's rules. The command fails if an alert is missing, invalid or not resolved.
 //
-// For those who watch, time passes faster: an hour's window in half a minute. The
-// functions are those that are deployed, and know nothing of it.
+// The sweep, statistics and alerts run on a clock that is 120 times faster, so that
+// an hour's window takes half a minute. The functions are the deployed ones.
 package main
 
 import (
@@ -33,22 +33,21 @@ import (
 )
 
 const (
-	// haste makes a minute half a second.
+	// haste is the factor of the faster clock: a minute takes half a second.
 	haste = 120
-	// patience is how long an alert, or its end, may take. An hour's window has to
-	// pass until what happened in it is forgotten: thirty seconds.
+	// patience is the limit for an alert and for its resolution. An alert is resolved
+	// when its hour's window has passed, which takes thirty seconds.
 	patience = 100 * time.Second
 )
 
-// incident is one way to break it.
+// incident is one way to break the runner.
 type incident struct {
 	name string
-	// cause breaks it; the alerts are counted from its beginning. cure mends it.
+	// cause breaks the runner; the times of alerts count from its start. cure repairs it.
 	cause, cure func(ctx context.Context, s *stage) error
-	// alerts must come, and be resolved. Others may come with them, and must be
-	// resolved, too.
+	// alerts must come and be resolved. Other alerts may come, and must be resolved, too.
 	alerts []alert.Rule
-	// check looks whether all has ended well.
+	// check checks the final state.
 	check func(ctx context.Context, s *stage) error
 }
 
@@ -61,7 +60,7 @@ func behave(b receiver.Behaviour) func(context.Context, *stage) error {
 	return func(_ context.Context, s *stage) error { s.receiver.SetBehaviour(b); return nil }
 }
 
-// patient has no circuit to speak of, and gives up after so many attempts.
+// patient has a circuit that does not open, and a limit of attempts.
 func patient(attempts int) func(*endpoint.Endpoint) {
 	return func(e *endpoint.Endpoint) {
 		e.Breaker = breaker.Policy{Failures: 100}
@@ -69,7 +68,7 @@ func patient(attempts int) func(*endpoint.Endpoint) {
 	}
 }
 
-// breaking has a circuit that opens at the third failure.
+// breaking has a circuit that opens after three failures.
 func breaking(e *endpoint.Endpoint) {
 	e.Breaker = breaker.Policy{Failures: 3, OpenFor: 5 * time.Second, MaxOpenFor: 5 * time.Second}
 }
@@ -180,14 +179,14 @@ func (s *stage) emit(ctx context.Context, n int) error {
 	return nil
 }
 
-// heard is what Slack heard of a rule.
+// heard is what Slack received for a rule.
 type heard struct{ fired, resolved time.Time }
 
 var rules = []alert.Rule{
 	alert.FailureRate, alert.PendingHigh, alert.CircuitOpen, alert.Silent, alert.DeadLetters, alert.Slow, alert.SuccessRate, alert.FailedToday, alert.EndpointOff,
 }
 
-// heard reads what Slack was told since the incident began.
+// heard returns what Slack received since the incident began.
 func (s *stage) heard() map[alert.Rule]heard {
 	all := map[alert.Rule]heard{}
 	posts, _ := s.slack.Posts()
@@ -204,7 +203,7 @@ func (s *stage) heard() map[alert.Rule]heard {
 				h.fired = p.At
 				fallthrough
 			default:
-				h.resolved = time.Time{} // it goes on, or began again
+				h.resolved = time.Time{} // it fired again
 			}
 			all[rule] = h
 		}
@@ -212,7 +211,7 @@ func (s *stage) heard() map[alert.Rule]heard {
 	return all
 }
 
-// wait waits until Slack has heard of the rules.
+// wait waits until Slack has received an alert of each rule.
 func (s *stage) wait(ctx context.Context, kind alert.Kind, wanted ...alert.Rule) error {
 	for {
 		news := s.slack.News()
@@ -253,7 +252,7 @@ func (s *stage) ready(ctx context.Context) error {
 	}
 }
 
-// result is what a drill showed.
+// result is the result of an incident.
 type result struct {
 	heard       map[alert.Rule]heard
 	began, over time.Time // of the cause
@@ -316,7 +315,7 @@ func run(ctx context.Context, in incident, seed uint64) (r result) {
 	posts, refused := slack.Posts()
 	r.messages = len(posts)
 	if len(refused) > 0 {
-		err = errors.Join(err, fmt.Errorf("there is what Slack would refuse: %q", refused))
+		err = errors.Join(err, fmt.Errorf("Slack would refuse: %q", refused))
 	}
 	r.err = err
 	return r
@@ -326,7 +325,7 @@ func main() {
 	ctx := context.Background()
 	results := make([]result, len(incidents))
 	var all sync.WaitGroup
-	// All at once would make the machine the eleventh incident.
+	// Running all incidents at once would overload the machine.
 	slots := make(chan struct{}, 5)
 	for i, in := range incidents {
 		all.Go(func() {
@@ -373,7 +372,7 @@ func main() {
 	}
 }
 
-// took says how long something took, here and in a deployment.
+// took renders a duration, here and in a deployment.
 func took(from, to time.Time) (here, deployed string) {
 	d := max(to.Sub(from), 0)
 	return fmt.Sprintf("%.1fs", d.Seconds()), (d * haste).Round(time.Minute).String()

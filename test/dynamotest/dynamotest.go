@@ -1,5 +1,5 @@
-// Package dynamotest gives tests a real DynamoDB API: one local process a test
-// binary, and for each test tables of its own, made from this project's template.
+// Package dynamotest gives tests a real DynamoDB API: one local process per test
+// binary, and separate tables for each test, created from this project's template.
 package dynamotest
 
 import (
@@ -23,8 +23,8 @@ var (
 	counter atomic.Int64
 )
 
-// New returns a client of a DynamoDB that the test binary's tests share, and
-// the stack of this project's template, its tables just made for this test alone.
+// New returns a client of the test binary's DynamoDB, and a stack of this project's
+// template with new tables for this test.
 func New(t testing.TB) (*dynamodb.Client, *samtemplate.Stack) {
 	t.Helper()
 	server, err := shared()
@@ -38,7 +38,7 @@ func New(t testing.TB) (*dynamodb.Client, *samtemplate.Stack) {
 	return server.Client(), stack
 }
 
-// Stack resolves this project's template under a stack name of the test's own.
+// Stack resolves this project's template with a stack name for this test.
 func Stack(t testing.TB, name string) *samtemplate.Stack {
 	t.Helper()
 	path, err := checkout.Path("template.yaml")
@@ -56,7 +56,7 @@ func Stack(t testing.TB, name string) *samtemplate.Stack {
 	return stack
 }
 
-// tableSafe keeps what a table's name may hold.
+// tableSafe removes characters that a table's name may not have.
 func tableSafe(name string) string {
 	safe := []byte(name)
 	for i, c := range safe {

@@ -1,6 +1,6 @@
-// Package guardtest holds what attackers try: addresses that webhooks must not
-// reach, the forms that hide them, and a DNS server that lies. It promises that
-// every entry is one that a dialer without a guard would connect to.
+// Package guardtest has test data for the destination guard: addresses that webhooks
+// must not reach, notations that hide them, and a DNS server with changing answers.
+// It promises that a dialer without a guard would connect to every entry.
 package guardtest
 
 import (
@@ -30,8 +30,8 @@ var Registries = []string{
 	"::/96", "::ffff:0:0:0/96", "fec0::/10", "ff00::/8",
 }
 
-// Addresses are single ones, beyond the ends of the registries' ranges: what
-// attackers really ask for, and each way to write IPv4 inside IPv6.
+// Addresses are further single addresses: common targets of attacks, and each way to
+// write an IPv4 address inside an IPv6 one.
 var Addresses = []string{
 	"127.0.0.1", "127.8.8.8", "10.0.0.1", "172.16.0.1", "192.168.1.1",
 	"169.254.169.254", // metadata of AWS, Google, Azure
@@ -58,8 +58,8 @@ var Addresses = []string{
 	"2001:db8::1", "3fff::1", "5f00::1", "::2", // documentation, segment routing, unassigned
 }
 
-// Hosts returns every hostile address as a URL's host, the first and the last of
-// each registry's range among them.
+// Hosts returns all addresses as hosts of a URL, with the first and the last address
+// of each range in the registries.
 func Hosts() []string {
 	var hosts []string
 	seen := map[netip.Addr]bool{}
@@ -94,8 +94,8 @@ func last(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// Disguises are host names that are none: numbers that old resolvers and C
-// libraries read as 127.0.0.1 or 169.254.169.254, zones, other scripts' digits.
+// Disguises are invalid host names: numbers that old resolvers and C libraries read
+// as 127.0.0.1 or 169.254.169.254, zones, and digits of other scripts.
 var Disguises = []string{
 	"2130706433", "0x7f000001", "0X7F000001", "017700000001", "0177.0.0.1", "0x7f.0.0.1", "0x7f.1", "127.1", "127.0.1", "0177.1", "00000177.0.0.01",
 	"2852039166", "0xa9fea9fe", "025177524776", "0xa9.254.169.254", "169.254.43518", "0251.0376.0251.0376", "169.16689662", "127.0.0.1.", "169.254.169.254.",
@@ -105,7 +105,7 @@ var Disguises = []string{
 	"１２７.０.０.１", "127。0。0。1", "①②⑦.⓪.⓪.①", "ⓛⓞⓒⓐⓛⓗⓞⓢⓣ", "localho\u017ft",
 }
 
-// DNS is a name server on loopback that answers as its test says.
+// DNS is a name server on loopback with the answers of its test.
 type DNS struct {
 	address string
 
@@ -119,7 +119,7 @@ type question struct {
 	kind dnsmessage.Type
 }
 
-// NewDNS starts a name server, which ends with the test.
+// NewDNS starts a name server for the duration of the test.
 func NewDNS(t testing.TB) *DNS {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -140,7 +140,7 @@ func (d *DNS) Answer(name string, answers ...[]netip.Addr) {
 	d.answers[name+"."] = answers
 }
 
-// Resolver asks this server and no other.
+// Resolver returns a resolver that asks only this server.
 func (d *DNS) Resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dialer net.Dialer

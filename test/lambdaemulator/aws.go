@@ -1,8 +1,8 @@
-// Package lambdaemulator plays AWS around the functions' deployed binaries, on this
-// machine: one address that serves the AWS APIs which the functions call, and the
-// sample data that events/ speak of. It promises to keep record of every call as
-// IAM would judge it, an action on a resource, whichever function makes it and
-// whatever the call's fate.
+// Package lambdaemulator runs the functions' deployed binaries on this machine: one
+// address that serves the AWS APIs which the functions call, Lambda's Runtime API,
+// and the sample data that the files in events/ refer to. It promises to record
+// every AWS call as IAM checks it, as an action on a resource, including calls that
+// fail.
 package lambdaemulator
 
 import (
@@ -25,20 +25,20 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
 )
 
-// Account owns everything that is played.
+// Account is the AWS account of all resources.
 const Account = sqsapi.Account
 
-// Call is one AWS call, in IAM's words.
+// Call is one AWS call as an IAM policy names it.
 type Call struct{ Action, Resource string }
 
 func (c Call) String() string { return c.Action + " on " + c.Resource }
 
-// AWS is an http.Handler in AWS's place: AWS_ENDPOINT_URL names it. DynamoDB is
-// the real API of a local one, SQS that of package sqsapi; of Secrets Manager,
-// KMS, STS and SNS it plays the operations that functions use. What it does not
-// play it records, and refuses. It is safe for concurrent use.
+// AWS is an http.Handler for AWS_ENDPOINT_URL. DynamoDB is a local DynamoDB, SQS is
+// package sqsapi; for Secrets Manager, KMS, STS and SNS it has the operations that
+// the functions use. It records and refuses all other calls. It is safe for
+// concurrent use.
 type AWS struct {
-	// Secrets are Secrets Manager's, by name.
+	// Secrets are the values in Secrets Manager, by name.
 	Secrets map[string]string
 
 	queues *sqsapi.Service
@@ -51,7 +51,7 @@ type AWS struct {
 func New(dynamoURL string, queues ...string) (*AWS, error) {
 	target, err := url.Parse(dynamoURL)
 	if err != nil {
-		return nil, fmt.Errorf("rehearsal: the local DynamoDB's URL: %w", err)
+		return nil, fmt.Errorf("lambdaemulator: URL of the local DynamoDB: %w", err)
 	}
 	return &AWS{
 		Secrets: map[string]string{},
@@ -61,10 +61,10 @@ func New(dynamoURL string, queues ...string) (*AWS, error) {
 	}, nil
 }
 
-// AddQueue makes a queue of the SQS.
+// AddQueue creates an SQS queue.
 func (a *AWS) AddQueue(name string) { a.queues.Add(name) }
 
-// Calls returns the calls so far, each once, in order.
+// Calls returns the distinct calls so far, sorted.
 func (a *AWS) Calls() []Call {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -73,7 +73,7 @@ func (a *AWS) Calls() []Call {
 	})
 }
 
-// Forget forgets the calls so far.
+// Forget clears the recorded calls.
 func (a *AWS) Forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -106,18 +106,18 @@ func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c := call{region: signed[1], service: signed[2], operation: operation(r, body), body: body}
 	if strings.HasPrefix(strings.TrimSpace(string(body)), "{") {
-		_ = json.Unmarshal(body, &c.in) // what can't be read has no resource, and IAM allows it nothing
+		_ = json.Unmarshal(body, &c.in) // an unreadable body has no resource, which IAM never allows
 	} else if form, err := url.ParseQuery(string(body)); err == nil {
 		c.in = fields{Role: form.Get("RoleArn"), Topic: form.Get("TopicArn")}
 	}
-	a.record(c.judged()...)
+	a.record(c.actions()...)
 	switch c.service {
 	case "dynamodb":
 		a.dynamo.ServeHTTP(w, r)
 	case "sqs":
 		a.queues.ServeHTTP(w, r)
 	default:
-		a.play(w, c)
+		a.answer(w, c)
 	}
 }
 
@@ -135,14 +135,14 @@ func operation(r *http.Request, body []byte) string {
 	return r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:] // RPC v2
 }
 
-// call is a call as it came.
+// call is one request.
 type call struct {
 	region, service, operation string
 	body                       []byte
 	in                         fields
 }
 
-// fields are those of a request that say what it is about.
+// fields are the parameters of a request that name its resource.
 type fields struct {
 	Table    string `json:"TableName"`
 	Index    string `json:"IndexName"`
@@ -161,8 +161,9 @@ type fields struct {
 	Requests map[string]json.RawMessage `json:"RequestItems"`
 }
 
-// judged returns what IAM is asked for a call (Service Authorization Reference).
-func (c call) judged() []Call {
+// actions returns the actions and resources that IAM checks for a call (Service
+// Authorization Reference).
+func (c call) actions() []Call {
 	arn := func(resource string) string {
 		return "arn:aws:" + c.service + ":" + c.region + ":" + Account + ":" + resource
 	}
@@ -194,7 +195,7 @@ func (c call) judged() []Call {
 		}
 		return one(strings.TrimSuffix(c.operation, "Batch"), arn(name))
 	case "secretsmanager":
-		// IAM judges by the ARN, which ends in six characters of AWS's.
+		// The ARN ends in six random characters.
 		return one(c.operation, arn("secret:"+c.in.Secret+"-AbCdEf"))
 	case "kms":
 		key := c.in.Key
@@ -216,8 +217,8 @@ func (c call) judged() []Call {
 	return one(c.operation, "*")
 }
 
-// play answers for the small services.
-func (a *AWS) play(w http.ResponseWriter, c call) {
+// answer responds for the small services.
+func (a *AWS) answer(w http.ResponseWriter, c call) {
 	answer := func(v any) {
 		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 		_ = json.NewEncoder(w).Encode(v) // a client that is gone needs no answer
@@ -254,12 +255,12 @@ func (a *AWS) play(w http.ResponseWriter, c call) {
 		fmt.Fprint(w, `<PublishResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishResult><MessageId>7c1a2f0e-0000-4000-8000-000000000001</MessageId></PublishResult></PublishResponse>`)
 	default:
 		w.WriteHeader(http.StatusNotImplemented)
-		answer(map[string]string{"__type": "NotPlayedHere", "message": c.service + ":" + c.operation + " is not played in a rehearsal"})
+		answer(map[string]string{"__type": "NotImplemented", "message": "the Lambda emulator does not implement " + c.service + ":" + c.operation})
 	}
 }
 
-// Variables are what Lambda sets of itself, with AWS's endpoint turned to the
-// address at which an AWS is served.
+// Variables returns the environment variables that Lambda itself sets, and the URL
+// of an AWS as endpoint.
 func Variables(awsURL string) map[string]string {
 	return map[string]string{
 		"AWS_REGION": dynamoemulator.Region, "AWS_DEFAULT_REGION": dynamoemulator.Region,

@@ -13,11 +13,12 @@ import (
 	"time"
 )
 
-// Runtime is Lambda's Runtime API ("Using the Lambda runtime API"), as much of it as
-// a function's binary uses. It hands out one invocation at a time.
+// Runtime is the part of Lambda's Runtime API ("Using the Lambda runtime API") that a
+// function's binary uses. It serves one invocation at a time.
 type Runtime struct {
 	Address string // for AWS_LAMBDA_RUNTIME_API
-	// Asked gets when the function asked for its first invocation: its init is over.
+	// Asked receives the time at which the function first asked for an invocation,
+	// which ends its init phase.
 	Asked chan time.Time
 
 	server   *http.Server
@@ -26,11 +27,11 @@ type Runtime struct {
 	number   atomic.Int64
 }
 
-// Answer is how an invocation ended, and when.
+// Answer is the result of an invocation.
 type Answer struct {
 	At     time.Time
 	Body   []byte
-	Failed bool // the body says why
+	Failed bool // the body is the error
 }
 
 // OpenRuntime serves a Runtime API on a free port until Close.
@@ -45,7 +46,7 @@ func OpenRuntime() (*Runtime, error) {
 	return r, nil
 }
 
-// Close ends the server.
+// Close stops the server.
 func (r *Runtime) Close() { _ = r.server.Close() }
 
 // ServeHTTP serves the function.
@@ -78,8 +79,8 @@ func (r *Runtime) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 }
 
-// Invoke hands a payload to the function, whose end closes ended, and waits for its
-// answer.
+// Invoke passes a payload to the function and waits for its answer. It fails when
+// ended is closed, which means that the function's process has ended.
 func (r *Runtime) Invoke(ctx context.Context, payload []byte, ended <-chan struct{}) (Answer, error) {
 	select {
 	case r.payloads <- payload:

@@ -1,7 +1,7 @@
-// Package localrunner is what measurements and crash tests stand on: the runner as a
-// process of its own, which can be killed; a receiver that keeps its own record;
-// and a producer that knows what was accepted. It promises that a process which
-// it starts ends with it.
+// Package localrunner has the common parts of the crash tests and measurements: the
+// local runner as a separate process that can be killed, a receiver that records
+// its requests, and a producer that records what was accepted. It promises that the
+// processes which it starts end with the process that started them.
 package localrunner
 
 import (
@@ -32,7 +32,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
-// startTime is how long a runner may take to answer.
+// startTime is the limit for the start of a runner.
 const startTime = 60 * time.Second
 
 // Runner is `tidings local` as a process.
@@ -63,7 +63,7 @@ func StartRunner(ctx context.Context, binary, dir string, args ...string) (*Runn
 			return err
 		}
 		if note.PID != command.Process.Pid {
-			return errors.New("the note is of another runner")
+			return errors.New("the note is from another runner")
 		}
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, note.InvokeURL, nil)
 		if err != nil {
@@ -86,17 +86,17 @@ func StartRunner(ctx context.Context, binary, dir string, args ...string) (*Runn
 	return r, nil
 }
 
-// Kill ends the runner as `kill -9` does, and waits for its end.
+// Kill kills the runner with SIGKILL and waits until it has ended.
 func (r *Runner) Kill() { r.process.Stop() }
 
-// Recorder is a receiver in this process that notes when each event first came.
+// Recorder is a receiver in this process that records when each event first arrived.
 type Recorder struct {
 	*receiver.Receiver
 	URL string
 
 	mu sync.Mutex
 	at map[string]time.Time
-	// again are the events that came after they had been answered with success.
+	// again are the events that arrived again after a success.
 	again map[string]bool
 }
 
@@ -122,7 +122,7 @@ func Receive(seed uint64, b receiver.Behaviour, secret signature.Secret) (*Recor
 	return r, nil
 }
 
-// Arrived returns when the event first came, and whether it did.
+// Arrived returns when the event first arrived, if it did.
 func (r *Recorder) Arrived(id string) (time.Time, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,7 +130,7 @@ func (r *Recorder) Arrived(id string) (time.Time, bool) {
 	return at, ok
 }
 
-// Again returns the events that came after they had been answered with success.
+// Again returns the events that arrived again after a success.
 func (r *Recorder) Again() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,7 +150,7 @@ func (r *Recorder) Wait(ctx context.Context, n int, limit time.Duration) error {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("after %s only %+v of %d events", limit, r.Counts(), n)
+			return fmt.Errorf("%[3]d events expected, %+[2]v after %[1]s", limit, r.Counts(), n)
 		}
 		if time.Since(report) > 15*time.Second {
 			report = time.Now()
@@ -165,7 +165,8 @@ type Endpoints interface {
 	AddEndpoint(ctx context.Context, e endpoint.Endpoint) error
 }
 
-// AddEndpoint adds an endpoint that wants every event, with what change makes of it.
+// AddEndpoint adds an endpoint that subscribes to all events. change may modify it
+// before.
 func AddEndpoint(ctx context.Context, store Endpoints, url string, secret signature.Secret, change func(*endpoint.Endpoint)) (endpoint.Endpoint, error) {
 	now := time.Now()
 	e := endpoint.Endpoint{
@@ -186,8 +187,8 @@ func Comment(n int) emit.Request {
 
 var client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 10 * time.Second}}
 
-// Post sends one event, or a list as {"events":[…]}, to emit's function URL. It
-// fails unless all were taken in, now or before.
+// Post sends one event, or a list as {"events":[…]}, to emit's function URL. It fails
+// unless all events were accepted, now or by an earlier call.
 func Post(ctx context.Context, url string, body any) ([]emit.Result, error) {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -221,8 +222,8 @@ func Post(ctx context.Context, url string, body any) ([]emit.Result, error) {
 	return many.Results, nil
 }
 
-// PostAtRate emits n events at so many a second, each by its own call and whether
-// or not those before have been answered. It returns when each was begun, by its id.
+// PostAtRate emits n events at a rate per second, each with its own call, without
+// waiting for the answers. It returns the start of each call by event id.
 func PostAtRate(ctx context.Context, url string, rate, n int) (map[string]time.Time, error) {
 	began := make(map[string]time.Time)
 	var mu sync.Mutex
@@ -301,7 +302,8 @@ func Deliveries(ctx context.Context, store Queries, endpointID string) ([]delive
 	}
 }
 
-// CountDelivered waits a moment for the last verdicts and counts them.
+// CountDelivered counts the delivered deliveries. It waits up to a minute until there
+// are as many as wanted.
 func CountDelivered(ctx context.Context, store Queries, endpointID string, want int) (int, error) {
 	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		all, err := Deliveries(ctx, store, endpointID)

@@ -16,10 +16,10 @@ func notes(t *testing.T, s Store) {
 	same(t, must[string](t)(s.Bind(ctx, "k", "first", later)), "first")
 	same(t, must[string](t)(s.Bind(ctx, "k", "second", later)), "first")
 	same(t, must[string](t)(s.Bound(ctx, "k")), "first")
-	// For ever is longer than any time.
+	// A binding without expiry outlasts any time.
 	same(t, must[string](t)(s.Bind(ctx, "eternal", "first", time.Time{})), "first")
 	same(t, must[string](t)(s.Bind(ctx, "eternal", "second", later)), "first")
-	// What has expired is free, deleted or not.
+	// An expired key can be bound again, before TTL deletes it, too.
 	must[string](t)(s.Bind(ctx, "old", "first", time.Now().Add(-time.Minute)))
 	same(t, must[string](t)(s.Bound(ctx, "old")), "")
 	same(t, must[string](t)(s.Bind(ctx, "old", "second", later)), "second")

@@ -56,14 +56,14 @@ func discussions(t *testing.T, s Platform) {
 	d := put(openDiscussion("d_1", end))
 	same(t, get("d_1"), d)
 
-	// Extending: open, to later, by whoever owns it.
+	// Extending: an open discussion, to a later time, by its owner.
 	x := platform.Extension{Tenant: event.DefaultTenant, ID: "d_1", To: end.Add(time.Hour), By: "admin", At: start.Add(time.Minute)}
 	got := must[platform.Discussion](t)(s.ExtendDiscussion(ctx, x))
 	want := d
 	want.ExpiresAt, want.ExtendedBy, want.UpdatedAt = x.To, "admin", x.At
 	same(t, got, want)
 	same(t, get("d_1"), want)
-	same(t, must[platform.Discussion](t)(s.ExtendDiscussion(ctx, x)), want) // its answer was lost
+	same(t, must[platform.Discussion](t)(s.ExtendDiscussion(ctx, x)), want) // repeated after a lost response
 	again := x
 	again.At = x.At.Add(time.Second)
 	got, err := s.ExtendDiscussion(ctx, again)
@@ -83,7 +83,7 @@ func discussions(t *testing.T, s Platform) {
 	_, err = s.GetDiscussion(ctx, event.DefaultTenant, "nobody's")
 	fails("get one that is not there", got, err, platform.ErrNotFound)
 
-	// Closing for expiry: not before, then once, and no extension afterwards.
+	// Closing at expiry: not earlier, only once, and no extension afterwards.
 	expire := platform.Closing{ID: "d_1", Reason: platform.Expired, At: x.To.Add(-time.Millisecond)}
 	got, err = s.CloseDiscussion(ctx, expire)
 	fails("a millisecond early", got, err, platform.ErrNotExpired)
@@ -100,7 +100,7 @@ func discussions(t *testing.T, s Platform) {
 	got, err = s.CloseDiscussion(ctx, platform.Closing{ID: "nobody's", Reason: platform.Expired, At: x.To})
 	fails("close one that is not there", got, err, platform.ErrNotFound)
 
-	// Closing by hand: whenever, by whoever owns it, and the answer may be lost.
+	// Closing by hand: at any time, by the owner, and repeatable.
 	d = put(openDiscussion("d_2", end))
 	hand := platform.Closing{Tenant: "other", ID: "d_2", Reason: platform.ByHand, By: "admin", At: start.Add(time.Second)}
 	got, err = s.CloseDiscussion(ctx, hand)
@@ -114,7 +114,7 @@ func discussions(t *testing.T, s Platform) {
 	got, err = s.CloseDiscussion(ctx, hand)
 	fails("by hand, at another time", got, err, platform.ErrClosed)
 
-	// One that names no tenant is the default tenant's.
+	// Without a tenant it belongs to the default tenant.
 	d = openDiscussion("d_3", end)
 	d.Tenant = ""
 	put(d)
@@ -132,13 +132,13 @@ func discussions(t *testing.T, s Platform) {
 	}
 }
 
-// discussionLists puts many, moves some, and reads all views page by page.
+// discussionLists stores and changes discussions, and reads all views page by page.
 func discussionLists(t *testing.T, s Platform) {
 	ctx := t.Context()
 	const n = 57
 	all := map[string]platform.Discussion{}
 	for i := range n {
-		// Several end together, as those of one day do.
+		// Several end at the same time.
 		d := openDiscussion(fmt.Sprintf("d_%02d", i), start.Add(time.Duration(i/5)*time.Hour))
 		if i%10 == 9 {
 			d.Tenant = "other"
@@ -154,7 +154,7 @@ func discussionLists(t *testing.T, s Platform) {
 		}
 		all[d.ID] = d
 	}
-	// Records of other kinds stand in no list.
+	// Records of other kinds are in no list.
 	if err := s.PutRecord(ctx, platform.Comment{ID: "m", DiscussionID: "d_00", UserID: "u", Text: "Me."}); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func discussionLists(t *testing.T, s Platform) {
 			t.Errorf("%+v is answered", q)
 		}
 	}
-	// What has expired, over all tenants.
+	// Expired discussions of all tenants.
 	got := map[string]bool{}
 	for shard := range platform.Shards {
 		for cursor := ""; ; {
@@ -238,8 +238,8 @@ func discussionLists(t *testing.T, s Platform) {
 	}
 }
 
-// An extension and a closing for expiry in the same moment: one wins, and the
-// discussion is as the winner says.
+// extendAgainstClose runs an extension and a closing at expiry concurrently: one
+// succeeds, and the discussion has its result.
 func extendAgainstClose(t *testing.T, s Platform) {
 	ctx := t.Context()
 	for i := range 30 {
@@ -270,7 +270,7 @@ func extendAgainstClose(t *testing.T, s Platform) {
 	}
 }
 
-// discussionModel holds the store to the pure transitions.
+// discussionModel compares the store with the pure transitions.
 func discussionModel(t *testing.T, s Platform) {
 	ctx := t.Context()
 	run := 0

@@ -33,7 +33,7 @@ func readStatistics(t *testing.T, s Store, buckets []time.Time) stats.Record {
 	return stats.Merge(parts...)
 }
 
-// statistics holds what batches add to what is read.
+// statistics compares the statistics that batches add with those that are read.
 func statistics(t *testing.T, s Store) {
 	ctx := t.Context()
 	read := func(from, to time.Time) stats.Record {
@@ -47,7 +47,7 @@ func statistics(t *testing.T, s Store) {
 		Counts:    stats.Counts{Accepted: 1, Queued: 2, Attempts: 30, Delivered: 20, Failed: 10, Retried: 6, Dead: 4, Skipped: 5},
 		Latencies: []time.Duration{time.Millisecond, time.Second, time.Minute, time.Hour, 1000 * time.Hour},
 	}
-	for range 2 { // the second is the first, repeated
+	for range 2 { // the second call repeats the first
 		if err := s.AddStatistics(ctx, full); err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func statistics(t *testing.T, s Store) {
 	}
 	same(t, read(start, start), want)
 
-	// Endpoints that were disabled are told apart, once each.
+	// Each disabled endpoint is counted once.
 	off := []stats.Endpoint{{Tenant: "t1", ID: "ep_1"}, {Tenant: "t2", ID: "ep_1"}}
 	for i := range 2 {
 		b := stats.Batch{ID: fmt.Sprint("off ", i), At: start, Disabled: []stats.Endpoint{off[1], off[i], off[1]}}
@@ -84,7 +84,7 @@ func statistics(t *testing.T, s Store) {
 	asked := append(off, stats.Endpoint{Tenant: "t1", ID: "ep_removed"})
 	same(t, must[map[stats.Endpoint]string](t)(s.DisabledEndpoints(ctx, asked)), map[stats.Endpoint]string{off[1]: "gone"})
 
-	// Others add to the same minute, to the next one, and to the next bucket.
+	// Other batches add to the same minute, the next minute, and the next bucket.
 	for i, at := range []time.Time{start, start, start.Add(time.Minute), start.Add(stats.BucketTime)} {
 		b := stats.Batch{ID: fmt.Sprint("other ", i), At: at, Counts: stats.Counts{Skipped: 1}, Latencies: []time.Duration{time.Second}}
 		if err := s.AddStatistics(ctx, b); err != nil {
@@ -105,7 +105,7 @@ func statistics(t *testing.T, s Store) {
 		t.Errorf("the day before has %+v", r.Minutes)
 	}
 
-	// Every place and every minute survives.
+	// No shard and no minute is lost.
 	day := start.Add(48 * time.Hour)
 	var all []stats.Minute
 	for m := range 90 {
@@ -122,7 +122,7 @@ func statistics(t *testing.T, s Store) {
 	}
 	same(t, read(day, day.Add(90*time.Minute)).Minutes, all)
 
-	// A day is read, whatever is in it.
+	// A whole day can be read, however full it is.
 	if r := read(day.Add(-23*time.Hour), day.Add(2*time.Hour)); len(r.Minutes) != len(all) {
 		t.Errorf("a day has %d minutes, want %d", len(r.Minutes), len(all))
 	}
@@ -165,7 +165,7 @@ func sweeps(t *testing.T, s Store) {
 		same(t, read(), want)
 	}
 
-	// What is not due yet is counted, up to a limit.
+	// Deliveries that are not due yet are counted, up to a limit.
 	const n = 40
 	for range n {
 		c := newClaim()
@@ -199,7 +199,7 @@ func sweeps(t *testing.T, s Store) {
 	}
 }
 
-// alerts holds the alerts' document to its versions.
+// alerts tests the versions of the alerts' document.
 func alerts(t *testing.T, s Store) {
 	ctx := t.Context()
 	read := func(want string, wantVersion int) {

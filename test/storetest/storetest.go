@@ -1,6 +1,6 @@
-// Package storetest is the conformance suite of the stores. What it says holds
-// for DynamoDB and for memory alike; the simulation may therefore stand on
-// memory and speak of both.
+// Package storetest is the conformance suite of the stores. It promises that the
+// DynamoDB store and the memory store behave the same, so that results of the
+// simulation, which uses the memory store, hold for both.
 package storetest
 
 import (
@@ -61,12 +61,12 @@ type Store interface {
 	Unbind(ctx context.Context, key string) error
 }
 
-// start is a moment with milliseconds, as clocks have.
+// start is a time with milliseconds.
 var start = time.Date(2026, 1, 29, 12, 34, 56, 789e6, time.UTC)
 
 const lease = 25 * time.Second
 
-// Run runs the suite. open gives a store that no other test uses.
+// Run runs the suite. open returns an empty store.
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("events", func(t *testing.T) { events(t, open(t)) })
 	t.Run("idempotency keys", func(t *testing.T) { keys(t, open(t)) })
@@ -78,22 +78,22 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("rate limits", func(t *testing.T) { limits(t, open(t)) })
 	t.Run("due index", func(t *testing.T) { due(t, open(t)) })
 	t.Run("queries", func(t *testing.T) { queries(t, open(t)) })
-	t.Run("what is bound and counted", func(t *testing.T) { notes(t, open(t)) })
+	t.Run("bindings and counters", func(t *testing.T) { notes(t, open(t)) })
 	t.Run("audit log", func(t *testing.T) { auditLog(t, open(t)) })
 	t.Run("endpoints", func(t *testing.T) { endpoints(t, open(t)) })
 	t.Run("discussions", func(t *testing.T) { discussions(t, open(t)) })
 	t.Run("lists of discussions", func(t *testing.T) { discussionLists(t, open(t)) })
-	t.Run("an extension against a closing", func(t *testing.T) { extendAgainstClose(t, open(t)) })
-	t.Run("discussions agree with the pure transitions", func(t *testing.T) { discussionModel(t, open(t)) })
+	t.Run("concurrent extension and closing", func(t *testing.T) { extendAgainstClose(t, open(t)) })
+	t.Run("random discussion changes agree with the pure transitions", func(t *testing.T) { discussionModel(t, open(t)) })
 	t.Run("statistics", func(t *testing.T) { statistics(t, open(t)) })
 	t.Run("concurrent statistics", func(t *testing.T) { concurrentStatistics(t, open(t)) })
 	t.Run("alerts", func(t *testing.T) { alerts(t, open(t)) })
 	t.Run("sweeps", func(t *testing.T) { sweeps(t, open(t)) })
-	t.Run("many workers", func(t *testing.T) { manyWorkers(t, open(t)) })
-	t.Run("random moves agree with the pure transitions", func(t *testing.T) { model(t, open(t)) })
+	t.Run("concurrent workers", func(t *testing.T) { manyWorkers(t, open(t)) })
+	t.Run("random operations agree with the pure transitions", func(t *testing.T) { model(t, open(t)) })
 }
 
-// newClaim is a claim on a fresh delivery.
+// newClaim returns a claim on a new delivery.
 func newClaim() delivery.Claim {
 	return delivery.Claim{
 		Key:    delivery.Key{EndpointID: endpoint.NewID(start), EventID: event.NewID(start)},
@@ -152,7 +152,7 @@ func events(t *testing.T, s Store) {
 		same(t, must[event.Accepted](t)(s.GetEvent(ctx, a.ID)), a)
 	}
 	if _, err := s.GetEvent(ctx, event.NewID(start)); !errors.Is(err, event.ErrNotFound) {
-		t.Errorf("get what nobody put: %v, want ErrNotFound", err)
+		t.Errorf("get a missing event: %v, want ErrNotFound", err)
 	}
 }
 
@@ -161,10 +161,10 @@ func keys(t *testing.T, s Store) {
 	first := event.Reservation{EventID: "a", Digest: "1"}
 	same(t, must[event.Reservation](t)(s.ReserveKey(ctx, "t1", "k", first, later)), first)
 	same(t, must[event.Reservation](t)(s.ReserveKey(ctx, "t1", "k", event.Reservation{EventID: "b", Digest: "2"}, later)), first)
-	// Another tenant's key is another key.
+	// The same key of another tenant is independent.
 	other := event.Reservation{EventID: "c", Digest: "3"}
 	same(t, must[event.Reservation](t)(s.ReserveKey(ctx, "t2", "k", other, later)), other)
-	// An expired key is free, deleted or not.
+	// An expired key can be reserved again, before TTL deletes it, too.
 	must[event.Reservation](t)(s.ReserveKey(ctx, "t1", "old", first, time.Now().Add(-time.Minute)))
 	same(t, must[event.Reservation](t)(s.ReserveKey(ctx, "t1", "old", other, later)), other)
 
@@ -194,7 +194,7 @@ func claims(t *testing.T, s Store) {
 	want, _ := c.Apply(nil)
 	same(t, must[delivery.Delivery](t)(s.Claim(ctx, c)), want)
 	same(t, must[delivery.Delivery](t)(s.GetDelivery(ctx, c.Key)), want)
-	// Repeated, because its answer was lost: won again, counted once.
+	// Repeated after a lost response: it succeeds again and counts once.
 	same(t, must[delivery.Delivery](t)(s.Claim(ctx, c)), want)
 
 	other := c
@@ -206,7 +206,7 @@ func claims(t *testing.T, s Store) {
 	other.Now = start.Add(lease - time.Millisecond)
 	_, err = s.Claim(ctx, other)
 	refused(t, err, delivery.CauseInFlight)
-	// At exactly the lease's end the delivery is free, whatever the item's count says.
+	// At exactly the end of the lease the delivery can be claimed, whatever the item's attempt count is.
 	other.Now = start.Add(lease)
 	taken := must[delivery.Delivery](t)(s.Claim(ctx, other))
 	if taken.Attempts != 2 || taken.ClaimID != "worker 2" {
@@ -223,7 +223,7 @@ func claims(t *testing.T, s Store) {
 	}
 }
 
-// concluded makes a delivery that one attempt has left in the state.
+// concluded creates a delivery in the state after one attempt.
 func concluded(t *testing.T, s Store, state delivery.State) (delivery.Claim, delivery.Delivery) {
 	t.Helper()
 	c := newClaim()
@@ -288,13 +288,13 @@ func conclusions(t *testing.T, s Store) {
 		t.Errorf("delivered = %+v, want out of the due index, with both attempts", d)
 	}
 
-	// Only the claimer completes.
+	// Only the worker with the claim can complete.
 	slow := newClaim()
 	mine := must[delivery.Delivery](t)(s.Claim(ctx, slow))
 	slow.ID, slow.Now = "worker 2", start.Add(lease)
 	must[delivery.Delivery](t)(s.Claim(ctx, slow))
 	if err := s.Complete(ctx, conclusion(delivery.Delivered).Apply(mine)); !errors.Is(err, delivery.ErrFenced) {
-		t.Errorf("completed by a worker that was taken over: %v, want ErrFenced", err)
+		t.Errorf("completed by a worker that lost its claim: %v, want ErrFenced", err)
 	}
 	if d := must[delivery.Delivery](t)(s.GetDelivery(ctx, slow.Key)); d.State != delivery.InFlight {
 		t.Errorf("the fenced write was applied: %+v", d)
@@ -302,7 +302,7 @@ func conclusions(t *testing.T, s Store) {
 	nobody := mine
 	nobody.EventID = event.NewID(start)
 	if err := s.Complete(ctx, nobody); !errors.Is(err, delivery.ErrFenced) {
-		t.Errorf("completed what nobody claimed: %v, want ErrFenced", err)
+		t.Errorf("completed an unclaimed delivery: %v, want ErrFenced", err)
 	}
 }
 
@@ -313,7 +313,7 @@ func skipsAndReplays(t *testing.T, s Store) {
 			Key: k, Tenant: "t1", EventType: "user.posted_comment", Accepted: start, State: delivery.Skipped, Reason: "the endpoint was removed", Now: at,
 		})
 	}
-	// What has no record yet, what waits, and what a dead worker left.
+	// Deliveries without a record, pending ones, and those of a dead worker.
 	fresh := newClaim().Key
 	pending, _ := concluded(t, s, delivery.Pending)
 	claimed := newClaim()
@@ -351,7 +351,7 @@ func skipsAndReplays(t *testing.T, s Store) {
 	_, err = s.Replay(ctx, delivery.Replay{Key: dead.Key, Now: at, DueAt: at})
 	refused(t, err, delivery.CauseInFlight)
 	if _, err := s.Replay(ctx, delivery.Replay{Key: newClaim().Key, Now: at, DueAt: at}); !errors.Is(err, delivery.ErrNotFound) {
-		t.Errorf("replayed what does not exist: %v", err)
+		t.Errorf("replayed a missing delivery: %v", err)
 	}
 }
 
@@ -370,7 +370,7 @@ func parking(t *testing.T, s Store) {
 		c.EndpointID, c.EventID = endpointID, event.NewID(start.Add(time.Duration(i)*time.Minute))
 		waiting = append(waiting, c)
 	}
-	for _, i := range []int{3, 1, 4, 0, 2} { // the index orders, not the order of writing
+	for _, i := range []int{3, 1, 4, 0, 2} { // written in another order than the index has
 		d := must[delivery.Delivery](t)(park(waiting[i], true, time.Time{}))
 		if d.State != delivery.Pending || !d.InBacklog || d.Attempts != 0 || d.CountedAttempts() != 0 {
 			t.Errorf("parked = %+v", d)
@@ -385,7 +385,7 @@ func parking(t *testing.T, s Store) {
 	}
 	same(t, oldest(), []string{waiting[0].EventID, waiting[1].EventID, waiting[2].EventID})
 
-	// Of two that would release one, one does; released is not waiting.
+	// Only one of two releases succeeds; a released delivery is no longer parked.
 	release := delivery.Release{Key: waiting[0].Key, NextAt: start.Add(time.Second), DueAt: start.Add(time.Minute), Now: start}
 	d := must[delivery.Delivery](t)(s.Release(ctx, release))
 	if d.InBacklog || !d.NextAttemptAt.Equal(release.NextAt) || !d.DueAt.Equal(release.DueAt) {
@@ -394,11 +394,11 @@ func parking(t *testing.T, s Store) {
 	if _, err := s.Release(ctx, release); !errors.Is(err, delivery.ErrFenced) {
 		t.Errorf("released twice: %v", err)
 	}
-	// A claim ends the waiting too: the probe is one of those that wait.
+	// A claim of a parked delivery, such as the probe, also ends its parking.
 	must[delivery.Delivery](t)(s.Claim(ctx, waiting[1]))
 	same(t, oldest(), []string{waiting[2].EventID, waiting[3].EventID, waiting[4].EventID})
 
-	// A slot is a time before which no attempt may begin.
+	// No attempt may begin before its slot.
 	slot := start.Add(30 * time.Second)
 	limited := newClaim()
 	d = must[delivery.Delivery](t)(park(limited, false, slot))
@@ -414,7 +414,7 @@ func parking(t *testing.T, s Store) {
 	if d = must[delivery.Delivery](t)(s.Claim(ctx, limited)); !d.Slot.IsZero() {
 		t.Errorf("claimed = %+v: a slot is used up", d)
 	}
-	// What is settled, under way or further on can't be parked.
+	// Settled deliveries, deliveries in flight and later attempts cannot be parked.
 	_, err = park(limited, true, time.Time{})
 	refused(t, err, delivery.CauseInFlight)
 	done, _ := concluded(t, s, delivery.Delivered)
@@ -423,7 +423,7 @@ func parking(t *testing.T, s Store) {
 	retried, _ := concluded(t, s, delivery.Pending)
 	_, err = park(retried, true, time.Time{})
 	refused(t, err, delivery.CauseSuperseded)
-	retried.Attempts = 1 // and its time has not come
+	retried.Attempts = 1 // and it is not due yet
 	for _, slot := range []time.Time{{}, start.Add(time.Second)} {
 		_, err = park(retried, slot.IsZero(), slot)
 		if r := refused(t, err, delivery.CauseEarly); !r.Until.After(start) {
@@ -445,7 +445,7 @@ func circuits(t *testing.T, s Store) {
 	clean := must[breaker.State](t)(s.GetBreaker(ctx, "t1", id, true))
 	same(t, clean, breaker.State{EndpointID: id, Tenant: "t1"})
 
-	// Every field survives.
+	// Every field is stored.
 	open := breaker.State{
 		EndpointID: id, Tenant: "t1", Phase: breaker.Open, Failures: 5, FailingSince: start, Cause: "the receiver answered 503",
 		Since: start.Add(time.Second), OpenFor: 5 * time.Minute, Until: start.Add(time.Hour), ProbeID: "p", ProbeUntil: start.Add(2 * time.Hour), WriteID: "w",
@@ -455,12 +455,12 @@ func circuits(t *testing.T, s Store) {
 	open.Version = 1
 	same(t, stored, open)
 	same(t, must[breaker.State](t)(s.GetBreaker(ctx, "t1", id, true)), open)
-	// Who read an older version loses.
+	// A write over an older version fails.
 	if _, err := s.PutBreaker(ctx, clean, start); !errors.Is(err, breaker.ErrConflict) {
 		t.Errorf("put over a newer one: %v, want ErrConflict", err)
 	}
 
-	// A write that was done, and is repeated, is done; another that says the same is not.
+	// Repeating a successful write succeeds; the same change by another worker does not.
 	again := open
 	again.Version = 0
 	same(t, must[breaker.State](t)(s.PutBreaker(ctx, again, start)), open)
@@ -469,7 +469,7 @@ func circuits(t *testing.T, s Store) {
 		t.Errorf("the same put by another worker: %v, want ErrConflict", err)
 	}
 
-	// The index has those somebody has to look after, the most urgent first.
+	// The index has the circuits that need a wake-up, earliest first.
 	other := breaker.State{EndpointID: endpoint.NewID(start), Tenant: "t1", Phase: breaker.Draining, Since: start, WakeAt: start}
 	other = must[breaker.State](t)(s.PutBreaker(ctx, other, start))
 	failing := breaker.State{EndpointID: endpoint.NewID(start), Tenant: "t1", Failures: 1, FailingSince: start}
@@ -480,7 +480,7 @@ func circuits(t *testing.T, s Store) {
 	must[breaker.State](t)(s.PutBreaker(ctx, closed, start))
 	same(t, must[[]breaker.State](t)(s.ListCircuits(ctx, time.Time{})), []breaker.State{open})
 
-	// Of many that change one version, one does.
+	// Only one of many concurrent changes of a version succeeds.
 	var wins atomic.Int32
 	var all sync.WaitGroup
 	for i := range 64 {
@@ -506,7 +506,7 @@ func limits(t *testing.T, s Store) {
 	ctx := t.Context()
 	limit := ratelimit.Limit{PerMinute: 600, Burst: 10}
 	id := endpoint.NewID(start)
-	// Many at once: every reservation is another's neighbour, none is lost or given twice.
+	// Concurrent reservations are adjacent; none is lost or given twice.
 	var mu sync.Mutex
 	var slots []time.Time
 	var all sync.WaitGroup
@@ -533,14 +533,14 @@ func limits(t *testing.T, s Store) {
 	if last := slots[len(slots)-1].Sub(start); last > 9*time.Second {
 		t.Errorf("the last of 96 slots is after %s; at 10 a second it should be after about 8.6s", last)
 	}
-	// After a pause the burst is there again, and no more.
+	// After a pause the burst is available again, and no more than it.
 	later := start.Add(time.Hour)
 	after := must[time.Time](t)(s.ReserveSlots(ctx, id, limit.Cost(20), later))
 	at := limit.Slots(after, 20, later)
 	if immediate := slices.IndexFunc(at, func(slot time.Time) bool { return slot.After(later) }); immediate < 7 || immediate > 10 {
 		t.Errorf("%d of 20 may begin at once after a pause, want up to the burst of 10", immediate)
 	}
-	// A slot that is given back is there for the next one.
+	// A returned slot is available for the next reservation.
 	if back := must[time.Time](t)(s.ReserveSlots(ctx, id, -limit.Cost(1), later)); !back.Equal(after.Add(-limit.Cost(1))) {
 		t.Errorf("given back: %s, want %s", back, after.Add(-limit.Cost(1)))
 	}
@@ -586,14 +586,14 @@ func due(t *testing.T, s Store) {
 	found := read(start.Add(time.Minute))
 	for _, d := range found {
 		if !want[d.Key] {
-			t.Errorf("%s is due, or due twice", d.Key)
+			t.Errorf("%s is due twice, or should not be due", d.Key)
 		}
 		delete(want, d.Key)
 	}
 	if len(want) != 0 {
 		t.Errorf("%d deliveries are missing from the index", len(want))
 	}
-	// Of two that postpone one due time, one wins.
+	// Only one of two changes of a due time succeeds.
 	one, later := found[0], start.Add(time.Hour)
 	moved := must[delivery.Delivery](t)(s.Postpone(ctx, one, later))
 	if !moved.DueAt.Equal(later) || moved.State != delivery.Pending {
@@ -606,7 +606,7 @@ func due(t *testing.T, s Store) {
 		t.Errorf("%d are due after one of %d was postponed", left, len(found))
 	}
 	if _, err := s.Postpone(ctx, delivery.Due{Key: newClaim().Key, DueAt: start}, later); !errors.Is(err, delivery.ErrFenced) {
-		t.Errorf("postponed what does not exist: %v, want ErrFenced", err)
+		t.Errorf("postponed a missing delivery: %v, want ErrFenced", err)
 	}
 	if _, _, err := s.Due(ctx, 0, start, "no cursor", 3); err == nil {
 		t.Error("a malformed cursor is accepted")
@@ -635,7 +635,7 @@ func queries(t *testing.T, s Store) {
 		}
 		all = append(all, d)
 	}
-	concluded(t, s, delivery.Dead) // another endpoint's
+	concluded(t, s, delivery.Dead) // of another endpoint
 	slices.Reverse(all)            // newest first
 	for name, c := range map[string]struct {
 		q    delivery.Query
@@ -704,7 +704,7 @@ func endpoints(t *testing.T, s Store) {
 		t.Fatal(err)
 	}
 	if err := s.AddEndpoint(ctx, e); err != nil {
-		t.Errorf("the same write, repeated because its answer was lost: %v", err)
+		t.Errorf("the same write, repeated after a lost response: %v", err)
 	}
 	taken := e
 	taken.URL = "https://example.com/another"
@@ -725,10 +725,10 @@ func endpoints(t *testing.T, s Store) {
 	again := edited
 	again.Version = 1
 	if got := must[endpoint.Endpoint](t)(s.UpdateEndpoint(ctx, again)); got.Version != 2 {
-		t.Errorf("the same edit, repeated because its answer was lost, makes version %d", got.Version)
+		t.Errorf("the same edit, repeated after a lost response, makes version %d", got.Version)
 	}
 	if _, err := s.UpdateEndpoint(ctx, e); !errors.Is(err, endpoint.ErrConflict) {
-		t.Errorf("an editor who read before the last change wins: %v", err)
+		t.Errorf("an edit of an older version succeeds: %v", err)
 	}
 	equal(must[endpoint.Endpoint](t)(s.GetEndpoint(ctx, "t1", e.ID)), edited)
 
@@ -741,7 +741,7 @@ func endpoints(t *testing.T, s Store) {
 		t.Errorf("disabled = %+v", d)
 	}
 	if err := s.DisableEndpoint(ctx, "t1", "ep_nobody", "410", start); err != nil {
-		t.Errorf("disabling what is gone: %v", err)
+		t.Errorf("disabling a deleted endpoint: %v", err)
 	}
 
 	second := e
@@ -762,7 +762,7 @@ func endpoints(t *testing.T, s Store) {
 		t.Errorf("removed twice: %v", err)
 	}
 	if _, err := s.UpdateEndpoint(ctx, edited); !errors.Is(err, endpoint.ErrNotFound) {
-		t.Errorf("an edit brings a removed endpoint back: %v", err)
+		t.Errorf("an edit restores a deleted endpoint: %v", err)
 	}
 }
 
@@ -803,14 +803,14 @@ func manyWorkers(t *testing.T, s Store) {
 	}
 }
 
-// model makes random moves on the store and on a plain value, with the pure
-// transitions, and compares every answer.
+// model applies random operations to the store and, with the pure transitions, to a
+// plain value, and compares every result.
 func model(t *testing.T, s Store) {
 	rapid.Check(t, func(r *rapid.T) {
 		ctx := context.Background()
 		key := newClaim().Key
 		var want *delivery.Delivery
-		var held *delivery.Delivery // what some worker believes to hold
+		var held *delivery.Delivery // the claim that a worker believes to have
 		now := start
 		answer := func(what string, got delivery.Delivery, err error, after delivery.Delivery, refusal *delivery.Refusal) {
 			var saw *delivery.Refusal

@@ -26,7 +26,7 @@ const (
 	motoAccount = "123456789012" // moto's own
 )
 
-// created is what tools/sam/create.py prints.
+// created is the output of tools/sam/create.py.
 type created struct {
 	Status string
 	Tables []struct {
@@ -49,9 +49,9 @@ type created struct {
 
 type key struct{ AttributeName, KeyType string }
 
-// create has SAM translate the template, creates what moto's CloudFormation can
-// of it, and holds tables and queues against what the code takes the template to
-// say. moto's CloudFormation sets no TTL, so that is not compared.
+// create translates the template with SAM, creates the resources that moto's
+// CloudFormation supports, and compares tables and queues with package samtemplate's
+// reading of the template. moto's CloudFormation sets no TTL, so it is not compared.
 func (v *verifier) create(ctx context.Context) error {
 	translated, err := v.python(ctx, nil, filepath.Join("tools", "sam", ".cache", "sam"), "translate.py", "template.yaml")
 	if err != nil {
@@ -85,7 +85,7 @@ func (v *verifier) create(ctx context.Context) error {
 	return errors.Join(differences("table", c.tables(), tablesOf(want)), differences("queue", c.queues(), queuesOf(want)))
 }
 
-// python runs one of tools/sam's programs in an environment.
+// python runs a program of tools/sam in a virtual environment.
 func (v *verifier) python(ctx context.Context, in []byte, environment, program string, args ...string) ([]byte, error) {
 	c := exec.CommandContext(ctx, filepath.Join(v.project, environment, "bin", "python3"), append([]string{filepath.Join("tools", "sam", program)}, args...)...)
 	c.Dir, c.Stdin = v.project, bytes.NewReader(in)
@@ -103,18 +103,18 @@ func differences(what string, got, want map[string]string) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if got[name] != want[name] {
-			errs = append(errs, fmt.Errorf("%s %s is\n  %s\nand not, as the code expects,\n  %s", what, name, got[name], want[name]))
+			errs = append(errs, fmt.Errorf("%s %s is\n  %s\nwant\n  %s", what, name, got[name], want[name]))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(got)) {
 		if _, ok := want[name]; !ok {
-			errs = append(errs, fmt.Errorf("%s %s is one that the code knows nothing of", what, name))
+			errs = append(errs, fmt.Errorf("%s %s is unknown to the code", what, name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// described is a table in words that both sides can say.
+// described renders a table for comparison.
 func described(attributes []string, keys string, indexes []string, stream string) string {
 	slices.Sort(attributes)
 	slices.Sort(indexes)

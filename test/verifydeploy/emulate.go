@@ -27,7 +27,7 @@ import (
 	"github.com/tidings-dev/tidings/test/lambdaemulator"
 )
 
-// runsOn checks that a binary is static and for the architecture.
+// runsOn checks that a binary is static and built for the architecture.
 func runsOn(binary, architecture string) error {
 	f, err := elf.Open(binary)
 	if err != nil {
@@ -36,15 +36,15 @@ func runsOn(binary, architecture string) error {
 	defer f.Close()
 	want := map[string]elf.Machine{"arm64": elf.EM_AARCH64, "x86_64": elf.EM_X86_64}[architecture]
 	if f.Machine != want {
-		return fmt.Errorf("%s is for %s, not for %s", binary, f.Machine, want)
+		return fmt.Errorf("%s is built for %s, not for %s", binary, f.Machine, want)
 	}
 	if libraries, err := f.ImportedLibraries(); err != nil || len(libraries) > 0 {
-		return fmt.Errorf("%s needs %v: Lambda's provided.al2023 has no more than it brings (%w)", binary, libraries, err)
+		return fmt.Errorf("%s needs the libraries %v, which Lambda's provided.al2023 may not have (%w)", binary, libraries, err)
 	}
 	return nil
 }
 
-// answerTime is how long a function may take for a sample, on a busy machine.
+// answerTime is the limit for one answer, on a busy machine.
 const answerTime = time.Minute
 
 // emulate runs every function with every sample event, each time in a new
@@ -57,7 +57,7 @@ func (v *verifier) emulate(ctx context.Context) error {
 	}
 	emulators, err := filepath.Glob(filepath.Join(v.project, "tools", "sam", ".cache", "sam", "lib", "python*", "site-packages", "samcli", "local", "rapid", "aws-lambda-rie-"+architecture))
 	if err != nil || len(emulators) != 1 {
-		return errors.Join(err, fmt.Errorf("the SAM CLI's package holds %d emulators for %s", len(emulators), architecture))
+		return errors.Join(err, fmt.Errorf("the SAM CLI's package has %d emulators for %s, want 1", len(emulators), architecture))
 	}
 	dynamo, err := dynamoemulator.Start(ctx, dynamoemulator.Options{})
 	if err != nil {
@@ -83,7 +83,7 @@ func (v *verifier) emulate(ctx context.Context) error {
 		verdict := "as expected"
 		if r.diff != "" {
 			verdict = "DIFFERS"
-			wrong = append(wrong, fmt.Errorf("%s: the answer is not the one in events/answers (-want +got):\n%s", filepath.Base(sample), r.diff))
+			wrong = append(wrong, fmt.Errorf("%s: the answer differs from events/answers (-want +got):\n%s", filepath.Base(sample), r.diff))
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t\n", strings.TrimSuffix(filepath.Base(sample), ".json"), millis(r.init), millis(r.first), millis(r.second), verdict)
 	}
@@ -91,9 +91,9 @@ func (v *verifier) emulate(ctx context.Context) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Println("\nINIT is from the emulator's report, FIRST ANSWER a new process's from the request on (init included), SECOND the same process's next.")
+	fmt.Println("\nINIT is the emulator's report. FIRST ANSWER is the first request to a new process, init included. SECOND is the next request to the same process.")
 	if len(wrong) > 0 {
-		return errors.Join(append(wrong, errors.New("where the new answers are right: make verify-deploy UPDATE=-update"))...)
+		return errors.Join(append(wrong, errors.New("if the new answers are correct: make verify-deploy UPDATE=-update"))...)
 	}
 	return nil
 }
@@ -102,13 +102,13 @@ func millis(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
 }
 
-// result is what invoking one sample showed.
+// result is the outcome of one sample.
 type result struct {
 	init, first, second time.Duration
 	diff                string
 }
 
-// log keeps what the emulator and the function print.
+// log collects the output of the emulator and the function.
 type log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -126,27 +126,27 @@ func (l *log) String() string {
 	return l.buf.String()
 }
 
-// errPort says that somebody else took a port between its choice and its use.
+// errPort means that another process took the port before the emulator did.
 var errPort = errors.New("the emulator could not start")
 
-// invoke starts the sample's function under the emulator and invokes it twice.
+// invoke starts the sample's function in the emulator and invokes it twice.
 func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sample string, try int) (r result, err error) {
 	payload, err := os.ReadFile(sample)
 	if err != nil {
 		return r, err
 	}
 	name := strings.TrimSuffix(filepath.Base(sample), ".json")
-	stage, err := lambdaemulator.Open(ctx, v.project, fmt.Sprintf("verify%d-%s", try, name), dynamoURL)
+	deployment, err := lambdaemulator.Open(ctx, v.project, fmt.Sprintf("verify%d-%s", try, name), dynamoURL)
 	if err != nil {
 		return r, err
 	}
-	defer stage.Close()
-	// Where a sample names a receiver, the stage has one.
+	defer deployment.Close()
+	// Where a sample names a receiver, the deployment has one.
 	given := payload
-	payload = bytes.ReplaceAll(given, []byte("https://crm.example.com/hooks"), []byte(stage.Receiver+"/200"))
-	f := stage.Stack.ForSample(name)
+	payload = bytes.ReplaceAll(given, []byte("https://crm.example.com/hooks"), []byte(deployment.Receiver+"/200"))
+	f := deployment.Stack.ForSample(name)
 	if f == nil {
-		return r, errors.New("belongs to no function: its name begins with one's folder")
+		return r, errors.New("no function for this sample: its name must begin with a function's folder")
 	}
 	runtimeAPI, err := process.FreePort()
 	if err != nil {
@@ -160,7 +160,7 @@ func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sampl
 	output := &log{}
 	c := exec.Command(emulator, "--runtime-interface-emulator-address", address,
 		"--runtime-api-address", fmt.Sprintf("127.0.0.1:%d", runtimeAPI), filepath.Join(built, f.LogicalID, "bootstrap"))
-	c.Env = environment(stage, f)
+	c.Env = environment(deployment, f)
 	c.Stdout, c.Stderr = output, output
 	process, err := process.Start(c)
 	if err != nil {
@@ -204,7 +204,7 @@ func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sampl
 	if r.init, err = initTime(output); err != nil {
 		return r, err
 	}
-	seen, err := marshal(map[string]any{"answer": normalise(answer, given), "webhooks": stage.Received.Load()})
+	seen, err := marshal(map[string]any{"answer": normalise(answer, given), "webhooks": deployment.Received.Load()})
 	if err != nil {
 		return r, err
 	}
@@ -215,11 +215,11 @@ func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sampl
 	return r, err
 }
 
-func environment(stage *lambdaemulator.Stage, f *samtemplate.Function) (list []string) {
-	variables := stage.Environment(f)
+func environment(deployment *lambdaemulator.Deployment, f *samtemplate.Function) (list []string) {
+	variables := deployment.Environment(f)
 	variables["AWS_LAMBDA_FUNCTION_NAME"] = f.Name
 	variables["AWS_LAMBDA_FUNCTION_TIMEOUT"] = fmt.Sprint(int(f.Timeout.Seconds()))
-	// Nobody collects traces here.
+	// There is no X-Ray daemon.
 	variables["AWS_XRAY_CONTEXT_MISSING"] = "IGNORE_ERROR"
 	for name, value := range variables {
 		list = append(list, name+"="+value)
@@ -227,19 +227,19 @@ func environment(stage *lambdaemulator.Stage, f *samtemplate.Function) (list []s
 	return list
 }
 
-// report is the emulator's line about the init phase.
+// report matches the emulator's log line about the init phase.
 var report = regexp.MustCompile(`INIT REPORT\(durationMs: ([0-9.]+)\)`)
 
-// initTime reads the init phase's time from what the emulator printed.
+// initTime returns the duration of the init phase from the emulator's output.
 func initTime(output *log) (time.Duration, error) {
 	m := report.FindStringSubmatch(output.String())
 	if m == nil {
-		return 0, fmt.Errorf("the emulator reported no init time:\n%s", output)
+		return 0, fmt.Errorf("no init duration in the emulator's output:\n%s", output)
 	}
 	return time.ParseDuration(m[1] + "ms")
 }
 
-// compare holds an answer against the golden one, or writes it.
+// compare compares an answer with the expected one, or writes it.
 func (v *verifier) compare(name, answer string) (diff string, err error) {
 	path := filepath.Join(v.project, "events", "answers", name+".json")
 	if v.update {
@@ -255,7 +255,7 @@ func (v *verifier) compare(name, answer string) (diff string, err error) {
 	return cmp.Diff(string(golden), answer), nil
 }
 
-// What an answer holds that is another the next time, and what stands for it.
+// Parts of an answer that differ between runs, and their replacements.
 var passing = []struct {
 	pattern *regexp.Regexp
 	stands  string
@@ -270,11 +270,11 @@ var passing = []struct {
 	{regexp.MustCompile(`\b[0-9.]+(ns|µs|ms|s|m|h)\b`), "<duration>"},
 }
 
-// measured are the names of numbers that are another the next time.
+// measured matches the names of numbers that differ between runs.
 var measured = regexp.MustCompile(`(_ms|_at|_seconds|Ms|At)$`)
 
-// normalise returns an answer as it can be compared: without what is another the
-// next time. What the request gave stays as it is.
+// normalise replaces the parts of an answer that differ between runs, except those
+// that come from the request.
 func normalise(answer, payload []byte) any {
 	v, err := decode(answer)
 	if err != nil {
@@ -283,7 +283,7 @@ func normalise(answer, payload []byte) any {
 	return walk(v, "", payload)
 }
 
-// decode keeps numbers as they are written.
+// decode decodes JSON without changing numbers.
 func decode(text []byte) (v any, err error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
@@ -291,7 +291,7 @@ func decode(text []byte) (v any, err error) {
 	return v, err
 }
 
-// marshal returns the text of a golden file.
+// marshal encodes an expected answer.
 func marshal(v any) (string, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
@@ -319,7 +319,7 @@ func walk(v any, name string, payload []byte) any {
 		if name == "fingerprint" {
 			return "<fingerprint>"
 		}
-		// A function URL's answer holds the body as text.
+		// In a function URL's answer the body is a string.
 		if name == "body" && strings.HasPrefix(v, "{") {
 			if inner, err := decode([]byte(v)); err == nil {
 				return walk(inner, name, payload)
@@ -330,7 +330,7 @@ func walk(v any, name string, payload []byte) any {
 	return v
 }
 
-// title is what is kept of a page.
+// title matches the only part of a page that is compared.
 var title = regexp.MustCompile(`(?s)<title>(.*?)</title>`)
 
 func steady(text string, payload []byte) string {

@@ -1,9 +1,9 @@
-// Command verifydeploy proves template.yaml and the deployed binaries as far as a
-// machine without an AWS account can, with AWS's own tools: it lints the template,
-// holds it against checkov's rules, builds every function for both processors,
-// runs each under the Lambda Runtime Interface Emulator with each sample event,
-// and creates the translated stack in moto's CloudFormation. It promises to fail
-// where any of them has a complaint, and to say which.
+// Command verifydeploy checks template.yaml and the deployed binaries without an AWS
+// account, with AWS's own tools: it lints the template, checks it against checkov's
+// rules, builds every function for both architectures, runs each function under the
+// Lambda Runtime Interface Emulator with each sample event, and creates the
+// translated stack in moto's CloudFormation. It promises to fail if any of these
+// reports a problem, and to print it.
 package main
 
 import (
@@ -20,17 +20,17 @@ import (
 	"time"
 )
 
-// verifier is what the steps share.
+// verifier has the state that the steps share.
 type verifier struct {
 	project string // the checkout
-	work    string // where builds go
-	update  bool   // write the golden answers instead of comparing with them
+	work    string // folder of the builds
+	update  bool   // write the expected answers instead of comparing with them
 }
 
 func main() {
 	v := verifier{}
-	only := flag.String("only", "", "run these steps alone: their numbers, separated by commas")
-	flag.BoolVar(&v.update, "update", false, "write events/answers from what the functions answer")
+	only := flag.String("only", "", "run only these steps: their numbers, separated by commas")
+	flag.BoolVar(&v.update, "update", false, "update events/answers with the functions' answers")
 	flag.Parse()
 	ctx := context.Background()
 	if err := v.run(ctx, *only); err != nil {
@@ -44,7 +44,7 @@ func (v *verifier) run(ctx context.Context, only string) (err error) {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(v.project, "template.yaml")); err != nil {
-		return fmt.Errorf("run it in the checkout's folder: %w", err)
+		return fmt.Errorf("run it in the root of the repository: %w", err)
 	}
 	v.work = filepath.Join(v.project, ".aws-sam", "verify")
 	steps := []struct {
@@ -53,10 +53,10 @@ func (v *verifier) run(ctx context.Context, only string) (err error) {
 	}{
 		{"sam validate --lint", v.validate},
 		{"cfn-lint, no warnings", v.lint},
-		{"checkov, each exception justified", v.checkov},
+		{"checkov, with a reason for each exception", v.checkov},
 		{"sam build for arm64", func(ctx context.Context) error { return v.build(ctx, "arm64") }},
 		{"sam build for x86_64", func(ctx context.Context) error { return v.build(ctx, "x86_64") }},
-		{"each function under the Lambda emulator", v.emulate},
+		{"each function in the Lambda emulator", v.emulate},
 		{"the translated template in moto's CloudFormation", v.create},
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -84,7 +84,7 @@ func (v *verifier) tool(ctx context.Context, environment, tool string, extra []s
 	}
 	c := exec.CommandContext(ctx, path, args...)
 	c.Dir = v.project
-	// No telemetry, and a region that no command talks to.
+	// Commands need a region, but call no service.
 	c.Env = append(os.Environ(), "SAM_CLI_TELEMETRY=0", "AWS_DEFAULT_REGION=us-east-1")
 	c.Env = append(c.Env, extra...)
 	out, err := c.CombinedOutput()
@@ -102,18 +102,18 @@ func (v *verifier) lint(ctx context.Context) error {
 	return v.tool(ctx, "sam", "cfn-lint", nil, "--non-zero-exit-code", "warning", "template.yaml")
 }
 
-// checkov's exceptions stand beside the resources, each with its reason; the
-// contract tests refuse one without.
+// checkov's exceptions are in the template beside the resources; the contract tests
+// require a reason for each.
 func (v *verifier) checkov(ctx context.Context) error {
 	return v.tool(ctx, "checkov", "checkov", nil, "-f", "template.yaml", "--framework", "cloudformation", "--compact", "--quiet", "--skip-download")
 }
 
-// goArch is Go's name of a Lambda architecture.
+// goArch maps a Lambda architecture to GOARCH.
 var goArch = map[string]string{"arm64": "arm64", "x86_64": "amd64"}
 
 func (v *verifier) built(architecture string) string { return filepath.Join(v.work, architecture) }
 
-// build builds as `sam build` would before a deployment, and looks at what came out.
+// build runs `sam build`, and checks the architecture of the binaries.
 func (v *verifier) build(ctx context.Context, architecture string) error {
 	err := v.tool(ctx, "sam", "sam", []string{"TIDINGS_GOARCH=" + goArch[architecture]},
 		"build", "--build-dir", v.built(architecture), "--parameter-overrides", "Architecture="+architecture)
@@ -122,7 +122,7 @@ func (v *verifier) build(ctx context.Context, architecture string) error {
 	}
 	binaries, err := filepath.Glob(filepath.Join(v.built(architecture), "*", "bootstrap"))
 	if err != nil || len(binaries) == 0 {
-		return errors.Join(err, errors.New("no bootstrap came out of it"))
+		return errors.Join(err, errors.New("sam build produced no bootstrap"))
 	}
 	for _, binary := range binaries {
 		if err := runsOn(binary, architecture); err != nil {
@@ -133,12 +133,12 @@ func (v *verifier) build(ctx context.Context, architecture string) error {
 	return nil
 }
 
-// host is the Lambda architecture of this machine.
+// host returns the Lambda architecture of this machine.
 func host() (string, error) {
 	for lambda, go_ := range goArch {
 		if go_ == runtime.GOARCH && runtime.GOOS == "linux" {
 			return lambda, nil
 		}
 	}
-	return "", fmt.Errorf("the Lambda emulator runs on Linux, on arm64 and x86_64; this is %s on %s: `sam local invoke` does the same in Docker", runtime.GOOS, runtime.GOARCH)
+	return "", fmt.Errorf("the Lambda emulator runs on Linux, on arm64 and x86_64; this is %s on %s; use `sam local invoke`, which needs Docker", runtime.GOOS, runtime.GOARCH)
 }

@@ -1,7 +1,7 @@
-// Package xraytest is an X-Ray daemon for tests: a UDP socket that takes the
-// datagrams a tracer sends, and holds each to what X-Ray takes: the daemon's
-// header line, one document of at most 64 KiB, ids, times, names and annotations
-// of the documented forms (AWS X-Ray Developer Guide, "Segment documents").
+// Package xraytest is an X-Ray daemon for tests: a UDP socket that receives a tracer's
+// datagrams. It promises to report what X-Ray would refuse: the daemon's header line,
+// the limit of 64 KiB, and the forms of ids, times, names and annotations (AWS X-Ray
+// Developer Guide, "Segment documents").
 package xraytest
 
 import (
@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// MaxDocument is the largest document that X-Ray takes, in bytes.
+// MaxDocument is X-Ray's limit on a document, in bytes.
 const MaxDocument = 64 * 1024
 
 // Document is a segment document.
@@ -42,7 +42,7 @@ type Collector struct {
 	documents chan Document
 }
 
-// New starts a daemon, which ends with the test.
+// New starts a daemon for the duration of the test.
 func New(t testing.TB) *Collector {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -84,11 +84,11 @@ func (c *Collector) take(datagram []byte) {
 		return
 	}
 	if len(text) > MaxDocument {
-		c.t.Errorf("a document of %d bytes; X-Ray takes %d", len(text), MaxDocument)
+		c.t.Errorf("a document of %d bytes; X-Ray's limit is %d", len(text), MaxDocument)
 	}
 	d := Document{Raw: string(text)}
 	if err := json.Unmarshal(text, &d); err != nil {
-		c.t.Errorf("the document is no JSON: %v", err)
+		c.t.Errorf("the document is not JSON: %v", err)
 		return
 	}
 	for what, ok := range map[string]bool{
@@ -134,7 +134,7 @@ func (c *Collector) Next() Document {
 	}
 }
 
-// Rest returns what has come and was not asked for.
+// Rest returns the documents that Next has not returned.
 func (c *Collector) Rest() (list []Document) {
 	for {
 		select {

@@ -31,7 +31,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// What the files in events/ speak of.
+// Data that the files in events/ refer to.
 const (
 	SampleEndpoint = "ep_01KG4VZS4NCPSXFR1K831Q4SB0"
 	SampleEvent    = "01KG4VZS4NCPSXFR1K7QEWBC9B"
@@ -40,30 +40,30 @@ const (
 	// DueEvent's delivery to the sample endpoint is due.
 	DueEvent = "01KG4VZS4NCPSXFR1K7QEWBC9D"
 
-	// sampleSecret signs for the sample endpoint; it protects nothing.
+	// sampleSecret is the sample endpoint's signing secret; it is public.
 	sampleSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 )
 
-// Stage is one stack of the template, on this machine: its tables, with the
-// samples in them, its queues, AWS around them, and a receiver of webhooks.
-type Stage struct {
+// Deployment is one stack of the template on this machine: its tables with the
+// sample data, its queues, the AWS APIs, and a receiver of webhooks.
+type Deployment struct {
 	Stack *samtemplate.Stack
 	AWS   *AWS
-	URL   string // at which AWS is served
+	URL   string // of the AWS APIs
 	DB    *dynamodb.Client
-	// Receiver is the base URL of a receiver that answers each request with the
-	// status that its path names: Receiver + "/503".
+	// Receiver is the base URL of a receiver that answers with the status in the
+	// path: Receiver + "/503".
 	Receiver string
-	// Received counts the webhooks that it got.
+	// Received counts its requests.
 	Received atomic.Int64
 
 	servers []*http.Server
 }
 
-// Open opens a stack of the project in a folder, in a local DynamoDB. Its tables
-// must not exist yet.
-func Open(ctx context.Context, project, name, dynamoURL string) (stage *Stage, err error) {
-	s := &Stage{DB: dynamoemulator.Client(dynamoURL)}
+// Open creates a stack of the project in a folder, with tables in a local DynamoDB.
+// The tables must not exist yet.
+func Open(ctx context.Context, project, name, dynamoURL string) (d *Deployment, err error) {
+	s := &Deployment{DB: dynamoemulator.Client(dynamoURL)}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -96,7 +96,7 @@ func Open(ctx context.Context, project, name, dynamoURL string) (stage *Stage, e
 	if s.AWS, err = New(dynamoURL, queues...); err != nil {
 		return nil, err
 	}
-	s.AWS.Secrets[name+"-alerts"] = `{}` // and nowhere to call
+	s.AWS.Secrets[name+"-alerts"] = `{}` // no alert channels
 	s.serve(listener, s.AWS)
 	if listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, err
@@ -116,24 +116,24 @@ func Open(ctx context.Context, project, name, dynamoURL string) (stage *Stage, e
 	return s, s.samples(ctx, project)
 }
 
-func (s *Stage) serve(l net.Listener, h http.Handler) {
+func (s *Deployment) serve(l net.Listener, h http.Handler) {
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	s.servers = append(s.servers, server)
 	go func() { _ = server.Serve(l) }() // until Close
 }
 
-// Close ends what the stage serves. Its tables stay.
-func (s *Stage) Close() {
+// Close stops the servers. The tables remain.
+func (s *Deployment) Close() {
 	for _, server := range s.servers {
-		_ = server.Close() // what is open then is nobody's any more
+		_ = server.Close() // open connections are dropped
 	}
 }
 
-// Store is the stack's store, past the record.
-func (s *Stage) Store() *dynamo.Store { return dynamo.New(s.DB, local.Tables(s.Stack.Name)) }
+// Store returns the stack's store; its calls are not recorded.
+func (s *Deployment) Store() *dynamo.Store { return dynamo.New(s.DB, local.Tables(s.Stack.Name)) }
 
-// Function returns a function of the stack by its folder, or nil.
-func (s *Stage) Function(folder string) *samtemplate.Function {
+// Function returns the function of a folder, or nil.
+func (s *Deployment) Function(folder string) *samtemplate.Function {
 	for i := range s.Stack.Functions {
 		if s.Stack.Functions[i].Folder == folder {
 			return &s.Stack.Functions[i]
@@ -142,16 +142,16 @@ func (s *Stage) Function(folder string) *samtemplate.Function {
 	return nil
 }
 
-// Environment is what a function's process gets: what Lambda sets and what the
-// template does.
-func (s *Stage) Environment(f *samtemplate.Function) map[string]string {
+// Environment returns the environment variables of a function, from Lambda and from
+// the template.
+func (s *Deployment) Environment(f *samtemplate.Function) map[string]string {
 	variables := Variables(s.URL)
 	maps.Copy(variables, f.Environment)
 	return variables
 }
 
-// Add keeps an endpoint that subscribes to everything.
-func (s *Stage) Add(ctx context.Context, e endpoint.Endpoint) error {
+// Add stores an endpoint that subscribes to all events.
+func (s *Deployment) Add(ctx context.Context, e endpoint.Endpoint) error {
 	secret, err := signature.ParseSecret(sampleSecret)
 	if err != nil {
 		return err
@@ -162,13 +162,14 @@ func (s *Stage) Add(ctx context.Context, e endpoint.Endpoint) error {
 	return s.Store().AddEndpoint(ctx, e)
 }
 
-// ForEver delivers the samples' events, which are as old as the files are.
+// ForEver is a retry policy under which the sample events, which are as old as their
+// files, have not expired.
 var ForEver = retry.Policy{MaxAge: 100 * 365 * 24 * time.Hour}
 
 var sampleTime = time.Date(2026, 1, 29, 12, 34, 56, 0, time.UTC)
 
-// deadLetter puts an item into the work queue's dead-letter queue.
-func (s *Stage) deadLetter(ctx context.Context) error {
+// deadLetter sends an item to the work queue's dead-letter queue.
+func (s *Deployment) deadLetter(ctx context.Context) error {
 	for _, q := range s.Stack.Queues {
 		if q.LogicalID != "WorkDeadLetterQueue" {
 			continue
@@ -178,21 +179,21 @@ func (s *Stage) deadLetter(ctx context.Context) error {
 		_, err := client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &q.URL, MessageBody: aws.String(item.Encode()), MessageGroupId: aws.String(item.Group())})
 		s.AWS.Forget()
 		if err != nil {
-			return fmt.Errorf("rehearsal: put the sample dead letter: %w", err)
+			return fmt.Errorf("lambdaemulator: send the sample dead letter: %w", err)
 		}
 	}
 	return nil
 }
 
-// samples writes what the files in events/ speak of.
-func (s *Stage) samples(ctx context.Context, project string) error {
+// samples stores the data that the files in events/ refer to.
+func (s *Deployment) samples(ctx context.Context, project string) error {
 	text, err := os.ReadFile(filepath.Join(project, "events", "dispatch-stream.json"))
 	if err != nil {
 		return err
 	}
 	var batch events.DynamoDBEvent
 	if err := json.Unmarshal(text, &batch); err != nil || len(batch.Records) == 0 {
-		return fmt.Errorf("rehearsal: events/dispatch-stream.json holds no record (%w)", err)
+		return fmt.Errorf("lambdaemulator: events/dispatch-stream.json has no record (%w)", err)
 	}
 	accepted, err := dynamoitem.EventFromImage(batch.Records[0].Change.NewImage)
 	if err != nil {
@@ -223,7 +224,7 @@ func (s *Stage) samples(ctx context.Context, project string) error {
 			TableName: aws.String(local.Tables(s.Stack.Name).Deliveries), Item: dynamoitem.EncodeDelivery(d),
 		})
 		if err != nil {
-			return fmt.Errorf("rehearsal: put the sample deliveries: %w", err)
+			return fmt.Errorf("lambdaemulator: store the sample deliveries: %w", err)
 		}
 	}
 	return nil

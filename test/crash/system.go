@@ -30,32 +30,31 @@ import (
 )
 
 const (
-	// loadTime is over how long a round's events are emitted, and killTime within
-	// how much of a round the kill falls.
+	// loadTime is the time over which a round's events are emitted. The kill comes
+	// within killTime after the start of the round.
 	loadTime = 1500 * time.Millisecond
 	killTime = 2500 * time.Millisecond
-	// downTime is how long DynamoDB or the receiver stays away, at most.
+	// downTime is the maximum time for which DynamoDB or the receiver stays down.
 	downTime = 2 * time.Second
-	// leaseTime is how long a round is waited for before the next one: until the
-	// leases of the attempts under way have ended. What a dead worker had decided
-	// on but not queued takes longer: the sweep finds it minutes later.
+	// leaseTime is the maximum wait for a round before the next one begins: until the
+	// leases of the attempts in flight have ended. A retry that a dead worker stored
+	// but did not queue takes longer, because the sweep finds it minutes later.
 	leaseTime = 25 * time.Second
-	// settleTime is how long a round may take to come to rest.
+	// settleTime is the limit for the last verdict of a round.
 	settleTime = 5 * time.Minute
-	// sweepTime is how often the lane sweeps, beside the runner's own schedule:
+	// sweepTime is the interval of sweeps in addition to the runner's own schedule;
 	// sweeps may overlap.
 	sweepTime = 10 * time.Second
-	// visibility is the work queue's in these runs. The template's is six minutes,
-	// six times the function's timeout as AWS asks for; nobody would wait for that.
+	// visibility is the work queue's visibility timeout in these runs, in seconds. The
+	// template's six minutes would take too long.
 	visibility = 30
 )
 
-// lane is one system of runner, DynamoDB and receiver, of which one part is killed
-// again and again.
-type lane struct {
+// system is a runner, a DynamoDB and a receiver, one of which is killed repeatedly.
+type system struct {
 	name      string // what is killed
 	kills     int
-	ownDynamo bool // the runner starts DynamoDB, and takes it along when it dies
+	ownDynamo bool // the runner starts DynamoDB, and DynamoDB ends with it
 	binary    string
 	events    int
 	random    *rand.Rand
@@ -74,61 +73,61 @@ type lane struct {
 	runner    *localrunner.Runner
 	dynamo    *dynamoemulator.Server
 	receiving *process.Process
-	// They change with every start of the runner.
+	// The URLs change with every start of the runner.
 	mu                 sync.Mutex
 	emitURL, invokeURL string
 }
 
-// outage is a time in which something was dead.
+// outage is a time in which a process was down.
 type outage struct{ killed, back time.Time }
 
 // round is one kill, from the first event to the last verdict.
 type round struct {
 	number     int
 	after      time.Duration
-	endpoints  map[string]endpoint.Endpoint // by what they come to
+	endpoints  map[string]endpoint.Endpoint // by the name of their behaviour
 	ids        []string                     // of the events
 	deliveries map[string][]delivery.Delivery
 }
 
-func (l *lane) run(ctx context.Context, report func(row)) (err error) {
-	if l.kills == 0 {
+func (s *system) run(ctx context.Context, report func(row)) (err error) {
+	if s.kills == 0 {
 		return nil
 	}
-	if l.dir, err = os.MkdirTemp("", "tidings-crash-"); err != nil {
+	if s.dir, err = os.MkdirTemp("", "tidings-crash-"); err != nil {
 		return err
 	}
 	failed := false
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
-		l.stop()
-		if l.keep || err != nil || failed {
-			fmt.Fprintf(os.Stderr, "crash: the state of %q is kept in %s\n", l.name, l.dir)
+		s.stop()
+		if s.keep || err != nil || failed {
+			fmt.Fprintf(os.Stderr, "crash: the state of %q is kept in %s\n", s.name, s.dir)
 			return
 		}
-		_ = os.RemoveAll(l.dir)
+		_ = os.RemoveAll(s.dir)
 	}()
-	if err := l.start(ctx); err != nil {
+	if err := s.start(ctx); err != nil {
 		return err
 	}
-	go l.sweep(ctx)
+	go s.sweep(ctx)
 	finish := func(open *round) error {
-		r, err := l.account(ctx, open)
+		r, err := s.account(ctx, open)
 		if err != nil {
 			return fmt.Errorf("kill %d: %w", open.number+1, err)
 		}
-		failed = failed || !r.holds()
+		failed = failed || !r.ok()
 		report(r)
-		return l.remove(ctx, open.endpoints)
+		return s.remove(ctx, open.endpoints)
 	}
 	var open []*round
-	for n := range l.kills {
-		next, err := l.round(ctx, n)
+	for n := range s.kills {
+		next, err := s.round(ctx, n)
 		if err != nil {
 			return fmt.Errorf("kill %d: %w", n+1, err)
 		}
-		settled, err := l.settled(ctx, next, leaseTime)
+		settled, err := s.settled(ctx, next, leaseTime)
 		switch {
 		case err != nil:
 			return err
@@ -141,7 +140,7 @@ func (l *lane) run(ctx context.Context, report func(row)) (err error) {
 		}
 	}
 	for _, one := range open {
-		if _, err := l.settled(ctx, one, settleTime); err != nil {
+		if _, err := s.settled(ctx, one, settleTime); err != nil {
 			return err
 		}
 		if err := finish(one); err != nil {
@@ -152,61 +151,61 @@ func (l *lane) run(ctx context.Context, report func(row)) (err error) {
 }
 
 // sweep invokes dispatch as the schedule does, until ctx ends.
-func (l *lane) sweep(ctx context.Context) {
+func (s *system) sweep(ctx context.Context) {
 	for {
 		select {
 		case <-time.After(sweepTime):
 		case <-ctx.Done():
 			return
 		}
-		l.mu.Lock()
-		url := l.invokeURL
-		l.mu.Unlock()
-		// It fails where the runner is just being killed.
+		s.mu.Lock()
+		url := s.invokeURL
+		s.mu.Unlock()
+		// It fails while the runner is down.
 		_ = localrunner.Invoke(ctx, url, "dispatch", `{"action":"sweep"}`)
 	}
 }
 
-func (l *lane) start(ctx context.Context) (err error) {
-	l.secret, l.known = signature.NewSecret(), map[string]bool{}
+func (s *system) start(ctx context.Context) (err error) {
+	s.secret, s.known = signature.NewSecret(), map[string]bool{}
 	text, err := os.ReadFile("template.yaml")
 	if err != nil {
 		return err
 	}
 	const asDeployed = "VisibilityTimeout: 360"
 	if strings.Count(string(text), asDeployed) != 1 {
-		return fmt.Errorf("template.yaml has not one %q", asDeployed)
+		return fmt.Errorf("template.yaml does not contain %q exactly once", asDeployed)
 	}
-	l.template = filepath.Join(l.dir, "template.yaml")
-	if err := os.WriteFile(l.template, []byte(strings.Replace(string(text), asDeployed, fmt.Sprintf("VisibilityTimeout: %d", visibility), 1)), 0o600); err != nil {
+	s.template = filepath.Join(s.dir, "template.yaml")
+	if err := os.WriteFile(s.template, []byte(strings.Replace(string(text), asDeployed, fmt.Sprintf("VisibilityTimeout: %d", visibility), 1)), 0o600); err != nil {
 		return err
 	}
 	port, err := process.FreePort()
 	if err != nil {
 		return err
 	}
-	l.address, l.record = fmt.Sprintf("127.0.0.1:%d", port), filepath.Join(l.dir, "receiver.jsonl")
-	if err := l.startReceiver(ctx); err != nil {
+	s.address, s.record = fmt.Sprintf("127.0.0.1:%d", port), filepath.Join(s.dir, "receiver.jsonl")
+	if err := s.startReceiver(ctx); err != nil {
 		return err
 	}
-	if !l.ownDynamo {
-		if l.port, err = process.FreePort(); err != nil {
+	if !s.ownDynamo {
+		if s.port, err = process.FreePort(); err != nil {
 			return err
 		}
-		if err := l.startDynamo(ctx); err != nil {
+		if err := s.startDynamo(ctx); err != nil {
 			return err
 		}
 	}
-	return l.startRunner(ctx)
+	return s.startRunner(ctx)
 }
 
-func (l *lane) startReceiver(ctx context.Context) (err error) {
-	if l.receiving, err = startReceiver(l.address, l.record, l.random.Uint64(), l.secret); err != nil {
+func (s *system) startReceiver(ctx context.Context) (err error) {
+	if s.receiving, err = startReceiver(s.address, s.record, s.random.Uint64(), s.secret); err != nil {
 		return err
 	}
-	return l.receiving.Ready(ctx, 30*time.Second, func(ctx context.Context) error {
+	return s.receiving.Ready(ctx, 30*time.Second, func(ctx context.Context) error {
 		var d net.Dialer
-		conn, err := d.DialContext(ctx, "tcp", l.address)
+		conn, err := d.DialContext(ctx, "tcp", s.address)
 		if err != nil {
 			return err
 		}
@@ -214,84 +213,84 @@ func (l *lane) startReceiver(ctx context.Context) (err error) {
 	})
 }
 
-func (l *lane) startDynamo(ctx context.Context) (err error) {
-	l.dynamo, err = dynamoemulator.Start(ctx, dynamoemulator.Options{Port: l.port, DBPath: filepath.Join(l.dir, "lane.db")})
+func (s *system) startDynamo(ctx context.Context) (err error) {
+	s.dynamo, err = dynamoemulator.Start(ctx, dynamoemulator.Options{Port: s.port, DBPath: filepath.Join(s.dir, "dynamodb.db")})
 	return err
 }
 
-func (l *lane) startRunner(ctx context.Context) (err error) {
-	args := []string{"--template", l.template}
-	if !l.ownDynamo {
-		args = append(args, "--dynamodb", l.dynamo.URL)
+func (s *system) startRunner(ctx context.Context) (err error) {
+	args := []string{"--template", s.template}
+	if !s.ownDynamo {
+		args = append(args, "--dynamodb", s.dynamo.URL)
 	}
-	if l.runner, err = localrunner.StartRunner(ctx, l.binary, filepath.Join(l.dir, "state"), args...); err != nil {
+	if s.runner, err = localrunner.StartRunner(ctx, s.binary, filepath.Join(s.dir, "state"), args...); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.emitURL, l.invokeURL = l.runner.Note.URLs["emit"], l.runner.Note.InvokeURL
-	l.mu.Unlock()
+	s.mu.Lock()
+	s.emitURL, s.invokeURL = s.runner.Note.URLs["emit"], s.runner.Note.InvokeURL
+	s.mu.Unlock()
 	return nil
 }
 
-func (l *lane) stop() {
-	if l.runner != nil {
-		l.runner.Kill()
+func (s *system) stop() {
+	if s.runner != nil {
+		s.runner.Kill()
 	}
-	if l.dynamo != nil {
-		l.dynamo.Stop()
+	if s.dynamo != nil {
+		s.dynamo.Stop()
 	}
-	if l.receiving != nil {
-		l.receiving.Stop()
+	if s.receiving != nil {
+		s.receiving.Stop()
 	}
 }
 
-// kill kills what the lane kills, and starts it again after a while.
-func (l *lane) kill(ctx context.Context) error {
-	down := time.Duration(l.random.Int64N(int64(downTime)))
-	switch l.name {
+// kill kills the process under test, and starts it again after a while.
+func (s *system) kill(ctx context.Context) error {
+	down := time.Duration(s.random.Int64N(int64(downTime)))
+	switch s.name {
 	case "DynamoDB":
-		l.dynamo.Stop() // SIGKILL
+		s.dynamo.Stop() // SIGKILL
 		time.Sleep(down)
-		return l.startDynamo(ctx)
+		return s.startDynamo(ctx)
 	case "receiver":
-		l.receiving.Stop()
+		s.receiving.Stop()
 		time.Sleep(down)
-		return l.startReceiver(ctx)
+		return s.startReceiver(ctx)
 	}
-	l.runner.Kill()
-	return l.startRunner(ctx)
+	s.runner.Kill()
+	return s.startRunner(ctx)
 }
 
-// round emits events and kills in their midst.
-func (l *lane) round(ctx context.Context, number int) (*round, error) {
-	endpoints, err := l.endpoints(ctx, number)
+// round emits events and kills the process meanwhile.
+func (s *system) round(ctx context.Context, number int) (*round, error) {
+	endpoints, err := s.endpoints(ctx, number)
 	if err != nil {
 		return nil, err
 	}
 	time.Sleep(300 * time.Millisecond) // until the runner's cache has seen them
 	began := time.Now()
-	after := time.Duration(l.random.Int64N(int64(killTime)))
+	after := time.Duration(s.random.Int64N(int64(killTime)))
 	type loaded struct {
 		ids []string
 		err error
 	}
 	load := make(chan loaded, 1)
 	go func() {
-		ids, err := l.load(ctx)
+		ids, err := s.load(ctx)
 		load <- loaded{ids, err}
 	}()
 	time.Sleep(after)
 	killed := time.Now()
-	if err := l.kill(ctx); err != nil {
+	if err := s.kill(ctx); err != nil {
 		return nil, err
 	}
-	l.outages = append(l.outages, outage{killed, time.Now()})
+	s.outages = append(s.outages, outage{killed, time.Now()})
 	done := <-load
 	return &round{number: number, after: killed.Sub(began), endpoints: endpoints, ids: done.ids}, done.err
 }
 
-// endpoints adds the round's endpoints, by what they come to.
-func (l *lane) endpoints(ctx context.Context, round int) (map[string]endpoint.Endpoint, error) {
+// endpoints adds the round's endpoints, by the name of their behaviour.
+func (s *system) endpoints(ctx context.Context, round int) (map[string]endpoint.Endpoint, error) {
 	quick := func(e *endpoint.Endpoint) {
 		e.Timeout = 2 * time.Second
 		e.Retry = retry.Policy{MaxDelay: 2 * time.Second}
@@ -299,13 +298,13 @@ func (l *lane) endpoints(ctx context.Context, round int) (map[string]endpoint.En
 	}
 	added := map[string]endpoint.Endpoint{}
 	for name := range behaviours {
-		e, err := localrunner.AddEndpoint(ctx, l.runner.Store, fmt.Sprintf("http://%s/%s/%d", l.address, name, round), l.secret, func(e *endpoint.Endpoint) {
+		e, err := localrunner.AddEndpoint(ctx, s.runner.Store, fmt.Sprintf("http://%s/%s/%d", s.address, name, round), s.secret, func(e *endpoint.Endpoint) {
 			quick(e)
 			switch name {
 			case "broken":
-				e.Retry.MaxAttempts, e.Breaker.Failures = 2, 100 // so that it ends soon
+				e.Retry.MaxAttempts, e.Breaker.Failures = 2, 100 // so that its deliveries end soon
 			case "gone":
-				e.Limit = ratelimit.Limit{PerMinute: 120, Burst: 2} // so that some wait when it goes
+				e.Limit = ratelimit.Limit{PerMinute: 120, Burst: 2} // so that some deliveries are pending when it is disabled
 			}
 		})
 		if err != nil {
@@ -316,32 +315,32 @@ func (l *lane) endpoints(ctx context.Context, round int) (map[string]endpoint.En
 	return added, nil
 }
 
-func (l *lane) remove(ctx context.Context, endpoints map[string]endpoint.Endpoint) error {
+func (s *system) remove(ctx context.Context, endpoints map[string]endpoint.Endpoint) error {
 	for _, e := range endpoints {
-		if err := l.runner.Store.RemoveEndpoint(ctx, e.Tenant, e.ID); err != nil {
+		if err := s.runner.Store.RemoveEndpoint(ctx, e.Tenant, e.ID); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// load emits the round's events, each until it is accepted: a producer whose call
-// failed repeats it under the same key.
-func (l *lane) load(ctx context.Context) (ids []string, err error) {
+// load emits the round's events. It retries a failed call with the same idempotency
+// key until the event is accepted.
+func (s *system) load(ctx context.Context) (ids []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var mu sync.Mutex
 	var calls sync.WaitGroup
-	for i := range l.events {
-		n := l.emitted + i
+	for i := range s.events {
+		n := s.emitted + i
 		calls.Go(func() {
-			time.Sleep(loadTime * time.Duration(i) / time.Duration(l.events))
+			time.Sleep(loadTime * time.Duration(i) / time.Duration(s.events))
 			request := localrunner.Comment(n)
 			request.IdempotencyKey = fmt.Sprint("crash-", n)
 			for {
-				l.mu.Lock()
-				url := l.emitURL
-				l.mu.Unlock()
+				s.mu.Lock()
+				url := s.emitURL
+				s.mu.Unlock()
 				results, failed := localrunner.Post(ctx, url, request)
 				if failed == nil {
 					mu.Lock()
@@ -361,24 +360,24 @@ func (l *lane) load(ctx context.Context) (ids []string, err error) {
 		})
 	}
 	calls.Wait()
-	l.emitted += l.events
+	s.emitted += s.events
 	for _, id := range ids {
-		if l.known[id] {
-			err = errors.Join(err, fmt.Errorf("%s was answered for two events", id))
+		if s.known[id] {
+			err = errors.Join(err, fmt.Errorf("emit returned the id %s for two events", id))
 		}
-		l.known[id] = true
+		s.known[id] = true
 	}
 	return ids, err
 }
 
-// settled waits until every delivery of the round has found its end, and reports
-// whether that was within the limit.
-func (l *lane) settled(ctx context.Context, r *round, limit time.Duration) (bool, error) {
+// settled waits until every delivery of the round is settled, and reports whether
+// that was within the limit.
+func (s *system) settled(ctx context.Context, r *round, limit time.Duration) (bool, error) {
 	for end := time.Now().Add(limit); ; time.Sleep(500 * time.Millisecond) {
 		r.deliveries = map[string][]delivery.Delivery{}
 		waiting := 0
 		for name, e := range r.endpoints {
-			list, err := localrunner.Deliveries(ctx, l.runner.Store, e.ID)
+			list, err := localrunner.Deliveries(ctx, s.runner.Store, e.ID)
 			if err != nil {
 				return false, err
 			}
@@ -399,13 +398,13 @@ func (l *lane) settled(ctx context.Context, r *round, limit time.Duration) (bool
 	}
 }
 
-// account says what a round came to.
-func (l *lane) account(ctx context.Context, of *round) (r row, err error) {
-	r = row{killed: l.name, after: of.after, events: len(of.ids)}
-	if r.phantoms, err = l.phantoms(ctx); err != nil {
+// account compares producer, store and receiver after a round.
+func (s *system) account(ctx context.Context, of *round) (r row, err error) {
+	r = row{killed: s.name, after: of.after, events: len(of.ids)}
+	if r.phantoms, err = s.phantoms(ctx); err != nil {
 		return r, err
 	}
-	record, err := answers(l.record)
+	record, err := answers(s.record)
 	if err != nil {
 		return r, err
 	}
@@ -415,15 +414,15 @@ func (l *lane) account(ctx context.Context, of *round) (r row, err error) {
 		byDelivery[a.Path+" "+a.ID] = append(byDelivery[a.Path+" "+a.ID], a)
 	}
 	for name, e := range of.endpoints {
-		// An endpoint that has answered 410 is disabled, and wants no events from
-		// then on: only those that had been fanned out before are deliveries.
+		// An endpoint that answered 410 is disabled, so only events that were fanned out
+		// before have a delivery.
 		if name == "gone" {
 			r.accepted += len(all[name])
 		} else {
 			r.accepted += len(ids)
 			r.unsettled += len(ids) - len(all[name])
 		}
-		path := strings.TrimPrefix(e.URL, "http://"+l.address)
+		path := strings.TrimPrefix(e.URL, "http://"+s.address)
 		for _, d := range all[name] {
 			switch d.State {
 			case delivery.Delivered:
@@ -445,19 +444,18 @@ func (l *lane) account(ctx context.Context, of *round) (r row, err error) {
 			got := byDelivery[path+" "+d.EventID]
 			succeeded := slices.DeleteFunc(slices.Clone(got), func(a answer) bool { return a.Status >= 300 })
 			if d.State == delivery.Delivered && len(succeeded) == 0 {
-				return r, fmt.Errorf("%s is delivered by the store, and its receiver knows nothing of it", d.Key)
+				return r, fmt.Errorf("the store says that %s is delivered, but the receiver has no record of it", d.Key)
 			}
 			if len(succeeded) > 1 {
 				r.duplicated++
-				// Excused are attempts under way at the kill: all but the last answer
-				// were given while something was being killed, or just before, when
-				// the verdict was not stored yet.
+				// A duplicate is allowed if the earlier success came while a process was
+				// down or just before, when its verdict was not stored yet.
 				for _, a := range succeeded[:len(succeeded)-1] {
-					if !slices.ContainsFunc(l.outages, func(o outage) bool { return a.Began.Before(o.back) && a.Ended.Add(verdictTime).After(o.killed) }) {
+					if !slices.ContainsFunc(s.outages, func(o outage) bool { return a.Began.Before(o.back) && a.Ended.Add(verdictTime).After(o.killed) }) {
 						r.unexcused++
 					}
 				}
-				if lost == 0 && l.name != "receiver" {
+				if lost == 0 && s.name != "receiver" {
 					r.unexcused++ // every attempt's verdict was stored
 				}
 			}
@@ -472,13 +470,13 @@ func (l *lane) account(ctx context.Context, of *round) (r row, err error) {
 	return r, nil
 }
 
-// verdictTime is how long after an answer its verdict may not be stored yet.
+// verdictTime is the maximum time between a response and the write of its verdict.
 const verdictTime = time.Second
 
-// phantoms counts the events in the table that no answer to a producer speaks of.
-func (l *lane) phantoms(ctx context.Context) (int, error) {
-	table := local.Tables(l.runner.Note.Stack).Events
-	db := dynamoemulator.Client(l.runner.Note.DynamoURL)
+// phantoms counts the events in the table that were never acknowledged to a producer.
+func (s *system) phantoms(ctx context.Context) (int, error) {
+	table := local.Tables(s.runner.Note.Stack).Events
+	db := dynamoemulator.Client(s.runner.Note.DynamoURL)
 	unknown := 0
 	pages := dynamodb.NewScanPaginator(db, &dynamodb.ScanInput{TableName: &table, ConsistentRead: aws.Bool(true)})
 	for pages.HasMorePages() {
@@ -491,7 +489,7 @@ func (l *lane) phantoms(ctx context.Context) (int, error) {
 			if err != nil {
 				return 0, err
 			}
-			if !l.known[a.ID] {
+			if !s.known[a.ID] {
 				unknown++
 			}
 		}
