@@ -229,7 +229,7 @@ func (r *receiver) report() (map[string]*arrivals, error) {
 	}
 	for how, seen := range by {
 		if seen.Twice > 0 {
-			return nil, fmt.Errorf("%d duplicate deliveries on path %s", seen.Twice, how)
+			return nil, fmt.Errorf("%d deliveries came twice to %s", seen.Twice, how)
 		}
 	}
 	return by, nil
