@@ -14,9 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 )
 
-// endpointCache keeps tenants' endpoints for a short while, compiled for matching.
-// A change to an endpoint takes effect when its tenant's entry is older than
-// the cache's time, at most. Nobody writes to an endpoint that it returns.
+// endpointCache caches tenants' endpoints with compiled filters. A change to an
+// endpoint takes effect after at most keep. The returned endpoints must not be modified.
 type endpointCache struct {
 	read Endpoints
 	keep time.Duration
@@ -28,21 +27,22 @@ type endpointCache struct {
 	singles map[string]single
 }
 
-// maxSingles bounds the endpoints kept one by one; past it, all are dropped.
+// maxSingles bounds the endpoints that are cached one by one; when it is reached, all
+// of them are dropped.
 const maxSingles = 10_000
 
 func newEndpointCache(read Endpoints, keep time.Duration, now func() time.Time) *endpointCache {
 	return &endpointCache{read: read, keep: keep, now: now, tenants: map[string]*tenant{}, singles: map[string]single{}}
 }
 
-// tenant is all endpoints of one tenant at one time.
+// tenant holds all endpoints of one tenant, read at one time.
 type tenant struct {
 	at   time.Time
 	byID map[string]*endpoint.Endpoint
 	subs []subscription
 
 	mu     sync.Mutex
-	byType map[string][]subscription // what subscribes to a type; filled as types come
+	byType map[string][]subscription // by event type; filled on first use
 }
 
 type single struct {
@@ -51,18 +51,18 @@ type single struct {
 	err      error // nil or endpoint.ErrNotFound
 }
 
-// subscription is an enabled endpoint with its compiled filter. It is small: each
-// event goes through all of a tenant's.
+// subscription is an enabled endpoint with its compiled filter. It is small because
+// fan-out goes through all of a tenant's subscriptions for each event.
 type subscription struct {
 	endpoint *endpoint.Endpoint
 	filter   *filter.Pattern // nil matches all
 }
 
-// subscribers returns the ids of the tenant's enabled endpoints that want the
-// event. An endpoint whose stored filter no longer compiles gets everything:
-// too much can be filtered by the receiver, too little can't be got back.
-func (r *endpointCache) subscribers(ctx context.Context, tenantName string, e event.Event, body []byte) ([]string, error) {
-	t, err := r.tenant(ctx, tenantName)
+// subscribers returns the IDs of the tenant's enabled endpoints that match the event.
+// An endpoint whose stored filter does not compile gets every event: its receiver can
+// drop what it does not need, but could not recover what was not sent.
+func (c *endpointCache) subscribers(ctx context.Context, tenantName string, e event.Event, body []byte) ([]string, error) {
+	t, err := c.tenant(ctx, tenantName)
 	if err != nil {
 		return nil, err
 	}
@@ -86,23 +86,23 @@ func (r *endpointCache) subscribers(ctx context.Context, tenantName string, e ev
 	return ids, nil
 }
 
-func (r *endpointCache) tenant(ctx context.Context, name string) (*tenant, error) {
-	r.mu.Lock()
-	t := r.tenants[name]
-	r.mu.Unlock()
-	if t != nil && r.now().Sub(t.at) < r.keep {
+func (c *endpointCache) tenant(ctx context.Context, name string) (*tenant, error) {
+	c.mu.Lock()
+	t := c.tenants[name]
+	c.mu.Unlock()
+	if t != nil && c.now().Sub(t.at) < c.keep {
 		return t, nil
 	}
-	loaded, err, _ := r.loading.Do(name, func() (any, error) {
-		at := r.now()
-		list, err := r.read.ListEndpoints(ctx, name)
+	loaded, err, _ := c.loading.Do(name, func() (any, error) {
+		at := c.now()
+		list, err := c.read.ListEndpoints(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("endpoints of tenant %s: %w", name, err)
 		}
 		t := compile(at, list)
-		r.mu.Lock()
-		r.tenants[name] = t
-		r.mu.Unlock()
+		c.mu.Lock()
+		c.tenants[name] = t
+		c.mu.Unlock()
 		return t, nil
 	})
 	if err != nil {
@@ -121,8 +121,7 @@ func compile(at time.Time, list []endpoint.Endpoint) *tenant {
 		}
 		s := subscription{endpoint: e}
 		if len(e.Filter) > 0 {
-			// Filters are compiled when an endpoint is added; see subscribers for
-			// one that fails here.
+			// On an error, filter stays nil and matches everything; see subscribers.
 			s.filter, _ = filter.Compile(e.Filter)
 		}
 		t.subs = append(t.subs, s)
@@ -145,43 +144,43 @@ func (t *tenant) subscribed(eventType string) []subscription {
 	return list
 }
 
-// get returns one endpoint, from the tenant's entry where there is a fresh one.
-func (r *endpointCache) get(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
-	now := r.now()
-	r.mu.Lock()
-	t, s := r.tenants[tenantName], r.singles[id]
-	r.mu.Unlock()
-	if t != nil && now.Sub(t.at) < r.keep {
+// get returns one endpoint, from the cache if it is recent enough.
+func (c *endpointCache) get(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
+	now := c.now()
+	c.mu.Lock()
+	t, s := c.tenants[tenantName], c.singles[id]
+	c.mu.Unlock()
+	if t != nil && now.Sub(t.at) < c.keep {
 		if e, ok := t.byID[id]; ok {
 			return e, nil
 		}
 	}
-	if !s.at.IsZero() && now.Sub(s.at) < r.keep {
+	if !s.at.IsZero() && now.Sub(s.at) < c.keep {
 		return s.endpoint, s.err
 	}
-	return r.fresh(ctx, tenantName, id)
+	return c.fresh(ctx, tenantName, id)
 }
 
-// fresh reads one endpoint past the cache.
-func (r *endpointCache) fresh(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
-	at := r.now()
-	e, err := r.read.GetEndpoint(ctx, tenantName, id)
+// fresh reads one endpoint from the store, and caches it.
+func (c *endpointCache) fresh(ctx context.Context, tenantName, id string) (*endpoint.Endpoint, error) {
+	at := c.now()
+	e, err := c.read.GetEndpoint(ctx, tenantName, id)
 	if err != nil && !errors.Is(err, endpoint.ErrNotFound) {
 		return nil, fmt.Errorf("endpoint %s: %w", id, err)
 	}
-	r.mu.Lock()
-	if len(r.singles) >= maxSingles {
-		clear(r.singles)
+	c.mu.Lock()
+	if len(c.singles) >= maxSingles {
+		clear(c.singles)
 	}
-	r.singles[id] = single{at: at, endpoint: &e, err: err}
-	r.mu.Unlock()
+	c.singles[id] = single{at: at, endpoint: &e, err: err}
+	c.mu.Unlock()
 	return &e, err
 }
 
-// forget drops what is kept of a tenant, because this worker changed it.
-func (r *endpointCache) forget(tenantName, id string) {
-	r.mu.Lock()
-	delete(r.tenants, tenantName)
-	delete(r.singles, id)
-	r.mu.Unlock()
+// forget drops a tenant and an endpoint from the cache after this worker changed them.
+func (c *endpointCache) forget(tenantName, id string) {
+	c.mu.Lock()
+	delete(c.tenants, tenantName)
+	delete(c.singles, id)
+	c.mu.Unlock()
 }

@@ -8,21 +8,20 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
-// FanOut puts one work item on the queue for each endpoint that wants an event
-// of the batch. It writes no delivery: the item is what holds the delivery until
-// a worker claims it, so an event costs nothing for endpoints that don't want it
-// and one write less for those that do.
+// FanOut queues one work item for each event of the batch and each endpoint that
+// matches it. It writes no delivery: until a worker claims it, the item is the
+// delivery. That saves one write per delivery, and an event costs nothing for
+// endpoints that do not match.
 //
-// On failure it reports the first record that was not wholly queued; the stream
-// then replays that record and everything after it, and the items that are on
-// the queue twice are told apart by their claims. A record that can't be read
-// will never be readable: it is logged with its key, counted and passed over,
-// because behind it the whole shard would wait.
+// If items could not be queued, FanOut returns the sequence number of the first record
+// concerned. The stream then delivers that record and all later ones again; the claim
+// makes items that are queued twice harmless. A record that cannot be read is logged
+// with its key, counted and skipped, because retrying it would block its shard.
 func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFrom []string) {
 	items := make([]work.Item, 0, len(batch))
 	owner := make([]int, 0, len(batch)) // the record of each item
 	failed, malformed := len(batch), 0
-	fannedOut := make([]string, len(batch)) // the events' ids
+	fannedOut := make([]string, len(batch)) // event IDs
 	for i, record := range batch {
 		if !record.Inserted {
 			continue
@@ -37,7 +36,7 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFr
 		under, end := d.Tracer.Begin("fan out", accepted.Trace)
 		accepted.Trace = under
 		more, err := d.itemsOf(ctx, accepted, e)
-		// It shows what was decided; that it was queued, each attempt shows.
+		// The trace shows the decision; each attempt shows that its item was queued.
 		var found map[string]any
 		if tracing.IsRecording(d.Tracer) {
 			found = map[string]any{"event_id": accepted.ID, "event_type": e.Type, "tenant": accepted.Tenant, "endpoints": len(more)}
@@ -71,8 +70,8 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFr
 	return []string{batch[failed].SequenceNumber}
 }
 
-// itemsOf returns the work items of one event; an error means that its record
-// should come again.
+// itemsOf returns the work items of one event. After an error, its record has to be
+// delivered again.
 func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e event.Event) ([]work.Item, error) {
 	ids, err := d.endpoints.subscribers(ctx, accepted.Tenant, e, accepted.Body)
 	if err != nil {

@@ -11,11 +11,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
-// logAttempt writes the one wide line of an attempt: everything that is asked
-// about it later, in one place. It holds no payload, no URL (paths may be secret)
-// and nothing of the answer's body. A field that would say what is so mostly (the
-// default tenant, HTTP, that a success is delivered, a phase that did not happen)
-// is left out: the line is paid for by the byte. docs/logs.md has the fields.
+// logAttempt logs an attempt as one line with all its fields (docs/logs.md). The line
+// contains no payload, no URL (paths can be secret) and nothing of the response's body.
+// Fields with their usual value are omitted, because CloudWatch charges by the byte.
 func (d *Dispatcher) logAttempt(ctx context.Context, j *job, next delivery.Delivery, a delivery.Attempt, o delivery.Outcome, stored error) {
 	level := slog.LevelInfo
 	if next.State != delivery.Delivered {
@@ -74,7 +72,7 @@ func (d *Dispatcher) logAttempt(ctx context.Context, j *job, next delivery.Deliv
 	d.Log.LogAttrs(ctx, level, "delivery.attempted", attrs...)
 }
 
-// annotations are what an attempt's part of a trace is found by.
+// annotations returns the annotations by which an attempt is found in X-Ray.
 func annotations(j *job, attempt int, o delivery.Outcome) map[string]any {
 	return map[string]any{
 		"endpoint_id": j.endpoint.ID, "tenant": j.endpoint.Tenant, "protocol": destination.TargetOf(*j.endpoint).Protocol(),
@@ -82,7 +80,7 @@ func annotations(j *job, attempt int, o delivery.Outcome) map[string]any {
 	}
 }
 
-// markOfOutcome tells failures apart as traces do.
+// markOfOutcome maps an outcome to X-Ray's kinds of failure.
 func markOfOutcome(o delivery.Outcome) string {
 	switch {
 	case o.Class == delivery.Success:

@@ -12,38 +12,37 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
-// Events is where accepted events are read.
+// Events reads accepted events.
 type Events interface {
-	// GetEvent returns event.ErrNotFound for an id that is not, or no longer, there.
+	// GetEvent returns event.ErrNotFound if the event does not exist or has expired.
 	GetEvent(ctx context.Context, id string) (event.Accepted, error)
 }
 
 // Endpoints reads endpoints. The dispatcher caches what it returns.
 type Endpoints interface {
-	// GetEndpoint returns endpoint.ErrNotFound where there is none.
+	// GetEndpoint returns endpoint.ErrNotFound if there is none.
 	GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error)
 	ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error)
 }
 
-// Disabler takes an endpoint out of service.
+// Disabler disables endpoints.
 type Disabler interface {
-	// DisableEndpoint is no error for an endpoint that is disabled or gone already.
+	// DisableEndpoint returns nil if the endpoint is already disabled or deleted.
 	DisableEndpoint(ctx context.Context, tenant, id, reason string, now time.Time) error
 }
 
-// Deliveries is the life of deliveries. Each move is one conditional write that
-// applies the transition of the same name in package delivery, and returns its
-// *delivery.Refusal where the state does not allow it. Each is idempotent, so a
-// write whose answer was lost may be repeated.
+// Deliveries stores deliveries. Each change is one conditional write that applies the
+// transition of the same name in package delivery, and returns its *delivery.Refusal
+// if the state does not allow it. Each is idempotent: a write whose response was lost
+// may be repeated.
 type Deliveries interface {
 	Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery, error)
-	// Complete stores what a conclusion made of a claimed delivery. It returns
-	// delivery.ErrFenced where d's claim (ClaimID and Attempts) is no longer the
-	// latest.
+	// Complete stores a claimed delivery after its conclusion was applied. It returns
+	// delivery.ErrFenced if d's claim (ClaimID and Attempts) is no longer the latest.
 	Complete(ctx context.Context, d delivery.Delivery) error
 	Settle(ctx context.Context, s delivery.Settle) error
 	Park(ctx context.Context, p delivery.Park) (delivery.Delivery, error)
-	// GetDelivery changes nothing; delivery.ErrNotFound where there is none.
+	// GetDelivery returns delivery.ErrNotFound if there is none.
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 }
 
@@ -51,87 +50,87 @@ type Deliveries interface {
 type Waiting interface {
 	// ListBacklog returns up to limit entries, oldest event first.
 	ListBacklog(ctx context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error)
-	// Release applies delivery.Release; delivery.ErrFenced where the delivery does
-	// not wait (any more).
+	// Release applies delivery.Release. It returns delivery.ErrFenced if the delivery
+	// is not in the backlog.
 	Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error)
 }
 
-// Breakers is where circuits are kept.
+// Breakers stores circuit breakers.
 type Breakers interface {
-	// GetBreaker returns a clean breaker where none is stored. A read that is not
-	// consistent may be a moment old.
+	// GetBreaker returns a clean breaker if none is stored. A read that is not
+	// consistent may return an older state.
 	GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error)
 	// PutBreaker stores a breaker that was read with b.Version, and returns it with
-	// its new version; breaker.ErrConflict if another write came between, told
-	// apart by b.WriteID from the same one repeated.
+	// its new version. It returns breaker.ErrConflict if there was another write in
+	// between; a repetition of the same write is recognised by b.WriteID.
 	PutBreaker(ctx context.Context, b breaker.State, now time.Time) (breaker.State, error)
-	// ListCircuits returns the circuits, open or draining, that somebody has to
-	// look after by then, the most urgent first; all of them where by is zero.
+	// ListCircuits returns the open and draining circuits with a WakeAt not after by,
+	// earliest first; all of them if by is zero.
 	ListCircuits(ctx context.Context, by time.Time) ([]breaker.State, error)
 }
 
-// Limits is where rate limits are kept.
+// Limits stores rate limits.
 type Limits interface {
 	// ReserveSlots applies ratelimit.Reserve to the theoretical arrival time under a
-	// key (ratelimit.Limit.Key), in one write, and returns what it became. A write
-	// whose answer was lost may count twice: slots are then wasted, never given twice. A negative
-	// cost gives back what was reserved a moment ago.
+	// key (ratelimit.Limit.Key), in one write, and returns the new time. A write whose
+	// response was lost may count twice: slots are then wasted, never given out twice.
+	// A negative cost returns what was just reserved.
 	ReserveSlots(ctx context.Context, key string, cost time.Duration, now time.Time) (time.Time, error)
 }
 
-// DueIndex is what the sweep goes through.
+// DueIndex is the sparse index of due times that the sweep reads.
 type DueIndex interface {
 	// Due returns up to limit deliveries of one shard whose due time is not
 	// after before, earliest first, and a cursor for the next page ("" on the last).
 	Due(ctx context.Context, shard int, before time.Time, cursor string, limit int) ([]delivery.Due, string, error)
-	// Postpone moves a due time, on condition that it still is d.DueAt, and
-	// returns the delivery; delivery.ErrFenced where it is not. Of two sweeps
-	// that overlap, one wins.
+	// Postpone moves a due time and returns the delivery. It returns
+	// delivery.ErrFenced if the due time is no longer d.DueAt, so of two overlapping
+	// sweeps only one queues the delivery.
 	Postpone(ctx context.Context, d delivery.Due, to time.Time) (delivery.Delivery, error)
 	// CountDue counts, up to limit, the deliveries of one shard whose due time is
-	// after a time; more says that there are, or may be, more.
+	// after the given time. more means that there may be more.
 	CountDue(ctx context.Context, shard int, after time.Time, limit int) (n int, more bool, err error)
 }
 
-// Statistics hears what a batch came to, once, at its end. Nothing that is
-// delivered depends on it.
+// Statistics stores the counts of each batch at its end. Deliveries do not depend on
+// it.
 type Statistics interface {
-	// AddStatistics adds the batch to its minute. A batch whose ID was the last to
-	// be added is not added again.
+	// AddStatistics adds the batch to its minute. It does nothing if the last batch
+	// added had the same ID.
 	AddStatistics(ctx context.Context, b stats.Batch) error
-	// NoteSweep replaces what was noted of the sweep before.
+	// NoteSweep replaces the figures of the previous sweep.
 	NoteSweep(ctx context.Context, s stats.Sweep) error
 }
 
-// Replays is what replaying needs.
+// Replays finds and replays settled deliveries.
 type Replays interface {
-	// Replay applies delivery.Replay; delivery.ErrNotFound where there is no such delivery.
+	// Replay applies delivery.Replay. It returns delivery.ErrNotFound if there is no
+	// such delivery.
 	Replay(ctx context.Context, r delivery.Replay) (delivery.Delivery, error)
 	QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error)
 }
 
 // DeadLetters is the work queue's dead-letter queue.
 type DeadLetters interface {
-	// Take returns up to ten letters and hides them for a while; none where there
-	// are no more to be had just now.
+	// Take receives up to ten letters, which are then invisible for the queue's
+	// visibility timeout. It returns none if the queue has no visible ones.
 	Take(ctx context.Context) ([]work.Letter, error)
-	// Remove deletes letters that were taken. One that is not removed can be taken
-	// again later.
+	// Remove deletes letters that were taken. The others become visible again.
 	Remove(ctx context.Context, taken []work.Letter) error
 }
 
-// Queue carries work items from fan out and sweep to deliver.
+// Queue is the work queue.
 type Queue interface {
-	// Send puts the items on the queue. It returns nil when all are there, else
-	// one entry an item, nil for those that are. An item may arrive more than
-	// once and out of order, never before its delay is over.
+	// Send sends the items. It returns nil if all were sent, else one error per item,
+	// nil for those that were sent. An item may arrive more than once and out of
+	// order, but not before its delay is over.
 	Send(ctx context.Context, items []work.Item) []error
 }
 
-// Tracer records parts of traces; package tracing has the one that records none.
+// Tracer records subsegments of traces; tracing.None records nothing.
 type Tracer interface {
-	// Begin begins a part of the trace that the header names, and returns the
-	// header for what the part causes. end is called once, with a mark of package
-	// tracing and what the part is to be found by.
+	// Begin begins a subsegment of the header's trace, and returns the header for what
+	// happens within it. end must be called once, with a mark of package tracing and
+	// the subsegment's annotations.
 	Begin(name, header string) (under string, end func(mark string, annotations map[string]any))
 }

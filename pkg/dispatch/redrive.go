@@ -8,17 +8,17 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 )
 
-// Redriven says what a redrive did.
+// Redriven is the result of a redrive.
 type Redriven struct {
-	Redriven int `json:"redriven"` // items that are on the work queue again
-	// Unreadable is how many letters are no work items; they stay.
+	Redriven int `json:"redriven"` // items sent back to the work queue
+	// Unreadable counts letters that are not work items; they stay.
 	Unreadable int  `json:"unreadable"`
-	Done       bool `json:"done"` // false if the time ran out: invoke again
+	Done       bool `json:"done"` // false if the invocation ran out of time: invoke again
 }
 
-// Redrive puts the work queue's dead letters back on the work queue, for as long
-// as the invocation has time. A letter is removed only once its item is queued;
-// in between it is on both queues, which a claim tells apart.
+// Redrive sends the work queue's dead letters back to the work queue, until there are
+// none or the invocation runs out of time. A letter is removed after its item was
+// queued; if that fails, the item is on both queues, and the claim makes that harmless.
 func (d *Dispatcher) Redrive(ctx context.Context) (Redriven, error) {
 	var done Redriven
 	for {

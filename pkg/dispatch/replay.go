@@ -11,22 +11,22 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// Replayed says what a replay did.
+// Replayed is the result of a replay.
 type Replayed struct {
 	Replayed int `json:"replayed"`
-	// Next is the cursor with which to go on; empty when all are done.
+	// Next is the cursor of the next call; empty if all are done.
 	Next string `json:"next,omitempty"`
 }
 
 // replayPage is how many dead letters are read at a time.
 const replayPage = 100
 
-// Replay sends one settled delivery again, whatever it ended as: its attempts
-// and its age count from now. The event goes out under the same webhook-id, so
-// a receiver that had it before can tell.
+// Replay sends one settled delivery again. The limits on attempts and age count from
+// now. The webhook-id stays the same, so that the receiver recognises an event that it
+// has already processed.
 func (d *Dispatcher) Replay(ctx context.Context, c Command) (Replayed, error) {
 	if c.EndpointID == "" || c.EventID == "" {
-		return Replayed{}, errors.New("replay: endpoint_id and event_id must both be given")
+		return Replayed{}, errors.New("replay: endpoint_id and event_id are required")
 	}
 	if err := d.replayable(ctx, c); err != nil {
 		return Replayed{}, err
@@ -35,20 +35,20 @@ func (d *Dispatcher) Replay(ctx context.Context, c Command) (Replayed, error) {
 	var refused *delivery.Refusal
 	switch {
 	case errors.Is(err, delivery.ErrNotFound):
-		return Replayed{}, fmt.Errorf("replay: there is no delivery of event %s to endpoint %s", c.EventID, c.EndpointID)
+		return Replayed{}, fmt.Errorf("replay: no delivery of event %s to endpoint %s", c.EventID, c.EndpointID)
 	case errors.As(err, &refused):
-		return Replayed{}, fmt.Errorf("replay: the delivery is %s already: nothing to replay", refused.State)
+		return Replayed{}, fmt.Errorf("replay: the delivery is already %s: nothing to replay", refused.State)
 	case err != nil:
 		return Replayed{}, err
 	}
 	return Replayed{Replayed: 1}, d.queueReplays(ctx, []delivery.Delivery{held})
 }
 
-// ReplayDead sends an endpoint's dead letters again, of events accepted between
-// c.From and c.To, newest first, for as long as the invocation has time.
+// ReplayDead sends an endpoint's dead letters again, newest first, for events accepted
+// from c.From to c.To. If the invocation runs out of time, Next is the cursor.
 func (d *Dispatcher) ReplayDead(ctx context.Context, c Command) (Replayed, error) {
 	if c.EndpointID == "" {
-		return Replayed{}, errors.New("replay_dead: endpoint_id must be given")
+		return Replayed{}, errors.New("replay_dead: endpoint_id is required")
 	}
 	if err := d.replayable(ctx, c); err != nil {
 		return Replayed{}, err
@@ -66,7 +66,7 @@ func (d *Dispatcher) ReplayDead(ctx context.Context, c Command) (Replayed, error
 			replayed, err := d.replay(ctx, one.Key)
 			var refused *delivery.Refusal
 			if errors.As(err, &refused) || errors.Is(err, delivery.ErrNotFound) {
-				continue // somebody else replayed it, or it has just expired
+				continue // replayed by another call, or just expired
 			}
 			if err != nil {
 				return done, err
@@ -85,7 +85,8 @@ func (d *Dispatcher) ReplayDead(ctx context.Context, c Command) (Replayed, error
 	}
 }
 
-// replayable refuses to replay to an endpoint that would not get it.
+// replayable returns an error if the endpoint is deleted or disabled, because a replay
+// would end as skipped.
 func (d *Dispatcher) replayable(ctx context.Context, c Command) error {
 	tenant := c.Tenant
 	if tenant == "" {
@@ -113,8 +114,8 @@ func (d *Dispatcher) replay(ctx context.Context, key delivery.Key) (delivery.Del
 	return held, nil
 }
 
-// queueReplays queues replayed deliveries now. What can't be queued is due in
-// the index, and goes out with a later sweep.
+// queueReplays queues replayed deliveries. The sweep queues those that could not be
+// queued, by their due time.
 func (d *Dispatcher) queueReplays(ctx context.Context, held []delivery.Delivery) error {
 	if len(held) == 0 {
 		return nil

@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// statisticsTime is how long storing a batch's counts may take. Nothing waits
-	// for them, but a batch's messages are acknowledged after it.
+	// statisticsTime is the timeout for storing a batch's counts. It is short because
+	// the batch's messages are acknowledged afterwards.
 	statisticsTime = 2 * time.Second
-	// countLimit bounds what the sweep counts in each shard of what is not due yet,
-	// so that a large backlog does not make each sweep dear.
+	// countLimit bounds how many deliveries that are not due yet the sweep counts per
+	// shard, which limits its cost.
 	countLimit = 500
 )
 
-// tally is what happened in a batch so far.
+// tally counts what happened in a batch so far.
 type tally struct {
 	mu sync.Mutex
 	stats.Batch
@@ -28,8 +28,8 @@ type tally struct {
 
 type tallyKey struct{}
 
-// count begins to count what happens under the context it returns. What it returns
-// besides ends that, and stores the counts by one write.
+// count returns a context whose operations are counted, and a function that stores the
+// counts in one write.
 func (d *Dispatcher) count(ctx context.Context) (context.Context, func()) {
 	t := &tally{Batch: stats.Batch{Worked: true}}
 	return context.WithValue(ctx, tallyKey{}, t), func() {
@@ -43,7 +43,7 @@ func (d *Dispatcher) addStatistics(ctx context.Context, b stats.Batch) {
 	if b.Zero() {
 		return
 	}
-	// The batch is over: even an invocation that runs out of time should count it.
+	// The counts should be stored even if the invocation runs out of time.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statisticsTime)
 	defer cancel()
 	b.ID, b.At = rand.Text()[:12], d.Now()
@@ -53,8 +53,7 @@ func (d *Dispatcher) addStatistics(ctx context.Context, b stats.Batch) {
 	}
 }
 
-// counted notes in its context's tally what becomes of deliveries, where it has
-// become true: in the store.
+// counted counts verdicts in the context's tally after the store accepted them.
 type counted struct{ Deliveries }
 
 func (c counted) Complete(ctx context.Context, d delivery.Delivery) error {
@@ -73,7 +72,7 @@ func (c counted) Settle(ctx context.Context, s delivery.Settle) error {
 	return err
 }
 
-// countedDisabler notes in its context's tally which endpoints are disabled.
+// countedDisabler adds disabled endpoints to the context's tally.
 type countedDisabler struct{ Disabler }
 
 func (c countedDisabler) DisableEndpoint(ctx context.Context, tenant, id, reason string, now time.Time) error {
@@ -116,14 +115,14 @@ func (t *tally) settled(s delivery.State) {
 	}
 }
 
-// countFanOut counts the events that need not come again, and the deliveries made
-// of them: owner has the place of each one's event.
+// countFanOut counts the events that were fanned out, and their deliveries. owner is
+// the index of each delivery's event in ids.
 func (d *Dispatcher) countFanOut(ctx context.Context, ids []string, owner []int) {
 	var b stats.Batch
 	for _, id := range ids {
 		at, err := event.IDTime(id)
 		if err != nil {
-			continue // not an event that was fanned out
+			continue // the record was skipped
 		}
 		b.Accepted++
 		if at.After(b.LastEvent) {
@@ -138,17 +137,17 @@ func (d *Dispatcher) countFanOut(ctx context.Context, ids []string, owner []int)
 	d.addStatistics(ctx, b)
 }
 
-// sweepNotes is what a sweep saw, shard by shard.
-type sweepNotes struct {
+// sweepCounts collects the figures of a sweep from its shards.
+type sweepCounts struct {
 	began time.Time
 
 	mu sync.Mutex
 	stats.Sweep
 }
 
-// page notes a page of what is due. What was due before the sweep began should not
-// have been: the sweep before queued what would fall due until now.
-func (n *sweepNotes) page(page []delivery.Due) {
+// addDue counts a page of due deliveries. Those that were due before the sweep began are
+// overdue: the previous sweep should have queued them.
+func (n *sweepCounts) addDue(page []delivery.Due) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, d := range page {
@@ -163,8 +162,8 @@ func (n *sweepNotes) page(page []delivery.Due) {
 	}
 }
 
-// countWaiting counts the deliveries of a shard that are not due yet.
-func (d *Dispatcher) countWaiting(ctx context.Context, shard int, n *sweepNotes) {
+// countNotDue counts the deliveries of a shard that are not due yet.
+func (d *Dispatcher) countNotDue(ctx context.Context, shard int, n *sweepCounts) {
 	count, more, err := d.Due.CountDue(ctx, shard, n.began.Add(Lookahead), countLimit)
 	if err != nil {
 		d.Log.WarnContext(ctx, "sweep.not_counted", "shard", shard, "error", err.Error())
@@ -175,7 +174,7 @@ func (d *Dispatcher) countWaiting(ctx context.Context, shard int, n *sweepNotes)
 	n.More = n.More || more || err != nil
 }
 
-func (d *Dispatcher) noteSweep(ctx context.Context, n *sweepNotes, swept Swept) {
+func (d *Dispatcher) noteSweep(ctx context.Context, n *sweepCounts, swept Swept) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statisticsTime)
 	defer cancel()
 	n.mu.Lock()

@@ -17,35 +17,35 @@ import (
 const (
 	// sweepPage is how many due deliveries are read at a time.
 	sweepPage = 250
-	// sweepWriters bounds the writes under way in one sweep.
+	// sweepWriters bounds the concurrent writes of a sweep.
 	sweepWriters = 32
-	// sweepReserve is what a sweep leaves of its invocation's time.
+	// sweepReserve is how long before the invocation's deadline a sweep stops.
 	sweepReserve = 10 * time.Second
 )
 
-// Swept says what a sweep did.
+// Swept is the result of a sweep.
 type Swept struct {
 	Due    int  `json:"due"`    // deliveries found due
-	Queued int  `json:"queued"` // of which this sweep queued so many; another one had the rest
-	Done   bool `json:"done"`   // false if the time ran out; the next sweep goes on
+	Queued int  `json:"queued"` // deliveries queued by this sweep, and not by an overlapping one
+	Done   bool `json:"done"`   // false if the sweep ran out of time; the next one continues
 }
 
-// Sweep queues what is due, or will be before the next sweep: the far retries
-// at their second, and the near ones whose work item was lost. Each delivery's
-// due time is moved first, on condition that nobody has, so sweeps that overlap
-// queue it once; if this one dies before it has queued, the moved due time
-// brings the delivery back.
+// Sweep queues the deliveries that are due, or will be before the next sweep: retries
+// later than the queue's maximum delay, and others whose work item was lost. It moves
+// each due time first, conditionally, so that overlapping sweeps queue a delivery once.
+// If a sweep dies before it has queued the delivery, a later one finds it by the moved
+// due time.
 func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 	began := d.Now()
 	var due, queued atomic.Int64
 	var cut atomic.Bool
-	seen := sweepNotes{began: began}
-	// A shard that fails does not keep the others from being swept.
+	counts := sweepCounts{began: began}
+	// An error in one shard does not stop the others.
 	var group errgroup.Group
 	group.SetLimit(4)
 	for shard := range delivery.DueShards {
 		group.Go(func() error {
-			d.countWaiting(ctx, shard, &seen) // before what is due is moved among it
+			d.countNotDue(ctx, shard, &counts) // before due times are moved
 			cursor := ""
 			for {
 				if deadline, ok := ctx.Deadline(); ok && deadline.Sub(d.Now()) < sweepReserve {
@@ -57,7 +57,7 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 					return fmt.Errorf("due index, shard %d: %w", shard, err)
 				}
 				due.Add(int64(len(page)))
-				seen.page(page)
+				counts.addDue(page)
 				queued.Add(int64(d.queueDue(ctx, page)))
 				if next == "" {
 					return nil
@@ -69,13 +69,13 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 	group.Go(func() error { return d.sweepCircuits(ctx, began) })
 	err := group.Wait()
 	swept := Swept{Due: int(due.Load()), Queued: int(queued.Load()), Done: err == nil && !cut.Load()}
-	d.noteSweep(ctx, &seen, swept)
+	d.noteSweep(ctx, &counts, swept)
 	d.Log.InfoContext(ctx, "sweep.done", "due", swept.Due, "queued", swept.Queued, "done", swept.Done, "ms", d.Now().Sub(began).Milliseconds())
 	return swept, err
 }
 
-// queueDue moves the due times of a page and queues what it won. A delivery that
-// can't be moved is logged and passed over: behind it others are due.
+// queueDue moves the due times of a page and queues those deliveries. One whose due time
+// cannot be moved is logged and skipped, so that it does not hold up the others.
 func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) int {
 	items := make([]work.Item, len(page))
 	var group errgroup.Group
@@ -89,7 +89,7 @@ func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) int {
 			}
 			held, err := d.Due.Postpone(ctx, one, to.Add(Backstop))
 			if errors.Is(err, delivery.ErrFenced) {
-				return nil // another sweep has it, or a verdict came in between
+				return nil // queued by another sweep, or concluded in the meantime
 			}
 			if err != nil {
 				d.Log.ErrorContext(ctx, "sweep.not_postponed", "endpoint_id", one.EndpointID, "event_id", one.EventID, "error", err.Error())
@@ -103,7 +103,7 @@ func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) int {
 			return nil
 		})
 	}
-	_ = group.Wait() // each has said its own
+	_ = group.Wait() // errors are logged above
 	won := slices.DeleteFunc(items, func(i work.Item) bool { return i.EventID == "" })
 	if len(won) == 0 {
 		return 0

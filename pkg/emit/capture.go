@@ -16,13 +16,13 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// Capture takes in what a batch of the platform table's stream means.
+// Capture stores the events of a batch of changes to the platform's table.
 //
-// On failure it reports the first record whose event is not stored; the stream
-// then replays that record and everything after it, and what is stored already
-// is recognised by its id. A record that can't be read, or whose event the
-// catalog refuses, will never be better: it is logged with its key, counted and
-// passed over, because behind it the whole shard would wait.
+// If events could not be stored, Capture returns the sequence number of the first
+// record concerned. The stream then delivers that record and all later ones again;
+// events that are already stored are recognised by their ID. A record that cannot be
+// read, or whose event the catalog rejects, is logged with its key, counted and
+// skipped, because retrying it would block its shard.
 func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed []string) {
 	var captured, duplicates, malformed atomic.Int64
 	var mu sync.Mutex
@@ -34,14 +34,14 @@ func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed
 	}
 	var group errgroup.Group
 	group.SetLimit(parallelPuts)
-	// Changes of one item are put in their order; others side by side.
+	// Changes of one item are stored in order, those of different items concurrently.
 	for _, item := range byItem(batch) {
 		group.Go(func() error {
 			for _, i := range item {
 				change := batch[i]
-				n, again, err := em.captureOne(ctx, change)
+				n, repeated, err := em.captureOne(ctx, change)
 				captured.Add(int64(n))
-				duplicates.Add(int64(again))
+				duplicates.Add(int64(repeated))
 				var refused *Error
 				switch {
 				case errors.As(err, &refused):
@@ -57,7 +57,7 @@ func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed
 			return nil
 		})
 	}
-	_ = group.Wait() // each has said its own
+	_ = group.Wait() // errors are logged above
 	em.Log.InfoContext(ctx, "capture.done", "records", len(batch), "captured", captured.Load(),
 		"duplicates", duplicates.Load(), "malformed", malformed.Load())
 	if first == len(batch) {
@@ -66,7 +66,7 @@ func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed
 	return []string{batch[first].SequenceNumber}
 }
 
-// byItem groups a batch's records by the item that they are about.
+// byItem groups the indexes of a batch's records by the item that they change.
 func byItem(changes []platform.Change) [][]int {
 	place := map[string]int{}
 	var groups [][]int
@@ -82,8 +82,8 @@ func byItem(changes []platform.Change) [][]int {
 	return groups
 }
 
-// captureOne stores the events of one record. An *Error says that it will never
-// be readable.
+// captureOne stores the events of one record. An *Error means that retrying cannot
+// help.
 func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (stored, duplicates int, err error) {
 	list, err := capture.Events(change)
 	if err != nil {
@@ -114,7 +114,7 @@ func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (stor
 	return stored, duplicates, nil
 }
 
-// markOf marks a part of a trace in which an event was put.
+// markOf returns the mark of a subsegment that stored an event.
 func markOf(err error) string {
 	if err != nil && !errors.Is(err, event.ErrExists) {
 		return tracing.Fault
@@ -122,7 +122,7 @@ func markOf(err error) string {
 	return tracing.OK
 }
 
-// checkCaptured holds a captured event to what producers are held to.
+// checkCaptured applies the rules for producers' requests to a captured event.
 func (em *Emitter) checkCaptured(c capture.Captured) error {
 	_, err := em.check(Request{Event: c.Event.Type, Tenant: c.Tenant, ActorUserID: c.Event.ActorUserID, RequestID: c.Event.RequestID, Data: c.Event.Data})
 	return err

@@ -1,8 +1,8 @@
-// Package emit is the door: it takes what a producer says has happened, refuses
-// what is wrong with a sentence that names the field, and stores the rest in
-// the Events table. It promises that an event it has answered for is durable,
-// that what it refused left nothing behind, and that the same idempotency key
-// stands for one event, whoever dies in between.
+// Package emit accepts events from producers: it validates each, rejects invalid ones
+// with an error that names the field, and stores the others in the Events table. It
+// promises that an accepted event is durable, that a rejected one leaves nothing
+// behind, and that an idempotency key stands for one event, even if a worker dies
+// between reserving the key and storing the event.
 package emit
 
 import (
@@ -25,36 +25,37 @@ import (
 )
 
 const (
-	// MaxList is how many events one call may bring.
+	// MaxList is the maximum number of events per call.
 	MaxList = 500
 	// KeyRetention is how long an idempotency key is remembered.
 	KeyRetention = 7 * 24 * time.Hour
-	// maxText bounds ids, keys and the like, in bytes.
+	// maxText is the maximum length of IDs and keys, in bytes.
 	maxText = 256
-	// parallelPuts keep a full list well under the function's timeout.
+	// parallelPuts is the number of concurrent writes. With 16, a list of MaxList
+	// events stays well under the function's timeout.
 	parallelPuts = 16
 )
 
-// Request is what a producer says of one event.
+// Request is a producer's request to publish one event.
 type Request struct {
 	Event          string          `json:"event"`
-	Tenant         string          `json:"tenant,omitempty"`        // default where empty
-	Timestamp      string          `json:"timestamp,omitempty"`     // RFC 3339; now where empty
-	ActorUserID    string          `json:"actor_user_id,omitempty"` // who did it
+	Tenant         string          `json:"tenant,omitempty"`        // default if empty
+	Timestamp      string          `json:"timestamp,omitempty"`     // RFC 3339; now if empty
+	ActorUserID    string          `json:"actor_user_id,omitempty"` // the user who caused the event
 	Data           json.RawMessage `json:"data"`
 	RequestID      string          `json:"request_id,omitempty"`
 	IdempotencyKey string          `json:"idempotency_key,omitempty"`
 }
 
-// Result answers for one event: its id, or why it was refused.
+// Result is the answer for one event: its ID, or an error.
 type Result struct {
 	ID string `json:"id,omitempty"`
-	// Duplicate says that the idempotency key had brought this event before.
+	// Duplicate means that the event was already stored under its idempotency key.
 	Duplicate bool   `json:"duplicate"`
 	Error     *Error `json:"error,omitempty"`
 }
 
-// Code is why an event was refused, for programs.
+// Code is a machine-readable error code.
 type Code string
 
 const (
@@ -68,8 +69,8 @@ const (
 	Unavailable   Code = "unavailable"
 )
 
-// Error is why an event was refused, for people too. Unless its code is
-// Unavailable, asking again will not help.
+// Error tells why an event was rejected. Retrying helps only if the code is
+// Unavailable.
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
@@ -78,28 +79,28 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// Emitter takes events in.
+// Emitter accepts events. It is safe for concurrent use.
 type Emitter struct {
 	Catalog *validate.Catalog
 	Events  Events
 	Keys    Keys
 	Log     *slog.Logger
 	Now     func() time.Time
-	// NewID makes an event's id; nil is event.NewID.
+	// NewID returns a new event ID; nil means event.NewID.
 	NewID  func(now time.Time) string
 	Tracer Tracer // nil for none
 }
 
 type requestID struct{}
 
-// WithRequestID returns a context with the id of the request that is being served. An
-// event without a request_id of its own gets it.
+// WithRequestID returns a context with the ID of the current request, which becomes
+// the request_id of events that have none.
 func WithRequestID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, requestID{}, id)
 }
 
-// begin begins the part of the invocation's trace that takes one event in. What
-// becomes of the event goes on under it.
+// begin begins the trace's subsegment for one event. The attempts to deliver the event
+// continue under it.
 func (em *Emitter) begin(ctx context.Context, name string) (under string, end func(mark string, annotations map[string]any)) {
 	header := tracing.FromContext(ctx)
 	if em.Tracer == nil {
@@ -108,7 +109,7 @@ func (em *Emitter) begin(ctx context.Context, name string) (under string, end fu
 	return em.Tracer.Begin(name, header)
 }
 
-// isTenant tells whether a text is the name of a tenant.
+// isTenant reports whether a text is a valid tenant name.
 func isTenant(text string) bool {
 	for i := range len(text) {
 		switch c := text[i]; {
@@ -120,12 +121,12 @@ func isTenant(text string) bool {
 	return len(text) >= 1 && len(text) <= 64
 }
 
-// EmitAll takes a list in, item by item: one that is refused does not keep the
-// others out. The results stand in the order of the requests.
+// EmitAll accepts a list of events, each independently of the others. The results are
+// in the order of the requests.
 func (em *Emitter) EmitAll(ctx context.Context, requests []Request) []Result {
 	results := make([]Result, len(requests))
-	// A few goroutines take one request after the other: that is cheaper than one
-	// each, whose stacks would all grow anew.
+	// A few goroutines share the requests. One goroutine per request would be more
+	// expensive, because each would have to grow its stack.
 	var next atomic.Int64
 	var workers sync.WaitGroup
 	for range min(parallelPuts, len(requests)) {
@@ -139,7 +140,7 @@ func (em *Emitter) EmitAll(ctx context.Context, requests []Request) []Result {
 	return results
 }
 
-// Emit takes one event in. When the result has no error, the event is stored.
+// Emit accepts one event. If the result has no error, the event is stored.
 func (em *Emitter) Emit(ctx context.Context, r Request) Result {
 	if r.Tenant == "" {
 		r.Tenant = event.DefaultTenant
@@ -152,7 +153,7 @@ func (em *Emitter) Emit(ctx context.Context, r Request) Result {
 			found = map[string]any{"event_id": id, "event_type": r.Event, "tenant": r.Tenant, "duplicate": duplicate}
 		}
 		end(tracing.OK, found)
-		// One that is stored is in the table, and in the line of each attempt.
+		// DEBUG, because the event is in the table and in the log line of each attempt.
 		level := slog.LevelDebug
 		if duplicate {
 			level = slog.LevelInfo
@@ -163,10 +164,10 @@ func (em *Emitter) Emit(ctx context.Context, r Request) Result {
 	var refused *Error
 	if !errors.As(err, &refused) {
 		end(tracing.Fault, map[string]any{"event_type": r.Event})
-		// The store's own words are for the log; the producer needs to know only
-		// that trying again is right.
+		// The store's error is only logged; the producer only has to know that it can
+		// retry.
 		em.Log.ErrorContext(ctx, "event.not_stored", "event_type", r.Event, "error", err.Error())
-		refused = &Error{Code: Unavailable, Message: "the event could not be stored just now: try again, with the same idempotency_key if it has one"}
+		refused = &Error{Code: Unavailable, Message: "the event could not be stored: retry, with the same idempotency_key if it has one"}
 	} else {
 		end(tracing.Error, map[string]any{"code": string(refused.Code)})
 		em.Log.WarnContext(ctx, "event.refused", "event_type", clip(r.Event), "code", string(refused.Code), "field", refused.Field)
@@ -187,7 +188,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	trace := tracing.FromContext(ctx)
 	e.TraceID = tracing.ID(trace)
 
-	// What can be refused is refused before a key is bound.
+	// Encode before the key is reserved, so that a rejected event does not use it up.
 	body, err := stamped(e).Encode()
 	if err != nil {
 		return "", false, asRefusal(err)
@@ -200,7 +201,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 		}
 		if holds.Digest != mine.Digest {
 			return "", false, &Error{Code: KeyConflict, Field: "idempotency_key",
-				Message: fmt.Sprintf("idempotency_key: it stands for another event already (%s): use a new key for a new event", holds.EventID)}
+				Message: fmt.Sprintf("idempotency_key: already used for another event (%s): use a new key for each event", holds.EventID)}
 		}
 		if holds.EventID != e.ID {
 			e.ID = holds.EventID
@@ -212,9 +213,8 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	err = em.Events.PutEvent(ctx, event.Accepted{ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace})
 	switch {
 	case errors.Is(err, event.ErrExists):
-		// Under an id of our own this is our write, repeated because its answer was
-		// lost. Under a key's id it may be another producer's: whoever wrote the
-		// event is the one that did not find it there.
+		// Without a key, the ID is new, so this is our own write, repeated because its
+		// response was lost. With a key, another call may have stored the event.
 		return e.ID, r.IdempotencyKey != "", nil
 	case err != nil:
 		return "", false, fmt.Errorf("put event: %w", err)
@@ -229,11 +229,11 @@ func (em *Emitter) newID(now time.Time) string {
 	return event.NewID(now)
 }
 
-// stamped gives an event without a time the time in its id, so that whoever
+// stamped sets a missing timestamp to the time in the ID, so that every call that
 // completes a reserved key builds the same event.
 func stamped(e event.Event) event.Event {
 	if e.Timestamp.IsZero() {
-		e.Timestamp, _ = event.IDTime(e.ID) // the id was made by this package
+		e.Timestamp, _ = event.IDTime(e.ID) // cannot fail: this package made the ID
 	}
 	return e
 }
@@ -243,7 +243,7 @@ func (em *Emitter) check(r Request) (e event.Event, err error) {
 		return e, &Error{Code: InvalidField, Field: "tenant", Message: "tenant: must be 1 to 64 letters, digits, dots, dashes or underscores"}
 	}
 	if r.Event == "" {
-		return e, &Error{Code: InvalidField, Field: "event", Message: "event: is missing; it names the type, one of " + strings.Join(em.Catalog.Types(), ", ")}
+		return e, &Error{Code: InvalidField, Field: "event", Message: "event: is missing; it must be one of " + strings.Join(em.Catalog.Types(), ", ")}
 	}
 	for _, f := range []struct{ field, value string }{
 		{"actor_user_id", r.ActorUserID}, {"request_id", r.RequestID}, {"idempotency_key", r.IdempotencyKey},
@@ -270,7 +270,7 @@ func (em *Emitter) check(r Request) (e event.Event, err error) {
 	}, nil
 }
 
-// asRefusal turns the vocabulary's errors into the producer's.
+// asRefusal converts errors of validation and encoding to an *Error.
 func asRefusal(err error) error {
 	var unknown *validate.UnknownTypeError
 	var invalid *validate.InvalidDataError
@@ -290,7 +290,7 @@ func asRefusal(err error) error {
 	return &Error{Code: InvalidData, Field: "data", Message: err.Error()}
 }
 
-// digest is of what makes two requests the same event.
+// digest hashes the fields by which two requests with one idempotency key must agree.
 func digest(r Request) string {
 	h := sha256.New()
 	for _, part := range []string{r.Event, r.Timestamp, r.ActorUserID, string(compact(r.Data))} {
@@ -299,7 +299,7 @@ func digest(r Request) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// clip keeps a stranger's text short in an answer and in the log.
+// clip shortens a producer's text for responses and logs.
 func clip(s string) string {
 	if len(s) > maxText {
 		return strings.ToValidUTF8(s[:maxText], "") + "…"

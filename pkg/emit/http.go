@@ -11,9 +11,9 @@ import (
 // maxPayload is Lambda's limit for the payload of an invocation, in bytes.
 const maxPayload = 6 << 20
 
-// Invoke serves a direct invocation. The payload is one event, a list of events, or
-// {"events":[…]}. One event is answered with its Result, or with the refusal as the
-// error; a list is answered with {"results":[…]}.
+// Invoke handles a direct invocation. The payload is one event, a list of events, or
+// {"events":[…]}. For one event it returns its Result, or an *Error; for a list it
+// returns {"results":[…]}.
 func (em *Emitter) Invoke(ctx context.Context, payload []byte) (any, error) {
 	requests, list, err := parse(payload)
 	if err != nil {
@@ -29,9 +29,9 @@ func (em *Emitter) Invoke(ctx context.Context, payload []byte) (any, error) {
 	return result, nil
 }
 
-// ServeHTTP serves POST requests, whose body is what Invoke takes. It answers 202 for
-// an accepted event, 200 for one that its idempotency key had brought before, and
-// 207 for a list of which some were refused.
+// ServeHTTP handles POST requests with the same body as Invoke's payload. It answers
+// 202 for an accepted event, 200 for a duplicate, and 207 if some events of a list were
+// rejected.
 func (em *Emitter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
@@ -104,5 +104,5 @@ func respond(w http.ResponseWriter, status int, answer any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // the client may have gone
+	_, _ = w.Write(append(body, '\n')) // the client may have disconnected
 }

@@ -7,27 +7,26 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// Events is where accepted events go.
+// Events stores accepted events.
 type Events interface {
-	// PutEvent stores the event if there is none of its id yet, and returns
-	// event.ErrExists otherwise. When it returns nil the event is durable.
+	// PutEvent stores the event. It returns event.ErrExists if there is one with its
+	// ID. If it returns nil, the event is durable.
 	PutEvent(ctx context.Context, e event.Accepted) error
 }
 
-// Keys remembers idempotency keys.
+// Keys stores idempotency keys.
 type Keys interface {
-	// ReserveKey binds the tenant's key to the reservation unless it is bound
-	// already, and returns the binding that holds: the same one for every
-	// caller, until it expires. The event itself is put afterwards, under the
-	// reserved id and on condition that it is not there, so a caller that dies
-	// between the two leaves a key whose next user completes the work.
+	// ReserveKey binds the tenant's key to the reservation unless it is already bound,
+	// and returns the binding, which is the same for every caller until it expires.
+	// The event is stored afterwards, under the reserved ID and only if it is not
+	// there. If a caller dies in between, the next one with the key stores it.
 	ReserveKey(ctx context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error)
 }
 
-// Tracer records parts of traces; package tracing has the one that records none.
+// Tracer records subsegments of traces; tracing.None records nothing.
 type Tracer interface {
-	// Begin begins a part of the trace that the header names, and returns the
-	// header for what the part causes. end is called once, with a mark of package
-	// tracing and what the part is to be found by.
+	// Begin begins a subsegment of the header's trace, and returns the header for what
+	// happens within it. end must be called once, with a mark of package tracing and
+	// the subsegment's annotations.
 	Begin(name, header string) (under string, end func(mark string, annotations map[string]any))
 }

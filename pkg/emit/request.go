@@ -12,8 +12,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// envelope is what a producer sends for one event, or a list of events. Names are
-// case-sensitive, and each may occur once.
+// envelope is the JSON form of a request. Names are case-sensitive, and duplicate keys
+// are rejected.
 type envelope struct {
 	Event          once[string]         `json:"event"`
 	Tenant         once[string]         `json:"tenant"`
@@ -36,9 +36,9 @@ func (e envelope) given() bool {
 	return e.Event.given || e.Tenant.given || e.Timestamp.given || e.ActorUserID.given || e.Data.given || e.RequestID.given || e.IdempotencyKey.given
 }
 
-// once is a member that must not be repeated. The decoder's own check would also
-// refuse duplicate keys within one event's data, and with them the whole list; the
-// catalog refuses those event by event.
+// once is a field that must not be repeated. The decoder's own check would reject the
+// whole list for a duplicate key within one event's data; the catalog rejects only that
+// event.
 type once[T any] struct {
 	value T
 	given bool
@@ -122,8 +122,8 @@ func checkLength(payload []byte, isList bool) error {
 // lenient leaves duplicate keys and invalid UTF-8 within data to the catalog.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// parse reads one event or a list. Unknown names are refused, because a misspelt
-// idempotency_key would otherwise be ignored silently.
+// parse reads one event or a list. It rejects unknown names, because a misspelt
+// idempotency_key would otherwise be silently ignored.
 func parse(payload []byte) (requests []Request, isList bool, err error) {
 	payload = bytes.TrimSpace(payload)
 	if len(payload) == 0 {
@@ -142,8 +142,7 @@ func parse(payload []byte) (requests []Request, isList bool, err error) {
 	}
 	switch {
 	case err != nil:
-		// The length comes first: a list that is too long is refused for that, even
-		// if one of its items is wrong too.
+		// A list that is too long is rejected for that, even if an item is invalid.
 		if tooLong := checkLength(payload, payload[0] == '['); tooLong != nil {
 			return nil, isList, tooLong
 		}
@@ -158,7 +157,7 @@ func parse(payload []byte) (requests []Request, isList bool, err error) {
 	return call.Events.value, true, nil
 }
 
-// refusal says what is wrong with a payload, and where.
+// refusal converts a decoding error to an *Error that says what is wrong, and where.
 func refusal(err error) error {
 	var refused *Error
 	if errors.As(err, &refused) {
@@ -181,7 +180,7 @@ func refusal(err error) error {
 	return invalid("must be %s, not %s", typeName(wrong.GoType), kindName(wrong.JSONKind))
 }
 
-// fieldAt writes a JSON pointer as a field's path, such as events.3.tenant.
+// fieldAt converts a JSON pointer to a path such as events.3.tenant.
 func fieldAt(p jsontext.Pointer) string {
 	return clip(strings.ReplaceAll(strings.TrimPrefix(string(p), "/"), "/", "."))
 }

@@ -1,8 +1,8 @@
-// Package event is the vocabulary of what happened: an Event as its producer
-// tells it, and the Accepted form that Tidings stores once and sends, byte for
-// byte the same, on every attempt to every endpoint. It does no I/O and reads
-// no clock. It promises that what Encode returns is what Decode reads, and that
-// the body's bytes are never built twice: signatures cover exactly those bytes.
+// Package event defines events: Event, as its producer publishes it, and Accepted, the
+// form that Tidings stores once and sends byte for byte on every attempt to every
+// endpoint. It does no I/O and reads no clock. It promises that Decode reads what
+// Encode returns, and that a body is built only once, because signatures cover its
+// bytes.
 package event
 
 import (
@@ -19,39 +19,38 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// MaxBodyBytes is the largest body that is accepted: 256 KiB, the whole
-// envelope counted, because that is what travels.
+// MaxBodyBytes is the maximum size of a body, including the envelope: 256 KiB.
 const MaxBodyBytes = 256 * 1024
 
-// DefaultTenant owns every event and endpoint for which nobody says otherwise.
+// DefaultTenant is the tenant of events and endpoints that name none.
 const DefaultTenant = "default"
 
-// timeLayout is RFC 3339 in UTC with exactly three decimals, so that equal
-// instants are equal strings.
+// timeLayout is RFC 3339 in UTC with three decimals, so that equal times are equal
+// strings.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
-// Event is one fact about the platform.
+// Event is something that happened on the platform.
 type Event struct {
 	ID             string            // ULID; its time part is when the event was accepted
 	Type           string            // one of the catalog's types
 	Timestamp      time.Time         // when it happened; millisecond precision
-	ActorUserID    string            // who did it; empty where nobody did (a discussion closed by schedule)
-	Data           jsonv1.RawMessage // an object that satisfies the type's schema
-	RequestID      string            // the request that caused it, for the platform's own logs
+	ActorUserID    string            // the user who caused it; empty for a discussion closed by schedule
+	Data           jsonv1.RawMessage // an object that conforms to the type's schema
+	RequestID      string            // the request that caused it, as in the platform's logs
 	TraceID        string            // X-Ray trace id (1-…-…)
-	IdempotencyKey string            // the producer's key; the event's id where it gave none
+	IdempotencyKey string            // the producer's key; the event's ID if it gave none
 }
 
-// Accepted is an event as the Events table holds it.
+// Accepted is an event as stored in the Events table.
 type Accepted struct {
 	ID     string
 	Tenant string
-	Body   []byte // what receivers get, byte for byte
-	Trace  string // X-Ray trace header of the request that brought it; may be empty
+	Body   []byte // sent to receivers byte for byte
+	Trace  string // X-Ray trace header of the producer's request; may be empty
 }
 
-// body is the JSON form of an event: what is stored, and what receivers get. The
-// order of the fields is the order in the text.
+// body is the JSON form of an event, as stored and as sent. The order of the fields is
+// the order in the text.
 type body struct {
 	ID             string         `json:"id"`
 	Type           string         `json:"event"`
@@ -63,8 +62,8 @@ type body struct {
 	IdempotencyKey string         `json:"idempotency_key"`
 }
 
-// options keep the data's spelling. Duplicate keys and invalid UTF-8 are refused
-// before an event is stored; a stored body must stay readable.
+// options preserve the data's spelling. They allow duplicate keys and invalid UTF-8,
+// which are rejected before an event is stored, so that every stored body is readable.
 var options = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
 
 // Encode builds the body that receivers get. The spelling of the data is kept
@@ -74,7 +73,7 @@ var options = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Allo
 // MaxBodyBytes (a *TooLargeError).
 func (e Event) Encode() ([]byte, error) {
 	if !Writable(e.Timestamp) {
-		return nil, fmt.Errorf("event timestamp is in the year %d; RFC 3339 has the years 0 to 9999", e.Timestamp.UTC().Year())
+		return nil, fmt.Errorf("event timestamp is in the year %d; the years 0 to 9999 are allowed", e.Timestamp.UTC().Year())
 	}
 	if !utf8.Valid(e.Data) {
 		return nil, fmt.Errorf("event data is not valid UTF-8")
@@ -95,8 +94,8 @@ func (e Event) Encode() ([]byte, error) {
 	return out, nil
 }
 
-// Writable tells whether an instant can be a timestamp: in UTC its year is 0 to 9999
-// (RFC 3339). An offset may carry what was written beyond that.
+// Writable reports whether a time can be an event's timestamp: its year in UTC must be
+// 0 to 9999 (RFC 3339). An offset can move a valid RFC 3339 time out of that range.
 func Writable(at time.Time) bool {
 	year := at.UTC().Year()
 	return year >= 0 && year <= 9999
@@ -121,37 +120,37 @@ func Decode(text []byte) (Event, error) {
 	}, nil
 }
 
-// Reservation is what a producer's idempotency key stands for.
+// Reservation is the event that an idempotency key is bound to.
 type Reservation struct {
 	EventID string
-	// Digest is of what the producer said, so that one key for two different
-	// events is noticed.
+	// Digest is a hash of the producer's request. It detects a key that is used for
+	// two different events.
 	Digest string
 }
 
 // Errors of stores.
 var (
-	ErrExists   = errors.New("an event of this id is stored already")
+	ErrExists   = errors.New("an event with this ID is already stored")
 	ErrNotFound = errors.New("event not found")
 )
 
-// TooLargeError says that an event's body exceeds MaxBodyBytes.
+// TooLargeError means that an event's body exceeds MaxBodyBytes.
 type TooLargeError struct{ Bytes int }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("event is %d bytes as it would be sent; the limit is %d (256 KiB): send a reference to large content instead of the content",
+	return fmt.Sprintf("event is %d bytes with its envelope; the limit is %d (256 KiB): send a reference to large content instead of the content",
 		e.Bytes, MaxBodyBytes)
 }
 
-// NewID returns a fresh ULID whose time part is now. Ids made in one process
-// within one millisecond still sort in the order they were made.
+// NewID returns a new ULID whose time is now. IDs of one process sort in the order in
+// which they were made, even within a millisecond.
 func NewID(now time.Time) string {
 	return ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String()
 }
 
-// DerivedID returns the id of an event that is captured from a change: the same
-// change at the same time gives the same id, however often its stream record is
-// replayed.
+// DerivedID returns the ID of an event that is captured from a change. The same change
+// at the same time always gives the same ID, so that a stream record that is delivered
+// again gives the same event.
 func DerivedID(at time.Time, change string) string {
 	var id ulid.ULID
 	if err := id.SetTime(ulid.Timestamp(at)); err != nil {
@@ -164,7 +163,7 @@ func DerivedID(at time.Time, change string) string {
 	return id.String()
 }
 
-// IDTime returns the instant in an event's id, in UTC.
+// IDTime returns the time in an event's ID, in UTC.
 func IDTime(id string) (time.Time, error) {
 	u, err := ulid.ParseStrict(id)
 	if err != nil {
@@ -173,11 +172,11 @@ func IDTime(id string) (time.Time, error) {
 	return ulid.Time(u.Time()).UTC(), nil
 }
 
-// IDRange returns the smallest and the largest id an event accepted between
-// from and to (both included, to the millisecond) can have.
+// IDRange returns the smallest and the largest ID of events accepted from from to to,
+// both included, in milliseconds.
 func IDRange(from, to time.Time) (first, last string) {
 	var lo, hi ulid.ULID
-	// SetTime fails past the year 10889 only; the zero id is then the bound.
+	// SetTime fails only after the year 10889; the bound is then the zero ID.
 	_ = lo.SetTime(ulid.Timestamp(from))
 	_ = hi.SetTime(ulid.Timestamp(to))
 	for i := 6; i < len(hi); i++ {
@@ -186,15 +185,15 @@ func IDRange(from, to time.Time) (first, last string) {
 	return lo.String(), hi.String()
 }
 
-// IDBefore returns the largest id that is smaller than id: where a page that
-// goes backwards continues. It fails where there is none.
+// IDBefore returns the largest ID that is smaller than id, which is where the next page
+// in descending order begins. It fails for the smallest ID.
 func IDBefore(id string) (string, error) {
 	u, err := ulid.ParseStrict(id)
 	if err != nil {
 		return "", fmt.Errorf("event id %q is not a ULID: %w", id, err)
 	}
 	if u == (ulid.ULID{}) {
-		return "", errors.New("no event id is smaller than the first")
+		return "", errors.New("there is no smaller event ID")
 	}
 	for i := len(u) - 1; i >= 0; i-- {
 		u[i]--
@@ -205,8 +204,8 @@ func IDBefore(id string) (string, error) {
 	return u.String(), nil
 }
 
-// IDAfter returns the smallest id that is greater than id, so that IDBefore of
-// it is id again.
+// IDAfter returns the smallest ID that is greater than id. It is the inverse of
+// IDBefore.
 func IDAfter(id string) (string, error) {
 	u, err := ulid.ParseStrict(id)
 	if err != nil {

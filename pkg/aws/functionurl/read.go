@@ -8,8 +8,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// ReadRequest reads the payload of a request to a function URL as encoding/json
-// reads it, except that names are case-sensitive.
+// ReadRequest reads the payload of a function URL request. It differs from encoding/json
+// only in that names are case-sensitive.
 func ReadRequest(payload []byte) (events.LambdaFunctionURLRequest, error) {
 	var in events.LambdaFunctionURLRequest
 	if err := json.Unmarshal(payload, &in, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {

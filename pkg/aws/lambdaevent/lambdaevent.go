@@ -1,7 +1,7 @@
-// Package lambdaevent reads the payloads that Lambda invokes a function with, and
-// writes the answer to a batch. A function here has several triggers, so Of finds
-// out from the payload which one called; it looks only at names that AWS documents,
-// and everything else is a direct invocation.
+// Package lambdaevent reads the payloads of Lambda's triggers and builds the response
+// to a batch. Functions have several triggers; Of tells from the payload which one it
+// was. It relies only on names that AWS documents; any other payload is a direct
+// invocation.
 package lambdaevent
 
 import (
@@ -36,9 +36,9 @@ func (k Kind) String() string {
 // that names are case-sensitive.
 var options = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// Of returns which trigger sent the payload. It reads only up to the name that
-// decides. It fails if an object turns out not to be JSON, and for records from a
-// source that no function here serves.
+// Of returns the trigger that sent the payload. It reads no further than the name that
+// decides. It fails for an object that is not JSON, and for records from another source
+// than DynamoDB or SQS.
 func Of(payload []byte) (Kind, error) {
 	dec := jsontext.NewDecoder(bytes.NewBuffer(payload), options)
 	source, request, err := find(dec)
@@ -46,7 +46,7 @@ func Of(payload []byte) (Kind, error) {
 	case err != nil && !jsontext.Value(payload).IsValid(options):
 		return Direct, fmt.Errorf("payload is not JSON")
 	case err != nil || source == nil && !request:
-		return Direct, nil // maybe with one of these names, used for something else
+		return Direct, nil // possibly with one of these names, used differently
 	case request:
 		return FunctionURL, nil
 	case *source == "aws:dynamodb":
@@ -133,19 +133,19 @@ func ReadQueue(payload []byte) ([]work.Message, error) {
 	return messages, nil
 }
 
-// BatchResponse is the answer to a batch of a queue or a stream.
+// BatchResponse is the response to a batch of a queue or a stream.
 type BatchResponse struct {
 	Failures []Failure `json:"batchItemFailures"`
 }
 
-// Failure names what Lambda has to hand out again: a message by its id, a stream's
-// record, and those after it, by its sequence number.
+// Failure identifies what Lambda has to deliver again: a message by its ID, or a
+// stream's record and all later ones by its sequence number.
 type Failure struct {
 	ID string `json:"itemIdentifier"`
 }
 
-// Failed returns the answer that reports these failures. Without any, the batch is
-// done: the list is empty, never null.
+// Failed returns the response with these failures. Without failures the list is empty,
+// not null, which means that the batch succeeded.
 func Failed(ids []string) BatchResponse {
 	failures := make([]Failure, len(ids))
 	for i, id := range ids {

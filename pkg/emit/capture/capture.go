@@ -1,9 +1,8 @@
-// Package capture turns changes of the platform's data into events: one record
-// of the table's stream into the events that it means, which is mostly one and
-// often none. It is pure: no I/O, no clock, no randomness. It promises that the
-// same record gives the same events with the same ids, however often it is read;
-// that what DynamoDB removes by itself, and what changes nothing, means nothing;
-// and that its errors hold nobody's data.
+// Package capture derives events from changes to the platform's table: usually one
+// event per record of the table's stream, or none. It is pure: no I/O, no clock, no
+// randomness. It promises that a record always gives the same events with the same
+// IDs; that deletions by DynamoDB's TTL and writes that change nothing give none; and
+// that its errors contain no user data.
 package capture
 
 import (
@@ -18,7 +17,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// Captured is an event with the tenant that it belongs to.
+// Captured is an event and its tenant.
 type Captured struct {
 	Tenant string
 	Event  event.Event
@@ -71,34 +70,34 @@ type (
 	}
 )
 
-// fact is what a change means, before it has an id.
+// fact is the content of an event, without its ID.
 type fact struct {
 	eventType string
 	common    platform.Common
 	actor     string
-	at        time.Time // zero where the record does not say
+	at        time.Time // zero if the record does not contain it
 	data      any
 }
 
-// Events returns the events that a stream record means. It fails where the
-// record ought to mean one and can't be read; no later attempt would do better.
+// Events returns the events of a stream record. It fails if the record should give an
+// event and cannot be read; retrying does not help.
 func Events(c platform.Change) ([]Captured, error) {
-	f, err := meaning(c)
+	f, err := factOf(c)
 	if err != nil || f == nil {
 		return nil, err
 	}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false) // the text goes out as it was written
+	enc.SetEscapeHTML(false) // receivers get the text as it was written
 	if err := enc.Encode(f.data); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.eventType, err)
 	}
 	recorded := c.At.UTC()
 	if !plausible(recorded) {
-		return nil, fmt.Errorf("%s: the stream's record has no time", f.eventType)
+		return nil, fmt.Errorf("%s: the stream record has no time", f.eventType)
 	}
 	e := event.Event{
-		// A stream numbers its records; a table made anew has another stream.
+		// Sequence numbers are unique within a stream; a recreated table has a new one.
 		ID:        event.DerivedID(recorded, strings.Join([]string{c.Stream, c.ID, c.SequenceNumber, f.eventType}, "\n")),
 		Type:      f.eventType,
 		Timestamp: f.at, ActorUserID: f.actor, RequestID: f.common.RequestID,
@@ -110,11 +109,11 @@ func Events(c platform.Change) ([]Captured, error) {
 	return []Captured{{Tenant: f.common.Tenant, Event: e}}, nil
 }
 
-// plausible tells whether an event may have happened at a time.
+// plausible reports whether a time can be an event's timestamp.
 func plausible(t time.Time) bool { return t.Year() >= 1970 && t.Year() <= 9999 }
 
-// meaning returns what a record means, or nil.
-func meaning(c platform.Change) (*fact, error) {
+// factOf returns the fact that a record states, or nil.
+func factOf(c platform.Change) (*fact, error) {
 	switch c.Operation {
 	case platform.Insert:
 		return inserted(c.New)
@@ -150,7 +149,7 @@ func inserted(image platform.Image) (*fact, error) {
 	case platform.User:
 		return &fact{"user.joined_platform", r.Common, r.ID, r.CreatedAt, joinedPlatform{r.ID, r.Email, r.Name}}, nil
 	case platform.Membership:
-		// Whoever wrote it, the member is who joined.
+		// The actor is the member, not the user who wrote the record.
 		return &fact{"user.joined_community", r.Common, r.UserID, r.CreatedAt, joinedCommunity{r.CommunityID, r.CommunityName, r.CommunityCity}}, nil
 	case platform.Registration:
 		if r.Status != platform.Pending && r.Status != platform.Success && r.Status != platform.Failed {
@@ -176,7 +175,7 @@ func modified(before, after platform.Image) (*fact, error) {
 	if kind != kindOf(before) || kind != platform.KindRegistration && kind != platform.KindDiscussion {
 		return nil, nil
 	}
-	if !mayMean(before, after) {
+	if !relevant(before, after) {
 		return nil, nil
 	}
 	was, err := before.Decode()
@@ -189,16 +188,16 @@ func modified(before, after platform.Image) (*fact, error) {
 	}
 	switch r := is.(type) {
 	case platform.Registration:
-		return settled(was.(platform.Registration), r), nil
+		return paymentSettled(was.(platform.Registration), r), nil
 	case platform.Discussion:
-		return moved(was.(platform.Discussion), r), nil
+		return discussionChanged(was.(platform.Discussion), r), nil
 	}
 	return nil, nil
 }
 
-// mayMean tells whether any attribute changed on which a meaning hangs. A write
-// that changes nothing, or only something else, is not even read.
-func mayMean(before, after platform.Image) bool {
+// relevant reports whether an attribute changed on which an event depends. Other writes
+// are not decoded.
+func relevant(before, after platform.Image) bool {
 	for _, name := range []string{"status", "expires_at"} {
 		if !reflect.DeepEqual(before.Attribute(name), after.Attribute(name)) {
 			return true
@@ -207,30 +206,30 @@ func mayMean(before, after platform.Image) bool {
 	return false
 }
 
-// settled is a registration whose payment has come to an end.
-func settled(was, is platform.Registration) *fact {
+// paymentSettled is the fact of a registration whose payment succeeded or failed.
+func paymentSettled(was, is platform.Registration) *fact {
 	if is.Status == was.Status || is.Status != platform.Success && is.Status != platform.Failed {
 		return nil
 	}
 	return registration(is, changedAt(was.Common, is.Common))
 }
 
-// moved is a discussion that was open, and is closed because its time was over,
-// or has more time.
-func moved(was, is platform.Discussion) *fact {
+// discussionChanged is the fact of an open discussion that was closed because it
+// expired, or was extended.
+func discussionChanged(was, is platform.Discussion) *fact {
 	if was.Status != platform.Open {
 		return nil
 	}
 	switch {
 	case is.Status == platform.Closed && is.Reason == platform.Expired:
-		return &fact{"discussion.auto_closed", is.Common, "", is.ClosedAt, autoClosed{is.ID, written(is.ClosedAt)}}
+		return &fact{"discussion.auto_closed", is.Common, "", is.ClosedAt, autoClosed{is.ID, formatTime(is.ClosedAt)}}
 	case is.Status == platform.Open && !was.ExpiresAt.IsZero() && was.ExpiresAt.Before(is.ExpiresAt):
-		return &fact{"discussion.extended", is.Common, is.ExtendedBy, changedAt(was.Common, is.Common), extended{is.ID, written(is.ExpiresAt)}}
+		return &fact{"discussion.extended", is.Common, is.ExtendedBy, changedAt(was.Common, is.Common), extended{is.ID, formatTime(is.ExpiresAt)}}
 	}
 	return nil
 }
 
-// changedAt is when a change says it was made; zero where it does not say.
+// changedAt is the time of a change, from updated_at; zero if that did not change.
 func changedAt(was, is platform.Common) time.Time {
 	if is.UpdatedAt.Equal(was.UpdatedAt) {
 		return time.Time{}
@@ -238,16 +237,16 @@ func changedAt(was, is platform.Common) time.Time {
 	return is.UpdatedAt
 }
 
-// written is a time as events say it, "" where there is none: the catalog then
-// refuses the event.
-func written(t time.Time) string {
+// formatTime formats a time for events' data. It returns "" for the zero time, so that
+// the catalog rejects the event.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	return t.UTC().Format("2006-01-02T15:04:05.000Z07:00")
 }
 
-// removed is a registration that somebody cancelled.
+// removed is the fact of a deleted record: a registration was cancelled.
 func removed(image platform.Image) (*fact, error) {
 	if kindOf(image) != platform.KindRegistration {
 		return nil, nil
