@@ -19,9 +19,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 )
 
-// drive plays the queue and the schedule for a while: items arrive when their
-// delay is over, in batches of up to ten that are served side by side, each by the
-// next of the workers.
+// drive simulates the queue and the schedule: items arrive when their delay is over, in
+// concurrent batches of up to ten, each processed by the next of the workers.
 func (w *world) drive(span time.Duration, workers ...*dispatch.Dispatcher) {
 	w.t.Helper()
 	if len(workers) == 0 {
@@ -64,7 +63,7 @@ func (w *world) drive(span time.Duration, workers ...*dispatch.Dispatcher) {
 	batches.Wait()
 }
 
-// accept fans out n events, a millisecond apart, so that their ids tell their order.
+// accept fans out n events a millisecond apart, so that their IDs are in order.
 func (w *world) accept(n int) []work.Item {
 	w.t.Helper()
 	items := make([]work.Item, n)
@@ -84,10 +83,10 @@ func (w *world) circuit(e endpoint.Endpoint) breaker.State {
 	return s
 }
 
-// requeue puts items on the queue again.
+// requeue sends items to the queue.
 func (w *world) requeue(items ...work.Item) { w.queue.Send(w.t.Context(), items) }
 
-func TestFiveFailuresOpenTheCircuitAndWhatWaitsSpendsNoAttempt(t *testing.T) {
+func TestFiveFailuresOpenTheCircuitAndTheBacklogUsesNoAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
@@ -112,7 +111,7 @@ func TestFiveFailuresOpenTheCircuitAndWhatWaitsSpendsNoAttempt(t *testing.T) {
 	})
 }
 
-func TestWhatWaitedFlowsOldestFirstWhenTheCircuitCloses(t *testing.T) {
+func TestTheBacklogIsDrainedOldestFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *dispatch.Config) { c.Random = rand.Float64 })
 		e := w.endpoint()
@@ -196,8 +195,8 @@ func TestManyWorkersSendOneProbe(t *testing.T) {
 	})
 }
 
-// Failures that several workers report at the same instant look the same; each counts.
-func TestFailuresAtOneInstantAllCount(t *testing.T) {
+// The failures result in equal states, and would overwrite each other without WriteID.
+func TestSimultaneousFailuresAllCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
@@ -219,7 +218,7 @@ func TestFailuresAtOneInstantAllCount(t *testing.T) {
 	})
 }
 
-func TestADeadWorkersProbeIsFollowedByAnother(t *testing.T) {
+func TestTheProbeOfADeadWorkerIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
@@ -246,7 +245,7 @@ func TestADeadWorkersProbeIsFollowedByAnother(t *testing.T) {
 	})
 }
 
-func TestAMessageThatTheReceiverCannotDigestDoesNotKeepTheCircuitOpen(t *testing.T) {
+func TestARejectedEventDoesNotKeepTheCircuitOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -270,7 +269,7 @@ func TestAMessageThatTheReceiverCannotDigestDoesNotKeepTheCircuitOpen(t *testing
 	})
 }
 
-func TestFiveFailingDaysDisableTheEndpointAndSettleWhatWaits(t *testing.T) {
+func TestFiveDaysOfFailuresDisableTheEndpointAndSkipItsBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
@@ -302,7 +301,7 @@ func TestFiveFailingDaysDisableTheEndpointAndSettleWhatWaits(t *testing.T) {
 	})
 }
 
-func TestAWaitingDeliveryGrowsTooOld(t *testing.T) {
+func TestADeliveryInTheBacklogExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint(func(e *endpoint.Endpoint) { e.Retry.MaxAge = 10 * time.Minute })
@@ -320,7 +319,7 @@ func TestAWaitingDeliveryGrowsTooOld(t *testing.T) {
 	})
 }
 
-func TestClosingACircuitByHandLetsGoWhatWaits(t *testing.T) {
+func TestClosingACircuitByHandDrainsTheBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
@@ -350,7 +349,7 @@ func TestClosingACircuitByHandLetsGoWhatWaits(t *testing.T) {
 	})
 }
 
-// frugal counts what is written of breakers.
+// frugal counts the writes of breakers.
 type frugal struct {
 	dispatch.Breakers
 	writes int
@@ -373,14 +372,14 @@ func TestASuccessOnACleanBreakerWritesNothing(t *testing.T) {
 	})
 }
 
-// mute stores no breaker.
+// mute is a store that cannot store breakers.
 type mute struct{ dispatch.Breakers }
 
 func (mute) PutBreaker(context.Context, breaker.State, time.Time) (breaker.State, error) {
 	return breaker.State{}, errors.New("throttled")
 }
 
-func TestABreakerThatCannotBeStoredLosesNoVerdict(t *testing.T) {
+func TestAVerdictIsStoredEvenIfTheBreakerIsNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *dispatch.Config) { c.Breakers = mute{c.Breakers} })
 		w.endpoint()
@@ -395,8 +394,7 @@ func TestABreakerThatCannotBeStoredLosesNoVerdict(t *testing.T) {
 	})
 }
 
-// At no time do more attempts begin than the limit allows, though 64 workers share
-// it; and it is reached.
+// With 64 workers, attempts never exceed the limit, and they reach it.
 func TestManyWorkersKeepTheRateLimit(t *testing.T) {
 	for name, limit := range map[string]ratelimit.Limit{
 		"a default burst":                 {PerMinute: 600},
@@ -484,12 +482,12 @@ func TestABatchReservesItsSlotsInOneWrite(t *testing.T) {
 	})
 }
 
-// again is how a message comes that has come before.
-func (w *world) again(item work.Item) []string {
+// redeliver delivers a message that was received before.
+func (w *world) redeliver(item work.Item) []string {
 	return w.Deliver(w.t.Context(), []work.Message{{ID: "m", Body: item.Encode(), Receives: 2}})
 }
 
-func TestAMessageThatComesAgainTakesASlotOnlyForADeliveryThatNeedsOne(t *testing.T) {
+func TestARepeatedMessageOfASettledDeliveryTakesNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		counting := &reservations{}
 		w := newWorld(t, func(c *dispatch.Config) { counting.Limits = c.Limits; c.Limits = counting })
@@ -502,7 +500,7 @@ func TestAMessageThatComesAgainTakesASlotOnlyForADeliveryThatNeedsOne(t *testing
 		}
 		w.queue.take()
 		for _, item := range items {
-			if failed := w.again(item); len(failed) != 0 {
+			if failed := w.redeliver(item); len(failed) != 0 {
 				t.Errorf("%+v comes once more", item)
 			}
 		}
@@ -510,16 +508,16 @@ func TestAMessageThatComesAgainTakesASlotOnlyForADeliveryThatNeedsOne(t *testing
 			t.Errorf("%d reservations for what is delivered or has its slot", counting.n-2)
 		}
 		fresh := w.accept(1)[0]
-		w.again(fresh) // its worker died before it had stored anything
+		w.redeliver(fresh) // its worker died before it had stored anything
 		if counting.n != 3 || w.delivery(fresh).Slot.IsZero() {
 			t.Errorf("%d reservations for a delivery that needs one", counting.n-2)
 		}
 	})
 }
 
-// What is due further off than the queue can hold is the sweep's, and its message is
-// not carried round and round until then.
-func TestAMessageOfADeliveryThatIsDueMuchLaterGoes(t *testing.T) {
+// The sweep queues what is due later than the queue's maximum delay. The message must
+// not be requeued again and again until then.
+func TestAMessageOfADeliveryThatIsDueMuchLaterIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint(func(e *endpoint.Endpoint) { e.Limit = ratelimit.Limit{PerMinute: 1, Burst: 2} })
@@ -562,8 +560,7 @@ func (r *reservations) ReserveSlots(ctx context.Context, id string, cost time.Du
 	return r.Limits.ReserveSlots(ctx, id, cost, now)
 }
 
-// An endpoint whose answers take ten seconds is given no more than its share of
-// the workers.
+// An endpoint that takes ten seconds to respond gets only a share of the workers.
 func TestASlowEndpointIsPaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -594,8 +591,8 @@ func TestASlowEndpointIsPaced(t *testing.T) {
 	})
 }
 
-// What an old limit had reserved far ahead holds up nobody under a new one.
-func TestARaisedLimitHoldsForWhatComesNext(t *testing.T) {
+// Slots that were reserved far ahead under the old limit do not delay later deliveries.
+func TestARaisedLimitAppliesToLaterDeliveries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *dispatch.Config) { c.CacheTime = 0 })
 		e := w.endpoint(func(e *endpoint.Endpoint) { e.Limit = ratelimit.Limit{PerMinute: 1} })

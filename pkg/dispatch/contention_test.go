@@ -23,7 +23,7 @@ import (
 	"github.com/tidings-dev/tidings/test/dynamotest"
 )
 
-// dice are random and safe for concurrent use.
+// dice is a random source that is safe for concurrent use.
 type dice struct {
 	mu     sync.Mutex
 	random *rand.Rand
@@ -37,7 +37,8 @@ func (d *dice) one(of int) bool {
 
 var errLost = errors.New("the answer was lost")
 
-// lossy is a store of which some writes are applied, and their answers lost.
+// lossy is a store that applies some writes and returns an error, as if the response
+// was lost.
 type lossy struct {
 	dispatch.Deliveries
 	dice *dice
@@ -62,9 +63,8 @@ func (l lossy) Complete(ctx context.Context, d delivery.Delivery) error {
 	return err
 }
 
-// crowd are the receiver and the clock of many workers. The clock stands still
-// while they work, so that no lease ends during a round: of all attempts that 64
-// workers would make, there may be one.
+// crowd is the receiver and the clock of many workers. The clock does not advance
+// during a round, so no lease ends, and the workers may make only one attempt.
 type crowd struct {
 	dice *dice
 
@@ -96,11 +96,10 @@ func (c *crowd) Deliver(context.Context, destination.Target, destination.Message
 	return delivery.Outcome{Class: delivery.Success, Status: 200}
 }
 
-// Sixty-four workers get the same message, on the real API, while answers are
-// lost and workers die. A message counts as acknowledged as soon as one of them
-// says so, as a queue counts that has handed it out twice. After each round
-// something must hold the delivery.
-func TestSixtyFourWorkersOnOneDelivery(t *testing.T) {
+// 64 workers receive the same message, on a real DynamoDB API, while responses are lost
+// and workers die. A message counts as acknowledged if one of them acknowledges it.
+// After each round, something must still hold the delivery.
+func TestManyWorkersWithLostWritesKeepTheDelivery(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	store := dynamo.New(client, local.Tables(stack.Name))
 	const workers = 64

@@ -25,16 +25,16 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-// world is a dispatcher on the memory store, with a queue whose items the test
-// hands on, and a receiver that answers what the test says. It runs in a
-// synctest bubble, so hours pass in no time.
+// world is a dispatcher with the memory store, a queue whose items the test delivers,
+// and a receiver with answers set by the test. It runs in a synctest bubble, so that
+// hours take no real time.
 type world struct {
 	*dispatch.Dispatcher
 	t        *testing.T
 	store    *memory.Store
 	queue    *sentItems
 	receiver *receiver
-	tick     time.Duration // how often drive looks
+	tick     time.Duration // interval of drive
 	events   int           // stored so far
 }
 
@@ -53,7 +53,7 @@ func newWorld(t *testing.T, change ...func(*dispatch.Config)) *world {
 	return w
 }
 
-// sentItems keeps what was sent; the test takes it off.
+// sentItems is a queue that keeps the items until the test takes them.
 type sentItems struct {
 	mu   sync.Mutex
 	sent []work.Item
@@ -79,7 +79,7 @@ func (q *sentItems) Send(_ context.Context, items []work.Item) []error {
 	return errs
 }
 
-// take returns what was sent since the last time.
+// take returns the items sent since the last call.
 func (q *sentItems) take() []work.Item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -88,8 +88,8 @@ func (q *sentItems) take() []work.Item {
 	return sent
 }
 
-// receiver answers with what answer returns, or with success, and checks that
-// no two attempts at one delivery overlap.
+// receiver returns answer's outcome, or success by default, and detects overlapping
+// attempts at one delivery.
 type receiver struct {
 	mu      sync.Mutex
 	answer  func(ctx context.Context, m destination.Message) delivery.Outcome
@@ -137,8 +137,7 @@ func answering(status int) func(context.Context, destination.Message) delivery.O
 	}
 }
 
-// lost is a failure that says nothing about the endpoint, so that its circuit
-// stays closed.
+// lost is a failure that does not count for the circuit breaker.
 func lost(context.Context, destination.Message) delivery.Outcome {
 	return delivery.Outcome{Class: delivery.Lost, Error: "lost"}
 }
@@ -159,7 +158,7 @@ func (w *world) endpoint(change ...func(*endpoint.Endpoint)) endpoint.Endpoint {
 	return e
 }
 
-// event stores an event and returns the stream record that announces it.
+// event stores an event and returns it with its stream record.
 func (w *world) event(eventType, data string) (event.Accepted, event.Change) {
 	w.t.Helper()
 	id := event.NewID(time.Now())
@@ -177,7 +176,7 @@ func (w *world) event(eventType, data string) (event.Accepted, event.Change) {
 
 const comment = `{"discussion_id":"d1","comment_id":"c1","comment_text":"hello"}`
 
-// fannedOut accepts one event for the endpoint and returns its work item.
+// fannedOut stores one event, fans it out, and returns its only work item.
 func (w *world) fannedOut() work.Item {
 	w.t.Helper()
 	before := w.queue.take()
@@ -191,13 +190,13 @@ func (w *world) fannedOut() work.Item {
 	return sent[0]
 }
 
-// deliver hands items to the dispatcher as one batch and returns the failures.
+// deliver delivers items as one batch and returns the failures.
 func (w *world) deliver(items ...work.Item) []string {
 	w.t.Helper()
 	return w.deliverBy(w.Dispatcher, items...)
 }
 
-// deliverBy hands items to one of several workers.
+// deliverBy is deliver by one of several workers.
 func (w *world) deliverBy(worker *dispatch.Dispatcher, items ...work.Item) []string {
 	w.t.Helper()
 	var batch []work.Message
@@ -216,8 +215,8 @@ func (w *world) delivery(item work.Item) delivery.Delivery {
 	return d
 }
 
-// run hands every item on when its delay is over, and sweeps every minute,
-// until nothing is left to do or the time is over.
+// run delivers every item when its delay is over, and sweeps every minute, until the
+// delivery is settled or the limit is reached.
 func (w *world) run(item work.Item, limit time.Duration) delivery.Delivery {
 	w.t.Helper()
 	type waiting struct {
@@ -254,7 +253,7 @@ func (w *world) run(item work.Item, limit time.Duration) delivery.Delivery {
 	return w.delivery(item)
 }
 
-func TestFanOutQueuesOneItemForEachEndpointThatWantsTheEvent(t *testing.T) {
+func TestFanOutQueuesOneItemPerMatchingEndpoint(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*endpoint.Endpoint)
 		want   bool
@@ -291,7 +290,7 @@ func TestFanOutQueuesOneItemForEachEndpointThatWantsTheEvent(t *testing.T) {
 	}
 }
 
-func TestFanOutPassesOverAMalformedRecord(t *testing.T) {
+func TestFanOutSkipsMalformedRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -311,7 +310,7 @@ func TestFanOutPassesOverAMalformedRecord(t *testing.T) {
 	})
 }
 
-func TestFanOutIgnoresExpiry(t *testing.T) {
+func TestFanOutIgnoresExpiredEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -349,7 +348,7 @@ func TestFanOutReportsTheFirstRecordThatWasNotQueued(t *testing.T) {
 	})
 }
 
-// failing makes a store's endpoints unreadable.
+// failing is a store whose endpoints cannot be read.
 type failing struct{ dispatch.Endpoints }
 
 func (failing) ListEndpoints(context.Context, string) ([]endpoint.Endpoint, error) {
@@ -367,7 +366,7 @@ func TestFanOutReportsTheRecordWhoseEndpointsCannotBeRead(t *testing.T) {
 	})
 }
 
-func TestFirstTrySuccess(t *testing.T) {
+func TestSuccessfulDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
@@ -401,7 +400,7 @@ func TestFirstTrySuccess(t *testing.T) {
 	})
 }
 
-func TestAFailureIsRetriedAtItsSecondUnderTheSameID(t *testing.T) {
+func TestRetriesAreOnTimeAndKeepTheID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint(func(e *endpoint.Endpoint) { e.Breaker.Failures = 100 })
@@ -446,7 +445,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	})
 }
 
-func TestARetryWhoseItemIsLostComesBackByTheSweep(t *testing.T) {
+func TestSweepQueuesARetryWhoseItemWasLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -474,7 +473,7 @@ func TestARetryWhoseItemIsLostComesBackByTheSweep(t *testing.T) {
 	})
 }
 
-func TestSweepsThatOverlapQueueADeliveryOnce(t *testing.T) {
+func TestOverlappingSweepsQueueADeliveryOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -500,7 +499,7 @@ func TestSweepsThatOverlapQueueADeliveryOnce(t *testing.T) {
 	})
 }
 
-// stuck can't move one delivery's due time.
+// stuck is a due index in which one delivery's due time cannot be moved.
 type stuck struct {
 	dispatch.DueIndex
 	event string
@@ -513,7 +512,7 @@ func (s *stuck) Postpone(ctx context.Context, d delivery.Due, to time.Time) (del
 	return s.DueIndex.Postpone(ctx, d, to)
 }
 
-func TestADeliveryThatCannotBeMovedDoesNotStopTheSweep(t *testing.T) {
+func TestSweepContinuesAfterAFailedPostpone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		poison := &stuck{}
 		w := newWorld(t, func(c *dispatch.Config) {
@@ -536,7 +535,7 @@ func TestADeliveryThatCannotBeMovedDoesNotStopTheSweep(t *testing.T) {
 	})
 }
 
-// slowly reads events slowly.
+// slowly is a store that reads events slowly.
 type slowly struct{ dispatch.Events }
 
 func (s slowly) GetEvent(ctx context.Context, id string) (event.Accepted, error) {
@@ -544,7 +543,7 @@ func (s slowly) GetEvent(ctx context.Context, id string) (event.Accepted, error)
 	return s.Events.GetEvent(ctx, id)
 }
 
-func TestWhatTakesLongToReadKeepsNobodyOfItsBatchWaiting(t *testing.T) {
+func TestASlowReadDoesNotDelayTheRestOfItsBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *dispatch.Config) { c.Events = slowly{c.Events} })
 		w.endpoint()
@@ -560,7 +559,7 @@ func TestWhatTakesLongToReadKeepsNobodyOfItsBatchWaiting(t *testing.T) {
 	})
 }
 
-func TestManyWorkersOnOneItemMakeOneAttempt(t *testing.T) {
+func TestManyWorkersMakeOneAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -594,7 +593,7 @@ func TestManyWorkersOnOneItemMakeOneAttempt(t *testing.T) {
 	})
 }
 
-func TestADeadWorkersDeliveryIsTakenOverWhenItsLeaseEnds(t *testing.T) {
+func TestADeliveryIsTakenOverWhenItsLeaseEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
@@ -622,7 +621,7 @@ func TestADeadWorkersDeliveryIsTakenOverWhenItsLeaseEnds(t *testing.T) {
 	})
 }
 
-func TestASlowAttemptNeverOutlivesItsLease(t *testing.T) {
+func TestAnAttemptEndsBeforeItsLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -641,7 +640,7 @@ func TestASlowAttemptNeverOutlivesItsLease(t *testing.T) {
 	})
 }
 
-func TestAnItemWhoseWorkersAllDiedEndsAsADeadLetterUnsent(t *testing.T) {
+func TestADeliveryWhoseWorkersAllDiedBecomesADeadLetter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint(func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = 2 })
@@ -687,7 +686,7 @@ func TestGoneDisablesTheEndpoint(t *testing.T) {
 	})
 }
 
-func TestDeliveriesOfARemovedEndpointEndAsSkipped(t *testing.T) {
+func TestDeliveriesOfADeletedEndpointAreSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
@@ -708,7 +707,7 @@ func TestDeliveriesOfARemovedEndpointEndAsSkipped(t *testing.T) {
 	})
 }
 
-func TestAnEndpointThatWasEnabledAgainIsNotSkippedFromTheCache(t *testing.T) {
+func TestSkippingIgnoresTheCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint()
@@ -744,7 +743,7 @@ func (w *world) fanOutNothing() {
 	}
 }
 
-func TestOneItemsTroubleIsItsOwn(t *testing.T) {
+func TestAFailingMessageDoesNotAffectItsBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -784,7 +783,7 @@ func TestReplay(t *testing.T) {
 	command := func(item work.Item) dispatch.Command {
 		return dispatch.Command{Action: "replay", EndpointID: item.EndpointID, EventID: item.EventID}
 	}
-	t.Run("a dead letter goes out again under its id", func(t *testing.T) {
+	t.Run("a dead letter is sent again with its ID", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.endpoint()
@@ -802,7 +801,7 @@ func TestReplay(t *testing.T) {
 			}
 		})
 	})
-	t.Run("attempts and age count anew", func(t *testing.T) {
+	t.Run("attempts and age count from the replay", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.endpoint()
@@ -818,7 +817,7 @@ func TestReplay(t *testing.T) {
 			}
 		})
 	})
-	t.Run("a replay whose item is lost is swept", func(t *testing.T) {
+	t.Run("sweep queues a replay whose item was lost", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.endpoint()
@@ -837,7 +836,7 @@ func TestReplay(t *testing.T) {
 			}
 		})
 	})
-	t.Run("refused with a reason", func(t *testing.T) {
+	t.Run("errors", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			e := w.endpoint()
@@ -845,10 +844,10 @@ func TestReplay(t *testing.T) {
 			w.receiver.answer = answering(500)
 			w.deliver(item)
 			for name, c := range map[string]dispatch.Command{
-				"what is pending already":   command(item),
-				"a delivery nobody made":    {EndpointID: e.ID, EventID: event.NewID(time.Now())},
-				"an endpoint nobody added":  {EndpointID: "ep_nobody", EventID: item.EventID},
-				"a command without its ids": {},
+				"a pending delivery":    command(item),
+				"an unknown delivery":   {EndpointID: e.ID, EventID: event.NewID(time.Now())},
+				"an unknown endpoint":   {EndpointID: "ep_nobody", EventID: item.EventID},
+				"a command without IDs": {},
 			} {
 				if _, err := w.Replay(t.Context(), c); err == nil {
 					t.Errorf("%s: no error", name)
@@ -862,7 +861,7 @@ func TestReplay(t *testing.T) {
 			}
 		})
 	})
-	t.Run("all dead letters of a time range, and no others", func(t *testing.T) {
+	t.Run("only dead letters of the time range", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			e := w.endpoint()
@@ -894,7 +893,7 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-// statistics reads what the last minutes came to.
+// statistics reads the statistics.
 func (w *world) statistics() stats.Summary {
 	w.t.Helper()
 	s, err := (&stats.Reader{Source: w.store, Now: time.Now}).Summary(w.t.Context())
@@ -904,7 +903,7 @@ func (w *world) statistics() stats.Summary {
 	return s
 }
 
-func TestWhatHappensIsCounted(t *testing.T) {
+func TestStatisticsCountWhatHappened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := w.endpoint(func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = 2 })
@@ -937,7 +936,7 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	})
 }
 
-func TestASweepSaysWhatItSaw(t *testing.T) {
+func TestASweepStoresItsFigures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -971,7 +970,7 @@ func TestASweepSaysWhatItSaw(t *testing.T) {
 	})
 }
 
-// deaf can't store statistics.
+// deaf is a store that cannot store statistics.
 type deaf struct{ calls int }
 
 func (d *deaf) AddStatistics(context.Context, stats.Batch) error {
@@ -980,7 +979,7 @@ func (d *deaf) AddStatistics(context.Context, stats.Batch) error {
 }
 func (d *deaf) NoteSweep(context.Context, stats.Sweep) error { return errors.New("the table is away") }
 
-func TestStatisticsThatCannotBeStoredHurtNothing(t *testing.T) {
+func TestDeliveriesDoNotDependOnStatistics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &deaf{}
 		w := newWorld(t, func(c *dispatch.Config) { c.Statistics = d })
@@ -1004,7 +1003,7 @@ func TestStatisticsThatCannotBeStoredHurtNothing(t *testing.T) {
 	})
 }
 
-func TestWhatTheStreamBringsAgainIsCountedOnce(t *testing.T) {
+func TestARepeatedRecordIsCountedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()

@@ -17,9 +17,8 @@ import (
 	"github.com/tidings-dev/tidings/test/jsontest"
 )
 
-// FuzzFanOut: of whatever a stream brings, every record that is an event is
-// queued for the tenant's endpoint, in order and once; what is none is passed
-// over, so that nothing waits behind it; nothing else is queued.
+// FuzzFanOut checks that for any batch, each record that is an event is queued once and
+// in order, and that other records are skipped.
 func FuzzFanOut(f *testing.F) {
 	image := func(id, tenant, body string) string {
 		text, err := json.Marshal(map[string]map[string]string{"event_id": {"S": id}, "tenant": {"S": tenant}, "body": {"S": body}})
@@ -91,8 +90,8 @@ func FuzzFanOut(f *testing.F) {
 	})
 }
 
-// FuzzDeliver: a strange message neither passes for done unless it was read, nor
-// keeps those beside it in its batch from being delivered once each.
+// FuzzDeliver checks that a message is acknowledged only if it could be read, and that
+// it does not affect the others of its batch.
 func FuzzDeliver(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `null`, `{"tenant":"default","endpoint_id":"ep_gone","event_id":"01KDJ0000000000000000000AA"}`, `{"tenant":"default","endpoint_id":"e","event_id":"e","attempts":9}`,
@@ -129,8 +128,7 @@ func FuzzDeliver(f *testing.F) {
 	})
 }
 
-// FuzzCommand: a direct invocation that is no command of ours moves nothing, and
-// is answered in a short sentence.
+// FuzzCommand checks that an invalid command changes nothing and gets a short error.
 func FuzzCommand(f *testing.F) {
 	for _, seed := range []string{
 		`{"action":"` + strings.Repeat("x", 5000) + `"}`, `{"action":"replay","event_id":"` + strings.Repeat("x", 5000) + `"}`, `{"action":"sweep"}`, `{"action":"replay","endpoint_id":"e","event_id":"v"}`, `{"action":"replay_dead","endpoint_id":"e","cursor":"x"}`, `{"action":"replay_dead","endpoint_id":"e","cursor":"MDFLREow"}`,

@@ -28,7 +28,7 @@ const traceID = "1-5759e988-bd862e3fe1be46a994272793"
 // traceOf is a header of the trace.
 func traceOf(parent string) string { return "Root=" + traceID + ";Parent=" + parent + ";Sampled=1" }
 
-// parts is a tracer that keeps what it is told.
+// parts is a tracer that records its subsegments.
 type parts struct {
 	mu   sync.Mutex
 	list []string
@@ -61,7 +61,7 @@ func documented(t *testing.T) string {
 	return string(text)
 }
 
-func TestTheWideLineOfAnAttempt(t *testing.T) {
+func TestTheLogLineOfAnAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		traced := &parts{}
@@ -167,9 +167,8 @@ func TestTheWideLineOfAnAttempt(t *testing.T) {
 	})
 }
 
-// An event that is too large to travel with its item is read, and its attempts
-// hang under the fan out all the same.
-func TestALargeEventsAttemptsHangUnderTheFanOut(t *testing.T) {
+// A large event is read from the store, whose trace header is the one of emit.
+func TestAttemptsAtALargeEventContinueTheFanOutsTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		traced := &parts{}
 		w := newWorld(t, func(c *dispatch.Config) { c.Tracer = traced })

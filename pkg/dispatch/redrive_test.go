@@ -19,7 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/queue"
 )
 
-// deadLetters is a dead-letter queue that holds the bodies.
+// deadLetters returns a dead-letter queue with messages of the given bodies.
 func deadLetters(t *testing.T, bodies ...string) *queue.Queue {
 	t.Helper()
 	q, err := queue.Open(queue.Config{Visibility: 30 * time.Second})
@@ -34,7 +34,7 @@ func deadLetters(t *testing.T, bodies ...string) *queue.Queue {
 	return q
 }
 
-func TestRedrivePutsDeadLettersBackToWork(t *testing.T) {
+func TestRedriveQueuesDeadLettersAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -63,7 +63,7 @@ func TestRedrivePutsDeadLettersBackToWork(t *testing.T) {
 	})
 }
 
-func TestALetterWhoseItemCannotBeQueuedStaysDead(t *testing.T) {
+func TestALetterThatCannotBeQueuedStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint()
@@ -87,9 +87,9 @@ func TestALetterWhoseItemCannotBeQueuedStaysDead(t *testing.T) {
 	})
 }
 
-// A worker that dies takes its whole batch's receipts with it: SQS hands all of it
-// out again. The one that kills must end as a dead letter, and the others must not.
-func TestAMessageThatKillsItsWorkerTakesNobodyAlong(t *testing.T) {
+// If a worker crashes, SQS delivers its whole batch again. The message that crashes it
+// must end as a dead letter, and the others must not.
+func TestAMessageThatCrashesItsWorkerDoesNotAffectOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const maxReceives = 10
 		w := newWorld(t, func(c *dispatch.Config) { c.Random = mathrand.Float64 })

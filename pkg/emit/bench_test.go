@@ -8,8 +8,7 @@ import (
 	emithandler "github.com/tidings-dev/tidings/functions/emit/handler"
 )
 
-// BenchmarkList takes a hundred events of half a kilobyte in, by one request to the
-// function URL; per event, divide.
+// BenchmarkList accepts a list of 100 events of half a kilobyte by function URL.
 func BenchmarkList(b *testing.B) {
 	one := `{"event":"user.posted_comment","actor_user_id":"u_1042","data":{"discussion_id":"d_7","comment_id":"m_1","comment_text":"` + strings.Repeat("Who brings the projector? ", 10) + `"}}`
 	payload, err := json.Marshal(url("POST", "["+strings.Repeat(one+",", 99)+one+"]"))

@@ -24,7 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
-// changes writes records to a platform's table and returns its stream.
+// changes writes records to the platform's table and returns its stream.
 func changes(t *testing.T, records ...platform.Record) events.DynamoDBEvent {
 	t.Helper()
 	s := memory.New(time.Now)
@@ -49,7 +49,7 @@ func capture(t *testing.T, em *emit.Emitter, batch events.DynamoDBEvent) []strin
 	return em.Capture(t.Context(), streamtest.Changes(batch.Records...))
 }
 
-func TestABatchOfChangesBecomesEventsOnce(t *testing.T) {
+func TestChangesAreCapturedOnce(t *testing.T) {
 	em, store := newEmitter()
 	batch := changes(t, comment(1), comment(2), comment(3))
 	for range 2 {
@@ -69,9 +69,9 @@ func TestABatchOfChangesBecomesEventsOnce(t *testing.T) {
 	}
 }
 
-// A record that can't be read, or whose event is none, is logged and counted,
-// and what stands behind it is captured.
-func TestAPoisonRecordBlocksNobody(t *testing.T) {
+// A record that cannot be read, or whose event is invalid, is logged and counted, and
+// the records after it are captured.
+func TestAMalformedRecordDoesNotBlockTheStream(t *testing.T) {
 	em, store := newEmitter()
 	var log bytes.Buffer
 	em.Log = slog.New(slog.NewJSONHandler(&log, nil))
@@ -100,7 +100,7 @@ func TestAPoisonRecordBlocksNobody(t *testing.T) {
 	}
 }
 
-// away fails the puts of some events, and keeps the order of the others.
+// away fails to store some events, and records the order of the others.
 type away struct {
 	mu    sync.Mutex
 	fails string
@@ -122,7 +122,7 @@ func (a *away) PutEvent(_ context.Context, e event.Accepted) error {
 	return nil
 }
 
-func TestAnEventThatIsNotStoredIsReportedByItsSequenceNumber(t *testing.T) {
+func TestAFailedRecordIsReportedByItsSequenceNumber(t *testing.T) {
 	store := &away{fails: "text 3", seen: map[string]bool{}}
 	em := &emit.Emitter{Catalog: validate.Default(), Events: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	batch := changes(t, comment(1), comment(2), comment(3), comment(4))
@@ -138,9 +138,8 @@ func TestAnEventThatIsNotStoredIsReportedByItsSequenceNumber(t *testing.T) {
 	}
 }
 
-// What happened to one item is stored in the order in which it happened, though
-// items are stored side by side.
-func TestOneItemsEventsKeepTheirOrder(t *testing.T) {
+// Different items are stored concurrently.
+func TestEventsOfOneItemKeepTheirOrder(t *testing.T) {
 	store := &away{seen: map[string]bool{}}
 	em := &emit.Emitter{Catalog: validate.Default(), Events: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	var records []platform.Record

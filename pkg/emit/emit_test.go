@@ -34,7 +34,7 @@ const joined = `{"event":"user.joined_community","actor_user_id":"u_1","data":{"
 func stored(t *testing.T, s *memory.Store) []event.Accepted {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // what is there is returned all the same
+	cancel() // Records then returns what is there, and does not wait
 	records, err := s.Records(ctx, dynamoitem.Events, "", 100_000)
 	if err != nil {
 		return nil
@@ -67,7 +67,7 @@ func call(t *testing.T, em *emit.Emitter, payload string) (map[string]any, error
 	return m, nil
 }
 
-func TestOneEvent(t *testing.T) {
+func TestOneEventIsStoredAsItIsSent(t *testing.T) {
 	em, store := newEmitter()
 	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "req-1"})
 	//lint:ignore SA1029 the key is the Lambda runtime's
@@ -95,7 +95,7 @@ func TestOneEvent(t *testing.T) {
 	}
 }
 
-func TestRefusalsNameTheFieldAndStoreNothing(t *testing.T) {
+func TestErrorsNameTheFieldAndNothingIsStored(t *testing.T) {
 	big := `"` + strings.Repeat("x", 100_000) + `"`
 	for name, c := range map[string]struct {
 		payload string
@@ -140,7 +140,7 @@ func TestRefusalsNameTheFieldAndStoreNothing(t *testing.T) {
 	}
 }
 
-// The envelope is strict: each name as it is documented, and once.
+// Names are case-sensitive, and duplicate keys are rejected.
 func TestTheEnvelopeIsStrict(t *testing.T) {
 	const fields = "is not a field of an event; names are case-sensitive, and the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"
 	for payload, want := range map[string]emit.Error{
@@ -177,8 +177,7 @@ func TestTheEnvelopeIsStrict(t *testing.T) {
 	}
 }
 
-// A duplicate key within one event's data refuses that event, not its list.
-func TestADuplicateKeyInDataRefusesOneEvent(t *testing.T) {
+func TestADuplicateKeyInDataRejectsOnlyThatEvent(t *testing.T) {
 	em, store := newEmitter()
 	answer, err := call(t, em, `[`+joined+`,{"event":"user.joined_community","data":{"community_id":"a","community_id":"b","community_name":"n"}}]`)
 	if err != nil || len(stored(t, store)) != 1 || !strings.Contains(fmt.Sprint(answer["results"]), "data.community_id: is a duplicate key") {
@@ -186,7 +185,7 @@ func TestADuplicateKeyInDataRefusesOneEvent(t *testing.T) {
 	}
 }
 
-// Values that were accepted before are still accepted.
+// These were accepted by earlier versions.
 func TestUnusualEnvelopesAreAccepted(t *testing.T) {
 	for _, payload := range []string{
 		` ` + joined + ` `, `[` + joined + `]`, `{"events":[` + joined + `]}`, strings.Replace(joined, `"event"`, `"\u0065vent"`, 1),
@@ -199,7 +198,7 @@ func TestUnusualEnvelopesAreAccepted(t *testing.T) {
 	}
 }
 
-func TestAListIsAnsweredItemByItem(t *testing.T) {
+func TestAListIsAnsweredEventByEvent(t *testing.T) {
 	em, store := newEmitter()
 	answer, err := call(t, em, `{"events":[`+joined+`,{"event":"user.exploded","data":{}},`+joined+`]}`)
 	if err != nil {
@@ -214,7 +213,7 @@ func TestAListIsAnsweredItemByItem(t *testing.T) {
 	}
 }
 
-func TestTheSameKeyTwiceIsOneEvent(t *testing.T) {
+func TestAnIdempotencyKeyStandsForOneEvent(t *testing.T) {
 	em, store := newEmitter()
 	keyed := strings.Replace(joined, `{"event"`, `{"idempotency_key":"k","event"`, 1)
 	first, err := call(t, em, keyed)
@@ -238,7 +237,7 @@ func TestTheSameKeyTwiceIsOneEvent(t *testing.T) {
 	}
 }
 
-func TestManyProducersWithOneKeyMakeOneEvent(t *testing.T) {
+func TestConcurrentRequestsWithOneKeyStoreOneEvent(t *testing.T) {
 	em, store := newEmitter()
 	keyed := strings.Replace(joined, `{"event"`, `{"idempotency_key":"k","event"`, 1)
 	var all sync.WaitGroup
@@ -266,7 +265,7 @@ func TestManyProducersWithOneKeyMakeOneEvent(t *testing.T) {
 	}
 }
 
-// dying fails the first put: the emitter dies between key and event.
+// dying fails the first PutEvent, as if the worker died after it reserved the key.
 type dying struct {
 	emit.Events
 	puts int
@@ -279,7 +278,7 @@ func (d *dying) PutEvent(ctx context.Context, a event.Accepted) error {
 	return d.Events.PutEvent(ctx, a)
 }
 
-func TestAKeyWhoseEmitterDiedIsCompletedByTheNext(t *testing.T) {
+func TestAnIncompleteKeyIsCompletedByTheNextRequest(t *testing.T) {
 	em, store := newEmitter()
 	em.Events = &dying{Events: store}
 	keyed := strings.Replace(joined, `{"event"`, `{"idempotency_key":"k","event"`, 1)
@@ -359,8 +358,8 @@ func encoded(body string) events.LambdaFunctionURLRequest {
 	return r
 }
 
-// A list that is too long is counted, not read: its length costs no memory.
-func TestALongListIsRefusedInLittleMemory(t *testing.T) {
+// Decoding 350,000 events would need a gigabyte.
+func TestALongListIsRejectedWithoutBeingDecoded(t *testing.T) {
 	em, _ := newEmitter()
 	for name, payload := range map[string]string{
 		"a list":              `[` + strings.Repeat(`{},`, 350_000) + `{}]`,

@@ -15,14 +15,13 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// maxRefusal is more than any sentence of emit's needs. What a stranger sent may
-// be 6 MB; what is said of it stays short.
+// maxRefusal is the maximum length of an error. A request can have 6 MB; its error must
+// be short.
 const maxRefusal = 2048
 
-// FuzzHandle: whatever a stranger sends, by invocation or by the function URL, is
-// answered or refused in a short sentence; each answer without an error stands
-// for one stored event, everything else stores nothing, and what is stored is
-// what the catalog allows and receivers can read.
+// FuzzHandle checks that any payload gets an answer or a short error, that each answer
+// without an error has one stored event and everything else none, and that stored
+// events are valid and can be read.
 func FuzzHandle(f *testing.F) {
 	wrapped := func(method, body string, base64 bool) string {
 		r := url(method, body)
@@ -129,9 +128,8 @@ func ofResponse(t *testing.T, r events.LambdaFunctionURLResponse) []emit.Result 
 	return results
 }
 
-// FuzzIdempotencyKey: a key that is taken stands for one event: the same request
-// again gives the same id and stores nothing, other data is refused, and another
-// tenant's same key is another key.
+// FuzzIdempotencyKey checks that a repeated request gets the same ID and stores nothing,
+// that other data under the key is rejected, and that tenants do not share keys.
 func FuzzIdempotencyKey(f *testing.F) {
 	f.Add("join-c_7-u_1042", "default", "other", "a", "b")
 	f.Add("#", "a", "a#", "", " ")

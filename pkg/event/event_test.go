@@ -12,7 +12,7 @@ import (
 
 var at = time.Date(2026, 1, 29, 12, 34, 56, 789_999_999, time.UTC)
 
-func TestEncodeKeepsTheDatasSpelling(t *testing.T) {
+func TestEncodePreservesTheDatasSpelling(t *testing.T) {
 	for name, c := range map[string]struct{ data, want string }{
 		"white space goes":           {"{ \"a\" :\n 1 }", `{"a":1}`},
 		"HTML is not escaped":        {`{"t":"<a href='x'>&</a>"}`, `{"t":"<a href='x'>&</a>"}`},
@@ -38,7 +38,7 @@ func TestEncodeKeepsTheDatasSpelling(t *testing.T) {
 	}
 }
 
-func TestEncodeRefuses(t *testing.T) {
+func TestEncodeRejectsInvalidEvents(t *testing.T) {
 	for name, data := range map[string]string{"no JSON": `{`, "nothing": ``, "invalid UTF-8": "{\"t\":\"\xff\"}"} {
 		if _, err := (event.Event{ID: "01J", Type: "x", Timestamp: at, Data: json.RawMessage(data)}).Encode(); err == nil {
 			t.Errorf("%s is accepted", name)

@@ -11,8 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// wire is a body as encoding/json knows it; the order of its fields is the order
-// receivers see.
+// wire is a body for encoding/json, with its fields in the order that receivers see.
 type wire struct {
 	ID             string          `json:"id"`
 	Event          string          `json:"event"`
@@ -24,9 +23,9 @@ type wire struct {
 	IdempotencyKey string          `json:"idempotency_key"`
 }
 
-// FuzzEncode: what Encode takes, Decode reads, and encoding that gives the same
-// bytes; encoding/json would have written the same; the data keeps its spelling;
-// nothing longer than the limit is taken.
+// FuzzEncode checks that Decode reads what Encode returns, that encoding the result
+// gives the same bytes, that encoding/json would write the same, that the data keeps
+// its spelling, and that the limit holds.
 func FuzzEncode(f *testing.F) {
 	f.Add("user.posted_comment", "u_1", "key", []byte(`{"a": [1e21, 1.0, "<&>\u2028", "Grüße"], "a": null}`), int64(1_769_690_096_789))
 	f.Add("", "", "", []byte(`null`), int64(0))

@@ -23,7 +23,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
-// seen is what a handler can tell of a request.
+// seen is what a handler sees of a request.
 type seen struct {
 	Method, Path, Escaped, Query, URI, Host string
 	Header                                  http.Header
@@ -44,7 +44,7 @@ func look(r *http.Request) seen {
 	return s
 }
 
-// served runs h behind a function URL of the runner.
+// served serves h by a function URL of the local runner.
 func served(t *testing.T, h http.Handler) *httptest.Server {
 	t.Helper()
 	server := httptest.NewServer(local.FunctionURL(&local.Function{
@@ -55,9 +55,9 @@ func served(t *testing.T, h http.Handler) *httptest.Server {
 	return server
 }
 
-// The judge is net/http: behind the function URL a handler sees, and its client
-// gets, what they would without it.
-func TestAHandlerCannotTellAFunctionURLFromAServer(t *testing.T) {
+// The handler must see the same request, and its client get the same response, as with
+// a net/http server.
+func TestHandlersBehaveAsWithNetHTTP(t *testing.T) {
 	gzipped := func() []byte {
 		var b bytes.Buffer
 		w := gzip.NewWriter(&b)
@@ -132,7 +132,7 @@ func TestAHandlerCannotTellAFunctionURLFromAServer(t *testing.T) {
 				}
 				for _, h := range []http.Header{have.Header, want.Header} {
 					h.Del("Date")
-					h.Del("Content-Length") // Lambda's to say
+					h.Del("Content-Length") // set by Lambda
 				}
 				if x, y := js(t, want.Header), js(t, have.Header); x != y {
 					t.Errorf("answered with headers\n%s, want\n%s", y, x)
@@ -210,7 +210,7 @@ func TestTheDocumentedRequestIsServed(t *testing.T) {
 	}
 }
 
-func TestManyValuesAreOneLine(t *testing.T) {
+func TestRepeatedHeadersAreJoined(t *testing.T) {
 	h := functionurl.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header()["Vary"] = []string{"Accept", "Cookie"}
 		w.Header()["X-Nothing"] = nil

@@ -28,7 +28,7 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		payload, ok := jsontest.Comparable(payload, requestFields...)
 		if !ok {
-			return // Lambda keeps to one case
+			return // Lambda uses one spelling
 		}
 		served, malformed := 0, false
 		var body []byte

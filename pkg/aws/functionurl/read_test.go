@@ -17,7 +17,7 @@ var requestFields = []string{"version", "rawPath", "rawQueryString", "cookies", 
 	"accountId", "requestId", "authorizer", "apiId", "domainName", "domainPrefix", "time", "timeEpoch", "http", "method", "path", "protocol", "sourceIp", "userAgent",
 	"iam", "accessKey", "callerId", "userArn", "userId"}
 
-// FuzzReadRequest: what encoding/json makes of a request is what is read.
+// FuzzReadRequest checks that a request is read as encoding/json reads it.
 func FuzzReadRequest(f *testing.F) {
 	for _, seed := range []string{
 		`{"version":"2.0","rawPath":"/a","rawQueryString":"b=c","cookies":["x=y","z"],"headers":{"host":"h","b":null},"queryStringParameters":{"b":"c"},"body":"{\"a\":1}","isBase64Encoded":false}`,
@@ -40,7 +40,7 @@ func FuzzReadRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		payload, ok := jsontest.Comparable(payload, requestFields...)
 		if !ok {
-			return // Lambda keeps to one case
+			return // Lambda uses one spelling
 		}
 		var want events.LambdaFunctionURLRequest
 		wrong := json.Unmarshal(payload, &want)

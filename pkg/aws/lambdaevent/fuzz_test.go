@@ -9,8 +9,8 @@ import (
 	"github.com/tidings-dev/tidings/test/jsontest"
 )
 
-// FuzzOf: what is called a trigger has the names that AWS documents for it, and
-// the sentence about a source that nobody serves is short.
+// FuzzOf checks that a payload with a trigger has the names that AWS documents for it,
+// and that errors are short.
 func FuzzOf(f *testing.F) {
 	for _, seed := range []string{
 		``, `null`, `[]`, `{}`, `{"Records":[]}`, `{"Records":[{"eventSource":"aws:sqs"}]}`, `{"Records":[{"eventSource":"aws:dynamodb"}]}`, `{"Records":[{"eventSource":"aws:s3"}]}`,

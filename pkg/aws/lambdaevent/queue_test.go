@@ -13,7 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/test/jsontest"
 )
 
-// FuzzReadQueue: a batch is read as aws-lambda-go reads it.
+// FuzzReadQueue checks that a batch is read as aws-lambda-go reads it.
 func FuzzReadQueue(f *testing.F) {
 	sample, err := os.ReadFile("../../../events/dispatch-sqs.json")
 	if err != nil {

@@ -30,7 +30,7 @@ import (
 	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
-// made is when the records say that it happened; recorded when the stream does.
+// made is the time in the records; recorded is the time of the stream's record.
 var (
 	made     = time.Date(2026, 1, 29, 12, 34, 56, 789e6, time.UTC)
 	changed  = made.Add(time.Hour)
@@ -39,7 +39,7 @@ var (
 	later    = platform.Common{CreatedAt: made, UpdatedAt: changed}
 )
 
-// change is one change of the platform's table and what it means.
+// change is one change of the platform's table and the events it should give.
 type change struct {
 	name          string
 	before, after dynamoitem.Item // nil where nothing stood or stands there
@@ -48,7 +48,7 @@ type change struct {
 	want          []said
 }
 
-// said is an event as the test speaks of it.
+// said is an expected event.
 type said struct {
 	Type, Actor, Tenant, Data string
 	At                        time.Time // zero: when the stream recorded it
@@ -193,7 +193,7 @@ func changes() []change {
 	}
 }
 
-// record is the change as the stream tells it.
+// record returns the change's stream record.
 func (c change) record(n int) events.DynamoDBEventRecord {
 	r := events.DynamoDBEventRecord{
 		EventID: fmt.Sprint("record ", n), EventSource: "aws:dynamodb", EventSourceArn: "arn:aws:dynamodb:us-east-1:0:table/t/stream/s",
@@ -235,7 +235,7 @@ func (c change) record(n int) events.DynamoDBEventRecord {
 	return r
 }
 
-// change is the record, decoded.
+// change returns the decoded record.
 func (c change) change(n int) platform.Change { return streamtest.Changes(c.record(n))[0] }
 
 func asSaid(list []capture.Captured, at time.Time) []said {
@@ -250,7 +250,7 @@ func asSaid(list []capture.Captured, at time.Time) []said {
 	return got
 }
 
-func TestEveryChangeMeansWhatTheCatalogSays(t *testing.T) {
+func TestChangesGiveTheEventsOfTheCatalog(t *testing.T) {
 	all := changes()
 	if len(all) < 30 {
 		t.Fatalf("%d changes", len(all))
@@ -298,7 +298,7 @@ func TestEveryChangeMeansWhatTheCatalogSays(t *testing.T) {
 	}
 }
 
-func TestAChangeSaysWhichRequestMadeIt(t *testing.T) {
+func TestEventsCarryTheChangesRequestID(t *testing.T) {
 	c := change{after: item(platform.User{Common: platform.Common{RequestID: "req-1"}, ID: "u", Email: "a@example.org", Name: "A"})}
 	got, err := capture.Events(c.change(1))
 	if err != nil || got[0].Event.RequestID != "req-1" {
@@ -306,9 +306,9 @@ func TestAChangeSaysWhichRequestMadeIt(t *testing.T) {
 	}
 }
 
-// Two changes of one item in one second are two events; the same numbers in
-// another stream are others.
-func TestIDsAreTheRecordsOwn(t *testing.T) {
+// Two changes of an item within a second have different IDs, and so has the same
+// sequence number in another stream.
+func TestIDsDependOnTheStreamRecord(t *testing.T) {
 	c := change{after: item(platform.User{ID: "u", Email: "a@example.org", Name: "A"})}
 	id := func(r platform.Change) string {
 		got, err := capture.Events(r)
@@ -329,7 +329,7 @@ func TestIDsAreTheRecordsOwn(t *testing.T) {
 	}
 }
 
-// sink keeps what is put.
+// sink keeps the events that are stored.
 type sink struct {
 	mu     sync.Mutex
 	events map[string]event.Accepted
@@ -345,9 +345,9 @@ func (s *sink) PutEvent(_ context.Context, a event.Accepted) error {
 	return nil
 }
 
-// The same changes, written to a DynamoDB and read from its stream. This
-// DynamoDB tells the stream of writes that change nothing, too.
-func TestEveryChangeOnARealTable(t *testing.T) {
+// The same changes are written to a DynamoDB and read from its stream. Unlike the real
+// one, the local DynamoDB adds writes that change nothing to the stream.
+func TestChangesOfARealTable(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	table := local.Tables(stack.Name).Platform
 	ctx, cancel := context.WithCancel(t.Context())

@@ -13,10 +13,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// FuzzEvents: of whatever the platform's stream brings, a record gives the same
-// events each time it is read, under ids that are their own; each is of a type
-// that the catalog knows and can be sent; what TTL removed means nothing; and the
-// error about a record that can't be read is short.
+// FuzzEvents checks that a record always gives the same events with unique IDs, that
+// their types are in the catalog and they can be encoded, that deletions by TTL give
+// none, and that errors are short.
 func FuzzEvents(f *testing.F) {
 	for i, c := range changes() {
 		text, err := json.Marshal(c.record(i))
