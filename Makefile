@@ -68,7 +68,7 @@ test-browser: bin/tidings tools ## Test the console in Chromium: each page and a
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint (pinned in tools/lint, installed on first use; LINT="--fix" passes flags)
 	@unformatted=$$(gofmt -l cmd docs examples functions pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }
-	go vet -tags brokers,receiving,postgres ./...
+	go vet -tags brokers,receiving,postgres,rig ./...
 	@linter=$$(tools/lint/fetch) && echo "golangci-lint run" && "$$linter" run $(LINT)
 
 # What `sam build` calls, once per function.
@@ -84,11 +84,11 @@ size: ## Binary size and package init of every function, against their limits
 verify-deploy: tools ## Check the template and the built functions with AWS's own tools (sam, cfn-lint, checkov, the Lambda emulator)
 	@tools/sam/fetch
 	@tools/brokers/fetch moto
-	go run ./test/verifydeploy $(UPDATE)
+	go test -tags rig -count=1 -v -timeout 20m ./test/verifydeploy $(UPDATE)
 
 .PHONY: crash
 crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under load, and account for every event (about 3 minutes; SEED=…)
-	go run ./test/crash -seed $(or $(SEED),0)
+	go test -tags rig -count=1 -v -timeout 15m ./test/crash -seed $(or $(SEED),0)
 
 .PHONY: verify-receiving
 verify-receiving: ## Run the receivers of docs/receiving.md in Go, JavaScript and Python
@@ -97,11 +97,11 @@ verify-receiving: ## Run the receivers of docs/receiving.md in Go, JavaScript an
 
 .PHONY: drill
 drill: ## Break the local runner in ten ways; check which alerts come and resolve (about 2 minutes)
-	go run ./test/drill
+	go test -tags rig -count=1 -v -timeout 10m ./test/drill
 
 .PHONY: figures
 figures: bin/tidings tools ## Measure latency, failures and kill -9 with real processes (about 6 minutes; EVENTS=1000 is quicker)
-	go run ./test/figures -events $(or $(EVENTS),10000)
+	go test -tags rig -count=1 -v -timeout 30m ./test/figures -events $(or $(EVENTS),10000)
 
 .PHONY: bench-quick
 bench-quick: tools ## Count an event's read and write units and requests, against test/bench/units.json (a minute)

@@ -1,4 +1,4 @@
-package main
+package verifydeploy_test
 
 import (
 	"bytes"

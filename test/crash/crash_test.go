@@ -1,24 +1,27 @@
-// Command crash kills the runner, its DynamoDB and the receiver with kill -9 under
+//go:build rig
+
+// Package crash_test kills the runner, its DynamoDB and the receiver with kill -9 under
 // load; each is a process of its own. After each kill it waits for the last verdict
-// and compares producer, store and receiver. It prints a table and fails unless
+// and compares producer, store and receiver. The test prints a table and fails unless
 // accepted = delivered + dead + skipped after each kill, with duplicates only of
 // attempts that were in flight at the kill.
-package main
+package crash_test
 
 import (
 	"cmp"
-	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"sync"
+	"testing"
 	"text/tabwriter"
 	"time"
 )
 
-func main() {
+// TestMain runs the receiver in a process of its own where the test started it as such.
+func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == receiveCommand {
 		if err := receive(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, "crash: receiver:", err)
@@ -26,14 +29,21 @@ func main() {
 		}
 		return
 	}
-	binary := flag.String("tidings", "bin/tidings", "path of the tidings binary")
-	runnerKills := flag.Int("runner", 20, "number of kills of the runner")
-	dynamoKills := flag.Int("dynamodb", 4, "number of kills of DynamoDB")
-	receiverKills := flag.Int("receiver", 4, "number of kills of the receiver")
-	events := flag.Int("events", 25, "events emitted around each kill")
-	seed := flag.Uint64("seed", 0, "seed of the random times; 0 chooses one")
-	keep := flag.Bool("keep", false, "keep the state folders")
-	flag.Parse()
+	m.Run()
+}
+
+var (
+	binary        = flag.String("tidings", "bin/tidings", "path of the tidings binary")
+	runnerKills   = flag.Int("runner", 20, "number of kills of the runner")
+	dynamoKills   = flag.Int("dynamodb", 4, "number of kills of DynamoDB")
+	receiverKills = flag.Int("receiver", 4, "number of kills of the receiver")
+	events        = flag.Int("events", 25, "events emitted around each kill")
+	seed          = flag.Uint64("seed", 0, "seed of the random times; 0 chooses one")
+	keep          = flag.Bool("keep", false, "keep the state folders")
+)
+
+func TestCrash(t *testing.T) {
+	t.Chdir("../..")
 	if *seed == 0 {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}
@@ -61,7 +71,7 @@ func main() {
 		all.Go(func() {
 			// The starts are spread out.
 			time.Sleep(time.Duration(i) * 2 * time.Second)
-			err := s.run(context.Background(), func(r row) {
+			err := s.run(t.Context(), func(r row) {
 				mu.Lock()
 				defer mu.Unlock()
 				r.system = i
@@ -77,16 +87,16 @@ func main() {
 	}
 	all.Wait()
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.system, b.system) })
-	code := show(rows)
+	if show(rows) != 0 {
+		t.Error("a kill FAILED; see the table")
+	}
 	if want := *runnerKills + *dynamoKills + *receiverKills; len(rows) != want && len(failures) == 0 {
 		failures = append(failures, fmt.Errorf("%d kills, want %d", len(rows), want))
 	}
 	for _, err := range failures {
-		fmt.Fprintln(os.Stderr, "crash:", err)
-		code = 1
+		t.Error(err)
 	}
 	fmt.Printf("%d kills in %s\n", len(rows), time.Since(began).Round(time.Second))
-	os.Exit(code)
 }
 
 // row is the result of one kill. All counts but events are of deliveries.

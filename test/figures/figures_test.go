@@ -1,7 +1,9 @@
-// Command figures measures what the README promises, on this machine, with the
+//go:build rig
+
+// Package figures_test measures what the README promises, on this machine, with the
 // real runner, a real DynamoDB API and a receiver that keeps its own record. It
 // prints a table and fails where a promise is not kept.
-package main
+package figures_test
 
 import (
 	"context"
@@ -14,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"text/tabwriter"
 	"time"
 
@@ -46,13 +49,16 @@ func (r *report) add(kept bool, what, promised, measured string, args ...any) {
 	fmt.Fprintf(os.Stderr, "  %s: %s\n", f.what, f.measured)
 }
 
-func main() {
-	events := flag.Int("events", 10_000, "how many events the failing receiver gets")
-	binary := flag.String("tidings", "bin/tidings", "the runner that is killed")
-	only := flag.String("only", "", "measure the steps whose names hold this")
-	flag.Parse()
+var (
+	events = flag.Int("events", 10_000, "how many events the failing receiver gets")
+	binary = flag.String("tidings", "bin/tidings", "the runner that is killed")
+	only   = flag.String("only", "", "measure the steps whose names hold this")
+)
+
+func TestFigures(t *testing.T) {
+	t.Chdir("../..")
 	r := &report{}
-	ctx := context.Background()
+	ctx := t.Context()
 	for _, step := range []struct {
 		name string
 		run  func(context.Context, *report) error
@@ -68,11 +74,12 @@ func main() {
 		}
 		fmt.Fprintf(os.Stderr, "measuring %s …\n", step.name)
 		if err := step.run(ctx, r); err != nil {
-			fmt.Fprintf(os.Stderr, "figures: %s: %v\n", step.name, err)
-			os.Exit(1)
+			t.Fatalf("%s: %v", step.name, err)
 		}
 	}
-	os.Exit(r.print())
+	if r.print() != 0 {
+		t.Error("a figure is BROKEN; see the table")
+	}
 }
 
 func (r *report) print() (code int) {

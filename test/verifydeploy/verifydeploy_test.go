@@ -1,23 +1,19 @@
-// Command verifydeploy checks template.yaml and the deployed binaries without an AWS
+// Package verifydeploy_test checks template.yaml and the deployed binaries without an AWS
 // account, with AWS's own tools: it lints the template, checks it against checkov's
 // rules, builds every function for both architectures, runs each function under the
 // Lambda Runtime Interface Emulator with each sample event, and creates the
 // translated stack in moto's CloudFormation. It promises to fail if any of these
 // reports a problem, and to print it.
-package main
+package verifydeploy_test
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
-	"text/tabwriter"
-	"time"
 )
 
 // verifier has the state that the steps share.
@@ -25,55 +21,6 @@ type verifier struct {
 	project string // the checkout
 	work    string // folder of the builds
 	update  bool   // write the expected answers instead of comparing with them
-}
-
-func main() {
-	v := verifier{}
-	only := flag.String("only", "", "run only these steps: their numbers, separated by commas")
-	flag.BoolVar(&v.update, "update", false, "update events/answers with the functions' answers")
-	flag.Parse()
-	ctx := context.Background()
-	if err := v.run(ctx, *only); err != nil {
-		fmt.Fprintln(os.Stderr, "verify-deploy:", err)
-		os.Exit(1)
-	}
-}
-
-func (v *verifier) run(ctx context.Context, only string) (err error) {
-	if v.project, err = os.Getwd(); err != nil {
-		return err
-	}
-	if _, err := os.Stat(filepath.Join(v.project, "template.yaml")); err != nil {
-		return fmt.Errorf("run it in the root of the repository: %w", err)
-	}
-	v.work = filepath.Join(v.project, ".aws-sam", "verify")
-	steps := []struct {
-		name string
-		run  func(context.Context) error
-	}{
-		{"sam validate --lint", v.validate},
-		{"cfn-lint, no warnings", v.lint},
-		{"checkov, with a reason for each exception", v.checkov},
-		{"sam build for arm64", func(ctx context.Context) error { return v.build(ctx, "arm64") }},
-		{"sam build for x86_64", func(ctx context.Context) error { return v.build(ctx, "x86_64") }},
-		{"each function in the Lambda emulator", v.emulate},
-		{"the translated template in moto's CloudFormation", v.create},
-	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "STEP\tTOOK\tVERDICT\t")
-	for i, step := range steps {
-		if only != "" && !strings.Contains(","+only+",", fmt.Sprintf(",%d,", i+1)) {
-			continue
-		}
-		fmt.Printf("-- %d. %s\n", i+1, step.name)
-		began := time.Now()
-		if err := step.run(ctx); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
-		}
-		fmt.Fprintf(table, "%s\t%.1f s\tpassed\t\n", step.name, time.Since(began).Seconds())
-	}
-	fmt.Println()
-	return table.Flush()
 }
 
 // tool runs one of the tools that tools/sam/fetch has fetched.

@@ -1,4 +1,6 @@
-package main
+//go:build rig
+
+package crash_test
 
 import (
 	"encoding/json"
