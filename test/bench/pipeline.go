@@ -123,6 +123,7 @@ func (p *pipeline) accept(ctx context.Context, tenant string, n, body int) ([]ev
 		return json.RawMessage(`{"discussion_id":"d_1","comment_id":"m_1","comment_text":"` + strings.Repeat("x", text) + `"}`)
 	}
 	request, _ := lambdacontext.FromContext(ctx)
+	ctx = emit.WithRequestID(ctx, request.AwsRequestID) // as the emit function does
 	empty, err := event.Event{
 		ID: event.NewID(p.time()), Type: "user.posted_comment", Timestamp: p.time(), ActorUserID: "u_1042", Data: data(0),
 		RequestID: request.AwsRequestID, TraceID: tracing.ID(tracing.FromContext(ctx)),
