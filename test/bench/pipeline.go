@@ -132,6 +132,7 @@ func (p *pipeline) accept(ctx context.Context, tenant string, n, body int) ([]ev
 		return nil, err
 	}
 	p.meter.put = nil
+	ctx = emit.WithRequestID(ctx, request.AwsRequestID)
 	for range n {
 		p.runs.Emits++
 		result := p.emitter.Emit(ctx, emit.Request{Tenant: tenant, Event: "user.posted_comment", ActorUserID: "u_1042", Data: data(body - len(empty))})
