@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
@@ -30,6 +31,22 @@ type byDiscussion struct {
 type byKey struct {
 	Endpoint string `path:"endpoint" maxLength:"64" doc:"The endpoint's id"`
 	Event    string `path:"event" maxLength:"64" doc:"The event's id"`
+}
+
+// Adapters of operations to the API's input.
+
+func withoutInput[O any](do func(context.Context, Session) (O, error)) func(context.Context, Session, *struct{}) (O, error) {
+	return func(ctx context.Context, who Session, _ *struct{}) (O, error) { return do(ctx, who) }
+}
+
+func withID[O any](do func(context.Context, Session, string) (O, error)) func(context.Context, Session, *byID) (O, error) {
+	return func(ctx context.Context, who Session, in *byID) (O, error) { return do(ctx, who, in.ID) }
+}
+
+func withKey[O any](do func(context.Context, Session, string, string) (O, error)) func(context.Context, Session, *byKey) (O, error) {
+	return func(ctx context.Context, who Session, in *byKey) (O, error) {
+		return do(ctx, who, in.Endpoint, in.Event)
+	}
 }
 
 // api registers the JSON API on a mux and returns it. Its schemas are generated from
@@ -52,17 +69,13 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		return Identity{Name: who.Name, Role: who.Role, Tenant: who.Tenant, Expires: who.Expires, CSRF: csrfOf(ctx)}, nil
 	})
 
-	get(c, api, "get-overview", "/api/overview", "Get figures of the whole deployment and the circuit breakers that are not closed", func(ctx context.Context, who Session, _ *struct{}) (Overview, error) {
-		return o.Overview(ctx, who)
-	})
+	get(c, api, "get-overview", "/api/overview", "Get figures of the whole deployment and the circuit breakers that are not closed", withoutInput(o.Overview))
 
 	get(c, api, "list-endpoints", "/api/endpoints", "List endpoints", func(ctx context.Context, who Session, _ *struct{}) (Endpoints, error) {
 		list, err := o.ListEndpoints(ctx, who)
 		return Endpoints{list}, err
 	})
-	get(c, api, "get-endpoint", "/api/endpoints/{id}", "Get an endpoint", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
-		return o.GetEndpoint(ctx, who, in.ID)
-	})
+	get(c, api, "get-endpoint", "/api/endpoints/{id}", "Get an endpoint", withID(o.GetEndpoint))
 	register(c, api, http.MethodPost, "add-endpoint", "/api/endpoints", "Add an endpoint; the response holds its secret, shown only once", func(ctx context.Context, who Session, in *struct{ Body Settings }) (WithSecret, error) {
 		return o.AddEndpoint(ctx, who, in.Body)
 	})
@@ -76,24 +89,16 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	}) (Endpoint, error) {
 		return o.ChangeEndpoint(ctx, who, in.ID, in.Body)
 	})
-	register(c, api, http.MethodPost, "enable-endpoint", "/api/endpoints/{id}/enable", "Enable an endpoint", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
-		return o.EnableEndpoint(ctx, who, in.ID)
-	})
-	register(c, api, http.MethodPost, "disable-endpoint", "/api/endpoints/{id}/disable", "Disable an endpoint; its pending deliveries are marked skipped", func(ctx context.Context, who Session, in *byID) (Endpoint, error) {
-		return o.DisableEndpoint(ctx, who, in.ID)
-	})
-	register(c, api, http.MethodPost, "rotate-secret", "/api/endpoints/{id}/rotate-secret", "Rotate an endpoint's signing secret; the response holds it, shown only once", func(ctx context.Context, who Session, in *byID) (WithSecret, error) {
-		return o.RotateSecret(ctx, who, in.ID)
-	})
+	register(c, api, http.MethodPost, "enable-endpoint", "/api/endpoints/{id}/enable", "Enable an endpoint", withID(o.EnableEndpoint))
+	register(c, api, http.MethodPost, "disable-endpoint", "/api/endpoints/{id}/disable", "Disable an endpoint; its pending deliveries are marked skipped", withID(o.DisableEndpoint))
+	register(c, api, http.MethodPost, "rotate-secret", "/api/endpoints/{id}/rotate-secret", "Rotate an endpoint's signing secret; the response holds it, shown only once", withID(o.RotateSecret))
 	register(c, api, http.MethodPost, "test-endpoint", "/api/endpoints/{id}/test", "Send a signed sample event to an endpoint and get a report", func(ctx context.Context, who Session, in *struct {
 		ID    string `path:"id" maxLength:"64"`
 		Event string `query:"event" maxLength:"64" doc:"Event type; if empty, one that the endpoint is subscribed to"`
 	}) (testsend.Report, error) {
 		return o.TestEndpoint(ctx, who, in.ID, in.Event)
 	})
-	register(c, api, http.MethodDelete, "remove-endpoint", "/api/endpoints/{id}", "Delete an endpoint; its pending deliveries are marked skipped", func(ctx context.Context, who Session, in *byID) (Removed, error) {
-		return Removed{in.ID}, o.RemoveEndpoint(ctx, who, in.ID)
-	})
+	register(c, api, http.MethodDelete, "remove-endpoint", "/api/endpoints/{id}", "Delete an endpoint; its pending deliveries are marked skipped", withID(o.RemoveEndpoint))
 
 	get(c, api, "list-deliveries", "/api/deliveries", "List deliveries, newest event first", func(ctx context.Context, who Session, in *struct {
 		Endpoint string    `query:"endpoint" maxLength:"64"`
@@ -108,12 +113,8 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 			EndpointID: in.Endpoint, EventType: in.Type, State: delivery.State(in.State), From: in.From, To: in.To, Limit: in.Limit, Cursor: in.Cursor,
 		})
 	})
-	get(c, api, "get-delivery", "/api/deliveries/{endpoint}/{event}", "Get a delivery with its attempts", func(ctx context.Context, who Session, in *byKey) (Delivery, error) {
-		return o.GetDelivery(ctx, who, in.Endpoint, in.Event)
-	})
-	get(c, api, "get-request", "/api/deliveries/{endpoint}/{event}/request", "Get a delivery's request with a current signature (admin role)", func(ctx context.Context, who Session, in *byKey) (SignedRequest, error) {
-		return o.SignRequest(ctx, who, in.Endpoint, in.Event)
-	})
+	get(c, api, "get-delivery", "/api/deliveries/{endpoint}/{event}", "Get a delivery with its attempts", withKey(o.GetDelivery))
+	get(c, api, "get-request", "/api/deliveries/{endpoint}/{event}/request", "Get a delivery's request with a current signature (admin role)", withKey(o.SignRequest))
 	register(c, api, http.MethodPost, "replay-deliveries", "/api/replays", "Replay settled deliveries", func(ctx context.Context, who Session, in *struct {
 		Body struct {
 			Deliveries []DeliveryKey `json:"deliveries" minItems:"1" maxItems:"100" nullable:"false"`
@@ -140,15 +141,8 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		list, err := o.ListCircuits(ctx, who)
 		return Circuits{list}, err
 	})
-	get(c, api, "get-circuit", "/api/circuits/{id}", "Get an endpoint's circuit breaker", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
-		return o.GetCircuit(ctx, who, in.ID)
-	})
-	register(c, api, http.MethodPost, "close-circuit", "/api/circuits/{id}/close", "Close a circuit breaker; its backlog is sent", func(ctx context.Context, who Session, in *byID) (Circuit, error) {
-		if err := o.CloseCircuit(ctx, who, in.ID); err != nil {
-			return Circuit{}, err
-		}
-		return o.GetCircuit(ctx, who, in.ID)
-	})
+	get(c, api, "get-circuit", "/api/circuits/{id}", "Get an endpoint's circuit breaker", withID(o.GetCircuit))
+	register(c, api, http.MethodPost, "close-circuit", "/api/circuits/{id}/close", "Close a circuit breaker; its backlog is sent", withID(o.CloseCircuit))
 
 	get(c, api, "list-discussions", "/api/discussions", "List the platform's discussions", func(ctx context.Context, who Session, in *struct {
 		View   string `query:"view" enum:"open,expiring,closed" default:"open" doc:"expiring lists open discussions that expire within a day"`
@@ -157,7 +151,7 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	}) (DiscussionPage, error) {
 		return o.ListDiscussions(ctx, who, in.View, in.Cursor, in.Limit)
 	})
-	get(c, api, "get-discussion", "/api/discussions/{id}", "Get a discussion", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
+	get(c, api, "get-discussion", "/api/discussions/{id}", "Get a discussion", func(ctx context.Context, who Session, in *byDiscussion) (platform.Discussion, error) {
 		return o.GetDiscussion(ctx, who, in.ID)
 	})
 	register(c, api, http.MethodPost, "extend-discussion", "/api/discussions/{id}/extend", "Extend an open discussion", func(ctx context.Context, who Session, in *struct {
@@ -165,10 +159,10 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		Body struct {
 			To time.Time `json:"to" doc:"The new end; later than the current one"`
 		}
-	}) (Discussion, error) {
+	}) (platform.Discussion, error) {
 		return o.ExtendDiscussion(ctx, who, in.ID, in.Body.To)
 	})
-	register(c, api, http.MethodPost, "close-discussion", "/api/discussions/{id}/close", "Close an open discussion", func(ctx context.Context, who Session, in *byDiscussion) (Discussion, error) {
+	register(c, api, http.MethodPost, "close-discussion", "/api/discussions/{id}/close", "Close an open discussion", func(ctx context.Context, who Session, in *byDiscussion) (platform.Discussion, error) {
 		return o.CloseDiscussion(ctx, who, in.ID)
 	})
 
@@ -267,9 +261,7 @@ func (c *Console) problem(ctx context.Context, err error) error {
 func (c *Console) errorResponse(ctx context.Context, err error) (status int, message string) {
 	var known *Error
 	if errors.As(err, &known) {
-		return map[Kind]int{
-			Invalid: http.StatusUnprocessableEntity, NotFound: http.StatusNotFound, Conflict: http.StatusConflict, Forbidden: http.StatusForbidden,
-		}[known.Kind], known.Message
+		return int(known.Kind), known.Message
 	}
 	c.Log.LogAttrs(ctx, slog.LevelError, "console.failed", slog.String("error", err.Error()))
 	return http.StatusInternalServerError, "internal error; see console.failed in the log"

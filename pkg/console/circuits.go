@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
@@ -18,10 +19,6 @@ type Circuit struct {
 	Failures     int       `json:"failures" doc:"Consecutive failures"`
 	NextProbe    time.Time `json:"next_probe_at,omitzero"`
 	Cause        string    `json:"cause,omitempty" doc:"The latest failure"`
-}
-
-func (o *Operations) circuit(s breaker.State, urls map[string]string) Circuit {
-	return ViewCircuit(s, urls, o.Now())
 }
 
 // ViewCircuit converts a circuit breaker for display; the CLI uses it too. urls maps
@@ -56,7 +53,7 @@ func (o *Operations) ListCircuits(ctx context.Context, who Session) ([]Circuit, 
 				urls[e.ID] = e.URL
 			}
 		}
-		views = append(views, o.circuit(s, urls))
+		views = append(views, ViewCircuit(s, urls, o.Now()))
 	}
 	return views, nil
 }
@@ -68,22 +65,27 @@ func (o *Operations) GetCircuit(ctx context.Context, who Session, endpointID str
 		return Circuit{}, err
 	}
 	s, err := o.Breakers.GetBreaker(ctx, who.Tenant, endpointID, false)
-	return o.circuit(s, map[string]string{endpointID: e.URL}), err
+	return ViewCircuit(s, map[string]string{endpointID: e.URL}, o.Now()), err
 }
 
 // CloseCircuit closes a circuit breaker; its backlog is sent.
-func (o *Operations) CloseCircuit(ctx context.Context, who Session, endpointID string) error {
-	return o.change(ctx, who, "circuit.close", endpointID, "", func() (string, error) {
+func (o *Operations) CloseCircuit(ctx context.Context, who Session, endpointID string) (Circuit, error) {
+	return change(ctx, o, who, "circuit.close", &endpointID, "", func() (Circuit, error) {
 		if _, err := o.loadEndpoint(ctx, who, endpointID); err != nil {
-			return "", err
+			return Circuit{}, err
 		}
 		var done dispatch.Closed
 		if err := o.Dispatch(ctx, dispatch.Command{Action: "close_circuit", Tenant: who.Tenant, EndpointID: endpointID}, &done); err != nil {
-			return "", err
+			return Circuit{}, err
 		}
 		if !done.WasOpen {
-			return "", errorf(Conflict, "the circuit breaker of endpoint %s is already closed", endpointID)
+			return Circuit{}, errorf(Conflict, "the circuit breaker of endpoint %s is already closed", endpointID)
 		}
-		return "", nil
+		return o.GetCircuit(ctx, who, endpointID)
 	})
+}
+
+func (c *Console) listCircuits(r *http.Request, who Session) (page, error) {
+	list, err := c.Operations.ListCircuits(r.Context(), who)
+	return page{Template: "circuits", Title: "Circuit breakers", Nav: "circuits", Data: list}, err
 }

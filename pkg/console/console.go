@@ -81,13 +81,15 @@ func secure(next http.Handler) http.Handler {
 	})
 }
 
-// writeError writes an error: problem details for the API, a page otherwise.
-func (c *Console) writeError(w http.ResponseWriter, r *http.Request, status int, message string) {
+// fail writes an error: problem details for the API, a page otherwise.
+func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status, message := c.errorResponse(r.Context(), err)
+	title := http.StatusText(status)
 	if isAPI(r) {
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": message})
+		_ = json.NewEncoder(w).Encode(map[string]any{"title": title, "status": status, "detail": message})
 		return
 	}
-	c.render(w, r, status, "error", page{Title: http.StatusText(status), Data: message})
+	c.render(w, r, page{Template: "error", Status: status, Title: title, Data: message})
 }

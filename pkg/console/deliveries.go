@@ -165,12 +165,12 @@ func (o *Operations) Replay(ctx context.Context, who Session, keys []delivery.Ke
 	for i, k := range keys {
 		group.Go(func() error {
 			results[i] = Replayed{EndpointID: k.EndpointID, EventID: k.EventID}
-			err := o.change(ctx, who, "delivery.replay", k.String(), "", func() (string, error) {
+			subject := k.String()
+			_, err := change(ctx, o, who, "delivery.replay", &subject, "", func() (done dispatch.Replayed, err error) {
 				if _, err := o.GetDelivery(ctx, who, k.EndpointID, k.EventID); err != nil {
-					return "", err
+					return done, err
 				}
-				var done dispatch.Replayed
-				return "", o.Dispatch(ctx, dispatch.Command{Action: "replay", Tenant: who.Tenant, EndpointID: k.EndpointID, EventID: k.EventID}, &done)
+				return done, o.Dispatch(ctx, dispatch.Command{Action: "replay", Tenant: who.Tenant, EndpointID: k.EndpointID, EventID: k.EventID}, &done)
 			})
 			results[i].Replayed = err == nil
 			if err != nil {

@@ -34,8 +34,8 @@ func (d deliveriesPage) FirstURL() string {
 // timeSpans are the page's time filters.
 var timeSpans = map[string]time.Duration{"15m": 15 * time.Minute, "1h": time.Hour, "24h": 24 * time.Hour, "7d": 7 * 24 * time.Hour}
 
-func (c *Console) listDeliveries(w http.ResponseWriter, r *http.Request) error {
-	who, q := sessionOf(r.Context()), r.URL.Query()
+func (c *Console) listDeliveries(r *http.Request, who Session) (page, error) {
+	q := r.URL.Query()
 	d := deliveriesPage{
 		Endpoint: q.Get("endpoint"), Type: q.Get("type"), State: q.Get("state"), Since: q.Get("since"), Cursor: q.Get("cursor"),
 		Types: c.Operations.Catalog.Types(), States: delivery.States,
@@ -46,20 +46,16 @@ func (c *Console) listDeliveries(w http.ResponseWriter, r *http.Request) error {
 	}
 	var err error
 	if d.Endpoints, err = c.Operations.ListEndpoints(r.Context(), who); err != nil {
-		return err
+		return page{}, err
 	}
-	if d.DeliveryPage, err = c.Operations.ListDeliveries(r.Context(), who, filter); err != nil {
-		return err
-	}
-	c.render(w, r, http.StatusOK, "deliveries", page{Title: "Deliveries", Nav: "deliveries", Data: d})
-	return nil
+	d.DeliveryPage, err = c.Operations.ListDeliveries(r.Context(), who, filter)
+	return page{Template: "deliveries", Title: "Deliveries", Nav: "deliveries", Data: d}, err
 }
 
-func (c *Console) showDelivery(w http.ResponseWriter, r *http.Request) error {
-	who := sessionOf(r.Context())
+func (c *Console) showDelivery(r *http.Request, who Session) (page, error) {
 	d, err := c.Operations.GetDelivery(r.Context(), who, r.PathValue("endpoint"), r.PathValue("event"))
 	if err != nil {
-		return err
+		return page{}, err
 	}
 	data := struct {
 		Delivery
@@ -67,39 +63,30 @@ func (c *Console) showDelivery(w http.ResponseWriter, r *http.Request) error {
 		Missing string // why there is no request
 	}{Delivery: d}
 	request, err := c.Operations.SignRequest(r.Context(), who, d.EndpointID, d.EventID)
-	var refused *Error
-	switch {
-	case err == nil:
+	if refused := (*Error)(nil); errors.As(err, &refused) {
+		data.Missing, err = refused.Message, nil
+	} else {
 		data.Request = &request
-	case errors.As(err, &refused):
-		data.Missing = refused.Message
-	default:
-		return err
 	}
-	c.render(w, r, http.StatusOK, "delivery", page{Title: "Delivery", Nav: "deliveries", Data: data})
-	return nil
+	return page{Template: "delivery", Title: "Delivery", Nav: "deliveries", Data: data}, err
 }
 
 // replay handles the list's checkboxes and the button of a single delivery.
-func (c *Console) replay(w http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
-		return errorf(Invalid, "the form could not be parsed")
-	}
+func (c *Console) replay(r *http.Request, who Session) (page, error) {
 	var keys []delivery.Key
 	for _, text := range r.PostForm["delivery"] {
 		endpointID, eventID, _ := strings.Cut(text, "/")
 		keys = append(keys, delivery.Key{EndpointID: endpointID, EventID: eventID})
 	}
-	results, err := c.Operations.Replay(r.Context(), sessionOf(r.Context()), keys)
+	results, err := c.Operations.Replay(r.Context(), who, keys)
 	if err != nil {
-		return err
+		return page{}, err
 	}
 	if len(results) == 1 {
 		if !results[0].Replayed {
-			return errorf(Conflict, "%s", results[0].Message)
+			return page{}, errorf(Conflict, "%s", results[0].Message)
 		}
-		redirect(w, r, "/deliveries/"+url.PathEscape(keys[0].EndpointID)+"/"+url.PathEscape(keys[0].EventID)+"?replayed=1")
-		return nil
+		return page{Redirect: "/deliveries/" + url.PathEscape(keys[0].EndpointID) + "/" + url.PathEscape(keys[0].EventID) + "?replayed=1"}, nil
 	}
 	replayed := 0
 	for _, one := range results {
@@ -107,6 +94,5 @@ func (c *Console) replay(w http.ResponseWriter, r *http.Request) error {
 			replayed++
 		}
 	}
-	redirect(w, r, fmt.Sprintf("/deliveries?replayed=%d&refused=%d", replayed, len(results)-replayed))
-	return nil
+	return page{Redirect: fmt.Sprintf("/deliveries?replayed=%d&refused=%d", replayed, len(results)-replayed)}, nil
 }

@@ -19,13 +19,15 @@ func (o *Operations) ConfigureReceiver(ctx context.Context, who Session, b Behav
 		return errorf(Invalid, "set 0 to 100 %% failures, a status of 400 to 599 and a delay of 0 to 60 seconds")
 	}
 	detail := fmt.Sprintf("fails %d %% with %d, delay %d s", b.FailPercent, b.FailStatus, b.SlowSeconds)
-	return o.change(ctx, who, "receiver.configure", "receiver", detail, func() (string, error) {
+	subject := "receiver"
+	_, err := change(ctx, o, who, "receiver.configure", &subject, detail, func() (struct{}, error) {
 		o.Receiver.SetBehaviour(b)
-		return "", nil
+		return struct{}{}, nil
 	})
+	return err
 }
 
-func (c *Console) configureReceiver(w http.ResponseWriter, r *http.Request) error {
+func (c *Console) configureReceiver(r *http.Request, who Session) (page, error) {
 	number := func(field string) int {
 		n, err := strconv.Atoi(r.PostFormValue(field))
 		if err != nil {
@@ -34,9 +36,5 @@ func (c *Console) configureReceiver(w http.ResponseWriter, r *http.Request) erro
 		return n
 	}
 	b := Behaviour{FailPercent: number("fail_percent"), FailStatus: number("fail_status"), SlowSeconds: number("slow_seconds")}
-	if err := c.Operations.ConfigureReceiver(r.Context(), sessionOf(r.Context()), b); err != nil {
-		return err
-	}
-	redirect(w, r, "/?did=behaves")
-	return nil
+	return page{Redirect: "/?did=behaves"}, c.Operations.ConfigureReceiver(r.Context(), who, b)
 }

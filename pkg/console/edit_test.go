@@ -118,8 +118,8 @@ func TestSavingUnchangedSettingsChangesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		settings := map[string]any{}
-		for i := range reflect.TypeFor[console.Settings]().NumField() {
-			name, _, _ := strings.Cut(reflect.TypeFor[console.Settings]().Field(i).Tag.Get("json"), ",")
+		for _, field := range reflect.VisibleFields(reflect.TypeFor[console.Settings]()) {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if v, there := shown[name]; there {
 				settings[name] = v
 			}

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -87,20 +86,18 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 		}
 		return n
 	}
+	text := func(field string) string { return strings.TrimSpace(v.Get(field)) }
 	s := Settings{
-		URL: v.Get("url"), Description: strings.TrimSpace(v.Get("description")), EventTypes: v["event_types"],
-		RoleARN: strings.TrimSpace(v.Get("role_arn")), Credentials: strings.TrimSpace(v.Get("credentials")),
-		Ordered: v.Get("ordered") != "", Traceparent: v.Get("traceparent") != "", Ed25519: v.Get("ed25519") != "",
-		Timeout: number("timeout_seconds"), MaxAttempts: int(number("max_attempts")),
-		MaxAge: strings.TrimSpace(v.Get("max_age")), MaxDelay: strings.TrimSpace(v.Get("max_delay")), Version: int(number("version")),
-		PerMinute: int(number("rate_per_minute")), Burst: int(number("burst")),
-		Breaker: BreakerSettings{
-			Failures: int(number("breaker.failures")), OpenFor: strings.TrimSpace(v.Get("breaker.open_for")),
-			MaxOpenFor: strings.TrimSpace(v.Get("breaker.max_open_for")), DisableAfter: strings.TrimSpace(v.Get("breaker.disable_after")),
+		Options: Options{
+			URL: v.Get("url"), Description: text("description"), RoleARN: text("role_arn"), Credentials: text("credentials"),
+			Filter: json.RawMessage(text("filter")), Ordered: v.Get("ordered") != "", Traceparent: v.Get("traceparent") != "",
+			MaxAttempts: int(number("max_attempts")), MaxAge: text("max_age"), MaxDelay: text("max_delay"),
+			PerMinute: int(number("rate_per_minute")), Burst: int(number("burst")),
+			Breaker: BreakerSettings{
+				int(number("breaker.failures")), text("breaker.open_for"), text("breaker.max_open_for"), text("breaker.disable_after"),
+			},
 		},
-	}
-	if text := strings.TrimSpace(v.Get("filter")); text != "" {
-		s.Filter = json.RawMessage(text)
+		EventTypes: v["event_types"], Timeout: number("timeout_seconds"), Ed25519: v.Get("ed25519") != "", Version: int(number("version")),
 	}
 	return s, problems
 }
@@ -133,93 +130,76 @@ func (e Endpoint) values() url.Values {
 	return v
 }
 
-func (c *Console) newEndpoint(w http.ResponseWriter, r *http.Request) error {
-	if sessionOf(r.Context()).Role != Admin {
-		return forbidden()
+func (c *Console) newEndpoint(_ *http.Request, who Session) (page, error) {
+	if who.Role != Admin {
+		return page{}, forbidden()
 	}
-	c.render(w, r, http.StatusOK, "form", page{Title: "Add endpoint", Nav: "endpoints", Data: c.form("", url.Values{"event_types": {"*"}}, nil)})
-	return nil
+	return c.formPage("", url.Values{"event_types": {"*"}}, nil), nil
 }
 
-func (c *Console) addEndpoint(w http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
-		return errorf(Invalid, "the form could not be parsed")
+func (c *Console) editEndpoint(r *http.Request, who Session) (page, error) {
+	if who.Role != Admin {
+		return page{}, forbidden()
 	}
-	const title = "Add endpoint"
+	e, err := c.Operations.GetEndpoint(r.Context(), who, r.PathValue("id"))
+	return c.formPage(e.ID, e.values(), nil), err
+}
+
+func (c *Console) formPage(id string, values url.Values, problems []FieldError) page {
+	title := "Add endpoint"
+	if id != "" {
+		title = "Edit endpoint"
+	}
+	return page{Template: "form", Title: title, Nav: "endpoints", Data: c.form(id, values, problems)}
+}
+
+func (c *Console) addEndpoint(r *http.Request, who Session) (page, error) {
 	s, problems := parseSettings(r.PostForm)
 	if problems != nil {
-		return c.rerenderForm(w, r, title, "", problems, nil)
+		return c.rejectedForm(r, "", &Error{Kind: Invalid, Fields: problems})
 	}
-	e, err := c.Operations.AddEndpoint(r.Context(), sessionOf(r.Context()), s)
+	e, err := c.Operations.AddEndpoint(r.Context(), who, s)
 	if err != nil {
-		return c.rerenderForm(w, r, title, "", nil, err)
+		return c.rejectedForm(r, "", err)
 	}
-	return c.endpointPage(w, r, e)
+	return c.endpointPage(r, who, e, nil)
 }
 
-func (c *Console) editEndpoint(w http.ResponseWriter, r *http.Request) error {
-	if sessionOf(r.Context()).Role != Admin {
-		return forbidden()
-	}
-	e, err := c.Operations.GetEndpoint(r.Context(), sessionOf(r.Context()), r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	c.render(w, r, http.StatusOK, "form", page{Title: "Edit endpoint", Nav: "endpoints", Data: c.form(e.ID, e.values(), nil)})
-	return nil
-}
-
-func (c *Console) changeEndpoint(w http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
-		return errorf(Invalid, "the form could not be parsed")
-	}
-	const title = "Edit endpoint"
+func (c *Console) changeEndpoint(r *http.Request, who Session) (page, error) {
 	id := r.PathValue("id")
 	s, problems := parseSettings(r.PostForm)
 	if problems != nil {
-		return c.rerenderForm(w, r, title, id, problems, nil)
+		return c.rejectedForm(r, id, &Error{Kind: Invalid, Fields: problems})
 	}
-	e, err := c.Operations.ChangeEndpoint(r.Context(), sessionOf(r.Context()), id, s)
-	if err != nil {
-		return c.rerenderForm(w, r, title, id, nil, err)
+	if _, err := c.Operations.ChangeEndpoint(r.Context(), who, id, s); err != nil {
+		return c.rejectedForm(r, id, err)
 	}
-	redirect(w, r, "/endpoints/"+e.ID+"?did=changed")
-	return nil
+	return page{Redirect: "/endpoints/" + url.PathEscape(id) + "?did=changed"}, nil
 }
 
-// rerenderForm renders a rejected form with its messages. It returns errors that are
-// not about the form's values.
-func (c *Console) rerenderForm(w http.ResponseWriter, r *http.Request, title, id string, problems []FieldError, err error) error {
+// rejectedForm returns a rejected form with its messages, or an error that is not
+// about the form's values.
+func (c *Console) rejectedForm(r *http.Request, id string, err error) (page, error) {
 	var known *Error
-	problem := "Not saved. Correct the marked fields."
-	if err != nil {
-		if !errors.As(err, &known) || known.Kind != Invalid && known.Kind != Conflict {
-			return err
-		}
-		problems = append(problems, known.Fields...)
-		if len(known.Fields) == 0 {
-			problem = "Not saved: " + known.Message
-		}
+	if !errors.As(err, &known) || known.Kind != Invalid && known.Kind != Conflict {
+		return page{}, err
 	}
-	c.render(w, r, http.StatusUnprocessableEntity, "form", page{Title: title, Nav: "endpoints", Problem: problem, Data: c.form(id, r.PostForm, problems)})
-	return nil
+	p := c.formPage(id, r.PostForm, known.Fields)
+	p.Status, p.Problem = http.StatusUnprocessableEntity, "Not saved. Correct the marked fields."
+	if len(known.Fields) == 0 {
+		p.Problem = "Not saved: " + known.Message
+	}
+	return p, nil
 }
 
 // checkEndpoint validates a form while it is being filled in. htmx shows the returned
 // messages beside their fields.
-func (c *Console) checkEndpoint(w http.ResponseWriter, r *http.Request) error {
-	if err := r.ParseForm(); err != nil {
-		return errorf(Invalid, "the form could not be parsed")
-	}
+func (c *Console) checkEndpoint(r *http.Request, who Session) (page, error) {
 	s, problems := parseSettings(r.PostForm)
 	if strings.TrimSpace(s.URL) != "" {
-		problems = append(problems, c.Operations.CheckSettings(r.Context(), sessionOf(r.Context()), s)...)
+		problems = append(problems, c.Operations.CheckSettings(r.Context(), who, s)...)
 	}
-	var out bytes.Buffer
-	if err := templates()["form"].ExecuteTemplate(&out, "messages", c.form("", r.PostForm, problems)); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = out.WriteTo(w)
-	return nil
+	p := c.formPage("", r.PostForm, problems)
+	p.Block = "messages"
+	return p, nil
 }

@@ -69,80 +69,40 @@ func (s endpointSummary) Health() string {
 	return "degraded"
 }
 
-func (c *Console) listEndpoints(w http.ResponseWriter, r *http.Request) error {
-	list, err := c.endpointSummaries(r.Context(), sessionOf(r.Context()))
-	if err != nil {
-		return err
-	}
-	c.render(w, r, http.StatusOK, "endpoints", page{Title: "Endpoints", Nav: "endpoints", Data: list})
-	return nil
+func (c *Console) listEndpoints(r *http.Request, who Session) (page, error) {
+	list, err := c.endpointSummaries(r.Context(), who)
+	return page{Template: "endpoints", Title: "Endpoints", Nav: "endpoints", Data: list}, err
 }
 
-func (c *Console) showEndpoint(w http.ResponseWriter, r *http.Request) error {
-	who := sessionOf(r.Context())
+func (c *Console) showEndpoint(r *http.Request, who Session) (page, error) {
 	e, err := c.Operations.GetEndpoint(r.Context(), who, r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	return c.endpointPage(w, r, WithSecret{Endpoint: e})
-}
-
-func (c *Console) endpointPage(w http.ResponseWriter, r *http.Request, e WithSecret) error {
-	recent, err := c.Operations.ListDeliveries(r.Context(), sessionOf(r.Context()), DeliveryFilter{EndpointID: e.ID, Limit: 20})
-	if err != nil {
-		return err
-	}
-	circuit, err := c.Operations.GetCircuit(r.Context(), sessionOf(r.Context()), e.ID)
-	if err != nil {
-		return err
-	}
-	c.render(w, r, http.StatusOK, "endpoint", page{Title: e.URL, Nav: "endpoints", Path: "/endpoints/" + url.PathEscape(e.ID), Data: struct {
-		WithSecret
-		Circuit Circuit
-		Recent  []Delivery
-	}{e, circuit, recent.Deliveries}})
-	return nil
-}
-
-func (c *Console) enableEndpoint(w http.ResponseWriter, r *http.Request) error {
-	e, err := c.Operations.EnableEndpoint(r.Context(), sessionOf(r.Context()), r.PathValue("id"))
-	if err == nil {
-		redirect(w, r, "/endpoints/"+e.ID+"?did=enabled")
-	}
-	return err
-}
-
-func (c *Console) disableEndpoint(w http.ResponseWriter, r *http.Request) error {
-	e, err := c.Operations.DisableEndpoint(r.Context(), sessionOf(r.Context()), r.PathValue("id"))
-	if err == nil {
-		redirect(w, r, "/endpoints/"+e.ID+"?did=disabled")
-	}
-	return err
+	return c.endpointPage(r, who, WithSecret{Endpoint: e}, err)
 }
 
 // rotateSecret renders the page instead of redirecting, because the secret is shown
 // only once.
-func (c *Console) rotateSecret(w http.ResponseWriter, r *http.Request) error {
-	e, err := c.Operations.RotateSecret(r.Context(), sessionOf(r.Context()), r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	return c.endpointPage(w, r, e)
+func (c *Console) rotateSecret(r *http.Request, who Session) (page, error) {
+	e, err := c.Operations.RotateSecret(r.Context(), who, r.PathValue("id"))
+	return c.endpointPage(r, who, e, err)
 }
 
-func (c *Console) removeEndpoint(w http.ResponseWriter, r *http.Request) error {
-	err := c.Operations.RemoveEndpoint(r.Context(), sessionOf(r.Context()), r.PathValue("id"))
-	if err == nil {
-		redirect(w, r, "/endpoints?did=removed")
+func (c *Console) endpointPage(r *http.Request, who Session, e WithSecret, err error) (page, error) {
+	if err != nil {
+		return page{}, err
 	}
-	return err
+	recent, err := c.Operations.ListDeliveries(r.Context(), who, DeliveryFilter{EndpointID: e.ID, Limit: 20})
+	if err != nil {
+		return page{}, err
+	}
+	circuit, err := c.Operations.GetCircuit(r.Context(), who, e.ID)
+	return page{Template: "endpoint", Title: e.URL, Nav: "endpoints", Path: "/endpoints/" + url.PathEscape(e.ID), Data: struct {
+		WithSecret
+		Circuit Circuit
+		Recent  []Delivery
+	}{e, circuit, recent.Deliveries}}, err
 }
 
-func (c *Console) testEndpoint(w http.ResponseWriter, r *http.Request) error {
-	report, err := c.Operations.TestEndpoint(r.Context(), sessionOf(r.Context()), r.PathValue("id"), r.PostFormValue("event"))
-	if err != nil {
-		return err
-	}
-	c.render(w, r, http.StatusOK, "test", page{Title: "Test", Nav: "endpoints", Data: report})
-	return nil
+func (c *Console) testEndpoint(r *http.Request, who Session) (page, error) {
+	report, err := c.Operations.TestEndpoint(r.Context(), who, r.PathValue("id"), r.PostFormValue("event"))
+	return page{Template: "test", Title: "Test", Nav: "endpoints", Data: report}, err
 }

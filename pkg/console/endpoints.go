@@ -19,24 +19,12 @@ import (
 
 // Endpoint is an endpoint without its secrets.
 type Endpoint struct {
-	ID           string          `json:"id"`
-	Tenant       string          `json:"tenant"`
-	URL          string          `json:"url"`
-	Protocol     string          `json:"protocol" doc:"The protocol as in the log; http includes HTTPS"`
-	Description  string          `json:"description,omitempty"`
+	ID       string `json:"id"`
+	Tenant   string `json:"tenant"`
+	Protocol string `json:"protocol" doc:"The protocol as in the log; http includes HTTPS"`
+	Options
 	EventTypes   []string        `json:"event_types" nullable:"false"`
-	Filter       json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern that the body must match"`
-	RoleARN      string          `json:"role_arn,omitempty"`
-	Credentials  string          `json:"credentials,omitempty" doc:"Name of the secret, not its value"`
-	Ordered      bool            `json:"ordered,omitempty"`
-	Traceparent  bool            `json:"traceparent,omitempty" doc:"Whether requests carry the W3C traceparent header"`
 	Timeout      float64         `json:"timeout_seconds"`
-	MaxAttempts  int             `json:"max_attempts,omitempty"`
-	MaxAge       string          `json:"max_age,omitempty"`
-	MaxDelay     string          `json:"max_delay,omitempty"`
-	PerMinute    int             `json:"rate_per_minute,omitempty"`
-	Burst        int             `json:"burst,omitempty"`
-	Breaker      BreakerSettings `json:"breaker"`
 	Status       endpoint.Status `json:"status" enum:"enabled,disabled"`
 	StatusReason string          `json:"status_reason,omitempty"`
 	PublicKey    string          `json:"public_key,omitempty" doc:"Public key, if the endpoint signs with Ed25519"`
@@ -44,6 +32,33 @@ type Endpoint struct {
 	Version      int             `json:"version"`
 	CreatedAt    time.Time       `json:"created_at"`
 	UpdatedAt    time.Time       `json:"updated_at"`
+}
+
+// Settings are the settings of an endpoint that users can change.
+type Settings struct {
+	Options
+	EventTypes []string `json:"event_types,omitempty" doc:"Exact types, user.* or *; all types if empty"`
+	Timeout    float64  `json:"timeout_seconds,omitempty"`
+	Ed25519    bool     `json:"ed25519,omitempty" doc:"Sign with an Ed25519 key; only used when the endpoint is added"`
+	Version    int      `json:"version,omitempty" doc:"When changing an endpoint, the version that was read"`
+}
+
+// Options are the settings that have the same form in Endpoint and Settings. Empty
+// ones have the default.
+type Options struct {
+	URL         string          `json:"url" doc:"The scheme selects the protocol"`
+	Description string          `json:"description,omitempty"`
+	Filter      json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern that the body must match"`
+	RoleARN     string          `json:"role_arn,omitempty"`
+	Credentials string          `json:"credentials,omitempty" doc:"Name of the secret, not its value"`
+	Ordered     bool            `json:"ordered,omitempty"`
+	Traceparent bool            `json:"traceparent,omitempty" doc:"Send the W3C traceparent header (brokers: attribute)"`
+	MaxAttempts int             `json:"max_attempts,omitempty"`
+	MaxAge      string          `json:"max_age,omitempty" doc:"Maximum age of a delivery, such as 72h"`
+	MaxDelay    string          `json:"max_delay,omitempty" doc:"Maximum backoff, such as 6h"`
+	PerMinute   int             `json:"rate_per_minute,omitempty" doc:"Rate limit in attempts per minute; no limit if 0"`
+	Burst       int             `json:"burst,omitempty" doc:"Burst size of the rate limit"`
+	Breaker     BreakerSettings `json:"breaker,omitempty"`
 }
 
 // Replaced is a previous secret that still signs.
@@ -79,16 +94,18 @@ func (o *Operations) view(e endpoint.Endpoint) Endpoint { return ViewEndpoint(e,
 
 // ViewEndpoint converts an endpoint for display; the CLI uses it too.
 func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
+	r, b := e.Retry, e.Breaker
 	v := Endpoint{
-		ID: e.ID, Tenant: e.Tenant, URL: e.URL, Protocol: destination.TargetOf(e).Protocol(), Description: e.Description,
-		EventTypes: append([]string{}, e.EventTypes...), Filter: e.Filter, RoleARN: e.RoleARN, Credentials: e.Credentials,
-		Ordered: e.Ordered, Traceparent: e.Traceparent, Timeout: e.AttemptTimeout().Seconds(), MaxAttempts: e.Retry.MaxAttempts,
+		ID: e.ID, Tenant: e.Tenant, Protocol: destination.TargetOf(e).Protocol(),
+		Options: Options{
+			URL: e.URL, Description: e.Description, Filter: e.Filter, RoleARN: e.RoleARN, Credentials: e.Credentials,
+			Ordered: e.Ordered, Traceparent: e.Traceparent, PerMinute: e.Limit.PerMinute, Burst: e.Limit.Burst,
+			MaxAttempts: r.MaxAttempts, MaxAge: formatDuration(r.MaxAge), MaxDelay: formatDuration(r.MaxDelay),
+			Breaker: BreakerSettings{b.Failures, formatDuration(b.OpenFor), formatDuration(b.MaxOpenFor), formatDuration(b.DisableAfter)},
+		},
+		EventTypes: append([]string{}, e.EventTypes...), Timeout: e.AttemptTimeout().Seconds(),
 		Status: e.Status, StatusReason: e.StatusReason, Version: e.Version, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 	}
-	v.MaxAge, v.MaxDelay = formatDuration(e.Retry.MaxAge), formatDuration(e.Retry.MaxDelay)
-	v.PerMinute, v.Burst = e.Limit.PerMinute, e.Limit.Burst
-	b := e.Breaker
-	v.Breaker = BreakerSettings{Failures: b.Failures, OpenFor: formatDuration(b.OpenFor), MaxOpenFor: formatDuration(b.MaxOpenFor), DisableAfter: formatDuration(b.DisableAfter)}
 	for i, s := range e.Secrets {
 		switch {
 		case i == 0:
@@ -113,27 +130,6 @@ func ShowSecret(e endpoint.Endpoint, now time.Time) WithSecret {
 		v.Secret = e.Secrets[0].Secret.Reveal()
 	}
 	return v
-}
-
-// Settings are the settings of an endpoint that users can change.
-type Settings struct {
-	URL         string          `json:"url" doc:"The scheme selects the protocol"`
-	Description string          `json:"description,omitempty"`
-	EventTypes  []string        `json:"event_types,omitempty" doc:"Exact types, user.* or *; all types if empty"`
-	Filter      json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern that the body must match"`
-	RoleARN     string          `json:"role_arn,omitempty"`
-	Credentials string          `json:"credentials,omitempty" doc:"Name of the secret, not its value"`
-	Ordered     bool            `json:"ordered,omitempty"`
-	Traceparent bool            `json:"traceparent,omitempty" doc:"Send the W3C traceparent header (brokers: attribute)"`
-	Timeout     float64         `json:"timeout_seconds,omitempty"`
-	MaxAttempts int             `json:"max_attempts,omitempty"`
-	MaxAge      string          `json:"max_age,omitempty" doc:"Maximum age of a delivery, such as 72h; the default if empty"`
-	MaxDelay    string          `json:"max_delay,omitempty" doc:"Maximum backoff, such as 6h; the default if empty"`
-	PerMinute   int             `json:"rate_per_minute,omitempty" doc:"Rate limit in attempts per minute; no limit if 0"`
-	Burst       int             `json:"burst,omitempty" doc:"Burst size of the rate limit"`
-	Breaker     BreakerSettings `json:"breaker,omitempty"`
-	Ed25519     bool            `json:"ed25519,omitempty" doc:"Sign with an Ed25519 key; only used when the endpoint is added"`
-	Version     int             `json:"version,omitempty" doc:"When changing an endpoint, the version that was read"`
 }
 
 // apply sets the endpoint's fields. It returns an error for invalid durations.
@@ -213,17 +209,7 @@ func (o *Operations) GetEndpoint(ctx context.Context, who Session, id string) (E
 
 func (o *Operations) loadEndpoint(ctx context.Context, who Session, id string) (endpoint.Endpoint, error) {
 	e, err := o.Endpoints.Store.GetEndpoint(ctx, who.Tenant, id)
-	return e, endpointError(id, err)
-}
-
-func endpointError(id string, err error) error {
-	switch {
-	case errors.Is(err, endpoint.ErrNotFound):
-		return errorf(NotFound, "endpoint %s not found", id)
-	case errors.Is(err, endpoint.ErrConflict):
-		return errorf(Conflict, "the endpoint was changed in the meantime; reload it and repeat the change")
-	}
-	return err
+	return e, explain(id, err)
 }
 
 // CheckSettings validates an endpoint's settings without storing them.
@@ -237,97 +223,81 @@ func (o *Operations) CheckSettings(_ context.Context, who Session, s Settings) [
 
 // AddEndpoint adds an endpoint. The result holds its secret.
 func (o *Operations) AddEndpoint(ctx context.Context, who Session, s Settings) (WithSecret, error) {
-	var added endpoint.Endpoint
-	err := o.change(ctx, who, "endpoint.add", "", s.URL, func() (string, error) {
+	var id string
+	added, err := change(ctx, o, who, "endpoint.add", &id, s.URL, func() (endpoint.Endpoint, error) {
 		e := endpoint.Endpoint{Tenant: who.Tenant}
 		if s.Ed25519 {
 			e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewEd25519()}}
 		}
 		if err := errors.Join(s.apply(&e), o.Endpoints.Validate(e)); err != nil {
-			return "", invalidSettings(err)
+			return e, invalidSettings(err)
 		}
-		var err error
-		added, err = o.Endpoints.Add(ctx, e)
-		return added.ID, err
+		added, err := o.Endpoints.Add(ctx, e)
+		id = added.ID
+		return added, err
 	})
-	if err != nil {
-		return WithSecret{}, err
-	}
-	return ShowSecret(added, o.Now()), nil
+	return ShowSecret(added, o.Now()), err
 }
 
 // ChangeEndpoint replaces an endpoint's settings. It returns a Conflict if the
 // endpoint has changed since it was read.
 func (o *Operations) ChangeEndpoint(ctx context.Context, who Session, id string, s Settings) (Endpoint, error) {
-	var changed endpoint.Endpoint
-	err := o.change(ctx, who, "endpoint.change", id, s.URL, func() (string, error) {
+	changed, err := change(ctx, o, who, "endpoint.change", &id, s.URL, func() (endpoint.Endpoint, error) {
 		e, err := o.loadEndpoint(ctx, who, id)
 		if err != nil {
-			return "", err
+			return e, err
 		}
 		if s.Version != e.Version {
-			return "", endpointError(id, endpoint.ErrConflict)
+			return e, endpoint.ErrConflict
 		}
 		if err := errors.Join(s.apply(&e), o.Endpoints.Validate(e)); err != nil {
-			return "", invalidSettings(err)
+			return e, invalidSettings(err)
 		}
-		changed, err = o.Endpoints.Replace(ctx, e)
-		return "", endpointError(id, err)
+		return o.Endpoints.Replace(ctx, e)
 	})
 	return o.view(changed), err
 }
 
 // EnableEndpoint enables an endpoint.
 func (o *Operations) EnableEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
-	var e endpoint.Endpoint
-	err := o.change(ctx, who, "endpoint.enable", id, "", func() (_ string, err error) {
-		e, err = o.Endpoints.Enable(ctx, who.Tenant, id)
-		return "", endpointError(id, err)
+	e, err := change(ctx, o, who, "endpoint.enable", &id, "", func() (endpoint.Endpoint, error) {
+		return o.Endpoints.Enable(ctx, who.Tenant, id)
 	})
 	return o.view(e), err
 }
 
 // DisableEndpoint disables an endpoint; its pending deliveries are marked skipped.
 func (o *Operations) DisableEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
-	var e endpoint.Endpoint
-	err := o.change(ctx, who, "endpoint.disable", id, "", func() (_ string, err error) {
-		e, err = o.Endpoints.Disable(ctx, who.Tenant, id, "by "+who.Name+" in the console")
-		return "", endpointError(id, err)
+	e, err := change(ctx, o, who, "endpoint.disable", &id, "", func() (endpoint.Endpoint, error) {
+		return o.Endpoints.Disable(ctx, who.Tenant, id, "by "+who.Name+" in the console")
 	})
 	return o.view(e), err
 }
 
 // RotateSecret adds a new signing secret. The result holds it.
 func (o *Operations) RotateSecret(ctx context.Context, who Session, id string) (WithSecret, error) {
-	var e endpoint.Endpoint
-	err := o.change(ctx, who, "endpoint.rotate_secret", id, "", func() (_ string, err error) {
-		e, err = o.Endpoints.RotateSecret(ctx, who.Tenant, id, endpoint.RotationOverlap)
-		return "", endpointError(id, err)
+	e, err := change(ctx, o, who, "endpoint.rotate_secret", &id, "", func() (endpoint.Endpoint, error) {
+		return o.Endpoints.RotateSecret(ctx, who.Tenant, id, endpoint.RotationOverlap)
 	})
-	if err != nil {
-		return WithSecret{}, err
-	}
-	return ShowSecret(e, o.Now()), nil
+	return ShowSecret(e, o.Now()), err
 }
 
 // RemoveEndpoint deletes an endpoint; its pending deliveries are marked skipped.
-func (o *Operations) RemoveEndpoint(ctx context.Context, who Session, id string) error {
-	return o.change(ctx, who, "endpoint.remove", id, "", func() (string, error) {
-		return "", endpointError(id, o.Endpoints.Remove(ctx, who.Tenant, id))
+func (o *Operations) RemoveEndpoint(ctx context.Context, who Session, id string) (Removed, error) {
+	return change(ctx, o, who, "endpoint.remove", &id, "", func() (Removed, error) {
+		return Removed{id}, o.Endpoints.Remove(ctx, who.Tenant, id)
 	})
 }
 
 // TestEndpoint sends a signed sample event to an endpoint and returns a report.
 func (o *Operations) TestEndpoint(ctx context.Context, who Session, id, eventType string) (testsend.Report, error) {
-	var report testsend.Report
-	err := o.change(ctx, who, "endpoint.test", id, eventType, func() (string, error) {
+	return change(ctx, o, who, "endpoint.test", &id, eventType, func() (report testsend.Report, err error) {
 		if _, err := o.loadEndpoint(ctx, who, id); err != nil {
-			return "", err
+			return report, err
 		}
 		if err := o.TestWebhook(ctx, testsend.Request{Tenant: who.Tenant, EndpointID: id, Event: eventType}, &report); err != nil {
-			return "", errorf(Conflict, "%s", err)
+			return report, errorf(Conflict, "%s", err)
 		}
-		return "", nil
+		return report, nil
 	})
-	return report, err
 }

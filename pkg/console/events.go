@@ -129,20 +129,14 @@ func reasonNotSent(ep endpoint.Endpoint, eventType string, body []byte, accepted
 	return "pending: no attempt yet"
 }
 
-func (c *Console) listEvents(w http.ResponseWriter, r *http.Request) error {
+func (c *Console) listEvents(r *http.Request, _ Session) (page, error) {
 	if id := strings.TrimSpace(r.URL.Query().Get("id")); id != "" {
-		redirect(w, r, "/events/"+url.PathEscape(id))
-		return nil
+		return page{Redirect: "/events/" + url.PathEscape(id)}, nil
 	}
-	c.render(w, r, http.StatusOK, "events", page{Title: "Events", Nav: "events", Data: c.Operations.EventTypes()})
-	return nil
+	return page{Template: "events", Title: "Events", Nav: "events", Data: c.Operations.EventTypes()}, nil
 }
 
-func (c *Console) showEvent(w http.ResponseWriter, r *http.Request) error {
-	e, err := c.Operations.GetEvent(r.Context(), sessionOf(r.Context()), r.PathValue("event"))
-	if err != nil {
-		return err
-	}
-	c.render(w, r, http.StatusOK, "event", page{Title: e.Type, Nav: "events", Data: e})
-	return nil
+func (c *Console) showEvent(r *http.Request, who Session) (page, error) {
+	e, err := c.Operations.GetEvent(r.Context(), who, r.PathValue("event"))
+	return page{Template: "event", Title: e.Type, Nav: "events", Data: e}, err
 }

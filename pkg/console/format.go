@@ -15,6 +15,7 @@ var functions = template.FuncMap{
 	"asset":  assetURL,
 	"since":  func(t time.Time) string { return since(time.Since(t)) },
 	"until":  func(t time.Time) string { return "in " + ago(time.Until(t)) },
+	"soon":   func(t time.Time) bool { return time.Until(t) < ExpiringWithin },
 	"minute": func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
 	"moment": func(t time.Time) string {
 		if t.IsZero() {

@@ -89,9 +89,9 @@ func linkKey(token string) string { return "console#link#" + hashToken(token) }
 
 func usedKey(token string) string { return "console#used#" + hashToken(token) }
 
-var errTooMany = errors.New("too many login attempts from this address; wait one minute")
+var errTooMany = errorf(TooMany, "too many login attempts from this address; wait one minute")
 
-var errNoLink = errors.New("this link was used, has expired or is invalid; run `tidings console login` for a new one")
+var errNoLink = errorf(Unauthorized, "this link was used, has expired or is invalid; run `tidings console login` for a new one")
 
 // redeem uses up a link and returns the session. Of concurrent calls, one succeeds.
 func (a *authenticator) redeem(ctx context.Context, token, address string) (Session, error) {
@@ -147,44 +147,30 @@ func clientNetwork(address string) string {
 }
 
 func (c *Console) showLogin(w http.ResponseWriter, r *http.Request) {
-	c.render(w, r, http.StatusOK, "login", page{Title: "Log in", Data: r.URL.Query().Get("link")})
+	c.render(w, r, page{Template: "login", Title: "Log in", Data: r.URL.Query().Get("link")})
 }
 
 // login redeems the link that showLogin put into its form. A GET does not redeem it,
 // because mail and chat programs open links to preview them.
 func (c *Console) login(w http.ResponseWriter, r *http.Request) {
-	refused := func(status int, message string) {
-		c.render(w, r, status, "login", page{Title: "Log in", Problem: message, Data: ""})
-	}
 	s, err := c.auth.redeem(r.Context(), r.PostFormValue("link"), r.RemoteAddr)
-	switch {
-	case errors.Is(err, errTooMany):
-		w.Header().Set("Retry-After", "60")
-		refused(http.StatusTooManyRequests, err.Error())
-		return
-	case errors.Is(err, errNoLink):
-		refused(http.StatusUnauthorized, err.Error())
-		return
-	}
 	var cookie *http.Cookie
 	if err == nil {
 		cookie, err = c.auth.cookie(r.Context(), r, s)
 	}
 	if err != nil {
 		status, message := c.errorResponse(r.Context(), err)
-		refused(status, message)
+		if status == http.StatusTooManyRequests {
+			w.Header().Set("Retry-After", "60")
+		}
+		c.render(w, r, page{Template: "login", Status: status, Title: "Log in", Problem: message, Data: ""})
 		return
 	}
 	c.Log.InfoContext(r.Context(), "console.login", "name", s.Name, "role", string(s.Role), "tenant", s.Tenant)
-	http.SetCookie(w, cookie)
-	redirect(w, r, "/")
+	c.render(w, r, page{Redirect: "/", Cookie: cookie})
 }
 
-func (c *Console) logout(w http.ResponseWriter, r *http.Request) error {
-	if err := c.auth.endSession(r.Context(), sessionOf(r.Context())); err != nil {
-		return err
-	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true, Secure: !isLoopback(r.Host), SameSite: http.SameSiteLaxMode})
-	redirect(w, r, "/login?did=out")
-	return nil
+func (c *Console) logout(r *http.Request, who Session) (page, error) {
+	ended := &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true, Secure: !isLoopback(r.Host), SameSite: http.SameSiteLaxMode}
+	return page{Redirect: "/login?did=out", Cookie: ended}, c.auth.endSession(r.Context(), who)
 }

@@ -2,13 +2,17 @@ package console
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/admin"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
+	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
 // Operations implements everything that the console can do. The pages and the API
@@ -30,14 +34,16 @@ type Operations struct {
 	Now      func() time.Time
 }
 
-// Kind classifies an Error and determines its HTTP status.
+// Kind classifies an Error. It is the HTTP status of the answer.
 type Kind int
 
 const (
-	Invalid Kind = iota
-	NotFound
-	Conflict
-	Forbidden
+	Invalid      Kind = http.StatusUnprocessableEntity
+	NotFound     Kind = http.StatusNotFound
+	Conflict     Kind = http.StatusConflict
+	Forbidden    Kind = http.StatusForbidden
+	Unauthorized Kind = http.StatusUnauthorized
+	TooMany      Kind = http.StatusTooManyRequests
 )
 
 // Error is an error whose message is shown to the user.
@@ -67,31 +73,45 @@ func forbidden() *Error {
 const parallel = 16
 
 // change makes a change that requires the admin role. It writes an audit entry
-// before, so that no change is unrecorded, and updates it with the outcome after. do
-// returns the id of a new object, or "".
-func (o *Operations) change(ctx context.Context, who Session, action, subject, detail string, do func() (string, error)) error {
+// before, so that no change is unrecorded, and updates it with the outcome after.
+// subject is the id of the changed object; do sets it if it creates the object.
+func change[T any](ctx context.Context, o *Operations, who Session, action string, subject *string, detail string, do func() (T, error)) (T, error) {
+	var result T
 	if who.Role != Admin {
-		return forbidden()
+		return result, forbidden()
 	}
 	entry := audit.Entry{
 		ID: audit.NewID(o.Now()), Tenant: who.Tenant, Who: who.Name, Role: string(who.Role),
-		Action: action, Subject: subject, Outcome: audit.Begun, Detail: audit.Clip(detail),
+		Action: action, Subject: *subject, Outcome: audit.Begun, Detail: audit.Clip(detail),
 	}
 	if err := o.Audit.PutAudit(ctx, entry); err != nil {
-		return fmt.Errorf("write the audit log (nothing was changed): %w", err)
+		return result, fmt.Errorf("write the audit log (nothing was changed): %w", err)
 	}
-	newID, err := do()
-	entry.Outcome = audit.Done
-	if newID != "" {
-		entry.Subject = newID
-	}
+	result, err := do()
+	err = explain(*subject, err)
+	entry.Outcome, entry.Subject = audit.Done, *subject
 	if err != nil {
 		entry.Outcome = audit.Failed
 		entry.Detail = audit.Clip(strings.TrimPrefix(detail+": "+err.Error(), ": "))
 	}
 	// Record the outcome even if the client has disconnected.
 	if failed := o.Audit.PutAudit(context.WithoutCancel(ctx), entry); failed != nil && err == nil {
-		return fmt.Errorf("the change was made, but its outcome is missing in the audit log: %w", failed)
+		return result, fmt.Errorf("the change was made, but its outcome is missing in the audit log: %w", failed)
+	}
+	return result, err
+}
+
+// explain converts the errors of endpoints and discussions to errors for the user.
+func explain(id string, err error) error {
+	switch {
+	case errors.Is(err, endpoint.ErrNotFound):
+		return errorf(NotFound, "endpoint %s not found", id)
+	case errors.Is(err, endpoint.ErrConflict):
+		return errorf(Conflict, "the endpoint was changed in the meantime; reload it and repeat the change")
+	case errors.Is(err, platform.ErrNotFound):
+		return errorf(NotFound, "discussion %s not found", id)
+	case errors.Is(err, platform.ErrClosed), errors.Is(err, platform.ErrNotLater):
+		return errorf(Conflict, "%s", err)
 	}
 	return err
 }

@@ -83,8 +83,7 @@ func (o *Operations) Overview(ctx context.Context, who Session) (Overview, error
 	return v, err
 }
 
-func (c *Console) overview(w http.ResponseWriter, r *http.Request) error {
-	who := sessionOf(r.Context())
+func (c *Console) overview(r *http.Request, who Session) (page, error) {
 	var data struct {
 		Overview
 		Endpoints []endpointSummary
@@ -104,9 +103,6 @@ func (c *Console) overview(w http.ResponseWriter, r *http.Request) error {
 		data.Latest = latest.Deliveries
 		return err
 	})
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	c.render(w, r, http.StatusOK, "overview", page{Title: "Overview", Nav: "overview", Data: data})
-	return nil
+	err := group.Wait()
+	return page{Template: "overview", Title: "Overview", Nav: "overview", Data: data}, err
 }

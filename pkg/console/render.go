@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
@@ -16,8 +17,14 @@ import (
 //go:embed pages/*.html
 var pageFiles embed.FS
 
-// page is the data of every template.
+// page is the answer to a page request and the data of its template.
 type page struct {
+	Template string       // a file in pages, without .html
+	Block    string       // the part of the template to render; the whole page if empty
+	Status   int          // 200 if 0
+	Redirect string       // if set, redirect to this URL instead of rendering
+	Cookie   *http.Cookie // if set, sent with the answer
+
 	Title   string
 	Nav     string // which entry of the navigation is current
 	Path    string // the URL that live parts of the page are refreshed from
@@ -52,38 +59,29 @@ var templates = sync.OnceValue(func() map[string]*template.Template {
 
 // render writes a page. It executes the template into a buffer first, so that a
 // failing template does not leave half a page.
-func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, name string, p page) {
-	p.Session, p.CSRF = sessionOf(r.Context()), csrfOf(r.Context())
-	if p.Path == "" {
-		p.Path = r.URL.RequestURI()
+func (c *Console) render(w http.ResponseWriter, r *http.Request, p page) {
+	if p.Cookie != nil {
+		http.SetCookie(w, p.Cookie)
 	}
-	if p.Notice == "" {
-		p.Notice = notice(r)
+	if p.Redirect != "" {
+		http.Redirect(w, r, p.Redirect, http.StatusSeeOther)
+		return
 	}
+	p.Session, p.CSRF, p.Notice = sessionOf(r.Context()), csrfOf(r.Context()), notice(r)
+	p.Path = cmp.Or(p.Path, r.URL.RequestURI())
 	if c.Operations.Receiver != nil {
 		b := c.Operations.Receiver.Behaviour()
 		p.Demo = &b
 	}
 	var out bytes.Buffer
-	if err := templates()[name].ExecuteTemplate(&out, "layout", p); err != nil {
-		c.Log.ErrorContext(r.Context(), "console.failed", "page", name, "error", err.Error())
+	if err := templates()[p.Template].ExecuteTemplate(&out, cmp.Or(p.Block, "layout"), p); err != nil {
+		c.Log.ErrorContext(r.Context(), "console.failed", "page", p.Template, "error", err.Error())
 		http.Error(w, "the page could not be rendered; see console.failed in the log", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
+	w.WriteHeader(cmp.Or(p.Status, http.StatusOK))
 	_, _ = out.WriteTo(w)
-}
-
-// fail answers a page request with an error page.
-func (c *Console) fail(w http.ResponseWriter, r *http.Request, err error) {
-	status, message := c.errorResponse(r.Context(), err)
-	c.writeError(w, r, status, message)
-}
-
-// redirect sends the browser to another page after a change.
-func redirect(w http.ResponseWriter, r *http.Request, to string) {
-	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
 // notices are the messages after a change, by the "did" parameter. The URL carries

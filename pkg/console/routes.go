@@ -1,18 +1,34 @@
 package console
 
 import (
+	"context"
 	"net/http"
+	"net/url"
+	"strings"
 )
+
+// handler answers a page request.
+type handler func(r *http.Request, who Session) (page, error)
 
 // pages registers the pages on a mux.
 func (c *Console) pages(mux *http.ServeMux) {
-	show := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
+	show := func(pattern string, f handler) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if err := f(w, r); err != nil {
-				c.fail(w, r, err)
+			if r.Method == http.MethodPost {
+				if err := r.ParseForm(); err != nil {
+					c.fail(w, r, errorf(Invalid, "the form could not be parsed"))
+					return
+				}
 			}
+			p, err := f(r, sessionOf(r.Context()))
+			if err != nil {
+				c.fail(w, r, err)
+				return
+			}
+			c.render(w, r, p)
 		})
 	}
+	o := c.Operations
 	show("GET /{$}", c.overview)
 	show("GET /endpoints", c.listEndpoints)
 	show("GET /endpoints/new", c.newEndpoint)
@@ -21,25 +37,32 @@ func (c *Console) pages(mux *http.ServeMux) {
 	show("GET /endpoints/{id}", c.showEndpoint)
 	show("GET /endpoints/{id}/edit", c.editEndpoint)
 	show("POST /endpoints/{id}/edit", c.changeEndpoint)
-	show("POST /endpoints/{id}/enable", c.enableEndpoint)
-	show("POST /endpoints/{id}/disable", c.disableEndpoint)
+	show("POST /endpoints/{id}/enable", redirectAfter(o.EnableEndpoint, "/endpoints/{id}?did=enabled"))
+	show("POST /endpoints/{id}/disable", redirectAfter(o.DisableEndpoint, "/endpoints/{id}?did=disabled"))
 	show("POST /endpoints/{id}/rotate", c.rotateSecret)
-	show("POST /endpoints/{id}/remove", c.removeEndpoint)
+	show("POST /endpoints/{id}/remove", redirectAfter(o.RemoveEndpoint, "/endpoints?did=removed"))
+	show("POST /endpoints/{id}/test", c.testEndpoint)
 	show("GET /deliveries", c.listDeliveries)
 	show("POST /deliveries/replay", c.replay)
 	show("GET /deliveries/{endpoint}/{event}", c.showDelivery)
 	show("GET /events", c.listEvents)
 	show("GET /events/{event}", c.showEvent)
-	show("POST /endpoints/{id}/test", c.testEndpoint)
 	show("GET /circuits", c.listCircuits)
-	show("POST /circuits/{id}/close", c.closeCircuit)
+	show("POST /circuits/{id}/close", redirectAfter(o.CloseCircuit, "/circuits?did=closed"))
 	show("GET /discussions", c.listDiscussions)
 	show("POST /discussions/{id}/extend", c.extendDiscussion)
-	show("POST /discussions/{id}/close", c.closeDiscussion)
+	show("POST /discussions/{id}/close", redirectAfter(o.CloseDiscussion, "/discussions?view=closed&did=ended"))
 	show("GET /audit", c.listAudit)
 	show("POST /receiver", c.configureReceiver)
 	show("POST /logout", c.logout)
-	show("GET /", func(http.ResponseWriter, *http.Request) error {
-		return errorf(NotFound, "page not found")
-	})
+	show("GET /", func(*http.Request, Session) (page, error) { return page{}, errorf(NotFound, "page not found") })
+}
+
+// redirectAfter returns a handler that changes the object {id} and then redirects.
+func redirectAfter[T any](change func(ctx context.Context, who Session, id string) (T, error), to string) handler {
+	return func(r *http.Request, who Session) (page, error) {
+		id := r.PathValue("id")
+		_, err := change(r.Context(), who, id)
+		return page{Redirect: strings.ReplaceAll(to, "{id}", url.PathEscape(id))}, err
+	}
 }

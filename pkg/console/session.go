@@ -199,8 +199,7 @@ func (c *Console) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s, csrf, viaCookie, err := c.auth.session(r)
 		if err != nil {
-			status, message := c.errorResponse(r.Context(), err)
-			c.writeError(w, r, status, message)
+			c.fail(w, r, err)
 			return
 		}
 		if s.ID == "" {
@@ -208,7 +207,7 @@ func (c *Console) authenticate(next http.Handler) http.Handler {
 				http.Redirect(w, r, "/login", http.StatusSeeOther)
 				return
 			}
-			c.writeError(w, r, http.StatusUnauthorized, "no session: run `tidings console login` for a login link, or with --token for an API token")
+			c.fail(w, r, errorf(Unauthorized, "no session: run `tidings console login` for a login link, or with --token for an API token"))
 			return
 		}
 		if viaCookie && r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -217,7 +216,7 @@ func (c *Console) authenticate(next http.Handler) http.Handler {
 				given = r.PostFormValue(csrfField)
 			}
 			if !hmac.Equal([]byte(given), []byte(csrf)) {
-				c.writeError(w, r, http.StatusForbidden, "the CSRF token is missing or out of date; reload the page and repeat the change")
+				c.fail(w, r, errorf(Forbidden, "the CSRF token is missing or out of date; reload the page and repeat the change"))
 				return
 			}
 		}

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"strings"
@@ -11,17 +12,11 @@ import (
 
 // SignedRequest is a delivery's request with a current signature, to be sent by hand.
 type SignedRequest struct {
-	Method  string   `json:"method"`
-	URL     string   `json:"url"`
-	Headers []Header `json:"headers" nullable:"false"`
-	Body    string   `json:"body"`
-	Curl    string   `json:"curl,omitempty" doc:"The request as a curl command; absent if the protocol is not HTTP"`
-}
-
-// Header is a header of the request; on brokers, an attribute.
-type Header struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
+	Method  string              `json:"method"`
+	URL     string              `json:"url"`
+	Headers []destination.Field `json:"headers" nullable:"false"`
+	Body    string              `json:"body"`
+	Curl    string              `json:"curl,omitempty" doc:"The request as a curl command; absent if the protocol is not HTTP"`
 }
 
 // SignRequest returns a delivery's request with a current signature. It requires the
@@ -39,18 +34,14 @@ func (o *Operations) SignRequest(ctx context.Context, who Session, endpointID, e
 		return SignedRequest{}, err
 	}
 	now := o.Now()
-	key := decoded.IdempotencyKey
-	if key == "" {
-		key = decoded.ID
-	}
 	r := SignedRequest{
 		Method: "POST", URL: e.URL, Body: string(accepted.Body),
-		Headers: []Header{
-			{"content-type", destination.ContentType},
-			{signature.HeaderID, accepted.ID},
-			{signature.HeaderTimestamp, strconv.FormatInt(now.Unix(), 10)},
-			{signature.HeaderSignature, signature.Sign(e.SigningSecrets(now), accepted.ID, now, accepted.Body)},
-			{"idempotency-key", key},
+		Headers: []destination.Field{
+			{Name: "content-type", Value: destination.ContentType},
+			{Name: signature.HeaderID, Value: accepted.ID},
+			{Name: signature.HeaderTimestamp, Value: strconv.FormatInt(now.Unix(), 10)},
+			{Name: signature.HeaderSignature, Value: signature.Sign(e.SigningSecrets(now), accepted.ID, now, accepted.Body)},
+			{Name: "idempotency-key", Value: cmp.Or(decoded.IdempotencyKey, decoded.ID)},
 		},
 	}
 	if strings.HasPrefix(strings.ToLower(e.URL), "http") {

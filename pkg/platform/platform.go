@@ -1,9 +1,8 @@
-// Package platform is the vocabulary of the community platform's own data, as far
-// as Tidings knows it: the records that the platform's table holds, where each
-// stands in it, and what may become of a discussion. It does no I/O and reads no
-// clock. It promises that a discussion is closed once, that it is extended only
-// while it is open and only to later, and that closing for expiry loses against
-// an extension.
+// Package platform defines the records of the community platform's table that Tidings
+// knows, their keys, and the rules for closing and extending a discussion. A
+// discussion is closed once. It can be extended only while it is open, and only to a
+// later end. If it is extended before it is closed as expired, it stays open. The
+// package does no I/O and reads no clock.
 package platform
 
 import (
@@ -13,8 +12,8 @@ import (
 	"time"
 )
 
-// Kind says what a record is. It stands in each record (attribute "kind"), so
-// that whoever follows the table's stream need not know its keys.
+// Kind is the type of a record. Each item has it in the attribute "kind", so that
+// readers of the table's stream do not need to parse keys.
 type Kind string
 
 const (
@@ -27,7 +26,7 @@ const (
 	KindDiscussion   Kind = "discussion"
 )
 
-// Key is where a record stands.
+// Key is a record's primary key in the table.
 type Key struct{ PK, SK string }
 
 // Record is one of this package's records.
@@ -36,55 +35,53 @@ type Record interface {
 	Key() Key
 }
 
-// Common is what every record may say beside its own.
+// Common holds the fields that every record has.
 type Common struct {
-	Tenant    string    // whose it is; the default tenant's where it is empty
-	RequestID string    // the platform's request that wrote it
-	CreatedAt time.Time // when what it says happened
-	UpdatedAt time.Time // when it was last changed
-	TTL       time.Time // when DynamoDB removes it by itself; never where it is zero
+	Tenant    string    // the default tenant if empty
+	RequestID string    // id of the platform's request that wrote the record
+	CreatedAt time.Time // when the user's action happened
+	UpdatedAt time.Time
+	TTL       time.Time // when DynamoDB deletes the record; never if zero
 }
 
-// User is somebody on the platform.
+// User is a user of the platform.
 type User struct {
 	Common
 	ID, Email, Name string
 }
 
-// Membership is a user's place in a community. It stands in one of two places:
-// under the user where they joined by themselves, under the community where an
-// organiser added them.
+// Membership is a user's membership in a community. Its partition is the user's if the
+// user joined, and the community's if an organiser added the user.
 type Membership struct {
 	Common
 	UserID        string
 	CommunityID   string
 	CommunityName string
-	CommunityCity string // may be empty
-	AddedBy       string // the organiser; empty where the user joined
+	CommunityCity string // optional
+	AddedBy       string // the organiser; empty if the user joined
 }
 
-// RegistrationStatus is how far a registration has come. A platform may know
-// others; they mean nothing here.
+// RegistrationStatus is the status of a registration. Tidings ignores other values.
 type RegistrationStatus string
 
 const (
-	Pending RegistrationStatus = "pending" // its payment is under way
+	Pending RegistrationStatus = "pending" // the payment is in progress
 	Success RegistrationStatus = "success"
 	Failed  RegistrationStatus = "failed"
 )
 
-// Registration is a user's for one of the platform's events. A free one is a
-// success at once; a paid one is pending until its payment is settled.
+// Registration is a user's registration for an event of the platform. Free ones are
+// created with Success, paid ones are Pending until the payment settles.
 type Registration struct {
 	Common
 	ID        string
 	EventID   string
 	UserID    string
-	PaymentID string // empty where the event is free
+	PaymentID string // empty if the event is free
 	Status    RegistrationStatus
 }
 
-// Comment is what a user wrote in a discussion.
+// Comment is a user's comment in a discussion.
 type Comment struct {
 	Common
 	ID           string
@@ -93,16 +90,16 @@ type Comment struct {
 	Text         string
 }
 
-// Flag is a user's complaint about another's comment.
+// Flag is a user's report of another user's comment.
 type Flag struct {
 	Common
 	CommentID     string
-	UserID        string // who flagged
-	FlaggedUserID string // who wrote the comment
+	UserID        string // the user who flagged
+	FlaggedUserID string // the comment's author
 	Reason        string
 }
 
-// Referral says who brought a user to the platform.
+// Referral records which user referred another one to the platform.
 type Referral struct {
 	Common
 	ReferrerID     string
@@ -110,7 +107,7 @@ type Referral struct {
 	Code           string
 }
 
-// Status is whether a discussion is open.
+// Status is the status of a discussion.
 type Status string
 
 const (
@@ -122,58 +119,45 @@ const (
 type Reason string
 
 const (
-	Expired Reason = "expired" // its time was over
-	ByHand  Reason = "by_hand" // somebody closed it
+	Expired Reason = "expired" // its end passed
+	ByHand  Reason = "by_hand" // an administrator closed it
 )
 
-// Discussion is a thread of comments with an end.
+// Discussion is a thread of comments. The console's API shows it with these names.
 type Discussion struct {
-	Common
-	ID          string
-	CommunityID string
-	Title       string
-	Status      Status
-	ExpiresAt   time.Time // until when it is open
-	ExtendedBy  string    // who last moved ExpiresAt
-	ClosedAt    time.Time
-	ClosedBy    string // empty where its time was over
-	Reason      Reason
+	Common      `json:"-"`
+	ID          string    `json:"id"`
+	CommunityID string    `json:"community_id,omitempty"`
+	Title       string    `json:"title,omitempty"`
+	Status      Status    `json:"status" enum:"open,closed"`
+	ExpiresAt   time.Time `json:"expires_at,omitzero"` // if zero, the discussion never expires
+	ExtendedBy  string    `json:"extended_by,omitempty" doc:"Who extended it last"`
+	ClosedAt    time.Time `json:"closed_at,omitzero"`
+	ClosedBy    string    `json:"closed_by,omitempty" doc:"Absent if it expired"`
+	Reason      Reason    `json:"reason,omitempty" doc:"Why it was closed: expired or by_hand"`
 }
 
-// Errors of discussions.
+// Errors of changes to discussions.
 var (
-	ErrNotFound   = errors.New("there is no such discussion")
-	ErrClosed     = errors.New("the discussion is closed already")
-	ErrNotLater   = errors.New("the discussion's time ends then already, or later: an extension must move it later")
-	ErrNotExpired = errors.New("the discussion's time is not over")
+	ErrNotFound   = errors.New("discussion not found")
+	ErrClosed     = errors.New("the discussion is already closed")
+	ErrNotLater   = errors.New("the new end must be later than the current one; a discussion without an end cannot be extended")
+	ErrNotExpired = errors.New("the discussion has not expired")
 )
 
-// Kind is KindUser.
-func (User) Kind() Kind { return KindUser }
-
-// Kind is KindMembership.
-func (Membership) Kind() Kind { return KindMembership }
-
-// Kind is KindRegistration.
+func (User) Kind() Kind         { return KindUser }
+func (Membership) Kind() Kind   { return KindMembership }
 func (Registration) Kind() Kind { return KindRegistration }
-
-// Kind is KindComment.
-func (Comment) Kind() Kind { return KindComment }
-
-// Kind is KindFlag.
-func (Flag) Kind() Kind { return KindFlag }
-
-// Kind is KindReferral.
-func (Referral) Kind() Kind { return KindReferral }
-
-// Kind is KindDiscussion.
-func (Discussion) Kind() Kind { return KindDiscussion }
+func (Comment) Kind() Kind      { return KindComment }
+func (Flag) Kind() Kind         { return KindFlag }
+func (Referral) Kind() Kind     { return KindReferral }
+func (Discussion) Kind() Kind   { return KindDiscussion }
 
 // Key is USER#id, PROFILE.
 func (u User) Key() Key { return Key{"USER#" + u.ID, "PROFILE"} }
 
-// Key is USER#user, MEMBER#community for the user's own join, and
-// COMMUNITY#community, MEMBER#user for an organiser's.
+// Key is USER#user, MEMBER#community if the user joined, and COMMUNITY#community,
+// MEMBER#user if an organiser added the user.
 func (m Membership) Key() Key {
 	if m.AddedBy == "" {
 		return Key{"USER#" + m.UserID, "MEMBER#" + m.CommunityID}
@@ -187,7 +171,7 @@ func (r Registration) Key() Key { return Key{"EVENT#" + r.EventID, "REGISTRATION
 // Key is DISCUSSION#discussion, COMMENT#id.
 func (c Comment) Key() Key { return Key{"DISCUSSION#" + c.DiscussionID, "COMMENT#" + c.ID} }
 
-// Key is COMMENT#comment, FLAG#user: one flag a user and comment.
+// Key is COMMENT#comment, FLAG#user: one flag per user and comment.
 func (f Flag) Key() Key { return Key{"COMMENT#" + f.CommentID, "FLAG#" + f.UserID} }
 
 // Key is USER#referrer, REFERRAL#referred.
@@ -196,31 +180,30 @@ func (r Referral) Key() Key { return Key{"USER#" + r.ReferrerID, "REFERRAL#" + r
 // Key is DISCUSSION#id, META.
 func (d Discussion) Key() Key { return DiscussionKey(d.ID) }
 
-// DiscussionKey is where a discussion stands.
+// DiscussionKey returns the key of a discussion.
 func DiscussionKey(id string) Key { return Key{"DISCUSSION#" + id, "META"} }
 
-// Shards is how many parts the indexes of open and of closed discussions have:
-// ten thousand that expire together are closed without waiting for one partition.
+// Shards is the number of partitions of the indexes of open and closed discussions, so
+// that closing many discussions at once is not limited by one partition's throughput.
 const Shards = 4
 
-// Shard is the part of the indexes that a discussion stands in.
+// Shard returns the index partition of a discussion.
 func Shard(id string) int {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(id)) // a hash takes everything
+	_, _ = h.Write([]byte(id)) // never fails
 	return int(h.Sum32() % Shards)
 }
 
-// Extension gives an open discussion more time.
+// Extension moves the end of an open discussion later.
 type Extension struct {
 	Tenant, ID string
-	To         time.Time // the new end; later than the one it has
-	By         string    // who does it
-	At         time.Time // now
+	To         time.Time // the new end
+	By         string    // who extends it
+	At         time.Time // the current time
 }
 
-// Apply returns the discussion with its new end: ErrNotFound, ErrClosed or
-// ErrNotLater where that can't be. The same extension again changes nothing and
-// is no error: its first answer may have been lost.
+// Apply returns the extended discussion, or ErrNotFound, ErrClosed or ErrNotLater. It
+// is idempotent, so that it can be retried if the first response was lost.
 func (x Extension) Apply(d *Discussion) (Discussion, error) {
 	switch {
 	case d == nil || d.Tenant != x.Tenant:
@@ -230,25 +213,23 @@ func (x Extension) Apply(d *Discussion) (Discussion, error) {
 	case d.ExpiresAt.Equal(x.To) && d.ExtendedBy == x.By && d.UpdatedAt.Equal(x.At):
 		return *d, nil
 	case d.ExpiresAt.IsZero() || !d.ExpiresAt.Before(x.To):
-		return *d, ErrNotLater // without an end it is open for ever
+		return *d, ErrNotLater // without an end it never expires
 	}
 	after := *d
 	after.ExpiresAt, after.ExtendedBy, after.UpdatedAt = x.To, x.By, x.At
 	return after, nil
 }
 
-// Closing ends a discussion.
+// Closing closes a discussion.
 type Closing struct {
 	Tenant, ID string
-	// Reason is Expired, which closes only what has expired at the time At, or
-	// ByHand.
-	Reason Reason
-	By     string // who closes by hand
-	At     time.Time
+	Reason     Reason    // with Expired, it is closed only if it has expired by At
+	By         string    // who closes it; for ByHand
+	At         time.Time // the current time
 }
 
-// Apply returns the closed discussion: ErrNotFound, ErrClosed or ErrNotExpired
-// where it can't be closed. The same closing by hand again is no error.
+// Apply returns the closed discussion, or ErrNotFound, ErrClosed or ErrNotExpired.
+// Closing by hand is idempotent.
 func (c Closing) Apply(d *Discussion) (Discussion, error) {
 	switch {
 	case d == nil || c.Reason != Expired && d.Tenant != c.Tenant:
@@ -266,8 +247,8 @@ func (c Closing) Apply(d *Discussion) (Discussion, error) {
 	return after, nil
 }
 
-// Ending is a discussion's place in an index: by the end of its time while it is
-// open, by when it was closed after that.
+// Ending is an entry of the discussion indexes. At is the discussion's end while it is
+// open, and the time it was closed after that.
 type Ending struct {
 	ID string
 	At time.Time
@@ -277,40 +258,40 @@ type Ending struct {
 type View string
 
 const (
-	ViewOpen     View = "open"     // the next to expire first
-	ViewExpiring View = "expiring" // of these, those whose time ends until Query.Until
-	ViewClosed   View = "closed"   // the latest first
+	ViewOpen     View = "open"     // earliest end first
+	ViewExpiring View = "expiring" // open ones that expire by Query.Until, earliest end first
+	ViewClosed   View = "closed"   // last closed first
 )
 
-// Limits of a page.
+// Page sizes.
 const (
 	DefaultPage = 50
 	MaxPage     = 100
 )
 
-// Query asks for a page of a tenant's discussions.
+// Query selects a page of a tenant's discussions.
 type Query struct {
 	Tenant string
 	View   View
-	Until  time.Time // of ViewExpiring
-	Cursor string    // where the page before ended; "" begins
-	Limit  int       // DefaultPage where it is 0
+	Until  time.Time // for ViewExpiring
+	Cursor string    // the previous page's Next; empty for the first page
+	Limit  int       // DefaultPage if 0
 }
 
-// Check says what is wrong with the query, or nil.
+// Check validates the query.
 func (q Query) Check() error {
 	switch {
 	case q.View != ViewOpen && q.View != ViewExpiring && q.View != ViewClosed:
-		return fmt.Errorf("view %q is unknown; the views are open, expiring and closed", q.View)
+		return fmt.Errorf("unknown view %q; the views are open, expiring and closed", q.View)
 	case q.View == ViewExpiring && q.Until.IsZero():
-		return errors.New("the view of expiring discussions needs a time until which")
+		return errors.New("the expiring view requires Until")
 	case q.Limit < 0 || q.Limit > MaxPage:
-		return fmt.Errorf("limit %d is not between 1 and %d", q.Limit, MaxPage)
+		return fmt.Errorf("limit is %d; it must be between 1 and %d", q.Limit, MaxPage)
 	}
 	return nil
 }
 
-// PageSize is how many discussions the page may have.
+// PageSize returns the maximum number of discussions in the page.
 func (q Query) PageSize() int {
 	if q.Limit == 0 {
 		return DefaultPage
@@ -318,7 +299,7 @@ func (q Query) PageSize() int {
 	return q.Limit
 }
 
-// Shows tells whether the discussion belongs to the query's list.
+// Shows reports whether the query selects the discussion.
 func (q Query) Shows(d Discussion) bool {
 	if d.Tenant != q.Tenant {
 		return false
@@ -332,8 +313,8 @@ func (q Query) Shows(d Discussion) bool {
 	return d.Status == Closed
 }
 
-// Page is what a query found.
+// Page is a page of discussions.
 type Page struct {
 	Discussions []Discussion
-	Next        string // cursor of the page that follows; "" where none does
+	Next        string // cursor of the next page; empty on the last page
 }

@@ -10,16 +10,16 @@ import (
 
 var now = time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
 
-func TestAMembershipStandsInOneOfTwoPlaces(t *testing.T) {
+func TestMembershipKeyDependsOnWhoAddedTheUser(t *testing.T) {
 	own := platform.Membership{UserID: "u", CommunityID: "c"}
 	added := own
 	added.AddedBy = "organiser"
 	if own.Key() != (platform.Key{PK: "USER#u", SK: "MEMBER#c"}) || added.Key() != (platform.Key{PK: "COMMUNITY#c", SK: "MEMBER#u"}) {
-		t.Errorf("they stand at %v and %v", own.Key(), added.Key())
+		t.Errorf("keys %v and %v", own.Key(), added.Key())
 	}
 }
 
-func TestADiscussionWithoutAnEndIsOpenForEver(t *testing.T) {
+func TestDiscussionWithoutEndCannotExpireOrBeExtended(t *testing.T) {
 	d := platform.Discussion{ID: "d", Status: platform.Open}
 	if _, err := (platform.Extension{ID: "d", To: now, At: now}).Apply(&d); !errors.Is(err, platform.ErrNotLater) {
 		t.Errorf("extended: %v", err)
@@ -32,14 +32,14 @@ func TestADiscussionWithoutAnEndIsOpenForEver(t *testing.T) {
 	}
 }
 
-func TestShardsAreAllUsed(t *testing.T) {
+func TestDiscussionsAreSpreadOverAllShards(t *testing.T) {
 	used := map[int]int{}
 	for i := range 1000 {
 		used[platform.Shard(string(rune('a'+i%26))+string(rune('0'+i/26)))]++
 	}
 	for shard := range platform.Shards {
 		if used[shard] < 100 {
-			t.Errorf("of 1000 discussions shard %d has %d", shard, used[shard])
+			t.Errorf("shard %d has %d of 1000 discussions", shard, used[shard])
 		}
 	}
 }

@@ -15,10 +15,10 @@ import (
 // Retention is how long entries are kept.
 const Retention = 365 * 24 * time.Hour
 
-// MaxDetailBytes is the most that is kept of what was changed, or of why it failed.
+// MaxDetailBytes is the maximum length of an entry's detail.
 const MaxDetailBytes = 512
 
-// Outcome is what became of a change.
+// Outcome is the state of a change.
 type Outcome string
 
 const (
@@ -29,20 +29,20 @@ const (
 
 // Entry is one change.
 type Entry struct {
-	ID      string // ULID; its time part is when the change began
-	Tenant  string
-	Who     string // the session's name
-	Role    string
-	Action  string // endpoint.add, delivery.replay, …
-	Subject string // the id of what was changed; empty for what has none yet
-	Outcome Outcome
-	Detail  string // what was changed, or why it failed; never a secret
+	ID      string  `json:"id"` // ULID; its time is the start of the change
+	Tenant  string  `json:"-"`
+	Who     string  `json:"who"` // the session's name
+	Role    string  `json:"role"`
+	Action  string  `json:"action"`            // endpoint.add, delivery.replay, …
+	Subject string  `json:"subject,omitempty"` // id of the changed object; empty while it has none
+	Outcome Outcome `json:"outcome" enum:"begun,done,failed"`
+	Detail  string  `json:"detail,omitempty"` // what was changed, or why it failed; never a secret
 }
 
-// NewID returns a fresh entry's id.
+// NewID returns the id of an entry for a change that starts now.
 func NewID(now time.Time) string { return event.NewID(now) }
 
-// At is when the change began, in UTC; the zero time for an id that is none.
+// At returns the start of the change in UTC, or the zero time if the id is invalid.
 func (e Entry) At() time.Time {
 	id, err := ulid.ParseStrict(e.ID)
 	if err != nil {
@@ -51,7 +51,7 @@ func (e Entry) At() time.Time {
 	return ulid.Time(id.Time()).UTC()
 }
 
-// Clip keeps a detail within its limit, on a rune's edge.
+// Clip shortens a detail to MaxDetailBytes without cutting a UTF-8 character.
 func Clip(detail string) string {
 	if len(detail) <= MaxDetailBytes {
 		return detail
@@ -63,7 +63,7 @@ func Clip(detail string) string {
 	return detail[:keep] + "…"
 }
 
-// Page is a part of the record, newest first. Next is empty on the last.
+// Page is a page of the audit log, newest first. Next is empty on the last page.
 type Page struct {
 	Entries []Entry
 	Next    string

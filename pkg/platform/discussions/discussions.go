@@ -1,8 +1,7 @@
-// Package discussions closes discussions whose time is over. It promises that
-// each is closed once, however many run at the same time, that an extension which
-// came first keeps its discussion open, and that any number is closed: what one
-// invocation has no time for, the next one does. Nothing is emitted here; the
-// table's stream tells of what was closed.
+// Package discussions closes expired discussions. Each is closed once, also if several
+// invocations run at the same time. A discussion that is extended before it is closed
+// stays open. Discussions that one invocation has no time for are closed by the next
+// one. The events are captured from the table's stream, not emitted here.
 package discussions
 
 import (
@@ -20,41 +19,42 @@ import (
 )
 
 const (
-	// pageSize is how many expired discussions are read at a time.
+	// pageSize is the number of expired discussions read per query.
 	pageSize = 200
-	// writers bounds the closings under way in one shard.
+	// writers is the maximum number of concurrent writes per shard.
 	writers = 8
-	// reserve is what an invocation leaves of its time.
+	// reserve is the time before its deadline at which an invocation stops.
 	reserve = 10 * time.Second
 )
 
-// Store is where discussions are.
+// Store finds and closes discussions.
 type Store interface {
-	// ExpiredDiscussions returns up to limit open discussions of a shard whose
-	// time was over at a moment, and the cursor of those that follow.
+	// ExpiredDiscussions returns up to limit open discussions of a shard that have
+	// expired by at, and the cursor of the next page.
 	ExpiredDiscussions(ctx context.Context, shard int, at time.Time, cursor string, limit int) ([]platform.Ending, string, error)
-	// CloseDiscussion closes one, unless it is closed or has been extended.
+	// CloseDiscussion returns platform.ErrClosed, ErrNotExpired or ErrNotFound if the
+	// discussion was closed, extended or deleted in the meantime.
 	CloseDiscussion(ctx context.Context, c platform.Closing) (platform.Discussion, error)
 }
 
-// Closer is the close-discussions function.
+// Closer implements the close-discussions function.
 type Closer struct {
 	Store Store
 	Log   *slog.Logger
 	Now   func() time.Time
 }
 
-// Closed says what one invocation did.
+// Closed is the result of one invocation.
 type Closed struct {
-	Closed int  `json:"closed"` // discussions that this one closed
-	Spared int  `json:"spared"` // extended, or closed by another, in the same moment
-	Failed int  `json:"failed"` // not closed just now; the next one tries again
-	Done   bool `json:"done"`   // false if any is left; the next one goes on
+	Closed int  `json:"closed"`
+	Spared int  `json:"spared"` // extended, closed or deleted at the same time
+	Failed int  `json:"failed"` // failed to close; the next invocation retries them
+	Done   bool `json:"done"`   // whether no expired discussion is left
 }
 
-// Command is a direct invocation, the schedule's too.
+// Command is the payload of an invocation.
 type Command struct {
-	Action string `json:"action,omitempty"` // "close", also where it is empty
+	Action string `json:"action,omitempty"` // "close" or empty
 }
 
 // Handle is the Lambda function.
@@ -62,23 +62,21 @@ func (c *Closer) Handle(ctx context.Context, payload json.RawMessage) (any, erro
 	var command Command
 	if len(payload) > 0 {
 		if err := json.Unmarshal(payload, &command); err != nil {
-			return nil, fmt.Errorf("command: %w", err)
+			return nil, fmt.Errorf("invalid command: %w", err)
 		}
 	}
 	if command.Action != "" && command.Action != "close" {
-		return nil, fmt.Errorf("action %q is unknown; the action is close", command.Action)
+		return nil, fmt.Errorf("unknown action %q; the only action is close", command.Action)
 	}
 	return c.Close(ctx)
 }
 
-// Close closes what is open and past its time, as far as the invocation's time
-// reaches.
+// Close closes expired discussions until all are closed or the deadline is near.
 func (c *Closer) Close(ctx context.Context) (Closed, error) {
 	began := c.now()
 	var closed, spared, failed atomic.Int64
 	var cut atomic.Bool
-	// A shard that fails does not keep the others from being closed.
-	var group errgroup.Group
+	var group errgroup.Group // without a context: if one shard fails, the others continue
 	for shard := range platform.Shards {
 		group.Go(func() error {
 			for cursor := ""; ; {
@@ -88,7 +86,7 @@ func (c *Closer) Close(ctx context.Context) (Closed, error) {
 				}
 				page, next, err := c.Store.ExpiredDiscussions(ctx, shard, began, cursor, pageSize)
 				if err != nil {
-					return fmt.Errorf("expired discussions, shard %d: %w", shard, err)
+					return fmt.Errorf("list expired discussions of shard %d: %w", shard, err)
 				}
 				var closing errgroup.Group
 				closing.SetLimit(writers)
@@ -110,7 +108,7 @@ func (c *Closer) Close(ctx context.Context) (Closed, error) {
 						return nil
 					})
 				}
-				_ = closing.Wait() // each has said its own
+				_ = closing.Wait() // the functions return no error
 				if next == "" || cut.Load() {
 					return nil
 				}
@@ -126,7 +124,7 @@ func (c *Closer) Close(ctx context.Context) (Closed, error) {
 	return done, err
 }
 
-// late tells whether the invocation's time is nearly over.
+// late reports whether the deadline is near.
 func (c *Closer) late(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ok && deadline.Sub(c.now()) < reserve
@@ -137,5 +135,5 @@ func (c *Closer) close(ctx context.Context, e platform.Ending) error {
 	return err
 }
 
-// now is the time as stores keep it.
+// now returns the time at the resolution that stores keep.
 func (c *Closer) now() time.Time { return c.Now().Truncate(time.Millisecond) }

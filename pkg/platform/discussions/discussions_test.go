@@ -32,8 +32,8 @@ func open(t *testing.T, s *memory.Store, id string, ends time.Time) {
 	}
 }
 
-// autoClosed feeds a store's platform stream to emit and counts what it says, by
-// discussion.
+// autoClosed captures a store's platform stream with emit and returns the number of
+// discussion.auto_closed events per discussion.
 func autoClosed(t *testing.T, s *memory.Store) map[string]int {
 	t.Helper()
 	records, err := s.Records(t.Context(), dynamoitem.Platform, "", 1_000_000)
@@ -45,7 +45,7 @@ func autoClosed(t *testing.T, s *memory.Store) map[string]int {
 		t.Fatalf("captured: %+v", answer)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // what is there is returned all the same
+	cancel() // Records returns the stored records without waiting for more
 	counts := map[string]int{}
 	stored, err := s.Records(ctx, dynamoitem.Events, "", 1_000_000)
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -65,7 +65,7 @@ func autoClosed(t *testing.T, s *memory.Store) map[string]int {
 	return counts
 }
 
-func TestTenThousandAtOnceAreClosedOnce(t *testing.T) {
+func TestConcurrentInvocationsCloseEachDiscussionOnce(t *testing.T) {
 	const n = 10_000
 	s := memory.New(time.Now)
 	over := time.Now().Add(-time.Minute)
@@ -74,7 +74,6 @@ func TestTenThousandAtOnceAreClosedOnce(t *testing.T) {
 	}
 	open(t, s, "young", time.Now().Add(time.Hour))
 	c := &discussions.Closer{Store: s, Log: quiet, Now: time.Now}
-	// Two run at once: they share the work.
 	var both [2]discussions.Closed
 	var running sync.WaitGroup
 	for i := range both {
@@ -95,16 +94,16 @@ func TestTenThousandAtOnceAreClosedOnce(t *testing.T) {
 	}
 	counts := autoClosed(t, s)
 	if len(counts) != n {
-		t.Errorf("%d discussions were told of, want %d", len(counts), n)
+		t.Errorf("%d discussions have an event, want %d", len(counts), n)
 	}
 	for id, k := range counts {
 		if k != 1 || id == "young" {
-			t.Fatalf("%s was told of %d times", id, k)
+			t.Fatalf("%s has %d events", id, k)
 		}
 	}
 }
 
-// slow takes its time for each closing.
+// slow delays each closing, and can make one fail.
 type slow struct {
 	*memory.Store
 	takes time.Duration
@@ -119,8 +118,7 @@ func (s slow) CloseDiscussion(ctx context.Context, c platform.Closing) (platform
 	return s.Store.CloseDiscussion(ctx, c)
 }
 
-// What an invocation has no time for, the next one does.
-func TestMoreThanOneInvocationsTimeAllows(t *testing.T) {
+func TestNextInvocationClosesTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 5000
 		s := memory.New(time.Now)
@@ -138,19 +136,19 @@ func TestMoreThanOneInvocationsTimeAllows(t *testing.T) {
 			cancel()
 			total, done = total+got.Closed, got.Done
 			if rounds > 10 {
-				t.Fatal("it never ends")
+				t.Fatal("not done after 10 invocations")
 			}
 		}
 		if total != n || rounds < 2 {
-			t.Errorf("%d closed in %d rounds", total, rounds)
+			t.Errorf("%d closed in %d invocations", total, rounds)
 		}
 		if counts := autoClosed(t, s); len(counts) != n {
-			t.Errorf("%d were told of", len(counts))
+			t.Errorf("%d discussions have an event", len(counts))
 		}
 	})
 }
 
-func TestOneThatCannotBeClosedKeepsNoOtherOpen(t *testing.T) {
+func TestFailureDoesNotStopTheOthers(t *testing.T) {
 	s := memory.New(time.Now)
 	for i := range 20 {
 		open(t, s, fmt.Sprint("d_", i), time.Now().Add(-time.Second))
@@ -161,11 +159,11 @@ func TestOneThatCannotBeClosedKeepsNoOtherOpen(t *testing.T) {
 	}
 	got, err = (&discussions.Closer{Store: s, Log: quiet, Now: time.Now}).Close(t.Context())
 	if err != nil || got != (discussions.Closed{Closed: 1, Done: true}) {
-		t.Errorf("the next one closed %+v, %v", got, err)
+		t.Errorf("the next invocation closed %+v, %v", got, err)
 	}
 }
 
-// extends gives each discussion more time in the moment before it is closed.
+// extends extends each discussion just before it is closed.
 type extends struct{ *memory.Store }
 
 func (e extends) CloseDiscussion(ctx context.Context, c platform.Closing) (platform.Discussion, error) {
@@ -176,7 +174,7 @@ func (e extends) CloseDiscussion(ctx context.Context, c platform.Closing) (platf
 	return e.Store.CloseDiscussion(ctx, c)
 }
 
-func TestAnExtensionInTheSameMomentWins(t *testing.T) {
+func TestExtensionBeforeClosingWins(t *testing.T) {
 	s := memory.New(time.Now)
 	open(t, s, "d", time.Now().Add(-time.Second))
 	got, err := (&discussions.Closer{Store: extends{s}, Log: quiet, Now: time.Now}).Close(t.Context())
@@ -184,13 +182,13 @@ func TestAnExtensionInTheSameMomentWins(t *testing.T) {
 		t.Errorf("closed %+v, %v", got, err)
 	}
 	if d, err := s.GetDiscussion(t.Context(), event.DefaultTenant, "d"); err != nil || d.Status != platform.Open {
-		t.Errorf("it is %+v, %v", d, err)
+		t.Errorf("discussion %+v, %v", d, err)
 	}
 }
 
-func TestWhatItIsAskedFor(t *testing.T) {
+func TestUnknownCommandsAreRejected(t *testing.T) {
 	c := &discussions.Closer{Store: memory.New(time.Now), Log: quiet, Now: time.Now}
-	for payload, says := range map[string]string{"": "", "{}": "", `{"action":"close"}`: "", `{"action":"open"}`: "the action is close", `[]`: "command"} {
+	for payload, says := range map[string]string{"": "", "{}": "", `{"action":"close"}`: "", `{"action":"open"}`: "the only action is close", `[]`: "command"} {
 		_, err := c.Handle(t.Context(), json.RawMessage(payload))
 		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", payload, err)
