@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
@@ -37,25 +38,16 @@ func (o *Operations) ListCircuits(ctx context.Context, who Session) ([]Circuit, 
 	if err != nil {
 		return nil, err
 	}
+	all = slices.DeleteFunc(all, func(s breaker.State) bool { return s.Tenant != who.Tenant })
 	views := []Circuit{}
-	var urls map[string]string
+	if len(all) == 0 {
+		return views, nil
+	}
+	urls, err := o.endpointURLs(ctx, who)
 	for _, s := range all {
-		if s.Tenant != who.Tenant {
-			continue
-		}
-		if urls == nil {
-			list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
-			if err != nil {
-				return nil, err
-			}
-			urls = map[string]string{}
-			for _, e := range list {
-				urls[e.ID] = e.URL
-			}
-		}
 		views = append(views, ViewCircuit(s, urls, o.Now()))
 	}
-	return views, nil
+	return views, err
 }
 
 // GetCircuit returns an endpoint's circuit breaker in any state.

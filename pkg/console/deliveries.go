@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -54,14 +55,10 @@ func ViewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
 	v := Delivery{
 		EndpointID: d.EndpointID, EventID: d.EventID, EventType: d.EventType, URL: urls[d.EndpointID], State: d.State,
 		Attempts: d.Attempts, Reason: d.Reason, Snippet: d.Snippet, NextAttemptAt: d.NextAttemptAt,
-		UpdatedAt: d.UpdatedAt, History: []Attempt{},
+		AcceptedAt: acceptedAt(d.EventID, d.CreatedAt), UpdatedAt: d.UpdatedAt, History: []Attempt{},
 	}
 	if v.WaitsForCircuit = d.InBacklog; v.WaitsForCircuit {
 		v.NextAttemptAt = time.Time{} // the stored time is in the past
-	}
-	v.AcceptedAt = d.CreatedAt
-	if at, err := event.IDTime(d.EventID); err == nil {
-		v.AcceptedAt = at
 	}
 	for _, a := range d.History {
 		v.History = append(v.History, Attempt{
@@ -71,6 +68,14 @@ func ViewDelivery(d delivery.Delivery, urls map[string]string) Delivery {
 		})
 	}
 	return v
+}
+
+// acceptedAt returns the time in an event id, or fallback if the id has none.
+func acceptedAt(eventID string, fallback time.Time) time.Time {
+	if at, err := event.IDTime(eventID); err == nil {
+		return at
+	}
+	return fallback
 }
 
 // DeliveryFilter selects deliveries.
@@ -93,33 +98,29 @@ type DeliveryPage struct {
 // ListDeliveries returns a page of deliveries: of one endpoint, or of all of the
 // tenant's current endpoints, merged.
 func (o *Operations) ListDeliveries(ctx context.Context, who Session, f DeliveryFilter) (DeliveryPage, error) {
-	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
+	urls, err := o.endpointURLs(ctx, who)
 	if err != nil {
 		return DeliveryPage{}, err
 	}
-	urls := map[string]string{}
-	var ids []string
-	for _, e := range list {
-		urls[e.ID] = e.URL
-		ids = append(ids, e.ID)
-	}
+	ids := slices.Sorted(maps.Keys(urls))
 	if f.EndpointID != "" {
 		ids = []string{f.EndpointID}
 	}
 	if f.State != "" && !slices.Contains(delivery.States, f.State) {
 		return DeliveryPage{}, errorf(Invalid, "unknown state %q; the states are %v", f.State, delivery.States)
 	}
-	found, err := queryMerged(ctx, o.Deliveries, ids, f)
-	if err != nil {
-		return DeliveryPage{}, err
+	found, end, err := queryMerged(ctx, o.Deliveries, ids, f)
+	page := DeliveryPage{Deliveries: []Delivery{}}
+	if end.eventID != "" {
+		page.Next = end.cursor()
+		page.Until, _ = event.IDTime(end.eventID) // zero if the id has no time
 	}
-	page := DeliveryPage{Deliveries: []Delivery{}, Next: found.next, Until: found.until}
-	for _, d := range found.deliveries {
+	for _, d := range found {
 		if d.Tenant == who.Tenant {
 			page.Deliveries = append(page.Deliveries, ViewDelivery(d, urls))
 		}
 	}
-	return page, nil
+	return page, err
 }
 
 // GetDelivery returns a delivery with its attempts.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -19,7 +18,7 @@ import (
 const (
 	defaultPage = 50
 	maxPage     = 200
-	// examine is the maximum number of deliveries that a page filtered by state or
+	// maxExamined is the maximum number of deliveries that a page filtered by state or
 	// type reads. The table's key covers endpoint and time only, so other filters
 	// need a search; DeliveryPage.Until says how far it got.
 	maxExamined = 4000
@@ -61,25 +60,14 @@ func byRecency(a, b delivery.Delivery) int {
 	return cmp.Or(strings.Compare(b.EventID, a.EventID), strings.Compare(a.EndpointID, b.EndpointID))
 }
 
-type mergedPage struct {
-	deliveries []delivery.Delivery
-	next       string
-	until      time.Time
-}
-
 // queryMerged returns a page of the endpoints' deliveries, merged from one Query per
-// endpoint. What it reads depends on the page size, not on the number of deliveries.
-func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter) (mergedPage, error) {
-	limit := f.Limit
-	if limit <= 0 {
-		limit = defaultPage
-	}
-	limit = min(limit, maxPage)
+// endpoint, and its last position, which is zero on the last page. What it reads depends on the page size, not on the number of deliveries.
+func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter) (found []delivery.Delivery, end position, err error) {
+	limit := min(cmp.Or(max(f.Limit, 0), defaultPage), maxPage)
 	var start position
 	if f.Cursor != "" {
-		var err error
 		if start, err = parsePosition(f.Cursor); err != nil {
-			return mergedPage{}, err
+			return nil, end, err
 		}
 	}
 	pages := make([]delivery.Page, len(endpoints))
@@ -107,7 +95,7 @@ func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f Del
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return mergedPage{}, err
+		return nil, end, err
 	}
 	// Every endpoint was read back to the horizon. Past it, an endpoint with more pages
 	// could have deliveries that are missing here.
@@ -118,28 +106,22 @@ func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f Del
 		}
 		last, err := delivery.CursorEvent(page.Next)
 		if err != nil {
-			return mergedPage{}, err
+			return nil, end, err
 		}
 		horizon = max(horizon, last)
 	}
-	var out mergedPage
 	for _, page := range pages {
 		for _, d := range page.Deliveries {
 			if d.EventID >= horizon {
-				out.deliveries = append(out.deliveries, d)
+				found = append(found, d)
 			}
 		}
 	}
-	slices.SortFunc(out.deliveries, byRecency)
-	end := position{horizon, maxEndpointID}
-	if len(out.deliveries) > limit {
-		out.deliveries = out.deliveries[:limit]
-		last := out.deliveries[limit-1]
-		end = position{last.EventID, last.EndpointID}
+	slices.SortFunc(found, byRecency)
+	end = position{horizon, maxEndpointID}
+	if len(found) > limit {
+		found = found[:limit]
+		end = position{found[limit-1].EventID, found[limit-1].EndpointID}
 	}
-	if end.eventID != "" {
-		out.next = end.cursor()
-		out.until, _ = event.IDTime(end.eventID) // zero if the id has no time
-	}
-	return out, nil
+	return found, end, nil
 }

@@ -130,6 +130,14 @@ func (e Endpoint) values() url.Values {
 	return v
 }
 
+func (c *Console) formPage(id string, values url.Values, problems []FieldError) page {
+	title := "Add endpoint"
+	if id != "" {
+		title = "Edit endpoint"
+	}
+	return page{Template: "form", Title: title, Nav: "endpoints", Data: c.form(id, values, problems)}
+}
+
 func (c *Console) newEndpoint(_ *http.Request, who Session) (page, error) {
 	if who.Role != Admin {
 		return page{}, forbidden()
@@ -145,51 +153,34 @@ func (c *Console) editEndpoint(r *http.Request, who Session) (page, error) {
 	return c.formPage(e.ID, e.values(), nil), err
 }
 
-func (c *Console) formPage(id string, values url.Values, problems []FieldError) page {
-	title := "Add endpoint"
-	if id != "" {
-		title = "Edit endpoint"
-	}
-	return page{Template: "form", Title: title, Nav: "endpoints", Data: c.form(id, values, problems)}
-}
-
-func (c *Console) addEndpoint(r *http.Request, who Session) (page, error) {
-	s, problems := parseSettings(r.PostForm)
-	if problems != nil {
-		return c.rejectedForm(r, "", &Error{Kind: Invalid, Fields: problems})
-	}
-	e, err := c.Operations.AddEndpoint(r.Context(), who, s)
-	if err != nil {
-		return c.rejectedForm(r, "", err)
-	}
-	return c.endpointPage(r, who, e, nil)
-}
-
-func (c *Console) changeEndpoint(r *http.Request, who Session) (page, error) {
+// saveEndpoint adds the endpoint, or changes it if the path has an id. If the
+// settings are rejected, it renders the form with its messages.
+func (c *Console) saveEndpoint(r *http.Request, who Session) (page, error) {
 	id := r.PathValue("id")
 	s, problems := parseSettings(r.PostForm)
-	if problems != nil {
-		return c.rejectedForm(r, id, &Error{Kind: Invalid, Fields: problems})
+	var added WithSecret
+	var err error
+	switch {
+	case problems != nil:
+		err = &Error{Kind: Invalid, Fields: problems}
+	case id == "":
+		added, err = c.Operations.AddEndpoint(r.Context(), who, s)
+	default:
+		_, err = c.Operations.ChangeEndpoint(r.Context(), who, id, s)
 	}
-	if _, err := c.Operations.ChangeEndpoint(r.Context(), who, id, s); err != nil {
-		return c.rejectedForm(r, id, err)
-	}
-	return page{Redirect: "/endpoints/" + url.PathEscape(id) + "?did=changed"}, nil
-}
-
-// rejectedForm returns a rejected form with its messages, or an error that is not
-// about the form's values.
-func (c *Console) rejectedForm(r *http.Request, id string, err error) (page, error) {
 	var known *Error
-	if !errors.As(err, &known) || known.Kind != Invalid && known.Kind != Conflict {
-		return page{}, err
+	switch {
+	case errors.As(err, &known) && (known.Kind == Invalid || known.Kind == Conflict):
+		p := c.formPage(id, r.PostForm, known.Fields)
+		p.Status, p.Problem = http.StatusUnprocessableEntity, "Not saved. Correct the marked fields."
+		if len(known.Fields) == 0 {
+			p.Problem = "Not saved: " + known.Message
+		}
+		return p, nil
+	case id == "":
+		return c.endpointPage(r, who, added, err)
 	}
-	p := c.formPage(id, r.PostForm, known.Fields)
-	p.Status, p.Problem = http.StatusUnprocessableEntity, "Not saved. Correct the marked fields."
-	if len(known.Fields) == 0 {
-		p.Problem = "Not saved: " + known.Message
-	}
-	return p, nil
+	return page{Redirect: "/endpoints/" + url.PathEscape(id) + "?did=changed"}, err
 }
 
 // checkEndpoint validates a form while it is being filled in. htmx shows the returned

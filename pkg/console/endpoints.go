@@ -191,14 +191,21 @@ func invalidSettings(err error) *Error {
 // ListEndpoints returns the tenant's endpoints in the order they were added.
 func (o *Operations) ListEndpoints(ctx context.Context, who Session) ([]Endpoint, error) {
 	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
-	if err != nil {
-		return nil, err
-	}
 	views := make([]Endpoint, 0, len(list))
 	for _, e := range list {
 		views = append(views, o.view(e))
 	}
-	return views, nil
+	return views, err
+}
+
+// endpointURLs returns the URLs of the tenant's endpoints by id.
+func (o *Operations) endpointURLs(ctx context.Context, who Session) (map[string]string, error) {
+	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
+	urls := map[string]string{}
+	for _, e := range list {
+		urls[e.ID] = e.URL
+	}
+	return urls, err
 }
 
 // GetEndpoint returns an endpoint of the tenant.

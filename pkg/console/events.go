@@ -66,11 +66,7 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 	if err != nil {
 		return Event{}, err
 	}
-	v := Event{ID: e.ID, Type: e.Type, Timestamp: e.Timestamp, Actor: e.ActorUserID, Body: a.Body, Destinations: []Destination{}}
-	v.AcceptedAt, err = event.IDTime(e.ID)
-	if err != nil {
-		v.AcceptedAt = e.Timestamp
-	}
+	v := Event{ID: e.ID, Type: e.Type, Timestamp: e.Timestamp, Actor: e.ActorUserID, Body: a.Body, AcceptedAt: acceptedAt(e.ID, e.Timestamp)}
 	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
 	if err != nil {
 		return Event{}, err

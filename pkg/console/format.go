@@ -49,11 +49,6 @@ var functions = template.FuncMap{
 	"age":   func(ms int64) string { return ago(time.Duration(ms) * time.Millisecond) },
 	"chart": chart,
 	"query": query,
-	"json": func(v any) (string, error) {
-		text, err := json.Marshal(v)
-		return string(text), err
-	},
-	"add": func(a, b int) int { return a + b },
 }
 
 // thousands formats a number with a thin space between groups of three digits.
