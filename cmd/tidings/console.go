@@ -123,7 +123,7 @@ func (a *app) consoleRevoke() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := t.store.Unbind(c.Context(), console.KeyName); err != nil {
+			if err := t.store.DeleteValue(c.Context(), console.KeyName); err != nil {
 				return unreachable(err)
 			}
 			if a.json {

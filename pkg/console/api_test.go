@@ -169,7 +169,7 @@ func routes(t *testing.T, raw []byte) (list []string) {
 func TestDeploymentsHaveNoDemoReceiver(t *testing.T) {
 	w := newWorld(t)
 	w.ops.Receiver = nil
-	w.handler = (&console.Console{Operations: w.ops, Notes: w.store, Log: discard}).Handler()
+	w.handler = (&console.Console{Operations: w.ops, Sessions: w.store, Log: discard}).Handler()
 	b := w.login(console.Admin, "default")
 	if raw := b.get(console.OpenAPIPath).Body.Bytes(); bytes.Contains(raw, []byte("/api/receiver")) {
 		t.Error("the document names the receiver")

@@ -15,10 +15,10 @@ import (
 	"github.com/klauspost/compress/gzhttp"
 )
 
-// Console serves the pages and the API. Operations, Notes and Log are required.
+// Console serves the pages and the API. Operations, Sessions and Log are required.
 type Console struct {
 	Operations *Operations
-	Notes      Notes
+	Sessions   SessionStore
 	Log        *slog.Logger
 
 	auth *authenticator
@@ -26,7 +26,7 @@ type Console struct {
 
 // Handler returns the console's HTTP handler.
 func (c *Console) Handler() http.Handler {
-	c.auth = &authenticator{notes: c.Notes, now: c.Operations.Now}
+	c.auth = &authenticator{store: c.Sessions, now: c.Operations.Now}
 
 	behind := http.NewServeMux()
 	c.pages(behind)

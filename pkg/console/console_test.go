@@ -131,7 +131,7 @@ func newWorld(t *testing.T) *world {
 			return w.replay
 		},
 	}
-	c := &console.Console{Operations: w.ops, Notes: w.store, Log: slog.New(slog.DiscardHandler)}
+	c := &console.Console{Operations: w.ops, Sessions: w.store, Log: slog.New(slog.DiscardHandler)}
 	w.handler = c.Handler()
 	return w
 }
@@ -468,7 +468,7 @@ func TestSessionsEndByLogoutExpiryAndRevocation(t *testing.T) {
 	}
 
 	b = w.login(console.Admin, "default")
-	if err := w.store.Unbind(t.Context(), console.KeyName); err != nil {
+	if err := w.store.DeleteValue(t.Context(), console.KeyName); err != nil {
 		t.Fatal(err)
 	}
 	w.pass(time.Minute)

@@ -52,7 +52,7 @@ const maxNameBytes = 80
 
 // Invite creates a one-time login link and returns its path. Only a hash of its token
 // is stored.
-func Invite(ctx context.Context, notes Notes, i Invitation, now time.Time) (path string, err error) {
+func Invite(ctx context.Context, store SessionStore, i Invitation, now time.Time) (path string, err error) {
 	if err := i.validate(); err != nil {
 		return "", err
 	}
@@ -61,7 +61,7 @@ func Invite(ctx context.Context, notes Notes, i Invitation, now time.Time) (path
 		return "", err
 	}
 	token := rand.Text()
-	if _, err := notes.Bind(ctx, linkKey(token), string(text), now.Add(LinkTime)); err != nil {
+	if _, err := store.PutValueIfAbsent(ctx, linkKey(token), string(text), now.Add(LinkTime)); err != nil {
 		return "", err
 	}
 	return "/login?link=" + token, nil
@@ -69,11 +69,11 @@ func Invite(ctx context.Context, notes Notes, i Invitation, now time.Time) (path
 
 // Token creates a session for an API client, to be sent in the header
 // X-Tidings-Session.
-func Token(ctx context.Context, notes Notes, i Invitation, now time.Time, lasts time.Duration) (string, error) {
+func Token(ctx context.Context, store SessionStore, i Invitation, now time.Time, lasts time.Duration) (string, error) {
 	if err := i.validate(); err != nil {
 		return "", err
 	}
-	key, err := sessionKey(ctx, notes)
+	key, err := sessionKey(ctx, store)
 	if err != nil {
 		return "", err
 	}
@@ -96,14 +96,14 @@ var errNoLink = errorf(Unauthorized, "this link was used, has expired or is inva
 // redeem uses up a link and returns the session. Of concurrent calls, one succeeds.
 func (a *authenticator) redeem(ctx context.Context, token, address string) (Session, error) {
 	now := a.now()
-	tries, err := a.notes.Count(ctx, fmt.Sprintf("console#tries#%s#%d", clientNetwork(address), now.Unix()/60), now.Add(2*time.Minute))
+	tries, err := a.store.IncrementCounter(ctx, fmt.Sprintf("console#tries#%s#%d", clientNetwork(address), now.Unix()/60), now.Add(2*time.Minute))
 	if err != nil {
 		return Session{}, err
 	}
 	if tries > LoginTries {
 		return Session{}, errTooMany
 	}
-	text, err := a.notes.Bound(ctx, linkKey(token))
+	text, err := a.store.GetValue(ctx, linkKey(token))
 	if err != nil {
 		return Session{}, err
 	}
@@ -116,7 +116,7 @@ func (a *authenticator) redeem(ctx context.Context, token, address string) (Sess
 	}
 	// This conditional write makes the link one-time. It outlives the link.
 	s := Session{ID: rand.Text(), Name: i.Name, Role: i.Role, Tenant: i.Tenant, Expires: now.Add(SessionTime)}
-	current, err := a.notes.Bind(ctx, usedKey(token), s.ID, now.Add(2*LinkTime))
+	current, err := a.store.PutValueIfAbsent(ctx, usedKey(token), s.ID, now.Add(2*LinkTime))
 	if err != nil {
 		return Session{}, err
 	}

@@ -12,17 +12,17 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// Notes stores the console's key-value state in the Control table: the session
-// key, login links, ended sessions and login counters.
-type Notes interface {
-	// Bind sets a key that has no unexpired value, and returns the key's value: the
-	// given one, or the existing one. It is atomic: of concurrent calls, one sets the
-	// key. A zero expires means never.
-	Bind(ctx context.Context, key, value string, expires time.Time) (current string, err error)
-	// Bound returns a key's value, or "" if it has none.
-	Bound(ctx context.Context, key string) (string, error)
-	// Count increments a counter that expires at expires, and returns it.
-	Count(ctx context.Context, key string, expires time.Time) (int, error)
+// SessionStore stores the console's key-value state in the Control table: the session
+// key, login links, ended sessions and the counters of login attempts.
+type SessionStore interface {
+	// PutValueIfAbsent sets a key that has no unexpired value, and returns the key's
+	// value: the given or the existing one. Of concurrent calls, one sets the key. A
+	// zero expires means never.
+	PutValueIfAbsent(ctx context.Context, key, value string, expires time.Time) (current string, err error)
+	// GetValue returns a key's value, or "" if it has none.
+	GetValue(ctx context.Context, key string) (string, error)
+	// IncrementCounter increments a counter that expires at expires, and returns it.
+	IncrementCounter(ctx context.Context, key string, expires time.Time) (int, error)
 }
 
 // Audit stores the audit log.

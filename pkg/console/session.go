@@ -45,10 +45,10 @@ type Session struct {
 }
 
 // sessionKey returns the key that signs sessions, and creates it if there is none.
-func sessionKey(ctx context.Context, notes Notes) ([]byte, error) {
+func sessionKey(ctx context.Context, store SessionStore) ([]byte, error) {
 	fresh := make([]byte, 32)
 	_, _ = rand.Read(fresh) // never fails since Go 1.24
-	text, err := notes.Bind(ctx, KeyName, base64.StdEncoding.EncodeToString(fresh), time.Time{})
+	text, err := store.PutValueIfAbsent(ctx, KeyName, base64.StdEncoding.EncodeToString(fresh), time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func decodeSession(key []byte, text string, now time.Time) (Session, bool) {
 
 // authenticator authenticates requests. It is safe for concurrent use.
 type authenticator struct {
-	notes Notes
+	store SessionStore
 	now   func() time.Time
 
 	mu     sync.Mutex
@@ -109,7 +109,7 @@ func (a *authenticator) sessionKey(ctx context.Context) ([]byte, error) {
 	a.mu.Unlock()
 	if now := a.now(); key == nil || now.Sub(age) >= keyTTL {
 		var err error
-		if key, err = sessionKey(ctx, a.notes); err != nil {
+		if key, err = sessionKey(ctx, a.store); err != nil {
 			return nil, err
 		}
 		a.mu.Lock()
@@ -139,7 +139,7 @@ func (a *authenticator) session(r *http.Request) (s Session, csrf string, viaCoo
 	if !ok {
 		return Session{}, "", viaCookie, nil
 	}
-	ended, err := a.notes.Bound(r.Context(), endedKey(s.ID))
+	ended, err := a.store.GetValue(r.Context(), endedKey(s.ID))
 	if err != nil {
 		return Session{}, "", viaCookie, err
 	}
@@ -151,7 +151,7 @@ func (a *authenticator) session(r *http.Request) (s Session, csrf string, viaCoo
 
 // endSession ends a session before it expires.
 func (a *authenticator) endSession(ctx context.Context, s Session) error {
-	_, err := a.notes.Bind(ctx, endedKey(s.ID), "ended", s.Expires)
+	_, err := a.store.PutValueIfAbsent(ctx, endedKey(s.ID), "ended", s.Expires)
 	return err
 }
 

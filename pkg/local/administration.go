@@ -12,7 +12,7 @@ import (
 // Administration is the operator's side of a store.
 type Administration interface {
 	admin.Store
-	console.Notes
+	console.SessionStore
 	console.Audit
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 	// The platform's own writes, for whoever plays it.

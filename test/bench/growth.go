@@ -174,8 +174,8 @@ func resolved() (*samtemplate.Stack, error) {
 type household map[string]func(context.Context) error
 
 // keep builds a household on a backend, with functions that know nothing yet.
-func keep(ctx context.Context, b local.Backend, stack *samtemplate.Stack, notes console.Notes) (household, error) {
-	token, err := console.Token(ctx, notes, console.Invitation{Name: "bench", Role: console.Admin, Tenant: event.DefaultTenant}, time.Now(), time.Hour)
+func keep(ctx context.Context, b local.Backend, stack *samtemplate.Stack, sessions console.SessionStore) (household, error) {
+	token, err := console.Token(ctx, sessions, console.Invitation{Name: "bench", Role: console.Admin, Tenant: event.DefaultTenant}, time.Now(), time.Hour)
 	if err != nil {
 		return nil, err
 	}

@@ -10,24 +10,24 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
 )
 
-func notes(t *testing.T, s Store) {
+func sessionStore(t *testing.T, s Store) {
 	ctx, later := t.Context(), time.Now().Add(time.Hour)
-	same(t, must[string](t)(s.Bound(ctx, "k")), "")
-	same(t, must[string](t)(s.Bind(ctx, "k", "first", later)), "first")
-	same(t, must[string](t)(s.Bind(ctx, "k", "second", later)), "first")
-	same(t, must[string](t)(s.Bound(ctx, "k")), "first")
+	same(t, must[string](t)(s.GetValue(ctx, "k")), "")
+	same(t, must[string](t)(s.PutValueIfAbsent(ctx, "k", "first", later)), "first")
+	same(t, must[string](t)(s.PutValueIfAbsent(ctx, "k", "second", later)), "first")
+	same(t, must[string](t)(s.GetValue(ctx, "k")), "first")
 	// A binding without expiry outlasts any time.
-	same(t, must[string](t)(s.Bind(ctx, "eternal", "first", time.Time{})), "first")
-	same(t, must[string](t)(s.Bind(ctx, "eternal", "second", later)), "first")
+	same(t, must[string](t)(s.PutValueIfAbsent(ctx, "eternal", "first", time.Time{})), "first")
+	same(t, must[string](t)(s.PutValueIfAbsent(ctx, "eternal", "second", later)), "first")
 	// An expired key can be bound again, before TTL deletes it, too.
-	must[string](t)(s.Bind(ctx, "old", "first", time.Now().Add(-time.Minute)))
-	same(t, must[string](t)(s.Bound(ctx, "old")), "")
-	same(t, must[string](t)(s.Bind(ctx, "old", "second", later)), "second")
-	if err := s.Unbind(ctx, "k"); err != nil {
+	must[string](t)(s.PutValueIfAbsent(ctx, "old", "first", time.Now().Add(-time.Minute)))
+	same(t, must[string](t)(s.GetValue(ctx, "old")), "")
+	same(t, must[string](t)(s.PutValueIfAbsent(ctx, "old", "second", later)), "second")
+	if err := s.DeleteValue(ctx, "k"); err != nil {
 		t.Fatal(err)
 	}
-	same(t, must[string](t)(s.Bound(ctx, "k")), "")
-	if err := s.Unbind(ctx, "k"); err != nil {
+	same(t, must[string](t)(s.GetValue(ctx, "k")), "")
+	if err := s.DeleteValue(ctx, "k"); err != nil {
 		t.Errorf("what is free is freed again: %v", err)
 	}
 
@@ -36,7 +36,7 @@ func notes(t *testing.T, s Store) {
 	for i := range 32 {
 		all.Go(func() {
 			mine := fmt.Sprint(i)
-			holds, err := s.Bind(ctx, "contested", mine, later)
+			holds, err := s.PutValueIfAbsent(ctx, "contested", mine, later)
 			if err != nil {
 				t.Error(err)
 			}
@@ -51,9 +51,9 @@ func notes(t *testing.T, s Store) {
 	}
 
 	for want := range 3 {
-		same(t, must[int](t)(s.Count(ctx, "tries", later)), want+1)
+		same(t, must[int](t)(s.IncrementCounter(ctx, "tries", later)), want+1)
 	}
-	same(t, must[int](t)(s.Count(ctx, "other tries", later)), 1)
+	same(t, must[int](t)(s.IncrementCounter(ctx, "other tries", later)), 1)
 }
 
 func auditLog(t *testing.T, s Store) {

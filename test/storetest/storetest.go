@@ -52,13 +52,13 @@ type Store interface {
 	stats.Source
 	closediscussions.Store
 	admin.Store
-	console.Notes
+	console.SessionStore
 	console.Audit
 	console.Discussions
 	health.Endpoints
 	alert.Documents
 	Platform
-	Unbind(ctx context.Context, key string) error
+	DeleteValue(ctx context.Context, key string) error
 }
 
 // start is a time with milliseconds.
@@ -78,7 +78,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("rate limits", func(t *testing.T) { limits(t, open(t)) })
 	t.Run("due index", func(t *testing.T) { due(t, open(t)) })
 	t.Run("queries", func(t *testing.T) { queries(t, open(t)) })
-	t.Run("bindings and counters", func(t *testing.T) { notes(t, open(t)) })
+	t.Run("bindings and counters", func(t *testing.T) { sessionStore(t, open(t)) })
 	t.Run("audit log", func(t *testing.T) { auditLog(t, open(t)) })
 	t.Run("endpoints", func(t *testing.T) { endpoints(t, open(t)) })
 	t.Run("discussions", func(t *testing.T) { discussions(t, open(t)) })

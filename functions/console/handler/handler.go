@@ -43,7 +43,7 @@ type Store interface {
 	console.Audit
 	console.Breakers
 	console.Discussions
-	console.Notes
+	console.SessionStore
 	stats.Source
 }
 
@@ -69,7 +69,7 @@ func New(b Backend) lambdamain.Handler {
 			Statistics: &stats.Reader{Source: b.Store, Now: time.Now},
 			Dispatch:   b.Dispatch, TestWebhook: b.TestWebhook, Receiver: b.Receiver, Now: time.Now,
 		},
-		Notes: b.Store, Log: b.Log,
+		Sessions: b.Store, Log: b.Log,
 	}
 	return functionurl.Handler(c.Handler())
 }

@@ -156,9 +156,9 @@ func (s *Store) ReserveSlots(ctx context.Context, key string, cost time.Duration
 // longer than any delivery waits for a slot.
 const limitRetention = 30 * 24 * time.Hour
 
-// Bind: see console.Notes. An expired value counts as absent, although DynamoDB
-// deletes it only later.
-func (s *Store) Bind(ctx context.Context, key, value string, expires time.Time) (string, error) {
+// PutValueIfAbsent: see console.SessionStore. An expired value counts as absent,
+// although DynamoDB deletes it only later.
+func (s *Store) PutValueIfAbsent(ctx context.Context, key, value string, expires time.Time) (string, error) {
 	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
 		TableName: &s.tables.Control, Item: dynamoitem.EncodeBound(key, value, expires),
 		ConditionExpression:                 aws.String("attribute_not_exists(#key) OR expires_at <= :now"),
@@ -172,20 +172,20 @@ func (s *Store) Bind(ctx context.Context, key, value string, expires time.Time) 
 		return holds, err
 	}
 	if err != nil {
-		return "", fmt.Errorf("bind a key in Control: %w", err)
+		return "", fmt.Errorf("write a key of Control: %w", err)
 	}
 	s.recordWrite(out.ConsumedCapacity)
 	return value, nil
 }
 
-// Bound: see console.Notes.
-func (s *Store) Bound(ctx context.Context, key string) (string, error) {
+// GetValue: see console.SessionStore.
+func (s *Store) GetValue(ctx context.Context, key string) (string, error) {
 	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)}, ConsistentRead: aws.Bool(true),
 		ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
-		return "", fmt.Errorf("read a key in Control: %w", err)
+		return "", fmt.Errorf("read a key of Control: %w", err)
 	}
 	s.recordRead(out.ConsumedCapacity)
 	if out.Item == nil {
@@ -198,20 +198,20 @@ func (s *Store) Bound(ctx context.Context, key string) (string, error) {
 	return value, nil
 }
 
-// Unbind: see console.Notes.
-func (s *Store) Unbind(ctx context.Context, key string) error {
+// DeleteValue deletes a key of console.SessionStore. A missing key is not an error.
+func (s *Store) DeleteValue(ctx context.Context, key string) error {
 	out, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)}, ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
-		return fmt.Errorf("free a key in Control: %w", err)
+		return fmt.Errorf("delete a key of Control: %w", err)
 	}
 	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
-// Count: see console.Notes. A write that the SDK repeats may count twice.
-func (s *Store) Count(ctx context.Context, key string, expires time.Time) (int, error) {
+// IncrementCounter: see console.SessionStore. A retry by the SDK can increment it twice.
+func (s *Store) IncrementCounter(ctx context.Context, key string, expires time.Time) (int, error) {
 	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)},
 		UpdateExpression:          aws.String("SET expires_at = :expires ADD tally :one"),
@@ -219,7 +219,7 @@ func (s *Store) Count(ctx context.Context, key string, expires time.Time) (int, 
 		ReturnValues:              types.ReturnValueUpdatedNew, ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count in Control: %w", err)
+		return 0, fmt.Errorf("increment a counter in Control: %w", err)
 	}
 	s.recordWrite(out.ConsumedCapacity)
 	return dynamoitem.DecodeTally(out.Attributes)

@@ -87,8 +87,8 @@ type bound struct {
 
 func (b bound) living(now time.Time) bool { return b.expires.IsZero() || now.Before(b.expires) }
 
-// Bind: see console.Notes.
-func (s *Store) Bind(_ context.Context, key, value string, expires time.Time) (string, error) {
+// PutValueIfAbsent: see console.SessionStore.
+func (s *Store) PutValueIfAbsent(_ context.Context, key, value string, expires time.Time) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if holds, ok := s.bound[key]; ok && holds.living(s.now()) {
@@ -98,8 +98,8 @@ func (s *Store) Bind(_ context.Context, key, value string, expires time.Time) (s
 	return value, nil
 }
 
-// Bound: see console.Notes.
-func (s *Store) Bound(_ context.Context, key string) (string, error) {
+// GetValue: see console.SessionStore.
+func (s *Store) GetValue(_ context.Context, key string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if holds, ok := s.bound[key]; ok && holds.living(s.now()) {
@@ -108,16 +108,16 @@ func (s *Store) Bound(_ context.Context, key string) (string, error) {
 	return "", nil
 }
 
-// Unbind: see console.Notes.
-func (s *Store) Unbind(_ context.Context, key string) error {
+// DeleteValue deletes a key of console.SessionStore. A missing key is not an error.
+func (s *Store) DeleteValue(_ context.Context, key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.bound, key)
 	return nil
 }
 
-// Count: see console.Notes.
-func (s *Store) Count(_ context.Context, key string, expires time.Time) (int, error) {
+// IncrementCounter: see console.SessionStore.
+func (s *Store) IncrementCounter(_ context.Context, key string, expires time.Time) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.bound[key]
