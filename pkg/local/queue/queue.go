@@ -37,8 +37,8 @@ type Config struct {
 	Journal string
 	// Now is the clock; nil is time.Now. Receive always waits on the real clock.
 	Now func() time.Time
-	// Choose returns which of n candidates is received next, for tests that need a
-	// random order; nil is the fair order.
+	// Choose returns which of n visible messages is received next, for tests that need
+	// a random order; nil is the fair order. It is not for FIFO queues.
 	Choose func(n int) int
 }
 
@@ -321,12 +321,12 @@ func (q *Queue) receive(limit int, visibility time.Duration) (got []Message, err
 		q.show(m)
 	}
 	for len(got) < limit && q.ready.Len() > 0 {
-		g := q.ready.At(q.choose(q.ready.Len()))
+		g, at := q.choose()
 		// A FIFO group is received from once, for it is blocked until these messages
 		// are no longer in flight.
 		for first := true; len(got) < limit && len(g.waiting) > 0 && (first || q.config.FIFO); first = false {
 			var m *message
-			if m, err = q.take(g, now, visibility); err != nil {
+			if m, err = q.take(g, at, now, visibility); err != nil {
 				break
 			}
 			if m != nil {
@@ -344,17 +344,27 @@ func (q *Queue) receive(limit int, visibility time.Duration) (got []Message, err
 	return got, nil
 }
 
-func (q *Queue) choose(n int) int {
+// choose returns the group to receive from, and the index of its message.
+func (q *Queue) choose() (g *group, at int) {
 	if q.config.Choose == nil {
-		return 0
+		return q.ready.At(0), 0
 	}
-	return q.config.Choose(n)
+	visible := 0
+	for i := range q.ready.Len() {
+		visible += len(q.ready.At(i).waiting)
+	}
+	at = q.config.Choose(visible)
+	for i := 0; ; i++ {
+		if g = q.ready.At(i); at < len(g.waiting) {
+			return g, at
+		}
+		at -= len(g.waiting)
+	}
 }
 
 // take receives one of a group's visible messages. It returns nil where that
 // message moved to the dead-letter queue instead.
-func (q *Queue) take(g *group, now time.Time, visibility time.Duration) (*message, error) {
-	at := q.choose(len(g.waiting))
+func (q *Queue) take(g *group, at int, now time.Time, visibility time.Duration) (*message, error) {
 	m := g.waiting[at]
 	if at == 0 { // without moving a long backlog
 		g.waiting[0] = nil
