@@ -66,10 +66,10 @@ test-browser: bin/tidings tools ## Test the console in Chromium: each page and a
 	@tools/browser/test
 
 .PHONY: lint
-lint: ## gofmt, go vet and golangci-lint (pinned in tools/lint, installed on first use; LINT="--fix" passes flags)
+lint: ## gofmt, go vet and golangci-lint (pinned in tools/lint, installed on first use; LINTFLAGS=--fix passes flags)
 	@unformatted=$$(gofmt -l cmd docs examples functions pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; }
 	go vet -tags brokers,receiving,postgres,rig ./...
-	@linter=$$(tools/lint/fetch) && echo "golangci-lint run" && "$$linter" run $(LINT)
+	@linter=$$(tools/lint/fetch) && echo "golangci-lint run" && "$$linter" run $(LINTFLAGS)
 
 # What `sam build` calls, once per function.
 build-%Function:
