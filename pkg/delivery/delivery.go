@@ -126,7 +126,7 @@ type Claim struct {
 	Lease time.Duration
 }
 
-// Why a claim, or another move, was refused.
+// Cause is why a claim or another transition was refused.
 type Cause string
 
 const (
@@ -443,7 +443,7 @@ type Query struct {
 	Cursor  string // where the page before ended; empty for the first
 }
 
-// Wants reports whether a delivery is of the state and the type asked for.
+// Matches reports whether a delivery is of the state and the type asked for.
 func (q Query) Matches(d Delivery) bool {
 	return (q.State == "" || d.State == q.State) && (q.EventType == "" || d.EventType == q.EventType)
 }

@@ -49,7 +49,7 @@ func FuzzFanOut(f *testing.F) {
 		if err != nil {
 			return
 		}
-		payload, ok := jsontest.Comparable(payload, "Records", "eventName", "dynamodb", "NewImage", "Keys", "SequenceNumber", "event_id", "tenant", "body", "S")
+		_, ok := jsontest.Comparable(payload, "Records", "eventName", "dynamodb", "NewImage", "Keys", "SequenceNumber", "event_id", "tenant", "body", "S")
 		if !ok {
 			return
 		}

@@ -70,8 +70,7 @@ func call(t *testing.T, em *emit.Emitter, payload string) (map[string]any, error
 func TestOneEventIsStoredAsItIsSent(t *testing.T) {
 	em, store := newEmitter()
 	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "req-1"})
-	//lint:ignore SA1029 the key is the Lambda runtime's
-	ctx = context.WithValue(ctx, "x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1")
+	ctx = context.WithValue(ctx, "x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1") //nolint:staticcheck // SA1029: the key is the Lambda runtime's
 	if _, err := emithandler.Route(em)(ctx, json.RawMessage(joined)); err != nil {
 		t.Fatal(err)
 	}

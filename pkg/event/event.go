@@ -172,8 +172,8 @@ func IDTime(id string) (time.Time, error) {
 	return ulid.Time(u.Time()).UTC(), nil
 }
 
-// IDRange returns the smallest and the largest ID of events accepted from from to to,
-// both included, in milliseconds.
+// IDRange returns the smallest and the largest ID of events accepted between from
+// and to, both included, in milliseconds.
 func IDRange(from, to time.Time) (first, last string) {
 	var lo, hi ulid.ULID
 	// SetTime fails only after the year 10889; the bound is then the zero ID.

@@ -100,7 +100,7 @@ func find(dec *jsontext.Decoder) (source *string, request bool, err error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, false, err
 	}
-	if _, err := dec.ReadToken(); err != io.EOF {
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, false, fmt.Errorf("payload has a second value: %w", err)
 	}
 	return nil, false, nil

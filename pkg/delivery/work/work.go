@@ -129,7 +129,7 @@ func Decode(message string) (Item, error) {
 	line, body, _ := bytes.Cut([]byte(message), []byte("\n"))
 	var i Item
 	if err := json.Unmarshal(line, &i, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
-		return Item{}, fmt.Errorf("work item: %.200s", err) // the error may repeat names of any length
+		return Item{}, fmt.Errorf("work item: %.200s", err) //nolint:errorlint // cut: the error may repeat names of any length
 	}
 	if i.EndpointID == "" || (i.EventID == "") != i.Wake || i.Tenant == "" || i.Attempts < 0 {
 		return Item{}, fmt.Errorf("work item: tenant, endpoint_id or event_id is missing, or attempts is negative")

@@ -47,8 +47,7 @@ func TestTraceparentDerivesParentFromCall(t *testing.T) {
 }
 
 func TestContextKeyIsTheRuntimes(t *testing.T) {
-	//lint:ignore SA1029 the key is aws-lambda-go's
-	ctx := context.WithValue(context.Background(), "x-amzn-trace-id", "Root="+root)
+	ctx := context.WithValue(context.Background(), "x-amzn-trace-id", "Root="+root) //nolint:staticcheck // SA1029: the key is aws-lambda-go's
 	if got := tracing.FromContext(ctx); got != "Root="+root {
 		t.Errorf("header = %q", got)
 	}
