@@ -200,7 +200,7 @@ func TestEndpointAddPerProtocol(t *testing.T) {
 		"a queue with a password":               {[]string{"sqs://u:hunter2@webhooks-crm?region=eu-central-1"}, "must not hold a user name"},
 		"a role that is none":                   {[]string{"sqs://webhooks-crm?region=eu-central-1", "--role-arn", "webhooks-tidings"}, "arn:aws:iam::123456789012:role/name"},
 		"a topic with a misspelt project":       {[]string{"pubsub://My_Project/community-events"}, "pubsub://project/topic"},
-		"a login in the URL of a Kafka":         {[]string{"kafka://u:hunter2@b.example.com:9092/community"}, "name it as the endpoint's credentials"},
+		"a login in the URL of a Kafka":         {[]string{"kafka://u:hunter2@b.example.com:9092/community"}, "store them in a secret"},
 		"a Kafka login without credentials":     {[]string{"kafka://b.example.com:9092/community?sasl=scram-sha-256"}, "the name of the secret"},
 		"another tenant's secret":               {[]string{"kafka://b.example.com:9092/community?sasl=scram-sha-256", "--credentials", "tidings/other/kafka"}, "must begin with tidings/default/"},
 		"a password where TLS is off":           {[]string{"kafka://b.example.com:9092/community?sasl=plain", "--credentials", "tidings/default/kafka"}, "add tls=true"},
@@ -209,7 +209,7 @@ func TestEndpointAddPerProtocol(t *testing.T) {
 		"credentials for a web server":          {[]string{"https://example.com", "--credentials", "tidings/default/x"}, "credentials"},
 		"an order that HTTP does not keep":      {[]string{"https://example.com", "--ordered"}, "ordered"},
 		"a role for Google":                     {[]string{"pubsub://my-project/community-events", "--role-arn", "arn:aws:iam::210987654321:role/webhooks"}, "roles/pubsub.publisher"},
-		"a parameter that nobody knows (Kafka)": {[]string{"kafka://b.example.com:9092/community?acks=0"}, `the parameter "acks"`},
+		"a parameter that nobody knows (Kafka)": {[]string{"kafka://b.example.com:9092/community?acks=0"}, `parameter "acks"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := append([]string{"endpoint", "add"}, c.args...)

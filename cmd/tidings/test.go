@@ -172,20 +172,20 @@ func printReport(out io.Writer, r testsend.Report) {
 	}
 
 	print("\n" + heading.Render("Response"))
-	if r.Answer == nil {
+	if r.Response == nil {
 		block(faint, "none: "+r.Error)
 	} else {
-		if r.Answer.Status != 0 {
-			block(plain, strings.TrimSpace(r.Answer.Proto+" "+what))
+		if r.Response.Status != 0 {
+			block(plain, strings.TrimSpace(r.Response.Proto+" "+what))
 		}
-		for _, f := range r.Answer.Headers {
+		for _, f := range r.Response.Headers {
 			block(plain, faint.Render(f.Name+":")+" "+f.Value)
 		}
-		if r.Answer.Body != "" {
+		if r.Response.Body != "" {
 			print("")
-			block(plain, r.Answer.Body)
+			block(plain, r.Response.Body)
 		}
-		if r.Answer.Cut {
+		if r.Response.Truncated {
 			block(faint, "… truncated")
 		}
 	}

@@ -693,7 +693,7 @@ func TestTheFormIsValidatedWhileTyping(t *testing.T) {
 		field string
 		says  string
 	}{
-		"unknown scheme":                {url.Values{"url": {"ftp://example.com"}}, "url", "none of the known ones"},
+		"unknown scheme":                {url.Values{"url": {"ftp://example.com"}}, "url", "unsupported scheme"},
 		"private address":               {url.Values{"url": {"https://169.254.169.254/"}}, "url", ""},
 		"unknown event type":            {url.Values{"url": {"https://example.com"}, "event_types": {"user.slept"}}, "event_types", "no known type"},
 		"invalid filter":                {url.Values{"url": {"https://example.com"}, "filter": {`{"data":5}`}}, "filter", "data"},

@@ -1,6 +1,6 @@
-// Package destination is the seam between delivering and the protocols. Each
-// protocol has a package of its own beside this one and passes the conformance
-// suite in adaptertest.
+// Package destination defines how events are delivered over a protocol: the
+// Adapter interface, the message, and a router that selects the adapter by the
+// URL's scheme. Every adapter passes the conformance suite in test/destinationtest.
 package destination
 
 import (
@@ -11,19 +11,20 @@ import (
 
 // Adapter delivers messages to one destination.
 type Adapter interface {
-	// Deliver makes one attempt and reports what became of it; it never retries
-	// on its own. It returns as soon as the context ends, with class Timeout.
+	// Deliver makes one attempt and returns its outcome. It never retries. When
+	// the context ends, it returns at once with class Timeout.
 	//
-	// Success means that the destination has taken responsibility: a 2xx
-	// status, the broker's acknowledgement by all its replicas. Whatever a
-	// later attempt might cure (timeouts, refused connections, throttling, 5xx)
-	// is reported without Permanent; what only a person can cure (a blocked
-	// address, a queue that does not exist, access denied, a message that is
-	// too large) with it. Classes come from error types, never from texts.
+	// Success means that the destination has accepted the message: a 2xx status,
+	// or an acknowledgement by all in-sync replicas. Errors that a retry can fix
+	// (timeout, connection refused, throttling, 5xx) are not Permanent. Errors
+	// that need a change of settings (blocked address, missing queue, access
+	// denied, message too large) are. The class depends on error types and
+	// codes, never on error texts.
 	//
-	// It may keep connections and clients between calls, never a message. It is
-	// safe for concurrent use.
+	// Deliver may keep connections and clients between calls, but no message.
+	// It is safe for concurrent use.
 	Deliver(ctx context.Context, m Message) delivery.Outcome
-	// Close ends connections and goroutines. No Deliver may be running or follow.
+	// Close closes connections and stops goroutines. The caller must not call
+	// Deliver during or after Close.
 	Close() error
 }

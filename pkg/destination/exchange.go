@@ -7,60 +7,59 @@ import (
 	"time"
 )
 
-// Phase is where in an attempt something happened.
+// Phase is a phase of an attempt.
 type Phase string
 
-// The phases of an attempt, in their order. Brokers' clients show no phases:
-// theirs is PhaseExchange.
+// The phases of an attempt in order. The brokers' client libraries do not expose
+// phases: their attempts have PhaseExchange only.
 const (
-	PhaseDNS      Phase = "dns"      // looking the host's name up
-	PhaseConnect  Phase = "connect"  // connecting
-	PhaseTLS      Phase = "tls"      // the handshake
+	PhaseDNS      Phase = "dns"
+	PhaseConnect  Phase = "connect"
+	PhaseTLS      Phase = "tls"
 	PhaseSend     Phase = "send"     // writing the request
-	PhaseResponse Phase = "answer"   // waiting for the answer's first byte
-	PhaseBody     Phase = "body"     // reading the answer
-	PhaseExchange Phase = "exchange" // all of it
+	PhaseResponse Phase = "answer"   // waiting for the first byte of the response
+	PhaseBody     Phase = "body"     // reading the response
+	PhaseExchange Phase = "exchange" // the whole attempt
 )
 
-// MaxExchangeBodyBytes is how much of a response body an Exchange keeps.
+// MaxExchangeBodyBytes is the maximum size of the response body in an Exchange.
 const MaxExchangeBodyBytes = 4096
 
-// Field is one header, attribute or setting.
+// Field is one header or message attribute.
 type Field struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
-// Exchange is one attempt as it looked from inside: what was sent, what came
-// back, and the error beneath a failure. It shows URLs, answers and addresses to
-// whoever asked for this one attempt; it is never stored and never logged.
+// Exchange is the full record of one attempt: request, response, and the cause of
+// a failure. It contains URLs, addresses and response bodies for the person who
+// asked for this attempt. It must not be stored or logged.
 type Exchange struct {
-	Method string // POST; on brokers the operation: SendMessage, Publish, Produce
-	To     string // the URL, queue or topic that it went to
-	Proto  string // HTTP/1.1 or HTTP/2.0 as answered; "" on brokers
-	// Sent are the headers as they went over the wire (or would have, where no
-	// connection came about), or the attributes and keys of a broker's message.
+	Method string // POST, or the broker operation: SendMessage, Publish, Produce
+	To     string // URL, queue or topic
+	Proto  string // HTTP/1.1 or HTTP/2.0; empty for brokers
+	// RequestHeaders are the headers as sent (or as prepared, if there was no
+	// connection), or the attributes and keys of a broker message.
 	RequestHeaders []Field
-	// Got are the answer's headers, or a broker's receipt.
+	// ResponseHeaders are the response headers, or the broker's receipt.
 	ResponseHeaders []Field
-	// Body is the beginning of the answer's body; Cut says that more followed.
+	// Body holds at most MaxExchangeBodyBytes of the response body.
 	Body      []byte
-	Truncated bool
+	Truncated bool // the response body is longer than Body
 
-	// Ended is the phase in which the attempt ended, and EndedAfter how long
-	// that phase had gone on.
+	// Ended is the phase in which the attempt ended; EndedAfter is the time that
+	// it spent in this phase.
 	Ended      Phase
 	EndedAfter time.Duration
 
-	// Code is the protocol's own word for a failure: an API's or a broker's
-	// error code. "" where there is none.
+	// Code is the error code of the API or broker, or one of the codes below.
 	Code string
-	// Cause is the error beneath a failure, for errors.As; nil on success.
+	// Cause is the underlying error of a failure, for errors.As.
 	Cause error
 }
 
-// An Exchange's codes that are no protocol's own: what logs in to the destination
-// cannot be had, or is malformed.
+// Values of Exchange.Code for errors that occur before the destination is called:
+// its credentials cannot be read, or are malformed.
 const (
 	CodeNoCredentials  = "NoCredentials"
 	CodeBadCredentials = "BadCredentials"
@@ -68,21 +67,21 @@ const (
 
 type exchangeKey struct{}
 
-// Observe returns a context whose next Deliver fills the exchange. One exchange
-// is for one attempt.
+// Observe returns a context whose next Deliver call fills the exchange. Use one
+// exchange per attempt.
 func Observe(ctx context.Context) (context.Context, *Exchange) {
 	x := &Exchange{}
 	return context.WithValue(ctx, exchangeKey{}, x), x
 }
 
-// Observed returns the exchange that the context's attempt is to fill, or nil
-// where nobody looks. Adapters fill it before Deliver returns, not later.
+// Observed returns the exchange to fill, or nil if there is none. Adapters must
+// not write to it after Deliver has returned.
 func Observed(ctx context.Context) *Exchange {
 	x, _ := ctx.Value(exchangeKey{}).(*Exchange)
 	return x
 }
 
-// Fields returns a map's entries in the order of their names.
+// Fields returns the entries of m, sorted by name.
 func Fields(m map[string]string) []Field {
 	fields := make([]Field, 0, len(m))
 	for _, name := range slices.Sorted(maps.Keys(m)) {

@@ -11,23 +11,22 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// Message is one event as it goes out: the same body and the same values on
-// every protocol, as headers or as message attributes.
+// Message is one event as it is sent. Body and values are the same on every
+// protocol; the values are sent as headers or as message attributes.
 type Message struct {
 	EventID   string
 	EventType string
-	// Subject is what the event is about (a discussion, a registration). Where
-	// the protocol keeps order by key, messages of one subject stay in order.
+	// Subject identifies what the event is about (a discussion, a registration).
+	// On protocols with ordering keys, it is the key.
 	Subject string
 	Body    []byte
-	// Headers travel with the body: webhook-id, webhook-timestamp,
-	// webhook-signature, idempotency-key and what the endpoint opted into.
-	// Names are lower case.
+	// Headers are webhook-id, webhook-timestamp, webhook-signature,
+	// idempotency-key and those that the endpoint opted into, in lower case.
 	Headers map[string]string
 }
 
-// Names of the values that brokers' consumers route by, beside the headers. HTTP
-// receivers find the same in the body.
+// Message attributes that broker consumers can filter by. HTTP receivers find the
+// same values in the body.
 const (
 	AttributeContentType = "content-type"
 	AttributeEventType   = "event-type"
@@ -37,9 +36,8 @@ const (
 // ContentType is the media type of every body.
 const ContentType = "application/json"
 
-// Attributes are what travels beside the body where the protocol has attributes
-// or headers of its own: the message's headers, and what its consumers route by.
-// At most ten, which is what SQS takes.
+// Attributes returns the message attributes for brokers: Headers, content type,
+// event type and subject. There are at most ten, the limit of SQS.
 func (m Message) Attributes() map[string]string {
 	all := maps.Clone(m.Headers)
 	if all == nil {
@@ -53,10 +51,9 @@ func (m Message) Attributes() map[string]string {
 	return all
 }
 
-// Compose returns an event as it goes out to an endpoint at the given instant:
-// the body's bytes as they are, signed as they are. e is what body says, subject
-// what it is about, trace the header of the attempt's trace, for endpoints that
-// want to go on with it.
+// Compose returns the signed message for an event and an endpoint. body is the
+// encoded event e; it is sent and signed unchanged. trace is the attempt's X-Ray
+// header, sent as traceparent if the endpoint opted in.
 func Compose(ep endpoint.Endpoint, e event.Event, body []byte, subject, trace string, now time.Time) Message {
 	m := Message{
 		EventID:   e.ID,

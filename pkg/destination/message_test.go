@@ -10,32 +10,31 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-func TestTraceparentIsForThoseThatWantIt(t *testing.T) {
+func TestTraceparentIsSentOnlyIfEnabled(t *testing.T) {
 	const trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 	now := time.Unix(1769690096, 0)
 	secret := signature.NewSecret()
 	e := event.Event{ID: "01J", Type: "user.posted_comment", IdempotencyKey: "k"}
 	for name, c := range map[string]struct {
-		wants bool
-		trace string
-		want  string
+		enabled bool
+		trace   string
+		want    string
 	}{
-		"one that wants it": {true, trace, "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"},
-		"one that does not": {false, trace, ""},
-		// As Lambda hands a trace on that it does not record.
-		"one that wants it, no parent": {true, "Root=1-5759e988-bd862e3fe1be46a994272793", "00-5759e988bd862e3fe1be46a994272793-0d915d70a0455abd-00"},
-		"one that wants it, no trace":  {true, "", ""},
-		"one that wants it, nonsense":  {true, "Root=x\r\nEvil: 1", ""},
+		"enabled":  {true, trace, "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"},
+		"disabled": {false, trace, ""},
+		// Lambda passes on a trace that it does not record without a parent.
+		"enabled, no parent":       {true, "Root=1-5759e988-bd862e3fe1be46a994272793", "00-5759e988bd862e3fe1be46a994272793-0d915d70a0455abd-00"},
+		"enabled, no trace":        {true, "", ""},
+		"enabled, malformed trace": {true, "Root=x\r\nEvil: 1", ""},
 	} {
-		ep := endpoint.Endpoint{Traceparent: c.wants, Secrets: []endpoint.SigningSecret{{Secret: secret}}}
+		ep := endpoint.Endpoint{Traceparent: c.enabled, Secrets: []endpoint.SigningSecret{{Secret: secret}}}
 		m := destination.Compose(ep, e, []byte("{}"), "d", c.trace, now)
-		// Brokers' attributes have it as HTTP's headers do.
 		value, there := m.Attributes()["traceparent"]
 		if value != c.want || there != (c.want != "") || m.Headers["traceparent"] != c.want {
 			t.Errorf("%s: %q, %t", name, value, there)
 		}
 		if len(m.Attributes()) > 9 {
-			t.Errorf("%s: %d attributes; SQS takes ten, and a test adds one", name, len(m.Attributes()))
+			t.Errorf("%s: %d attributes, want at most 9: SQS allows ten, and test sends add one", name, len(m.Attributes()))
 		}
 		if err := signature.Verify(secret, m.Headers["webhook-id"], m.Headers["webhook-timestamp"], m.Headers["webhook-signature"], m.Body, now); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -14,25 +14,26 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 )
 
-// MaxOpenAdapters is how many adapters a deployed router keeps open.
+// MaxOpenAdapters is the number of adapters that a deployed router keeps open.
 const MaxOpenAdapters = 1000
 
 // Target is the destination of one endpoint.
 type Target struct {
 	Tenant  string
-	ID      string // the endpoint's
-	Version int    // of the endpoint, so that an edited one gets a new adapter
+	ID      string // endpoint id
+	Version int    // endpoint version, so that an edited endpoint gets a new adapter
 	URL     string
-	// RoleARN is the role that the adapter assumes; "" is the function's own.
+	// RoleARN is the IAM role that the adapter assumes. If empty, the adapter
+	// uses the function's role.
 	RoleARN string
-	// Credentials names the secret that holds the destination's user name and
-	// password; "" is none. It is never the secret itself.
+	// Credentials is the name of the secret with the destination's user name and
+	// password, not the secret itself. Empty means none.
 	Credentials string
-	// Ordered asks for order within a subject where that is a choice.
+	// Ordered requests ordering by subject on protocols where it is optional.
 	Ordered bool
 }
 
-// TargetOf is an endpoint's destination.
+// TargetOf returns the destination of an endpoint.
 func TargetOf(e endpoint.Endpoint) Target {
 	return Target{
 		Tenant: e.Tenant, ID: e.ID, Version: e.Version, URL: e.URL,
@@ -40,8 +41,8 @@ func TargetOf(e endpoint.Endpoint) Target {
 	}
 }
 
-// Protocol is the protocol that the URL's scheme chooses: http (for https too),
-// sqs, pubsub, kafka.
+// Protocol returns the protocol of the URL's scheme: http (also for https), sqs,
+// pubsub or kafka.
 func (t Target) Protocol() string {
 	scheme, _, _ := strings.Cut(t.URL, ":")
 	scheme = strings.ToLower(scheme)
@@ -51,25 +52,23 @@ func (t Target) Protocol() string {
 	return scheme
 }
 
-// Kind is one protocol.
+// Kind describes one protocol to a Router.
 type Kind struct {
 	Schemes []string
-	// Form shows how a URL of this kind looks.
+	// Form is the URL format, shown in errors.
 	Form string
-	// Check refuses a target that can never work, with a sentence for its owner.
-	// It connects to nothing.
+	// Check validates a target without connecting. Its error is shown to the
+	// endpoint's owner.
 	Check func(Target, *url.URL) error
-	// Open makes an adapter. It connects to nothing either: that is for the
-	// first Deliver.
+	// Open returns an adapter. It must not connect: the first Deliver does.
 	Open func(Target, *url.URL) (Adapter, error)
-	// Close ends what the kind's adapters shared, after the last of them; nil
-	// where they share nothing.
+	// Close closes what the adapters share, after all of them are closed. May be nil.
 	Close func() error
 }
 
-// Router chooses the adapter by the URL's scheme, makes it at its first use,
-// and closes the least recently used when there are too many. It is safe for
-// concurrent use.
+// Router selects the adapter by the URL's scheme. It opens adapters on first use
+// and closes the least recently used above its limit. It is safe for concurrent
+// use.
 type Router struct {
 	kinds map[string]Kind
 	forms []string
@@ -81,7 +80,7 @@ type Router struct {
 }
 
 // openAdapter counts the attempts that use an adapter. An evicted adapter is
-// closed when the last of them has ended.
+// closed when its last attempt has ended.
 type openAdapter struct {
 	once    sync.Once
 	adapter Adapter
@@ -113,8 +112,8 @@ func NewRouter(limit int, kinds ...Kind) *Router {
 	return r
 }
 
-// Check refuses a target that no adapter can serve, with a sentence that shows
-// the right form. It repeats nothing of the URL that may be secret.
+// Check validates a target without connecting. Its error shows the expected URL
+// format and contains no part of the URL that may be secret.
 func (r *Router) Check(t Target) error {
 	_, _, err := r.parse(t)
 	return err
@@ -123,19 +122,19 @@ func (r *Router) Check(t Target) error {
 func (r *Router) parse(t Target) (Kind, *url.URL, error) {
 	u, err := url.Parse(t.URL)
 	if err != nil {
-		// url.Parse repeats the whole URL; its cause is enough.
+		// The url.Error would repeat the URL, with a password if it has one.
 		var wrong *url.Error
 		if errors.As(err, &wrong) {
 			err = wrong.Err
 		}
-		return Kind{}, nil, fmt.Errorf("url is malformed (%w); the forms are %s", err, strings.Join(r.forms, ", "))
+		return Kind{}, nil, fmt.Errorf("url is malformed (%w); supported formats: %s", err, strings.Join(r.forms, ", "))
 	}
 	k, ok := r.kinds[strings.ToLower(u.Scheme)]
 	if !ok {
-		return Kind{}, nil, fmt.Errorf("url has scheme %q, which is none of the known ones; the forms are %s", u.Scheme, strings.Join(r.forms, ", "))
+		return Kind{}, nil, fmt.Errorf("url has the unsupported scheme %q; supported formats: %s", u.Scheme, strings.Join(r.forms, ", "))
 	}
 	if err := k.Check(t, u); err != nil {
-		return Kind{}, nil, fmt.Errorf("url: %w (the form is %s)", err, k.Form)
+		return Kind{}, nil, fmt.Errorf("url: %w (format: %s)", err, k.Form)
 	}
 	return k, u, nil
 }
@@ -152,7 +151,7 @@ func (r *Router) Deliver(ctx context.Context, t Target, m Message) delivery.Outc
 		}
 	})
 	if s.err != nil {
-		return delivery.Outcome{Class: delivery.Invalid, Permanent: true, Error: "the endpoint cannot work as it is set up: " + s.err.Error()}
+		return delivery.Outcome{Class: delivery.Invalid, Permanent: true, Error: "invalid endpoint settings: " + s.err.Error()}
 	}
 	return s.adapter.Deliver(ctx, m)
 }
@@ -196,15 +195,14 @@ func (r *Router) release(s *openAdapter) {
 	}
 }
 
-// close ends an adapter that nobody uses or will use any more.
 func (s *openAdapter) close() {
 	if s.adapter != nil {
-		_ = s.adapter.Close() // its connections are of no use to anybody now
+		_ = s.adapter.Close() // no attempt uses it: there is nobody to report an error to
 	}
 }
 
-// Close ends all adapters, each when its last attempt has ended, and what they
-// shared. The router may not be used after it.
+// Close closes all adapters, each after its last attempt, and what they share.
+// The router must not be used afterwards.
 func (r *Router) Close() error {
 	for {
 		r.mu.Lock()

@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination"
 )
 
-// counted is an adapter that notices being used after its end.
+// counted is an adapter that detects use after Close.
 type counted struct {
 	running, closed atomic.Int32
 	misused         *atomic.Bool
@@ -49,7 +49,7 @@ func kind(open func() (destination.Adapter, error)) destination.Kind {
 	}
 }
 
-func TestCheckShowsTheRightForm(t *testing.T) {
+func TestCheckErrorShowsTheURLFormat(t *testing.T) {
 	r := destination.NewRouter(1, kind(nil))
 	for _, c := range []struct {
 		url  string
@@ -77,7 +77,7 @@ func TestCheckShowsTheRightForm(t *testing.T) {
 	}
 }
 
-func TestAnEndpointThatCannotWorkIsDeadAtOnce(t *testing.T) {
+func TestInvalidSettingsFailPermanently(t *testing.T) {
 	r := destination.NewRouter(10, kind(func() (destination.Adapter, error) { return nil, errors.New("the credential cannot be read") }))
 	for _, u := range []string{"gopher://x", "test:///", "test://host"} {
 		o := r.Deliver(t.Context(), destination.Target{URL: u}, destination.Message{})
@@ -87,7 +87,7 @@ func TestAnEndpointThatCannotWorkIsDeadAtOnce(t *testing.T) {
 	}
 }
 
-func TestAdaptersAreMadeOnceKeptAndClosedWhenUnused(t *testing.T) {
+func TestAdaptersAreOpenedOnceAndClosedWhenUnused(t *testing.T) {
 	var misused atomic.Bool
 	var mu sync.Mutex
 	var opened []*counted
@@ -97,7 +97,7 @@ func TestAdaptersAreMadeOnceKeptAndClosedWhenUnused(t *testing.T) {
 		opened = append(opened, &counted{misused: &misused})
 		return opened[len(opened)-1], nil
 	}))
-	// One target, many at once: one adapter.
+	// Concurrent deliveries to one target share one adapter.
 	var all sync.WaitGroup
 	for range 64 {
 		all.Go(func() { r.Deliver(t.Context(), destination.Target{ID: "a", URL: "test://a"}, destination.Message{}) })
@@ -106,12 +106,12 @@ func TestAdaptersAreMadeOnceKeptAndClosedWhenUnused(t *testing.T) {
 	if len(opened) != 1 {
 		t.Errorf("%d adapters for one target", len(opened))
 	}
-	// An edited endpoint gets a new one.
+	// An edited endpoint gets a new adapter.
 	r.Deliver(t.Context(), destination.Target{ID: "a", Version: 2, URL: "test://a"}, destination.Message{})
 	if len(opened) != 2 {
 		t.Errorf("%d adapters after an edit, want 2", len(opened))
 	}
-	// More targets than places: evicted ones are closed, none while in use.
+	// With more targets than the limit, evicted adapters are closed, but not while in use.
 	for i := range 64 {
 		all.Go(func() {
 			for j := range 200 {

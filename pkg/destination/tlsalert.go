@@ -6,9 +6,9 @@ import (
 	"reflect"
 )
 
-// TLSAlert returns the alert (RFC 8446, section 6) with which the other side
-// ended a TLS connection, or false where err is none. crypto/tls keeps the type
-// to itself, a uint8 with the alert's number; its AlertError is QUIC's.
+// TLSAlert returns the alert (RFC 8446, section 6) with which the peer closed a
+// TLS connection, or false if err is something else. It needs reflection because
+// crypto/tls does not export the type, a uint8 (tls.AlertError is for QUIC only).
 func TLSAlert(err error) (uint8, bool) {
 	for err != nil {
 		var op *net.OpError

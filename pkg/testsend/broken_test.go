@@ -52,7 +52,7 @@ import (
 	"github.com/tidings-dev/tidings/test/guardtest"
 )
 
-// lab is a tester with one endpoint, and what stands around it.
+// lab is a tester with one endpoint and its dependencies.
 type lab struct {
 	t        *testing.T
 	endpoint endpoint.Endpoint
@@ -126,14 +126,14 @@ func (l *lab) run() testsend.Report {
 	return report
 }
 
-// serve answers HTTP requests.
+// serve starts an HTTP receiver and sets it as the endpoint's URL.
 func (l *lab) serve(answer http.HandlerFunc) {
 	server := httptest.NewServer(answer)
 	l.t.Cleanup(server.Close)
 	l.endpoint.URL = server.URL + "/hooks"
 }
 
-// status answers with a status, a header or two, and a body.
+// status starts a receiver that responds with the status, headers and a body.
 func (l *lab) status(status int, header ...string) {
 	l.serve(func(w http.ResponseWriter, _ *http.Request) {
 		for i := 0; i+1 < len(header); i += 2 {
@@ -144,8 +144,8 @@ func (l *lab) status(status int, header ...string) {
 	})
 }
 
-// accept hands each connection of a fresh listener over, closes it afterwards,
-// and returns the listener's address.
+// accept calls serve with each connection of a new listener, closes the connection
+// afterwards, and returns the listener's address.
 func (l *lab) accept(serve func(net.Conn)) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -175,10 +175,10 @@ func request(conn net.Conn) {
 	}
 }
 
-// silent says nothing until the other side goes.
+// silent sends nothing and waits until the client closes the connection.
 func silent(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
 
-// authority signs certificates.
+// authority is a certificate authority.
 type authority struct {
 	t    *testing.T
 	key  *ecdsa.PrivateKey
@@ -214,7 +214,7 @@ func (a *authority) pool() *x509.CertPool {
 	return pool
 }
 
-// certificate is one for 127.0.0.1 and hooks.example.com, changed.
+// certificate returns a certificate for 127.0.0.1 and hooks.example.com, after change.
 func (a *authority) certificate(change func(*x509.Certificate)) tls.Certificate {
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	sheet := &x509.Certificate{
@@ -228,7 +228,7 @@ func (a *authority) certificate(change func(*x509.Certificate)) tls.Certificate 
 	return tls.Certificate{Certificate: [][]byte{a.sign(sheet, a.cert, &key.PublicKey).Raw}, PrivateKey: key}
 }
 
-// https serves 204 with the configuration.
+// https starts a TLS receiver that responds with 204.
 func (l *lab) https(c *tls.Config) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	server.TLS = c
@@ -238,14 +238,15 @@ func (l *lab) https(c *tls.Config) {
 	l.endpoint.URL = server.URL + "/hooks"
 }
 
-// certified serves with a certificate of a known authority, changed.
+// certified starts a TLS receiver with a certificate of a trusted authority, after
+// change.
 func (l *lab) certified(change func(*x509.Certificate)) {
 	a := newAuthority(l.t)
 	l.roots = a.pool()
 	l.https(&tls.Config{Certificates: []tls.Certificate{a.certificate(change)}})
 }
 
-// dns answers each query with what the function makes of it; nothing for nil.
+// dns starts a name server that responds with answer's result, or not at all if nil.
 func (l *lab) dns(answer func(query []byte) []byte) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -269,7 +270,7 @@ func (l *lab) dns(answer func(query []byte) []byte) {
 	}}
 }
 
-// sqsAnswers is an SQS that answers every request so.
+// sqsAnswers starts an SQS that fails every request.
 func (l *lab) sqsAnswers(status int, kind string) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
@@ -284,14 +285,14 @@ type refusal struct{ *status.Status }
 
 func (r refusal) React(any) (bool, any, error) { return true, nil, r.Err() }
 
-// pubsub is a Pub/Sub whose publishing is refused.
+// pubsub starts a Pub/Sub that fails every Publish.
 func (l *lab) pubsub(code codes.Code) {
 	server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: refusal{status.New(code, "no")}})
 	l.t.Cleanup(func() { _ = server.Close() })
 	l.emulator, l.endpoint.URL = server.Addr, "pubsub://some-project/some-topic"
 }
 
-// kafka is a broker with the topic events.
+// kafka starts a broker with the topic events.
 func (l *lab) kafka(options ...kfake.Opt) *kfake.Cluster {
 	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.SeedTopics(1, "events")}, options...)...)
 	if err != nil {
@@ -302,7 +303,7 @@ func (l *lab) kafka(options ...kfake.Opt) *kfake.Cluster {
 	return c
 }
 
-// produced has the broker answer every record with the error.
+// produced starts a broker that rejects every record with the error.
 func (l *lab) produced(e *kerr.Error) {
 	l.kafka().ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		in := r.(*kmsg.ProduceRequest)
@@ -323,40 +324,39 @@ func (l *lab) produced(e *kerr.Error) {
 
 const scram = "?sasl=scram-sha-512"
 
-// Every broken receiver here is a real one: sockets, certificates, name servers
-// and brokers that fail as those of integrators do.
+// The receivers are real sockets, certificates, name servers and brokers.
 func TestBrokenReceivers(t *testing.T) {
-	const short = 400 * time.Millisecond // of attempts that are to run out of time
+	const short = 400 * time.Millisecond // timeout of attempts that time out
 	for name, c := range map[string]struct {
 		breakIt func(l *lab)
 		hint    testsend.HintCode
 		class   delivery.Class
-		ended   destination.Phase // "" is not looked at
+		ended   destination.Phase // "" is not checked
 		says    string            // in the hint
 		then    testsend.Consequence
 	}{
-		"no such name": {func(l *lab) {
+		"unknown host name": {func(l *lab) {
 			l.resolver, l.endpoint.URL = guardtest.NewDNS(l.t).Resolver(), "https://hoooks.example.com/"
 		}, testsend.HintDNSNotFound, delivery.DNS, destination.PhaseDNS, "hoooks.example.com", testsend.ConsequenceRetried},
-		"name servers that fail": {func(l *lab) {
+		"name servers return SERVFAIL": {func(l *lab) {
 			l.dns(func(query []byte) []byte {
 				query[2], query[3] = query[2]|0x80, query[3]&0xf0|2 // a response: SERVFAIL
 				return query
 			})
 			l.endpoint.URL = "https://hooks.example.com/"
 		}, testsend.HintDNSFailed, delivery.DNS, destination.PhaseDNS, "dig hooks.example.com", testsend.ConsequenceRetried},
-		"name servers that are silent": {func(l *lab) {
+		"name servers do not respond": {func(l *lab) {
 			l.dns(func([]byte) []byte { return nil })
 			l.endpoint.URL, l.endpoint.Timeout = "https://hooks.example.com/", short
 		}, testsend.HintDNSTimeout, delivery.Timeout, destination.PhaseDNS, "name servers of hooks.example.com", testsend.ConsequenceRetried},
-		"a private address behind a name": {func(l *lab) {
+		"name of a private address": {func(l *lab) {
 			d := guardtest.NewDNS(l.t)
 			d.Answer("hooks.example.com", []netip.Addr{netip.MustParseAddr("10.0.0.7")})
 			l.resolver, l.endpoint.URL = d.Resolver(), "https://hooks.example.com/"
 		}, testsend.HintBlocked, delivery.Blocked, destination.PhaseConnect, "AllowNetworks", testsend.ConsequenceDeadLetter},
-		"settings that cannot work": {func(l *lab) { l.endpoint.URL = "https://u:p@hooks.example.com/" },
+		"invalid settings": {func(l *lab) { l.endpoint.URL = "https://u:p@hooks.example.com/" },
 			testsend.HintInvalid, delivery.Invalid, "", "settings are invalid", testsend.ConsequenceDeadLetter},
-		"nobody listens": {func(l *lab) {
+		"connection refused": {func(l *lab) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				l.t.Fatal(err)
@@ -364,22 +364,22 @@ func TestBrokenReceivers(t *testing.T) {
 			l.endpoint.URL = "http://" + listener.Addr().String()
 			_ = listener.Close()
 		}, testsend.HintRefused, delivery.Connect, destination.PhaseConnect, "refused the connection", testsend.ConsequenceRetried},
-		"a connection reset": {func(l *lab) {
+		"connection reset": {func(l *lab) {
 			l.endpoint.URL = "http://" + l.accept(func(conn net.Conn) {
 				request(conn)
 				_ = conn.(*net.TCPConn).SetLinger(0)
 			})
 		}, testsend.HintReset, delivery.Connect, destination.PhaseResponse, "reset", testsend.ConsequenceRetried},
-		"a crash during the request": {func(l *lab) { l.endpoint.URL = "http://" + l.accept(request) },
+		"connection closed without a response": {func(l *lab) { l.endpoint.URL = "http://" + l.accept(request) },
 			testsend.HintClosed, delivery.Protocol, destination.PhaseResponse, "crashed", testsend.ConsequenceRetried},
-		"an SSH server": {func(l *lab) {
+		"SSH server": {func(l *lab) {
 			l.endpoint.URL = "http://" + l.accept(func(conn net.Conn) {
 				request(conn)
 				fmt.Fprint(conn, "SSH-2.0-OpenSSH_9.9\r\n")
 			})
 		}, testsend.HintNotHTTP, delivery.Protocol, "", "does not speak HTTP", testsend.ConsequenceRetried},
 
-		"another name's certificate": {func(l *lab) {
+		"certificate for another host name": {func(l *lab) {
 			l.certified(func(c *x509.Certificate) {
 				c.DNSNames, c.IPAddresses = []string{"www.example.com", "example.com"}, nil
 			})
@@ -389,17 +389,17 @@ func TestBrokenReceivers(t *testing.T) {
 			l.resolver = d.Resolver()
 			l.endpoint.URL = strings.Replace(l.endpoint.URL, "127.0.0.1", "hooks.example.com", 1)
 		}, testsend.HintTLSName, delivery.TLS, destination.PhaseTLS, "for www.example.com, example.com, not for hooks.example.com", testsend.ConsequenceRetried},
-		"an expired certificate": {func(l *lab) {
+		"expired certificate": {func(l *lab) {
 			l.certified(func(c *x509.Certificate) {
 				c.NotBefore, c.NotAfter = time.Now().AddDate(-1, 0, 0), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 			})
 		}, testsend.HintTLSExpired, delivery.TLS, destination.PhaseTLS, "2026-01-02", testsend.ConsequenceRetried},
-		"a certificate of tomorrow": {func(l *lab) {
+		"certificate not yet valid": {func(l *lab) {
 			l.certified(func(c *x509.Certificate) {
 				c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
 			})
 		}, testsend.HintTLSNotYet, delivery.TLS, destination.PhaseTLS, "not valid before", testsend.ConsequenceRetried},
-		"a self-signed certificate": {func(l *lab) {
+		"self-signed certificate": {func(l *lab) {
 			a := newAuthority(l.t)
 			l.https(&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{a.sign(&x509.Certificate{
 				SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "me"}, IPAddresses: []net.IP{{127, 0, 0, 1}},
@@ -407,14 +407,14 @@ func TestBrokenReceivers(t *testing.T) {
 			}, &x509.Certificate{Subject: pkix.Name{CommonName: "me"}}, &a.key.PublicKey).Raw}, PrivateKey: a.key}}})
 			l.roots = x509.NewCertPool()
 		}, testsend.HintTLSSelfSigned, delivery.TLS, destination.PhaseTLS, "self-signed", testsend.ConsequenceRetried},
-		"an intermediate certificate missing": {func(l *lab) {
+		"missing intermediate certificate": {func(l *lab) {
 			l.certified(nil)
 			l.roots = x509.NewCertPool()
 		}, testsend.HintTLSUnknown, delivery.TLS, destination.PhaseTLS, "intermediate", testsend.ConsequenceRetried},
-		"a client's certificate on a server": {func(l *lab) {
+		"client certificate on a server": {func(l *lab) {
 			l.certified(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
 		}, testsend.HintTLSNotServer, delivery.TLS, destination.PhaseTLS, "not valid for a server", testsend.ConsequenceRetried},
-		"plain text on the TLS port": {func(l *lab) {
+		"plain HTTP on the TLS port": {func(l *lab) {
 			l.status(http.StatusOK)
 			l.endpoint.URL = strings.Replace(l.endpoint.URL, "http:", "https:", 1)
 		}, testsend.HintTLSNotSpoken, delivery.TLS, destination.PhaseTLS, "does not speak TLS", testsend.ConsequenceRetried},
@@ -449,45 +449,45 @@ func TestBrokenReceivers(t *testing.T) {
 		"http to https": {func(l *lab) {
 			l.status(302, "Location", "https://127.0.0.1/hooks")
 		}, testsend.HintHTTPSRedirect, delivery.Redirect, "", "https://127.0.0.1/hooks", testsend.ConsequenceRetried},
-		"moved to nowhere":       {func(l *lab) { l.status(303) }, testsend.HintRedirect, delivery.Redirect, "", "final address", testsend.ConsequenceRetried},
-		"bad request":            {func(l *lab) { l.status(400) }, testsend.HintBadRequest, delivery.Answered, "", "fingerprint", testsend.ConsequenceRetried},
-		"signature refused":      {func(l *lab) { l.status(401) }, testsend.HintUnauthorized, delivery.Answered, "", "raw body", testsend.ConsequenceRetried},
-		"a login wanted":         {func(l *lab) { l.status(401, "WWW-Authenticate", `Basic realm="x"`) }, testsend.HintUnauthorized, delivery.Answered, "", "401 Unauthorized, Basic", testsend.ConsequenceRetried},
-		"forbidden":              {func(l *lab) { l.status(403) }, testsend.HintForbidden, delivery.Answered, "", "CSRF", testsend.ConsequenceRetried},
-		"no such path":           {func(l *lab) { l.status(404) }, testsend.HintNotFound, delivery.Answered, "", "path", testsend.ConsequenceRetried},
-		"GET only":               {func(l *lab) { l.status(405, "Allow", "GET, HEAD") }, testsend.HintMethod, delivery.Answered, "", "allowed: GET, HEAD", testsend.ConsequenceRetried},
-		"not acceptable":         {func(l *lab) { l.status(406) }, testsend.HintNotAcceptable, delivery.Answered, "", "406", testsend.ConsequenceRetried},
-		"request timeout":        {func(l *lab) { l.status(408) }, testsend.HintRequestTimeout, delivery.Answered, "", "408", testsend.ConsequenceRetried},
-		"a duplicate refused":    {func(l *lab) { l.status(409) }, testsend.HintConflict, delivery.Answered, "", "2xx", testsend.ConsequenceRetried},
-		"gone":                   {func(l *lab) { l.status(410) }, testsend.HintGone, delivery.Gone, "", "permanently gone", testsend.ConsequenceDisabled},
-		"too large":              {func(l *lab) { l.status(413) }, testsend.HintTooLargeHTTP, delivery.Answered, "", "client_max_body_size", testsend.ConsequenceRetried},
-		"not JSON please":        {func(l *lab) { l.status(415) }, testsend.HintMediaType, delivery.Answered, "", "application/json", testsend.ConsequenceRetried},
-		"unprocessable":          {func(l *lab) { l.status(422) }, testsend.HintUnprocessable, delivery.Answered, "", "schema", testsend.ConsequenceRetried},
-		"too many":               {func(l *lab) { l.status(429, "Retry-After", "7") }, testsend.HintTooMany, delivery.Throttled, "", "Retry-After", testsend.ConsequenceRetried},
-		"an unusual refusal":     {func(l *lab) { l.status(418) }, testsend.HintStatus, delivery.Answered, "", "418", testsend.ConsequenceRetried},
-		"a bug":                  {func(l *lab) { l.status(500) }, testsend.HintServerError, delivery.Answered, "", "log", testsend.ConsequenceRetried},
-		"nothing behind a proxy": {func(l *lab) { l.status(502) }, testsend.HintBadGateway, delivery.Answered, "", "proxy", testsend.ConsequenceRetried},
-		"maintenance":            {func(l *lab) { l.status(503) }, testsend.HintUnavailable, delivery.Answered, "", "unavailable", testsend.ConsequenceRetried},
-		"slow behind a proxy":    {func(l *lab) { l.status(504) }, testsend.HintGatewayTimeout, delivery.Answered, "", "timed out (504", testsend.ConsequenceRetried},
+		"moved to nowhere":    {func(l *lab) { l.status(303) }, testsend.HintRedirect, delivery.Redirect, "", "final address", testsend.ConsequenceRetried},
+		"bad request":         {func(l *lab) { l.status(400) }, testsend.HintBadRequest, delivery.Answered, "", "fingerprint", testsend.ConsequenceRetried},
+		"signature refused":   {func(l *lab) { l.status(401) }, testsend.HintUnauthorized, delivery.Answered, "", "raw body", testsend.ConsequenceRetried},
+		"a login wanted":      {func(l *lab) { l.status(401, "WWW-Authenticate", `Basic realm="x"`) }, testsend.HintUnauthorized, delivery.Answered, "", "401 Unauthorized, Basic", testsend.ConsequenceRetried},
+		"forbidden":           {func(l *lab) { l.status(403) }, testsend.HintForbidden, delivery.Answered, "", "CSRF", testsend.ConsequenceRetried},
+		"no such path":        {func(l *lab) { l.status(404) }, testsend.HintNotFound, delivery.Answered, "", "path", testsend.ConsequenceRetried},
+		"GET only":            {func(l *lab) { l.status(405, "Allow", "GET, HEAD") }, testsend.HintMethod, delivery.Answered, "", "allowed: GET, HEAD", testsend.ConsequenceRetried},
+		"not acceptable":      {func(l *lab) { l.status(406) }, testsend.HintNotAcceptable, delivery.Answered, "", "406", testsend.ConsequenceRetried},
+		"request timeout":     {func(l *lab) { l.status(408) }, testsend.HintRequestTimeout, delivery.Answered, "", "408", testsend.ConsequenceRetried},
+		"conflict":            {func(l *lab) { l.status(409) }, testsend.HintConflict, delivery.Answered, "", "2xx", testsend.ConsequenceRetried},
+		"gone":                {func(l *lab) { l.status(410) }, testsend.HintGone, delivery.Gone, "", "permanently gone", testsend.ConsequenceDisabled},
+		"too large":           {func(l *lab) { l.status(413) }, testsend.HintTooLargeHTTP, delivery.Answered, "", "client_max_body_size", testsend.ConsequenceRetried},
+		"media type":          {func(l *lab) { l.status(415) }, testsend.HintMediaType, delivery.Answered, "", "application/json", testsend.ConsequenceRetried},
+		"unprocessable":       {func(l *lab) { l.status(422) }, testsend.HintUnprocessable, delivery.Answered, "", "schema", testsend.ConsequenceRetried},
+		"too many":            {func(l *lab) { l.status(429, "Retry-After", "7") }, testsend.HintTooMany, delivery.Throttled, "", "Retry-After", testsend.ConsequenceRetried},
+		"other 4xx":           {func(l *lab) { l.status(418) }, testsend.HintStatus, delivery.Answered, "", "418", testsend.ConsequenceRetried},
+		"server error":        {func(l *lab) { l.status(500) }, testsend.HintServerError, delivery.Answered, "", "log", testsend.ConsequenceRetried},
+		"bad gateway":         {func(l *lab) { l.status(502) }, testsend.HintBadGateway, delivery.Answered, "", "proxy", testsend.ConsequenceRetried},
+		"service unavailable": {func(l *lab) { l.status(503) }, testsend.HintUnavailable, delivery.Answered, "", "unavailable", testsend.ConsequenceRetried},
+		"gateway timeout":     {func(l *lab) { l.status(504) }, testsend.HintGatewayTimeout, delivery.Answered, "", "timed out (504", testsend.ConsequenceRetried},
 
-		"a queue that is not there": {func(l *lab) {
+		"missing queue": {func(l *lab) {
 			server := httptest.NewServer(sqsapi.New("webhooks-b"))
 			l.t.Cleanup(server.Close)
 			l.sqs, l.endpoint.URL = server.URL, "sqs://000000000000/webhooks-a?region=us-east-1"
 		}, testsend.HintQueueMissing, delivery.Missing, destination.PhaseExchange, "queue does not exist", testsend.ConsequenceDeadLetter},
-		"a queue's policy": {func(l *lab) { l.sqsAnswers(403, "AccessDeniedException") },
+		"queue access denied": {func(l *lab) { l.sqsAnswers(403, "AccessDeniedException") },
 			testsend.HintQueueDenied, delivery.Denied, "", "sqs:SendMessage", testsend.ConsequenceDeadLetter},
-		"a queue's key": {func(l *lab) { l.sqsAnswers(400, "KmsAccessDenied") },
+		"queue key denied": {func(l *lab) { l.sqsAnswers(400, "KmsAccessDenied") },
 			testsend.HintKeyDenied, delivery.Denied, "", "kms:GenerateDataKey", testsend.ConsequenceDeadLetter},
-		"a region that is not enabled": {func(l *lab) { l.sqsAnswers(403, "InvalidClientTokenId") },
+		"region not enabled": {func(l *lab) { l.sqsAnswers(403, "InvalidClientTokenId") },
 			testsend.HintCredentials, delivery.Denied, "", "region is enabled", testsend.ConsequenceDeadLetter},
-		"a queue that takes little": {func(l *lab) { l.sqsAnswers(400, "InvalidParameterValue") },
+		"message larger than the queue allows": {func(l *lab) { l.sqsAnswers(400, "InvalidParameterValue") },
 			testsend.HintTooLarge, delivery.TooLarge, "", "MaximumMessageSize", testsend.ConsequenceDeadLetter},
-		"a throttled queue": {func(l *lab) { l.sqsAnswers(400, "RequestThrottled") },
+		"throttled queue": {func(l *lab) { l.sqsAnswers(400, "RequestThrottled") },
 			testsend.HintThrottled, delivery.Throttled, "", "throttled the request", testsend.ConsequenceRetried},
-		"SQS in trouble": {func(l *lab) { l.sqsAnswers(500, "InternalError") },
+		"SQS internal error": {func(l *lab) { l.sqsAnswers(500, "InternalError") },
 			testsend.HintAnswered, delivery.Answered, "", "InternalError", testsend.ConsequenceRetried},
-		"a role that does not trust us": {func(l *lab) {
+		"role without trust": {func(l *lab) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(http.StatusForbidden)
 				fmt.Fprint(w, `<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`)
@@ -496,11 +496,11 @@ func TestBrokenReceivers(t *testing.T) {
 			l.sqsAnswers(500, "NotAsked")
 			l.sts, l.endpoint.RoleARN = server.URL, "arn:aws:iam::210987654321:role/webhooks-a"
 		}, testsend.HintRoleDenied, delivery.Denied, "", "external id", testsend.ConsequenceDeadLetter},
-		"SQS that does not answer": {func(l *lab) {
+		"SQS does not respond": {func(l *lab) {
 			l.sqs, l.endpoint.Timeout = "http://"+l.accept(silent), short
 			l.endpoint.URL = "sqs://000000000000/webhooks-a?region=us-east-1"
 		}, testsend.HintTimeout, delivery.Timeout, "", "no response from SQS", testsend.ConsequenceRetried},
-		"no way to SQS": {func(l *lab) {
+		"SQS not reachable": {func(l *lab) {
 			l.sqs, l.endpoint.URL = "http://127.0.0.1:1", "sqs://000000000000/webhooks-a?region=us-east-1"
 		}, testsend.HintUnreached, delivery.Connect, "", "NAT", testsend.ConsequenceRetried},
 
@@ -509,22 +509,22 @@ func TestBrokenReceivers(t *testing.T) {
 			l.t.Cleanup(func() { _ = server.Close() })
 			l.emulator, l.endpoint.URL = server.Addr, "pubsub://some-project/some-topic"
 		}, testsend.HintPubSubTopic, delivery.Missing, destination.PhaseExchange, "topic does not exist", testsend.ConsequenceDeadLetter},
-		"a topic's policy":      {func(l *lab) { l.pubsub(codes.PermissionDenied) }, testsend.HintPubSubDenied, delivery.Denied, "", "roles/pubsub.publisher", testsend.ConsequenceDeadLetter},
-		"an identity refused":   {func(l *lab) { l.pubsub(codes.Unauthenticated) }, testsend.HintPubSubIdentity, delivery.Denied, "", "GoogleCredentials", testsend.ConsequenceRetried},
-		"a topic with a schema": {func(l *lab) { l.pubsub(codes.InvalidArgument) }, testsend.HintPubSubSchema, delivery.Invalid, "", "schema", testsend.ConsequenceDeadLetter},
-		"a quota used up":       {func(l *lab) { l.pubsub(codes.ResourceExhausted) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ConsequenceRetried},
-		"Pub/Sub in trouble":    {func(l *lab) { l.pubsub(codes.Internal) }, testsend.HintAnswered, delivery.Answered, "", "Internal", testsend.ConsequenceRetried},
-		"no Google credentials": {func(l *lab) { l.google, l.endpoint.URL = "{", "pubsub://some-project/some-topic" }, testsend.HintPubSubIdentity, delivery.Denied, "", "workload identity", testsend.ConsequenceDeadLetter},
-		"Pub/Sub not reached":   {func(l *lab) { l.pubsub(codes.Unavailable) }, testsend.HintUnreached, delivery.Connect, "", "Pub/Sub could not be reached", testsend.ConsequenceRetried},
-		"Kafka's topic missing": {func(l *lab) { l.kafka(); l.endpoint.URL += "2" }, testsend.HintKafkaTopic, delivery.Missing, destination.PhaseExchange, "Create it", testsend.ConsequenceDeadLetter},
-		"Kafka's ACL":           {func(l *lab) { l.produced(kerr.TopicAuthorizationFailed) }, testsend.HintKafkaDenied, delivery.Denied, "", "Describe and Write", testsend.ConsequenceDeadLetter},
-		"Kafka's replicas gone": {func(l *lab) { l.produced(kerr.NotEnoughReplicas) }, testsend.HintKafkaReplicas, delivery.Answered, "", "min.insync.replicas", testsend.ConsequenceRetried},
-		"Kafka's record limit":  {func(l *lab) { l.produced(kerr.MessageTooLarge) }, testsend.HintTooLarge, delivery.TooLarge, "", "max.message.bytes", testsend.ConsequenceDeadLetter},
-		"Kafka's quota":         {func(l *lab) { l.produced(kerr.ThrottlingQuotaExceeded) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ConsequenceRetried},
-		"Kafka's policy":        {func(l *lab) { l.produced(kerr.PolicyViolation) }, testsend.HintAnswered, delivery.Invalid, "", "rejected the record", testsend.ConsequenceDeadLetter},
-		"Kafka's login refused": {func(l *lab) { l.produced(kerr.SaslAuthenticationFailed) }, testsend.HintKafkaLogin, delivery.Denied, "", "user name and password", testsend.ConsequenceDeadLetter},
-		"Kafka, nobody listens": {func(l *lab) { l.endpoint.URL = "kafka://127.0.0.1:1/events" }, testsend.HintRefused, delivery.Connect, "", "refused the connection on port 1", testsend.ConsequenceRetried},
-		"Kafka, TLS to a plain": {func(l *lab) { l.endpoint.URL = "kafka://" + l.accept(greeting) + "/events?tls=true" }, testsend.HintTLSNotSpoken, delivery.TLS, "", "does not speak TLS", testsend.ConsequenceRetried},
+		"publish denied":         {func(l *lab) { l.pubsub(codes.PermissionDenied) }, testsend.HintPubSubDenied, delivery.Denied, "", "roles/pubsub.publisher", testsend.ConsequenceDeadLetter},
+		"identity rejected":      {func(l *lab) { l.pubsub(codes.Unauthenticated) }, testsend.HintPubSubIdentity, delivery.Denied, "", "GoogleCredentials", testsend.ConsequenceRetried},
+		"schema mismatch":        {func(l *lab) { l.pubsub(codes.InvalidArgument) }, testsend.HintPubSubSchema, delivery.Invalid, "", "schema", testsend.ConsequenceDeadLetter},
+		"quota exceeded":         {func(l *lab) { l.pubsub(codes.ResourceExhausted) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ConsequenceRetried},
+		"Pub/Sub internal error": {func(l *lab) { l.pubsub(codes.Internal) }, testsend.HintAnswered, delivery.Answered, "", "Internal", testsend.ConsequenceRetried},
+		"no Google credentials":  {func(l *lab) { l.google, l.endpoint.URL = "{", "pubsub://some-project/some-topic" }, testsend.HintPubSubIdentity, delivery.Denied, "", "workload identity", testsend.ConsequenceDeadLetter},
+		"Pub/Sub not reached":    {func(l *lab) { l.pubsub(codes.Unavailable) }, testsend.HintUnreached, delivery.Connect, "", "Pub/Sub could not be reached", testsend.ConsequenceRetried},
+		"Kafka's topic missing":  {func(l *lab) { l.kafka(); l.endpoint.URL += "2" }, testsend.HintKafkaTopic, delivery.Missing, destination.PhaseExchange, "Create it", testsend.ConsequenceDeadLetter},
+		"Kafka's ACL":            {func(l *lab) { l.produced(kerr.TopicAuthorizationFailed) }, testsend.HintKafkaDenied, delivery.Denied, "", "Describe and Write", testsend.ConsequenceDeadLetter},
+		"Kafka's replicas gone":  {func(l *lab) { l.produced(kerr.NotEnoughReplicas) }, testsend.HintKafkaReplicas, delivery.Answered, "", "min.insync.replicas", testsend.ConsequenceRetried},
+		"Kafka's record limit":   {func(l *lab) { l.produced(kerr.MessageTooLarge) }, testsend.HintTooLarge, delivery.TooLarge, "", "max.message.bytes", testsend.ConsequenceDeadLetter},
+		"Kafka's quota":          {func(l *lab) { l.produced(kerr.ThrottlingQuotaExceeded) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ConsequenceRetried},
+		"Kafka's policy":         {func(l *lab) { l.produced(kerr.PolicyViolation) }, testsend.HintAnswered, delivery.Invalid, "", "rejected the record", testsend.ConsequenceDeadLetter},
+		"Kafka's login refused":  {func(l *lab) { l.produced(kerr.SaslAuthenticationFailed) }, testsend.HintKafkaLogin, delivery.Denied, "", "user name and password", testsend.ConsequenceDeadLetter},
+		"Kafka, nobody listens":  {func(l *lab) { l.endpoint.URL = "kafka://127.0.0.1:1/events" }, testsend.HintRefused, delivery.Connect, "", "refused the connection on port 1", testsend.ConsequenceRetried},
+		"Kafka, TLS to a plain":  {func(l *lab) { l.endpoint.URL = "kafka://" + l.accept(greeting) + "/events?tls=true" }, testsend.HintTLSNotSpoken, delivery.TLS, "", "does not speak TLS", testsend.ConsequenceRetried},
 		"Kafka, plain to a TLS": {func(l *lab) {
 			l.certified(nil)
 			l.endpoint.URL = kafkaOf(l.endpoint.URL)
@@ -574,7 +574,7 @@ func TestBrokenReceivers(t *testing.T) {
 	}
 }
 
-// greeting is a server that speaks first, and not TLS.
+// greeting sends a plain-text greeting, like an SMTP server.
 func greeting(conn net.Conn) {
 	fmt.Fprint(conn, "220 mail.example.com ESMTP ready\r\n")
 	silent(conn)

@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
-func TestAFirewallThatDrops(t *testing.T) {
+func TestDroppedConnectionTimesOut(t *testing.T) {
 	l := newLab(t)
 	l.endpoint.URL, l.endpoint.Timeout = "http://"+deaf(t), 400*time.Millisecond
 	r := l.run()
@@ -21,8 +21,8 @@ func TestAFirewallThatDrops(t *testing.T) {
 	}
 }
 
-// deaf is an address whose kernel ignores connections, as a firewall that drops
-// does: its listener's queue is full, and nobody accepts.
+// deaf returns an address that does not respond to SYN packets, like a firewall that
+// drops them: the listener's accept queue is full.
 func deaf(t *testing.T) string {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -50,6 +50,6 @@ func deaf(t *testing.T) string {
 		}
 		t.Cleanup(func() { _ = conn.Close() })
 	}
-	t.Fatal("the queue does not fill")
+	t.Fatal("the accept queue does not fill")
 	return ""
 }

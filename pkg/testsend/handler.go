@@ -13,16 +13,16 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 )
 
-// maxRequest is the largest request that is read: an event of full size, and
-// what stands around it.
+// maxRequest is the maximum size of a request in bytes. The largest event is 256 KiB.
 const maxRequest = 512 * 1024
 
-// Handle is the Lambda function: direct invocation, and function URL.
+// Handle is the handler of the Lambda function, for direct invocations and for its
+// function URL.
 //
-// A direct payload is a Request; the answer is its Report, or the invocation
-// fails with the Refusal's message. By URL the same Request is POSTed: 200 with
-// the Report (whatever its verdict), 400 for a request that cannot be, 404 for an
-// endpoint that is not there, 429 for too many tests, 503 for try again.
+// A direct invocation takes a Request and returns a Report, or fails with the
+// Refusal's message. The function URL takes a Request by POST. It responds with 200
+// and the Report for both verdicts, 400 for an invalid request, 404 for an unknown
+// endpoint, 429 for too many tests, and 503 for a temporary failure.
 func (t *Tester) Handle(ctx context.Context, payload json.RawMessage) (any, error) {
 	kind, err := lambdaevent.Of(payload)
 	if err != nil {
@@ -42,14 +42,14 @@ func (t *Tester) Handle(ctx context.Context, payload json.RawMessage) (any, erro
 	return report, nil
 }
 
-// parse reads a request. Names it does not know are refused: a misspelt "data"
-// would otherwise send the sample in silence.
+// parse parses a request. It rejects unknown fields: with a misspelt "data", the
+// sample would be sent unnoticed.
 func parse(text []byte) (Request, error) {
 	var r Request
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&r); err != nil {
-		return r, &Refusal{Code: Invalid, Message: "the request is not a JSON object with fields of tenant, endpoint_id, url, event, data, role_arn, credentials, ordered, secret, timeout_seconds"}
+		return r, &Refusal{Code: Invalid, Message: "the request must be a JSON object with the fields tenant, endpoint_id, url, event, data, role_arn, credentials, ordered, secret and timeout_seconds"}
 	}
 	if bytes.Equal(bytes.TrimSpace(r.Data), []byte("null")) {
 		r.Data = nil
@@ -60,12 +60,12 @@ func parse(text []byte) (Request, error) {
 func (t *Tester) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		answer(w, http.StatusMethodNotAllowed, refused(&Refusal{Code: Invalid, Message: `POST a test: {"endpoint_id":"ep_…"}, or {"url":"https://…"}`}))
+		writeJSON(w, http.StatusMethodNotAllowed, errorBody(&Refusal{Code: Invalid, Message: `use POST with a JSON body: {"endpoint_id":"ep_…"}, or {"url":"https://…"}`}))
 		return
 	}
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
-		answer(w, http.StatusRequestEntityTooLarge, refused(&Refusal{Code: Invalid, Message: "the request is larger than any test can be"}))
+		writeJSON(w, http.StatusRequestEntityTooLarge, errorBody(&Refusal{Code: Invalid, Message: "the request is larger than 512 KiB"}))
 		return
 	}
 	request, err := parse(text)
@@ -75,11 +75,11 @@ func (t *Tester) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		var report Report
 		if report, err = t.Run(r.Context(), request); err == nil {
-			answer(w, http.StatusOK, report)
+			writeJSON(w, http.StatusOK, report)
 			return
 		}
 	}
-	refusal := &Refusal{Code: Unavailable, Message: "the test could not be made just now: try again"}
+	refusal := &Refusal{Code: Unavailable, Message: "the test could not be made: try again later"}
 	errors.As(err, &refusal)
 	status := map[Code]int{
 		Invalid: http.StatusBadRequest, NotFound: http.StatusNotFound, TooMany: http.StatusTooManyRequests, Unavailable: http.StatusServiceUnavailable,
@@ -87,16 +87,16 @@ func (t *Tester) serve(w http.ResponseWriter, r *http.Request) {
 	if refusal.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(refusal.RetryAfter.Seconds())+1))
 	}
-	answer(w, status, refused(refusal))
+	writeJSON(w, status, errorBody(refusal))
 }
 
-func refused(r *Refusal) any { return map[string]*Refusal{"error": r} }
+func errorBody(r *Refusal) any { return map[string]*Refusal{"error": r} }
 
-func answer(w http.ResponseWriter, status int, v any) {
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store") // a report shows URLs and payloads
+	w.Header().Set("Cache-Control", "no-store") // a report contains URLs and payloads
 	w.WriteHeader(status)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // a client that has gone needs no answer
+	_ = enc.Encode(v) // fails only if the client has disconnected
 }

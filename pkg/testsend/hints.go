@@ -20,25 +20,25 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination"
 )
 
-// Hint says in plain words what a failure means and what to do about it.
+// Hint explains a failure and how to fix it.
 type Hint struct {
-	Code HintCode `json:"code"` // stable, for programs and for looking it up
+	Code HintCode `json:"code"` // stable
 	Text string   `json:"text"`
 }
 
-// HintCode names a failure. Codes come from error types, statuses and protocols'
-// codes, never from an error's text.
+// HintCode identifies a failure. It depends on error types, statuses and error codes,
+// never on error texts.
 type HintCode string
 
 // The failures that have a hint.
 const (
-	HintInvalid   HintCode = "invalid"    // the endpoint's settings cannot work
-	HintBlocked   HintCode = "blocked"    // the guard's doing
-	HintTimeout   HintCode = "timeout"    // somewhere in an exchange that shows no phases
-	HintThrottled HintCode = "throttled"  // a broker's quota
-	HintTooLarge  HintCode = "too_large"  // a broker's limit
-	HintAnswered  HintCode = "answered"   // a refusal that has no code of its own here
-	HintUnreached HintCode = "no_connect" // no connection, for no reason that has a code
+	HintInvalid   HintCode = "invalid"    // invalid endpoint settings
+	HintBlocked   HintCode = "blocked"    // address not allowed by the guard
+	HintTimeout   HintCode = "timeout"    // timeout in an unknown phase
+	HintThrottled HintCode = "throttled"  // quota of a broker
+	HintTooLarge  HintCode = "too_large"  // size limit of a broker
+	HintAnswered  HintCode = "answered"   // any other error code of a broker
+	HintUnreached HintCode = "no_connect" // connection failed for another reason
 
 	HintDNSNotFound HintCode = "dns_not_found"
 	HintDNSFailed   HintCode = "dns_failed"
@@ -104,13 +104,13 @@ const (
 	HintKafkaClosed   HintCode = "kafka_closed_connection"
 )
 
-// situation is what a hint is made of.
+// failedAttempt is the input of hint.
 type failedAttempt struct {
 	protocol  string
 	url       string
 	timeout   time.Duration
 	now       time.Time
-	throwaway bool // signed with a secret that the receiver cannot have
+	throwaway bool // signed with a generated secret, unknown to the receiver
 	outcome   delivery.Outcome
 	exchange  *destination.Exchange
 }
@@ -119,12 +119,12 @@ func newHint(code HintCode, format string, args ...any) Hint {
 	return Hint{Code: code, Text: fmt.Sprintf(format, args...)}
 }
 
-// hint says what a failed attempt means.
+// hint returns the hint for a failed attempt.
 func hint(s failedAttempt) Hint {
 	switch s.outcome.Class {
 	case delivery.Invalid:
 		if s.exchange.Code != "" {
-			break // a broker said so
+			break // reported by a broker
 		}
 		return newHint(HintInvalid, "The endpoint's settings are invalid. Correct them as the error says. Nothing was sent.")
 	case delivery.Blocked:
@@ -145,8 +145,8 @@ func hint(s failedAttempt) Hint {
 	return connectionHint(s)
 }
 
-// connectionHint is for whatever got no answer: it serves HTTP, and brokers up to
-// the first word of their own protocol.
+// connectionHint returns the hint for an attempt without a response, for HTTP and
+// for connections to brokers.
 func connectionHint(s failedAttempt) Hint {
 	host, port := hostAndPort(s.url)
 	err := s.exchange.Cause
@@ -232,7 +232,7 @@ func certificateHint(invalid x509.CertificateInvalidError, now time.Time) Hint {
 	return newHint(HintTLSNotServer, "The certificate is not valid for a server (key usage, chain or name constraints). Get a server certificate from a public authority.")
 }
 
-// alertHint reads TLS alerts (RFC 8446, section 6.2).
+// alertHint returns the hint for a TLS alert (RFC 8446, section 6.2).
 func alertHint(alert uint8) Hint {
 	const (
 		handshakeFailure    = 40
@@ -252,7 +252,7 @@ func alertHint(alert uint8) Hint {
 	return newHint(HintTLSHandshake, "The server aborted the TLS handshake. Check its log at this time, and its TLS settings.")
 }
 
-// verification is what to look at where a receiver refuses a signature.
+// verification returns advice for a rejected signature.
 func verification(s failedAttempt) string {
 	if s.throwaway {
 		return "This test was signed with a generated secret, which the receiver does not have. Test the endpoint by its id, or pass its secret."
@@ -260,7 +260,7 @@ func verification(s failedAttempt) string {
 	return "Compare the secret's fingerprint, verify over the raw body before any parsing, and check the receiver's clock (5 minutes are tolerated)."
 }
 
-// statusHint reads an HTTP answer.
+// statusHint returns the hint for an HTTP response.
 func statusHint(s failedAttempt) Hint {
 	status := s.outcome.Status
 	get := func(name string) string {
@@ -352,7 +352,7 @@ func redirectHint(s failedAttempt, location string) Hint {
 		to.Redacted(), s.outcome.Status, why)
 }
 
-// sqsHint reads what SQS, STS or KMS said.
+// sqsHint returns the hint for an error of SQS, STS or KMS.
 func sqsHint(s failedAttempt) Hint {
 	if operationIn(s.exchange.Cause, "STS") && s.outcome.Class != delivery.Timeout {
 		return newHint(HintRoleDenied, "The role in role_arn could not be assumed (%s). Its trust policy must name the dispatch function's role and have the tenant as external id, "+
@@ -381,7 +381,7 @@ func sqsHint(s failedAttempt) Hint {
 	return brokerConnection(s, "SQS in the URL's region")
 }
 
-// operationIn reports whether a call to the service failed anywhere beneath err.
+// operationIn reports whether err wraps a failed call to the service.
 func operationIn(err error, service string) bool {
 	for err != nil {
 		var o *smithy.OperationError
@@ -418,7 +418,7 @@ func pubsubHint(s failedAttempt) Hint {
 	return brokerConnection(s, "Pub/Sub")
 }
 
-// Titles of Kafka's errors, as kafka-go says them (kafka.apache.org/protocol).
+// kafkaLogin contains the titles of Kafka's errors in a login, as in kafka-go.
 var kafkaLogin = map[string]bool{
 	"SASL Authentication Failed": true, "Unacceptable Credential": true, "Unsupported SASL Mechanism": true, "Illegal SASL State": true, "Security Disabled": true,
 }
@@ -454,13 +454,13 @@ func kafkaHint(s failedAttempt) Hint {
 	return brokerConnection(s, "the brokers")
 }
 
-// brokerConnection is for a broker that was not reached.
+// brokerConnection returns the hint for a failed connection to a broker.
 func brokerConnection(s failedAttempt, who string) Hint {
 	if s.outcome.Class == delivery.Timeout {
 		return newHint(HintTimeout, "There was no response from %s within %s. Check addresses, ports and firewalls, and that it is not overloaded.", who, s.timeout.Round(100*time.Millisecond))
 	}
 	if s.protocol == "kafka" {
-		// The URL may name several; the first stands for all.
+		// The hint shows the first broker only.
 		if u, err := url.Parse(s.url); err == nil {
 			first, _, _ := strings.Cut(u.Host, ",")
 			s.url = "kafka://" + first

@@ -1,10 +1,9 @@
-// Package testsend sends one signed sample event to an endpoint now, and
-// shows everything that happened: the exact request, the answer, the time each
-// phase took, the verdict, and what to do about a failure in plain words. It
-// promises that a test goes through the same adapters and the same signing as a
-// delivery, on a connection of its own, past the queue, the circuit breaker and
-// the endpoint's rate limit, and not past the guard of addresses; that it leaves
-// no event and no delivery behind; and that a report holds no secret.
+// Package testsend sends one signed sample event to an endpoint and reports the exact
+// request, the response, the duration of each phase, the verdict, and a hint for a
+// failure. It promises that a test uses the same adapters, signing and address guard
+// as a delivery, on a new connection, but bypasses the queue, the circuit breaker and
+// the endpoint's rate limit; that it stores no event and no delivery; and that a
+// report contains no secret.
 package testsend
 
 import (
@@ -31,40 +30,38 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// HeaderTest marks a test: header or attribute, beside those that a delivery
-// has. A receiver that would act on the sample's data should look at it.
+// HeaderTest is the header or message attribute that marks a test. Receivers can use
+// it to ignore the sample data.
 const HeaderTest = "tidings-test"
 
-// sampleType is the sample where nobody names a type and the endpoint takes it.
+// sampleType is the default event type, if the endpoint subscribes to it.
 const sampleType = "user.joined_community"
 
-// reserve is what a test leaves of its invocation's time, for its report.
+// reserve is the part of the invocation's time that is kept for the report.
 const reserve = 2 * time.Second
 
-// Request asks for one test: of an endpoint, or of a URL that is none yet.
+// Request is a request for one test, either of an endpoint or of a URL.
 type Request struct {
-	Tenant     string `json:"tenant,omitempty"` // default where empty
+	Tenant     string `json:"tenant,omitempty"` // empty means "default"
 	EndpointID string `json:"endpoint_id,omitempty"`
 
-	// URL is tested in place of an endpoint; its scheme chooses the protocol.
 	URL string `json:"url,omitempty"`
-	// What follows goes with a URL; an endpoint has its own.
+	// The following fields are only allowed with URL; an endpoint has its own.
 	RoleARN     string `json:"role_arn,omitempty"`
-	Credentials string `json:"credentials,omitempty"` // the secret's name
+	Credentials string `json:"credentials,omitempty"` // name of the secret
 	Ordered     bool   `json:"ordered,omitempty"`
-	// Secret (whsec_… or whsk_…) signs a URL's test. One that nobody else knows
-	// is made where it is empty.
+	// Secret (whsec_… or whsk_…) signs the test. If empty, a new one is generated.
 	Secret         string  `json:"secret,omitempty"`
 	TimeoutSeconds float64 `json:"timeout_seconds,omitempty"`
 
-	Event string          `json:"event,omitempty"` // the type; one that the endpoint takes where empty
-	Data  json.RawMessage `json:"data,omitempty"`  // the catalog's sample where empty
+	Event string          `json:"event,omitempty"` // event type; if empty, one that the endpoint subscribes to
+	Data  json.RawMessage `json:"data,omitempty"`  // if empty, the catalog's sample
 
-	// Caller is who asks, as far as that is known; each has a rate of its own.
+	// Caller identifies the caller, if known, for the rate limit per caller.
 	Caller string `json:"-"`
 }
 
-// Verdict is whether the destination took the event.
+// Verdict is whether the destination accepted the event.
 type Verdict string
 
 const (
@@ -72,18 +69,16 @@ const (
 	Failed    Verdict = "failed"
 )
 
-// Report is everything that happened.
+// Report is the result of a test.
 type Report struct {
 	Verdict Verdict        `json:"verdict"`
 	Outcome delivery.Class `json:"outcome"`
 	Status  int            `json:"status,omitempty"` // HTTP
-	// Error is the sentence that a delivery would keep of the failure.
-	Error string `json:"error,omitempty"`
-	// Hint says what to do about a failure.
-	Hint *Hint `json:"hint,omitempty"`
-	// Then is what would become of a delivery after such a first attempt.
+	// Error is the error of the attempt, as in a delivery's history.
+	Error       string      `json:"error,omitempty"`
+	Hint        *Hint       `json:"hint,omitempty"`
 	Consequence Consequence `json:"then"`
-	// Notes are what else should be known, such as that the endpoint is disabled.
+	// Notes are remarks, for example that the endpoint is disabled.
 	Notes []string `json:"notes,omitempty"`
 
 	At         time.Time `json:"at"`
@@ -92,14 +87,14 @@ type Report struct {
 	Protocol   string    `json:"protocol"`
 	Event      string    `json:"event"`
 	EventID    string    `json:"event_id"`
-	Sample     bool      `json:"sample"` // the data is the catalog's
+	Sample     bool      `json:"sample"` // the data is the catalog's sample
 
-	Request Sent    `json:"request"`
-	Answer  *Answer `json:"answer,omitempty"` // nil where there was none
-	Timings Timings `json:"timings"`
+	Request  Sent      `json:"request"`
+	Response *Response `json:"answer,omitempty"` // nil if there was none
+	Timings  Timings   `json:"timings"`
 }
 
-// Sent is the request, byte for byte, or what a broker's client was given.
+// Sent is the exact HTTP request, or the message given to the broker's client.
 type Sent struct {
 	Method    string              `json:"method"`
 	To        string              `json:"to"`
@@ -108,45 +103,45 @@ type Sent struct {
 	Signature Signed              `json:"signature"`
 }
 
-// Signed shows what was signed, and with which secrets: enough to find out why
-// a receiver's own signature differs, not enough to sign.
+// Signed shows the signed content and the signatures, so that a receiver can find out
+// why its own signature differs.
 type Signed struct {
-	// Base is the text that is signed: id.timestamp.body.
+	// Base is the signed content: id.timestamp.body.
 	Base string   `json:"base"`
 	By   []Signer `json:"by"`
 }
 
-// Signer is one secret that signed.
+// Signer is one secret and its signature.
 type Signer struct {
 	Secret string `json:"secret"` // masked
-	// Fingerprint tells secrets apart: the first 8 hexadecimal digits of the
-	// SHA-256 of the secret's text.
+	// Fingerprint is the first 8 hexadecimal digits of the SHA-256 of the secret's
+	// text, for comparing secrets.
 	Fingerprint string `json:"fingerprint"`
-	PublicKey   string `json:"public_key,omitempty"` // of an Ed25519 secret
+	PublicKey   string `json:"public_key,omitempty"` // for an Ed25519 secret
 	Signature   string `json:"signature"`
 }
 
-// Answer is what came back.
-type Answer struct {
-	Proto   string              `json:"proto,omitempty"`
-	Status  int                 `json:"status,omitempty"`
-	Headers []destination.Field `json:"headers"` // on brokers, the receipt
-	Body    string              `json:"body,omitempty"`
-	Cut     bool                `json:"cut,omitempty"` // more of the body followed
+// Response is the HTTP response, or the broker's receipt as headers.
+type Response struct {
+	Proto     string              `json:"proto,omitempty"`
+	Status    int                 `json:"status,omitempty"`
+	Headers   []destination.Field `json:"headers"`
+	Body      string              `json:"body,omitempty"`
+	Truncated bool                `json:"cut,omitempty"` // the body was longer
 }
 
-// Timings are the phases in milliseconds. A phase that did not happen is 0; the
-// one in which the attempt ended is named.
+// Timings are the durations of the phases in milliseconds, 0 for a phase that did not
+// happen, and the phase in which the attempt ended.
 type Timings struct {
 	DNS       float64           `json:"dns_ms"`
 	Connect   float64           `json:"connect_ms"`
 	TLS       float64           `json:"tls_ms"`
-	FirstByte float64           `json:"first_byte_ms"` // from the request's last byte to the answer's first
+	FirstByte float64           `json:"first_byte_ms"` // from the request's last byte to the response's first
 	Total     float64           `json:"total_ms"`
 	Ended     destination.Phase `json:"ended_in"`
 }
 
-// Consequence is what dispatch does after such an outcome.
+// Consequence is what would happen to a delivery after such a first attempt.
 type Consequence string
 
 const (
@@ -156,7 +151,7 @@ const (
 	ConsequenceDisabled   Consequence = "endpoint_disabled"
 )
 
-// Code is why a test was not made.
+// Code is the reason why a test was not made.
 type Code string
 
 const (
@@ -166,59 +161,59 @@ const (
 	Unavailable Code = "unavailable"
 )
 
-// Refusal says why a test was not made; nothing was sent.
+// Refusal is the error of a test that was not made. Nothing was sent.
 type Refusal struct {
 	Code    Code   `json:"code"`
 	Field   string `json:"field,omitempty"`
 	Message string `json:"message"`
-	// RetryAfter is when it may be asked for again, where that is known.
+	// RetryAfter is the time until the next test is allowed, if known.
 	RetryAfter time.Duration `json:"-"`
 }
 
 func (r *Refusal) Error() string { return r.Message }
 
-// Endpoints is where an endpoint is read, past every cache.
+// Endpoints reads endpoints, uncached.
 type Endpoints interface {
-	// GetEndpoint returns endpoint.ErrNotFound where there is none.
+	// GetEndpoint returns endpoint.ErrNotFound if there is no such endpoint.
 	GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error)
 }
 
-// Limits keeps count of tests; the stores' rate limit is one.
+// Limits stores rate limits. The stores implement it.
 type Limits interface {
-	// ReserveSlots applies ratelimit.Reserve to what is kept under the key, and
-	// returns what it became. A negative cost gives slots back.
+	// ReserveSlots applies ratelimit.Reserve to the value stored under the key and
+	// returns the new value. A negative cost releases slots.
 	ReserveSlots(ctx context.Context, key string, cost time.Duration, now time.Time) (time.Time, error)
 }
 
-// How many tests there may be: at one destination, and by one caller.
+// Rate limits of tests.
 var (
 	perDestination = ratelimit.Limit{PerMinute: 20, Burst: 6}
 	perCaller      = ratelimit.Limit{PerMinute: 60, Burst: 20}
 )
 
-// Sender makes the attempt; the adapters' router is one.
+// Sender makes attempts. *destination.Router implements it.
 type Sender interface {
 	Check(t destination.Target) error
 	Deliver(ctx context.Context, t destination.Target, m destination.Message) delivery.Outcome
 	Close() error
 }
 
-// Tester makes tests. Every field is required.
+// Tester makes tests. All fields are required.
 type Tester struct {
 	Catalog *catalog.Catalog
 	// Validate checks data against its event type's schema.
 	Validate  func(eventType string, data json.RawMessage) error
 	Endpoints Endpoints
 	Limits    Limits
-	// Open returns a sender for one test, so that each makes connections of its
-	// own: a kept one would hide what name, certificate and firewall do now.
+	// Open returns a new sender for each test, because a reused connection would
+	// hide problems with DNS, certificates and firewalls.
 	Open func() (Sender, error)
 	Log  *slog.Logger
 	Now  func() time.Time
 }
 
-// Run makes one test. Its error is a *Refusal where nothing was sent; a
-// destination that fails is no error but a report.
+// Run makes one test. It returns a *Refusal if nothing was sent. A failed attempt is
+// not an error: the report describes it.
 func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 	if r.Tenant == "" {
 		r.Tenant = event.DefaultTenant
@@ -254,7 +249,7 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		if left := deadline.Sub(now) - reserve; left < timeout {
 			timeout = max(left, time.Second)
-			notes = append(notes, fmt.Sprintf("the test was given %s only, because its own invocation ends soon", timeout.Round(time.Second)))
+			notes = append(notes, fmt.Sprintf("the test's timeout was reduced to %s, because the function's own timeout is near", timeout.Round(time.Second)))
 		}
 	}
 	attempt, cancel := context.WithTimeout(ctx, timeout)
@@ -277,9 +272,8 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 	return report, nil
 }
 
-// admit holds the request to the limits, so that nobody uses us to hammer a
-// stranger. What is refused takes nothing from them: asking again too early does
-// not make the wait longer.
+// admit enforces the rate limits, so that tests cannot be used to flood a third
+// party. A refused request uses no slot: early retries do not extend the wait.
 func (t *Tester) admit(ctx context.Context, r Request, ep endpoint.Endpoint, now time.Time) error {
 	destination := r.EndpointID
 	if destination == "" {
@@ -304,28 +298,27 @@ func (t *Tester) admit(ctx context.Context, r Request, ep endpoint.Endpoint, now
 		if _, err := t.Limits.ReserveSlots(ctx, one.key, -one.limit.Cost(1), now); err != nil {
 			return t.unavailable(ctx, err)
 		}
-		return &Refusal{Code: TooMany, RetryAfter: wait, Message: fmt.Sprintf("too many tests: the next one may be made in %s", max(wait.Round(time.Second), time.Second))}
+		return &Refusal{Code: TooMany, RetryAfter: wait, Message: fmt.Sprintf("too many tests: try again in %s", max(wait.Round(time.Second), time.Second))}
 	}
 	return nil
 }
 
 func (t *Tester) unavailable(ctx context.Context, err error) error {
 	t.Log.ErrorContext(ctx, "webhook.not_tested", "error", err.Error())
-	return &Refusal{Code: Unavailable, Message: "the test could not be made just now: try again"}
+	return &Refusal{Code: Unavailable, Message: "the test could not be made: try again later"}
 }
 
 func invalid(field, format string, args ...any) error {
 	return &Refusal{Code: Invalid, Field: field, Message: field + ": " + fmt.Sprintf(format, args...)}
 }
 
-// receiver returns the endpoint that the request means: a stored one, or one
-// made of its URL.
+// resolveEndpoint returns the stored endpoint, or a temporary one for the URL.
 func (t *Tester) resolveEndpoint(ctx context.Context, sender Sender, r Request) (ep endpoint.Endpoint, notes []string, err error) {
 	switch {
 	case (r.EndpointID == "") == (r.URL == ""):
-		return ep, nil, invalid("endpoint_id", "give an endpoint's id, or a URL, and not both")
+		return ep, nil, invalid("endpoint_id", "set either endpoint_id or url, not both")
 	case r.EndpointID != "" && (r.RoleARN != "" || r.Credentials != "" || r.Ordered || r.Secret != "" || r.TimeoutSeconds != 0):
-		return ep, nil, invalid("endpoint_id", "role_arn, credentials, ordered, secret and timeout_seconds go with a URL; the endpoint has its own")
+		return ep, nil, invalid("endpoint_id", "role_arn, credentials, ordered, secret and timeout_seconds are only allowed with url; an endpoint has its own")
 	case r.EndpointID != "":
 		ep, err = t.Endpoints.GetEndpoint(ctx, r.Tenant, r.EndpointID)
 		if errors.Is(err, endpoint.ErrNotFound) {
@@ -335,7 +328,7 @@ func (t *Tester) resolveEndpoint(ctx context.Context, sender Sender, r Request) 
 			return ep, nil, t.unavailable(ctx, err)
 		}
 		if ep.Status != endpoint.Enabled {
-			notes = append(notes, "the endpoint is disabled ("+ep.StatusReason+"): events are not sent to it")
+			notes = append(notes, "the endpoint is disabled ("+ep.StatusReason+"): no events are sent to it")
 		}
 		return ep, notes, nil
 	}
@@ -349,7 +342,7 @@ func (t *Tester) resolveEndpoint(ctx context.Context, sender Sender, r Request) 
 			return ep, nil, invalid("secret", "%s", strings.TrimPrefix(err.Error(), "secret: "))
 		}
 	} else {
-		notes = append(notes, "the URL is of no endpoint here, so it was signed with a secret made for this test: a receiver that verifies will refuse it")
+		notes = append(notes, "the test was signed with a generated secret: a receiver that verifies signatures will reject it")
 	}
 	ep.Secrets = []endpoint.SigningSecret{{Secret: secret}}
 	if err := ep.Validate(t.Catalog.Types()); err != nil {
@@ -361,7 +354,7 @@ func (t *Tester) resolveEndpoint(ctx context.Context, sender Sender, r Request) 
 	return ep, notes, nil
 }
 
-// sample returns the event of a test.
+// sample returns the test's event, and whether its data is the catalog's sample.
 func (t *Tester) sample(r Request, ep endpoint.Endpoint, now time.Time) (event.Event, bool, error) {
 	name := r.Event
 	if name == "" {
@@ -387,20 +380,20 @@ func (t *Tester) sample(r Request, ep endpoint.Endpoint, now time.Time) (event.E
 	return event.Event{ID: id, Type: name, Timestamp: now, ActorUserID: "test", Data: data, RequestID: "test", IdempotencyKey: id}, sample, nil
 }
 
-// subscription says whether a real event like this would have been sent.
+// subscription returns a note if the endpoint would not get a real event like this.
 func subscription(ep endpoint.Endpoint, eventType string, body []byte) []string {
 	if !ep.Subscribes(eventType) {
-		return []string{fmt.Sprintf("the endpoint does not subscribe to %s (its types: %s): only this test sends it", eventType, strings.Join(ep.EventTypes, ", "))}
+		return []string{fmt.Sprintf("the endpoint does not subscribe to %s (it subscribes to %s): only tests send it", eventType, strings.Join(ep.EventTypes, ", "))}
 	}
 	if len(ep.Filter) == 0 {
 		return nil
 	}
 	compiled, err := filter.Compile(ep.Filter)
 	if err != nil {
-		return nil // dispatch sends everything then
+		return nil // dispatch ignores an invalid filter
 	}
 	if doc, err := filter.Parse(body); err == nil && !compiled.Matches(doc) {
-		return []string{"the endpoint's filter does not match this event: only this test sends it"}
+		return []string{"the endpoint's filter does not match this event: only tests send it"}
 	}
 	return nil
 }
@@ -417,13 +410,13 @@ func describe(ep endpoint.Endpoint, m destination.Message, o delivery.Outcome, x
 			FirstByte: took(o.Timings.FirstByte), Total: took(o.Timings.Total), Ended: x.Ended,
 		},
 	}
-	if x.To == "" { // no adapter saw it
+	if x.To == "" { // the router rejected the target
 		r.Request.To, r.Request.Headers = ep.URL, destination.Fields(m.Headers)
 	}
 	if o.Class == delivery.Success {
 		r.Verdict = Delivered
 	}
-	// A phase that was broken off has reported no time.
+	// An interrupted phase has reported no duration.
 	for phase, at := range map[destination.Phase]*float64{
 		destination.PhaseDNS: &r.Timings.DNS, destination.PhaseConnect: &r.Timings.Connect, destination.PhaseTLS: &r.Timings.TLS, destination.PhaseResponse: &r.Timings.FirstByte,
 	} {
@@ -432,14 +425,14 @@ func describe(ep endpoint.Endpoint, m destination.Message, o delivery.Outcome, x
 		}
 	}
 	if o.Status != 0 || len(x.ResponseHeaders) > 0 {
-		r.Answer = &Answer{Proto: x.Proto, Status: o.Status, Headers: x.ResponseHeaders, Body: printable(x.Body, x.Truncated), Cut: x.Truncated}
+		r.Response = &Response{Proto: x.Proto, Status: o.Status, Headers: x.ResponseHeaders, Body: printable(x.Body, x.Truncated), Truncated: x.Truncated}
 	}
 	return r
 }
 
-// printable makes a stranger's bytes fit for a page and a terminal.
-func printable(b []byte, cut bool) string {
-	if cut { // perhaps within a character
+// printable removes control characters and invalid UTF-8.
+func printable(b []byte, truncated bool) string {
+	if truncated { // possibly within a character
 		for i := 0; i < utf8.UTFMax-1 && len(b) > 0 && !utf8.Valid(b); i++ {
 			b = b[:len(b)-1]
 		}
@@ -476,7 +469,7 @@ func consequence(o delivery.Outcome, p retry.Policy, now time.Time) Consequence 
 	return ConsequenceRetried
 }
 
-// log writes one line a test. It holds no payload, no URL and nothing of the answer.
+// log writes one line per test, without payload, URL and response.
 func (t *Tester) log(ctx context.Context, r Report) {
 	attrs := []slog.Attr{
 		slog.String("tenant", r.Tenant), slog.String("endpoint_id", r.EndpointID), slog.String("protocol", r.Protocol),
@@ -489,7 +482,7 @@ func (t *Tester) log(ctx context.Context, r Report) {
 	t.Log.LogAttrs(ctx, slog.LevelInfo, "webhook.tested", attrs...)
 }
 
-// hostAndPort returns a URL's host and port for a hint's text.
+// hostAndPort returns the host and port of a URL.
 func hostAndPort(raw string) (host, port string) {
 	u, err := url.Parse(raw)
 	if err != nil {

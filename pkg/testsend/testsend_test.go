@@ -35,7 +35,7 @@ type received struct {
 	body    []byte
 }
 
-// good is a lab whose receiver takes everything, and where it puts it.
+// good returns a lab whose receiver accepts everything, and the received request.
 func good(t *testing.T) (*lab, *received) {
 	l, got := newLab(t), &received{}
 	l.serve(func(w http.ResponseWriter, r *http.Request) {
@@ -48,7 +48,7 @@ func good(t *testing.T) (*lab, *received) {
 	return l, got
 }
 
-func TestAReportShowsExactlyWhatHappened(t *testing.T) {
+func TestReportMatchesTheReceivedRequest(t *testing.T) {
 	l, got := good(t)
 	old := signature.NewSecret()
 	l.endpoint.Secrets = append(l.endpoint.Secrets, endpoint.SigningSecret{Secret: old, ExpiresAt: time.Now().Add(time.Hour)})
@@ -59,22 +59,22 @@ func TestAReportShowsExactlyWhatHappened(t *testing.T) {
 	if r.Request.Body != string(got.body) || r.Request.Method != "POST" || r.Request.To != l.endpoint.URL {
 		t.Errorf("request = %+v\nreceived %s", r.Request, got.body)
 	}
-	// Every header that arrived is in the report, and none that did not.
+	// The report contains exactly the received headers.
 	arrived := got.request.Header.Clone()
 	arrived.Set("Host", got.request.Host)
 	for _, f := range r.Request.Headers {
 		if arrived.Get(f.Name) != f.Value {
-			t.Errorf("reports %s: %q, sent %q", f.Name, f.Value, arrived.Get(f.Name))
+			t.Errorf("%s: reported %q, received %q", f.Name, f.Value, arrived.Get(f.Name))
 		}
 		arrived.Del(f.Name)
 	}
 	if len(arrived) != 0 {
-		t.Errorf("sent and not reported: %v", arrived)
+		t.Errorf("received and not reported: %v", arrived)
 	}
 	if got.request.Header.Get(testsend.HeaderTest) != "true" {
 		t.Error("the receiver cannot tell that it is a test")
 	}
-	// Both secrets verify, by the official library; the base is what they signed.
+	// The official library verifies both secrets.
 	for i, secret := range []signature.Secret{l.endpoint.Secrets[0].Secret, old} {
 		verifier, err := standardwebhooks.NewWebhook(secret.Reveal())
 		if err != nil {
@@ -91,9 +91,9 @@ func TestAReportShowsExactlyWhatHappened(t *testing.T) {
 	if want := got.request.Header.Get("webhook-id") + "." + got.request.Header.Get("webhook-timestamp") + "." + string(got.body); r.Request.Signature.Base != want {
 		t.Errorf("base = %q, want %q", r.Request.Signature.Base, want)
 	}
-	a := r.Answer
+	a := r.Response
 	if a == nil || a.Status != 202 || a.Body != "thanks" || a.Proto != "HTTP/1.1" || !slices.Contains(a.Headers, destination.Field{Name: "X-Receiver", Value: "mine"}) {
-		t.Errorf("answer = %+v", a)
+		t.Errorf("response = %+v", a)
 	}
 	if r.Timings.Connect <= 0 || r.Timings.FirstByte <= 0 || r.Timings.Total < r.Timings.Connect || r.Timings.Ended != destination.PhaseBody {
 		t.Errorf("timings = %+v", r.Timings)
@@ -107,48 +107,48 @@ func TestAReportShowsExactlyWhatHappened(t *testing.T) {
 	}
 	for _, s := range l.endpoint.Secrets {
 		if key := strings.TrimPrefix(s.Secret.Reveal(), "whsec_"); bytes.Contains(text, []byte(key)) {
-			t.Error("the report holds a secret")
+			t.Error("the report contains a secret")
 		}
 	}
 }
 
-func TestEachTestMakesAConnectionOfItsOwn(t *testing.T) {
+func TestEachTestUsesANewConnection(t *testing.T) {
 	l, _ := good(t)
 	for range 2 {
 		if r := l.run(); r.Timings.Connect <= 0 {
-			t.Errorf("timings = %+v: a kept connection hides what a delivery would meet", r.Timings)
+			t.Errorf("timings = %+v, want a new connection", r.Timings)
 		}
 	}
 }
 
-func TestALongAnswerIsCut(t *testing.T) {
+func TestLongResponseIsTruncated(t *testing.T) {
 	l := newLab(t)
 	l.serve(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusInternalServerError)
 		_, _ = io.WriteString(w, "\x1b[31m\x00"+strings.Repeat("é", 20_000))
 	})
-	a := l.run().Answer
-	if a == nil || !a.Cut || len(a.Body) > destination.MaxExchangeBodyBytes || !strings.HasPrefix(a.Body, "[31mé") || !strings.HasSuffix(a.Body, "é") {
-		t.Errorf("answer = %+v", a)
+	a := l.run().Response
+	if a == nil || !a.Truncated || len(a.Body) > destination.MaxExchangeBodyBytes || !strings.HasPrefix(a.Body, "[31mé") || !strings.HasSuffix(a.Body, "é") {
+		t.Errorf("response = %+v", a)
 	}
 }
 
-func TestWhichEvent(t *testing.T) {
+func TestEventSelection(t *testing.T) {
 	for name, c := range map[string]struct {
 		types   []string
 		filter  string
 		request testsend.Request
 		event   string
 		sample  bool
-		note    string // that there is one
+		note    string // empty for none
 	}{
-		"all types":                {[]string{"*"}, "", testsend.Request{}, "user.joined_community", true, ""},
-		"some":                     {[]string{"discussion.*"}, "", testsend.Request{}, "discussion.auto_closed", true, ""},
-		"one that is named":        {[]string{"*"}, "", testsend.Request{Event: "user.posted_comment"}, "user.posted_comment", true, ""},
-		"data":                     {[]string{"*"}, "", testsend.Request{Data: json.RawMessage(`{"community_id":"c","community_name":"<Grüße & 1e21>"}`)}, "user.joined_community", false, ""},
-		"one not subscribed to":    {[]string{"user.joined_community"}, "", testsend.Request{Event: "user.posted_comment"}, "user.posted_comment", true, "does not subscribe"},
-		"one the filter leaves":    {[]string{"*"}, `{"data":{"community_id":["c_8"]}}`, testsend.Request{}, "user.joined_community", true, "filter does not match"},
-		"one the filter lets pass": {[]string{"*"}, `{"data":{"community_id":["c_7"]}}`, testsend.Request{}, "user.joined_community", true, ""},
+		"all types":              {[]string{"*"}, "", testsend.Request{}, "user.joined_community", true, ""},
+		"subscribed pattern":     {[]string{"discussion.*"}, "", testsend.Request{}, "discussion.auto_closed", true, ""},
+		"named type":             {[]string{"*"}, "", testsend.Request{Event: "user.posted_comment"}, "user.posted_comment", true, ""},
+		"custom data":            {[]string{"*"}, "", testsend.Request{Data: json.RawMessage(`{"community_id":"c","community_name":"<Grüße & 1e21>"}`)}, "user.joined_community", false, ""},
+		"type not subscribed to": {[]string{"user.joined_community"}, "", testsend.Request{Event: "user.posted_comment"}, "user.posted_comment", true, "does not subscribe"},
+		"filter does not match":  {[]string{"*"}, `{"data":{"community_id":["c_8"]}}`, testsend.Request{}, "user.joined_community", true, "filter does not match"},
+		"filter matches":         {[]string{"*"}, `{"data":{"community_id":["c_7"]}}`, testsend.Request{}, "user.joined_community", true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, got := good(t)
@@ -178,7 +178,7 @@ func TestWhichEvent(t *testing.T) {
 	}
 }
 
-func TestADisabledEndpointIsTestedAndSaidToBeDisabled(t *testing.T) {
+func TestDisabledEndpointIsTestedWithANote(t *testing.T) {
 	l, _ := good(t)
 	l.endpoint.Status, l.endpoint.StatusReason = endpoint.Disabled, "moving"
 	if r := l.run(); r.Verdict != testsend.Delivered || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "disabled (moving)") {
@@ -186,7 +186,7 @@ func TestADisabledEndpointIsTestedAndSaidToBeDisabled(t *testing.T) {
 	}
 }
 
-func TestAURLThatIsNoEndpoint(t *testing.T) {
+func TestURLWithoutEndpoint(t *testing.T) {
 	l, got := good(t)
 	secret := signature.NewSecret()
 	r, err := l.tester().Run(t.Context(), testsend.Request{URL: l.endpoint.URL, Secret: secret.Reveal(), TimeoutSeconds: 3})
@@ -204,23 +204,23 @@ func TestAURLThatIsNoEndpoint(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotTested(t *testing.T) {
+func TestInvalidRequestsAreRefused(t *testing.T) {
 	l, got := good(t)
 	for name, c := range map[string]struct {
 		request testsend.Request
 		code    testsend.Code
 		says    string
 	}{
-		"nothing":              {testsend.Request{}, testsend.Invalid, "an endpoint's id, or a URL"},
+		"nothing":              {testsend.Request{}, testsend.Invalid, "either endpoint_id or url"},
 		"both":                 {testsend.Request{EndpointID: "ep_1", URL: l.endpoint.URL}, testsend.Invalid, "not both"},
-		"a stranger":           {testsend.Request{EndpointID: "ep_2"}, testsend.NotFound, "no endpoint ep_2"},
-		"another's endpoint":   {testsend.Request{EndpointID: "ep_1", Tenant: "other"}, testsend.NotFound, "tenant other"},
-		"a secret with an id":  {testsend.Request{EndpointID: "ep_1", Secret: "whsec_x"}, testsend.Invalid, "go with a URL"},
-		"a metadata address":   {testsend.Request{URL: "https://169.254.169.254/latest/"}, testsend.Invalid, "may not be reached"},
+		"unknown endpoint":     {testsend.Request{EndpointID: "ep_2"}, testsend.NotFound, "no endpoint ep_2"},
+		"another tenant":       {testsend.Request{EndpointID: "ep_1", Tenant: "other"}, testsend.NotFound, "tenant other"},
+		"a secret with an id":  {testsend.Request{EndpointID: "ep_1", Secret: "whsec_x"}, testsend.Invalid, "only allowed with url"},
+		"a metadata address":   {testsend.Request{URL: "https://169.254.169.254/latest/"}, testsend.Invalid, "not an allowed destination"},
 		"an unknown scheme":    {testsend.Request{URL: "gopher://x/"}, testsend.Invalid, "https://host/path"},
-		"another's secret":     {testsend.Request{URL: "kafka://127.0.0.1:1/t?sasl=scram-sha-512", Credentials: "tidings/other/k"}, testsend.Invalid, "tidings/default/"},
+		"another tenant's key": {testsend.Request{URL: "kafka://127.0.0.1:1/t?sasl=scram-sha-512", Credentials: "tidings/other/k"}, testsend.Invalid, "tidings/default/"},
 		"a malformed secret":   {testsend.Request{URL: l.endpoint.URL, Secret: "hunter2hunter2"}, testsend.Invalid, "whsec_"},
-		"an endless timeout":   {testsend.Request{URL: l.endpoint.URL, TimeoutSeconds: 60}, testsend.Invalid, "timeout_seconds"},
+		"a long timeout":       {testsend.Request{URL: l.endpoint.URL, TimeoutSeconds: 60}, testsend.Invalid, "timeout_seconds"},
 		"an unknown type":      {testsend.Request{EndpointID: "ep_1", Event: "user.exploded"}, testsend.Invalid, "not an event type"},
 		"data without a field": {testsend.Request{EndpointID: "ep_1", Data: json.RawMessage(`{"community_id":"c"}`)}, testsend.Invalid, "data.community_name: is missing"},
 		"too much data":        {testsend.Request{EndpointID: "ep_1", Event: "user.posted_comment", Data: comment(300_000)}, testsend.Invalid, "comment_text"},
@@ -232,7 +232,7 @@ func TestWhatIsNotTested(t *testing.T) {
 				t.Errorf("error = %+v, want %s saying %q", err, c.code, c.says)
 			}
 			if got.request != nil {
-				t.Error("something was sent")
+				t.Error("a request was sent")
 			}
 		})
 	}
@@ -242,7 +242,7 @@ func comment(n int) json.RawMessage {
 	return json.RawMessage(`{"discussion_id":"d","comment_id":"c","comment_text":"` + strings.Repeat("x", n) + `"}`)
 }
 
-func TestATestEndsBeforeItsInvocation(t *testing.T) {
+func TestTestEndsBeforeItsInvocation(t *testing.T) {
 	l := newLab(t)
 	l.endpoint.URL = "http://" + l.accept(silent)
 	l.endpoint.Timeout = 30 * time.Second
@@ -254,7 +254,7 @@ func TestATestEndsBeforeItsInvocation(t *testing.T) {
 	}
 }
 
-func TestTheLogLineHoldsNoURLAndNoPayload(t *testing.T) {
+func TestLogContainsNoURLAndNoPayload(t *testing.T) {
 	l, _ := good(t)
 	var log bytes.Buffer
 	l.log = &log
@@ -264,7 +264,7 @@ func TestTheLogLineHoldsNoURLAndNoPayload(t *testing.T) {
 	}
 	for _, secret := range []string{"hunter2", "/hooks", "127.0.0.1", "xxxxxxx", "thanks", "whsec_"} {
 		if strings.Contains(log.String(), secret) {
-			t.Errorf("the log holds %q: %s", secret, log.String())
+			t.Errorf("the log contains %q: %s", secret, log.String())
 		}
 	}
 	if !strings.Contains(log.String(), `"msg":"webhook.tested"`) || !strings.Contains(log.String(), `"verdict":"delivered"`) {
@@ -272,7 +272,7 @@ func TestTheLogLineHoldsNoURLAndNoPayload(t *testing.T) {
 	}
 }
 
-// byURL calls the function as its function URL does.
+// byURL invokes the function with a function URL event.
 func byURL(t *testing.T, tester *testsend.Tester, method, body string) events.LambdaFunctionURLResponse {
 	t.Helper()
 	payload, err := json.Marshal(events.LambdaFunctionURLRequest{Version: "2.0", RawPath: "/", Body: body, RequestContext: events.LambdaFunctionURLRequestContext{
@@ -288,7 +288,7 @@ func byURL(t *testing.T, tester *testsend.Tester, method, body string) events.La
 	return out.(events.LambdaFunctionURLResponse)
 }
 
-func TestTheFunction(t *testing.T) {
+func TestHandle(t *testing.T) {
 	l, _ := good(t)
 	out, err := l.tester().Handle(t.Context(), json.RawMessage(`{"endpoint_id":"ep_1","data":null}`))
 	if report, ok := out.(testsend.Report); err != nil || !ok || report.Verdict != testsend.Delivered {
@@ -308,7 +308,7 @@ func TestTheFunction(t *testing.T) {
 		{"POST", `{`, 400, `"invalid"`},
 		{"POST", `{"endpoint_id":"ep_1","data":{}}`, 400, `"field":"data"`},
 		{"POST", `{"data":"` + strings.Repeat("x", 600_000) + `"}`, 413, "larger"},
-		{"GET", ``, 405, "POST a test"},
+		{"GET", ``, 405, "use POST"},
 	} {
 		out := byURL(t, l.tester(), c.method, c.body)
 		if out.StatusCode != c.status || !strings.Contains(out.Body, c.says) || out.Headers["Content-Type"] != "application/json" || out.Headers["Cache-Control"] != "no-store" {
@@ -317,18 +317,18 @@ func TestTheFunction(t *testing.T) {
 	}
 }
 
-func TestTestsAreLimited(t *testing.T) {
+func TestTestsAreRateLimited(t *testing.T) {
 	for name, c := range map[string]struct {
 		request func(l *lab, i int) testsend.Request
-		at      int // tests that are made at once, at least
-		most    int
+		minimum int // tests allowed at once
+		maximum int
 	}{
-		"of an endpoint": {func(*lab, int) testsend.Request { return testsend.Request{EndpointID: "ep_1"} }, 5, 6},
-		// The path makes no other destination.
-		"of a host": {func(l *lab, i int) testsend.Request {
+		"per endpoint": {func(*lab, int) testsend.Request { return testsend.Request{EndpointID: "ep_1"} }, 5, 6},
+		// URLs that differ in the path share a limit.
+		"per host": {func(l *lab, i int) testsend.Request {
 			return testsend.Request{URL: l.endpoint.URL + "/" + strconv.Itoa(i)}
 		}, 5, 6},
-		"by a caller": {func(l *lab, i int) testsend.Request {
+		"per caller": {func(l *lab, i int) testsend.Request {
 			return testsend.Request{URL: strings.Replace(l.endpoint.URL, "127.0.0.1", "127.0.1."+strconv.Itoa(i+1), 1), Caller: "arn:aws:iam::123456789012:user/a"}
 		}, 18, 20},
 	} {
@@ -350,13 +350,13 @@ func TestTestsAreLimited(t *testing.T) {
 				}
 				made++
 			}
-			if made < c.at || made > c.most {
-				t.Fatalf("%d tests were made at once", made)
+			if made < c.minimum || made > c.maximum {
+				t.Fatalf("%d tests were allowed at once", made)
 			}
 			if refusal.Code != testsend.TooMany || refusal.RetryAfter <= 0 || refusal.RetryAfter > 5*time.Second {
 				t.Errorf("refused: %+v", refusal)
 			}
-			// Asking again too early does not make the wait longer.
+			// Early retries do not extend the wait.
 			for range 50 {
 				if _, err := l.tester().Run(t.Context(), c.request(l, 200)); !errors.As(err, &refusal) {
 					t.Fatalf("error = %v", err)
@@ -370,7 +370,7 @@ func TestTestsAreLimited(t *testing.T) {
 	}
 }
 
-func TestTooManyByURLSaysWhenToComeBack(t *testing.T) {
+func TestTooManyRequestsHasRetryAfter(t *testing.T) {
 	l, _ := good(t)
 	now := time.Now()
 	l.now = func() time.Time { return now }
@@ -384,10 +384,10 @@ func TestTooManyByURLSaysWhenToComeBack(t *testing.T) {
 		}
 		return
 	}
-	t.Error("ten tests at once were made")
+	t.Error("ten tests at once were allowed")
 }
 
-func TestTimestampsAreOfNow(t *testing.T) {
+func TestTimestampIsTheCurrentTime(t *testing.T) {
 	l, got := good(t)
 	r := l.run()
 	unix, err := strconv.ParseInt(got.request.Header.Get("webhook-timestamp"), 10, 64)
@@ -396,7 +396,7 @@ func TestTimestampsAreOfNow(t *testing.T) {
 	}
 }
 
-// constants returns the values of the package's HintCodes.
+// constants returns all HintCode values.
 func constants(t *testing.T) (codes []string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "hints.go", nil, 0)
@@ -434,7 +434,7 @@ func TestEveryHintIsDocumented(t *testing.T) {
 	}
 	for _, m := range regexp.MustCompile("`((?:http|tls|dns|kafka|pubsub|queue)_[a-z0-9_]+)`").FindAllStringSubmatch(string(text), -1) {
 		if !slices.Contains(codes, m[1]) {
-			t.Errorf("docs/testing-endpoints.md has %s, the code does not", m[1])
+			t.Errorf("docs/testing-endpoints.md documents %s, which does not exist", m[1])
 		}
 	}
 }

@@ -1,9 +1,8 @@
-// Package destinationtest is the conformance suite of adapters: what a protocol has
-// to do before it may carry somebody's events. Each adapter passes it against an
-// in-process broker in the default tests, and against the real one in
-// `make test-brokers`. It promises to judge from the receiving side: what it
-// compares is what the broker hands out, and signatures are verified by the
-// official Standard Webhooks library.
+// Package destinationtest is the conformance suite for destination adapters, with
+// helpers for their tests. Each adapter passes it against an in-process broker in the
+// default tests, and against a real one in `make test-brokers`. It compares what a
+// consumer receives, and verifies signatures with the official Standard Webhooks
+// library.
 package destinationtest
 
 import (
@@ -27,59 +26,56 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// Received is a message as the destination's owner reads it.
+// Received is a message as a consumer receives it.
 type Received struct {
 	Body []byte
-	// Attributes by lower-case name: those of adapter.Message.Attributes, or of
-	// its Headers where the protocol's consumers route by the body. More may be there.
+	// Attributes by lower-case name. They must include destination.Message.Attributes,
+	// or its Headers if RoutedByBody is set.
 	Attributes map[string]string
-	// Key is what order is kept by: partition key, ordering key, message group.
-	// Empty where the protocol has none.
+	// Key is the partition key, ordering key or message group, if there is one.
 	Key string
 }
 
-// Destination is one destination of the adapter's kind, fresh for one test; its
-// gate may have served tests before, and is open.
+// Destination is a new destination for one test. Its gate may be reused and is open.
 type Destination struct {
 	Kind   destination.Kind
 	Target destination.Target
-	// Missing is a target whose queue or topic does not exist; its URL is "" for
-	// a protocol that can't tell.
+	// Missing is a target whose queue or topic does not exist. Its URL is empty if the
+	// protocol does not report that.
 	Missing destination.Target
-	// Gate is what all connections to the destination pass.
-	Gate *Gate
-	// Receive waits for the next message and takes it.
+	Gate    *Gate // all connections pass through it
+	// Receive waits for the next message and removes it.
 	Receive func(ctx context.Context) (Received, error)
-	// Keyed says that Received.Key must be the message's subject.
+	// Keyed means that Received.Key must be the message's subject.
 	Keyed bool
-	// RoutedByBody says that consumers get the headers alone beside the body.
+	// RoutedByBody means that only the message's headers are sent besides the body.
 	RoutedByBody bool
-	// TooLarge is the size of a body that the destination refuses; 0 if none.
+	// TooLarge is the size in bytes of a body that the destination rejects; 0 for none.
 	TooLarge int
-	// Connections is how many connections 200 deliveries at once may need; 0 for
-	// a stand-in that ends each connection after one request.
+	// Connections is the maximum number of connections for 200 concurrent deliveries;
+	// 0 if the server closes each connection after one request.
 	Connections int64
-	// Within is how long a delivery to a warm destination may take; 0 for no limit.
+	// Within is the maximum duration of a delivery over an open connection; 0 for none.
 	Within time.Duration
 }
 
 const patience = 20 * time.Second
 
-// Run runs the suite. open makes a fresh destination for each test of it.
+// Run runs the suite. It calls open for each test.
 func Run(t *testing.T, open func(t *testing.T) Destination) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *suite)
 	}{
-		{"a message arrives as it is, signed", arrives},
-		{"an attempt is reported with its time, and takes little of it", timely},
-		{"a body that is too large is dead at once", tooLarge},
-		{"a destination that does not exist is dead at once", missing},
-		{"a destination that is down is retried, and served when it is back", downThenBack},
+		{"a message arrives unchanged and signed", arrives},
+		{"an attempt is fast and reports its duration", timely},
+		{"a body that is too large fails permanently", tooLarge},
+		{"a missing destination fails permanently", missing},
+		{"a failure of an unreachable destination is not permanent", downThenBack},
 		{"an attempt ends with its context", cancelled},
-		{"200 deliveries at once arrive, over a bounded number of connections", concurrent},
+		{"200 concurrent deliveries use a bounded number of connections", concurrent},
 		{"a warm adapter reuses its connections", warm},
-		{"nothing is left behind after Close", leaks},
+		{"Close leaves no goroutines", leaks},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d := open(t)
@@ -95,7 +91,7 @@ func Run(t *testing.T, open func(t *testing.T) Destination) {
 	}
 }
 
-// world is one test's destination with the adapters before it.
+// suite is one test's destination and router.
 type suite struct {
 	Destination
 	router *destination.Router
@@ -103,7 +99,7 @@ type suite struct {
 	secret signature.Secret
 }
 
-// message is a signed message with all that encodings get wrong.
+// message returns a signed message with characters that encoders may change.
 func (w *suite) message(text string) destination.Message {
 	now := time.Now()
 	id := event.NewID(now)
@@ -126,7 +122,7 @@ func (w *suite) deliver(t *testing.T, target destination.Target, m destination.M
 	return w.router.Deliver(ctx, target, m)
 }
 
-// delivered delivers a message that must arrive.
+// delivered delivers a message and requires success.
 func (w *suite) delivered(t *testing.T, m destination.Message) delivery.Outcome {
 	t.Helper()
 	o := w.deliver(t, w.Target, m)
@@ -168,8 +164,7 @@ func arrives(t *testing.T, w *suite) {
 	if w.Keyed && got.Key != m.Subject {
 		t.Errorf("key = %q, want the subject %q", got.Key, m.Subject)
 	}
-	// The judge is the official library, with what the broker handed out.
-	judge, err := standardwebhooks.NewWebhook(w.secret.Reveal())
+	verifier, err := standardwebhooks.NewWebhook(w.secret.Reveal())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,8 +172,8 @@ func arrives(t *testing.T, w *suite) {
 	for name, value := range got.Attributes {
 		headers.Set(name, value)
 	}
-	if err := judge.Verify(got.Body, headers); err != nil {
-		t.Errorf("the official library: %v", err)
+	if err := verifier.Verify(got.Body, headers); err != nil {
+		t.Errorf("the official library rejects the signature: %v", err)
 	}
 }
 
@@ -192,7 +187,7 @@ func timely(t *testing.T, w *suite) {
 		took := time.Since(began)
 		fastest = min(fastest, took)
 		if o.Timings.Total <= 0 || o.Timings.Total > took {
-			t.Errorf("total = %s of %s", o.Timings.Total, took)
+			t.Errorf("Timings.Total = %s, measured %s", o.Timings.Total, took)
 		}
 	}
 	t.Logf("fastest of %d warm deliveries: %s", tries, fastest)
@@ -203,22 +198,22 @@ func timely(t *testing.T, w *suite) {
 
 func tooLarge(t *testing.T, w *suite) {
 	if w.TooLarge == 0 {
-		t.Skip("the destination takes any size")
+		t.Skip("the destination has no size limit")
 	}
 	m := w.message(strings.Repeat("x", w.TooLarge))
 	w.permanent(t, w.Target, m, delivery.TooLarge)
-	// One that is refused takes nobody along.
+	// Other messages are not affected.
 	w.delivered(t, w.message("hello"))
 }
 
 func missing(t *testing.T, w *suite) {
 	if w.Missing.URL == "" {
-		t.Skip("the protocol cannot tell")
+		t.Skip("the protocol does not report missing destinations")
 	}
 	w.permanent(t, w.Missing, w.message("hello"), delivery.Missing)
 }
 
-// permanent delivers what must be dead at once, with a sentence.
+// permanent delivers a message and requires a permanent failure with an explanation.
 func (w *suite) permanent(t *testing.T, target destination.Target, m destination.Message, class delivery.Class) {
 	t.Helper()
 	o := w.deliver(t, target, m)
@@ -226,7 +221,7 @@ func (w *suite) permanent(t *testing.T, target destination.Target, m destination
 		t.Errorf("outcome = %+v, want %s, permanent", o, class)
 	}
 	if len(o.Error) < 20 || strings.Contains(o.Error, w.secret.Reveal()) {
-		t.Errorf("error = %q, want a sentence that says what to do", o.Error)
+		t.Errorf("error = %q, want an explanation without the secret", o.Error)
 	}
 }
 
@@ -238,12 +233,11 @@ func downThenBack(t *testing.T, w *suite) {
 		o := w.router.Deliver(ctx, w.Target, w.message("while down"))
 		cancel()
 		if o.Class == delivery.Success || o.Permanent || o.Error == "" {
-			t.Errorf("attempt %d while down: %+v, want a failure that a retry may cure", i+1, o)
+			t.Errorf("attempt %d while down: %+v, want a failure that is not permanent", i+1, o)
 		}
 	}
 	w.Gate.Up()
-	// A client may wait a moment before it dials again; the delivery is retried as
-	// dispatch would, and has to arrive soon.
+	// Clients may delay their reconnect, so the delivery is retried.
 	m := w.message("after")
 	for began := time.Now(); ; {
 		o := w.deliver(t, w.Target, m)
@@ -251,7 +245,7 @@ func downThenBack(t *testing.T, w *suite) {
 			break
 		}
 		if o.Permanent || time.Since(began) > patience {
-			t.Fatalf("after it came back: %+v", o)
+			t.Fatalf("after Up: %+v", o)
 		}
 	}
 	for {
@@ -273,9 +267,9 @@ func cancelled(t *testing.T, w *suite) {
 		t.Errorf("returned after %s, the context ended after %s", took, limit)
 	}
 	if o.Class != delivery.Timeout || o.Permanent || o.Error == "" {
-		t.Errorf("outcome = %+v, want timeout, to be retried", o)
+		t.Errorf("outcome = %+v, want a timeout that is not permanent", o)
 	}
-	w.Gate.Down() // so that what was frozen ends
+	w.Gate.Down() // closes the frozen connections
 }
 
 func concurrent(t *testing.T, w *suite) {
@@ -298,15 +292,15 @@ func concurrent(t *testing.T, w *suite) {
 	all.Wait()
 	close(failed)
 	for o := range failed {
-		t.Fatalf("one of %d: %s", n, o)
+		t.Fatalf("one of %d deliveries: %s", n, o)
 	}
 	if made := w.Gate.Accepted() - before; w.Connections > 0 && made > w.Connections {
-		t.Errorf("%d connections for %d deliveries at once, want at most %d", made, n, w.Connections)
+		t.Errorf("%d connections for %d concurrent deliveries, want at most %d", made, n, w.Connections)
 	}
 	for range n {
 		got := w.receive(t)
 		if !sent[string(got.Body)] {
-			t.Errorf("received what was not sent, or twice: %q", got.Body)
+			t.Errorf("received an unknown or duplicate message: %q", got.Body)
 		}
 		delete(sent, string(got.Body))
 	}
@@ -317,10 +311,10 @@ func concurrent(t *testing.T, w *suite) {
 
 func warm(t *testing.T, w *suite) {
 	if w.Connections == 0 {
-		t.Skip("the stand-in keeps no connection open")
+		t.Skip("the server closes each connection after one request")
 	}
-	// Warm up with concurrent deliveries, as a batch from the queue does: a client
-	// that returns before it has put its connection back sometimes needs a second.
+	// Concurrent deliveries open several connections. A sequential client may need a
+	// second one, if it returns before its connection is idle again.
 	var batch sync.WaitGroup
 	for range 8 {
 		batch.Go(func() {
@@ -330,8 +324,7 @@ func warm(t *testing.T, w *suite) {
 		})
 	}
 	batch.Wait()
-	// A connection that the peer or an idle limit closed may be opened again. What
-	// must not happen is that requests open one each.
+	// A few reconnects are allowed, but not one connection per request.
 	const requests, limit = 50, 5
 	before := w.Gate.Accepted()
 	for i := range requests {
@@ -346,7 +339,7 @@ func leaks(t *testing.T, w *suite) {
 	open := runtime.NumGoroutine()
 	for i := range 20 {
 		target := w.Target
-		target.ID = fmt.Sprint("endpoint ", i) // more than the router keeps
+		target.ID = fmt.Sprint("endpoint ", i) // more than the router's limit
 		if o := w.deliver(t, target, w.message("hello")); o.Class != delivery.Success {
 			t.Fatalf("outcome = %+v", o)
 		}
@@ -354,11 +347,11 @@ func leaks(t *testing.T, w *suite) {
 	if err := w.close(); err != nil {
 		t.Fatal(err)
 	}
-	// What serves a connection on the other side ends when it notices.
+	// The servers' goroutines end when they notice the closed connections.
 	for began := time.Now(); runtime.NumGoroutine() > open; time.Sleep(5 * time.Millisecond) {
 		if time.Since(began) > 5*time.Second {
 			stacks := make([]byte, 1<<20)
-			t.Fatalf("%d goroutines more than before the first delivery:\n%s", runtime.NumGoroutine()-open, stacks[:runtime.Stack(stacks, true)])
+			t.Fatalf("%d more goroutines than before the first delivery:\n%s", runtime.NumGoroutine()-open, stacks[:runtime.Stack(stacks, true)])
 		}
 	}
 }

@@ -54,7 +54,7 @@ func (g *Gate) Up() {
 		for {
 			front, err := listener.Accept()
 			if err != nil {
-				return // it was shut
+				return // Down
 			}
 			g.accepted.Add(1)
 			go g.relay(front)

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// Registries are the IANA special-purpose address registries (IPv4: RFC 6890 and
-// its updates; IPv6 likewise), entry by entry, and the ranges that are special in
-// other registries: multicast, site-local, IPv4-compatible, SIIT.
+// Registries are all entries of the IANA special-purpose address registries for IPv4
+// and IPv6 (RFC 6890 and its updates), and special ranges of other registries:
+// multicast, site-local, IPv4-compatible, SIIT.
 var Registries = []string{
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
 	"192.0.0.0/24", "192.0.0.0/29", "192.0.0.8/32", "192.0.0.9/32", "192.0.0.10/32", "192.0.0.170/32", "192.0.0.171/32",
@@ -36,8 +36,8 @@ var Addresses = []string{
 	"127.0.0.1", "127.8.8.8", "10.0.0.1", "172.16.0.1", "192.168.1.1",
 	"169.254.169.254", // metadata of AWS, Google, Azure
 	"169.254.170.2",   // credentials of ECS tasks
-	"169.254.169.123", // AWS's clock
-	"169.254.100.1",   // Lambda's own host
+	"169.254.169.123", // Amazon Time Sync Service
+	"169.254.100.1",   // Lambda's execution environment
 	"100.100.100.200", // metadata of Alibaba
 	"192.0.0.192",     // metadata of Oracle
 	"168.63.129.16",   // Azure's host agent: in no registry
@@ -50,7 +50,7 @@ var Addresses = []string{
 	"2001:0:4136:e378:8000:63bf:80ff:fffe", // Teredo, of 127.0.0.1
 	"fe80::5efe:127.0.0.1",                 // ISATAP, link-local
 	"2600:1f18::5efe:127.0.0.1",            // ISATAP under a public prefix
-	"2600:1f18::200:5efe:8.8.8.8",          // … of a public address
+	"2600:1f18::200:5efe:8.8.8.8",          // ISATAP, of a public address
 	"fd00:ec2::254", "fd00:ec2::253",       // AWS's metadata and resolver
 	"fd20:ce::254",               // metadata of Google
 	"fe80::1", "fe80::a9fe:a9fe", // link-local
@@ -132,8 +132,8 @@ func NewDNS(t testing.TB) *DNS {
 	return d
 }
 
-// Answer sets what the name resolves to: the first addresses at the first
-// look-up, and so on; the last ones from then on.
+// Answer sets the addresses of a name, one slice per lookup. The last slice is the
+// answer to all further lookups.
 func (d *DNS) Answer(name string, answers ...[]netip.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -165,10 +165,10 @@ func (d *DNS) serve(conn net.PacketConn) {
 		if !ok {
 			reply.RCode = dnsmessage.RCodeNameError
 		}
-		// An alias first, as a real answer has it often enough.
+		// Answers contain a CNAME record, as real ones often do.
 		alias := dnsmessage.MustNewName("alias." + q.Name.String())
 		header := func(name dnsmessage.Name, kind dnsmessage.Type) dnsmessage.ResourceHeader {
-			return dnsmessage.ResourceHeader{Name: name, Type: kind, Class: q.Class} // to be kept for 0 s
+			return dnsmessage.ResourceHeader{Name: name, Type: kind, Class: q.Class} // TTL 0
 		}
 		if len(found) > 0 {
 			reply.Answers = append(reply.Answers, dnsmessage.Resource{Header: header(q.Name, dnsmessage.TypeCNAME), Body: &dnsmessage.CNAMEResource{CNAME: alias}})
@@ -186,7 +186,7 @@ func (d *DNS) serve(conn net.PacketConn) {
 	}
 }
 
-// next returns the addresses of the question's kind, and whether the name exists.
+// next returns the next answer to a question, and whether the name exists.
 func (d *DNS) next(q question) ([]netip.Addr, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -53,7 +53,7 @@ func New(t testing.TB) *Collector {
 	done := make(chan struct{})
 	t.Cleanup(func() {
 		_ = conn.Close()
-		<-done // it reports to the test
+		<-done // the goroutine calls t.Errorf
 	})
 	go func() {
 		defer close(done)
@@ -104,7 +104,7 @@ func (c *Collector) take(datagram []byte) {
 		"throttle without error":              !d.Throttle || d.Error,
 	} {
 		if !ok {
-			c.t.Errorf("%s is wrong in %s", what, text)
+			c.t.Errorf("invalid %s in %s", what, text)
 		}
 	}
 	for key, value := range d.Annotations {
@@ -116,7 +116,7 @@ func (c *Collector) take(datagram []byte) {
 			scalar = true
 		}
 		if !annotation.MatchString(key) || !scalar {
-			c.t.Errorf("annotation %s: %v cannot be searched for", key, value)
+			c.t.Errorf("annotation %s: %v is invalid", key, value)
 		}
 	}
 	c.documents <- d
@@ -129,7 +129,7 @@ func (c *Collector) Next() Document {
 	case d := <-c.documents:
 		return d
 	case <-time.After(30 * time.Second):
-		c.t.Fatal("no document came in 30 s")
+		c.t.Fatal("no document arrived within 30 s")
 		return Document{}
 	}
 }

@@ -160,7 +160,7 @@ test("add an endpoint, validated while typing", async () => {
   await page.goto(base + "/endpoints");
   await page.getByRole("link", { name: "Add endpoint" }).click();
   await page.getByLabel("URL").pressSequentially("ftp://example.com");
-  await see(page, "none of the known ones");
+  await see(page, "unsupported scheme");
   await page.getByLabel("URL").fill(mine.url + "/hooks");
   await until("the message is gone", () => page.locator("#error-url").textContent().then((text) => text === ""));
   await page.getByLabel("Filter").fill('{"data":5}');

@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/secrets"
 )
 
-// answering is a Secrets Manager with one answer. The real one's stand-in, moto,
-// answers in `make test-brokers`.
+// answering returns a Secrets Manager that sends one response. `make test-brokers`
+// tests against moto.
 func answering(t *testing.T, status int, body string) secrets.Manager {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -32,14 +32,14 @@ func answering(t *testing.T, status int, body string) secrets.Manager {
 	})}
 }
 
-func TestASecretIsItsText(t *testing.T) {
+func TestSecretReturnsTheText(t *testing.T) {
 	got, err := answering(t, 200, `{"Name":"tidings/t/kafka","SecretString":"{\"username\":\"u\",\"password\":\"p\"}"}`).Secret(t.Context(), "tidings/t/kafka")
 	if err != nil || got != `{"username":"u","password":"p"}` {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
 
-func TestWhatIsNoTextIsRefusedWithTheName(t *testing.T) {
+func TestErrorsNameTheSecretAndNotItsText(t *testing.T) {
 	for name, m := range map[string]secrets.Manager{
 		"binary":  answering(t, 200, `{"Name":"tidings/t/kafka","SecretBinary":"aHVudGVyMg=="}`),
 		"missing": answering(t, 400, `{"__type":"ResourceNotFoundException","Message":"Secrets Manager can't find the specified secret."}`),

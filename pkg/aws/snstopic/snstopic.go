@@ -1,6 +1,5 @@
-// Package snstopic publishes to an SNS topic, from where people get email and systems
-// whatever they have subscribed. It promises that what it has not reported as
-// failed is with SNS.
+// Package snstopic publishes to an Amazon SNS topic. It promises that SNS has accepted
+// a message if Publish returns nil.
 package snstopic
 
 import (
@@ -10,7 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sns"
 )
 
-// Client is the part of *sns.Client that is used.
+// Client is the part of *sns.Client that this package uses.
 type Client interface {
 	Publish(context.Context, *sns.PublishInput, ...func(*sns.Options)) (*sns.PublishOutput, error)
 }
@@ -21,8 +20,8 @@ type Topic struct {
 	ARN    string
 }
 
-// Publish sends a text. The subject is ASCII, at most 100 characters, without line
-// breaks (Amazon SNS API Reference, "Publish").
+// Publish publishes a text. The subject must be ASCII, at most 100 characters, without
+// line breaks (Amazon SNS API Reference, "Publish").
 func (t Topic) Publish(ctx context.Context, subject, text string) error {
 	if _, err := t.Client.Publish(ctx, &sns.PublishInput{TopicArn: &t.ARN, Subject: &subject, Message: &text}); err != nil {
 		return fmt.Errorf("publish to %s: %w", t.ARN, err)

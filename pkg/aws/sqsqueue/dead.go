@@ -16,9 +16,8 @@ type DeadClient interface {
 	DeleteMessage(context.Context, *sqs.DeleteMessageInput, ...func(*sqs.Options)) (*sqs.DeleteMessageOutput, error)
 }
 
-// deadWait is how long a Take asks SQS to look for letters, in seconds: with no
-// wait it looks at some of its servers only, and may find nothing where there is
-// something.
+// deadWait is the wait time of Take in seconds. Without one, SQS queries only some of
+// its servers (short polling) and may miss messages.
 const deadWait = 2
 
 // DeadLetters is the dead-letter queue of a work queue.
@@ -32,7 +31,7 @@ func NewDeadLetters(client DeadClient, url string) *DeadLetters {
 	return &DeadLetters{client: client, url: url}
 }
 
-// Take: see dispatch.DeadLetters.
+// Take implements dispatch.DeadLetters.
 func (d *DeadLetters) Take(ctx context.Context) ([]work.Letter, error) {
 	out, err := d.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: &d.url, MaxNumberOfMessages: batchSize, WaitTimeSeconds: deadWait})
 	if err != nil {
@@ -45,7 +44,7 @@ func (d *DeadLetters) Take(ctx context.Context) ([]work.Letter, error) {
 	return letters, nil
 }
 
-// Remove: see dispatch.DeadLetters.
+// Remove implements dispatch.DeadLetters.
 func (d *DeadLetters) Remove(ctx context.Context, taken []work.Letter) error {
 	for _, letter := range taken {
 		if _, err := d.client.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &d.url, ReceiptHandle: &letter.Receipt}); err != nil {

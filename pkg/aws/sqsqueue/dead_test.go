@@ -13,7 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
 )
 
-func TestDeadLettersAreTakenAndRemoved(t *testing.T) {
+func TestDeadLetters(t *testing.T) {
 	server := httptest.NewServer(sqsapi.New("work-dead"))
 	t.Cleanup(server.Close)
 	client := sqs.New(sqs.Options{Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("a", "b", ""))})
@@ -26,11 +26,11 @@ func TestDeadLettersAreTakenAndRemoved(t *testing.T) {
 	dead := sqsqueue.NewDeadLetters(client, url)
 	first, err := dead.Take(t.Context())
 	if err != nil || len(first) != 10 {
-		t.Fatalf("took %d, %v; want ten, which is what SQS gives at once", len(first), err)
+		t.Fatalf("took %d, %v; want 10, the maximum of SQS", len(first), err)
 	}
 	second, err := dead.Take(t.Context())
 	if err != nil || len(second) != 2 {
-		t.Fatalf("took %d more, %v; want the other two", len(second), err)
+		t.Fatalf("second Take: %d, %v; want 2", len(second), err)
 	}
 	found := map[string]bool{}
 	for _, letter := range append(first, second...) {
@@ -43,10 +43,10 @@ func TestDeadLettersAreTakenAndRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	if rest, err := dead.Take(t.Context()); err != nil || len(rest) != 0 {
-		t.Errorf("after their removal: %v, %v", rest, err)
+		t.Errorf("after Remove: %v, %v", rest, err)
 	}
 	gone := sqsqueue.NewDeadLetters(client, server.URL+"/"+sqsapi.Account+"/nowhere")
 	if _, err := gone.Take(t.Context()); err == nil {
-		t.Error("a queue that is not there gives no error")
+		t.Error("a missing queue returns no error")
 	}
 }

@@ -1,8 +1,7 @@
-// Package sqsqueue puts work items on an SQS standard queue. Each carries its
-// endpoint as the message group, so that SQS's fair queues hand out a quiet
-// endpoint's items before a noisy one's backlog. It promises that an item it has
-// not reported as failed is on the queue, and that no item comes before its
-// delay is over.
+// Package sqsqueue sends work items to an SQS standard queue. The endpoint is the
+// message group, so that SQS fair queues deliver the items of other endpoints ahead of
+// one endpoint's backlog. It promises that an item without an error is on the queue,
+// and that no item is received before its delay has passed.
 package sqsqueue
 
 import (
@@ -20,16 +19,14 @@ import (
 )
 
 const (
-	// batchSize is the most that SQS takes in one request.
-	batchSize = 10
-	// parallel bounds the requests under way in one Send.
-	parallel = 8
-	// tries is how often a batch's throttled entries are sent. The SDK retries
-	// whole requests by itself, but not the entries that failed inside one.
+	batchSize = 10 // maximum of SQS per request
+	parallel  = 8  // concurrent requests of one Send
+	// tries is how often an entry is sent. The SDK retries failed requests, but not
+	// failed entries of a successful request.
 	tries = 3
 )
 
-// Client is the part of *sqs.Client that the queue uses.
+// Client is the part of *sqs.Client that Queue uses.
 type Client interface {
 	SendMessageBatch(context.Context, *sqs.SendMessageBatchInput, ...func(*sqs.Options)) (*sqs.SendMessageBatchOutput, error)
 }
@@ -43,8 +40,8 @@ type Queue struct {
 // New returns the queue at the URL.
 func New(client Client, url string) *Queue { return &Queue{client: client, url: url} }
 
-// Send puts the items on the queue, ten a request. It returns nil when all are
-// there, else one entry an item, nil for those that are.
+// Send sends the items in batches. It returns nil if all were sent, otherwise one
+// error per item, nil for each item that was sent.
 func (q *Queue) Send(ctx context.Context, items []work.Item) []error {
 	errs := make([]error, len(items))
 	var batches sync.WaitGroup
@@ -66,15 +63,15 @@ func (q *Queue) Send(ctx context.Context, items []work.Item) []error {
 	return nil
 }
 
-// sendBatch sends up to ten items and notes the errors of those that failed.
+// sendBatch sends one batch and sets the errors of the items that failed.
 func (q *Queue) sendBatch(ctx context.Context, items []work.Item, errs []error) {
-	waiting := make([]int, len(items)) // positions of the items to be sent
+	pending := make([]int, len(items)) // indexes of the items to send
 	for i := range items {
-		waiting[i] = i
+		pending[i] = i
 	}
-	for try := 1; len(waiting) > 0 && try <= tries; try++ {
-		entries := make([]types.SendMessageBatchRequestEntry, len(waiting))
-		for i, position := range waiting {
+	for try := 1; len(pending) > 0 && try <= tries; try++ {
+		entries := make([]types.SendMessageBatchRequestEntry, len(pending))
+		for i, position := range pending {
 			item := items[position]
 			entries[i] = types.SendMessageBatchRequestEntry{
 				Id:             aws.String(fmt.Sprint(position)),
@@ -85,20 +82,20 @@ func (q *Queue) sendBatch(ctx context.Context, items []work.Item, errs []error) 
 		}
 		out, err := q.client.SendMessageBatch(ctx, &sqs.SendMessageBatchInput{QueueUrl: &q.url, Entries: entries})
 		if err != nil {
-			for _, position := range waiting {
+			for _, position := range pending {
 				errs[position] = fmt.Errorf("send to the work queue: %w", err)
 			}
 			return
 		}
-		waiting = waiting[:0]
+		pending = pending[:0]
 		for _, failed := range out.Failed {
 			var position int
 			if _, err := fmt.Sscan(aws.ToString(failed.Id), &position); err != nil || position < 0 || position >= len(items) {
-				continue // SQS answers with the ids it was given
+				continue // SQS returns only the ids of the request
 			}
 			errs[position] = fmt.Errorf("send to the work queue: %s: %s", aws.ToString(failed.Code), aws.ToString(failed.Message))
 			if !failed.SenderFault {
-				waiting = append(waiting, position)
+				pending = append(pending, position)
 			}
 		}
 		for _, sent := range out.Successful {
@@ -110,7 +107,7 @@ func (q *Queue) sendBatch(ctx context.Context, items []work.Item, errs []error) 
 	}
 }
 
-// seconds rounds up: an item may be late by a second, never early.
+// seconds rounds up, so that no item is early.
 func seconds(d time.Duration) int32 {
 	return int32((min(max(d, 0), work.MaxDelay) + time.Second - 1) / time.Second)
 }
@@ -120,13 +117,13 @@ type AttributesClient interface {
 	GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error)
 }
 
-// Gauge measures one SQS queue.
+// Gauge counts the messages of one SQS queue.
 type Gauge struct {
 	Client AttributesClient
 	URL    string
 }
 
-// Depth counts the queue's messages, as SQS does: approximately.
+// Depth returns the approximate number of messages.
 func (g Gauge) Depth(ctx context.Context) (work.Depth, error) {
 	out, err := g.Client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &g.URL, AttributeNames: []types.QueueAttributeName{
 		types.QueueAttributeNameApproximateNumberOfMessages,
@@ -134,7 +131,7 @@ func (g Gauge) Depth(ctx context.Context) (work.Depth, error) {
 		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
 	}})
 	if err != nil {
-		return work.Depth{}, fmt.Errorf("count the messages of a queue: %w", err)
+		return work.Depth{}, fmt.Errorf("read the queue's attributes: %w", err)
 	}
 	var d work.Depth
 	for name, into := range map[types.QueueAttributeName]*int{
@@ -143,7 +140,7 @@ func (g Gauge) Depth(ctx context.Context) (work.Depth, error) {
 		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible: &d.InFlight,
 	} {
 		if *into, err = strconv.Atoi(out.Attributes[string(name)]); err != nil {
-			return work.Depth{}, fmt.Errorf("count the messages of a queue: %s is %q", name, out.Attributes[string(name)])
+			return work.Depth{}, fmt.Errorf("queue attribute %s is %q, want a number", name, out.Attributes[string(name)])
 		}
 	}
 	return d, nil

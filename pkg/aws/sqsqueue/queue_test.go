@@ -68,7 +68,7 @@ func TestSendPutsTenItemsInEachRequest(t *testing.T) {
 	}
 	got, err := s.queue.Receive(t.Context(), 100)
 	if err != nil || len(got) != 25 || s.requests.Load() != 3 {
-		t.Fatalf("%d messages by %d requests, %v", len(got), s.requests.Load(), err)
+		t.Fatalf("%d messages in %d requests, %v", len(got), s.requests.Load(), err)
 	}
 	found := map[string]bool{}
 	for _, m := range got {
@@ -102,7 +102,7 @@ func TestDelaysAreWholeSecondsRoundedUp(t *testing.T) {
 	}
 }
 
-func TestFailuresAreReportedItemByItem(t *testing.T) {
+func TestFailuresAreReportedPerItem(t *testing.T) {
 	q, s := open(t)
 	var throttled atomic.Int32
 	s.Refuse = func(body string, _ int) string {
@@ -160,9 +160,9 @@ func TestDepth(t *testing.T) {
 	}
 	want := work.Depth{Visible: 1, Delayed: 3, InFlight: 2}
 	if got, err := gauge.Depth(t.Context()); err != nil || got != want {
-		t.Errorf("over SQS: %+v, %v; want %+v", got, err, want)
+		t.Errorf("Gauge: %+v, %v; want %+v", got, err, want)
 	}
 	if got, err := s.queue.Depth(t.Context()); err != nil || got != want {
-		t.Errorf("of the local queue: %+v, %v; want %+v", got, err, want)
+		t.Errorf("local queue: %+v, %v; want %+v", got, err, want)
 	}
 }

@@ -88,7 +88,7 @@ func (t *Tracer) Begin(name, header string) (under string, end func(mark string,
 	}
 }
 
-// takes decides by the trace's id alone, so that all functions decide the same.
+// takes decides by the trace id alone, so that all functions decide alike.
 func (t *Tracer) takes(root string) bool {
 	if t.percent == 100 {
 		return true

@@ -26,7 +26,7 @@ func tracer(t *testing.T, daemon string, percent int) *xraytracing.Tracer {
 	return tr
 }
 
-func TestPartsHangUnderOneAnother(t *testing.T) {
+func TestPartsAreNested(t *testing.T) {
 	daemon := xraytest.New(t)
 	tr := tracer(t, daemon.Address, 100)
 	under, end := tr.Begin("fan out", header)
@@ -49,7 +49,7 @@ func TestPartsHangUnderOneAnother(t *testing.T) {
 		of    xraytest.Document
 	}{{under, outer}, {under2, child}} {
 		if want := "Root=" + root + ";Parent=" + c.of.ID + ";Sampled=1"; c.under != want {
-			t.Errorf("under %q, want %q", c.under, want)
+			t.Errorf("header = %q, want %q", c.under, want)
 		}
 	}
 }
@@ -66,27 +66,27 @@ func TestMarks(t *testing.T) {
 	}
 }
 
-// What is not to be recorded goes on as it came, and nothing is sent.
-func TestWhatIsNotRecorded(t *testing.T) {
+// The header is returned unchanged and nothing is sent.
+func TestUnrecordedTraces(t *testing.T) {
 	daemon := xraytest.New(t)
 	for name, c := range map[string]struct {
 		header  string
 		percent int
 	}{
-		"not sampled":  {"Root=" + root + ";Parent=" + parent + ";Sampled=0", 100},
-		"undecided":    {"Root=" + root + ";Parent=" + parent, 100},
-		"no parent":    {"Root=" + root + ";Sampled=1", 100},
-		"no header":    {"", 100},
-		"nonsense":     {"Root=x;Parent=y;Sampled=1", 100},
-		"switched off": {header, 0},
+		"not sampled": {"Root=" + root + ";Parent=" + parent + ";Sampled=0", 100},
+		"not decided": {"Root=" + root + ";Parent=" + parent, 100},
+		"no parent":   {"Root=" + root + ";Sampled=1", 100},
+		"no header":   {"", 100},
+		"malformed":   {"Root=x;Parent=y;Sampled=1", 100},
+		"0 percent":   {header, 0},
 	} {
 		under, end := tracer(t, daemon.Address, c.percent).Begin("x", c.header)
 		end(tracing.Fault, map[string]any{"a": 1})
 		if under != c.header {
-			t.Errorf("%s: under %q", name, under)
+			t.Errorf("%s: header = %q", name, under)
 		}
 	}
-	// What comes after all of them is the first to come.
+	// The next recorded part is the first document that arrives.
 	_, end := tracer(t, daemon.Address, 100).Begin("last", header)
 	end(tracing.OK, nil)
 	if d := daemon.Next(); d.Name != "last" {
@@ -110,13 +110,13 @@ func TestOpenRecordsNothingWithoutDaemonOrIfDisabled(t *testing.T) {
 			under, end := tr.Begin("x", header)
 			end(tracing.Fault, map[string]any{"a": 1})
 			if under != header {
-				t.Errorf("under %q", under)
+				t.Errorf("header = %q", under)
 			}
 		})
 	}
 }
 
-func TestATraceIsTakenAsAWholeOrNotAtAll(t *testing.T) {
+func TestSamplingIsPerTrace(t *testing.T) {
 	daemon := xraytest.New(t)
 	one, two := tracer(t, daemon.Address, 25), tracer(t, daemon.Address, 25) // two functions
 	taken := 0
@@ -127,7 +127,7 @@ func TestATraceIsTakenAsAWholeOrNotAtAll(t *testing.T) {
 		under2, end2 := two.Begin("b", h)
 		end2("", nil)
 		if (under == h) != (under2 == h) {
-			t.Fatalf("%s is taken by one and not by the other", h)
+			t.Fatalf("%s is recorded by one function and not by the other", h)
 		}
 		if under != h {
 			taken++
@@ -136,11 +136,11 @@ func TestATraceIsTakenAsAWholeOrNotAtAll(t *testing.T) {
 		}
 	}
 	if taken < 200 || taken > 300 {
-		t.Errorf("%d of 1000 were taken at 25 %%", taken)
+		t.Errorf("%d of 1000 recorded at 25 %%", taken)
 	}
 }
 
-func TestAnythingHeldIsSmallEnough(t *testing.T) {
+func TestLargeDocumentsAreTruncated(t *testing.T) {
 	daemon := xraytest.New(t)
 	_, end := tracer(t, daemon.Address, 100).Begin(strings.Repeat("n", 300), header)
 	end(tracing.OK, map[string]any{"endpoint_id": strings.Repeat("x", 64), "event_id": strings.Repeat("y", 64), "attempt": 1 << 40})
@@ -149,8 +149,7 @@ func TestAnythingHeldIsSmallEnough(t *testing.T) {
 	}
 }
 
-// A daemon that is not there holds nothing up and breaks nothing.
-func TestWithoutADaemon(t *testing.T) {
+func TestMissingDaemonIsIgnored(t *testing.T) {
 	tr := tracer(t, "127.0.0.1:1", 100)
 	var all sync.WaitGroup
 	for range 50 {
@@ -158,20 +157,20 @@ func TestWithoutADaemon(t *testing.T) {
 			under, end := tr.Begin("x", header)
 			end(tracing.OK, map[string]any{"a": 1})
 			if tracing.ID(under) != root {
-				t.Errorf("under %q", under)
+				t.Errorf("header = %q", under)
 			}
 		})
 	}
 	all.Wait()
 }
 
-func TestBadSettings(t *testing.T) {
+func TestInvalidSettings(t *testing.T) {
 	for _, percent := range []int{-1, 101} {
 		if _, err := xraytracing.New("127.0.0.1:2000", percent); err == nil {
-			t.Errorf("%d percent was taken", percent)
+			t.Errorf("%d percent is accepted", percent)
 		}
 	}
 	if _, err := xraytracing.New("nowhere", 100); err == nil {
-		t.Error("a daemon without a port was taken")
+		t.Error("a daemon address without a port is accepted")
 	}
 }

@@ -1,6 +1,6 @@
 // Package builtin opens the destinations that Tidings supports: HTTP, SQS, Pub/Sub and
-// Kafka. It is the only package that imports all of them, so that a function which
-// delivers nothing links none.
+// Kafka. It is the only package that imports all of them, so that functions that do not
+// deliver events do not link their client libraries.
 package builtin
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination/sqsadapter"
 )
 
-// Settings say where webhooks may go.
+// Settings configure the allowed destinations of a deployment.
 type Settings struct {
 	AllowHTTP     bool   `env:"ALLOW_HTTP"`
 	AllowNetworks string `env:"ALLOW_NETWORKS"` // private networks, as comma-separated CIDRs
@@ -30,24 +30,23 @@ type Settings struct {
 	GoogleCredentials string `env:"GOOGLE_CREDENTIALS"`
 }
 
-// Loopback allows receivers on this machine, which have neither a certificate nor a
-// public address. It is for the local runner.
+// Loopback allows receivers on this machine without TLS. It is for the local runner.
 var Loopback = Settings{AllowHTTP: true, AllowNetworks: "127.0.0.0/8,::1/128"}
 
-// Clouds are the services through which destinations other than HTTP are reached. The
-// zero value is enough to check an endpoint's URL.
+// Clouds are the cloud services that the SQS, Pub/Sub and Kafka adapters use. The zero
+// value is sufficient to validate endpoint URLs.
 type Clouds struct {
-	// Config is the function's own access to AWS.
+	// Config is the function's AWS configuration.
 	Config aws.Config
-	// SQS is the URL of an SQS other than AWS's; empty is AWS.
+	// SQS overrides the URL of SQS, for local use. Empty means AWS.
 	SQS string
-	// PubSubEmulator is the host:port of an emulator; empty is Google.
+	// PubSubEmulator is the host:port of a Pub/Sub emulator. Empty means Google Cloud.
 	PubSubEmulator string
-	// Secrets holds the credentials that endpoints name.
+	// Secrets resolves the names in endpoints' credentials.
 	Secrets kafkaadapter.Secrets
 }
 
-// Deployed returns a deployment's services. Like Google's own clients, it uses the
+// Deployed returns the services of a deployment. Like Google's clients, it uses the
 // Pub/Sub emulator at PUBSUB_EMULATOR_HOST if that is set.
 func Deployed(config aws.Config) Clouds {
 	return Clouds{
@@ -57,10 +56,10 @@ func Deployed(config aws.Config) Clouds {
 	}
 }
 
-// sessionTime is how long an assumed role's credentials last: the minimum of STS.
+// sessionTime is the lifetime of an assumed role's credentials: the minimum of STS.
 const sessionTime = 15 * time.Minute
 
-// assumeRole returns the credentials of a role. They are requested when first used.
+// assumeRole returns the credentials of a role. STS is called on first use.
 func (c Clouds) assumeRole(roleARN, externalID, region string) aws.CredentialsProvider {
 	client := sts.NewFromConfig(c.Config, func(o *sts.Options) { o.Region = region })
 	return stscreds.NewAssumeRoleProvider(client, roleARN, func(o *stscreds.AssumeRoleOptions) {

@@ -9,9 +9,9 @@ import (
 	"github.com/tidings-dev/tidings/test/guardtest"
 )
 
-// FuzzCheckHost: a host that is taken is a name of letters, digits, dashes, dots
-// and underscores whose last label is no number, or an address outside every
-// special-purpose range, spelt in the one way there is.
+// FuzzCheckHost: an accepted host is either a name of letters, digits, hyphens, dots
+// and underscores whose last label is not a number, or an address in canonical form
+// outside every special-purpose range.
 func FuzzCheckHost(f *testing.F) {
 	for _, host := range append(guardtest.Hosts(), guardtest.Disguises...) {
 		f.Add(strings.Trim(host, "[]"))
@@ -27,17 +27,17 @@ func FuzzCheckHost(f *testing.F) {
 	f.Fuzz(func(t *testing.T, host string) {
 		if err := g.CheckHost(host); err != nil {
 			if len(err.Error()) > 1024 {
-				t.Errorf("an error of %d bytes about a host of %d", len(err.Error()), len(host))
+				t.Errorf("an error of %d bytes for a host of %d bytes", len(err.Error()), len(host))
 			}
 			return
 		}
 		if a, err := netip.ParseAddr(strings.TrimSuffix(host, ".")); err == nil {
 			if a.Zone() != "" || a.Is4In6() {
-				t.Errorf("%q is taken", host)
+				t.Errorf("%q is accepted", host)
 			}
 			for _, p := range special {
 				if p.Contains(a) {
-					t.Errorf("%q is taken, which is of %s", host, p)
+					t.Errorf("%q is accepted, which is in %s", host, p)
 				}
 			}
 			return
@@ -45,11 +45,11 @@ func FuzzCheckHost(f *testing.F) {
 		labels := strings.Split(strings.ToLower(strings.TrimSuffix(host, ".")), ".")
 		for _, label := range labels {
 			if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-				t.Errorf("%q is taken", host)
+				t.Errorf("%q is accepted", host)
 			}
 		}
 		if last := labels[len(labels)-1]; last == "localhost" || strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") {
-			t.Errorf("%q is taken", host)
+			t.Errorf("%q is accepted", host)
 		}
 	})
 }

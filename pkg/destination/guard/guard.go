@@ -1,9 +1,9 @@
-// Package guard decides which addresses webhooks may reach. Endpoints' URLs come
-// from strangers; without a guard they reach the metadata service, the VPC, the
-// loopback interface. It promises that no connection is begun to an address in
-// one of the IANA special-purpose registries, unless the deployment allows the
-// network: the check runs in the dialer after DNS, on the very address that is
-// dialled, so a name that answers differently the second time gains nothing.
+// Package guard protects against server-side request forgery (SSRF): endpoint URLs
+// come from users and could name the metadata service, the VPC or loopback. It
+// promises that no connection is opened to an address in the IANA special-purpose
+// registries, unless the deployment allows the network. The check runs in the
+// dialer, after DNS, on the address that is dialled, so DNS rebinding cannot
+// bypass it.
 package guard
 
 import (
@@ -23,24 +23,23 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// azureWire is the address of Azure's host agent. It looks public and is in no
-// registry, but answers from within.
+// azureWire is the address of Azure's host agent (WireServer). It is in no registry,
+// but is only reachable from within Azure.
 var azureWire = netip.MustParsePrefix("168.63.129.16/32")
 
-// Options are what a deployment allows beyond public addresses over TLS.
+// Options configure what a deployment allows beyond public addresses over TLS.
 type Options struct {
-	// AllowNetworks may be reached though they are not public: a VPC's own
-	// ranges, or loopback on a developer's machine.
+	// AllowNetworks are additional allowed networks: ranges of a VPC, or loopback
+	// on a developer's machine.
 	AllowNetworks []netip.Prefix
-	// AllowHTTP permits http:// beside https://.
+	// AllowHTTP allows http:// besides https://.
 	AllowHTTP bool
-	// Connecting, where it is set, is told of every address that may be reached,
-	// just before the connection begins; its error ends the attempt. It is how a
-	// test sees what would have been connected to.
+	// Connecting, if set, is called with every allowed address before it is
+	// dialled. If it returns an error, the address is not dialled. For tests.
 	Connecting func(netip.AddrPort) error
 }
 
-// Guard is safe for concurrent use.
+// Guard checks hosts and addresses. It is safe for concurrent use.
 type Guard struct {
 	options Options
 	public  *ssrf.Guardian
@@ -54,7 +53,7 @@ func New(o Options) *Guard {
 	return g
 }
 
-// WithResolver returns a guard that looks names up elsewhere.
+// WithResolver returns a copy of the guard that uses r for DNS.
 func (g *Guard) WithResolver(r *net.Resolver) *Guard {
 	other := *g
 	other.dialer.Resolver = r
@@ -62,33 +61,33 @@ func (g *Guard) WithResolver(r *net.Resolver) *Guard {
 	return &other
 }
 
-// BlockedError says that an address may not be reached. Its text names what the
-// endpoint's owner gave, and not what it resolved to.
+// BlockedError means that a host is not allowed. It contains the host as given, not
+// the address that it resolves to, so that it reveals nothing about internal DNS.
 type BlockedError struct {
 	Host   string
 	Reason string
 }
 
 func (e *BlockedError) Error() string {
-	return fmt.Sprintf("%s may not be reached: %s", e.Host, e.Reason)
+	return fmt.Sprintf("%s is not an allowed destination: %s", e.Host, e.Reason)
 }
 
-const notPublic = "it is not a public address; webhooks go to public addresses only, unless the deployment allows the network"
+const notPublic = "it is not a public address; webhooks are sent to public addresses only, unless the deployment allows the network"
 
-// DialContext connects if the address that the name resolves to may be reached.
+// DialContext is net.Dialer.DialContext with a check of every resolved address. It
+// returns a *BlockedError if the address is not allowed. Its connect timeout is 10 s.
 func (g *Guard) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := g.dialer.DialContext(ctx, network, address)
 	var blocked *BlockedError
 	if errors.As(err, &blocked) {
 		if host, _, split := net.SplitHostPort(address); split == nil {
-			// What was dialled is none of the endpoint's owner's business.
 			return nil, &BlockedError{Host: host, Reason: blocked.Reason}
 		}
 	}
 	return conn, err
 }
 
-// control runs after DNS and before the connection begins.
+// control runs after DNS, before each connect.
 func (g *Guard) control(_ context.Context, network, address string, raw syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -103,32 +102,31 @@ func (g *Guard) control(_ context.Context, network, address string, raw syscall.
 	return nil
 }
 
-// isatap reports whether the address ends in an IPv4 address by ISATAP's rule
-// (RFC 5214, section 6.1): whatever its prefix, it leads to that one. No server of
-// today lives there.
+// isatap reports whether the address is an ISATAP address (RFC 5214, section 6.1).
+// Under any prefix, it leads to the IPv4 address in its last 32 bits.
 func isatap(a netip.Addr) bool {
 	b := a.As16()
 	return a.Is6() && !a.Is4In6() && b[8]&^3 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
-// allowed reports whether the deployment allows the address. A zone names an
-// interface of this machine, which nobody else can mean.
+// allowed reports whether the deployment allows the address. An address with a zone
+// is never allowed: a zone names an interface of this machine.
 func (g *Guard) allowed(a netip.Addr) bool {
 	return a.Zone() == "" && slices.ContainsFunc(g.options.AllowNetworks, func(p netip.Prefix) bool {
 		return p.Contains(a) || p.Contains(a.Unmap())
 	})
 }
 
-// CheckURL refuses what can be judged without asking DNS; the dialer judges the
-// rest. It is for the moment at which an endpoint is added.
+// CheckURL validates a URL without DNS, when an endpoint is created or edited. The
+// dialer checks the resolved addresses.
 func (g *Guard) CheckURL(u *url.URL) error {
 	switch {
 	case u.Scheme == "http" && !g.options.AllowHTTP:
-		return errors.New("http:// is not allowed here: use https://, so that nobody on the way can read or change the events")
+		return errors.New("http:// is not allowed in this deployment: use https://, so that nobody can read or change events in transit")
 	case u.User != nil:
-		return errors.New("a URL must not hold a user name or password: they would end up in logs; verify the signature instead")
+		return errors.New("a URL must not hold a user name or password, because URLs appear in logs: verify the signature instead")
 	case u.Fragment != "":
-		return errors.New("a fragment (#…) is never sent: leave it out")
+		return errors.New("a fragment (#…) is never sent: remove it")
 	}
 	if err := checkPort(u); err != nil {
 		return err
@@ -145,19 +143,19 @@ func checkPort(u *url.URL) error {
 		return nil
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return fmt.Errorf("port %s is not one of 1 to 65535", port)
+		return fmt.Errorf("port %s is not between 1 and 65535", port)
 	}
 	return nil
 }
 
-// CheckHost refuses a host that is no name and no public address.
+// CheckHost validates a host without DNS. It must be a DNS name or an allowed address.
 func (g *Guard) CheckHost(host string) error {
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
 	if name == "" {
 		return errors.New("the host is missing")
 	}
 	if len(name) > 253 {
-		return errors.New("the host's name is longer than DNS allows")
+		return errors.New("the host name is longer than 253 characters")
 	}
 	if a, err := netip.ParseAddr(name); err == nil {
 		if !g.allowed(a) && (a.Zone() != "" || g.public.SafeAddr(a) != nil || isatap(a)) {
@@ -166,15 +164,15 @@ func (g *Guard) CheckHost(host string) error {
 		return nil
 	}
 	if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
-		// １２７。０。０。１ becomes an address where it is looked up.
-		return fmt.Errorf("host %.64q holds other letters than ASCII's: write it in its xn-- form", host)
+		// Resolvers may normalize １２７。０。０。１ to an address.
+		return fmt.Errorf("host %.64q contains non-ASCII characters: write it in Punycode (xn--…)", host)
 	}
 	labels := strings.Split(name, ".")
 	last := labels[len(labels)-1]
-	// 2130706433, 0x7f.1, 017700000001: no top-level domain is a number
-	// (RFC 3696, section 2), but resolvers of old read these as addresses.
+	// Legacy resolvers parse 2130706433, 0x7f.1 and 017700000001 as addresses. No
+	// top-level domain is a number (RFC 3696, section 2).
 	if isNumber(last) {
-		return &BlockedError{Host: host, Reason: "it is a number in disguise; write an address as four decimal numbers"}
+		return &BlockedError{Host: host, Reason: "it is a number; write an IPv4 address as four decimal numbers"}
 	}
 	if last == "localhost" && !g.allowed(netip.AddrFrom4([4]byte{127, 0, 0, 1})) {
 		return &BlockedError{Host: host, Reason: notPublic}
@@ -187,7 +185,7 @@ func (g *Guard) CheckHost(host string) error {
 	return nil
 }
 
-// letters are those of names; a name in use has an underscore now and then.
+// letters are allowed in names. Underscores are not in RFC 1123, but in use.
 const letters = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 
 func isNumber(label string) bool {
@@ -198,7 +196,7 @@ func isNumber(label string) bool {
 	return strings.HasPrefix(label, "0x") || strings.Trim(label, "0123456789") == "" && label != ""
 }
 
-// ParseNetworks reads a list of CIDR ranges, separated by commas; "" is none.
+// ParseNetworks parses a comma-separated list of CIDR ranges. It may be empty.
 func ParseNetworks(list string) ([]netip.Prefix, error) {
 	var networks []netip.Prefix
 	for part := range strings.SplitSeq(list, ",") {

@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/test/guardtest"
 )
 
-func TestNoHostileAddressIsConnectedTo(t *testing.T) {
+func TestHostileAddressesAreBlocked(t *testing.T) {
 	g := guard.New(guard.Options{AllowHTTP: true})
 	for _, host := range guardtest.Hosts() {
 		t.Run(host, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestCheckURL(t *testing.T) {
 		"https://example.com/hook":                     true,
 		"https://example.com:8443/a?b=c":               true,
 		"https://xn--bcher-kva.example/":               true,
-		"https://bücher.example/":                      false, // so that what is checked is what is looked up
+		"https://bücher.example/":                      false, // must be Punycode, so that the checked name is the resolved one
 		"https://93.184.215.14/":                       true,
 		"https://[2606:2800:21f:cb07::1]/":             true,
 		"http://example.com/":                          false, // not encrypted
@@ -55,7 +55,7 @@ func TestCheckURL(t *testing.T) {
 		"https:///path":                                false,
 		"https://localhost/":                           false,
 		"https://a.LOCALHOST./":                        false,
-		"https://2130706433/":                          false, // 127.0.0.1 as one number
+		"https://2130706433/":                          false, // 127.0.0.1 as an integer
 		"https://0x7f000001/":                          false,
 		"https://0x7f.1/":                              false,
 		"https://017700000001/":                        false,
@@ -64,7 +64,7 @@ func TestCheckURL(t *testing.T) {
 		"https://1.2.3.4.5/":                           false,
 		"https://169.254.169.254./":                    false,
 		"https://[fe80::1%25eth0]/":                    false,
-		"https://[2606:2800:21f::1%25eth0]/":           false, // a zone is always of this machine
+		"https://[2606:2800:21f::1%25eth0]/":           false, // a zone names a local interface
 		"https://example..com/":                        false,
 		"https://" + strings.Repeat("a", 64) + ".com/": false,
 	} {
@@ -81,7 +81,7 @@ func TestCheckURL(t *testing.T) {
 	}
 }
 
-func TestAnAllowedNetworkIsReached(t *testing.T) {
+func TestAllowedNetworksAreReached(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -95,13 +95,13 @@ func TestAnAllowedNetworkIsReached(t *testing.T) {
 	conn.Close()
 	var blocked *guard.BlockedError
 	if _, err := g.DialContext(t.Context(), "tcp", "169.254.169.254:80"); !errors.As(err, &blocked) {
-		t.Errorf("an allowance for loopback opens the metadata service: %v", err)
+		t.Errorf("allowing loopback also allows the metadata service: %v", err)
 	}
 }
 
-// A name that answers with a public address when it is checked, and with
-// loopback when it is dialled.
-func TestAnAnswerThatChangesGainsNothing(t *testing.T) {
+// The name resolves to a public address when it is checked, and to loopback when it
+// is dialled.
+func TestDNSRebindingIsBlocked(t *testing.T) {
 	victim, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -122,10 +122,10 @@ func TestAnAnswerThatChangesGainsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := g.CheckURL(u); err != nil {
-		t.Fatalf("the name alone is innocent: %v", err)
+		t.Fatalf("a name is accepted before DNS: %v", err)
 	}
 	if found, err := dns.Resolver().LookupNetIP(t.Context(), "ip", "rebind.example"); err != nil || len(found) != 1 || found[0].String() != "93.184.215.14" {
-		t.Fatalf("the first answer is %v, %v", found, err)
+		t.Fatalf("first lookup: %v, %v", found, err)
 	}
 	_, port, err := net.SplitHostPort(victim.Addr().String())
 	if err != nil {
@@ -137,7 +137,7 @@ func TestAnAnswerThatChangesGainsNothing(t *testing.T) {
 		t.Errorf("dial: %v, connected: %v; want it blocked", err, connected.Load())
 	}
 	if blocked != nil && strings.Contains(blocked.Error(), "127.0.0.1") {
-		t.Errorf("the error tells what the name resolves to: %v", blocked)
+		t.Errorf("the error reveals the resolved address: %v", blocked)
 	}
 }
 
@@ -147,6 +147,6 @@ func TestParseNetworks(t *testing.T) {
 		t.Errorf("ParseNetworks = %v, %v", got, err)
 	}
 	if _, err := guard.ParseNetworks("10.0.0.1"); err == nil {
-		t.Error("an address without a length is accepted")
+		t.Error("an address without a prefix length is accepted")
 	}
 }

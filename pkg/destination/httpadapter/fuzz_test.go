@@ -19,8 +19,8 @@ import (
 
 const year = 365 * 24 * time.Hour
 
-// FuzzRetryAfter: no header makes a wait that is negative or longer than a year;
-// whole seconds mean themselves, and a date means the time until then.
+// FuzzRetryAfter: the result is between 0 and a year, whole seconds are returned
+// unchanged, and a date gives the time until then.
 func FuzzRetryAfter(f *testing.F) {
 	now := time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
 	for _, seed := range []string{"", "0", "5", "-5", "+5", "1e3", "120 ", "5.5", "99999999999999999999", "Thu, 29 Jan 2026 12:00:05 GMT", "Thursday, 29-Jan-26 12:00:05 GMT", "Thu Jan 29 12:00:05 2026", "Thu, 29 Jan 9999 12:00:05 GMT", "Thu, 29 Jan 1970 12:00:05 GMT", "soon", "５"} {
@@ -29,26 +29,25 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string) {
 		wait := httpadapter.ParseRetryAfter(header, now)
 		if wait < 0 || wait > year {
-			t.Errorf("%q means %s", header, wait)
+			t.Errorf("%q is parsed as %s", header, wait)
 		}
 		if n, err := strconv.Atoi(strings.TrimSpace(header)); err == nil && n >= 0 && n < 1_000_000 && wait != time.Duration(n)*time.Second {
-			t.Errorf("%q means %s", header, wait)
+			t.Errorf("%q is parsed as %s", header, wait)
 		}
 		if at, err := http.ParseTime(strings.TrimSpace(header)); err == nil && wait != min(max(at.Sub(now), 0), year) && at.Year() < 2200 {
-			t.Errorf("%q means %s", header, wait)
+			t.Errorf("%q is parsed as %s", header, wait)
 		}
 		if wait > 0 {
 			at := now.Add(wait).Format(http.TimeFormat)
 			if again := httpadapter.ParseRetryAfter(at, now); wait < year && again != wait {
-				t.Errorf("%q means %s, and %q, which is the same, %s", header, wait, at, again)
+				t.Errorf("%q is parsed as %s, but the equivalent %q as %s", header, wait, at, again)
 			}
 		}
 	})
 }
 
-// FuzzAnswer: whatever bytes a receiver answers with, the outcome is a success
-// exactly if they begin an HTTP answer with a 2xx; what is kept of them is short
-// and printable.
+// FuzzAnswer: the outcome is Success if and only if the response begins with a valid
+// HTTP response with status 2xx. What is kept of a response is short and printable.
 func FuzzAnswer(f *testing.F) {
 	for _, seed := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\nrest", "HTTP/1.1 500 x\r\nRetry-After: 5\r\n\r\nwhy\x00\x1b[31m \xff",
@@ -80,36 +79,36 @@ func FuzzAnswer(f *testing.F) {
 	}()
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		if len(answer) > 32*1024 {
-			return // longer headers are refused for their length
+			return // net/http rejects longer headers
 		}
-		// One connection an answer: a kept one might end under the next request.
+		// A new connection per response, because a reused one may break during the next request.
 		r := router(nil)
 		defer r.Close()
 		answers <- answer
 		o := deliver(t, r, "http://"+listener.Addr().String()+"/", 20*time.Second)
 		if (o.Class == delivery.Success) != (o.Status >= 200 && o.Status <= 299) || o.Permanent {
-			t.Errorf("%q is %+v", answer, o)
+			t.Errorf("outcome of %q = %+v", answer, o)
 		}
 		if first, ok := final(answer); ok && (o.Class == delivery.Success) != (first >= 200 && first <= 299) {
-			t.Errorf("%q is %+v, and begins with a %d", answer, o, first)
+			t.Errorf("outcome of %q = %+v, but its status is %d", answer, o, first)
 		}
 		if o.Class == delivery.Success {
 			if o.Snippet != "" || o.Error != "" {
-				t.Errorf("a success keeps %+v", o)
+				t.Errorf("outcome of a success = %+v, want no error and no snippet", o)
 			}
 			return
 		}
 		if o.Error == "" || len(o.Error) > 256 || len(o.Snippet) > delivery.MaxSnippetBytes || !utf8.ValidString(o.Snippet) || strings.ContainsFunc(o.Snippet, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			t.Errorf("%q is kept as %q, %q", answer, o.Error, o.Snippet)
+			t.Errorf("outcome of %q has error %q, snippet %q", answer, o.Error, o.Snippet)
 		}
 		if o.RetryAfter < 0 || o.RetryAfter > year {
-			t.Errorf("%q asks for %s", answer, o.RetryAfter)
+			t.Errorf("outcome of %q has RetryAfter %s", answer, o.RetryAfter)
 		}
 	})
 }
 
-// final is the status of the first answer in the bytes that is no announcement,
-// as net/http reads it; false where they are no answer.
+// final returns the first status in the bytes that is not an informational one (1xx),
+// or false if net/http cannot parse them.
 func final(answer []byte) (status int, ok bool) {
 	in := bufio.NewReader(bytes.NewReader(answer))
 	for range 5 {

@@ -1,8 +1,7 @@
-// Package httpadapter delivers webhooks by HTTP POST. It promises that one
-// Deliver is at most one request on the wire, that the whole attempt (name,
-// connection, handshake, headers, body) ends with its context, that redirects
-// are failures and not followed, and that once the status is 2xx nothing in the
-// answer's body can turn the success into a failure.
+// Package httpadapter delivers webhooks by HTTP POST. It promises that one Deliver
+// sends at most one request, that the whole attempt (DNS, connect, TLS, headers,
+// body) ends with its context, that redirects are failures and are not followed,
+// and that after a 2xx status nothing in the response body can make it a failure.
 package httpadapter
 
 import (
@@ -33,34 +32,32 @@ import (
 )
 
 const (
-	// maxBody is how much of an answer's body is read, in bytes.
-	maxBody = 64 * 1024
-	// drainTime is how long a successful answer's body is waited for, so that
-	// its connection can be used again.
+	maxBody = 64 * 1024 // bytes of a response body that are read
+	// drainTime is how long a 2xx response's body is read, so that its connection
+	// can be reused.
 	drainTime = 250 * time.Millisecond
-	// maxIdle is how many connections are kept for the next attempt.
-	maxIdle   = 1000
+	maxIdle   = 1000 // idle connections
 	userAgent = "Tidings/1 (Standard Webhooks)"
 	form      = "https://host/path"
 )
 
-// Options are what the adapters of one router share.
+// Options are shared by all adapters of a router.
 type Options struct {
-	Guard *guard.Guard // decides which addresses may be reached
-	// RootCAs verify receivers' certificates; nil means the system's.
+	Guard *guard.Guard
+	// RootCAs verify receivers' certificates. Nil means the system's.
 	RootCAs *x509.CertPool
 }
 
-// Kind is HTTP for a router. All its adapters share one pool of connections.
+// Kind returns the HTTP protocol for a router. All adapters share one connection pool.
 func Kind(o Options) destination.Kind {
 	transport := &http.Transport{
 		DialContext:            o.Guard.DialContext,
-		Proxy:                  nil, // a proxy would dial for us, past the guard
+		Proxy:                  nil, // a proxy would bypass the guard
 		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:      true, // a dialer of our own would turn it off
-		DisableCompression:     true, // nothing of the body is wanted, least of all a bomb
+		ForceAttemptHTTP2:      true, // a custom DialContext disables it by default
+		DisableCompression:     true, // avoids decompression bombs; bodies are only shown
 		MaxIdleConns:           maxIdle,
-		MaxIdleConnsPerHost:    maxIdle, // one receiver may be all there is
+		MaxIdleConnsPerHost:    maxIdle, // a deployment may have a single receiver
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 * 1024,
 	}
@@ -70,11 +67,11 @@ func Kind(o Options) destination.Kind {
 		Check: func(t destination.Target, u *url.URL) error {
 			switch {
 			case t.RoleARN != "":
-				return errors.New("role_arn is for SQS and Kafka, not for HTTP")
+				return errors.New("role_arn applies to SQS and Kafka, not to HTTP")
 			case t.Credentials != "":
-				return errors.New("credentials are for Kafka, not for HTTP: receivers verify the signature")
+				return errors.New("credentials apply to Kafka, not to HTTP: receivers verify the signature")
 			case t.Ordered:
-				return errors.New("ordered is for Pub/Sub; HTTP has no order to keep")
+				return errors.New("ordered applies to Pub/Sub; HTTP has no ordering")
 			}
 			if u.Opaque != "" || u.Host == "" {
 				return errors.New("the host is missing")
@@ -91,21 +88,33 @@ func Kind(o Options) destination.Kind {
 	}
 }
 
-// poster posts to one URL. It uses the transport itself: there is nothing to be
-// redirected, no cookie, and no second request.
+// poster posts to one URL. It uses a RoundTripper, not an http.Client, because it
+// needs neither redirects nor cookies.
 type poster struct {
 	transport http.RoundTripper
 	url       *url.URL
 }
 
-// What every request says alike. Nothing writes to the slices.
+// Header values shared by all requests. They are never modified.
 var (
 	contentType = []string{destination.ContentType}
 	agent       = []string{userAgent}
 )
 
-// Close has nothing to end: the connections belong to all posters together.
+// Close does nothing: all posters share the connections.
 func (p *poster) Close() error { return nil }
+
+// activity says what an attempt does in a phase. The errors of PhaseBody are those
+// before the end of the headers: later ones do not fail an attempt.
+var activity = map[destination.Phase]string{
+	"":                        "waiting for a connection",
+	destination.PhaseDNS:      "resolving the host name",
+	destination.PhaseConnect:  "connecting",
+	destination.PhaseTLS:      "performing the TLS handshake",
+	destination.PhaseSend:     "sending the request",
+	destination.PhaseResponse: "waiting for the response headers",
+	destination.PhaseBody:     "reading the response headers",
+}
 
 // Deliver posts the message once.
 func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Outcome {
@@ -115,8 +124,12 @@ func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Ou
 	outcome := p.post(httptrace.WithClientTrace(ctx, watch.trace(x != nil)), m, x)
 	outcome.Timings = watch.timings()
 	outcome.Timings.Total = time.Since(began)
+	phase, after := watch.ended()
+	if outcome.Class == delivery.Timeout {
+		outcome.Error += fmt.Sprintf(" after %s while %s", outcome.Timings.Total.Round(100*time.Millisecond), activity[phase])
+	}
 	if x != nil {
-		x.Ended, x.EndedAfter = watch.ended()
+		x.Ended, x.EndedAfter = phase, after
 		if wrote := watch.fields(); wrote != nil {
 			x.RequestHeaders = wrote
 		}
@@ -124,23 +137,22 @@ func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Ou
 	return outcome
 }
 
-// post makes the request. x is where whoever looks wants to see it, or nil.
+// post makes the request. It fills x unless it is nil.
 func (p *poster) post(ctx context.Context, m destination.Message, x *destination.Exchange) delivery.Outcome {
 	request := (&http.Request{
 		Method: http.MethodPost, URL: p.url, Host: p.url.Host, Header: make(http.Header, 2+len(m.Headers)),
 		Body: io.NopCloser(bytes.NewReader(m.Body)), ContentLength: int64(len(m.Body)),
-		// A kept connection that breaks before anything was written is replaced, and
-		// the body read again (http.Transport).
+		// http.Transport uses GetBody when an idle connection turns out to be closed
+		// before anything was written.
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.Body)), nil },
 	}).WithContext(ctx)
 	request.Header["Content-Type"] = contentType
 	request.Header["User-Agent"] = agent
 	values := make([]string, 0, len(m.Headers))
 	for name, value := range m.Headers {
-		// Not Header.Set: under its canonical name, an Idempotency-Key makes
-		// net/http send a POST again by itself when a kept connection breaks
-		// (Request.isReplayable). That would be an attempt that nobody recorded.
-		// Header names are case-insensitive on the wire (RFC 9110, 5.1).
+		// Not Header.Set: with a canonical Idempotency-Key, net/http resends a POST
+		// when a reused connection breaks (Request.isReplayable). That attempt would
+		// not be recorded. Header names are case-insensitive (RFC 9110, section 5.1).
 		values = append(values, value)
 		request.Header[strings.ToLower(name)] = values[len(values)-1 : len(values) : len(values)]
 	}
@@ -166,20 +178,18 @@ func (p *poster) post(ctx context.Context, m destination.Message, x *destination
 	}
 	if response.StatusCode >= 200 && response.StatusCode <= 299 {
 		if response.Body != http.NoBody {
-			// An answer that goes on for long costs its connection, nothing else. Closing
-			// it ends the reading.
+			// Closing the body of a slow response ends the copy and the connection.
 			stop := time.AfterFunc(drainTime, func() { _ = response.Body.Close() })
 			defer stop.Stop()
 			_, _ = io.CopyN(io.Discard, response.Body, maxBody)
 		}
 		return delivery.Outcome{Class: delivery.Success, Status: response.StatusCode}
 	}
-	// A body that breaks off tells as much as it tells; the status is the verdict.
-	body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody)) // an incomplete body is kept: only the status counts
 	return refused(response, body)
 }
 
-// window keeps the beginning of what is read through it.
+// window copies the beginning of the response body to the exchange.
 type window struct{ x *destination.Exchange }
 
 func (w *window) Write(b []byte) (int, error) {
@@ -189,7 +199,6 @@ func (w *window) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// fields lists headers by name.
 func fields(h http.Header) []destination.Field {
 	var list []destination.Field
 	for _, name := range slices.Sorted(maps.Keys(h)) {
@@ -200,7 +209,7 @@ func fields(h http.Header) []destination.Field {
 	return list
 }
 
-// refused reports an answer that is no success.
+// refused returns the outcome for a response with a status other than 2xx.
 func refused(response *http.Response, body []byte) delivery.Outcome {
 	status := response.StatusCode
 	o := delivery.Outcome{
@@ -223,7 +232,7 @@ func refused(response *http.Response, body []byte) delivery.Outcome {
 	return o
 }
 
-// classify reports a request that got no answer.
+// classify returns the outcome for a request without a response.
 func classify(err error) delivery.Outcome {
 	var (
 		blocked   *guard.BlockedError
@@ -243,45 +252,47 @@ func classify(err error) delivery.Outcome {
 	switch {
 	case errors.As(err, &blocked):
 		return delivery.Outcome{Class: delivery.Blocked, Permanent: true, Error: blocked.Error()}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return failed(delivery.Timeout, "the receiver did not answer in time")
+	case errors.Is(err, context.Canceled):
+		return failed(delivery.Timeout, "canceled") // Deliver adds time and phase
+	case errors.Is(err, context.DeadlineExceeded):
+		return failed(delivery.Timeout, "timeout")
 	case errors.As(err, &name):
 		if name.IsNotFound {
-			return failed(delivery.DNS, "the host's name has no address: check the URL's spelling and the domain's DNS records")
+			return failed(delivery.DNS, "the host name does not exist or has no address: check its spelling in the URL, and the domain's DNS records")
 		}
-		return failed(delivery.DNS, "the host's name could not be looked up")
+		return failed(delivery.DNS, "DNS lookup of the host name failed")
 	case errors.As(err, &hostname):
 		return failed(delivery.TLS, "the receiver's certificate is for another host name")
 	case errors.As(err, &authority):
-		return failed(delivery.TLS, "the receiver's certificate is not signed by a known authority: is it self-signed, or an intermediate certificate missing?")
+		return failed(delivery.TLS, "the receiver's certificate is not signed by a trusted authority: it may be self-signed, or the server does not send the intermediate certificate")
 	case errors.As(err, &invalid):
 		if invalid.Reason == x509.Expired && invalid.Cert != nil {
-			return failed(delivery.TLS, fmt.Sprintf("the receiver's certificate is valid from %s to %s only",
+			return failed(delivery.TLS, fmt.Sprintf("the receiver's certificate is only valid from %s to %s",
 				invalid.Cert.NotBefore.UTC().Format(time.DateOnly), invalid.Cert.NotAfter.UTC().Format(time.DateOnly)))
 		}
 		return failed(delivery.TLS, "the receiver's certificate is not valid for a server")
 	case errors.As(err, &verify):
 		return failed(delivery.TLS, "the receiver's certificate could not be verified")
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return failed(delivery.TLS, "the receiver does not speak TLS on this port: is it an http:// address?")
+		return failed(delivery.TLS, "the receiver does not speak TLS on this port: check the port, or whether the URL must begin with http://")
 	case alerted:
-		return failed(delivery.TLS, "the receiver broke off the TLS handshake ("+tls.AlertError(alert).Error()+")")
+		return failed(delivery.TLS, "the receiver aborted the TLS handshake ("+tls.AlertError(alert).Error()+")")
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return failed(delivery.Timeout, "the receiver did not answer in time")
+		return failed(delivery.Timeout, "timeout")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return failed(delivery.Connect, "the connection was refused: nothing listens at this address and port")
+		return failed(delivery.Connect, "connection refused: nothing listens on this address and port")
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return failed(delivery.Connect, "the receiver broke the connection off")
+		return failed(delivery.Connect, "connection reset by the receiver")
 	case errors.As(err, &dial) && dial.Op == "dial":
-		return failed(delivery.Connect, "no connection could be made to the receiver")
+		return failed(delivery.Connect, "could not connect to the receiver")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return failed(delivery.Protocol, "the receiver closed the connection without an answer")
+		return failed(delivery.Protocol, "the receiver closed the connection without a response")
 	}
-	// What is left are net/http's own complaints about the answer.
-	return failed(delivery.Protocol, "the receiver's answer is not valid HTTP")
+	// The remaining errors are those of net/http about malformed responses.
+	return failed(delivery.Protocol, "the receiver's response is not valid HTTP")
 }
 
-// printable returns the beginning of a body, fit for a log line and a page.
+// printable returns the printable characters of the beginning of a body on one line.
 func printable(body []byte) string {
 	text := strings.ToValidUTF8(string(body[:min(len(body), 4*delivery.MaxSnippetBytes)]), "\uFFFD")
 	var out strings.Builder
@@ -300,12 +311,12 @@ func printable(body []byte) string {
 	return strings.TrimSpace(out.String())
 }
 
-// ParseRetryAfter reads a Retry-After header: seconds, or an HTTP date (RFC
-// 9110, section 10.2.3). What is past, negative or nonsense is no wish: 0.
+// ParseRetryAfter parses a Retry-After header: seconds, or an HTTP date (RFC 9110,
+// section 10.2.3). It returns 0 for a past date and for invalid values, at most a year.
 func ParseRetryAfter(header string, now time.Time) time.Duration {
 	header = strings.TrimSpace(header)
 	if seconds, err := strconv.ParseInt(header, 10, 64); err == nil {
-		// More than a year is beyond every cap; as a duration it might overflow.
+		// Without the maximum, the duration could overflow.
 		return time.Duration(min(max(seconds, 0), 365*24*3600)) * time.Second
 	}
 	if at, err := http.ParseTime(header); err == nil && at.After(now) {
@@ -314,19 +325,19 @@ func ParseRetryAfter(header string, now time.Time) time.Duration {
 	return 0
 }
 
-// stopwatch takes an attempt's phases. Dials race (IPv4 and IPv6), and one that
-// lost may still report when the attempt is over; hence the lock.
+// stopwatch measures an attempt's phases. It needs a lock because dials race (IPv4
+// and IPv6), and the slower one may report after the attempt has ended.
 type stopwatch struct {
 	mu                                   sync.Mutex
 	dns, connect, tls, wrote             time.Time
 	dnsTook, connectTook, tlsTook, first time.Duration
 
-	phase   destination.Phase // the latest that has begun
+	phase   destination.Phase // the latest phase that was entered
 	phaseAt time.Time
-	sent    []destination.Field // the headers as they were written, where somebody looks
+	sent    []destination.Field // the headers as written, if traced
 }
 
-// phases are in their order: an attempt goes forward only.
+// phases are the phases in order. An attempt never goes back to an earlier one.
 var phases = []destination.Phase{"", destination.PhaseDNS, destination.PhaseConnect, destination.PhaseTLS, destination.PhaseSend, destination.PhaseResponse, destination.PhaseBody}
 
 func (w *stopwatch) trace(headers bool) *httptrace.ClientTrace {
@@ -380,7 +391,7 @@ func (w *stopwatch) timings() delivery.Timings {
 	return delivery.Timings{DNS: w.dnsTook, Connect: w.connectTook, TLS: w.tlsTook, FirstByte: w.first}
 }
 
-// ended returns the phase that was reached, and how long it has gone on.
+// ended returns the latest phase and the time since it was entered.
 func (w *stopwatch) ended() (destination.Phase, time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -47,7 +47,7 @@ func deliver(t *testing.T, r *destination.Router, url string, timeout time.Durat
 	return r.Deliver(ctx, destination.Target{ID: "e", URL: url}, message)
 }
 
-func TestTheMessageArrivesAsItIs(t *testing.T) {
+func TestMessageArrivesUnchanged(t *testing.T) {
 	var got *http.Request
 	var body []byte
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -113,16 +113,16 @@ func TestStatuses(t *testing.T) {
 				t.Errorf("%d requests, want 1: redirects are not followed", requests.Load())
 			}
 			if c.class == delivery.Success && (o.Snippet != "" || o.Error != "") {
-				t.Errorf("a success keeps %+v", o)
+				t.Errorf("outcome of a success = %+v, want no error and no snippet", o)
 			}
 			if c.class != delivery.Success && (o.Snippet != "why not[31m \uFFFD" || o.Error == "") {
-				t.Errorf("a failure keeps %q, %q", o.Snippet, o.Error)
+				t.Errorf("snippet %q, error %q", o.Snippet, o.Error)
 			}
 		})
 	}
 }
 
-// raw serves connections by hand, for answers that net/http would not give.
+// raw serves one request per connection, for responses that net/http cannot send.
 func raw(t *testing.T, serve func(conn net.Conn, request *http.Request)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -150,7 +150,7 @@ func raw(t *testing.T, serve func(conn net.Conn, request *http.Request)) string 
 	return "http://" + l.Addr().String()
 }
 
-// forever writes the text until the other side has had enough.
+// forever writes the text until the connection is closed.
 func forever(conn net.Conn, text string) {
 	for {
 		if _, err := io.WriteString(conn, text); err != nil {
@@ -159,7 +159,7 @@ func forever(conn net.Conn, text string) {
 	}
 }
 
-// silent keeps the connection open without a word until the other side closes it.
+// silent sends nothing and waits until the client closes the connection.
 func silent(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
 
 func TestMisbehavingReceivers(t *testing.T) {
@@ -168,25 +168,25 @@ func TestMisbehavingReceivers(t *testing.T) {
 		serve func(net.Conn, *http.Request)
 		class delivery.Class
 	}{
-		"never answers":            {func(conn net.Conn, _ *http.Request) { silent(conn) }, delivery.Timeout},
-		"closes without an answer": {func(net.Conn, *http.Request) {}, delivery.Protocol},
+		"never answers":             {func(conn net.Conn, _ *http.Request) { silent(conn) }, delivery.Timeout},
+		"closes without a response": {func(net.Conn, *http.Request) {}, delivery.Protocol},
 		"resets the connection": {func(conn net.Conn, _ *http.Request) {
 			_ = conn.(*net.TCPConn).SetLinger(0)
 		}, delivery.Connect},
-		"answers something else":    {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "SSH-2.0-OpenSSH_9\r\n") }, delivery.Protocol},
-		"breaks off in the headers": {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-") }, delivery.Protocol},
+		"does not speak HTTP":       {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "SSH-2.0-OpenSSH_9\r\n") }, delivery.Protocol},
+		"closes during the headers": {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-") }, delivery.Protocol},
 		"endless headers": {func(conn net.Conn, _ *http.Request) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
 			forever(conn, "X-More: and more\r\n")
 		}, delivery.Protocol},
-		"answers 100 and then hangs": {func(conn net.Conn, _ *http.Request) {
+		"sends 100 and then hangs": {func(conn net.Conn, _ *http.Request) {
 			io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\n")
 			silent(conn)
 		}, delivery.Timeout},
-		"answers 103 for ever": {func(conn net.Conn, _ *http.Request) { forever(conn, "HTTP/1.1 103 Early Hints\r\n\r\n") }, delivery.Protocol},
-		"drips its headers": {func(conn net.Conn, _ *http.Request) {
+		"sends 103 forever": {func(conn net.Conn, _ *http.Request) { forever(conn, "HTTP/1.1 103 Early Hints\r\n\r\n") }, delivery.Protocol},
+		"sends its headers slowly": {func(conn net.Conn, _ *http.Request) {
 			for _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nX: "); err == nil; _, err = io.WriteString(conn, "x") {
-				time.Sleep(20 * time.Millisecond) // the receiver is slow; the test is not waiting for anything
+				time.Sleep(20 * time.Millisecond) // simulates a slow receiver; the test waits for nothing
 			}
 		}, delivery.Timeout},
 		"fails with an endless body": {func(conn net.Conn, _ *http.Request) {
@@ -197,7 +197,7 @@ func TestMisbehavingReceivers(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\noops")
 			silent(conn)
 		}, delivery.Answered},
-		// Once the status is 2xx, nothing in the body can undo it.
+		// After a 2xx status, nothing in the body can make it a failure.
 		"succeeds with an endless body": {func(conn net.Conn, _ *http.Request) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 			forever(conn, "fine ")
@@ -206,13 +206,13 @@ func TestMisbehavingReceivers(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfine")
 			silent(conn)
 		}, delivery.Success},
-		"succeeds and breaks off": {func(conn net.Conn, _ *http.Request) {
+		"succeeds and closes during the body": {func(conn net.Conn, _ *http.Request) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfine")
 		}, delivery.Success},
 		"succeeds with broken chunks": {func(conn net.Conn, _ *http.Request) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
 		}, delivery.Success},
-		"succeeds with gzip that is none": {func(conn net.Conn, _ *http.Request) {
+		"succeeds with invalid gzip": {func(conn net.Conn, _ *http.Request) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope")
 		}, delivery.Success},
 	} {
@@ -224,16 +224,16 @@ func TestMisbehavingReceivers(t *testing.T) {
 				t.Errorf("class = %s (%s), want %s", o.Class, o.Error, c.class)
 			}
 			if took := time.Since(began); took > timeout+300*time.Millisecond {
-				t.Errorf("took %s, the attempt's time is %s", took, timeout)
+				t.Errorf("took %s, want at most %s", took, timeout)
 			}
 			if o.Permanent {
-				t.Error("the receiver may be better tomorrow")
+				t.Error("the failure is permanent, want it retried")
 			}
 		})
 	}
 }
 
-func TestNobodyListens(t *testing.T) {
+func TestRefusedConnectionIsReported(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -244,15 +244,15 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-func TestABlockedAddressIsDeadAtOnce(t *testing.T) {
+func TestBlockedAddressFailsPermanently(t *testing.T) {
 	if o := deliver(t, router(nil), "https://169.254.169.254/latest/meta-data", time.Second); !o.Permanent {
 		t.Errorf("outcome = %+v", o)
 	}
 }
 
-func TestOneDeliverIsOneRequest(t *testing.T) {
-	// net/http sends a POST with an Idempotency-Key again by itself when a kept
-	// connection breaks. Nobody would have recorded that attempt.
+func TestBrokenReusedConnectionIsNotRetried(t *testing.T) {
+	// net/http resends a POST with an Idempotency-Key when a reused connection breaks.
+	// That attempt would not be recorded.
 	var requests atomic.Int32
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -289,7 +289,7 @@ func TestOneDeliverIsOneRequest(t *testing.T) {
 		t.Fatalf("first: %+v", o)
 	}
 	if o := deliver(t, r, url, time.Second); o.Class == delivery.Success {
-		t.Errorf("second: %+v, want the failure that it was", o)
+		t.Errorf("second: %+v, want a failure", o)
 	}
 	if requests.Load() != 2 {
 		t.Errorf("%d requests for 2 deliveries", requests.Load())
@@ -333,11 +333,11 @@ func TestCertificates(t *testing.T) {
 		class    delivery.Class
 		says     string
 	}{
-		"good":                   {"127.0.0.1", now.Add(-time.Hour), now.Add(time.Hour), true, delivery.Success, ""},
-		"self-signed":            {"127.0.0.1", now.Add(-time.Hour), now.Add(time.Hour), false, delivery.TLS, "authority"},
-		"for another name":       {"other.example", now.Add(-time.Hour), now.Add(time.Hour), true, delivery.TLS, "another host name"},
-		"expired":                {"127.0.0.1", now.Add(-48 * time.Hour), now.Add(-24 * time.Hour), true, delivery.TLS, now.Add(-24 * time.Hour).UTC().Format(time.DateOnly)},
-		"not valid before later": {"127.0.0.1", now.Add(24 * time.Hour), now.Add(48 * time.Hour), true, delivery.TLS, "valid from"},
+		"good":                  {"127.0.0.1", now.Add(-time.Hour), now.Add(time.Hour), true, delivery.Success, ""},
+		"self-signed":           {"127.0.0.1", now.Add(-time.Hour), now.Add(time.Hour), false, delivery.TLS, "authority"},
+		"for another host name": {"other.example", now.Add(-time.Hour), now.Add(time.Hour), true, delivery.TLS, "another host name"},
+		"expired":               {"127.0.0.1", now.Add(-48 * time.Hour), now.Add(-24 * time.Hour), true, delivery.TLS, now.Add(-24 * time.Hour).UTC().Format(time.DateOnly)},
+		"not yet valid":         {"127.0.0.1", now.Add(24 * time.Hour), now.Add(48 * time.Hour), true, delivery.TLS, "valid from"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cert, pool := certificate(t, c.host, c.from, c.to)
@@ -356,11 +356,11 @@ func TestCertificates(t *testing.T) {
 				t.Errorf("outcome = %+v, want %s saying %q", o, c.class, c.says)
 			}
 			if c.class == delivery.Success && (proto != "HTTP/2.0" || o.Timings.TLS <= 0) {
-				t.Errorf("proto %s, timings %+v; want HTTP/2 and the handshake's time", proto, o.Timings)
+				t.Errorf("proto %s, timings %+v; want HTTP/2 and the duration of the handshake", proto, o.Timings)
 			}
 		})
 	}
-	t.Run("no TLS at all", func(t *testing.T) {
+	t.Run("plain HTTP on the https port", func(t *testing.T) {
 		server := httptest.NewServer(http.NotFoundHandler())
 		defer server.Close()
 		o := deliver(t, router(nil), strings.Replace(server.URL, "http:", "https:", 1), 5*time.Second)
@@ -370,7 +370,7 @@ func TestCertificates(t *testing.T) {
 	})
 }
 
-func TestConnectionsAreKeptAndNothingLeaks(t *testing.T) {
+func TestConnectionsAreReusedAndNothingLeaks(t *testing.T) {
 	before := runtime.NumGoroutine()
 	var connections atomic.Int32
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }))
@@ -387,7 +387,7 @@ func TestConnectionsAreKeptAndNothingLeaks(t *testing.T) {
 		}
 	}
 	if n := connections.Load(); n != 1 {
-		t.Errorf("200 deliveries one after another took %d connections, want 1", n)
+		t.Errorf("200 sequential deliveries opened %d connections, want 1", n)
 	}
 	const workers = 20
 	var all sync.WaitGroup
@@ -400,7 +400,7 @@ func TestConnectionsAreKeptAndNothingLeaks(t *testing.T) {
 	}
 	all.Wait()
 	if n := connections.Load(); n > 2*workers {
-		t.Errorf("%d workers took %d connections", workers, n)
+		t.Errorf("%d workers opened %d connections", workers, n)
 	}
 	server.Close()
 	if err := r.Close(); err != nil {
@@ -408,7 +408,7 @@ func TestConnectionsAreKeptAndNothingLeaks(t *testing.T) {
 	}
 	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before+2; runtime.Gosched() {
 		if time.Now().After(end) {
-			t.Fatalf("%d goroutines are left, %d were there before", runtime.NumGoroutine(), before)
+			t.Fatalf("%d goroutines after Close, %d before", runtime.NumGoroutine(), before)
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 )
 
-// accessError says why nobody could log in. Its cause is kept out: it might
-// hold what the secret holds.
+// accessError means that the credentials for a login are missing or malformed. It
+// does not wrap its cause, which could contain the secret.
 type accessError struct {
 	class     delivery.Class
 	permanent bool
@@ -24,7 +24,7 @@ type accessError struct {
 
 func (e *accessError) Error() string { return e.sentence }
 
-// mechanism returns how to log in; nil for not at all.
+// mechanism returns the SASL mechanism, or nil without SASL.
 func (p *producer) mechanism(ctx context.Context) (sasl.Mechanism, error) {
 	switch p.destination.sasl {
 	case "":
@@ -34,10 +34,10 @@ func (p *producer) mechanism(ctx context.Context) (sasl.Mechanism, error) {
 	}
 	text, err := p.options.Secrets.Secret(ctx, p.target.Credentials)
 	if err != nil {
-		// A secret store that is down, a secret that is not there, a policy that
-		// is missing: all can be cured without touching the endpoint.
+		// Not permanent: an outage, a missing secret and a missing policy can all
+		// be fixed without a change to the endpoint.
 		return nil, &accessError{delivery.Denied, false,
-			"the secret " + p.target.Credentials + " cannot be read: does it exist, and may dispatch read it?"}
+			"the secret " + p.target.Credentials + " cannot be read: check that it exists, and that the dispatch function is allowed to read it"}
 	}
 	var login struct{ Username, Password string }
 	if err := json.Unmarshal([]byte(text), &login); err != nil || login.Username == "" || login.Password == "" {
@@ -55,16 +55,16 @@ func (p *producer) mechanism(ctx context.Context) (sasl.Mechanism, error) {
 	}
 	if err != nil {
 		return nil, &accessError{delivery.Invalid, true,
-			"the user name or password in the secret " + p.target.Credentials + " has characters that SCRAM does not allow"}
+			"the user name or password in the secret " + p.target.Credentials + " contains characters that SCRAM does not allow"}
 	}
 	return mechanism, nil
 }
 
-// iam logs in to Amazon MSK with AWS credentials.
+// iam returns the mechanism of Amazon MSK, which uses AWS credentials.
 func (p *producer) iam() sasl.Mechanism {
 	var credentials aws.CredentialsProvider
 	if p.target.RoleARN != "" {
-		// The tenant as external id: see sqsadapter on the confused deputy.
+		// For the external id, see identity in sqsadapter.
 		credentials = aws.NewCredentialsCache(p.options.AssumeRole(p.target.RoleARN, p.target.Tenant, p.destination.region))
 	} else {
 		credentials = p.options.Credentials()

@@ -18,7 +18,7 @@ import (
 	"github.com/tidings-dev/tidings/test/destinationtest"
 )
 
-// apache starts an Apache Kafka whose plaintext listener stands behind a gate.
+// apache starts Apache Kafka with its plaintext listener behind a gate.
 func apache(t *testing.T) (*brokers.Kafka, *destinationtest.Gate) {
 	t.Helper()
 	dir := t.TempDir()
@@ -40,7 +40,7 @@ func apache(t *testing.T) (*brokers.Kafka, *destinationtest.Gate) {
 	return k, gate
 }
 
-// create makes a topic and waits until its leaders serve it.
+// create creates a topic and waits until all partitions have a leader.
 func create(t *testing.T, broker, topic string) {
 	t.Helper()
 	transport := &kafka.Transport{MetadataTTL: 100 * time.Millisecond}
@@ -68,7 +68,7 @@ func create(t *testing.T, broker, topic string) {
 			return
 		}
 		if time.Since(began) > 20*time.Second {
-			t.Fatalf("the topic is not served: %v, %+v", err, offsets)
+			t.Fatalf("the topic's partitions have no leader: %v, %+v", err, offsets)
 		}
 	}
 }
@@ -97,9 +97,9 @@ func TestRealKafka(t *testing.T) {
 		{"SCRAM-SHA-512", k.SASL, "sasl=scram-sha-512", login, delivery.Success, false},
 		{"SCRAM-SHA-512 over TLS", k.SASLTLS, "sasl=scram-sha-512&tls=true", login, delivery.Success, false},
 		{"plain over TLS", k.SASLTLS, "sasl=plain&tls=true", login, delivery.Success, false},
-		{"a wrong password by SCRAM", k.SASL, "sasl=scram-sha-512", `{"username":"tidings","password":"wrong"}`, delivery.Denied, true},
-		{"a wrong password by plain", k.SASLTLS, "sasl=plain&tls=true", `{"username":"tidings","password":"wrong"}`, delivery.Denied, true},
-		{"a mechanism that the port has not", k.SASLTLS, "sasl=scram-sha-256&tls=true", login, delivery.Denied, true},
+		{"wrong password with SCRAM", k.SASL, "sasl=scram-sha-512", `{"username":"tidings","password":"wrong"}`, delivery.Denied, true},
+		{"wrong password with plain", k.SASLTLS, "sasl=plain&tls=true", `{"username":"tidings","password":"wrong"}`, delivery.Denied, true},
+		{"mechanism not enabled on the port", k.SASLTLS, "sasl=scram-sha-256&tls=true", login, delivery.Denied, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := router(t, kafkaadapter.Options{RootCAs: k.RootCAs, Secrets: new(vault).set(c.secret)})
@@ -109,21 +109,21 @@ func TestRealKafka(t *testing.T) {
 			}
 		})
 	}
-	t.Run("no login where one is wanted", func(t *testing.T) {
+	t.Run("missing login", func(t *testing.T) {
 		o := send(t, router(t, kafkaadapter.Options{}), destination.Target{URL: "kafka://" + k.SASL + "/" + topic})
 		if o.Class == delivery.Success || o.Permanent {
 			t.Errorf("outcome = %+v", o)
 		}
 		t.Logf("%s: %s", o.Class, o.Error)
 	})
-	t.Run("TLS from an unknown authority", func(t *testing.T) {
+	t.Run("certificate from an unknown authority", func(t *testing.T) {
 		r := router(t, kafkaadapter.Options{Secrets: new(vault).set(login)})
 		o := send(t, r, destination.Target{Tenant: "t", Credentials: "tidings/t/kafka", URL: "kafka://" + k.SASLTLS + "/" + topic + "?sasl=plain&tls=true"})
 		if o.Class != delivery.TLS || o.Permanent {
 			t.Errorf("outcome = %+v", o)
 		}
 	})
-	t.Run("killed and started again", func(t *testing.T) {
+	t.Run("broker restart", func(t *testing.T) {
 		r := router(t, kafkaadapter.Options{})
 		target := destination.Target{URL: "kafka://" + gate.Address + "/" + topic}
 		if o := send(t, r, target); o.Class != delivery.Success {
@@ -139,7 +139,7 @@ func TestRealKafka(t *testing.T) {
 		for began := time.Now(); ; {
 			o := send(t, r, target)
 			if o.Class == delivery.Success {
-				t.Logf("served %s after it listened again", time.Since(began))
+				t.Logf("delivered %s after the restart", time.Since(began))
 				break
 			}
 			if o.Permanent || time.Since(began) > time.Minute {

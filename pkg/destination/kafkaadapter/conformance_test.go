@@ -17,13 +17,13 @@ import (
 	"github.com/tidings-dev/tidings/test/destinationtest"
 )
 
-// loopback lets the adapter reach brokers on this machine.
+// loopback returns a guard that allows brokers on this machine.
 func loopback() *guard.Guard {
 	return guard.New(guard.Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 }
 
-// behind is a listener that says it listens at the gate, so that the broker
-// advertises the gate's address.
+// behind is a listener that reports the gate's address, so that the broker advertises
+// it.
 type behind struct {
 	net.Listener
 	gate net.Addr
@@ -31,7 +31,7 @@ type behind struct {
 
 func (b behind) Addr() net.Addr { return b.gate }
 
-// cluster starts a broker whose every connection passes a gate.
+// cluster starts a broker whose connections all pass through a gate.
 func cluster(t *testing.T, options ...kfake.Opt) (*kfake.Cluster, *destinationtest.Gate) {
 	t.Helper()
 	var gate *destinationtest.Gate
@@ -56,7 +56,8 @@ const (
 	partitions = 3
 )
 
-// receive reads a topic's partitions from their beginning, one record a call.
+// receive returns a function that returns the next record of any partition, from the
+// beginning of the topic.
 func receive(t *testing.T, broker, topic string, partitions int) func(context.Context) (destinationtest.Received, error) {
 	t.Helper()
 	inbox := make(chan kafka.Message, 1000)
@@ -95,21 +96,21 @@ func receive(t *testing.T, broker, topic string, partitions int) func(context.Co
 	}
 }
 
-// newDestination is a topic of the cluster behind the gate.
+// newDestination returns a destination for a topic of the cluster behind the gate.
 func newDestination(t *testing.T, gate *destinationtest.Gate, topic string) destinationtest.Destination {
 	var get func(context.Context) (destinationtest.Received, error)
 	url := "kafka://" + gate.Address + "/"
 	return destinationtest.Destination{
 		Kind:        kafkaadapter.Kind(kafkaadapter.Options{Guard: loopback()}),
 		Target:      destination.Target{Tenant: "t", ID: "e", URL: url + topic},
-		Missing:     destination.Target{Tenant: "t", ID: "m", URL: url + "nobody"},
+		Missing:     destination.Target{Tenant: "t", ID: "m", URL: url + "missing"},
 		Gate:        gate,
 		Keyed:       true,
-		TooLarge:    1100 * 1024, // the broker's max.message.bytes is a little over 1 MiB
+		TooLarge:    1100 * 1024, // max.message.bytes is 1 MiB + 12 bytes by default
 		Connections: 16,
 		Within:      50 * time.Millisecond,
 		Receive: func(ctx context.Context) (destinationtest.Received, error) {
-			if get == nil { // not before: it makes connections of its own
+			if get == nil { // opened late, because its connections count too
 				get = receive(t, gate.Address, topic, partitions)
 			}
 			return get(ctx)

@@ -1,8 +1,8 @@
-// Package kafkaadapter delivers events to Kafka topics. It promises that one
-// Deliver is at most one produce request of one record, that success means all
-// in-sync replicas have it, that records of one subject go to one partition (the
-// one Java clients would choose), and that every broker is dialled through the
-// guard, those that the cluster advertises too.
+// Package kafkaadapter delivers events to Kafka topics. It promises that one Deliver
+// sends at most one produce request with one record, that success means that all
+// in-sync replicas have the record, that records with the same subject go to the
+// same partition (the one that Java clients choose), and that all brokers, including
+// those that the cluster advertises, are dialled through the guard.
 package kafkaadapter
 
 import (
@@ -32,40 +32,39 @@ import (
 
 const (
 	form     = "kafka://broker:9092[,broker2:9092]/topic?tls=true&sasl=scram-sha-512 (or plain, scram-sha-256, msk-iam with region=)"
-	maxTopic = 249 // bytes; Kafka's own limit
-	// maxBrokers bounds the bootstrap list.
+	maxTopic = 249 // bytes; a limit of Kafka
+	// maxBrokers limits the bootstrap brokers in a URL.
 	maxBrokers = 10
-	// maxRequests bounds the produce requests of one adapter under way, each of
-	// which has a connection to itself.
-	maxRequests = 8
-	// metadataTime is how old the known layout of a cluster may get.
-	metadataTime = 10 * time.Second
+	// maxRequests limits the concurrent produce requests of one adapter. Each uses a
+	// connection of its own.
+	maxRequests  = 8
+	metadataTime = 10 * time.Second // maximum age of the cached cluster metadata
 	dialTime     = 5 * time.Second
 	idleTime     = 5 * time.Minute
 )
 
-// Secrets is where credentials are kept.
+// Secrets reads secrets by name.
 type Secrets interface {
 	// Secret returns the text of a secret: {"username":"…","password":"…"}.
-	// Its errors name no secret's text.
+	// Its errors must not contain any of it.
 	Secret(ctx context.Context, name string) (string, error)
 }
 
-// Options are what the adapters of one router share.
+// Options are shared by all adapters of a router.
 type Options struct {
-	Guard *guard.Guard // decides which addresses may be reached
-	// RootCAs verify brokers' certificates; nil means the system's.
+	Guard *guard.Guard
+	// RootCAs verify brokers' certificates. Nil means the system's.
 	RootCAs *x509.CertPool
 	Secrets Secrets
-	// Credentials are the function's own, for msk-iam.
+	// Credentials returns the function's AWS credentials, for msk-iam.
 	Credentials func() aws.CredentialsProvider
-	// AssumeRole returns the credentials of a role, assumed under the external
-	// id. Nothing is called before they are retrieved.
+	// AssumeRole returns the credentials of a role. It must not call STS before they
+	// are retrieved.
 	AssumeRole func(roleARN, externalID, region string) aws.CredentialsProvider
 }
 
-// Kind is Kafka for a router. Its adapters share nothing: two endpoints of one
-// cluster may have different users.
+// Kind returns the Kafka protocol for a router. Adapters share no connections,
+// because endpoints of one cluster may have different users.
 func Kind(o Options) destination.Kind {
 	return destination.Kind{
 		Schemes: []string{"kafka"},
@@ -89,7 +88,7 @@ type topicURL struct {
 	brokers []string // host:port
 	topic   string
 	tls     bool
-	sasl    string // "" for none
+	sasl    string // empty for none
 	region  string // for msk-iam
 }
 
@@ -98,7 +97,7 @@ var (
 	regionForm = regexp.MustCompile(`^[a-z]{2,3}(-[a-z]+)+-[0-9]{1,2}$`)
 )
 
-// The mechanisms, as a URL names them.
+// Values of the parameter sasl.
 const (
 	plain    = "plain"
 	scram256 = "scram-sha-256"
@@ -111,23 +110,23 @@ func parse(t destination.Target, u *url.URL, g *guard.Guard) (topicURL, error) {
 	d := topicURL{topic: strings.TrimPrefix(u.Path, "/"), sasl: q.Get("sasl"), region: q.Get("region")}
 	for key, values := range q {
 		if !slices.Contains([]string{"tls", "sasl", "region"}, key) || len(values) != 1 {
-			return d, fmt.Errorf("the parameter %q is not one of a Kafka URL, or there twice: tls, sasl and region are", key)
+			return d, fmt.Errorf("parameter %q is unknown or a duplicate: a Kafka URL has tls, sasl and region, each at most once", key)
 		}
 	}
 	switch {
 	case u.User != nil:
-		return d, errors.New("a URL must not hold a user name or password: put them into a secret and name it as the endpoint's credentials")
+		return d, errors.New("a URL must not hold a user name or password: store them in a secret, and set the endpoint's credentials to its name")
 	case u.Fragment != "":
-		return d, errors.New("a fragment (#…) means nothing here: leave it out")
+		return d, errors.New("a Kafka URL has no fragment (#…): remove it")
 	case t.Ordered:
-		return d, errors.New("ordered is for Pub/Sub; Kafka keeps a subject's order by its key")
+		return d, errors.New("ordered applies to Pub/Sub; on Kafka, the subject is the key, and events of one subject are always ordered")
 	case !topicForm.MatchString(d.topic) || len(d.topic) > maxTopic || d.topic == "." || d.topic == "..":
 		return d, errors.New("the topic is missing or malformed: 1 to 249 letters, digits and ._-")
 	}
 	if text := q.Get("tls"); text != "" {
 		on, err := strconv.ParseBool(text)
 		if err != nil {
-			return d, errors.New("tls is neither true nor false")
+			return d, errors.New("tls must be true or false")
 		}
 		d.tls = on
 	}
@@ -137,10 +136,10 @@ func parse(t destination.Target, u *url.URL, g *guard.Guard) (topicURL, error) {
 	for broker := range strings.SplitSeq(u.Host, ",") {
 		host, port, err := net.SplitHostPort(broker)
 		if err != nil {
-			return d, errors.New("a broker is not host:port")
+			return d, errors.New("a broker must be host:port")
 		}
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return d, fmt.Errorf("port %q is not one of 1 to 65535", port)
+			return d, fmt.Errorf("port %q is not between 1 and 65535", port)
 		}
 		if err := g.CheckHost(host); err != nil {
 			return d, err
@@ -148,31 +147,31 @@ func parse(t destination.Target, u *url.URL, g *guard.Guard) (topicURL, error) {
 		d.brokers = append(d.brokers, broker)
 	}
 	if len(d.brokers) > maxBrokers {
-		return d, fmt.Errorf("%d brokers; name at most %d, the cluster tells the others", len(d.brokers), maxBrokers)
+		return d, fmt.Errorf("the URL has %d brokers; at most %d are allowed, and the cluster reports the others", len(d.brokers), maxBrokers)
 	}
 	return d, nil
 }
 
-// checkAccess refuses what can't log in.
+// checkAccess validates the parameters of the login.
 func (d topicURL) checkAccess(t destination.Target) error {
 	password := slices.Contains([]string{plain, scram256, scram512}, d.sasl)
 	switch {
 	case d.sasl != "" && !password && d.sasl != mskIAM:
-		return errors.New("sasl is none of plain, scram-sha-256, scram-sha-512 and msk-iam")
+		return errors.New("sasl must be plain, scram-sha-256, scram-sha-512 or msk-iam")
 	case password && t.Credentials == "":
-		return errors.New("sasl needs the endpoint's credentials: the name of the secret that holds user name and password")
+		return errors.New("sasl requires the endpoint's credentials: the name of the secret with the user name and password")
 	case !password && t.Credentials != "":
-		return errors.New("credentials are of no use without sasl=plain, scram-sha-256 or scram-sha-512")
+		return errors.New("credentials require sasl=plain, scram-sha-256 or scram-sha-512")
 	case d.sasl == plain && !d.tls:
-		return errors.New("sasl=plain sends the password as it is: add tls=true")
+		return errors.New("sasl=plain sends the password unencrypted: add tls=true")
 	case d.sasl == mskIAM && !d.tls:
-		return errors.New("sasl=msk-iam needs tls=true")
+		return errors.New("sasl=msk-iam requires tls=true")
 	case d.sasl == mskIAM && !regionForm.MatchString(d.region):
-		return errors.New("sasl=msk-iam needs the cluster's region: add region=, such as us-east-1")
+		return errors.New("sasl=msk-iam requires the cluster's region: add region=, such as us-east-1")
 	case d.sasl != mskIAM && d.region != "":
-		return errors.New("region is for sasl=msk-iam only")
+		return errors.New("region applies to sasl=msk-iam only")
 	case d.sasl != mskIAM && t.RoleARN != "":
-		return errors.New("role_arn is for sasl=msk-iam only")
+		return errors.New("role_arn applies to sasl=msk-iam only")
 	}
 	return nil
 }
@@ -182,14 +181,14 @@ type producer struct {
 	destination topicURL
 	target      destination.Target
 	options     Options
-	slots       chan struct{}
+	slots       chan struct{} // limits concurrent requests
 
 	mu        sync.Mutex
-	transport *kafka.Transport // nil until it is needed
+	transport *kafka.Transport // nil before the first request and after a failure
 	loggedIn  time.Time        // when its credentials were read
 }
 
-// Close ends the connections.
+// Close closes the connections.
 func (p *producer) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -197,10 +196,10 @@ func (p *producer) Close() error {
 	return nil
 }
 
-// drop forgets connections, layout and credentials. The caller holds mu.
+// drop discards connections, metadata and credentials. The caller holds mu.
 func (p *producer) drop() {
 	if p.transport != nil {
-		p.transport.CloseIdleConnections() // those in use end when they are done
+		p.transport.CloseIdleConnections() // connections in use close after their request
 		p.transport = nil
 	}
 }
@@ -210,7 +209,7 @@ func (p *producer) Deliver(ctx context.Context, m destination.Message) delivery.
 	began := time.Now()
 	x := destination.Observed(ctx)
 	if x == nil {
-		x = &destination.Exchange{} // nobody looks
+		x = &destination.Exchange{}
 	}
 	x.Method, x.To, x.Ended = "Produce", p.destination.topic, destination.PhaseExchange
 	o := p.deliver(ctx, m, x)
@@ -220,12 +219,12 @@ func (p *producer) Deliver(ctx context.Context, m destination.Message) delivery.
 }
 
 func (p *producer) deliver(ctx context.Context, m destination.Message, x *destination.Exchange) delivery.Outcome {
-	late := delivery.Outcome{Class: delivery.Timeout, Error: "the brokers did not answer in time"}
+	timeout := delivery.Outcome{Class: delivery.Timeout, Error: "timeout while waiting for a response from the brokers"}
 	select {
 	case p.slots <- struct{}{}:
 		defer func() { <-p.slots }()
 	case <-ctx.Done():
-		return late
+		return timeout
 	}
 	transport, loggedIn, err := p.connect(ctx)
 	if err == nil {
@@ -237,22 +236,21 @@ func (p *producer) deliver(ctx context.Context, m destination.Message, x *destin
 	x.Cause, x.Code = err, codeOf(err)
 	if ctx.Err() != nil {
 		p.forget(transport)
-		return late
+		return timeout
 	}
 	o := classify(err)
 	if o.Class == delivery.Denied && time.Since(loggedIn) > metadataTime {
-		// The credentials may have been rotated since they were read.
+		// Read them again: they may have been rotated.
 		o.Permanent = false
 	}
 	if o.Class != delivery.TooLarge {
-		// What was known of the cluster led to a failure; kafka-go would go on
-		// with broken connections, old leaders, and the old error.
+		// kafka-go would keep broken connections, stale metadata and the old error.
 		p.forget(transport)
 	}
 	return o
 }
 
-// forget drops a transport, unless another has taken its place already.
+// forget drops a transport unless it has already been replaced.
 func (p *producer) forget(used *kafka.Transport) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -261,8 +259,8 @@ func (p *producer) forget(used *kafka.Transport) {
 	}
 }
 
-// connect returns the transport, which connects at its first request, and when
-// its credentials were read.
+// connect returns the transport, which connects on its first request, and the time
+// at which its credentials were read.
 func (p *producer) connect(ctx context.Context) (*kafka.Transport, time.Time, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -285,13 +283,12 @@ func (p *producer) connect(ctx context.Context) (*kafka.Transport, time.Time, er
 	return t, p.loggedIn, nil
 }
 
-// errNoTopic says that the cluster does not list the topic. A leader that does
-// not know its partition, in the moments after a move, is another matter.
-var errNoTopic = errors.New("the cluster has no such topic")
+// errNoTopic means that the topic is not in the cluster's metadata. In contrast, a
+// partition leader returns UnknownTopicOrPartition for a moment after a move.
+var errNoTopic = errors.New("the topic does not exist")
 
-// produce writes through the client and not through kafka-go's Writer: that one
-// keeps a record whose caller has given up in its queue, and writes it later,
-// beside the next attempt.
+// produce does not use kafka.Writer, because a Writer keeps a record in its queue
+// after its context has ended and writes it during a later attempt.
 func (p *producer) produce(ctx context.Context, transport *kafka.Transport, m destination.Message, x *destination.Exchange) error {
 	client := &kafka.Client{Addr: kafka.TCP(p.destination.brokers...), Transport: transport}
 	partition, err := p.partition(ctx, client, m)
@@ -319,8 +316,7 @@ func (p *producer) produce(ctx context.Context, transport *kafka.Transport, m de
 	return answer.Error
 }
 
-// codeOf is the protocol's name of an error, or one of ours where nobody was
-// asked; "" for what has none.
+// codeOf returns the Exchange.Code of an error, or "" if it has none.
 func codeOf(err error) string {
 	var access *accessError
 	var answer kafka.Error
@@ -337,8 +333,8 @@ func codeOf(err error) string {
 	return ""
 }
 
-// partition chooses as Java clients do, among all partitions there are. The
-// layout is the transport's, asked for every metadataTime.
+// partition selects a partition by key as Java clients do. The metadata comes from
+// the transport's cache.
 func (p *producer) partition(ctx context.Context, client *kafka.Client, m destination.Message) (int, error) {
 	layout, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{p.destination.topic}})
 	if err != nil {
@@ -363,14 +359,14 @@ func (p *producer) partition(ctx context.Context, client *kafka.Client, m destin
 		}
 		key := []byte(m.Subject)
 		if m.Subject == "" {
-			key = []byte(m.EventID) // no order to keep: spread
+			key = []byte(m.EventID) // spread evenly: there is no order to keep
 		}
 		return kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: key}, ids...), nil
 	}
 	return 0, errNoTopic
 }
 
-// classify reports a record that was not acknowledged.
+// classify returns the outcome for an error.
 func classify(err error) delivery.Outcome {
 	var (
 		blocked *guard.BlockedError
@@ -392,36 +388,36 @@ func classify(err error) delivery.Outcome {
 		return delivery.Outcome{Class: access.class, Permanent: access.permanent, Error: access.sentence}
 	case errors.Is(err, errNoTopic):
 		return delivery.Outcome{Class: delivery.Missing, Permanent: true,
-			Error: "the cluster has no such topic, or hides it from this user: create it, or allow Describe and Write on it"}
+			Error: "the topic does not exist, or is hidden from this user: create it, or allow the user Describe and Write on it"}
 	case errors.As(err, &answer):
 		return refused(answer)
 	case errors.As(err, &name):
-		return failed(delivery.DNS, "a broker's name has no address: check the URL, and what the brokers advertise")
+		return failed(delivery.DNS, "a broker's host name does not exist or has no address: check the URL, and the brokers' advertised.listeners")
 	case errors.As(err, &verify):
-		return failed(delivery.TLS, "a broker's certificate could not be verified: is it for this host name, from a known authority, and still valid?")
+		return failed(delivery.TLS, "a broker's certificate could not be verified: check its host name, issuer and expiry date")
 	case errors.As(err, &record), alerted:
-		return failed(delivery.TLS, "a broker does not speak TLS on this port, or broke off the handshake")
+		return failed(delivery.TLS, "a broker does not speak TLS on this port, or aborted the TLS handshake")
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return failed(delivery.Timeout, "the brokers did not answer in time")
+		return failed(delivery.Timeout, "timeout while waiting for a response from the brokers")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return failed(delivery.Protocol, "a broker closed the connection: does the port want TLS or SASL, or refuse this user?")
+		return failed(delivery.Protocol, "a broker closed the connection without a response: the port may require TLS or SASL, or reject this user")
 	}
-	return failed(delivery.Connect, "the brokers could not be reached")
+	return failed(delivery.Connect, "could not connect to the brokers")
 }
 
-// refused reports an error code of the protocol (kafka.apache.org/protocol).
+// refused returns the outcome for a broker's error code (kafka.apache.org/protocol).
 func refused(code kafka.Error) delivery.Outcome {
 	o := delivery.Outcome{Class: delivery.Answered, Error: "the broker answered " + code.Title()}
 	switch code {
 	case kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.BrokerAuthorizationFailed:
 		o.Class, o.Permanent = delivery.Denied, true
-		o.Error += ": allow this user Describe and Write on the topic"
+		o.Error += ": allow the user Describe and Write on the topic"
 	case kafka.SASLAuthenticationFailed, kafka.UnacceptableCredential, kafka.SecurityDisabled:
 		o.Class, o.Permanent = delivery.Denied, true
-		o.Error += ": check the user name and password in the endpoint's credentials, and the mechanism"
+		o.Error += ": check the user name and password in the secret, and the mechanism in sasl="
 	case kafka.UnsupportedSASLMechanism, kafka.IllegalSASLState:
 		o.Class, o.Permanent = delivery.Denied, true
-		o.Error += ": choose a mechanism that the broker has enabled on this port"
+		o.Error += ": set sasl= to a mechanism that the broker enables on this port"
 	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidMessageSize:
 		o.Class, o.Permanent = delivery.TooLarge, true
 		o.Error += ": raise the topic's max.message.bytes"
@@ -430,7 +426,7 @@ func refused(code kafka.Error) delivery.Outcome {
 		o.Error += ": check the topic's name"
 	case kafka.PolicyViolation, kafka.InvalidRecord, kafka.InvalidTimestamp, kafka.UnsupportedForMessageFormat:
 		o.Class, o.Permanent = delivery.Invalid, true
-		o.Error += ": the topic's settings do not allow such records"
+		o.Error += ": the topic's settings reject the record"
 	case kafka.ThrottlingQuotaExceeded:
 		o.Class = delivery.Throttled
 	case kafka.RequestTimedOut:

@@ -45,35 +45,35 @@ func TestCheck(t *testing.T) {
 		target destination.Target
 		want   string // in the error; "" for none
 	}{
-		"one broker":                {with("kafka://broker.example.com:9092/events"), ""},
-		"several brokers":           {with("kafka://b1.example.com:9092,b2.example.com:9093/events?tls=true"), ""},
-		"SCRAM":                     {with("kafka://b.example.com:9092/events?sasl=scram-sha-512", secret), ""},
-		"plain over TLS":            {with("kafka://b.example.com:9092/events?tls=true&sasl=plain", secret), ""},
-		"MSK":                       {with("kafka://b.example.com:9098/events?tls=true&sasl=msk-iam&region=us-east-1", role), ""},
-		"no topic":                  {with("kafka://b.example.com:9092"), "topic is missing"},
-		"a topic with a slash":      {with("kafka://b.example.com:9092/a/b"), "topic is missing"},
-		"a topic that is a dot":     {with("kafka://b.example.com:9092/."), "topic is missing"},
-		"no port":                   {with("kafka://b.example.com/events"), "host:port"},
-		"no host":                   {with("kafka:///events"), "host:port"},
-		"port 0":                    {with("kafka://b.example.com:0/events"), "port"},
-		"the second broker is bad":  {with("kafka://b.example.com:9092,nowhere/events"), "malformed"},
-		"a private address":         {with("kafka://10.0.0.1:9092/events"), "may not be reached"},
-		"the second one is private": {with("kafka://b.example.com:9092,169.254.169.254:80/events"), "may not be reached"},
-		"too many brokers":          {with("kafka://" + strings.Repeat("b.example.com:9092,", 10) + "b.example.com:9092/events"), "at most 10"},
-		"an unknown mechanism":      {with("kafka://b.example.com:9092/events?sasl=gssapi", secret), "none of plain"},
-		"SASL without credentials":  {with("kafka://b.example.com:9092/events?sasl=scram-sha-256"), "name of the secret"},
-		"credentials without SASL":  {with("kafka://b.example.com:9092/events", secret), "of no use"},
-		"plain without TLS":         {with("kafka://b.example.com:9092/events?sasl=plain", secret), "tls=true"},
-		"MSK without TLS":           {with("kafka://b.example.com:9092/events?sasl=msk-iam&region=us-east-1"), "tls=true"},
-		"MSK without a region":      {with("kafka://b.example.com:9092/events?tls=true&sasl=msk-iam"), "region"},
-		"a region without MSK":      {with("kafka://b.example.com:9092/events?region=us-east-1"), "msk-iam only"},
-		"a role without MSK":        {with("kafka://b.example.com:9092/events", role), "msk-iam only"},
-		"tls that is neither":       {with("kafka://b.example.com:9092/events?tls=perhaps"), "neither"},
-		"an unknown parameter":      {with("kafka://b.example.com:9092/events?acks=0"), `"acks"`},
-		"twice":                     {with("kafka://b.example.com:9092/events?tls=true&tls=false"), "twice"},
-		"a password":                {with("kafka://u:hunter2@b.example.com:9092/events"), "password"},
-		"a fragment":                {with("kafka://b.example.com:9092/events#x"), "fragment"},
-		"ordered":                   {with("kafka://b.example.com:9092/events", func(t *destination.Target) { t.Ordered = true }), "Pub/Sub"},
+		"one broker":               {with("kafka://broker.example.com:9092/events"), ""},
+		"several brokers":          {with("kafka://b1.example.com:9092,b2.example.com:9093/events?tls=true"), ""},
+		"SCRAM":                    {with("kafka://b.example.com:9092/events?sasl=scram-sha-512", secret), ""},
+		"plain over TLS":           {with("kafka://b.example.com:9092/events?tls=true&sasl=plain", secret), ""},
+		"MSK":                      {with("kafka://b.example.com:9098/events?tls=true&sasl=msk-iam&region=us-east-1", role), ""},
+		"no topic":                 {with("kafka://b.example.com:9092"), "topic is missing"},
+		"a topic with a slash":     {with("kafka://b.example.com:9092/a/b"), "topic is missing"},
+		"a dot as the topic":       {with("kafka://b.example.com:9092/."), "topic is missing"},
+		"no port":                  {with("kafka://b.example.com/events"), "host:port"},
+		"no host":                  {with("kafka:///events"), "host:port"},
+		"port 0":                   {with("kafka://b.example.com:0/events"), "port"},
+		"malformed second broker":  {with("kafka://b.example.com:9092,nowhere/events"), "malformed"},
+		"a private address":        {with("kafka://10.0.0.1:9092/events"), "not an allowed destination"},
+		"private second broker":    {with("kafka://b.example.com:9092,169.254.169.254:80/events"), "not an allowed destination"},
+		"too many brokers":         {with("kafka://" + strings.Repeat("b.example.com:9092,", 10) + "b.example.com:9092/events"), "at most 10"},
+		"an unknown mechanism":     {with("kafka://b.example.com:9092/events?sasl=gssapi", secret), "must be plain"},
+		"SASL without credentials": {with("kafka://b.example.com:9092/events?sasl=scram-sha-256"), "the secret"},
+		"credentials without SASL": {with("kafka://b.example.com:9092/events", secret), "credentials require"},
+		"plain without TLS":        {with("kafka://b.example.com:9092/events?sasl=plain", secret), "tls=true"},
+		"MSK without TLS":          {with("kafka://b.example.com:9092/events?sasl=msk-iam&region=us-east-1"), "tls=true"},
+		"MSK without a region":     {with("kafka://b.example.com:9092/events?tls=true&sasl=msk-iam"), "region"},
+		"a region without MSK":     {with("kafka://b.example.com:9092/events?region=us-east-1"), "msk-iam only"},
+		"a role without MSK":       {with("kafka://b.example.com:9092/events", role), "msk-iam only"},
+		"tls is not a boolean":     {with("kafka://b.example.com:9092/events?tls=perhaps"), "true or false"},
+		"an unknown parameter":     {with("kafka://b.example.com:9092/events?acks=0"), `"acks"`},
+		"a duplicate parameter":    {with("kafka://b.example.com:9092/events?tls=true&tls=false"), "duplicate"},
+		"a password":               {with("kafka://u:hunter2@b.example.com:9092/events"), "password"},
+		"a fragment":               {with("kafka://b.example.com:9092/events#x"), "fragment"},
+		"ordered":                  {with("kafka://b.example.com:9092/events", func(t *destination.Target) { t.Ordered = true }), "Pub/Sub"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := strict.Check(c.target)
@@ -112,7 +112,7 @@ func router(t *testing.T, o kafkaadapter.Options) *destination.Router {
 	return r
 }
 
-func TestARejectedWriteIsAnError(t *testing.T) {
+func TestErrorCodesAreClassified(t *testing.T) {
 	for _, c := range []struct {
 		answer    *kerr.Error
 		class     delivery.Class
@@ -121,7 +121,7 @@ func TestARejectedWriteIsAnError(t *testing.T) {
 		{kerr.NotEnoughReplicas, delivery.Answered, false},
 		{kerr.NotEnoughReplicasAfterAppend, delivery.Answered, false},
 		{kerr.NotLeaderForPartition, delivery.Answered, false},
-		{kerr.UnknownTopicOrPartition, delivery.Answered, false}, // of a leader that has just moved
+		{kerr.UnknownTopicOrPartition, delivery.Answered, false}, // from a leader that has just moved
 		{kerr.LeaderNotAvailable, delivery.Answered, false},
 		{kerr.KafkaStorageError, delivery.Answered, false},
 		{kerr.RequestTimedOut, delivery.Timeout, false},
@@ -166,10 +166,10 @@ func TestARejectedWriteIsAnError(t *testing.T) {
 	}
 }
 
-func TestTheFirstBrokerMayBeDown(t *testing.T) {
+func TestOtherBootstrapBrokersAreTried(t *testing.T) {
 	_, gate := cluster(t)
 	r := router(t, kafkaadapter.Options{})
-	for range 5 { // the order in which they are tried is random
+	for range 5 { // kafka-go tries them in random order
 		target := destination.Target{URL: "kafka://127.0.0.1:1," + gate.Address + "/" + topic}
 		if o := send(t, r, target); o.Class != delivery.Success {
 			t.Fatalf("outcome = %+v", o)
@@ -178,8 +178,8 @@ func TestTheFirstBrokerMayBeDown(t *testing.T) {
 	}
 }
 
-func TestAnAdvertisedAddressPassesTheGuardToo(t *testing.T) {
-	// The bootstrap address is allowed; what the broker advertises is not.
+func TestAdvertisedBrokersPassTheGuard(t *testing.T) {
+	// The bootstrap address is allowed, the advertised address is not.
 	var front string
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, topic), kfake.ListenFn(func(network, _ string) (net.Listener, error) {
 		l, err := net.Listen(network, "127.0.0.1:0")
@@ -245,7 +245,7 @@ func authority(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
 }
 
-func TestLogins(t *testing.T) {
+func TestSASL(t *testing.T) {
 	certificate, pool := authority(t)
 	for _, c := range []struct {
 		name, query, method string
@@ -258,10 +258,10 @@ func TestLogins(t *testing.T) {
 		{"SCRAM-SHA-512", "sasl=scram-sha-512", "SCRAM-SHA-512", false, login, delivery.Success, false},
 		{"SCRAM-SHA-512 over TLS", "sasl=scram-sha-512&tls=true", "SCRAM-SHA-512", true, login, delivery.Success, false},
 		{"plain over TLS", "sasl=plain&tls=true", "PLAIN", true, login, delivery.Success, false},
-		// kfake hangs up; a real broker names the reason (see brokers_test.go).
-		{"a mechanism that the broker has not", "sasl=scram-sha-256", "SCRAM-SHA-512", false, login, delivery.Protocol, false},
-		{"a secret that is no login", "sasl=scram-sha-512", "SCRAM-SHA-512", false, `hunter2`, delivery.Invalid, true},
-		{"a secret without a password", "sasl=scram-sha-512", "SCRAM-SHA-512", false, `{"username":"hunter2"}`, delivery.Invalid, true},
+		// kfake closes the connection; a real broker returns an error code (see brokers_test.go).
+		{"mechanism not enabled on the broker", "sasl=scram-sha-256", "SCRAM-SHA-512", false, login, delivery.Protocol, false},
+		{"secret is not JSON", "sasl=scram-sha-512", "SCRAM-SHA-512", false, `hunter2`, delivery.Invalid, true},
+		{"secret without a password", "sasl=scram-sha-512", "SCRAM-SHA-512", false, `{"username":"hunter2"}`, delivery.Invalid, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			options := []kfake.Opt{kfake.EnableSASL(), kfake.Superuser(c.method, "tidings", "hunter2")}
@@ -275,13 +275,13 @@ func TestLogins(t *testing.T) {
 				t.Errorf("outcome = %+v, want %s", o, c.class)
 			}
 			if strings.Contains(o.Error, "hunter2") {
-				t.Errorf("the error holds a secret: %s", o.Error)
+				t.Errorf("the error contains a secret: %s", o.Error)
 			}
 		})
 	}
 }
 
-func TestAWrongPasswordNamesNoSecretAndARotatedOneIsReadAgain(t *testing.T) {
+func TestRotatedSecretIsReadAgain(t *testing.T) {
 	_, gate := cluster(t, kfake.EnableSASL(), kfake.Superuser("SCRAM-SHA-512", "tidings", "hunter2"))
 	v := new(vault).set(`{"username":"tidings","password":"swordfish"}`)
 	r := router(t, kafkaadapter.Options{Secrets: v})
@@ -299,11 +299,11 @@ func TestAWrongPasswordNamesNoSecretAndARotatedOneIsReadAgain(t *testing.T) {
 		send(t, r, target)
 	}
 	if v.reads.Load() != 2 {
-		t.Errorf("a secret that works was read %d times", v.reads.Load())
+		t.Errorf("a working secret was read %d times", v.reads.Load())
 	}
 }
 
-func TestASecretThatCannotBeReadIsRetried(t *testing.T) {
+func TestUnreadableSecretIsRetried(t *testing.T) {
 	r := router(t, kafkaadapter.Options{Secrets: new(vault).set(login)})
 	o := send(t, r, destination.Target{Tenant: "t", Credentials: "tidings/t/other", URL: "kafka://127.0.0.1:1/events?sasl=scram-sha-512"})
 	if o.Class != delivery.Denied || o.Permanent || strings.Contains(o.Error, "hunter2") || !strings.Contains(o.Error, "tidings/t/other") {
@@ -311,7 +311,7 @@ func TestASecretThatCannotBeReadIsRetried(t *testing.T) {
 	}
 }
 
-func TestMSKIsLoggedInToWithTheRolesSignature(t *testing.T) {
+func TestMSKIAMSignsWithTheRolesCredentials(t *testing.T) {
 	certificate, pool := authority(t)
 	broker, gate := cluster(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}))
 	var mechanism string
@@ -344,10 +344,10 @@ func TestMSKIsLoggedInToWithTheRolesSignature(t *testing.T) {
 		if o := send(t, r, destination.Target{Tenant: "t", ID: c.key, URL: url, RoleARN: c.role}); o.Class != delivery.Success {
 			t.Fatalf("outcome = %+v", o)
 		}
-		// The form is AWS's: github.com/aws/aws-msk-iam-auth, "Details".
+		// The format is defined in github.com/aws/aws-msk-iam-auth, "Details".
 		if mechanism != "AWS_MSK_IAM" || token["version"] != "2020_10_22" || token["action"] != "kafka-cluster:Connect" || token["host"] != "127.0.0.1" ||
 			token["x-amz-signature"] == "" || !strings.HasPrefix(token["x-amz-credential"], c.key+"/") || !strings.Contains(token["x-amz-credential"], "/eu-central-1/kafka-cluster/") {
-			t.Errorf("%s by %v", mechanism, token)
+			t.Errorf("mechanism %s, token %v", mechanism, token)
 		}
 	}
 	if assumed != "arn:aws:iam::123456789012:role/msk t eu-central-1" {
@@ -355,7 +355,7 @@ func TestMSKIsLoggedInToWithTheRolesSignature(t *testing.T) {
 	}
 }
 
-func TestASubjectsRecordsShareAPartitionAndSubjectlessOnesSpread(t *testing.T) {
+func TestSubjectSelectsThePartition(t *testing.T) {
 	_, gate := cluster(t)
 	r := router(t, kafkaadapter.Options{})
 	target := destination.Target{URL: "kafka://" + gate.Address + "/" + topic}
@@ -397,8 +397,8 @@ func TestASubjectsRecordsShareAPartitionAndSubjectlessOnesSpread(t *testing.T) {
 	}
 }
 
-func TestAnAbandonedRecordIsNotWrittenLater(t *testing.T) {
-	// kafka-go's Writer would: it queues records behind the one it waits for.
+func TestTimedOutRecordIsNotWrittenLater(t *testing.T) {
+	// kafka.Writer would write it: it queues records behind the current one.
 	broker, gate := cluster(t)
 	r := router(t, kafkaadapter.Options{})
 	target := destination.Target{URL: "kafka://" + gate.Address + "/" + topic}

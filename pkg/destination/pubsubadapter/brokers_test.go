@@ -15,7 +15,7 @@ import (
 func TestRealPubSubEmulator(t *testing.T) {
 	server, err := brokers.PubSub(t.Context(), io.Discard)
 	if errors.Is(err, brokers.ErrNotHere) {
-		t.Skip(err) // pstest, Google's own too, has run in the default tests
+		t.Skip(err) // the default tests use pstest, Google's fake
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -22,8 +22,7 @@ import (
 
 var topics atomic.Int64
 
-// newDestination makes a topic with a subscription in the Pub/Sub at the address
-// and a way to it. What it hands out has gone through a subscriber.
+// newDestination creates a topic and a subscription in the Pub/Sub at the address.
 func newDestination(t *testing.T, address string) destinationtest.Destination {
 	t.Helper()
 	gate := destinationtest.NewGate(t, address)
@@ -50,7 +49,7 @@ func newDestination(t *testing.T, address string) destinationtest.Destination {
 	return destinationtest.Destination{
 		Kind:        pubsubadapter.Kind(pubsubadapter.Options{Emulator: gate.Address}),
 		Target:      destination.Target{Tenant: "t", ID: "e", URL: "pubsub://tidings-test/" + name, Ordered: true},
-		Missing:     destination.Target{Tenant: "t", ID: "m", URL: "pubsub://tidings-test/nobody"},
+		Missing:     destination.Target{Tenant: "t", ID: "m", URL: "pubsub://tidings-test/missing"},
 		Gate:        gate,
 		Keyed:       true,
 		TooLarge:    10_000_000,

@@ -1,9 +1,9 @@
-// Package pubsubadapter delivers events to Google Pub/Sub topics. It promises
-// that one Deliver is one Publish request of one message, acknowledged by the
-// service before Deliver returns, and that nothing goes on in the background
-// that a frozen Lambda function would interrupt. Access is the deployment's own
-// (workload identity federation); credentials of a tenant are never loaded,
-// because a credential file can make its reader call any URL.
+// Package pubsubadapter delivers events to Google Pub/Sub topics. It promises that
+// one Deliver is one Publish request with one message, acknowledged before Deliver
+// returns, and that no work continues in the background, where a frozen Lambda
+// function would interrupt it. It uses the deployment's identity (workload identity
+// federation). It never loads tenants' credential files, because such a file can
+// contain any URL for the client to call.
 package pubsubadapter
 
 import (
@@ -32,25 +32,24 @@ import (
 
 const (
 	form = "pubsub://project/topic"
-	// maxMessage is Pub/Sub's limit on a message's data, in bytes
+	// maxMessage is the maximum size of a message's data in bytes
 	// (cloud.google.com/pubsub/quotas).
 	maxMessage = 10_000_000
 )
 
-// Options are what the adapters of one router share.
+// Options are shared by all adapters of a router.
 type Options struct {
-	// Emulator is the host:port of an emulator, as PUBSUB_EMULATOR_HOST has it:
-	// no TLS, no credentials. "" is Google.
+	// Emulator is the host:port of an emulator, as in PUBSUB_EMULATOR_HOST. It is
+	// used without TLS and credentials. Empty means Google Cloud.
 	Emulator string
-	// Credentials is the credential configuration of a workload identity
-	// federation (the JSON that `gcloud iam workload-identity-pools
-	// create-cred-config` writes), given by whoever deploys, never by a tenant.
-	// "" takes the environment's (Application Default Credentials).
+	// Credentials is the operator's configuration for workload identity federation:
+	// the JSON that `gcloud iam workload-identity-pools create-cred-config` writes.
+	// Empty means Application Default Credentials.
 	Credentials string
 }
 
-// Kind is Pub/Sub for a router. All its adapters share one connection, which
-// is made at the first delivery.
+// Kind returns the Pub/Sub protocol for a router. All adapters share one connection,
+// which the first delivery opens.
 func Kind(o Options) destination.Kind {
 	shared := &connection{options: o}
 	return destination.Kind{
@@ -71,7 +70,7 @@ func Kind(o Options) destination.Kind {
 	}
 }
 
-// Google's rules for project ids (old domain-scoped ones too) and topic names.
+// Google's rules for project ids (including legacy domain-scoped ones) and topic names.
 var (
 	projectForm = regexp.MustCompile(`^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$`)
 	topicForm   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._~+%-]+$`)
@@ -82,24 +81,24 @@ func parse(t destination.Target, u *url.URL) (string, error) {
 	topic := strings.TrimPrefix(u.Path, "/")
 	switch {
 	case u.User != nil:
-		return "", errors.New("a URL must not hold a user name or password: access is the deployment's, by workload identity federation")
+		return "", errors.New("a URL must not hold a user name or password: the deployment's identity is used (workload identity federation)")
 	case u.Fragment != "":
-		return "", errors.New("a fragment (#…) means nothing here: leave it out")
+		return "", errors.New("a Pub/Sub URL has no fragment (#…): remove it")
 	case u.RawQuery != "":
 		return "", errors.New("a Pub/Sub URL has no parameters")
 	case !projectForm.MatchString(u.Host):
-		return "", errors.New("the project's id is missing or malformed: 6 to 30 lower-case letters, digits and -")
+		return "", errors.New("the project id is missing or malformed: it has 6 to 30 lower-case letters, digits and hyphens")
 	case !topicForm.MatchString(topic) || len(topic) < 3 || len(topic) > 255 || strings.HasPrefix(topic, "goog"):
-		return "", errors.New("the topic's name is missing or malformed: 3 to 255 letters, digits and -._~+%, beginning with a letter and not with goog")
+		return "", errors.New("the topic name is missing or malformed: it has 3 to 255 letters, digits and -._~+%, begins with a letter, and does not begin with goog")
 	case t.RoleARN != "":
-		return "", errors.New("role_arn is for SQS and Kafka, not for Pub/Sub: grant roles/pubsub.publisher on the topic to the deployment's identity")
+		return "", errors.New("role_arn applies to SQS and Kafka, not to Pub/Sub: grant roles/pubsub.publisher on the topic to the deployment's identity")
 	case t.Credentials != "":
-		return "", errors.New("credentials are for Kafka, not for Pub/Sub: grant roles/pubsub.publisher on the topic to the deployment's identity")
+		return "", errors.New("credentials apply to Kafka, not to Pub/Sub: grant roles/pubsub.publisher on the topic to the deployment's identity")
 	}
 	return "projects/" + u.Host + "/topics/" + topic, nil
 }
 
-// connection is the one gRPC connection to Pub/Sub.
+// connection is the shared gRPC connection to Pub/Sub.
 type connection struct {
 	options Options
 
@@ -107,7 +106,7 @@ type connection struct {
 	client *apiv1.TopicAdminClient
 }
 
-// open returns the client. A failure to make it is not kept.
+// open returns the client. It does not cache an error.
 func (c *connection) open() (*apiv1.TopicAdminClient, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -117,8 +116,8 @@ func (c *connection) open() (*apiv1.TopicAdminClient, error) {
 	options := []option.ClientOption{
 		option.WithGRPCConnectionPool(1),
 		option.WithGRPCDialOption(grpc.WithConnectParams(grpc.ConnectParams{
-			// gRPC's own backoff grows to two minutes, in which a service that is
-			// back would go unnoticed.
+			// The default backoff grows to two minutes. A recovered service would
+			// not be noticed for as long.
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		})),
@@ -130,7 +129,7 @@ func (c *connection) open() (*apiv1.TopicAdminClient, error) {
 	case c.options.Credentials != "":
 		options = append(options, option.WithAuthCredentialsJSON(option.ExternalAccount, []byte(c.options.Credentials)))
 	}
-	// Its context is for the life of the credentials, not for this call.
+	// The client keeps this context for refreshing its credentials.
 	client, err := apiv1.NewTopicAdminClient(context.Background(), options...)
 	if err != nil {
 		return nil, err
@@ -158,7 +157,7 @@ type publisher struct {
 	ordered bool
 }
 
-// Close has nothing to end: the connection belongs to all publishers together.
+// Close does nothing: all publishers share the connection.
 func (p *publisher) Close() error { return nil }
 
 // Deliver publishes the message once.
@@ -166,7 +165,7 @@ func (p *publisher) Deliver(ctx context.Context, m destination.Message) delivery
 	began := time.Now()
 	x := destination.Observed(ctx)
 	if x == nil {
-		x = &destination.Exchange{} // nobody looks
+		x = &destination.Exchange{}
 	}
 	x.Method, x.To, x.Ended = "Publish", p.topic, destination.PhaseExchange
 	o := p.publish(ctx, m, x)
@@ -178,13 +177,13 @@ func (p *publisher) Deliver(ctx context.Context, m destination.Message) delivery
 func (p *publisher) publish(ctx context.Context, m destination.Message, x *destination.Exchange) delivery.Outcome {
 	if len(m.Body) > maxMessage {
 		return delivery.Outcome{Class: delivery.TooLarge, Permanent: true,
-			Error: fmt.Sprintf("the event has %d bytes; Pub/Sub takes messages of %d", len(m.Body), maxMessage)}
+			Error: fmt.Sprintf("the event has %d bytes; Pub/Sub allows at most %d", len(m.Body), maxMessage)}
 	}
 	client, err := p.shared.open()
 	if err != nil {
 		x.Cause, x.Code = err, destination.CodeNoCredentials
 		return delivery.Outcome{Class: delivery.Denied, Permanent: true,
-			Error: "this deployment has no Google credentials, or cannot read them: see docs/destinations.md on workload identity federation"}
+			Error: "this deployment's Google credentials are missing or unreadable: see workload identity federation in docs/destinations.md"}
 	}
 	message := &pubsubpb.PubsubMessage{Data: m.Body, Attributes: m.Attributes()}
 	x.RequestHeaders = destination.Fields(message.Attributes)
@@ -206,7 +205,7 @@ func (p *publisher) publish(ctx context.Context, m destination.Message, x *desti
 func statusOf(err error) *status.Status {
 	s, ok := status.FromError(err)
 	if !ok {
-		// The client library wraps a status in an error of its own.
+		// The client library wraps the status.
 		var wrapped interface{ GRPCStatus() *status.Status }
 		if errors.As(err, &wrapped) {
 			s = wrapped.GRPCStatus()
@@ -215,11 +214,12 @@ func statusOf(err error) *status.Status {
 	return s
 }
 
-// classify reports a publish that was not acknowledged, by its gRPC code
+// classify returns the outcome for a gRPC error
 // (cloud.google.com/pubsub/docs/reference/error-codes).
 func classify(ctx context.Context, err error) delivery.Outcome {
+	const timeout = "timeout while waiting for a response from Pub/Sub"
 	if ctx.Err() != nil {
-		return delivery.Outcome{Class: delivery.Timeout, Error: "Pub/Sub did not answer in time"}
+		return delivery.Outcome{Class: delivery.Timeout, Error: timeout}
 	}
 	s := statusOf(err)
 	code := s.Code()
@@ -227,37 +227,35 @@ func classify(ctx context.Context, err error) delivery.Outcome {
 	switch code {
 	case codes.NotFound:
 		o.Class, o.Permanent = delivery.Missing, true
-		o.Error += ": the topic does not exist; check the project and the topic's name, and that it was not deleted"
+		o.Error += ": the topic does not exist; check the project id and the topic name"
 	case codes.PermissionDenied:
 		o.Class, o.Permanent = delivery.Denied, true
 		o.Error += ": grant roles/pubsub.publisher on the topic to this deployment's identity"
 	case codes.Unauthenticated:
-		// A token that can't be had today may be had tomorrow: the code does not
-		// tell a revoked identity from an outage of the token service.
+		// Not permanent: the code is the same for a revoked identity and for an
+		// outage of the token service.
 		o.Class = delivery.Denied
-		o.Error += ": this deployment's identity was not accepted; see docs/destinations.md on workload identity federation"
+		o.Error += ": this deployment's identity was rejected; see workload identity federation in docs/destinations.md"
 	case codes.ResourceExhausted:
 		o.Class = delivery.Throttled
 		o.Error += ": the project's publish quota is used up"
 	case codes.InvalidArgument:
 		o.Class, o.Permanent = delivery.Invalid, true
-		o.Error += ": the topic does not take such messages; does it have a schema?"
+		o.Error += ": the topic rejects the message; if it has a schema, the schema must allow the body"
 	case codes.FailedPrecondition:
 		o.Class, o.Permanent = delivery.Invalid, true
-		o.Error += ": the topic cannot be published to as it is; are its key or its region's policy in the way?"
+		o.Error += ": the topic does not accept messages; check its encryption key and its message storage policy"
 	case codes.DeadlineExceeded, codes.Canceled:
 		o.Class = delivery.Timeout
-		o.Error = "Pub/Sub did not answer in time"
+		o.Error = timeout
 	case codes.Unavailable:
 		o.Class = delivery.Connect
-		o.Error = "Pub/Sub could not be reached"
-	default:
-		o.Error += ", which is its own trouble"
+		o.Error = "could not connect to Pub/Sub"
 	}
 	return o
 }
 
-// retryAfter is the service's own wish (google.rpc.RetryInfo), 0 where it has none.
+// retryAfter returns the delay in the status's google.rpc.RetryInfo, or 0.
 func retryAfter(s *status.Status) time.Duration {
 	for _, detail := range s.Details() {
 		if info, ok := detail.(*errdetails.RetryInfo); ok {

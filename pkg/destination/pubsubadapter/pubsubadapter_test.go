@@ -25,20 +25,20 @@ func TestCheck(t *testing.T) {
 		target destination.Target
 		want   string // in the error; "" for none
 	}{
-		"project and topic":      {destination.Target{URL: "pubsub://my-project-1/community.events"}, ""},
-		"ordered":                {destination.Target{URL: "pubsub://my-project-1/events", Ordered: true}, ""},
-		"no topic":               {destination.Target{URL: "pubsub://my-project-1"}, "topic's name"},
-		"no project":             {destination.Target{URL: "pubsub:///events"}, "project's id"},
-		"a project that is long": {destination.Target{URL: "pubsub://p" + strings.Repeat("x", 30) + "/events"}, "project's id"},
-		"upper case":             {destination.Target{URL: "pubsub://My-Project/events"}, "project's id"},
-		"a short topic":          {destination.Target{URL: "pubsub://my-project-1/ab"}, "topic's name"},
-		"a topic of Google's":    {destination.Target{URL: "pubsub://my-project-1/google-events"}, "topic's name"},
-		"a resource name":        {destination.Target{URL: "pubsub://my-project-1/topics/events"}, "topic's name"},
-		"a parameter":            {destination.Target{URL: "pubsub://my-project-1/events?endpoint=evil.example.com"}, "no parameters"},
-		"a password":             {destination.Target{URL: "pubsub://x:hunter2@my-project-1/events"}, "password"},
-		"a fragment":             {destination.Target{URL: "pubsub://my-project-1/events#x"}, "fragment"},
-		"a role":                 {destination.Target{URL: "pubsub://my-project-1/events", RoleARN: "arn:aws:iam::123456789012:role/x"}, "role_arn"},
-		"credentials":            {destination.Target{URL: "pubsub://my-project-1/events", Credentials: "tidings/t/x"}, "pubsub.publisher"},
+		"project and topic":     {destination.Target{URL: "pubsub://my-project-1/community.events"}, ""},
+		"ordered":               {destination.Target{URL: "pubsub://my-project-1/events", Ordered: true}, ""},
+		"no topic":              {destination.Target{URL: "pubsub://my-project-1"}, "topic name"},
+		"no project":            {destination.Target{URL: "pubsub:///events"}, "project id"},
+		"a long project id":     {destination.Target{URL: "pubsub://p" + strings.Repeat("x", 30) + "/events"}, "project id"},
+		"upper case":            {destination.Target{URL: "pubsub://My-Project/events"}, "project id"},
+		"a short topic":         {destination.Target{URL: "pubsub://my-project-1/ab"}, "topic name"},
+		"a reserved topic name": {destination.Target{URL: "pubsub://my-project-1/google-events"}, "topic name"},
+		"a resource name":       {destination.Target{URL: "pubsub://my-project-1/topics/events"}, "topic name"},
+		"a parameter":           {destination.Target{URL: "pubsub://my-project-1/events?endpoint=evil.example.com"}, "no parameters"},
+		"a password":            {destination.Target{URL: "pubsub://x:hunter2@my-project-1/events"}, "password"},
+		"a fragment":            {destination.Target{URL: "pubsub://my-project-1/events#x"}, "fragment"},
+		"a role":                {destination.Target{URL: "pubsub://my-project-1/events", RoleARN: "arn:aws:iam::123456789012:role/x"}, "role_arn"},
+		"credentials":           {destination.Target{URL: "pubsub://my-project-1/events", Credentials: "tidings/t/x"}, "pubsub.publisher"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := r.Check(c.target)
@@ -67,7 +67,7 @@ func publish(t *testing.T, options pubsubadapter.Options, body []byte) delivery.
 	return r.Deliver(ctx, destination.Target{URL: "pubsub://my-project-1/events"}, destination.Message{EventID: "01J", EventType: "x", Body: body})
 }
 
-func TestEveryRefusalIsClassifiedByItsCode(t *testing.T) {
+func TestErrorCodesAreClassified(t *testing.T) {
 	for _, c := range []struct {
 		code      codes.Code
 		class     delivery.Class
@@ -97,12 +97,12 @@ func TestEveryRefusalIsClassifiedByItsCode(t *testing.T) {
 	}
 }
 
-// refusal answers every call with a status.
+// refusal returns the status for every call.
 type refusal struct{ status *status.Status }
 
 func (r refusal) React(any) (bool, any, error) { return true, nil, r.status.Err() }
 
-func TestTheServicesOwnWishIsHonoured(t *testing.T) {
+func TestRetryInfoIsHonoured(t *testing.T) {
 	with, err := status.New(codes.ResourceExhausted, "slow down").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(17 * time.Second)})
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +114,7 @@ func TestTheServicesOwnWishIsHonoured(t *testing.T) {
 	}
 }
 
-// counting refuses and counts.
+// counting returns Unavailable and counts the calls.
 type counting struct{ calls *int }
 
 func (c counting) React(any) (bool, any, error) {
@@ -122,7 +122,7 @@ func (c counting) React(any) (bool, any, error) {
 	return true, nil, status.Error(codes.Unavailable, "")
 }
 
-func TestARequestIsSentOnce(t *testing.T) {
+func TestRequestsAreNotRetried(t *testing.T) {
 	calls := 0
 	server := pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: counting{&calls}})
 	defer server.Close()
@@ -131,16 +131,16 @@ func TestARequestIsSentOnce(t *testing.T) {
 	}
 }
 
-func TestADeploymentWithoutCredentialsSaysWhatToDo(t *testing.T) {
+func TestMissingCredentialsAreReported(t *testing.T) {
 	broken := filepath.Join(t.TempDir(), "credentials.json")
 	if err := os.WriteFile(broken, []byte(`{"type":"hunter2"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", broken)
 	for name, options := range map[string]pubsubadapter.Options{
-		"a file that is none":         {},
-		"a parameter that is none":    {Credentials: `{"type":"hunter2"}`},
-		"a key instead of federation": {Credentials: `{"type":"service_account","private_key":"hunter2"}`},
+		"invalid file":        {},
+		"invalid parameter":   {Credentials: `{"type":"hunter2"}`},
+		"service account key": {Credentials: `{"type":"service_account","private_key":"hunter2"}`},
 	} {
 		o := publish(t, options, []byte("{}"))
 		if o.Class != delivery.Denied || !o.Permanent || !strings.Contains(o.Error, "docs/destinations.md") || strings.Contains(o.Error, "hunter2") {

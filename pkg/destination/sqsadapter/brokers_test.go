@@ -33,7 +33,7 @@ func TestRealBrokers(t *testing.T) {
 					destinationtest.Run(t, func(t *testing.T) destinationtest.Destination {
 						d := newDestination(t, server.Address, queue.suffix, queue.attributes)
 						if name == "moto" {
-							d.Connections = 0 // its server speaks HTTP/1.0
+							d.Connections = 0 // moto closes every connection (HTTP/1.0)
 						}
 						return d
 					})

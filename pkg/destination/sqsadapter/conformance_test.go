@@ -27,7 +27,7 @@ func config() aws.Config {
 
 var queues atomic.Int64
 
-// newDestination makes a queue in the SQS at the address and a way to it.
+// newDestination creates a queue in the SQS at the address.
 func newDestination(t *testing.T, address, suffix string, attributes map[string]string) destinationtest.Destination {
 	t.Helper()
 	gate := destinationtest.NewGate(t, address)
@@ -48,9 +48,9 @@ func newDestination(t *testing.T, address, suffix string, attributes map[string]
 	return destinationtest.Destination{
 		Kind:        sqsadapter.Kind(sqsadapter.Options{Config: config, Endpoint: "http://" + gate.Address}),
 		Target:      target(name),
-		Missing:     target("nobody" + suffix),
+		Missing:     target("missing" + suffix),
 		Gate:        gate,
-		Keyed:       false, // the subject of the suite is no token; see TestFIFO
+		Keyed:       false, // SQS does not allow the suite's subject as a group id; see TestFIFO
 		TooLarge:    1100 * 1024,
 		Connections: 50,
 		Receive: func(ctx context.Context) (destinationtest.Received, error) {

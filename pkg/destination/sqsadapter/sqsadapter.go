@@ -1,7 +1,7 @@
-// Package sqsadapter delivers events to SQS queues, standard and FIFO. It
-// promises that one Deliver is at most one SendMessage, that the body is the
-// message and the signed values are its attributes, and that on a FIFO queue the
-// event's id is the deduplication id and its subject the group.
+// Package sqsadapter delivers events to standard and FIFO SQS queues. It promises that
+// one Deliver is at most one SendMessage, that the message body is the event and its
+// headers are message attributes, and that on a FIFO queue the deduplication id is the
+// event's id and the message group is its subject.
 package sqsadapter
 
 import (
@@ -31,30 +31,25 @@ import (
 )
 
 const (
-	form = "sqs://account/queue?region=us-east-1, or sqs://queue?region=us-east-1 for a queue of the deployment's own account"
-	// maxMessage is SQS's limit on a message with its attributes, in bytes.
-	maxMessage = 1 << 20
-	// maxConnections bounds the connections to one region's SQS.
-	maxConnections = 50
-	// maxGroup is the longest group id that SQS takes, in bytes.
-	maxGroup = 128
+	form           = "sqs://account/queue?region=us-east-1, or sqs://queue?region=us-east-1 for a queue of the deployment's own account"
+	maxMessage     = 1 << 20 // bytes, with attributes; a limit of SQS
+	maxConnections = 50      // per region
+	maxGroup       = 128     // bytes of a message group id; a limit of SQS
 )
 
-// Options are what the adapters of one router share.
+// Options are shared by all adapters of a router.
 type Options struct {
-	// Config returns the configuration with which the function itself calls AWS.
-	// Its HTTP client is not used.
+	// Config returns the function's AWS configuration. Its HTTP client is not used.
 	Config func() aws.Config
-	// AssumeRole returns the credentials of a role, assumed under the external
-	// id. Nothing is called before they are retrieved.
+	// AssumeRole returns the credentials of a role. It must not call STS before they
+	// are retrieved.
 	AssumeRole func(roleARN, externalID, region string) aws.CredentialsProvider
-	// Endpoint is the URL of another SQS than AWS's, as on a developer's
-	// machine; "" is AWS.
+	// Endpoint overrides the URL of SQS, for local use. Empty means AWS.
 	Endpoint string
 }
 
-// Kind is SQS for a router. Its adapters share connections, and a client for
-// each region and role.
+// Kind returns the SQS protocol for a router. Adapters share the connections, and one
+// client per region and role.
 func Kind(o Options) destination.Kind {
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
@@ -64,7 +59,7 @@ func Kind(o Options) destination.Kind {
 	}
 	client := &http.Client{
 		Transport: buffered{transport},
-		// The answer decides nothing about where requests go.
+		// A response must not redirect signed requests elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	shared := &clients{options: o, http: client, open: map[identity]*sqs.Client{}}
@@ -89,9 +84,9 @@ func Kind(o Options) destination.Kind {
 	}
 }
 
-// buffered sends bodies from memory. The SDK closes a request's body when the
-// answer is there; net/http may just then look whether the body goes on, finds it
-// closed, and gives the connection up: one in ten on a fast network.
+// buffered gives net/http a copy of the request body. The SDK closes the original when
+// the response arrives. If net/http checks for more body at that moment, it sees an
+// error and closes the connection: every tenth request on a fast network.
 type buffered struct{ next http.RoundTripper }
 
 func (b buffered) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -106,11 +101,12 @@ func (b buffered) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.next.RoundTrip(r)
 }
 
-// identity is who calls where.
+// identity is the key of a client. The external id is the tenant, chosen by Tidings and
+// not by the endpoint's owner: otherwise a tenant could use a role that trusts Tidings
+// for another tenant (the confused deputy problem, IAM User Guide).
 type identity struct{ region, roleARN, externalID string }
 
-// clients keeps one client for each identity, so that a role is assumed once and
-// not for every endpoint.
+// clients holds one client per identity, so that endpoints share assumed roles.
 type clients struct {
 	options Options
 	http    *http.Client
@@ -122,9 +118,6 @@ type clients struct {
 func (c *clients) client(t destination.Target, d queueURL) *sqs.Client {
 	who := identity{region: d.region}
 	if t.RoleARN != "" {
-		// The external id is ours to choose, not the endpoint owner's: or one
-		// tenant could have us assume the role that trusts us for another (the
-		// confused deputy, IAM User Guide).
 		who.roleARN, who.externalID = t.RoleARN, t.Tenant
 	}
 	c.mu.Lock()
@@ -149,7 +142,7 @@ func (c *clients) client(t destination.Target, d queueURL) *sqs.Client {
 
 // queueURL is a parsed destination URL.
 type queueURL struct {
-	account string // "" is the deployment's own
+	account string // empty means the deployment's account
 	queue   string
 	region  string
 	fifo    bool
@@ -173,26 +166,26 @@ func parse(t destination.Target, u *url.URL) (queueURL, error) {
 	d.fifo = fifo
 	for key, values := range u.Query() {
 		if key != "region" || len(values) != 1 {
-			return d, fmt.Errorf("the parameter %q is not one of an SQS URL, or there twice: region is the only one", key)
+			return d, fmt.Errorf("parameter %q is unknown or a duplicate: an SQS URL has region, once", key)
 		}
 	}
 	switch {
 	case u.User != nil:
-		return d, errors.New("a URL must not hold a user name or password: access is given by the queue's policy, or by role_arn")
+		return d, errors.New("a URL must not hold a user name or password: grant access with the queue's policy, or set role_arn")
 	case u.Fragment != "":
-		return d, errors.New("a fragment (#…) means nothing here: leave it out")
+		return d, errors.New("an SQS URL has no fragment (#…): remove it")
 	case u.Opaque != "" || d.queue == "":
-		return d, errors.New("the queue's name is missing")
+		return d, errors.New("the queue name is missing")
 	case path != "" && !accountForm.MatchString(d.account):
-		return d, errors.New("the account is not twelve digits")
+		return d, errors.New("the account id is not twelve digits")
 	case !queueForm.MatchString(name) || len(d.queue) > 80:
-		return d, errors.New("the queue's name is not 1 to 80 letters, digits, - and _ (.fifo at the end of a FIFO queue's)")
+		return d, errors.New("the queue name is malformed: it has 1 to 80 letters, digits, - and _, and ends with .fifo for a FIFO queue")
 	case !regionForm.MatchString(d.region):
 		return d, errors.New("the region is missing or malformed: add ?region=, such as us-east-1")
 	case t.Credentials != "":
-		return d, errors.New("credentials are for Kafka, not for SQS: access is given by the queue's policy, or by role_arn")
+		return d, errors.New("credentials apply to Kafka, not to SQS: grant access with the queue's policy, or set role_arn")
 	case t.Ordered:
-		return d, errors.New("ordered is for Pub/Sub; for order on SQS use a FIFO queue")
+		return d, errors.New("ordered applies to Pub/Sub; for ordering on SQS use a FIFO queue")
 	}
 	return d, nil
 }
@@ -204,10 +197,10 @@ type sender struct {
 	endpoint    string
 
 	mu  sync.Mutex
-	url string // of the queue; "" until it is known
+	url string // the queue's URL; empty until it is known
 }
 
-// Close has nothing to end: the connections belong to all senders together.
+// Close does nothing: all senders share the connections.
 func (s *sender) Close() error { return nil }
 
 // Deliver sends the message once.
@@ -245,7 +238,7 @@ func (s *sender) send(ctx context.Context, in *sqs.SendMessageInput) (*sqs.SendM
 	return s.client.SendMessage(ctx, in)
 }
 
-// observe shows an attempt to whoever looks.
+// observe fills the exchange.
 func observe(x *destination.Exchange, d queueURL, attributes map[string]string, in *sqs.SendMessageInput, receipt *sqs.SendMessageOutput, err error) {
 	x.Method, x.To, x.Ended = "SendMessage", d.queue, destination.PhaseExchange
 	if in.QueueUrl != nil {
@@ -270,7 +263,7 @@ func observe(x *destination.Exchange, d queueURL, attributes map[string]string, 
 	}
 }
 
-// queueURL builds the queue's URL, or asks for it where the account is not known.
+// queueURL returns the queue's URL. Without an account, it asks SQS once.
 func (s *sender) queueURL(ctx context.Context) (string, error) {
 	s.mu.Lock()
 	known := s.url
@@ -298,8 +291,8 @@ func (s *sender) queueURL(ctx context.Context) (string, error) {
 	return known, nil
 }
 
-// group is the message's FIFO group: its subject, or a digest of one that SQS
-// would not take as it is.
+// group returns the message group id: the subject, or its SHA-256 if it is too long or
+// contains characters that SQS does not allow.
 func group(m destination.Message) string {
 	g := m.Subject
 	if g == "" {
@@ -312,13 +305,10 @@ func group(m destination.Message) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// classify reports a message that was not taken. size is the message's, in bytes.
+// classify returns the outcome for an error. size is the message's size in bytes.
 func classify(ctx context.Context, err error, size int) delivery.Outcome {
 	failed := func(c delivery.Class, sentence string) delivery.Outcome {
 		return delivery.Outcome{Class: c, Error: sentence}
-	}
-	dead := func(c delivery.Class, sentence string) delivery.Outcome {
-		return delivery.Outcome{Class: c, Error: sentence, Permanent: true}
 	}
 	var (
 		missing  *types.QueueDoesNotExist
@@ -332,51 +322,47 @@ func classify(ctx context.Context, err error, size int) delivery.Outcome {
 	}
 	switch {
 	case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return failed(delivery.Timeout, "SQS did not answer in time")
+		return failed(delivery.Timeout, "timeout while waiting for a response from SQS")
 	case errors.As(err, &missing):
-		return dead(delivery.Missing, "the queue does not exist: check account, name and region, and that it was not deleted")
+		return refused("QueueDoesNotExist", size)
 	case errors.As(err, &api):
-		o := refused(api.ErrorCode(), status, size)
+		o := refused(api.ErrorCode(), size)
 		o.Status = status
 		return o
 	case errors.As(err, &name):
-		return failed(delivery.DNS, "SQS's host has no address: is the region right?")
+		return failed(delivery.DNS, "the host name of SQS does not exist: check the region")
 	}
-	return failed(delivery.Connect, "SQS could not be reached")
+	return failed(delivery.Connect, "could not connect to SQS")
 }
 
-// refused reports an error code of SQS, STS or KMS (their API references).
-func refused(code string, status, size int) delivery.Outcome {
+// refused returns the outcome for an error code of SQS, STS or KMS (API references).
+func refused(code string, size int) delivery.Outcome {
 	o := delivery.Outcome{Class: delivery.Answered, Error: "SQS answered " + code}
 	switch code {
 	case "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "QueueDeletedRecently", "AWS.SimpleQueueService.QueueDeletedRecently":
 		return delivery.Outcome{Class: delivery.Missing, Permanent: true,
-			Error: "the queue does not exist: check account, name and region, and that it was not deleted"}
+			Error: "the queue does not exist: check account, name and region"}
 	case "AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch",
 		"InvalidSecurity", "NotAuthorized", "OptInRequired", "InvalidIdentityToken", "MissingAuthenticationToken":
 		o.Class, o.Permanent = delivery.Denied, true
-		o.Error += ": the queue's policy, or the policy of the role in role_arn and its trust (with the tenant as external id), must let dispatch's role send"
+		o.Error += ": allow the dispatch function's role to send, in the queue's policy or with role_arn (a role that trusts it, with the tenant as external id)"
 	case "KmsAccessDenied", "KMS.AccessDeniedException", "KmsDisabled", "KMS.DisabledException", "KmsInvalidState", "KMS.KMSInvalidStateException",
 		"KmsNotFound", "KMS.NotFoundException", "KmsOptInRequired", "KMS.OptInRequired", "KmsInvalidKeyUsage", "KMS.InvalidKeyUsageException":
 		o.Class, o.Permanent = delivery.Denied, true
-		o.Error += ": the key that encrypts the queue must be enabled and let dispatch's role generate data keys"
+		o.Error += ": the queue's KMS key must be enabled, and must allow the dispatch function's role to generate data keys"
 	case "RequestThrottled", "Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded", "OverLimit", "KmsThrottled", "KMS.ThrottlingException":
 		o.Class = delivery.Throttled
 	case "InvalidMessageContents":
 		o.Class, o.Permanent = delivery.Invalid, true
-		o.Error += ": the event holds characters that SQS does not take (U+FFFE, U+FFFF)"
+		o.Error += ": the event contains characters that SQS does not allow (U+FFFE, U+FFFF)"
 	case "InvalidParameterValue", "InvalidParameterValueException", "MessageTooLong",
-		"InvalidAttributeValue": // ElasticMQ's word for it
-		// All else in the request was checked before; what remains is the size.
+		"InvalidAttributeValue": // ElasticMQ
+		// Only the size can be invalid: everything else was validated.
 		o.Class, o.Permanent = delivery.TooLarge, true
 		o.Error += fmt.Sprintf(": the message has %d bytes with its attributes; raise the queue's MaximumMessageSize (at most %d)", size, maxMessage)
 	case "UnsupportedOperation", "InvalidAddress", "MissingParameter", "InvalidQueryParameter":
 		o.Class, o.Permanent = delivery.Invalid, true
-		o.Error += ": the queue does not take such messages"
-	default:
-		if status >= 500 {
-			o.Error += ", which is its own trouble"
-		}
+		o.Error += ": the queue rejects the message"
 	}
 	return o
 }

@@ -40,13 +40,13 @@ func TestCheck(t *testing.T) {
 		"a role":                      {destination.Target{URL: "sqs://orders?region=us-east-1", RoleARN: "arn:aws:iam::123456789012:role/x"}, ""},
 		"no queue":                    {destination.Target{URL: "sqs://?region=us-east-1"}, "name is missing"},
 		"no region":                   {destination.Target{URL: "sqs://123456789012/orders"}, "region"},
-		"a region that is a host":     {destination.Target{URL: "sqs://orders?region=evil.example.com/"}, "region"},
+		"a host as the region":        {destination.Target{URL: "sqs://orders?region=evil.example.com/"}, "region"},
 		"an account of eleven digits": {destination.Target{URL: "sqs://12345678901/orders?region=us-east-1"}, "twelve digits"},
-		"a path too deep":             {destination.Target{URL: "sqs://123456789012/a/b?region=us-east-1"}, "name is not"},
-		"a dot in the name":           {destination.Target{URL: "sqs://123456789012/a.b?region=us-east-1"}, "name is not"},
-		"a name that is too long":     {destination.Target{URL: "sqs://" + strings.Repeat("q", 81) + "?region=us-east-1"}, "name is not"},
+		"a path with two segments":    {destination.Target{URL: "sqs://123456789012/a/b?region=us-east-1"}, "queue name is malformed"},
+		"a dot in the name":           {destination.Target{URL: "sqs://123456789012/a.b?region=us-east-1"}, "queue name is malformed"},
+		"a name that is too long":     {destination.Target{URL: "sqs://" + strings.Repeat("q", 81) + "?region=us-east-1"}, "queue name is malformed"},
 		"an unknown parameter":        {destination.Target{URL: "sqs://orders?region=us-east-1&endpoint=http://169.254.169.254"}, `"endpoint"`},
-		"two regions":                 {destination.Target{URL: "sqs://orders?region=us-east-1&region=eu-west-1"}, "twice"},
+		"two regions":                 {destination.Target{URL: "sqs://orders?region=us-east-1&region=eu-west-1"}, "duplicate"},
 		"a password":                  {destination.Target{URL: "sqs://AKIA:hunter2@123456789012/orders?region=us-east-1"}, "password"},
 		"a fragment":                  {destination.Target{URL: "sqs://orders?region=us-east-1#x"}, "fragment"},
 		"credentials":                 {destination.Target{URL: "sqs://orders?region=us-east-1", Credentials: "tidings/t/x"}, "role_arn"},
@@ -70,7 +70,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// refusing is an SQS that answers every call with one error.
+// refusing returns an SQS that fails every call with one error code.
 func refusing(t *testing.T, status int, code string) *httptest.Server {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -94,7 +94,7 @@ var (
 	hello  = destination.Message{EventID: event.NewID(time.Now()), EventType: "user.posted_comment", Body: []byte("{}")}
 )
 
-func TestEveryRefusalIsClassifiedByItsCode(t *testing.T) {
+func TestErrorCodesAreClassified(t *testing.T) {
 	for _, c := range []struct {
 		status    int
 		code      string
@@ -114,7 +114,7 @@ func TestEveryRefusalIsClassifiedByItsCode(t *testing.T) {
 		{400, "InvalidParameterValue", delivery.TooLarge, true},
 		{400, "InvalidMessageContents", delivery.Invalid, true},
 		{400, "UnsupportedOperation", delivery.Invalid, true},
-		{400, "ExpiredToken", delivery.Answered, false}, // the next call has a fresh one
+		{400, "ExpiredToken", delivery.Answered, false}, // the SDK refreshes it for the next call
 		{500, "InternalFailure", delivery.Answered, false},
 		{503, "ServiceUnavailable", delivery.Answered, false},
 		{400, "SomethingNew", delivery.Answered, false},
@@ -133,7 +133,7 @@ func TestEveryRefusalIsClassifiedByItsCode(t *testing.T) {
 	}
 }
 
-func TestARequestIsSentOnce(t *testing.T) {
+func TestRequestsAreNotRetried(t *testing.T) {
 	requests := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		requests++
@@ -147,7 +147,7 @@ func TestARequestIsSentOnce(t *testing.T) {
 	}
 }
 
-func TestTheQueueOfTheOwnAccountIsLookedUpOnce(t *testing.T) {
+func TestQueueURLIsLookedUpOnce(t *testing.T) {
 	service := sqsapi.New("webhooks")
 	lookups := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -166,10 +166,10 @@ func TestTheQueueOfTheOwnAccountIsLookedUpOnce(t *testing.T) {
 		}
 	}
 	if lookups != 1 {
-		t.Errorf("%d look-ups", lookups)
+		t.Errorf("%d lookups, want 1", lookups)
 	}
-	if o := send(t, r, destination.Target{ID: "2", URL: "sqs://nobody?region=us-east-1"}, hello); o.Class != delivery.Missing || !o.Permanent {
-		t.Errorf("a queue that is not there: %+v", o)
+	if o := send(t, r, destination.Target{ID: "2", URL: "sqs://missing?region=us-east-1"}, hello); o.Class != delivery.Missing || !o.Permanent {
+		t.Errorf("outcome for a missing queue = %+v", o)
 	}
 }
 
@@ -180,7 +180,7 @@ func TestFIFO(t *testing.T) {
 	long := strings.Repeat("x", 129)
 	for subject, want := range map[string]string{
 		"d1":    "d1",
-		"":      hello.EventID, // no subject: no order to keep
+		"":      hello.EventID, // no subject, so no order to keep
 		"Grüße": digest("Grüße"),
 		long:    digest(long),
 	} {
@@ -188,7 +188,7 @@ func TestFIFO(t *testing.T) {
 		r := destination.NewRouter(10, d.Kind)
 		m := hello
 		m.Subject = subject
-		for range 2 { // the second attempt's first answer was lost
+		for range 2 { // as after a lost response
 			if o := send(t, r, d.Target, m); o.Class != delivery.Success {
 				t.Fatalf("subject %q: %+v", subject, o)
 			}
@@ -198,7 +198,7 @@ func TestFIFO(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		if again, err := d.Receive(ctx); err == nil {
-			t.Errorf("a FIFO queue handed the event out twice: %+v", again)
+			t.Errorf("received a duplicate from a FIFO queue: %+v", again)
 		}
 		cancel()
 		_ = r.Close()
@@ -216,7 +216,7 @@ func receive(t *testing.T, d destinationtest.Destination) destinationtest.Receiv
 	return got
 }
 
-// roles records what was assumed.
+// roles records the assumed roles.
 type roles struct {
 	assumed []string
 	fail    error
@@ -229,7 +229,7 @@ func (a *roles) assume(role, externalID, region string) aws.CredentialsProvider 
 	})
 }
 
-func TestARoleIsAssumedUnderTheTenantAsExternalIDOncePerRole(t *testing.T) {
+func TestRoleIsAssumedOnceWithTheTenantAsExternalID(t *testing.T) {
 	var keys []string
 	service := sqsapi.New("orders")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -255,7 +255,7 @@ func TestARoleIsAssumedUnderTheTenantAsExternalIDOncePerRole(t *testing.T) {
 	}
 }
 
-func TestAFailedRoleNamesNoSecret(t *testing.T) {
+func TestFailedAssumeRoleRevealsNoSecret(t *testing.T) {
 	a := &roles{fail: errors.New("the secret is hunter2")}
 	r := router(sqsadapter.Options{Endpoint: "http://127.0.0.1:1", AssumeRole: a.assume})
 	defer r.Close()
@@ -266,7 +266,7 @@ func TestAFailedRoleNamesNoSecret(t *testing.T) {
 	}
 }
 
-func TestAPlaceThatIsNotThereIsRetried(t *testing.T) {
+func TestUnresolvableHostIsRetried(t *testing.T) {
 	r := router(sqsadapter.Options{Endpoint: "http://sqs.invalid"})
 	defer r.Close()
 	if o := send(t, r, target, hello); o.Class != delivery.DNS && o.Class != delivery.Connect || o.Permanent {
