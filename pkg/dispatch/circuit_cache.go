@@ -22,6 +22,8 @@ type circuitCache struct {
 	store Breakers
 	now   func() time.Time
 	newID func() string // unique among all workers
+	// beforeLock is Config.BeforeLock.
+	beforeLock func(context.Context)
 
 	mu      sync.Mutex
 	entries map[string]*cachedCircuit
@@ -48,6 +50,7 @@ func (c *circuitCache) lock(ctx context.Context, endpointID string) (*cachedCirc
 		c.entries[endpointID] = entry
 	}
 	c.mu.Unlock()
+	c.beforeLock(ctx)
 	select {
 	case entry.lock <- struct{}{}:
 		return entry, nil

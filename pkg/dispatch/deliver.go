@@ -69,6 +69,7 @@ func (d *Dispatcher) process(ctx context.Context, batch []work.Message, chosen [
 	for _, i := range chosen {
 		done.Go(func() {
 			growStack(i)
+			ctx := work.WithMessage(ctx, batch[i])
 			var j *job
 			errs[i] = recoverToError(func() (err error) {
 				j, err = d.read(ctx, batch[i])

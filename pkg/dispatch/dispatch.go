@@ -78,6 +78,9 @@ type Config struct {
 	Now     func() time.Time
 	Random  func() float64 // in [0, 1), for jitter
 	ClaimID func() string  // unique among all workers
+	// BeforeLock is called before a goroutine waits for the lock of a circuit breaker.
+	// The simulation decides in which order goroutines continue; nil does nothing.
+	BeforeLock func(ctx context.Context)
 }
 
 // Dispatcher fans events out and delivers them. It is safe for concurrent use.
@@ -105,11 +108,14 @@ func New(c Config) *Dispatcher {
 	if c.ClaimID == nil {
 		c.ClaimID = func() string { return rand.Text()[:16] }
 	}
+	if c.BeforeLock == nil {
+		c.BeforeLock = func(context.Context) {}
+	}
 	c.Deliveries, c.Disabler = counted{c.Deliveries}, countedDisabler{c.Disabler}
 	return &Dispatcher{
 		Config:    c,
 		endpoints: newEndpointCache(c.Endpoints, c.CacheTime, c.Now),
-		circuits:  &circuitCache{store: c.Breakers, now: c.Now, newID: c.ClaimID, entries: map[string]*cachedCircuit{}},
+		circuits:  &circuitCache{store: c.Breakers, now: c.Now, newID: c.ClaimID, beforeLock: c.BeforeLock, entries: map[string]*cachedCircuit{}},
 	}
 }
 

@@ -80,6 +80,11 @@ func (d *Dispatcher) settle(ctx context.Context, item work.Item, state delivery.
 	if err != nil {
 		return fmt.Errorf("settle %s: %w", key, err)
 	}
-	d.Log.InfoContext(ctx, "delivery."+string(state), "endpoint_id", item.EndpointID, "event_id", item.EventID, "reason", reason)
+	fields := []any{"endpoint_id", item.EndpointID, "event_id", item.EventID, "reason", reason}
+	if state == delivery.Dead {
+		d.Log.InfoContext(ctx, "delivery.dead", fields...)
+	} else {
+		d.Log.InfoContext(ctx, "delivery.skipped", fields...)
+	}
 	return nil
 }

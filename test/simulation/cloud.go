@@ -115,7 +115,8 @@ func (c *cloud) invoke(function, name string, payload any, done func(answer any,
 		limit = emitTimeout
 	}
 	inv.timeout = s.after(limit, func() { w.kill(name + " ran out of time") })
-	ctx := invocationContext{context.Background(), w, w.Now().Add(limit)}
+	w.deadline = w.Now().Add(limit)
+	ctx := invocationContext{context.Background(), w.deadline}
 	c.running++
 	go func() {
 		answer, err := w.serve(ctx, inv.payload)
@@ -173,7 +174,7 @@ func (c *cloud) worker(function string) *worker {
 			Catalog: eventTypes.Catalog, Events: p, Endpoints: p, Disabler: p, Deliveries: p, Due: p, Replays: p,
 			Waiting: p, Breakers: p, Limits: p, Statistics: p,
 			Queue: sqsqueue.New(p, "work"), Sender: p, Log: w.logger(), CacheTime: dispatch.CacheTime,
-			Now: w.Now, Random: w.Random, ClaimID: w.ClaimID,
+			Now: w.Now, Random: w.Random, ClaimID: w.ClaimID, BeforeLock: w.beforeLock,
 		})
 		w.serve = dispatchhandler.Route(d)
 	}

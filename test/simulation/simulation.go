@@ -205,27 +205,9 @@ func (s *sim) collect() {
 	s.mu.Unlock()
 	if len(arrived) > 1 {
 		slices.SortStableFunc(arrived, (*ioCall).compare)
-		s.tell(arrived)
 	}
 	for _, o := range arrived {
 		o.plan()
-	}
-}
-
-// tell tells calls apart that look the same, by the goroutine that makes them.
-func (s *sim) tell(arrived []*ioCall) {
-	var same []*ioCall
-	for i, o := range arrived {
-		if i > 0 && o.compare(arrived[i-1]) == 0 || i+1 < len(arrived) && o.compare(arrived[i+1]) == 0 {
-			same = append(same, o)
-		}
-	}
-	for _, o := range same {
-		o.result <- errWhoAreYou
-	}
-	if len(same) > 0 {
-		synctest.Wait()
-		slices.SortStableFunc(arrived, (*ioCall).compare)
 	}
 }
 

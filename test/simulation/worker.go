@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/work"
 )
 
 var (
@@ -29,6 +29,7 @@ type worker struct {
 	id       int
 	function string
 	skew     time.Duration // of its clock
+	deadline time.Time     // of the current invocation, on its clock
 	dead     bool
 	busy     *invocation
 	serve    func(context.Context, json.RawMessage) (any, error)
@@ -65,16 +66,13 @@ func (w *worker) ClaimID() string {
 // is killed at its timeout. Its deadline is on the worker's clock.
 type invocationContext struct {
 	context.Context
-	w        *worker
 	deadline time.Time
 }
 
-// Done returns a channel that is never closed. Before, it waits for the scheduler:
-// handlers call Done before they contend for a lock, so the seed decides the order.
-func (c invocationContext) Done() <-chan struct{} {
-	o := &ioCall{what: "wait", instant: true, read: true}
-	_ = c.w.call(c, o)
-	return nil
+// beforeLock waits for the scheduler, so the seed decides which goroutine gets a lock
+// first.
+func (w *worker) beforeLock(ctx context.Context) {
+	_ = w.call(ctx, &ioCall{what: "wait", instant: true, read: true})
 }
 
 func (c invocationContext) Deadline() (time.Time, bool) { return c.deadline, true }
@@ -93,54 +91,30 @@ type ioCall struct {
 
 	instant bool // takes no time and never fails
 
-	deadline  time.Time // zero for none
-	slow      time.Duration
-	result    chan error
-	finished  bool
-	goroutine uint64 // of the caller; set only if two calls look the same otherwise
+	deadline time.Time // zero for none
+	slow     time.Duration
+	result   chan error
+	finished bool
+	message  string // that the call is made for; empty outside a message
 }
-
-// errWhoAreYou asks the caller for its goroutine number.
-var errWhoAreYou = errors.New("which goroutine are you")
 
 func (o *ioCall) compare(other *ioCall) int {
 	return cmp.Or(cmp.Compare(o.w.id, other.w.id), cmp.Compare(o.what, other.what),
 		cmp.Compare(o.key.EndpointID, other.key.EndpointID), cmp.Compare(o.key.EventID, other.key.EventID), cmp.Compare(o.detail, other.detail),
-		cmp.Compare(o.goroutine, other.goroutine))
-}
-
-// goroutine returns the number of the calling goroutine. Goroutines that are started
-// later have higher numbers.
-func goroutine() (number uint64) {
-	var buf [40]byte
-	text := buf[len("goroutine "):runtime.Stack(buf[:], false)]
-	for _, c := range text {
-		if c < '0' || c > '9' {
-			break
-		}
-		number = 10*number + uint64(c-'0')
-	}
-	return number
+		cmp.Compare(o.message, other.message))
 }
 
 // call waits until the scheduler has served a call.
 func (w *worker) call(ctx context.Context, o *ioCall) error {
-	o.w, o.result = w, make(chan error, 1)
-	if _, plain := ctx.(invocationContext); !plain {
-		if at, ok := ctx.Deadline(); ok {
-			// Slightly before, because at the deadline itself the order of the two
-			// events is undefined.
-			o.deadline = at.Add(-time.Millisecond)
-		}
+	o.w, o.result, o.message = w, make(chan error, 1), work.MessageID(ctx)
+	// The invocation's own deadline ends no call: the worker is killed then.
+	if at, ok := ctx.Deadline(); ok && !at.Equal(w.deadline) {
+		// Slightly before, because at the deadline itself the order of the two
+		// events is undefined.
+		o.deadline = at.Add(-time.Millisecond)
 	}
 	w.s.arrive(o)
-	for {
-		err := <-o.result
-		if err != errWhoAreYou {
-			return err
-		}
-		o.goroutine = goroutine()
-	}
+	return <-o.result
 }
 
 func (o *ioCall) finish(err error) {

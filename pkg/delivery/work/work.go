@@ -6,6 +6,7 @@ package work
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"time"
 	"unicode/utf8"
@@ -76,6 +77,20 @@ type Message struct {
 	Receives int       // how often it has been received, this time included; 0 if unknown
 	SentAt   time.Time // when it was put on the queue; zero if unknown
 }
+
+// WithMessage returns a context for the processing of one message, so that what is
+// called on its behalf can tell messages of a batch apart.
+func WithMessage(ctx context.Context, m Message) context.Context {
+	return context.WithValue(ctx, messageKey{}, m.ID)
+}
+
+// MessageID returns the ID of the message that ctx belongs to; "" if there is none.
+func MessageID(ctx context.Context) string {
+	id, _ := ctx.Value(messageKey{}).(string)
+	return id
+}
+
+type messageKey struct{}
 
 // Letter is a message in the work queue's dead-letter queue.
 type Letter struct {
