@@ -1,11 +1,10 @@
-// Package delivery is the vocabulary and the life of a delivery: one event on
-// its way to one endpoint. The transitions are pure functions (state, input,
-// now → state). The stores apply them, or write the same rule as a condition;
-// the conformance suite in test/storetest holds them to it.
-//
-// What it promises: an attempt begins only by a claim, a claim is won by
-// exactly one worker, and the number of attempts begun only ever grows, so it
-// serves as the fencing token of everything written after.
+// Package delivery defines a delivery, which is the sending of one event to one
+// endpoint, and its state machine. The transitions are pure functions (state, input,
+// now → state). A store applies them, or writes the same rule as a condition; the
+// conformance suite test/storetest checks that both agree. It promises that an
+// attempt begins only with a claim, that exactly one worker wins a claim, and that
+// the number of attempts never decreases, so that it is the fencing token of every
+// later write.
 package delivery
 
 import (
@@ -18,36 +17,35 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// State is where a delivery is in its life.
+// State is the state of a delivery.
 type State string
 
 const (
-	Pending   State = "pending"   // waits for its next attempt
+	Pending   State = "pending"   // the next attempt has not begun
 	InFlight  State = "in_flight" // claimed by a worker, until its lease expires
-	Delivered State = "delivered" // the receiver took it
-	Dead      State = "dead"      // given up: a dead letter, to be seen and replayed
-	Skipped   State = "skipped"   // not attempted any more because the endpoint is disabled or gone
+	Delivered State = "delivered" // the receiver accepted it
+	Dead      State = "dead"      // a dead letter: no more attempts until it is replayed
+	Skipped   State = "skipped"   // no more attempts: the endpoint is disabled or deleted, or the event has expired
 )
 
-// Settled reports whether nothing more happens by itself.
+// Settled reports whether the state is final until an operator replays the delivery.
 func (s State) Settled() bool { return s == Delivered || s == Dead || s == Skipped }
 
-// States lists every state, for whoever validates a filter.
+// States lists every state.
 var States = []State{Pending, InFlight, Delivered, Dead, Skipped}
 
 const (
-	// Retention is how long a delivery is kept after it was last written.
+	// Retention is how long a delivery is kept after its last write.
 	Retention = 30 * 24 * time.Hour
-	// MaxHistory is how many attempts a delivery remembers, newest last. With
-	// it the item stays under 1 KB, which is one write unit. Every attempt is
-	// in the log besides.
+	// MaxHistory is the maximum number of attempts in a delivery's history. It keeps
+	// the item below 1 KB, which is one write unit. The log has every attempt.
 	MaxHistory = 8
 	// DueShards is the number of partitions of the due index.
 	DueShards = 16
 )
 
-// Key identifies a delivery. It is the pair, so a fan-out replayed makes
-// nothing twice.
+// Key identifies a delivery. It is derived from the event and the endpoint, so a
+// repeated fan-out creates no second delivery.
 type Key struct {
 	EndpointID string
 	EventID    string
@@ -55,7 +53,7 @@ type Key struct {
 
 func (k Key) String() string { return k.EndpointID + "/" + k.EventID }
 
-// DueShard is the due index's partition in which the delivery waits.
+// DueShard is the delivery's partition in the due index.
 func (k Key) DueShard() int {
 	h := fnv.New32a()
 	h.Write([]byte(k.EndpointID))
@@ -63,7 +61,7 @@ func (k Key) DueShard() int {
 	return int(h.Sum32() % DueShards)
 }
 
-// Delivery is one event on its way to one endpoint. Times have millisecond
+// Delivery is the sending of one event to one endpoint. Times have millisecond
 // precision.
 type Delivery struct {
 	Key
@@ -71,37 +69,36 @@ type Delivery struct {
 	EventType string
 	State     State
 
-	// Attempts counts the attempts ever begun, replays included. It only grows.
+	// Attempts is the number of attempts begun, including those before a replay. It
+	// never decreases.
 	Attempts int
 	// Uncounted is how many of them the retry policy does not count: those before
-	// the last replay, and those that were called off before anything was sent.
+	// the last replay, and those that ended before a request was sent.
 	Uncounted int
-	// Since is what the age limit counts from: the event's acceptance, or the
-	// last replay.
+	// Since is when the age limit starts: when the event was accepted or last replayed.
 	Since time.Time
 
-	// ClaimID names the claim of the latest attempt, so that a worker whose
-	// write was applied, but whose answer was lost, recognises it as its own.
+	// ClaimID identifies the claim of the latest attempt, so that a worker recognizes
+	// its own write if the store's response was lost.
 	ClaimID    string
 	LeaseUntil time.Time
 
-	// NextAttemptAt is when the next attempt may begin; never earlier.
+	// NextAttemptAt is the earliest time of the next attempt.
 	NextAttemptAt time.Time
-	// DueAt is when the sweep has to look at the delivery. Zero keeps it out of
-	// the due index: nothing to look after, or the queue's own redelivery does.
+	// DueAt is when the sweep checks the delivery. Zero keeps it out of the due index,
+	// because it is settled or because the queue redelivers its work item.
 	DueAt time.Time
-	// InBacklog is set while the delivery waits for its endpoint's circuit to close.
-	// It is then in the waiting index.
+	// InBacklog is set while the endpoint's circuit keeps the delivery back. It is
+	// then in the waiting index.
 	InBacklog bool
-	// Slot is the time reserved for it under the endpoint's rate limit; zero where
-	// it holds none.
+	// Slot is the reserved time under the endpoint's rate limit; zero if none.
 	Slot time.Time
 
-	// Reason is why the delivery is dead, skipped or waiting: the last failure
-	// in one sentence, and what was done about it.
+	// Reason says why the delivery is dead, skipped or pending: the last failure and
+	// its consequence, in one sentence.
 	Reason  string
-	Snippet string // beginning of the last failed answer
-	History []Attempt
+	Snippet string    // the beginning of the last failed response
+	History []Attempt // oldest first
 
 	CreatedAt time.Time
 	UpdatedAt time.Time
@@ -118,67 +115,63 @@ type Claim struct {
 	EventType string
 	// Accepted is when the event was accepted (the time in its id).
 	Accepted time.Time
-	// Attempts is how many attempts the claimer believes have begun.
+	// Attempts is how many attempts the worker believes have begun.
 	Attempts int
-	// ID names this claim, unique among all workers.
+	// ID identifies this claim. It is unique among all workers.
 	ID    string
 	Now   time.Time
 	Lease time.Duration
 }
 
-// Cause is why a claim or another transition was refused.
+// Cause is why a transition was refused.
 type Cause string
 
 const (
 	// CauseSettled: the delivery is delivered, dead or skipped.
 	CauseSettled Cause = "settled"
-	// CauseInFlight: another worker's lease is alive, until Refusal.Until.
+	// CauseInFlight: another worker holds the lease until Refusal.Until.
 	CauseInFlight Cause = "in flight"
 	// CauseEarly: the next attempt may not begin before Refusal.Until.
 	CauseEarly Cause = "early"
-	// CauseSuperseded: the claimer's view is stale. Whatever made it so has
-	// left a due time, so the claimer may forget the delivery.
+	// CauseSuperseded: the work item is stale. The write that made it stale has set a
+	// due time, so the item can be discarded.
 	CauseSuperseded Cause = "superseded"
 )
 
-// Refusal is the error of a move that the delivery's state does not allow.
+// Refusal is the error of a transition that the delivery's state does not allow. Its
+// fields are those of the delivery.
 type Refusal struct {
-	Cause Cause
-	Until time.Time // for CauseInFlight and CauseEarly
-	// DueAt is when the sweep looks at the delivery; zero where it does not.
-	DueAt time.Time
-	// Slot is what the delivery has reserved under its endpoint's rate limit.
-	Slot time.Time
-	// Attempts is how many attempts have begun.
+	Cause    Cause
+	Until    time.Time // for CauseInFlight and CauseEarly
+	DueAt    time.Time
+	Slot     time.Time
 	Attempts int
 	State    State
 }
 
 func (r *Refusal) Error() string {
-	s := fmt.Sprintf("delivery refused: %s (state %s, %d attempts)", r.Cause, r.State, r.Attempts)
+	s := fmt.Sprintf("delivery not changed: %s (state %s, %d attempts)", r.Cause, r.State, r.Attempts)
 	if !r.Until.IsZero() {
 		s += " until " + r.Until.UTC().Format(time.RFC3339)
 	}
 	return s
 }
 
-// ErrFenced is the error of a write by a worker that no longer holds the claim:
-// its lease expired and somebody took over, or the due time was moved.
-var ErrFenced = errors.New("delivery: no longer held by this worker")
+// ErrFenced is the error of a write by a worker that has lost its claim: the lease
+// expired and another worker claimed the delivery, or another worker moved the due
+// time.
+var ErrFenced = errors.New("delivery: no longer claimed by this worker")
 
-// ErrNotFound is the error of asking for a delivery that does not exist.
+// ErrNotFound is returned for a delivery that does not exist.
 var ErrNotFound = errors.New("delivery not found")
 
-// Apply begins an attempt. current is nil where the delivery has no record yet:
-// its first attempt makes one. On refusal the state stays as it is.
-//
-// A claim that was applied already (same ID) is won again: a store may retry a
-// write whose answer was lost.
+// Apply begins an attempt. current is nil if the delivery has no record yet; its
+// first attempt creates one. A claim that was applied before (same ID) succeeds
+// again, because a store may repeat a write whose response was lost.
 func (c Claim) Apply(current *Delivery) (Delivery, *Refusal) {
 	if current == nil {
 		if c.Attempts > 0 {
-			// The record has expired: so has the wish.
-			return Delivery{}, &Refusal{Cause: CauseSuperseded}
+			return Delivery{}, &Refusal{Cause: CauseSuperseded} // the record has expired
 		}
 		d := Delivery{
 			Key: c.Key, Tenant: c.Tenant, EventType: c.EventType,
@@ -195,7 +188,7 @@ func (c Claim) Apply(current *Delivery) (Delivery, *Refusal) {
 	case d.State == InFlight && c.Now.Before(d.LeaseUntil):
 		return d, d.refuse(CauseInFlight, d.LeaseUntil)
 	case d.State == InFlight:
-		return c.begin(d), nil // the lease expired: take over
+		return c.begin(d), nil // the lease has expired
 	case d.Attempts != c.Attempts:
 		return d, d.refuse(CauseSuperseded, time.Time{})
 	case c.Now.Before(d.NextAttemptAt):
@@ -206,7 +199,7 @@ func (c Claim) Apply(current *Delivery) (Delivery, *Refusal) {
 
 func (c Claim) begin(d Delivery) Delivery {
 	if d.EventType == "" {
-		d.EventType = c.EventType // a skip made the record, without reading the event
+		d.EventType = c.EventType // Settle may create the record without the type
 	}
 	d.State = InFlight
 	d.Attempts++
@@ -215,8 +208,8 @@ func (c Claim) begin(d Delivery) Delivery {
 	d.LeaseUntil = c.Now.Add(c.Lease)
 	d.UpdatedAt = c.Now
 	d.ExpiresAt = c.Now.Add(Retention)
-	// DueAt stays: moving it would cost two index writes, and the sweep that
-	// finds a claimed delivery only asks for a claim that is then refused.
+	// DueAt stays, because changing it costs two index writes. A sweep that finds a
+	// claimed delivery queues a work item whose claim is refused.
 	return d
 }
 
@@ -224,22 +217,22 @@ func (d Delivery) refuse(cause Cause, until time.Time) *Refusal {
 	return &Refusal{Cause: cause, Until: until, DueAt: d.DueAt, Slot: d.Slot, Attempts: d.Attempts, State: d.State}
 }
 
-// Conclusion is what an attempt's decision makes of a claimed delivery.
-// The result is to be stored only if the claim is still held.
+// Conclusion ends the attempt of a claimed delivery. The store writes the result only
+// if the worker still holds the claim.
 type Conclusion struct {
 	State   State     // Pending, Delivered or Dead
 	NextAt  time.Time // Pending only: when the next attempt may begin
-	DueAt   time.Time // Pending only: when the sweep has to look
+	DueAt   time.Time // Pending only: when the sweep checks the delivery
 	Reason  string
 	Snippet string
-	Attempt Attempt // the one that just ended
-	// NotSent is set if no request was sent: the attempt then does not count
-	// towards the retry policy.
+	Attempt Attempt // the attempt that ended
+	// NotSent is set if no request was sent. The retry policy then does not count
+	// the attempt.
 	NotSent bool
 	Now     time.Time
 }
 
-// Apply ends the attempt. Attempts that no worker ever concluded show in the
+// Apply ends the attempt. Earlier attempts without a conclusion are added to the
 // history as Lost.
 func (c Conclusion) Apply(d Delivery) Delivery {
 	last := d.Uncounted
@@ -271,25 +264,24 @@ func (c Conclusion) Apply(d Delivery) Delivery {
 	return d
 }
 
-// Settle asks to settle a delivery without an attempt: as skipped, because its
-// endpoint is disabled or gone, or its event has expired; as dead, because it has
-// waited for too long.
+// Settle settles a delivery without an attempt: as Skipped because its endpoint is
+// disabled or deleted or its event has expired, or as Dead because of its age.
 type Settle struct {
 	Key
 	Tenant    string
-	EventType string // where it is known
+	EventType string // empty if unknown
 	// Accepted is when the event was accepted (the time in its id).
 	Accepted time.Time
 	State    State // Skipped or Dead
-	// SinceBefore, if not zero, is the age that the delivery must have: one that
-	// was replayed in the meantime has not.
+	// SinceBefore, if not zero, refuses a delivery whose Since is later: it was
+	// replayed in the meantime.
 	SinceBefore time.Time
 	Reason      string
 	Now         time.Time
 }
 
-// Apply settles the delivery. It is refused where the delivery is settled already
-// or an attempt's lease is alive.
+// Apply settles the delivery. It refuses one that is settled or whose lease has not
+// expired.
 func (s Settle) Apply(current *Delivery) (Delivery, *Refusal) {
 	var d Delivery
 	if current == nil {
@@ -317,26 +309,26 @@ func (s Settle) Apply(current *Delivery) (Delivery, *Refusal) {
 	return d, nil
 }
 
-// Park asks to let a delivery wait without an attempt: for its endpoint's circuit,
-// or for its slot under the rate limit.
+// Park postpones a delivery without an attempt: until its endpoint's circuit closes,
+// or until its slot under the rate limit.
 type Park struct {
 	Key
 	Tenant    string
 	EventType string
 	// Accepted is when the event was accepted (the time in its id).
 	Accepted time.Time
-	// Attempts is how many attempts whoever asks believes have begun.
+	// Attempts is how many attempts the worker believes have begun.
 	Attempts  int
-	InBacklog bool      // for the circuit
-	Slot      time.Time // for its slot under the rate limit; zero where it holds none
-	DueAt     time.Time // when the sweep has to look
+	InBacklog bool      // until the circuit closes
+	Slot      time.Time // the reserved time under the rate limit; zero if none
+	DueAt     time.Time // when the sweep checks the delivery
 	Reason    string
 	Now       time.Time
 }
 
-// Apply makes the delivery wait. It is refused where it is settled, an attempt's
-// lease is alive, or another attempt has begun since; and before its time: what
-// waits for something else would be let go without regard to it.
+// Apply postpones the delivery. It refuses one that is settled, whose lease has not
+// expired, of which another attempt has begun since, or whose next attempt is not due:
+// otherwise a release could start that attempt too early.
 func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 	var d Delivery
 	if current == nil {
@@ -367,7 +359,7 @@ func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 	}
 	d.DueAt = p.DueAt
 	d.Reason = p.Reason
-	d.ClaimID, d.LeaseUntil = "", time.Time{} // of a worker that died
+	d.ClaimID, d.LeaseUntil = "", time.Time{} // an expired lease
 	d.UpdatedAt = p.Now
 	d.ExpiresAt = p.Now.Add(Retention)
 	return d, nil
@@ -380,16 +372,16 @@ type BacklogEntry struct {
 	Attempts int
 }
 
-// Release asks to let a delivery go that waits for its endpoint's circuit.
+// Release takes a delivery out of its endpoint's backlog.
 type Release struct {
 	Key
 	NextAt time.Time // when its attempt may begin
-	DueAt  time.Time // when the sweep looks if its work item is lost
+	DueAt  time.Time // when the sweep checks it, in case its work item is lost
 	Now    time.Time
 }
 
-// Apply lets the delivery go. It reports false for one that does not wait (any
-// more): of two that would release it, one does.
+// Apply releases the delivery. It returns false if the delivery is not in the backlog,
+// so that only one of two concurrent releases succeeds.
 func (r Release) Apply(d Delivery) (Delivery, bool) {
 	if d.State != Pending || !d.InBacklog {
 		return d, false
@@ -401,16 +393,15 @@ func (r Release) Apply(d Delivery) (Delivery, bool) {
 	return d, true
 }
 
-// Replay asks to begin again with a settled delivery.
+// Replay sends a settled delivery again.
 type Replay struct {
 	Key
-	Now time.Time
-	// DueAt is when the sweep looks if the replay's work item is lost.
-	DueAt time.Time
+	Now   time.Time
+	DueAt time.Time // when the sweep checks it, in case its work item is lost
 }
 
-// Apply makes a settled delivery pending, due now, with its retry policy's
-// count and age begun anew. It is refused for one that is not settled.
+// Apply makes a settled delivery pending, with its next attempt now and its retry
+// policy restarted. It refuses a delivery that is not settled.
 func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
 	if !d.State.Settled() {
 		cause, until := CauseInFlight, d.LeaseUntil
@@ -432,36 +423,35 @@ func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
 // Query selects deliveries of one endpoint, newest event first.
 type Query struct {
 	EndpointID string
-	From, To   time.Time // of the event's acceptance, both included; zero is unbounded
+	From, To   time.Time // when the event was accepted, inclusive; zero is unbounded
 	State      State     // empty: every state
 	EventType  string    // empty: every type
-	Limit      int       // at most so many a page; 0 means 100
-	// Examine bounds what is read for one page where a state or a type is asked
-	// for: after so many deliveries the page ends, full or not. 0 reads on until
-	// the page is full.
+	Limit      int       // page size; 0 means 100
+	// Examine is the maximum number of deliveries read for one page if State or
+	// EventType is set. 0 means no limit: reading continues until the page is full.
 	Examine int
-	Cursor  string // where the page before ended; empty for the first
+	Cursor  string // Next of the previous page; empty for the first
 }
 
-// Matches reports whether a delivery is of the state and the type asked for.
+// Matches reports whether a delivery has the query's state and event type.
 func (q Query) Matches(d Delivery) bool {
 	return (q.State == "" || d.State == q.State) && (q.EventType == "" || d.EventType == q.EventType)
 }
 
-// Page is what a query found. Next is empty on the last page; a page may be
-// short, even empty, and still have a next one.
+// Page is one page of a query's result. Next is empty on the last page; a page that is
+// not full, or empty, may still have a Next.
 type Page struct {
 	Deliveries []Delivery
 	Next       string
 }
 
-// Due is a delivery the sweep has to look at.
+// Due is an entry of the due index: a delivery that the sweep checks at DueAt.
 type Due struct {
 	Key
 	DueAt time.Time
 }
 
-// PageSize is how many deliveries a page holds at most.
+// PageSize is the maximum number of deliveries on a page.
 func (q Query) PageSize() int {
 	if q.Limit <= 0 {
 		return 100
@@ -469,8 +459,8 @@ func (q Query) PageSize() int {
 	return q.Limit
 }
 
-// Bounds returns the smallest and the largest event id that the query wants of
-// what its cursor has left. It fails on a cursor that no page ended with.
+// Bounds returns the smallest and the largest event id that follow the cursor in the
+// query's range. It fails if the cursor is malformed or from another query.
 func (q Query) Bounds() (first, last string, err error) {
 	to := q.To
 	if to.IsZero() {
@@ -489,26 +479,26 @@ func (q Query) Bounds() (first, last string, err error) {
 	if err == nil {
 		before, err = event.IDBefore(string(id))
 	}
-	// Another query's cursor would widen this one.
+	// A cursor of another query would widen the range of this one.
 	if err != nil || before < first || string(id) > last {
-		return "", "", fmt.Errorf("cursor %.64q is not one that a page of this query ended with", q.Cursor)
+		return "", "", fmt.Errorf("invalid cursor %.64q: use a cursor that the same query returned", q.Cursor)
 	}
 	return first, before, nil
 }
 
-// CursorAfter is the cursor of a page that ended with the event.
+// CursorAfter returns the cursor of a page that ends with the event.
 func (q Query) CursorAfter(eventID string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(eventID))
 }
 
-// CursorEvent is the event that CursorAfter was given.
+// CursorEvent returns the event id of a cursor that CursorAfter made.
 func CursorEvent(cursor string) (string, error) {
 	id, err := base64.RawURLEncoding.DecodeString(cursor)
 	if err == nil {
 		_, err = event.IDTime(string(id))
 	}
 	if err != nil {
-		return "", fmt.Errorf("cursor %q is not one that a page ended with", cursor)
+		return "", fmt.Errorf("invalid cursor %.64q", cursor)
 	}
 	return string(id), nil
 }

@@ -21,24 +21,24 @@ func in(state delivery.State) *delivery.Delivery {
 	return &delivery.Delivery{Key: claim().Key, State: state, Attempts: 1, ClaimID: "other", LeaseUntil: now.Add(time.Second), NextAttemptAt: now.Add(time.Second)}
 }
 
-func TestWhatAClaimMeetsDecides(t *testing.T) {
+func TestClaim(t *testing.T) {
 	for name, c := range map[string]struct {
 		current  *delivery.Delivery
 		change   func(*delivery.Claim)
-		cause    delivery.Cause // "" for won
+		cause    delivery.Cause // "" if the claim succeeds
 		attempts int
 	}{
-		"nothing yet":                {nil, nil, "", 1},
-		"nothing any more":           {nil, func(c *delivery.Claim) { c.Attempts = 1 }, delivery.CauseSuperseded, 0},
-		"delivered":                  {in(delivery.Delivered), nil, delivery.CauseSettled, 1},
-		"dead":                       {in(delivery.Dead), nil, delivery.CauseSettled, 1},
-		"skipped":                    {in(delivery.Skipped), nil, delivery.CauseSettled, 1},
-		"another's lease":            {in(delivery.InFlight), nil, delivery.CauseInFlight, 1},
-		"another's lease at its end": {in(delivery.InFlight), func(c *delivery.Claim) { c.Now = now.Add(time.Second) }, "", 2},
-		"its own claim":              {in(delivery.InFlight), func(c *delivery.Claim) { c.ID = "other" }, "", 1},
-		"a retry that is not due":    {in(delivery.Pending), func(c *delivery.Claim) { c.Attempts = 1 }, delivery.CauseEarly, 1},
-		"a retry that is due":        {in(delivery.Pending), func(c *delivery.Claim) { c.Attempts, c.Now = 1, now.Add(time.Second) }, "", 2},
-		"a retry, asked for by an item before it": {in(delivery.Pending), func(c *delivery.Claim) { c.Now = now.Add(time.Second) }, delivery.CauseSuperseded, 1},
+		"no record yet":            {nil, nil, "", 1},
+		"an expired record":        {nil, func(c *delivery.Claim) { c.Attempts = 1 }, delivery.CauseSuperseded, 0},
+		"delivered":                {in(delivery.Delivered), nil, delivery.CauseSettled, 1},
+		"dead":                     {in(delivery.Dead), nil, delivery.CauseSettled, 1},
+		"skipped":                  {in(delivery.Skipped), nil, delivery.CauseSettled, 1},
+		"another worker's lease":   {in(delivery.InFlight), nil, delivery.CauseInFlight, 1},
+		"an expired lease":         {in(delivery.InFlight), func(c *delivery.Claim) { c.Now = now.Add(time.Second) }, "", 2},
+		"the same claim, repeated": {in(delivery.InFlight), func(c *delivery.Claim) { c.ID = "other" }, "", 1},
+		"a retry that is not due":  {in(delivery.Pending), func(c *delivery.Claim) { c.Attempts = 1 }, delivery.CauseEarly, 1},
+		"a retry that is due":      {in(delivery.Pending), func(c *delivery.Claim) { c.Attempts, c.Now = 1, now.Add(time.Second) }, "", 2},
+		"a retry, claimed with a stale work item": {in(delivery.Pending), func(c *delivery.Claim) { c.Now = now.Add(time.Second) }, delivery.CauseSuperseded, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := claim()
@@ -54,7 +54,7 @@ func TestWhatAClaimMeetsDecides(t *testing.T) {
 				t.Errorf("%+v, refusal %v; want cause %q and %d attempts", d, refusal, c.cause, c.attempts)
 			}
 			if refusal == nil && (d.State != delivery.InFlight || d.ClaimID != cl.ID) {
-				t.Errorf("won as %+v", d)
+				t.Errorf("claimed: %+v", d)
 			}
 			if refusal == nil && c.attempts > 1 && !d.LeaseUntil.Equal(cl.Now.Add(lease)) {
 				t.Errorf("lease until %s", d.LeaseUntil)
@@ -63,7 +63,7 @@ func TestWhatAClaimMeetsDecides(t *testing.T) {
 	}
 }
 
-func TestTheHistoryNamesAttemptsThatNobodyConcluded(t *testing.T) {
+func TestAttemptsWithoutConclusionAreLostInTheHistory(t *testing.T) {
 	d := delivery.Delivery{State: delivery.InFlight, Attempts: 4, History: []delivery.Attempt{{Number: 1, Class: delivery.Answered}}}
 	k := delivery.Conclusion{State: delivery.Delivered, Attempt: delivery.Attempt{Number: 4, Class: delivery.Success}}
 	got := k.Apply(d).History
@@ -75,7 +75,7 @@ func TestTheHistoryNamesAttemptsThatNobodyConcluded(t *testing.T) {
 	}
 }
 
-func TestTheHistoryKeepsTheLatest(t *testing.T) {
+func TestHistoryKeepsTheLatestAttempts(t *testing.T) {
 	var d delivery.Delivery
 	for n := 1; n <= 30; n++ {
 		d = delivery.Conclusion{State: delivery.Pending, Attempt: delivery.Attempt{Number: n}}.Apply(d)
@@ -85,16 +85,16 @@ func TestTheHistoryKeepsTheLatest(t *testing.T) {
 	}
 }
 
-// Whatever happens in whatever order: the number of attempts never shrinks, a
-// settled delivery is out of the due index, and only a claim begins an attempt.
-func TestRandomLives(t *testing.T) {
+// After any sequence of transitions: the number of attempts has not decreased, a
+// settled delivery is not in the due index, and only a claim has begun an attempt.
+func TestRandomTransitions(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		var d *delivery.Delivery
 		at := now
-		for range rapid.IntRange(1, 30).Draw(r, "moves") {
+		for range rapid.IntRange(1, 30).Draw(r, "transitions") {
 			at = at.Add(time.Duration(rapid.IntRange(0, 40).Draw(r, "seconds")) * time.Second)
 			before := d
-			move := rapid.SampledFrom([]string{"claim", "conclude", "skip", "replay"}).Draw(r, "move")
+			move := rapid.SampledFrom([]string{"claim", "conclude", "skip", "replay"}).Draw(r, "transition")
 			switch move {
 			case "claim":
 				c := claim()
@@ -134,16 +134,16 @@ func TestRandomLives(t *testing.T) {
 				r.Fatalf("%s: attempts went from %d to %d", move, was, d.Attempts)
 			}
 			if d.State.Settled() && (!d.DueAt.IsZero() || !d.LeaseUntil.IsZero()) {
-				r.Fatalf("settled, and still %+v", d)
+				r.Fatalf("settled, but due or leased: %+v", d)
 			}
 			if d.State == delivery.Pending && d.DueAt.IsZero() {
-				r.Fatalf("pending, and nothing will look: %+v", d)
+				r.Fatalf("pending, but not in the due index: %+v", d)
 			}
 		}
 	})
 }
 
-func TestCursors(t *testing.T) {
+func TestQueryCursor(t *testing.T) {
 	q := delivery.Query{EndpointID: "ep", Cursor: "%%%"}
 	if _, _, err := q.Bounds(); err == nil {
 		t.Error("a malformed cursor is accepted")

@@ -8,9 +8,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// FuzzCursor: a cursor that is taken stays inside what the query asked for and
-// strictly before where it stands; the cursor of a page leads to the id before
-// its last one; the error about another one is short.
+// FuzzCursor: the bounds of a valid cursor are in the query's range. The cursor of a
+// page continues with the id before its last one. Errors are short.
 func FuzzCursor(f *testing.F) {
 	q := delivery.Query{From: time.UnixMilli(1_769_000_000_000), To: time.UnixMilli(1_770_000_000_000)}
 	low, high := event.IDRange(q.From, q.To)
@@ -28,7 +27,7 @@ func FuzzCursor(f *testing.F) {
 			return
 		}
 		if first != low || last > high || last < first {
-			t.Errorf("cursor %q reaches from %s to %s of %s to %s", cursor, first, last, low, high)
+			t.Errorf("cursor %q: bounds %s to %s; the query has %s to %s", cursor, first, last, low, high)
 		}
 		if cursor == "" {
 			return
@@ -37,10 +36,10 @@ func FuzzCursor(f *testing.F) {
 		_, before, err := q.Bounds()
 		if last == low {
 			if err == nil {
-				t.Errorf("before the first id there is still %s", before)
+				t.Errorf("a page continues before the first id, with %s", before)
 			}
 		} else if err != nil || before >= last {
-			t.Errorf("after %s comes %s (%v)", last, before, err)
+			t.Errorf("the page after %s ends at %s (%v)", last, before, err)
 		}
 	})
 }

@@ -2,68 +2,67 @@ package delivery
 
 import "time"
 
-// Class says what became of an attempt, in one word that logs, tables and
-// screens share. Classes come from error types, never from an error's text.
+// Class is the result of an attempt in one word, the same in logs, tables and the
+// console. Adapters derive it from error types, never from an error's text.
 type Class string
 
 const (
-	Success   Class = "success"    // the receiver took it: 2xx, or the broker's acknowledgement
-	Answered  Class = "answered"   // the receiver answered, and not with success
-	Redirect  Class = "redirect"   // 3xx: not followed, because a followed redirect can turn a POST into an empty GET
-	Throttled Class = "throttled"  // the receiver asked for less: HTTP 429, or a broker's throttling
-	Timeout   Class = "timeout"    // the attempt's time was over before a verdict
-	DNS       Class = "dns"        // the host's name has no address
-	Connect   Class = "connect"    // nobody listens, no route, connection reset
-	TLS       Class = "tls"        // handshake or certificate
-	Protocol  Class = "protocol"   // the answer is not what the protocol allows, or it broke off
-	Blocked   Class = "blocked"    // the address is not one that webhooks may reach
-	Missing   Class = "missing"    // queue or topic does not exist
+	Success   Class = "success"    // HTTP 2xx, or a broker's acknowledgement
+	Answered  Class = "answered"   // any other response
+	Redirect  Class = "redirect"   // HTTP 3xx: not followed, because that can turn a POST into an empty GET
+	Throttled Class = "throttled"  // HTTP 429, or throttled by a broker
+	Timeout   Class = "timeout"    // no response within the endpoint's timeout
+	DNS       Class = "dns"        // the host name did not resolve
+	Connect   Class = "connect"    // connection refused or reset, or no route to host
+	TLS       Class = "tls"        // failed handshake, or invalid certificate
+	Protocol  Class = "protocol"   // the response is malformed or incomplete
+	Blocked   Class = "blocked"    // webhooks may not be sent to this address
+	Missing   Class = "missing"    // the queue or topic does not exist
 	Denied    Class = "denied"     // credentials are missing, wrong or not allowed to write
-	TooLarge  Class = "too_large"  // the destination refuses messages of this size
-	Invalid   Class = "invalid"    // the endpoint's settings cannot work: a malformed URL, an unreadable credential
-	Gone      Class = "gone"       // HTTP 410: the receiver wants no more, ever
-	CalledOff Class = "called_off" // nothing was sent: its slot under the rate limit had passed
-	Lost      Class = "lost"       // the worker died before it stored a verdict; the receiver may have got it
+	TooLarge  Class = "too_large"  // the destination does not accept messages of this size
+	Invalid   Class = "invalid"    // the endpoint's settings are wrong, such as its URL or credentials
+	Gone      Class = "gone"       // HTTP 410: the receiver is gone for good
+	CalledOff Class = "called_off" // nothing was sent: the slot under the rate limit had passed
+	Lost      Class = "lost"       // the worker ended before it stored a verdict; a request may have been sent
 )
 
-// Limits on what an attempt keeps of a failure, in bytes.
+// Limits on the texts about a failed attempt, in bytes.
 const (
 	MaxErrorBytes   = 256
 	MaxSnippetBytes = 256
 )
 
-// Outcome is what an adapter reports of one attempt.
+// Outcome is an adapter's report of one attempt.
 type Outcome struct {
 	Class Class
-	// Permanent says that no further attempt can succeed before somebody
-	// changes something: the delivery is dead at once.
+	// Permanent says that a retry cannot succeed: the delivery is dead at once.
 	Permanent bool
 	// Status is the HTTP status, or 0.
 	Status int
-	// Error is one sentence for whoever runs the receiver: what was wrong and
-	// what to do. No secret, no credential, no internal address. Empty on success.
+	// Error tells the receiver's developers in one sentence what was wrong and what to
+	// do. It contains no secret and no internal address. Empty on success.
 	Error string
-	// Snippet is the beginning of a failed answer's body, printable, at most
+	// Snippet is the printable beginning of a failed response's body, at most
 	// MaxSnippetBytes. Empty on success.
 	Snippet string
-	// RetryAfter is the receiver's own wish for how long to wait; 0 where it has none.
+	// RetryAfter is how long the receiver asked to wait (Retry-After); 0 if it did not.
 	RetryAfter time.Duration
 	Timings    Timings
 }
 
-// Timings are the phases of an attempt. A phase that did not happen (a reused
-// connection needs no DNS, connect or TLS) is 0.
+// Timings are the phases of an attempt. DNS, Connect and TLS are 0 for a reused
+// connection.
 type Timings struct {
 	DNS       time.Duration
 	Connect   time.Duration
 	TLS       time.Duration
-	FirstByte time.Duration // from the request's last byte to the answer's first
+	FirstByte time.Duration // from the last byte of the request to the first of the response
 	Total     time.Duration
 }
 
-// Attempt is one try, as a delivery remembers it.
+// Attempt is an attempt in a delivery's history.
 type Attempt struct {
-	Number  int
+	Number  int // starting at 1
 	At      time.Time
 	Class   Class
 	Status  int

@@ -1,6 +1,6 @@
-// Package endpoint is the vocabulary of who receives: an Endpoint with its
-// subscription, secrets, limits and status. It does no I/O and reads no clock;
-// what it refuses, it refuses with a sentence that names the field.
+// Package endpoint defines an endpoint, which receives a tenant's webhooks, with its
+// subscription, secrets, limits and status. It does no I/O and reads no clock. It
+// promises that a validation error names the field and the accepted values.
 package endpoint
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// Status says whether an endpoint receives.
+// Status says whether events are delivered to an endpoint.
 type Status string
 
 const (
@@ -38,10 +38,9 @@ const (
 	MaxURLBytes         = 2048
 	MaxDescriptionBytes = 256
 	MaxSecrets          = 4
-	MaxRoleARNBytes     = 640 // IAM: a path of 512, a name of 64
-	MaxCredentialsBytes = 512 // Secrets Manager's limit on a secret's name
-	// RotationOverlap is how long a replaced secret goes on signing, unless
-	// whoever rotates says otherwise.
+	MaxRoleARNBytes     = 640 // IAM: a path of up to 512 characters, a name of up to 64
+	MaxCredentialsBytes = 512 // the limit of Secrets Manager on a secret's name
+	// RotationOverlap is the default time for which a replaced secret still signs.
 	RotationOverlap = 24 * time.Hour
 )
 
@@ -49,29 +48,29 @@ const (
 type Endpoint struct {
 	Tenant      string
 	ID          string // ep_ and a ULID; unique across tenants
-	URL         string // its scheme chooses the protocol
+	URL         string // the scheme selects the adapter
 	Description string
 
-	// EventTypes is what it subscribes to: exact types, `user.*`, or `*`.
+	// EventTypes are the subscriptions: exact types, `user.*`, or `*`.
 	EventTypes []string
 	// Filter is an EventBridge event pattern over the body; empty matches all.
 	Filter json.RawMessage
 
 	Secrets []SigningSecret // newest first
 
-	// RoleARN is the AWS role that delivering assumes, under an external id that
-	// is the endpoint's tenant; "" is dispatch's own role. For SQS and MSK.
+	// RoleARN is the AWS role to assume for deliveries, with the tenant as the external
+	// id. Empty means the role of the dispatch function. For SQS and MSK.
 	RoleARN string
-	// Credentials names the secret, in the deployment's own secret store, with
-	// which the destination is logged in to; "" is none. For Kafka.
+	// Credentials is the name of the secret with the destination's credentials, in the
+	// deployment's secret store. Empty means none. For Kafka.
 	Credentials string
-	// Ordered asks for order within a subject, where that is a choice: Pub/Sub.
+	// Ordered enables ordered delivery per subject. For Pub/Sub.
 	Ordered bool
-	// Traceparent asks for the W3C traceparent header, so that the receiver's
-	// trace goes on with ours.
+	// Traceparent sends the W3C traceparent header, so that the receiver can continue
+	// the trace.
 	Traceparent bool
 
-	Timeout time.Duration // of a whole attempt; 0 means DefaultTimeout
+	Timeout time.Duration // per attempt; 0 means DefaultTimeout
 	Retry   retry.Policy
 	Breaker breaker.Policy
 	Limit   ratelimit.Limit
@@ -79,14 +78,13 @@ type Endpoint struct {
 	Status       Status
 	StatusReason string // why it is disabled
 
-	// Version grows with every stored change, so that two editors can't undo
-	// each other unseen.
+	// Version increases with every stored change. It detects concurrent changes.
 	Version   int
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }
 
-// SigningSecret is a secret and until when it signs; the zero time is for ever.
+// SigningSecret is a secret that signs until ExpiresAt, or without end if that is zero.
 type SigningSecret struct {
 	Secret    signature.Secret
 	ExpiresAt time.Time
@@ -95,7 +93,7 @@ type SigningSecret struct {
 // Errors of stores.
 var (
 	ErrNotFound = errors.New("endpoint not found")
-	ErrConflict = errors.New("endpoint was changed by somebody else in the meantime: read it again and repeat the change")
+	ErrConflict = errors.New("the endpoint was changed in the meantime: read it again and repeat the change")
 )
 
 var (
@@ -103,16 +101,16 @@ var (
 	secretName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]+$`)
 )
 
-// CredentialsPrefix is how the names of a tenant's secrets begin, so that no
-// tenant can name another's.
+// CredentialsPrefix is the prefix of the names of a tenant's secrets. Validate requires
+// it, so that no tenant can use another tenant's secret.
 func CredentialsPrefix(tenant string) string { return "tidings/" + tenant + "/" }
 
-// NewID returns a fresh endpoint id.
+// NewID returns a new endpoint id.
 func NewID(now time.Time) string {
 	return "ep_" + ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String()
 }
 
-// AttemptTimeout is how long a whole attempt may take.
+// AttemptTimeout is Timeout or its default.
 func (e Endpoint) AttemptTimeout() time.Duration {
 	if e.Timeout == 0 {
 		return DefaultTimeout
@@ -131,8 +129,8 @@ func (e Endpoint) SigningSecrets(now time.Time) []signature.Secret {
 	return out
 }
 
-// Rotate puts fresh in front and lets those before it sign for the overlap
-// only. Secrets that have expired go.
+// Rotate makes fresh the newest secret. The other secrets expire after the overlap at
+// the latest. Expired secrets are removed, and the oldest ones beyond MaxSecrets.
 func (e Endpoint) Rotate(fresh signature.Secret, now time.Time, overlap time.Duration) Endpoint {
 	secrets := []SigningSecret{{Secret: fresh}}
 	until := now.Add(overlap)
@@ -151,8 +149,8 @@ func (e Endpoint) Rotate(fresh signature.Secret, now time.Time, overlap time.Dur
 	return e
 }
 
-// Subscribes reports whether the endpoint asked for events of the type. The
-// filter is another question.
+// Subscribes reports whether the endpoint subscribes to the event type. It does not
+// apply the filter.
 func (e Endpoint) Subscribes(eventType string) bool {
 	return slices.ContainsFunc(e.EventTypes, func(want string) bool { return TypeMatches(want, eventType) })
 }
@@ -169,8 +167,8 @@ func TypeMatches(subscription, eventType string) bool {
 	return subscription == eventType
 }
 
-// Validate refuses an endpoint whose fields could not work, the URL's form
-// excepted: that is the adapters' to judge. knownTypes is the catalog's list.
+// Validate checks every field except the form of the URL, which the adapters check.
+// knownTypes are the event types of the catalog.
 func (e Endpoint) Validate(knownTypes []string) error {
 	var errs []error
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -184,13 +182,13 @@ func (e Endpoint) Validate(knownTypes []string) error {
 		add("description is %d bytes; the limit is %d", len(e.Description), MaxDescriptionBytes)
 	}
 	if len(e.EventTypes) == 0 || len(e.EventTypes) > MaxEventTypes {
-		add("event_types has %d entries; it must have 1 to %d (* for every type)", len(e.EventTypes), MaxEventTypes)
+		add("event_types has %d entries; it must have 1 to %d (use * for every type)", len(e.EventTypes), MaxEventTypes)
 	}
 	for _, t := range e.EventTypes {
 		if strings.Contains(strings.TrimSuffix(t, "*"), "*") || (strings.HasSuffix(t, "*") && t != "*" && !strings.HasSuffix(t, ".*")) {
-			add("event_types: %q: a wildcard stands alone (*) or after a dot (user.*)", t)
+			add("event_types: %q: use a wildcard alone (*) or after a dot (user.*)", t)
 		} else if !slices.ContainsFunc(knownTypes, func(k string) bool { return TypeMatches(t, k) }) {
-			add("event_types: %q is or covers no known type; the types are %s", t, strings.Join(knownTypes, ", "))
+			add("event_types: %q matches no event type; the types are %s", t, strings.Join(knownTypes, ", "))
 		}
 	}
 	if len(e.Filter) > MaxFilterBytes {
@@ -201,11 +199,11 @@ func (e Endpoint) Validate(knownTypes []string) error {
 		}
 	}
 	if e.RoleARN != "" && (len(e.RoleARN) > MaxRoleARNBytes || !roleARN.MatchString(e.RoleARN)) {
-		add("role_arn %q is not of the form arn:aws:iam::123456789012:role/name", e.RoleARN)
+		add("role_arn %q must have the form arn:aws:iam::123456789012:role/name", e.RoleARN)
 	}
 	if own := CredentialsPrefix(e.Tenant); e.Credentials != "" && (!strings.HasPrefix(e.Credentials, own) ||
 		len(e.Credentials) > MaxCredentialsBytes || !secretName.MatchString(e.Credentials)) {
-		add("credentials is not the name of a secret of this tenant: it must begin with %s, then letters, digits and -/_+=.@", own)
+		add("credentials is not the name of a secret of this tenant: it must be %s followed by letters, digits and -/_+=.@", own)
 	}
 	if e.Timeout != 0 && (e.Timeout < time.Second || e.Timeout > MaxTimeout) {
 		add("timeout_seconds is %g; it must be 1 to %g", e.Timeout.Seconds(), MaxTimeout.Seconds())
@@ -216,7 +214,7 @@ func (e Endpoint) Validate(knownTypes []string) error {
 		}
 	}
 	if len(e.Secrets) == 0 || len(e.Secrets) > MaxSecrets {
-		add("secrets: %d; an endpoint has 1 to %d", len(e.Secrets), MaxSecrets)
+		add("secrets has %d entries; it must have 1 to %d", len(e.Secrets), MaxSecrets)
 	}
 	return errors.Join(errs...)
 }

@@ -15,24 +15,24 @@ var known = []string{"discussion.extended", "user.joined_community", "user.poste
 func TestValidateNamesTheField(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*endpoint.Endpoint)
-		says   string // "" for valid
+		says   string // empty for valid
 	}{
-		"as it should be":             {func(*endpoint.Endpoint) {}, ""},
-		"exact types and groups":      {func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.*", "discussion.extended"} }, ""},
-		"no tenant":                   {func(e *endpoint.Endpoint) { e.Tenant = "" }, "tenant"},
-		"no url":                      {func(e *endpoint.Endpoint) { e.URL = "" }, "url"},
-		"a long url":                  {func(e *endpoint.Endpoint) { e.URL = "https://" + strings.Repeat("x", 3000) }, "url"},
-		"no types":                    {func(e *endpoint.Endpoint) { e.EventTypes = nil }, "event_types"},
-		"a type that does not exist":  {func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.exploded"} }, `"user.exploded" is or covers no known type`},
-		"a group that does not exist": {func(e *endpoint.Endpoint) { e.EventTypes = []string{"admin.*"} }, `"admin.*"`},
-		"a star in the middle":        {func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.*_comment"} }, "wildcard"},
-		"a star without a dot":        {func(e *endpoint.Endpoint) { e.EventTypes = []string{"us*"} }, "wildcard"},
-		"a filter that is none":       {func(e *endpoint.Endpoint) { e.Filter = json.RawMessage(`{"data":"x"}`) }, "filter: data: must be a list"},
-		"a filter that is too long":   {func(e *endpoint.Endpoint) { e.Filter = make([]byte, 5000) }, "filter is 5000 bytes"},
-		"a timeout of half a second":  {func(e *endpoint.Endpoint) { e.Timeout = time.Second / 2 }, "timeout_seconds is 0.5"},
-		"a timeout of a minute":       {func(e *endpoint.Endpoint) { e.Timeout = time.Minute }, "timeout_seconds is 60"},
-		"a policy out of bounds":      {func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = 99 }, "retry.max_attempts"},
-		"no secret":                   {func(e *endpoint.Endpoint) { e.Secrets = nil }, "secrets"},
+		"valid":                      {func(*endpoint.Endpoint) {}, ""},
+		"exact types and wildcards":  {func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.*", "discussion.extended"} }, ""},
+		"no tenant":                  {func(e *endpoint.Endpoint) { e.Tenant = "" }, "tenant"},
+		"no url":                     {func(e *endpoint.Endpoint) { e.URL = "" }, "url"},
+		"a long url":                 {func(e *endpoint.Endpoint) { e.URL = "https://" + strings.Repeat("x", 3000) }, "url"},
+		"no types":                   {func(e *endpoint.Endpoint) { e.EventTypes = nil }, "event_types"},
+		"an unknown type":            {func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.exploded"} }, `"user.exploded" matches no event type`},
+		"a wildcard without a match": {func(e *endpoint.Endpoint) { e.EventTypes = []string{"admin.*"} }, `"admin.*"`},
+		"a wildcard in the middle":   {func(e *endpoint.Endpoint) { e.EventTypes = []string{"user.*_comment"} }, "wildcard"},
+		"a wildcard without a dot":   {func(e *endpoint.Endpoint) { e.EventTypes = []string{"us*"} }, "wildcard"},
+		"an invalid filter":          {func(e *endpoint.Endpoint) { e.Filter = json.RawMessage(`{"data":"x"}`) }, "filter: data: must be a list"},
+		"a filter that is too long":  {func(e *endpoint.Endpoint) { e.Filter = make([]byte, 5000) }, "filter is 5000 bytes"},
+		"a timeout of half a second": {func(e *endpoint.Endpoint) { e.Timeout = time.Second / 2 }, "timeout_seconds is 0.5"},
+		"a timeout of a minute":      {func(e *endpoint.Endpoint) { e.Timeout = time.Minute }, "timeout_seconds is 60"},
+		"a policy out of bounds":     {func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = 99 }, "retry.max_attempts"},
+		"no secret":                  {func(e *endpoint.Endpoint) { e.Secrets = nil }, "secrets"},
 	} {
 		e := endpoint.Endpoint{Tenant: "t", URL: "https://example.com", EventTypes: []string{"*"}, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}}
 		c.change(&e)
@@ -61,18 +61,18 @@ func TestRotate(t *testing.T) {
 	e = e.Rotate(b, now, 24*time.Hour)
 	for at, want := range map[time.Duration]string{0: "ba", 24*time.Hour - 1: "ba", 24 * time.Hour: "b"} {
 		if got := signing(e, now.Add(at)); got != want {
-			t.Errorf("%s after the rotation %q sign, want %q", at, got, want)
+			t.Errorf("%s after the rotation the secrets %q sign, want %q", at, got, want)
 		}
 	}
-	// A second rotation does not prolong the first secret's life.
+	// A second rotation does not extend the expiry of the first secret.
 	e = e.Rotate(c, now.Add(12*time.Hour), 24*time.Hour)
 	for at, want := range map[time.Duration]string{13 * time.Hour: "cba", 25 * time.Hour: "cb", 36 * time.Hour: "c"} {
 		if got := signing(e, now.Add(at)); got != want {
-			t.Errorf("%s after the first rotation %q sign, want %q", at, got, want)
+			t.Errorf("%s after the first rotation the secrets %q sign, want %q", at, got, want)
 		}
 	}
 	if got := signing(e.Rotate(a, now, 0), now); got != "a" {
-		t.Errorf("after a rotation without overlap %q sign", got)
+		t.Errorf("after a rotation without overlap the secrets %q sign", got)
 	}
 	for range 10 {
 		e = e.Rotate(signature.NewSecret(), now, time.Hour)

@@ -7,8 +7,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// A receiver that has both the old and the new secret during a rotation accepts
-// either signature.
+// With several secrets, as during a rotation, the header has one signature for each.
 func ExampleSign() {
 	secret, err := signature.ParseSecret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// FuzzVerify: a stranger's signature verifies for no secret of either kind, and
-// the answer tells no more than which of two things was wrong.
+// FuzzVerify: an arbitrary signature verifies for no secret of either kind, and the
+// error is one of two.
 func FuzzVerify(f *testing.F) {
 	symmetric, asymmetric := signature.NewSecret(), signature.NewEd25519()
 	f.Add(id, "1770000000", "v1,abc v1a,def", []byte(`{}`))
@@ -26,14 +26,14 @@ func FuzzVerify(f *testing.F) {
 		for _, s := range []signature.Secret{symmetric, asymmetric, {}} {
 			err := signature.Verify(s, id, stamp, signatures, body, time.Unix(1_770_000_000, 0))
 			if err != signature.ErrNoMatch && err != signature.ErrTimestamp {
-				t.Errorf("a stranger's signature: %v", err)
+				t.Errorf("an arbitrary signature: %v", err)
 			}
 		}
 	})
 }
 
-// FuzzSign: what is signed verifies, here and by the official library, under each
-// of the secrets and under no other; a changed id, time or body does not.
+// FuzzSign: a signature verifies with each of its secrets and with no other, here and
+// in the official library. It does not verify with another id, time or body.
 func FuzzSign(f *testing.F) {
 	f.Add([]byte("0123456789abcdef01234567"), "msg_1", int64(1_770_000_000), []byte(`{"a":"<&\u2028"}`))
 	f.Add(make([]byte, 64), "", int64(0), []byte{})
@@ -59,26 +59,26 @@ func FuzzSign(f *testing.F) {
 				"time": signature.Verify(one, id, strconv.FormatInt(unix+1, 10), header, body, at),
 			} {
 				if err != signature.ErrNoMatch {
-					t.Errorf("with another %s: %v", name, err)
+					t.Errorf("verified with another %s: %v", name, err)
 				}
 			}
 		}
 		if err := signature.Verify(signature.NewSecret(), id, stamp, header, body, at); err == nil {
-			t.Error("verifies under a secret that did not sign")
+			t.Error("verifies with a secret that did not sign")
 		}
-		judge, err := standardwebhooks.NewWebhookRaw(key)
+		official, err := standardwebhooks.NewWebhookRaw(key)
 		if err != nil {
 			t.Fatal(err)
 		}
 		h := http.Header{"Webhook-Id": {id}, "Webhook-Timestamp": {stamp}, "Webhook-Signature": {header}}
-		if err := judge.VerifyIgnoringTimestamp(body, h); err != nil && id != "" {
+		if err := official.VerifyIgnoringTimestamp(body, h); err != nil && id != "" {
 			t.Errorf("the official library: %v", err)
 		}
 	})
 }
 
-// FuzzParseSecret: a secret that is taken gives its text back and shows it
-// nowhere else; the error about another one repeats nothing of it.
+// FuzzParseSecret: Reveal returns the text of a valid secret, and formatting does not.
+// Errors repeat no part of the text.
 func FuzzParseSecret(f *testing.F) {
 	for _, seed := range []string{
 		signature.NewSecret().Reveal(), signature.NewEd25519().Reveal(), "whsec_" + strings.Repeat("*", 40), "whsk_" + base64.StdEncoding.EncodeToString(make([]byte, 64)),
@@ -95,20 +95,20 @@ func FuzzParseSecret(f *testing.F) {
 				}
 			}
 			if len(err.Error()) > 256 || !s.IsZero() {
-				t.Errorf("%v, and %d bytes of error", s.IsZero(), len(err.Error()))
+				t.Errorf("zero secret: %v; an error of %d bytes", s.IsZero(), len(err.Error()))
 			}
 			return
 		}
 		if s.Reveal() != text {
-			t.Errorf("Reveal changes %q", text)
+			t.Errorf("Reveal does not return %q", text)
 		}
 		shown := fmt.Sprintf("%v %+v %#v %s %q", s, s, s, s, s)
 		if key := text[strings.IndexByte(text, '_')+1:]; strings.Contains(shown, key) {
-			t.Errorf("shows itself: %s", shown)
+			t.Errorf("the secret is formatted as %s", shown)
 		}
 		at := time.Unix(1_770_000_000, 0)
 		if err := signature.Verify(s, id, "1770000000", signature.Sign([]signature.Secret{s}, id, at, []byte("x")), []byte("x"), at); err != nil {
-			t.Errorf("it does not verify what it signed: %v", err)
+			t.Errorf("its own signature does not verify: %v", err)
 		}
 	})
 }

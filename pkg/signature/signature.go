@@ -1,9 +1,8 @@
-// Package signature signs webhooks as the Standard Webhooks specification says
+// Package signature signs and verifies webhooks according to Standard Webhooks
 // (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md):
-// symmetric `v1` (HMAC-SHA256) and asymmetric `v1a` (Ed25519) over
-// "id.timestamp.body". It promises that a secret never shows in a log, an error
-// or JSON: the type Secret redacts itself, and Reveal is the only way to its
-// text.
+// symmetric `v1` (HMAC-SHA256) and asymmetric `v1a` (Ed25519) signatures of
+// "id.timestamp.body". It promises that a secret does not appear in a log, an error or
+// JSON: Secret redacts itself, and only Reveal returns its text.
 package signature
 
 import (
@@ -21,16 +20,16 @@ import (
 	"time"
 )
 
-// The header names of the specification, in the lower case in which they travel
-// as attributes on brokers.
+// The header names of the specification. They are also attribute names on brokers, in
+// lower case.
 const (
 	HeaderID        = "webhook-id"
 	HeaderTimestamp = "webhook-timestamp"
 	HeaderSignature = "webhook-signature"
 )
 
-// Tolerance is how far a signature's timestamp may lie from the verifier's
-// clock, in either direction.
+// Tolerance is the maximum difference between a signature's timestamp and the
+// verifier's clock, in either direction.
 const Tolerance = 5 * time.Minute
 
 const (
@@ -38,26 +37,26 @@ const (
 	privateKeyPrefix = "whsk_"
 	publicKeyPrefix  = "whpk_"
 	redacted         = "[redacted]"
-	// The specification asks for 24 to 64 random bytes.
+	// The specification requires 24 to 64 random bytes.
 	minSecretBytes = 24
 	maxSecretBytes = 64
 )
 
-// Secret is a key that signs. The zero value signs nothing and is not valid.
+// Secret is a signing key. The zero value is not valid.
 type Secret struct {
 	text    string
 	mac     []byte
 	private ed25519.PrivateKey
 }
 
-// NewSecret returns a fresh symmetric secret of 32 random bytes.
+// NewSecret returns a new symmetric secret of 32 random bytes.
 func NewSecret() Secret {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails since Go 1.24
 	return Secret{text: symmetricPrefix + base64.StdEncoding.EncodeToString(key), mac: key}
 }
 
-// NewEd25519 returns a fresh Ed25519 signing key (`whsk_…`).
+// NewEd25519 returns a new Ed25519 signing key (`whsk_…`).
 func NewEd25519() Secret {
 	seed := make([]byte, ed25519.SeedSize)
 	_, _ = rand.Read(seed)
@@ -67,24 +66,23 @@ func NewEd25519() Secret {
 	}
 }
 
-// ParseSecret reads `whsec_<base64 of 24 to 64 bytes>`, or `whsk_<base64 of an
-// Ed25519 seed or private key>`. Its errors say what is wrong with the form and
-// never repeat the text.
+// ParseSecret parses `whsec_<base64 of 24 to 64 bytes>` or `whsk_<base64 of an Ed25519
+// seed or private key>`. Its errors do not contain the text.
 func ParseSecret(text string) (Secret, error) {
 	switch {
 	case strings.HasPrefix(text, symmetricPrefix):
 		key, err := base64.StdEncoding.DecodeString(text[len(symmetricPrefix):])
 		if err != nil {
-			return Secret{}, errors.New("secret: what follows whsec_ is not standard base64")
+			return Secret{}, errors.New("secret: the part after whsec_ is not standard base64")
 		}
 		if len(key) < minSecretBytes || len(key) > maxSecretBytes {
-			return Secret{}, fmt.Errorf("secret: %d bytes; Standard Webhooks asks for %d to %d", len(key), minSecretBytes, maxSecretBytes)
+			return Secret{}, fmt.Errorf("secret: %d bytes after whsec_; Standard Webhooks requires %d to %d", len(key), minSecretBytes, maxSecretBytes)
 		}
 		return Secret{text: text, mac: key}, nil
 	case strings.HasPrefix(text, privateKeyPrefix):
 		key, err := base64.StdEncoding.DecodeString(text[len(privateKeyPrefix):])
 		if err != nil {
-			return Secret{}, errors.New("secret: what follows whsk_ is not standard base64")
+			return Secret{}, errors.New("secret: the part after whsk_ is not standard base64")
 		}
 		switch len(key) {
 		case ed25519.SeedSize:
@@ -97,15 +95,14 @@ func ParseSecret(text string) (Secret, error) {
 	return Secret{}, errors.New("secret: must start with whsec_ (HMAC-SHA256) or whsk_ (Ed25519)")
 }
 
-// Reveal returns the secret's text: for the store, and for the one time it is
-// shown to whoever made it.
+// Reveal returns the secret's text, to store it or to show it once, when it is created.
 func (s Secret) Reveal() string { return s.text }
 
-// IsZero reports whether s is no secret at all.
+// IsZero reports whether s is the zero value.
 func (s Secret) IsZero() bool { return s.text == "" }
 
-// Public returns the verification key (`whpk_…`) of an Ed25519 secret, and ""
-// for a symmetric one.
+// Public returns the verification key (`whpk_…`) of an Ed25519 secret, or "" for a
+// symmetric one.
 func (s Secret) Public() string {
 	if s.private == nil {
 		return ""
@@ -114,7 +111,7 @@ func (s Secret) Public() string {
 	return publicKeyPrefix + base64.StdEncoding.EncodeToString(pub)
 }
 
-// Masked shows which kind of secret it is, and nothing of it.
+// Masked returns the prefix that shows the kind of the secret, and a mask.
 func (s Secret) Masked() string {
 	if s.private != nil {
 		return privateKeyPrefix + "••••••••"
@@ -122,9 +119,8 @@ func (s Secret) Masked() string {
 	return symmetricPrefix + "••••••••"
 }
 
-// Fingerprint tells secrets apart without giving one away: the first 8
-// hexadecimal digits of the SHA-256 of its text. Whoever has the text can
-// compute it and see whether both sides mean the same secret.
+// Fingerprint identifies a secret without revealing it: the first 8 hexadecimal digits
+// of the SHA-256 of its text. Sender and receiver can compare it.
 func (s Secret) Fingerprint() string {
 	digest := sha256.Sum256([]byte(s.text))
 	return hex.EncodeToString(digest[:4])
@@ -148,9 +144,9 @@ func appendHead(b []byte, id string, at time.Time) []byte {
 	return append(strconv.AppendInt(b, at.Unix(), 10), '.')
 }
 
-// Sign returns the value of the webhook-signature header: one signature a
-// secret, in the order given, separated by spaces. Several secrets are how a
-// rotation overlaps: the receiver accepts whichever it knows.
+// Sign returns the value of the webhook-signature header: one signature per secret, in
+// the given order, separated by spaces. During a rotation the receiver accepts the
+// signature of either secret.
 func Sign(secrets []Secret, id string, at time.Time, body []byte) string {
 	var out []byte
 	for i, s := range secrets {
@@ -166,8 +162,7 @@ func Sign(secrets []Secret, id string, at time.Time, body []byte) string {
 	return string(out)
 }
 
-// hmacSHA256 is the HMAC of the signed content. It does not copy the body, because
-// every attempt is signed.
+// hmacSHA256 returns the HMAC of the signed content without a copy of the body.
 func hmacSHA256(key []byte, id string, at time.Time, body []byte) []byte {
 	mac := hmac.New(sha256.New, key)
 	var head [64]byte
@@ -176,14 +171,13 @@ func hmacSHA256(key []byte, id string, at time.Time, body []byte) []byte {
 	return mac.Sum(head[:0])
 }
 
-// Errors of Verify. A receiver should answer each with 401 and tell no more.
+// Errors of Verify. A receiver should respond to both with 401 and no details.
 var (
 	ErrNoMatch   = errors.New("signature: none of the signatures matches")
 	ErrTimestamp = errors.New("signature: the timestamp is missing, malformed or more than 5 minutes from the current time")
 )
 
-// Verify checks a received webhook against one secret. The comparison takes the
-// same time wherever the signatures differ.
+// Verify checks a received webhook against one secret, in constant time.
 func Verify(s Secret, id, timestamp, signatures string, body []byte, now time.Time) error {
 	unix, err := strconv.ParseInt(timestamp, 10, 64)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 
 const id = "01J9Z8Q4X7RABCDEFGHJKMNPQR"
 
-// bodies that a careless signer would sign otherwise than it sends them.
+// bodies would change if a signer encoded them again.
 var bodies = []string{`{}`, `{ "a" : 1 }`, `{"t":"<&>\u2028"}`, "{\"t\":\"\u2028 Grüße\"}", `{"n":1e21}`, `{"a":1,"a":2}`, "", "\x00\xff"}
 
 func header(at time.Time, signatures string) http.Header {
@@ -32,7 +32,7 @@ func header(at time.Time, signatures string) http.Header {
 	return h
 }
 
-func TestTheOfficialLibraryVerifies(t *testing.T) {
+func TestCompatibleWithTheOfficialLibrary(t *testing.T) {
 	s, now := signature.NewSecret(), time.Now()
 	official, err := standardwebhooks.NewWebhook(s.Reveal())
 	if err != nil {
@@ -48,12 +48,12 @@ func TestTheOfficialLibraryVerifies(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := signature.Verify(s, id, strconv.FormatInt(now.Unix(), 10), theirs, []byte(body), now); err != nil {
-			t.Errorf("ours on theirs of %q: %v", body, err)
+			t.Errorf("Verify of the official signature of %q: %v", body, err)
 		}
 	}
 }
 
-func TestARotationSignsWithBoth(t *testing.T) {
+func TestRotationSignsWithBothSecrets(t *testing.T) {
 	before, after, now := signature.NewSecret(), signature.NewSecret(), time.Now()
 	h := header(now, signature.Sign([]signature.Secret{after, before}, id, now, []byte(`{}`)))
 	for name, s := range map[string]signature.Secret{"old": before, "new": after} {
@@ -62,12 +62,12 @@ func TestARotationSignsWithBoth(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := official.Verify([]byte(`{}`), h); err != nil {
-			t.Errorf("a receiver that knows the %s secret: %v", name, err)
+			t.Errorf("a receiver with the %s secret: %v", name, err)
 		}
 	}
 }
 
-func TestEd25519IsVerifiedByThePlatform(t *testing.T) {
+func TestEd25519SignatureVerifiesWithThePublicKey(t *testing.T) {
 	s, now := signature.NewEd25519(), time.Now()
 	public, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s.Public(), "whpk_"))
 	if err != nil {
@@ -86,7 +86,7 @@ func TestEd25519IsVerifiedByThePlatform(t *testing.T) {
 	}
 }
 
-func TestVerifyRefuses(t *testing.T) {
+func TestVerify(t *testing.T) {
 	s, now := signature.NewSecret(), time.Unix(1_770_000_000, 0)
 	stamp, body := strconv.FormatInt(now.Unix(), 10), []byte(`{"a":1}`)
 	good := signature.Sign([]signature.Secret{s}, id, now, body)
@@ -96,8 +96,8 @@ func TestVerifyRefuses(t *testing.T) {
 		at                    time.Time
 		want                  error
 	}{
-		"nothing: it is good":       {id, stamp, good, body, now, nil},
-		"nothing at five minutes":   {id, stamp, good, body, now.Add(signature.Tolerance), nil},
+		"valid":                     {id, stamp, good, body, now, nil},
+		"valid after 5 minutes":     {id, stamp, good, body, now.Add(signature.Tolerance), nil},
 		"more than 5 minutes later": {id, stamp, good, body, now.Add(signature.Tolerance + time.Second), signature.ErrTimestamp},
 		"more than 5 min earlier":   {id, stamp, good, body, now.Add(-signature.Tolerance - time.Second), signature.ErrTimestamp},
 		"another id":                {id + "x", stamp, good, body, now, signature.ErrNoMatch},
@@ -106,8 +106,8 @@ func TestVerifyRefuses(t *testing.T) {
 		"no timestamp":              {id, "", good, body, now, signature.ErrTimestamp},
 		"no signature":              {id, stamp, "", body, now, signature.ErrNoMatch},
 		"an unknown version":        {id, stamp, "v9" + good[2:], body, now, signature.ErrNoMatch},
-		"no base64":                 {id, stamp, "v1,***", body, now, signature.ErrNoMatch},
-		"a version alone":           {id, stamp, "v1", body, now, signature.ErrNoMatch},
+		"not base64":                {id, stamp, "v1,***", body, now, signature.ErrNoMatch},
+		"only a version":            {id, stamp, "v1", body, now, signature.ErrNoMatch},
 	} {
 		if err := signature.Verify(s, c.id, c.stamp, c.signatures, c.body, c.at); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
@@ -121,12 +121,12 @@ func TestVerifyRefuses(t *testing.T) {
 		flipped := bytes.Clone(raw)
 		flipped[bit/8] ^= 1 << (bit % 8)
 		if signature.Verify(s, id, stamp, "v1,"+base64.StdEncoding.EncodeToString(flipped), body, now) == nil {
-			t.Errorf("bit %d may be flipped", bit)
+			t.Errorf("verifies with bit %d flipped", bit)
 		}
 	}
 }
 
-func TestASecretShowsNowhere(t *testing.T) {
+func TestSecretIsRedacted(t *testing.T) {
 	for _, s := range []signature.Secret{signature.NewSecret(), signature.NewEd25519()} {
 		type holder struct {
 			S  signature.Secret
@@ -148,7 +148,7 @@ func TestASecretShowsNowhere(t *testing.T) {
 		}
 		key := s.Reveal()[strings.Index(s.Reveal(), "_")+1:]
 		if strings.Contains(out.String(), key) || strings.Contains(out.String(), key[:12]) {
-			t.Errorf("the secret shows in %s", out.String())
+			t.Errorf("the secret appears in %s", out.String())
 		}
 	}
 }
@@ -168,7 +168,7 @@ func TestParseSecret(t *testing.T) {
 			t.Errorf("the error repeats the secret: %v", err)
 		}
 		if err == nil && s.Reveal() != text {
-			t.Errorf("Reveal changes %q", text)
+			t.Errorf("Reveal does not return %q", text)
 		}
 	}
 }

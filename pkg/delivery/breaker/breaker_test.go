@@ -31,8 +31,8 @@ func TestACircuitOpensAtItsLimitOfConsecutiveFailures(t *testing.T) {
 	}{
 		"one less than the default": {breaker.Policy{}, 4, false},
 		"the default":               {breaker.Policy{}, 5, true},
-		"one less than asked for":   {breaker.Policy{Failures: 2}, 1, false},
-		"as asked for":              {breaker.Policy{Failures: 2}, 2, true},
+		"one less than the policy":  {breaker.Policy{Failures: 2}, 1, false},
+		"the policy":                {breaker.Policy{Failures: 2}, 2, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := failing(c.failures, c.policy)
@@ -62,15 +62,15 @@ func TestAFailedProbeWaitsTwiceAsLongUpToAnHour(t *testing.T) {
 	s := failing(5, p)
 	for _, want := range []time.Duration{5, 10, 20, 40, 60, 60} {
 		if s.OpenFor != want*time.Minute || !s.Until.Equal(s.WakeAt) {
-			t.Fatalf("waits %s until %s, wakes at %s; want %d minutes", s.OpenFor, s.Until, s.WakeAt, want)
+			t.Fatalf("open for %s until %s, wake at %s; want %d minutes", s.OpenFor, s.Until, s.WakeAt, want)
 		}
 		if v := s.Admit(s.Until.Add(-time.Millisecond)); !v.Wait || v.Probe {
-			t.Errorf("before its time: %+v", v)
+			t.Errorf("before Until: %+v, want to wait", v)
 		}
 		now := s.Until
 		var ok bool
 		if s, ok = s.ClaimProbe("p", now, lease); !ok {
-			t.Fatal("no probe at its time")
+			t.Fatal("no probe at Until")
 		}
 		s, _ = s.RecordFailure(p, "p", "answered 503", now)
 	}
@@ -84,29 +84,29 @@ func TestOneProbeAtATime(t *testing.T) {
 		t.Fatal("no probe")
 	}
 	if _, ok := s.ClaimProbe("second", now.Add(lease-time.Millisecond), lease); ok {
-		t.Error("a second probe while the first is under way")
+		t.Error("a second probe is admitted during the first")
 	}
 	if v := s.Admit(now); !v.Wait || !v.Until.Equal(now.Add(lease)) {
-		t.Errorf("others: %+v, want waiting until the probe's end", v)
+		t.Errorf("during the probe: %+v, want to wait until the end of its lease", v)
 	}
-	// Its worker died: the next may.
+	// The first probe's lease expires.
 	if s, ok = s.ClaimProbe("second", now.Add(lease), lease); !ok {
-		t.Error("no probe after the first one's lease")
+		t.Error("no probe after the first probe's lease")
 	}
-	// The dead worker's outcome comes late, and is nobody's.
+	// The outcome of the first probe comes too late.
 	if _, changed := s.RecordFailure(breaker.Policy{}, "first", "x", now.Add(lease)); changed.Changed {
-		t.Error("a probe that lost its lease counts")
+		t.Error("a probe without a lease counts")
 	}
 	if s, ok = s.ReleaseProbe("second", now); !ok || !s.Admit(now).Probe {
-		t.Error("a probe given back is not to be had")
+		t.Error("a released probe cannot be claimed")
 	}
 }
 
-func TestTheProbesSuccessClosesAndAnothersDoesNot(t *testing.T) {
+func TestOnlyTheProbesSuccessClosesTheCircuit(t *testing.T) {
 	s := failing(5, breaker.Policy{})
 	late, changed := s.RecordSuccess("began before", start.Add(time.Minute))
 	if late.Phase != breaker.Open || !changed || !late.FailingSince.Equal(start.Add(time.Minute)) {
-		t.Errorf("a success that began before: %+v", late)
+		t.Errorf("a success that began before the circuit opened: %+v", late)
 	}
 	s, _ = s.ClaimProbe("p", s.Until, lease)
 	s, _ = s.RecordSuccess("p", s.Until)
@@ -114,18 +114,18 @@ func TestTheProbesSuccessClosesAndAnothersDoesNot(t *testing.T) {
 		t.Errorf("after the probe: %+v", s)
 	}
 	if _, changed := s.RecordSuccess("another", start); changed {
-		t.Error("successes while draining are written")
+		t.Error("a success while draining changes the state")
 	}
 	early, _ := s.FinishDrain(s.Since)
 	if early.Phase != breaker.Draining || !early.WakeAt.After(s.Since) {
-		t.Errorf("drained at once: %+v", early)
+		t.Errorf("the drain ended before MinDrainTime: %+v", early)
 	}
 	if s, _ = s.FinishDrain(s.Since.Add(breaker.MinDrainTime)); !s.Clean() || !s.WakeAt.IsZero() {
 		t.Errorf("drained: %+v", s)
 	}
 }
 
-func TestFiveFailingDaysDisableAndOneSuccessPreventsIt(t *testing.T) {
+func TestFiveDaysOfFailuresDisableTheEndpoint(t *testing.T) {
 	p := breaker.Policy{}
 	run := func(successAt time.Duration) (disabledAfter time.Duration) {
 		s := failing(5, p)
@@ -144,14 +144,14 @@ func TestFiveFailingDaysDisableAndOneSuccessPreventsIt(t *testing.T) {
 		return 0
 	}
 	if got := run(0); got < breaker.DefaultDisableAfter || got > breaker.DefaultDisableAfter+time.Hour {
-		t.Errorf("disabled after %s, want five days, at the next probe", got)
+		t.Errorf("disabled after %s, want the first probe after five days", got)
 	}
 	if got := run(4 * 24 * time.Hour); got < 9*24*time.Hour && got != 0 {
 		t.Errorf("disabled after %s although it succeeded after four days", got)
 	}
 }
 
-func TestWhatCounts(t *testing.T) {
+func TestConcernsEndpoint(t *testing.T) {
 	for _, c := range []delivery.Class{delivery.Answered, delivery.Timeout, delivery.DNS, delivery.Connect, delivery.TLS, delivery.Throttled, delivery.Redirect, delivery.Denied, delivery.Missing} {
 		if !breaker.ConcernsEndpoint(c) {
 			t.Errorf("%s does not count", c)
@@ -164,19 +164,19 @@ func TestWhatCounts(t *testing.T) {
 	}
 }
 
-func TestPolicyRefusesWhatIsOutOfBounds(t *testing.T) {
+func TestPolicyBounds(t *testing.T) {
 	for name, c := range map[string]struct {
 		p  breaker.Policy
 		ok bool
 	}{
 		"defaults":                {breaker.Policy{}, true},
-		"the most":                {breaker.Policy{Failures: 100, OpenFor: time.Hour, MaxOpenFor: 24 * time.Hour, DisableAfter: 30 * 24 * time.Hour}, true},
-		"the least":               {breaker.Policy{Failures: 1, OpenFor: time.Second, MaxOpenFor: time.Second, DisableAfter: time.Hour}, true},
+		"maximum":                 {breaker.Policy{Failures: 100, OpenFor: time.Hour, MaxOpenFor: 24 * time.Hour, DisableAfter: 30 * 24 * time.Hour}, true},
+		"minimum":                 {breaker.Policy{Failures: 1, OpenFor: time.Second, MaxOpenFor: time.Second, DisableAfter: time.Hour}, true},
 		"negative failures":       {breaker.Policy{Failures: -1}, false},
 		"too many failures":       {breaker.Policy{Failures: 101}, false},
-		"open for too short":      {breaker.Policy{OpenFor: time.Millisecond}, false},
-		"the most below the wait": {breaker.Policy{OpenFor: time.Minute, MaxOpenFor: time.Second}, false},
-		"disabled too early":      {breaker.Policy{DisableAfter: time.Minute}, false},
+		"open for 1 ms":           {breaker.Policy{OpenFor: time.Millisecond}, false},
+		"max_open_for < open_for": {breaker.Policy{OpenFor: time.Minute, MaxOpenFor: time.Second}, false},
+		"disabled after a minute": {breaker.Policy{DisableAfter: time.Minute}, false},
 	} {
 		if err := c.p.Validate(); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
@@ -184,28 +184,28 @@ func TestPolicyRefusesWhatIsOutOfBounds(t *testing.T) {
 	}
 }
 
-// Whatever happens: an open circuit has somebody who will look after it, at most
-// one probe is under way, and the wait keeps within its bounds.
-func TestRandomLives(t *testing.T) {
+// After any sequence of transitions: a circuit that is not closed has a wake time, at
+// most one probe is in flight, and OpenFor is within its bounds.
+func TestRandomTransitions(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		p := breaker.Policy{Failures: rapid.IntRange(1, 3).Draw(r, "failures"), OpenFor: time.Minute, MaxOpenFor: 4 * time.Minute}
 		var s breaker.State
 		now := start
-		probes := map[string]time.Time{} // under way, until
-		for range rapid.IntRange(1, 40).Draw(r, "moves") {
+		probes := map[string]time.Time{} // in flight, until
+		for range rapid.IntRange(1, 40).Draw(r, "transitions") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 90).Draw(r, "seconds")) * time.Second)
 			id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "claim")
-			switch rapid.SampledFrom([]string{"probe", "unprobe", "failure", "success", "close", "drained"}).Draw(r, "move") {
-			case "probe":
+			switch rapid.SampledFrom([]string{"claim probe", "release probe", "failure", "success", "close", "finish drain"}).Draw(r, "transition") {
+			case "claim probe":
 				if next, ok := s.ClaimProbe(id, now, lease); ok {
 					for other, until := range probes {
 						if now.Before(until) {
-							r.Fatalf("%s probes beside %s", id, other)
+							r.Fatalf("%s probes at the same time as %s", id, other)
 						}
 					}
 					s, probes = next, map[string]time.Time{id: now.Add(lease)}
 				}
-			case "unprobe":
+			case "release probe":
 				if next, ok := s.ReleaseProbe(id, now); ok {
 					s = next
 					delete(probes, id)
@@ -224,14 +224,14 @@ func TestRandomLives(t *testing.T) {
 			case "close":
 				s = s.Close(now)
 				clear(probes)
-			case "drained":
+			case "finish drain":
 				s, _ = s.FinishDrain(now)
 			}
 			if s.Phase != breaker.Closed && s.WakeAt.IsZero() {
-				r.Fatalf("nobody looks after %+v", s)
+				r.Fatalf("no wake time: %+v", s)
 			}
 			if s.Phase == breaker.Open && (s.OpenFor < p.OpenFor || s.OpenFor > p.MaxOpenFor) {
-				r.Fatalf("waits %s", s.OpenFor)
+				r.Fatalf("open for %s", s.OpenFor)
 			}
 			if s.Phase == breaker.Closed && s.Failures >= p.Failures {
 				r.Fatalf("closed after %d failures", s.Failures)
@@ -240,7 +240,7 @@ func TestRandomLives(t *testing.T) {
 	})
 }
 
-func TestSlownessIsKnownInSteps(t *testing.T) {
+func TestSmallChangesOfTheResponseTimeAreNotWritten(t *testing.T) {
 	var s breaker.State
 	var writes int
 	took := func(d time.Duration) {
@@ -254,19 +254,19 @@ func TestSlownessIsKnownInSteps(t *testing.T) {
 		took(100 * time.Millisecond)
 	}
 	if writes != 0 || s.Slow != 0 {
-		t.Errorf("%d writes for quick answers", writes)
+		t.Errorf("%d writes for quick responses", writes)
 	}
 	for range 100 {
 		took(10 * time.Second)
 		took(9 * time.Second)
 	}
 	if writes != 1 || s.Slow != 10*time.Second {
-		t.Errorf("slow = %s after %d writes, want one write for answers that hardly differ", s.Slow, writes)
+		t.Errorf("slow = %s after %d writes, want one write for similar response times", s.Slow, writes)
 	}
 	for range 5 {
 		took(50 * time.Millisecond)
 	}
 	if s.Slow != 0 {
-		t.Errorf("slow = %s after five quick answers", s.Slow)
+		t.Errorf("slow = %s after five quick responses", s.Slow)
 	}
 }

@@ -1,9 +1,9 @@
-// Package ratelimit spaces an endpoint's attempts: the generic cell rate
-// algorithm (ITU-T I.371, "virtual scheduling"). All that is stored is one
-// instant, the theoretical arrival time of the next attempt; whoever reserves
-// slots moves it on by one write and computes the slots from what it became. It
-// promises that attempts which begin within Grace of their slots are never more
-// than burst + rate·t in any window of length t, as far as workers' clocks agree.
+// Package ratelimit limits the rate of an endpoint's attempts with the generic cell
+// rate algorithm (ITU-T I.371, "virtual scheduling"). The only stored state is the
+// theoretical arrival time of the next attempt. A worker reserves slots by advancing
+// it with one write, and computes the slots from the new value. It promises that at
+// most burst + rate·t attempts begin in any window of length t, if each begins within
+// Grace of its slot and the workers' clocks agree.
 package ratelimit
 
 import (
@@ -11,41 +11,40 @@ import (
 	"time"
 )
 
-// Limit is how many attempts may begin. The zero value is no limit.
+// Limit is an endpoint's rate limit. The zero value is no limit.
 type Limit struct {
-	PerMinute int // 1 to 60,000; 0 is no limit
-	// Burst is how many may begin at once after a pause; 0 is five seconds'
-	// worth, at least 2.
+	PerMinute int // attempts per minute, 1 to 60,000; 0 is no limit
+	// Burst is how many attempts may begin at the same time after a pause, up to
+	// 10,000. 0 is the default: five seconds of the rate, at least 2.
 	Burst int
 }
 
-// Grace is how late after its slot an attempt may begin. One that is later needs
-// another slot: it would come together with those that follow it.
+// Grace is how long after its slot an attempt may begin. A later one needs a new slot,
+// because it would coincide with the attempts that follow it.
 const Grace = 250 * time.Millisecond
 
-// MaxPerMinute is the highest limit.
+// MaxPerMinute is the maximum of Limit.PerMinute.
 const MaxPerMinute = 60_000
 
 // Enabled reports whether there is a limit.
 func (l Limit) Enabled() bool { return l.PerMinute > 0 }
 
-// Validate refuses values outside the bounds that Limit names, and bursts that
-// are too small to keep the rate: with less than Grace's worth the spacing would
-// have to be much wider than asked for.
+// Validate checks the bounds that Limit documents. It also rejects a burst that is too
+// small for its rate: because of Grace, the rate would then not be reached.
 func (l Limit) Validate() error {
 	switch {
 	case l.PerMinute < 0 || l.PerMinute > MaxPerMinute:
 		return fmt.Errorf("rate_per_minute is %d; it must be 1 to %d (0 for no limit)", l.PerMinute, MaxPerMinute)
 	case l.Burst < 0 || l.Burst > 10_000:
-		return fmt.Errorf("burst is %d; it must be 1 to 10000 (0 for five seconds' worth)", l.Burst)
+		return fmt.Errorf("burst is %d; it must be 1 to 10000 (0 for the default, five seconds of the rate)", l.Burst)
 	case l.Burst > 0 && !l.Enabled():
-		return fmt.Errorf("burst is %d without rate_per_minute: a burst means nothing without a rate", l.Burst)
+		return fmt.Errorf("burst is %d without rate_per_minute; set rate_per_minute too", l.Burst)
 	case l.Enabled():
 		nominal := time.Minute / time.Duration(l.PerMinute)
-		for least := l.Burst; ; least++ {
-			if spacing, _ := (Limit{l.PerMinute, least}).shape(); spacing <= nominal*3/2 {
-				if least != l.Burst {
-					return fmt.Errorf("burst is %d; at %d a minute it must be at least %d", l.Burst, l.PerMinute, least)
+		for minimum := l.Burst; ; minimum++ {
+			if spacing, _ := (Limit{l.PerMinute, minimum}).shape(); spacing <= nominal*3/2 {
+				if minimum != l.Burst {
+					return fmt.Errorf("burst is %d; at %d per minute it must be at least %d", l.Burst, l.PerMinute, minimum)
 				}
 				break
 			}
@@ -62,14 +61,15 @@ func (l Limit) burst() int {
 	return max(2, l.PerMinute/12)
 }
 
-// shape returns the spacing of slots and how far ahead of it they may run.
+// shape returns the spacing of slots and by how much a slot may precede its
+// theoretical arrival time.
 //
-// Slots at a spacing of T that run ahead by τ number at most 1 + (τ+t)/T in a
-// window t; attempts up to Grace late, 1 + (τ+Grace+t)/T. With
-// τ = (burst-1)·T - Grace that is burst + t/T. Where τ would be negative it is
-// zero, and the spacing grows by what is missing.
+// With a spacing of T and a tolerance of τ there are at most 1 + (τ+t)/T slots in a
+// window of length t, and at most 1 + (τ+Grace+t)/T attempts that begin up to Grace
+// late. With τ = (burst-1)·T - Grace that is burst + t/T. A negative τ is replaced by
+// zero and a spacing that is wider by as much.
 func (l Limit) shape() (spacing, ahead time.Duration) {
-	// Rounded up to a microsecond, which is how stores keep it.
+	// Stores keep microseconds: round up.
 	spacing = (time.Minute/time.Duration(l.PerMinute) + time.Microsecond).Truncate(time.Microsecond)
 	ahead = time.Duration(l.burst()-1)*spacing - Grace
 	if ahead < 0 {
@@ -78,8 +78,9 @@ func (l Limit) shape() (spacing, ahead time.Duration) {
 	return spacing, ahead
 }
 
-// Key is what an endpoint's slots are kept under. A limit that is changed begins
-// anew: what was reserved under the old one, perhaps for hours, holds nobody up.
+// Key returns the key under which an endpoint's slots are stored. It contains the
+// limit, so that slots reserved under an old limit do not delay attempts under a new
+// one.
 func (l Limit) Key(endpointID string) string {
 	if !l.Enabled() {
 		return endpointID
@@ -87,14 +88,14 @@ func (l Limit) Key(endpointID string) string {
 	return fmt.Sprintf("%s#%d#%d", endpointID, l.PerMinute, l.Burst)
 }
 
-// Cost is how far n attempts move the theoretical arrival time.
+// Cost is by how much n attempts advance the theoretical arrival time.
 func (l Limit) Cost(n int) time.Duration {
 	spacing, _ := l.shape()
 	return time.Duration(n) * spacing
 }
 
-// Reserve is the transition that stores apply: cost later than at, or than now
-// where at has passed.
+// Reserve is the transition that stores apply to the theoretical arrival time at: it
+// returns the later of at and now, plus cost.
 func Reserve(at, now time.Time, cost time.Duration) time.Time {
 	if at.Before(now) {
 		at = now
@@ -102,8 +103,8 @@ func Reserve(at, now time.Time, cost time.Duration) time.Time {
 	return at.Add(cost)
 }
 
-// Slots returns when n attempts may begin whose reservation moved the theoretical
-// arrival time to after; the earliest first, none before now.
+// Slots returns when n attempts may begin whose reservation advanced the theoretical
+// arrival time to after. They are in ascending order and not before now.
 func (l Limit) Slots(after time.Time, n int, now time.Time) []time.Time {
 	spacing, ahead := l.shape()
 	slots := make([]time.Time, n)
@@ -129,13 +130,13 @@ func Stricter(own, pace Limit) Limit {
 	return Limit{PerMinute: pace.PerMinute, Burst: min(pace.burst(), 1+(own.burst()-1)*pace.PerMinute/own.PerMinute)}
 }
 
-// MaxInFlight is how many attempts at one endpoint a Pace has under way at the
-// same time, roughly.
+// MaxInFlight is the approximate number of concurrent attempts at an endpoint that
+// Pace allows.
 const MaxInFlight = 20
 
-// Pace is the limit for an endpoint whose answers take so long (Little's law:
-// what is under way is rate times duration). It keeps one slow endpoint from
-// occupying the workers that all share. Zero is no limit.
+// Pace returns the limit for an endpoint with a given response time, by Little's law
+// (concurrency = rate × duration). It keeps a slow endpoint from occupying the workers
+// that all endpoints share. It returns no limit for zero.
 func Pace(took time.Duration) Limit {
 	if took <= 0 {
 		return Limit{}

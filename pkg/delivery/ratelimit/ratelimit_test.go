@@ -12,9 +12,8 @@ import (
 
 var start = time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
 
-// In any window of length t at most burst + rate·t attempts begin, though each
-// begins up to Grace after its slot, whoever reserved how many and when, and
-// though a pace comes and goes meanwhile.
+// In any window of length t at most burst + rate·t attempts begin: with attempts up to
+// Grace late, reservations of any size at any time, and a pace that comes and goes.
 func TestNoWindowHasMoreThanTheBurstAndTheRate(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		limit := ratelimit.Limit{PerMinute: rapid.IntRange(1, 3000).Draw(r, "per minute"), Burst: rapid.IntRange(0, 60).Draw(r, "burst")}
@@ -31,11 +30,11 @@ func TestNoWindowHasMoreThanTheBurstAndTheRate(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(r, "batches") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(r, "pause ms")) * time.Millisecond)
 			n := rapid.IntRange(1, 10).Draw(r, "n")
-			used := ratelimit.Stricter(limit, ratelimit.Pace(time.Duration(rapid.IntRange(0, 30).Draw(r, "answers take"))*time.Second))
+			used := ratelimit.Stricter(limit, ratelimit.Pace(time.Duration(rapid.IntRange(0, 30).Draw(r, "response time"))*time.Second))
 			at = ratelimit.Reserve(at, now, used.Cost(n)).Truncate(time.Microsecond)
 			for _, slot := range used.Slots(at, n, now) {
 				if slot.Before(now) {
-					r.Fatalf("a slot %s before now", now.Sub(slot))
+					r.Fatalf("a slot is %s before now", now.Sub(slot))
 				}
 				begun = append(begun, slot.Add(time.Duration(rapid.Int64Range(0, int64(ratelimit.Grace)).Draw(r, "late"))))
 			}
@@ -44,8 +43,8 @@ func TestNoWindowHasMoreThanTheBurstAndTheRate(t *testing.T) {
 		for i := range begun {
 			for j := i; j < len(begun); j++ {
 				window := begun[j].Sub(begun[i])
-				if most := float64(burst) + window.Minutes()*float64(limit.PerMinute); float64(j-i+1) > most+1e-6 {
-					r.Fatalf("%d attempts within %s; %.2f may begin (%+v)", j-i+1, window, most, limit)
+				if limited := float64(burst) + window.Minutes()*float64(limit.PerMinute); float64(j-i+1) > limited+1e-6 {
+					r.Fatalf("%d attempts within %s; want at most %.2f (%+v)", j-i+1, window, limited, limit)
 				}
 			}
 		}
@@ -61,26 +60,26 @@ func TestTheRateIsReached(t *testing.T) {
 		at := ratelimit.Reserve(time.Time{}, start, limit.Cost(2*perMinute))
 		slots := limit.Slots(at, 2*perMinute, start)
 		if last := slots[len(slots)-1].Sub(start); last > 2*time.Minute+2*time.Second {
-			t.Errorf("%d a minute: two minutes' worth takes %s", perMinute, last)
+			t.Errorf("%d per minute: %d attempts take %s, want two minutes", perMinute, 2*perMinute, last)
 		}
 	}
 }
 
-func TestLimitRefusesWhatIsOutOfBounds(t *testing.T) {
+func TestLimitBounds(t *testing.T) {
 	for name, c := range map[string]struct {
 		l  ratelimit.Limit
 		ok bool
 	}{
-		"none":                            {ratelimit.Limit{}, true},
-		"a rate":                          {ratelimit.Limit{PerMinute: 60}, true},
-		"a rate and a burst":              {ratelimit.Limit{PerMinute: 60, Burst: 10}, true},
-		"one a minute, one at once":       {ratelimit.Limit{PerMinute: 1, Burst: 1}, true},
-		"the most":                        {ratelimit.Limit{PerMinute: ratelimit.MaxPerMinute, Burst: 10_000}, true},
-		"negative":                        {ratelimit.Limit{PerMinute: -1}, false},
-		"too many":                        {ratelimit.Limit{PerMinute: ratelimit.MaxPerMinute + 1}, false},
-		"a burst without a rate":          {ratelimit.Limit{Burst: 5}, false},
-		"a burst too small for its rate":  {ratelimit.Limit{PerMinute: 60_000, Burst: 1}, false},
-		"a burst beyond all that is sane": {ratelimit.Limit{PerMinute: 60, Burst: 10_001}, false},
+		"no limit":                       {ratelimit.Limit{}, true},
+		"a rate":                         {ratelimit.Limit{PerMinute: 60}, true},
+		"a rate and a burst":             {ratelimit.Limit{PerMinute: 60, Burst: 10}, true},
+		"one per minute, burst of one":   {ratelimit.Limit{PerMinute: 1, Burst: 1}, true},
+		"maximum":                        {ratelimit.Limit{PerMinute: ratelimit.MaxPerMinute, Burst: 10_000}, true},
+		"a negative rate":                {ratelimit.Limit{PerMinute: -1}, false},
+		"a rate above the maximum":       {ratelimit.Limit{PerMinute: ratelimit.MaxPerMinute + 1}, false},
+		"a burst without a rate":         {ratelimit.Limit{Burst: 5}, false},
+		"a burst too small for its rate": {ratelimit.Limit{PerMinute: 60_000, Burst: 1}, false},
+		"a burst above the maximum":      {ratelimit.Limit{PerMinute: 60, Burst: 10_001}, false},
 	} {
 		if err := c.l.Validate(); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
@@ -88,17 +87,17 @@ func TestLimitRefusesWhatIsOutOfBounds(t *testing.T) {
 	}
 }
 
-func TestAPaceKeepsASlowEndpointFromTheWorkers(t *testing.T) {
+func TestPaceOfASlowEndpoint(t *testing.T) {
 	for took, want := range map[time.Duration]int{0: 0, 10 * time.Second: 120, 30 * time.Second: 40, 2 * time.Second: 600} {
 		if got := ratelimit.Pace(took).PerMinute; got != want {
-			t.Errorf("answers of %s: %d a minute, want %d", took, got, want)
+			t.Errorf("responses of %s: %d per minute, want %d", took, got, want)
 		}
 	}
 	own := ratelimit.Limit{PerMinute: 30, Burst: 3}
 	if got := ratelimit.Stricter(own, ratelimit.Pace(10*time.Second)); got != own {
-		t.Errorf("the endpoint's own, tighter limit gave way to %+v", got)
+		t.Errorf("the endpoint's own limit is stricter, but is replaced by %+v", got)
 	}
 	if got := ratelimit.Stricter(ratelimit.Limit{}, ratelimit.Pace(10*time.Second)); got.PerMinute != 120 {
-		t.Errorf("no limit of its own: %+v", got)
+		t.Errorf("without a limit of its own: %+v", got)
 	}
 }

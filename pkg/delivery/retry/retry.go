@@ -1,8 +1,7 @@
-// Package retry decides what follows an attempt: delivered, another attempt at
-// a certain time, or dead. It is pure: outcome, policy, now and a random number
-// in, decision out. It promises that no decision lies in the past, that a
-// receiver's Retry-After is never undercut, and that every delivery ends: by
-// success, by its attempts or by its age.
+// Package retry decides what follows an attempt: delivered, retried at a certain time,
+// or dead. It has no I/O, clock or random source of its own. It promises that no retry
+// is scheduled in the past or before a receiver's Retry-After (up to MaxDelay), and
+// that every delivery ends: by success, by the number of its attempts or by its age.
 package retry
 
 import (
@@ -12,22 +11,22 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 )
 
-// Policy is how an endpoint's failures are retried. The zero value of a field
-// means its default.
+// Policy says how an endpoint's failed deliveries are retried. A zero field means its
+// default.
 type Policy struct {
-	MaxAttempts int           // attempts in all; 1 to 30, default 16
-	MaxAge      time.Duration // nothing is attempted later than this after acceptance; 1 min to 14 days, default 72 h
-	MaxDelay    time.Duration // cap of the backoff and of Retry-After; 1 s to 24 h, default 6 h
+	MaxAttempts int           // total number of attempts; 1 to 30, default 16
+	MaxAge      time.Duration // no attempt begins later than this after acceptance; 1 min to 14 days, default 72 h
+	MaxDelay    time.Duration // maximum backoff, also for Retry-After; 1 s to 24 h, default 6 h
 }
 
-// The defaults of a Policy, from the design's table of rules.
+// The defaults of a Policy.
 const (
 	DefaultMaxAttempts = 16
 	DefaultMaxAge      = 72 * time.Hour
 	DefaultMaxDelay    = 6 * time.Hour
 )
 
-// Validate refuses values outside the bounds that Policy names.
+// Validate checks the bounds that Policy documents.
 func (p Policy) Validate() error {
 	switch {
 	case p.MaxAttempts < 0 || p.MaxAttempts > 30:
@@ -53,37 +52,37 @@ func (p Policy) orDefaults() Policy {
 	return p
 }
 
-// AttemptLimit is how many attempts there are in all.
+// AttemptLimit is MaxAttempts or its default.
 func (p Policy) AttemptLimit() int { return p.orDefaults().MaxAttempts }
 
-// AgeLimit is how long after acceptance an attempt may still be made.
+// AgeLimit is MaxAge or its default.
 func (p Policy) AgeLimit() time.Duration { return p.orDefaults().MaxAge }
 
-// Attempt is the one that just ended.
+// Attempt is an attempt that has ended.
 type Attempt struct {
-	Number  int       // 1 for the first since acceptance or replay
-	Since   time.Time // acceptance or replay
+	Number  int       // since acceptance or replay, starting at 1
+	Since   time.Time // when the event was accepted or last replayed
 	Outcome delivery.Outcome
 }
 
-// Decision is what follows.
+// Decision is what follows an attempt.
 type Decision struct {
 	State delivery.State // Delivered, Pending or Dead
 	At    time.Time      // Pending: when the next attempt may begin
 	// Reason is the failure and its consequence in one sentence; empty for Delivered.
 	Reason string
-	// DisableEndpoint is set where the receiver said that it wants no more (410).
+	// DisableEndpoint is set if the receiver responded 410 Gone.
 	DisableEndpoint bool
 }
 
-// Decide says what follows an attempt that ended now. random, in [0,1), spreads
-// the retries of deliveries that failed together.
+// Decide decides what follows an attempt that ended now. random, in [0,1), is the
+// jitter that spreads the retries of deliveries that failed together.
 func Decide(a Attempt, p Policy, now time.Time, random float64) Decision {
 	o := a.Outcome
 	switch o.Class {
 	case delivery.Success:
 		return Decision{State: delivery.Delivered}
-	case delivery.CalledOff: // nothing was sent, so there is nothing to wait for
+	case delivery.CalledOff: // nothing was sent, so no backoff
 		return Decision{State: delivery.Pending, At: now, Reason: o.Error}
 	}
 	p = p.orDefaults()
@@ -113,9 +112,9 @@ func Decide(a Attempt, p Policy, now time.Time, random float64) Decision {
 	return Decision{State: delivery.Pending, At: at, Reason: reason}
 }
 
-// Backoff is the wait after the attempt-th attempt failed: 2^attempt seconds,
-// at most limit, less a random quarter. The jitter only shortens, so the cap
-// holds and the sum over all attempts stays within the age limit.
+// Backoff returns how long to wait after the given attempt (starting at 1) has failed:
+// 2^attempt seconds, at most limit, minus up to a quarter of jitter. The jitter only
+// shortens the wait, so that all default attempts fit into the default age limit.
 func Backoff(attempt int, limit time.Duration, random float64) time.Duration {
 	wait := limit
 	if attempt < 32 {

@@ -22,19 +22,19 @@ func TestDecide(t *testing.T) {
 	}{
 		"success is delivered":                     {retry.Attempt{Number: 1, Since: now, Outcome: delivery.Outcome{Class: delivery.Success}}, retry.Policy{}, delivery.Delivered, 0, false, ""},
 		"success on the last attempt is delivered": {retry.Attempt{Number: 16, Since: now.Add(-99 * time.Hour), Outcome: delivery.Outcome{Class: delivery.Success}}, retry.Policy{}, delivery.Delivered, 0, false, ""},
-		"a failure is retried after 2 s":           {failed(1, delivery.Answered), retry.Policy{}, delivery.Pending, 2 * time.Second, false, ""},
-		"the tenth failure after 1024 s":           {failed(10, delivery.Timeout), retry.Policy{}, delivery.Pending, 1024 * time.Second, false, ""},
+		"the first failure is retried after 2 s":   {failed(1, delivery.Answered), retry.Policy{}, delivery.Pending, 2 * time.Second, false, ""},
+		"the 10th failure is retried after 1024 s": {failed(10, delivery.Timeout), retry.Policy{}, delivery.Pending, 1024 * time.Second, false, ""},
 		"the backoff is capped at 6 h":             {failed(15, delivery.Timeout), retry.Policy{}, delivery.Pending, 6 * time.Hour, false, ""},
 		"the 16th failure is dead":                 {failed(16, delivery.Answered), retry.Policy{}, delivery.Dead, 0, false, "attempt 16 of 16"},
-		"an endpoint may want fewer attempts":      {failed(2, delivery.Answered), retry.Policy{MaxAttempts: 2}, delivery.Dead, 0, false, "attempt 2 of 2"},
-		"410 is dead and disables":                 {failed(1, delivery.Gone), retry.Policy{}, delivery.Dead, 0, true, "410"},
-		"what no retry can cure is dead":           {retry.Attempt{Number: 1, Since: now, Outcome: delivery.Outcome{Class: delivery.Blocked, Permanent: true}}, retry.Policy{}, delivery.Dead, 0, false, "cannot help"},
-		"a wish longer than the backoff is kept":   {wishing(1, time.Minute), retry.Policy{}, delivery.Pending, time.Minute, false, ""},
-		"a wish shorter than the backoff is not":   {wishing(10, time.Minute), retry.Policy{}, delivery.Pending, 1024 * time.Second, false, ""},
-		"a wish is capped":                         {wishing(1, 100*time.Hour), retry.Policy{}, delivery.Pending, 6 * time.Hour, false, ""},
-		"nothing is retried past 72 h":             {retry.Attempt{Number: 1, Since: now.Add(-72*time.Hour + time.Second), Outcome: delivery.Outcome{Class: delivery.Answered}}, retry.Policy{}, delivery.Dead, 0, false, "72h"},
-		"exactly 72 h is in time":                  {retry.Attempt{Number: 1, Since: now.Add(-72*time.Hour + 2*time.Second), Outcome: delivery.Outcome{Class: delivery.Answered}}, retry.Policy{}, delivery.Pending, 2 * time.Second, false, ""},
-		"an endpoint may cap its delays":           {failed(10, delivery.Answered), retry.Policy{MaxDelay: 5 * time.Second}, delivery.Pending, 5 * time.Second, false, ""},
+		"max_attempts is respected":                {failed(2, delivery.Answered), retry.Policy{MaxAttempts: 2}, delivery.Dead, 0, false, "attempt 2 of 2"},
+		"410 is dead and disables the endpoint":    {failed(1, delivery.Gone), retry.Policy{}, delivery.Dead, 0, true, "410"},
+		"a permanent failure is dead":              {retry.Attempt{Number: 1, Since: now, Outcome: delivery.Outcome{Class: delivery.Blocked, Permanent: true}}, retry.Policy{}, delivery.Dead, 0, false, "cannot help"},
+		"a longer Retry-After is respected":        {retryAfter(1, time.Minute), retry.Policy{}, delivery.Pending, time.Minute, false, ""},
+		"a shorter Retry-After is ignored":         {retryAfter(10, time.Minute), retry.Policy{}, delivery.Pending, 1024 * time.Second, false, ""},
+		"Retry-After is capped":                    {retryAfter(1, 100*time.Hour), retry.Policy{}, delivery.Pending, 6 * time.Hour, false, ""},
+		"no retry after more than 72 h":            {retry.Attempt{Number: 1, Since: now.Add(-72*time.Hour + time.Second), Outcome: delivery.Outcome{Class: delivery.Answered}}, retry.Policy{}, delivery.Dead, 0, false, "72h"},
+		"a retry after exactly 72 h":               {retry.Attempt{Number: 1, Since: now.Add(-72*time.Hour + 2*time.Second), Outcome: delivery.Outcome{Class: delivery.Answered}}, retry.Policy{}, delivery.Pending, 2 * time.Second, false, ""},
+		"max_delay is respected":                   {failed(10, delivery.Answered), retry.Policy{MaxDelay: 5 * time.Second}, delivery.Pending, 5 * time.Second, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := retry.Decide(c.attempt, c.policy, now, 0)
@@ -55,9 +55,9 @@ func failed(n int, c delivery.Class) retry.Attempt {
 	return retry.Attempt{Number: n, Since: now, Outcome: delivery.Outcome{Class: c}}
 }
 
-func wishing(n int, wish time.Duration) retry.Attempt {
+func retryAfter(n int, d time.Duration) retry.Attempt {
 	a := failed(n, delivery.Throttled)
-	a.Outcome.RetryAfter = wish
+	a.Outcome.RetryAfter = d
 	return a
 }
 
@@ -69,12 +69,12 @@ func TestBackoffIsShortenedByAtMostAQuarter(t *testing.T) {
 			t.Errorf("after attempt %d: %s, want %s", n, got, full)
 		}
 		if got := retry.Backoff(n, retry.DefaultMaxDelay, 0.999999); got < full*3/4 || got >= full {
-			t.Errorf("after attempt %d at the other end: %s, want a quarter less than %s", n, got, full)
+			t.Errorf("after attempt %d with full jitter: %s, want a quarter less than %s", n, got, full)
 		}
 		total += full
 	}
 	if total > retry.DefaultMaxAge {
-		t.Errorf("all attempts take %s; the age limit would end deliveries before their attempts do", total)
+		t.Errorf("the backoffs add up to %s, more than the default age limit", total)
 	}
 	if got := retry.Backoff(1000, time.Hour, 0); got != time.Hour {
 		t.Errorf("after attempt 1000: %s", got)
@@ -87,14 +87,14 @@ func TestPolicyBounds(t *testing.T) {
 		ok     bool
 	}{
 		"defaults":          {retry.Policy{}, true},
-		"the least":         {retry.Policy{MaxAttempts: 1, MaxAge: time.Minute, MaxDelay: time.Second}, true},
-		"the most":          {retry.Policy{MaxAttempts: 30, MaxAge: 336 * time.Hour, MaxDelay: 24 * time.Hour}, true},
+		"minimum":           {retry.Policy{MaxAttempts: 1, MaxAge: time.Minute, MaxDelay: time.Second}, true},
+		"maximum":           {retry.Policy{MaxAttempts: 30, MaxAge: 336 * time.Hour, MaxDelay: 24 * time.Hour}, true},
 		"negative attempts": {retry.Policy{MaxAttempts: -1}, false},
 		"31 attempts":       {retry.Policy{MaxAttempts: 31}, false},
-		"a second of age":   {retry.Policy{MaxAge: time.Second}, false},
-		"a year of age":     {retry.Policy{MaxAge: 8760 * time.Hour}, false},
-		"no delay to speak": {retry.Policy{MaxDelay: time.Millisecond}, false},
-		"two days of delay": {retry.Policy{MaxDelay: 48 * time.Hour}, false},
+		"age of 1 s":        {retry.Policy{MaxAge: time.Second}, false},
+		"age of 1 year":     {retry.Policy{MaxAge: 8760 * time.Hour}, false},
+		"delay of 1 ms":     {retry.Policy{MaxDelay: time.Millisecond}, false},
+		"delay of 2 days":   {retry.Policy{MaxDelay: 48 * time.Hour}, false},
 	} {
 		if err := c.policy.Validate(); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)

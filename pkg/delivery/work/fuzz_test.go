@@ -10,8 +10,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 )
 
-// FuzzDecode: an item that is read names a delivery and comes back as it was;
-// the error about another message is short and does not repeat it.
+// FuzzDecode: a decoded item is valid and survives a round trip. Errors are short and
+// do not repeat the message.
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		`{"attempts":` + strings.Repeat("1", 5000) + `}`, ``, `{}`, `null`, `[]`, `{"tenant":"t","endpoint_id":"e","event_id":"v","attempts":-1}`, `{"tenant":5}`, `{"tenant":"t","endpoint_id":"e","event_id":"v"}`,
@@ -36,18 +36,17 @@ func FuzzDecode(f *testing.F) {
 		text := i.Encode()
 		back, err := work.Decode(text)
 		if !back.Since.Equal(i.Since) || !back.Slot.Equal(i.Slot) {
-			t.Errorf("%+v comes back as %+v", i, back)
+			t.Errorf("%+v is decoded as %+v", i, back)
 		}
 		back.Since, back.Slot = i.Since, i.Slot // equal instants, if not equal structs
 		if err != nil || !reflect.DeepEqual(back, i) || utf8.ValidString(body) && !utf8.ValidString(text) {
-			t.Errorf("%+v comes back as %+v (%v)", i, back, err)
+			t.Errorf("%+v is decoded as %+v (%v)", i, back, err)
 		}
 	})
 }
 
-// FuzzCarries: an event that may travel with its item gives a message that SQS
-// takes: no character outside those of its API reference, well under the limit of
-// a request with ten of them; and it comes out as it went in.
+// FuzzCarries: the message of an item with an event has only characters that SQS
+// accepts, ten of them fit into one request, and the event survives a round trip.
 func FuzzCarries(f *testing.F) {
 	for _, seed := range []string{`{"a":"<&>\u2028 Grüße 🎟"}`, "\uFFFE", "\uFFFF", "\uFFFD", "\x00\x01\x1f\x7f\u0080", "\xff", strings.Repeat("<", work.MaxBody), strings.Repeat("\x01", work.MaxBody), strings.Repeat("x", work.MaxBody+1), "\U0001FFFE", "\U0010FFFF"} {
 		f.Add([]byte(seed))
@@ -59,15 +58,15 @@ func FuzzCarries(f *testing.F) {
 		i := work.Item{Tenant: "default", EndpointID: "ep_01KDJ0000000000000000000AA", EventID: "01KDJ0000000000000000000AA", EventType: "user.posted_comment", Body: body}
 		text := i.Encode()
 		if 10*len(text) > 256*1024 {
-			t.Errorf("ten items of %d bytes", len(text))
+			t.Errorf("ten items of %d bytes exceed 256 KiB", len(text))
 		}
 		if at := strings.IndexFunc(text, func(r rune) bool {
 			return r != '\t' && r != '\n' && r != '\r' && (r < 0x20 || r > 0xD7FF && r < 0xE000 || r == 0xFFFE || r == 0xFFFF)
 		}); at >= 0 {
-			t.Errorf("SQS refuses %q", text[at:])
+			t.Errorf("SQS does not accept %q", text[at:])
 		}
 		if back, err := work.Decode(text); err != nil || !bytes.Equal(back.Body, body) {
-			t.Errorf("%q comes out as %q (%v)", body, back.Body, err)
+			t.Errorf("%q is decoded as %q (%v)", body, back.Body, err)
 		}
 	})
 }

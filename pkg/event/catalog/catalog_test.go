@@ -20,15 +20,15 @@ func TestDefaultHasNineTypes(t *testing.T) {
 
 func TestSubjectIsTheFieldThatTheTypeNames(t *testing.T) {
 	for name, c := range map[string]struct{ eventType, data, want string }{
-		"first field":         {"user.joined_community", `{"community_id":"c_7","x":1}`, "c_7"},
-		"after other values":  {"user.joined_community", `{"a":{"community_id":"no"},"b":[1,{}],"community_id":"c_\u0037"}`, "c_7"},
-		"missing":             {"user.joined_community", `{"a":1}`, ""},
-		"not a string":        {"user.joined_community", `{"community_id":7}`, ""},
-		"null":                {"user.joined_community", `{"community_id":null}`, ""},
-		"not an object":       {"user.joined_community", `["community_id","c_7"]`, ""},
-		"invalid JSON":        {"user.joined_community", `{"community_id"`, ""},
-		"unknown type":        {"user.exploded", `{"community_id":"c_7"}`, ""},
-		"invalid JSON behind": {"user.joined_community", `{"community_id":"c_7",`, "c_7"},
+		"first field":        {"user.joined_community", `{"community_id":"c_7","x":1}`, "c_7"},
+		"after other values": {"user.joined_community", `{"a":{"community_id":"no"},"b":[1,{}],"community_id":"c_\u0037"}`, "c_7"},
+		"missing":            {"user.joined_community", `{"a":1}`, ""},
+		"not a string":       {"user.joined_community", `{"community_id":7}`, ""},
+		"null":               {"user.joined_community", `{"community_id":null}`, ""},
+		"not an object":      {"user.joined_community", `["community_id","c_7"]`, ""},
+		"invalid JSON":       {"user.joined_community", `{"community_id"`, ""},
+		"unknown type":       {"user.exploded", `{"community_id":"c_7"}`, ""},
+		"invalid JSON after": {"user.joined_community", `{"community_id":"c_7",`, "c_7"},
 	} {
 		if got := catalog.Default().Subject(c.eventType, json.RawMessage(c.data)); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)

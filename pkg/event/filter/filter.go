@@ -1,12 +1,11 @@
-// Package filter matches event bodies against event patterns in Amazon
-// EventBridge's syntax (EventBridge User Guide, "Event patterns" and "Comparison
-// operators"): the filter language that AWS users know already. It promises that
-// a pattern which compiles has no operator it does not honour, that matching
-// never fails, and that one field costs one look-up, so ten thousand filters can
-// be tried on every event.
+// Package filter matches event bodies against Amazon EventBridge event patterns
+// (EventBridge User Guide, "Event patterns" and "Comparison operators"). It promises
+// that a pattern with an unsupported operator does not compile, that matching cannot
+// fail, and that each field of a pattern costs one map lookup, so that ten thousand
+// filters can be matched against every event.
 //
 // It differs from EventBridge in one point: in a list of objects, two fields of a
-// pattern may be satisfied by two different elements.
+// pattern may match two different elements.
 package filter
 
 import (
@@ -20,17 +19,16 @@ import (
 	"strings"
 )
 
-// maxDepth bounds how deep patterns and bodies may nest.
+// maxDepth is the maximum nesting depth of patterns and bodies.
 const maxDepth = 32
 
-// separator joins the names of a path; JSON names may hold dots, and no sane one
-// holds this.
+// separator joins the keys of a path. JSON keys may contain dots, but hardly this.
 const separator = "\x1f"
 
 // Pattern is a compiled event pattern. It is immutable and safe for concurrent use.
 type Pattern struct {
 	fields []field
-	either [][]*Pattern // each list is an $or: one of it must match
+	either [][]*Pattern // one list per $or, of which one pattern must match
 }
 
 type field struct {
@@ -38,7 +36,7 @@ type field struct {
 	tests []test // one must hold
 }
 
-// test holds for a field's values; the list is empty where the field is missing.
+// test checks a field's values. The list is empty if the field is missing.
 type test func(values []value) bool
 
 // value is a leaf of the body.
@@ -50,11 +48,11 @@ type value struct {
 
 // Document is a parsed body.
 type Document struct {
-	leaves map[string][]value // by path; a list's elements share its path
+	leaves map[string][]value // by path; the elements of a list have the path of the list
 }
 
-// Parse reads a body once, for any number of patterns. Numbers are compared as
-// 64-bit floats, as EventBridge compares them.
+// Parse parses a body for any number of patterns. Numbers are compared as 64-bit
+// floats, as in EventBridge.
 func Parse(body []byte) (Document, error) {
 	root, err := decode(body)
 	if err != nil {
@@ -62,7 +60,7 @@ func Parse(body []byte) (Document, error) {
 	}
 	object, ok := root.(map[string]any)
 	if !ok {
-		return Document{}, errors.New("body: is not an object")
+		return Document{}, errors.New("body: is not a JSON object")
 	}
 	d := Document{leaves: map[string][]value{}}
 	for name, v := range object {
@@ -81,7 +79,7 @@ func decode(text []byte) (any, error) {
 		return nil, fmt.Errorf("is not JSON: %w", err)
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("something follows the JSON document")
+		return nil, errors.New("has data after the JSON document")
 	}
 	return root, nil
 }
@@ -114,7 +112,7 @@ func leaf(v any) value {
 	case string:
 		return value{kind: 's', text: v}
 	case json.Number:
-		f, _ := v.Float64() // out of range gives an infinity, which compares rightly
+		f, _ := v.Float64() // a number out of range is an infinity, which compares correctly
 		return value{kind: 'n', number: f}
 	case bool:
 		if v {
@@ -141,8 +139,8 @@ func (p *Pattern) Matches(d Document) bool {
 	return true
 }
 
-// Names returns the names of the body's fields that the pattern asks for, at the
-// top: what else a body holds is nothing to it. A name may come twice.
+// Names returns the top-level fields of the body that the pattern uses. A name may occur
+// twice.
 func (p *Pattern) Names() []string {
 	var names []string
 	for _, f := range p.fields {
@@ -157,7 +155,7 @@ func (p *Pattern) Names() []string {
 	return names
 }
 
-// Compile reads an event pattern. Its errors name the place and what may stand there.
+// Compile compiles an event pattern. Its errors name the field and the accepted values.
 func Compile(text json.RawMessage) (*Pattern, error) {
 	root, err := decode(text)
 	if err != nil {
@@ -168,7 +166,7 @@ func Compile(text json.RawMessage) (*Pattern, error) {
 		return nil, errors.New(`pattern: must be an object such as {"data":{"status":["success"]}}`)
 	}
 	if len(object) == 0 {
-		return nil, errors.New("pattern: is empty; leave the filter out to get every event")
+		return nil, errors.New("pattern: is empty; omit the filter to receive every event")
 	}
 	p := &Pattern{}
 	if err := p.compile(nil, object); err != nil {
@@ -207,7 +205,7 @@ func (p *Pattern) compile(path []string, object map[string]any) error {
 			}
 		case []any:
 			if len(v) == 0 {
-				return at(here, "is an empty list; nothing could match it")
+				return at(here, "is an empty list, which nothing matches")
 			}
 			f := field{path: strings.Join(here, separator)}
 			for i, one := range v {
@@ -219,7 +217,7 @@ func (p *Pattern) compile(path []string, object map[string]any) error {
 			}
 			p.fields = append(p.fields, f)
 		default:
-			return at(here, `must be a list of what may match, such as ["a", {"prefix":"b"}], or an object of further fields`)
+			return at(here, `must be a list of values and operators, such as ["a", {"prefix":"b"}], or an object of nested fields`)
 		}
 	}
 	return nil
@@ -234,7 +232,7 @@ func (p *Pattern) compileOr(path, here []string, v any) error {
 	for _, one := range list {
 		object, ok := one.(map[string]any)
 		if !ok || len(object) == 0 {
-			return at(here, "must be a list of patterns that are not empty")
+			return at(here, "must be a list of patterns, none of them empty")
 		}
 		a := &Pattern{}
 		if err := a.compile(path, object); err != nil {
@@ -262,7 +260,7 @@ func compileTest(path []string, v any) (test, error) {
 	operator, ok := v.(map[string]any)
 	if !ok {
 		if _, list := v.([]any); list {
-			return nil, at(path, "is a list in a list; a match is a value or an operator")
+			return nil, at(path, "is a list in a list; it must be a value or an operator")
 		}
 		want := leaf(v)
 		return anyOf(func(got value) bool { return got == want }), nil
@@ -325,7 +323,7 @@ func textTest(path []string, name string, arg any) (func(string) bool, error) {
 		}, nil
 	case "wildcard":
 		if strings.Contains(want, "**") {
-			return nil, at(path, "two stars in a row mean no more than one")
+			return nil, at(path, "must not contain ** (use one *)")
 		}
 		parts := strings.Split(want, "*")
 		return func(got string) bool { return wildcard(parts, got) }, nil
@@ -333,8 +331,8 @@ func textTest(path []string, name string, arg any) (func(string) bool, error) {
 	return func(got string) bool { return strings.EqualFold(got, want) }, nil
 }
 
-// wildcard matches text against what stands between the stars. Taking each part
-// at its first place is enough, since stars match anything.
+// wildcard matches text against the parts between the stars. It is enough to look for
+// the first occurrence of each part, because a star matches anything.
 func wildcard(parts []string, got string) bool {
 	first, last := parts[0], parts[len(parts)-1]
 	if len(parts) == 1 {
@@ -354,7 +352,7 @@ func wildcard(parts []string, got string) bool {
 	return true
 }
 
-// anythingBut holds if the field is there and none of its values is excluded.
+// anythingBut matches if the field exists and none of its values is excluded.
 func anythingBut(path []string, arg any) (test, error) {
 	var excluded []func(value) bool
 	add := func(v any) error {
@@ -364,7 +362,7 @@ func anythingBut(path []string, arg any) (test, error) {
 			excluded = append(excluded, func(got value) bool { return got == want })
 			return nil
 		}
-		return at(path, "must name strings or numbers, or one of prefix, suffix, equals-ignore-case, wildcard")
+		return at(path, "must be strings or numbers, or one of prefix, suffix, equals-ignore-case, wildcard")
 	}
 	switch arg := arg.(type) {
 	case map[string]any:
@@ -399,7 +397,7 @@ func anythingBut(path []string, arg any) (test, error) {
 		}
 	}
 	if len(excluded) == 0 {
-		return nil, at(path, "excludes nothing")
+		return nil, at(path, "is empty; it must exclude at least one value")
 	}
 	return func(values []value) bool {
 		return len(values) > 0 && !slices.ContainsFunc(values, func(v value) bool {
@@ -412,7 +410,7 @@ func anythingBut(path []string, arg any) (test, error) {
 func numeric(path []string, arg any) (test, error) {
 	list, ok := arg.([]any)
 	if !ok || len(list) != 2 && len(list) != 4 {
-		return nil, at(path, `must be one comparison or two, such as [">", 0, "<=", 100]`)
+		return nil, at(path, `must be one or two comparisons, such as [">", 0, "<=", 100]`)
 	}
 	var holds []func(float64) bool
 	for i := 0; i < len(list); i += 2 {

@@ -26,7 +26,7 @@ func TestMatches(t *testing.T) {
 		`{"data":{"missing":["x"]}}`:                                           false,
 		`{"data":{"amount":[12.5]}}`:                                           true,
 		`{"data":{"amount":[1.25e1]}}`:                                         true,
-		`{"data":{"amount":["12.50"]}}`:                                        false, // a string is no number
+		`{"data":{"amount":["12.50"]}}`:                                        false, // a string is not a number
 		`{"data":{"free":[false]}}`:                                            true,
 		`{"data":{"free":[true]}}`:                                             false,
 		`{"data":{"note":[null]}}`:                                             true,
@@ -45,21 +45,21 @@ func TestMatches(t *testing.T) {
 		`{"data":{"status":[{"wildcard":"s*c*s"}]}}`:                           true,
 		`{"data":{"status":[{"wildcard":"*"}]}}`:                               true,
 		`{"data":{"status":[{"wildcard":"s*x*s"}]}}`:                           false,
-		`{"data":{"status":[{"wildcard":"success*success"}]}}`:                 false, // the ends must not share text
+		`{"data":{"status":[{"wildcard":"success*success"}]}}`:                 false, // prefix and suffix must not overlap
 		`{"data":{"status":[{"anything-but":"failed"}]}}`:                      true,
 		`{"data":{"status":[{"anything-but":["failed","success"]}]}}`:          false,
-		`{"data":{"missing":[{"anything-but":"x"}]}}`:                          false, // nothing is there to differ
-		`{"data":{"tags":[{"anything-but":"aws"}]}}`:                           false, // no element may be excluded
+		`{"data":{"missing":[{"anything-but":"x"}]}}`:                          false, // the field is missing
+		`{"data":{"tags":[{"anything-but":"aws"}]}}`:                           false, // one element is excluded
 		`{"data":{"status":[{"anything-but":{"prefix":"fail"}}]}}`:             true,
 		`{"data":{"status":[{"anything-but":{"suffix":["ess","ed"]}}]}}`:       false,
 		`{"data":{"amount":[{"anything-but":12.5}]}}`:                          false,
 		`{"data":{"city":[{"exists":true}]}}`:                                  true,
 		`{"data":{"city":[{"exists":false}]}}`:                                 false,
 		`{"data":{"missing":[{"exists":false}]}}`:                              true,
-		`{"data":{"note":[{"exists":true}]}}`:                                  true,  // null is there
-		`{"data":{"deep":[{"exists":true}]}}`:                                  false, // exists asks for a leaf
+		`{"data":{"note":[{"exists":true}]}}`:                                  true,  // null exists
+		`{"data":{"deep":[{"exists":true}]}}`:                                  false, // exists matches leaves only
 		`{"data":{"empty":[{"exists":true}]}}`:                                 false,
-		`{"data":{"missing":[{"exists":false},"x"]}}`:                          true, // one of the list is enough
+		`{"data":{"missing":[{"exists":false},"x"]}}`:                          true, // one match is enough
 		`{"data":{"amount":[{"numeric":[">",12,"<=",12.5]}]}}`:                 true,
 		`{"data":{"amount":[{"numeric":["<",12]}]}}`:                           false,
 		`{"data":{"amount":[{"numeric":["=",12.5]}]}}`:                         true,
@@ -81,12 +81,12 @@ func TestMatches(t *testing.T) {
 	}
 }
 
-func TestCompileSaysWhereAndWhat(t *testing.T) {
+func TestCompileErrorsNameTheField(t *testing.T) {
 	for p, says := range map[string]string{
 		``:                              "not JSON",
-		`{}`:                            "leave the filter out",
+		`{}`:                            "omit the filter",
 		`[]`:                            "must be an object",
-		`{"a":["x"]} {}`:                "follows",
+		`{"a":["x"]} {}`:                "data after",
 		`{"data":{}}`:                   "data: is an empty object",
 		`{"data":{"status":"success"}}`: "data.status: must be a list",
 		`{"data":{"status":[]}}`:        "data.status: is an empty list",
@@ -96,12 +96,12 @@ func TestCompileSaysWhereAndWhat(t *testing.T) {
 		`{"a":[{"prefix":5}]}`:                                          "a[0].prefix: must be a string",
 		`{"a":[{"prefix":""}]}`:                                         "must not be empty",
 		`{"a":[{"exists":"yes"}]}`:                                      "must be true or false",
-		`{"a":[{"numeric":[">"]}]}`:                                     "one comparison or two",
+		`{"a":[{"numeric":[">"]}]}`:                                     "one or two comparisons",
 		`{"a":[{"numeric":["~",1]}]}`:                                   "is not one of",
 		`{"a":[{"numeric":[">","1"]}]}`:                                 "is not a number",
-		`{"a":[{"anything-but":[]}]}`:                                   "excludes nothing",
+		`{"a":[{"anything-but":[]}]}`:                                   "at least one value",
 		`{"a":[{"anything-but":{"numeric":[1]}}]}`:                      "is not one of prefix",
-		`{"a":[{"wildcard":"**"}]}`:                                     "two stars",
+		`{"a":[{"wildcard":"**"}]}`:                                     "must not contain **",
 		`{"$or":[{"a":["x"]}]}`:                                         "at least two",
 		strings.Repeat(`{"a":`, 40) + `["x"]` + strings.Repeat(`}`, 40): "nests deeper",
 	} {
@@ -111,7 +111,7 @@ func TestCompileSaysWhereAndWhat(t *testing.T) {
 	}
 }
 
-func BenchmarkMatchesOfTenThousand(b *testing.B) {
+func BenchmarkTenThousandPatterns(b *testing.B) {
 	doc, err := filter.Parse([]byte(body))
 	if err != nil {
 		b.Fatal(err)

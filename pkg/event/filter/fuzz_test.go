@@ -8,9 +8,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 )
 
-// FuzzCompileAndMatch: a pattern that compiles matches the same however it is
-// spaced and when it stands in an $or with itself; the error about another one
-// is not much longer than the pattern.
+// FuzzCompileAndMatch: white space does not change the result of a match, nor does an
+// $or of the pattern with itself. An error is not much longer than the pattern.
 func FuzzCompileAndMatch(f *testing.F) {
 	for _, p := range []string{
 		`{"data":{"status":[{"prefix":"a"}]}}`, `{"a":[{"anything-but":{"wildcard":"*x*"}}]}`, `{"$or":[{"a":[1]},{"b":[null]}]}`, `{"a":[{"numeric":[">",0,"<=",1e3]}]}`,
@@ -34,11 +33,11 @@ func FuzzCompileAndMatch(f *testing.F) {
 		}
 		matches := compiled.Matches(doc)
 		if matches != compiled.Matches(doc) {
-			t.Error("matching is not repeatable")
+			t.Error("the second match has another result")
 		}
 		var spaced bytes.Buffer
 		if err := json.Indent(&spaced, []byte(p), " ", "\t"); err != nil {
-			t.Fatalf("%q compiles and is not JSON: %v", p, err)
+			t.Fatalf("%q compiles but is not JSON: %v", p, err)
 		}
 		either := `{"$or":[` + p + `,` + spaced.String() + `]}`
 		for _, same := range []string{spaced.String(), either} {
