@@ -6,6 +6,7 @@
 package platform
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -253,6 +254,9 @@ type Ending struct {
 	ID string
 	At time.Time
 }
+
+// CompareEndings orders by time, then by id.
+func CompareEndings(a, b Ending) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID)) }
 
 // View is a list of discussions.
 type View string

@@ -14,13 +14,9 @@ import (
 
 // PutAudit: see console.Audit. A later write under the same id replaces the earlier.
 func (s *Store) PutAudit(ctx context.Context, e audit.Entry) error {
-	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Deliveries, Item: dynamoitem.EncodeAudit(e), ReturnConsumedCapacity: s.returnCapacity(),
-	})
-	if err != nil {
+	if _, _, err := s.put(ctx, s.tables.Deliveries, &dynamodb.PutItemInput{Item: dynamoitem.EncodeAudit(e)}); err != nil {
 		return fmt.Errorf("write the audit log: %w", err)
 	}
-	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 

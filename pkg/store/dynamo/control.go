@@ -21,68 +21,67 @@ import (
 // ReserveKey: see emit.Keys. An expired key counts as free, although DynamoDB deletes
 // it only later.
 func (s *Store) ReserveKey(ctx context.Context, tenant, key string, r event.Reservation, expires time.Time) (event.Reservation, error) {
-	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Control, Item: dynamoitem.EncodeReservation(tenant, key, r, expires),
-		ConditionExpression:                 aws.String("attribute_not_exists(#key) OR expires_at <= :now"),
-		ExpressionAttributeNames:            map[string]string{"#key": dynamoitem.Key},
-		ExpressionAttributeValues:           dynamoitem.Item{":now": dynamoitem.Seconds(time.Now())},
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.returnCapacity(),
-	})
-	if old, failed := conditionFailed(err); failed {
-		holds, _, err := dynamoitem.DecodeReservation(old)
-		return holds, err
-	}
+	stored, failed, err := s.putIfFree(ctx, dynamoitem.EncodeReservation(tenant, key, r, expires))
 	if err != nil {
 		return r, fmt.Errorf("reserve an idempotency key: %w", err)
 	}
-	s.recordWrite(out.ConsumedCapacity)
+	if failed {
+		holds, _, err := dynamoitem.DecodeReservation(stored)
+		return holds, err
+	}
 	return r, nil
+}
+
+// putIfFree writes an item of Control if there is none with its key, or an expired one.
+func (s *Store) putIfFree(ctx context.Context, item dynamoitem.Item) (stored dynamoitem.Item, failed bool, err error) {
+	return s.put(ctx, s.tables.Control, &dynamodb.PutItemInput{
+		Item:                      item,
+		ConditionExpression:       aws.String("attribute_not_exists(#key) OR expires_at <= :now"),
+		ExpressionAttributeNames:  map[string]string{"#key": dynamoitem.Key},
+		ExpressionAttributeValues: dynamoitem.Item{":now": dynamoitem.Seconds(time.Now())},
+	})
 }
 
 // GetBreaker: see dispatch.Breakers.
 func (s *Store) GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error) {
 	clean := breaker.State{EndpointID: endpointID, Tenant: tenant}
-	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &s.tables.Control, Key: dynamoitem.BreakerKey(endpointID), ConsistentRead: &consistent, ReturnConsumedCapacity: s.returnCapacity(),
-	})
+	item, err := s.get(ctx, s.tables.Control, dynamoitem.BreakerKey(endpointID), consistent)
 	if err != nil {
 		return clean, fmt.Errorf("get the breaker of %s: %w", endpointID, err)
 	}
-	s.recordRead(out.ConsumedCapacity)
-	if out.Item == nil {
+	if item == nil {
 		return clean, nil
 	}
-	return dynamoitem.DecodeBreaker(out.Item)
+	return dynamoitem.DecodeBreaker(item)
 }
 
 // PutBreaker: see dispatch.Breakers.
 func (s *Store) PutBreaker(ctx context.Context, b breaker.State, now time.Time) (breaker.State, error) {
 	was := b.Version
 	b.Version++
+	item := dynamoitem.EncodeBreaker(b, now)
+	stored, failed, err := s.putVersion(ctx, item, was)
+	switch {
+	case err != nil:
+		return b, fmt.Errorf("put the breaker of %s: %w", b.EndpointID, err)
+	case failed && !reflect.DeepEqual(stored, item): // equal: our own write, repeated by the SDK
+		return b, breaker.ErrConflict
+	}
+	return b, nil
+}
+
+// putVersion writes an item of Control over version was, or as the first one if that is
+// 0.
+func (s *Store) putVersion(ctx context.Context, item dynamoitem.Item, was int) (stored dynamoitem.Item, failed bool, err error) {
 	in := &dynamodb.PutItemInput{
-		TableName: &s.tables.Control, Item: dynamoitem.EncodeBreaker(b, now),
-		ConditionExpression:                 aws.String("attribute_not_exists(#version)"),
-		ExpressionAttributeNames:            map[string]string{"#version": dynamoitem.Version},
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.returnCapacity(),
+		Item: item, ConditionExpression: aws.String("attribute_not_exists(#version)"),
+		ExpressionAttributeNames: map[string]string{"#version": dynamoitem.Version},
 	}
 	if was > 0 {
 		in.ConditionExpression = aws.String("#version = :was")
 		in.ExpressionAttributeValues = dynamoitem.Item{":was": dynamoitem.N(int64(was))}
 	}
-	out, err := s.db.PutItem(ctx, in)
-	if old, failed := conditionFailed(err); failed {
-		if reflect.DeepEqual(old, in.Item) {
-			return b, nil // our own write, repeated by the SDK
-		}
-		return b, breaker.ErrConflict
-	}
-	if err != nil {
-		return b, fmt.Errorf("put the breaker of %s: %w", b.EndpointID, err)
-	}
-	s.recordWrite(out.ConsumedCapacity)
-	return b, nil
+	return s.put(ctx, s.tables.Control, in)
 }
 
 // ListCircuits: see dispatch.Breakers.
@@ -159,39 +158,27 @@ const limitRetention = 30 * 24 * time.Hour
 // PutValueIfAbsent: see console.SessionStore. An expired value counts as absent,
 // although DynamoDB deletes it only later.
 func (s *Store) PutValueIfAbsent(ctx context.Context, key, value string, expires time.Time) (string, error) {
-	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Control, Item: dynamoitem.EncodeBound(key, value, expires),
-		ConditionExpression:                 aws.String("attribute_not_exists(#key) OR expires_at <= :now"),
-		ExpressionAttributeNames:            map[string]string{"#key": dynamoitem.Key},
-		ExpressionAttributeValues:           dynamoitem.Item{":now": dynamoitem.Seconds(time.Now())},
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.returnCapacity(),
-	})
-	if old, failed := conditionFailed(err); failed {
-		holds, _, err := dynamoitem.DecodeBound(old)
-		return holds, err
-	}
+	stored, failed, err := s.putIfFree(ctx, dynamoitem.EncodeBound(key, value, expires))
 	if err != nil {
 		return "", fmt.Errorf("write a key of Control: %w", err)
 	}
-	s.recordWrite(out.ConsumedCapacity)
+	if failed {
+		holds, _, err := dynamoitem.DecodeBound(stored)
+		return holds, err
+	}
 	return value, nil
 }
 
 // GetValue: see console.SessionStore.
 func (s *Store) GetValue(ctx context.Context, key string) (string, error) {
-	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)}, ConsistentRead: aws.Bool(true),
-		ReturnConsumedCapacity: s.returnCapacity(),
-	})
+	item, err := s.get(ctx, s.tables.Control, dynamoitem.Item{dynamoitem.Key: dynamoitem.S(key)}, true)
 	if err != nil {
 		return "", fmt.Errorf("read a key of Control: %w", err)
 	}
-	s.recordRead(out.ConsumedCapacity)
-	if out.Item == nil {
+	if item == nil {
 		return "", nil
 	}
-	value, expires, err := dynamoitem.DecodeBound(out.Item)
+	value, expires, err := dynamoitem.DecodeBound(item)
 	if err != nil || !expires.IsZero() && !time.Now().Before(expires) {
 		return "", err
 	}
@@ -227,47 +214,28 @@ func (s *Store) IncrementCounter(ctx context.Context, key string, expires time.T
 
 // ReadAlerts: see alert.Documents.
 func (s *Store) ReadAlerts(ctx context.Context) (document []byte, version int, err error) {
-	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &s.tables.Control, Key: dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.AlertsKey)},
-		ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
-	})
+	item, err := s.get(ctx, s.tables.Control, dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.AlertsKey)}, true)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the alerts' state: %w", err)
 	}
-	s.recordRead(out.ConsumedCapacity)
-	if out.Item == nil {
+	if item == nil {
 		return nil, 0, nil
 	}
-	document, version, _, err = dynamoitem.DecodeAlerts(out.Item)
+	document, version, _, err = dynamoitem.DecodeAlerts(item)
 	return document, version, err
 }
 
 // WriteAlerts: see alert.Documents.
 func (s *Store) WriteAlerts(ctx context.Context, document []byte, was int, writer string) (stored bool, err error) {
-	condition := "#version = :was"
-	if was == 0 {
-		condition = "attribute_not_exists(#version)"
-	}
-	in := &dynamodb.PutItemInput{
-		TableName: &s.tables.Control, Item: dynamoitem.EncodeAlerts(document, was+1, writer),
-		ConditionExpression: &condition, ExpressionAttributeNames: map[string]string{"#version": dynamoitem.Version},
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.returnCapacity(),
-	}
-	if was > 0 {
-		in.ExpressionAttributeValues = dynamoitem.Item{":was": dynamoitem.N(int64(was))}
-	}
-	out, err := s.db.PutItem(ctx, in)
-	if old, failed := conditionFailed(err); failed {
-		if old == nil {
-			return false, nil
-		}
-		_, version, by, err := dynamoitem.DecodeAlerts(old)
-		return err == nil && version == was+1 && by == writer, err // our own write, repeated
-	}
-	if err != nil {
+	held, failed, err := s.putVersion(ctx, dynamoitem.EncodeAlerts(document, was+1, writer), was)
+	switch {
+	case err != nil:
 		return false, fmt.Errorf("write the alerts' state: %w", err)
+	case failed && held == nil:
+		return false, nil
+	case failed:
+		_, version, by, err := dynamoitem.DecodeAlerts(held)
+		return err == nil && version == was+1 && by == writer, err // our own write, repeated by the SDK
 	}
-	s.recordWrite(out.ConsumedCapacity)
 	return true, nil
 }

@@ -7,39 +7,19 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// errRaced is the error of a write whose condition failed although the transition
-// allows the move: the delivery has probably changed during the write. The work item
-// is retried.
+// errRaced is the error of a write whose condition failed although the transition now
+// succeeds on the stored item: the delivery has changed during the write.
 func errRaced(operation string, k delivery.Key) error {
 	return fmt.Errorf("%s %s: the delivery changed during the write; it is retried", operation, k)
 }
 
-// updateDelivery applies a conditional update to a delivery. It returns the item
-// after the update, or the stored item if the condition failed.
-func (s *Store) updateDelivery(ctx context.Context, k delivery.Key, u update, condition string) (after dynamoitem.Item, stored dynamoitem.Item, ok bool, err error) {
-	expression := u.expression()
-	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName: &s.tables.Deliveries, Key: dynamoitem.DeliveryKey(k),
-		UpdateExpression: &expression, ConditionExpression: &condition,
-		ExpressionAttributeNames: names(expression, condition), ExpressionAttributeValues: u.values,
-		ReturnValues:                        types.ReturnValueAllNew,
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.returnCapacity(),
-	})
-	if old, failed := conditionFailed(err); failed {
-		return nil, old, false, nil
-	}
-	if err != nil {
-		return nil, nil, false, err
-	}
-	s.recordWrite(out.ConsumedCapacity)
-	return out.Attributes, nil, true, nil
+func (s *Store) updateDelivery(ctx context.Context, k delivery.Key, u update, condition string) (after, stored dynamoitem.Item, ok bool, err error) {
+	return s.update(ctx, s.tables.Deliveries, dynamoitem.DeliveryKey(k), u, condition)
 }
 
 // refusal returns why a transition refuses the stored item. If the transition would
@@ -55,7 +35,7 @@ func refusal(stored dynamoitem.Item, apply func(*delivery.Delivery) (delivery.De
 		current = &d
 	}
 	after, refused := apply(current)
-	if refused != nil {
+	if refused != nil { // not returned as it is: a nil *Refusal is not a nil error
 		return after, refused
 	}
 	return after, nil
@@ -71,14 +51,9 @@ func (s *Store) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery,
 	u.set(dynamoitem.State, dynamoitem.S(string(delivery.InFlight)))
 	u.set(dynamoitem.ClaimID, dynamoitem.S(c.ID))
 	u.set(dynamoitem.LeaseUntil, dynamoitem.Millis(c.Now.Add(c.Lease)))
-	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(c.Now))
-	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(c.Now.Add(delivery.Retention)))
-	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(c.Tenant))
-	u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(c.EventType))
-	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(c.Accepted))
-	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(c.Now))
-	u.remove(dynamoitem.Waiting)
-	u.remove(dynamoitem.Slot)
+	u.written(c.Now)
+	u.created(c.Tenant, c.EventType, c.Accepted, c.Now)
+	u.remove(dynamoitem.Waiting, dynamoitem.Slot)
 	condition := "(#state = :pending AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
 		" OR (#state = :state AND #lease_until <= :now AND #claim_id <> :claim_id)"
 	if c.Attempts == 0 {
@@ -114,13 +89,7 @@ func attempts(item dynamoitem.Item) int {
 func (s *Store) Complete(ctx context.Context, d delivery.Delivery) error {
 	item := dynamoitem.EncodeDelivery(d)
 	u := update{values: dynamoitem.Item{":in_flight": dynamoitem.S(string(delivery.InFlight))}}
-	for _, name := range verdictAttributes {
-		if value, ok := item[name]; ok {
-			u.set(name, value)
-		} else {
-			u.remove(name)
-		}
-	}
+	u.assign(item, verdictAttributes...)
 	u.values[":claim_id"], u.values[":attempts"] = item[dynamoitem.ClaimID], item[dynamoitem.Attempts]
 	_, stored, ok, err := s.updateDelivery(ctx, d.Key, u, "#state = :in_flight AND #claim_id = :claim_id AND #attempts = :attempts")
 	if err != nil {
@@ -152,18 +121,10 @@ func (s *Store) Settle(ctx context.Context, settle delivery.Settle) error {
 	}}
 	u.set(dynamoitem.State, dynamoitem.S(string(settle.State)))
 	u.set(dynamoitem.Reason, dynamoitem.S(settle.Reason))
-	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(settle.Now))
-	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(settle.Now.Add(delivery.Retention)))
-	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(settle.Tenant))
+	u.written(settle.Now)
+	u.created(settle.Tenant, settle.EventType, settle.Accepted, settle.Now)
 	u.setIfAbsent(dynamoitem.Attempts, dynamoitem.N(0))
-	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(settle.Accepted))
-	if settle.EventType != "" {
-		u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(settle.EventType))
-	}
-	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(settle.Now))
-	for _, name := range []string{dynamoitem.LeaseUntil, dynamoitem.NextAt, dynamoitem.DueShard, dynamoitem.DueAt, dynamoitem.Waiting, dynamoitem.Slot} {
-		u.remove(name)
-	}
+	u.remove(dynamoitem.LeaseUntil, dynamoitem.NextAt, dynamoitem.DueShard, dynamoitem.DueAt, dynamoitem.Waiting, dynamoitem.Slot)
 	condition := "#state = :pending OR (#state = :in_flight AND #lease_until <= :now)"
 	if !settle.SinceBefore.IsZero() {
 		condition = "(" + condition + ") AND #since <= :since_before"
@@ -192,8 +153,7 @@ func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, e
 	u.set(dynamoitem.Reason, dynamoitem.S(p.Reason))
 	u.set(dynamoitem.DueShard, dynamoitem.N(int64(p.DueShard())))
 	u.set(dynamoitem.DueAt, dynamoitem.Millis(p.DueAt))
-	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(p.Now))
-	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(p.Now.Add(delivery.Retention)))
+	u.written(p.Now)
 	if p.InBacklog {
 		u.set(dynamoitem.Waiting, dynamoitem.S(p.EndpointID))
 	} else {
@@ -205,15 +165,9 @@ func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, e
 	} else {
 		u.remove(dynamoitem.Slot)
 	}
-	if p.EventType != "" {
-		u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(p.EventType))
-	}
-	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(p.Tenant))
+	u.created(p.Tenant, p.EventType, p.Accepted, p.Now)
 	u.setIfAbsent(dynamoitem.Attempts, dynamoitem.N(0))
-	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(p.Accepted))
-	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(p.Now))
-	u.remove(dynamoitem.LeaseUntil)
-	u.remove(dynamoitem.ClaimID)
+	u.remove(dynamoitem.LeaseUntil, dynamoitem.ClaimID)
 	condition := "(#state = :state AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
 		" OR (#state = :in_flight AND #lease_until <= :now)"
 	if p.Attempts == 0 {
@@ -240,8 +194,7 @@ func (s *Store) Release(ctx context.Context, r delivery.Release) (delivery.Deliv
 	u.set(dynamoitem.NextAt, dynamoitem.Millis(r.NextAt))
 	u.set(dynamoitem.DueShard, dynamoitem.N(int64(r.DueShard())))
 	u.set(dynamoitem.DueAt, dynamoitem.Millis(r.DueAt))
-	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(r.Now))
-	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(r.Now.Add(delivery.Retention)))
+	u.written(r.Now)
 	u.remove(dynamoitem.Waiting)
 	after, _, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :pending AND attribute_exists(#waiting)")
 	switch {
@@ -265,13 +218,8 @@ func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Deliver
 	}
 	item := dynamoitem.EncodeDelivery(after)
 	u := update{values: dynamoitem.Item{":was": dynamoitem.S(string(before.State)), ":attempts": dynamoitem.N(int64(before.Attempts))}}
-	for _, name := range append([]string{dynamoitem.Since}, verdictAttributes...) {
-		if value, ok := item[name]; ok {
-			u.set(name, value)
-		} else {
-			u.remove(name)
-		}
-	}
+	u.assign(item, dynamoitem.Since)
+	u.assign(item, verdictAttributes...)
 	replayed, stored, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :was AND #attempts = :attempts")
 	switch {
 	case err != nil:
@@ -289,24 +237,21 @@ func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Deliver
 		_, err = refusal(stored, func(*delivery.Delivery) (delivery.Delivery, *delivery.Refusal) { return r.Apply(d) })
 	}
 	if err == nil {
-		err = errRaced("replay", r.Key)
+		err = fmt.Errorf("replay %s: the delivery changed during the write; try again", r.Key)
 	}
 	return d, err
 }
 
-// GetDelivery returns one delivery as it is now, or delivery.ErrNotFound.
+// GetDelivery returns one delivery by a consistent read, or delivery.ErrNotFound.
 func (s *Store) GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error) {
-	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &s.tables.Deliveries, Key: dynamoitem.DeliveryKey(k), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
-	})
+	item, err := s.get(ctx, s.tables.Deliveries, dynamoitem.DeliveryKey(k), true)
 	if err != nil {
 		return delivery.Delivery{}, fmt.Errorf("get delivery %s: %w", k, err)
 	}
-	s.recordRead(out.ConsumedCapacity)
-	if out.Item == nil {
+	if item == nil {
 		return delivery.Delivery{}, delivery.ErrNotFound
 	}
-	return dynamoitem.DecodeDelivery(out.Item)
+	return dynamoitem.DecodeDelivery(item)
 }
 
 // QueryDeliveries: see dispatch.Replays. A query that filters by state or type reads

@@ -2,8 +2,6 @@ package dynamo
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -32,11 +30,7 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 	}
 	if cursor != "" {
 		var at dueCursor
-		text, err := base64.RawURLEncoding.DecodeString(cursor)
-		if err == nil {
-			err = json.Unmarshal(text, &at)
-		}
-		if err != nil || at.EndpointID == "" || at.EventID == "" {
+		if err := decodeCursor(cursor, &at); err != nil || at.EndpointID == "" || at.EventID == "" {
 			return nil, "", fmt.Errorf("invalid cursor %.64q", cursor)
 		}
 		in.ExclusiveStartKey = dynamoitem.Item{
@@ -64,11 +58,7 @@ func (s *Store) Due(ctx context.Context, shard int, before time.Time, cursor str
 	if err != nil {
 		return nil, "", err
 	}
-	text, err := json.Marshal(dueCursor{last.DueAt.UnixMilli(), last.EndpointID, last.EventID})
-	if err != nil {
-		return nil, "", err
-	}
-	return page, base64.RawURLEncoding.EncodeToString(text), nil
+	return page, encodeCursor(dueCursor{last.DueAt.UnixMilli(), last.EndpointID, last.EventID}), nil
 }
 
 // Postpone: see dispatch.DueIndex. A repeated write of its own returns ErrFenced; a

@@ -20,18 +20,8 @@ import (
 // same write was applied before, that is success. Otherwise it returns failed and the
 // stored item.
 func (s *Store) putEndpoint(ctx context.Context, in *dynamodb.PutItemInput) (stored dynamoitem.Item, failed bool, err error) {
-	in.TableName = &s.tables.Endpoints
-	in.ReturnValuesOnConditionCheckFailure = types.ReturnValuesOnConditionCheckFailureAllOld
-	in.ReturnConsumedCapacity = s.returnCapacity()
-	out, err := s.db.PutItem(ctx, in)
-	if old, failed := conditionFailed(err); failed {
-		return old, !reflect.DeepEqual(old, in.Item), nil
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	s.recordWrite(out.ConsumedCapacity)
-	return nil, false, nil
+	stored, failed, err = s.put(ctx, s.tables.Endpoints, in)
+	return stored, failed && !reflect.DeepEqual(stored, in.Item), err
 }
 
 // AddEndpoint stores a new endpoint; endpoint.ErrConflict if another has its id.
@@ -90,17 +80,14 @@ func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
 // GetEndpoint: see dispatch.Endpoints. The read is consistent, because a worker acts
 // on the result.
 func (s *Store) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
-	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &s.tables.Endpoints, Key: dynamoitem.EndpointKey(tenant, id), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
-	})
+	item, err := s.get(ctx, s.tables.Endpoints, dynamoitem.EndpointKey(tenant, id), true)
 	if err != nil {
 		return endpoint.Endpoint{}, fmt.Errorf("get endpoint %s: %w", id, err)
 	}
-	s.recordRead(out.ConsumedCapacity)
-	if out.Item == nil {
+	if item == nil {
 		return endpoint.Endpoint{}, endpoint.ErrNotFound
 	}
-	return dynamoitem.DecodeEndpoint(out.Item)
+	return dynamoitem.DecodeEndpoint(item)
 }
 
 // ListEndpoints: see dispatch.Endpoints. The order is that of the ids, which is the

@@ -37,16 +37,12 @@ func (s *Store) PutEvent(ctx context.Context, a event.Accepted) error {
 // finds nothing, a consistent read decides.
 func (s *Store) GetEvent(ctx context.Context, id string) (event.Accepted, error) {
 	for _, consistent := range []bool{false, true} {
-		out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-			TableName: &s.tables.Events, Key: dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(id)},
-			ConsistentRead: &consistent, ReturnConsumedCapacity: s.returnCapacity(),
-		})
+		item, err := s.get(ctx, s.tables.Events, dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(id)}, consistent)
 		if err != nil {
 			return event.Accepted{}, fmt.Errorf("get event %s: %w", id, err)
 		}
-		s.recordRead(out.ConsumedCapacity)
-		if out.Item != nil {
-			return dynamoitem.DecodeEvent(out.Item)
+		if item != nil {
+			return dynamoitem.DecodeEvent(item)
 		}
 	}
 	return event.Accepted{}, event.ErrNotFound

@@ -14,30 +14,30 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// asked is a DynamoDB that answers every query with the same last key and
-// remembers where the query began.
-type asked struct {
+// fakeQuery is a DynamoDB that answers every query with the same last key and records the
+// start key of the query.
+type fakeQuery struct {
 	dynamo.Client
 	start, last dynamoitem.Item
 	queries     int
 }
 
-func (a *asked) Query(_ context.Context, in *dynamodb.QueryInput, _ ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
+func (a *fakeQuery) Query(_ context.Context, in *dynamodb.QueryInput, _ ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
 	a.start = in.ExclusiveStartKey
 	a.queries++
 	return &dynamodb.QueryOutput{LastEvaluatedKey: a.last}, nil
 }
 
-// FuzzDueCursor: a cursor that is taken becomes a whole key of the due index, in
-// the shard that was asked for and no other, and a page that ends there gives a
-// cursor that leads there again; another cursor asks DynamoDB nothing.
+// FuzzDueCursor: a valid cursor becomes a complete key of the due index in the requested
+// shard, and a page that ends there returns an equal cursor. An invalid cursor makes no
+// request.
 func FuzzDueCursor(f *testing.F) {
 	for _, seed := range []string{"", "x", "e30", "eyJBdCI6MSwiRW5kcG9pbnRJRCI6ImVwXzEiLCJFdmVudElEIjoiMDEifQ", "eyJBdCI6MWUzfQ", "bnVsbA", "W10", "eyJBdCI6LTEsImVuZHBvaW50aWQiOiJhIiwiZXZlbnRpZCI6ImIiLCJkdWVfc2hhcmQiOjN9"} {
 		f.Add(seed, 0)
 		f.Add(seed, 7)
 	}
 	f.Fuzz(func(t *testing.T, cursor string, shard int) {
-		db := &asked{}
+		db := &fakeQuery{}
 		s := dynamo.New(db, dynamo.Tables{Deliveries: "d"})
 		_, next, err := s.Due(t.Context(), shard, time.UnixMilli(0), cursor, 10)
 		if err != nil {
@@ -57,12 +57,12 @@ func FuzzDueCursor(f *testing.F) {
 		}
 		begun := db.start
 		if due, err := dynamoitem.DecodeDue(begun); err != nil || due.EndpointID == "" || due.EventID == "" {
-			t.Fatalf("cursor %q begins at %v, which is no key (%v)", cursor, begun, err)
+			t.Fatalf("cursor %q begins at %v, which is not a key (%v)", cursor, begun, err)
 		}
 		db.last = begun
 		_, next, err = s.Due(t.Context(), shard, time.UnixMilli(0), "", 10)
 		if err != nil || next == "" {
-			t.Fatalf("a page that ends at %v gives cursor %q, %v", begun, next, err)
+			t.Fatalf("a page that ends at %v returns cursor %q, %v", begun, next, err)
 		}
 		if _, _, err := s.Due(t.Context(), shard, time.UnixMilli(0), next, 10); err != nil {
 			t.Fatal(err)

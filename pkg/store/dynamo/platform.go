@@ -2,8 +2,6 @@ package dynamo
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,21 +17,15 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// PutRecord writes one of the platform's records, as the platform does: whole,
-// over whatever stood there.
+// PutRecord writes one of the platform's records and replaces the existing one.
 func (s *Store) PutRecord(ctx context.Context, record platform.Record) error {
-	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Platform, Item: dynamoitem.EncodeRecord(record), ReturnConsumedCapacity: s.returnCapacity(),
-	})
-	if err != nil {
+	if _, _, err := s.put(ctx, s.tables.Platform, &dynamodb.PutItemInput{Item: dynamoitem.EncodeRecord(record)}); err != nil {
 		return fmt.Errorf("put a %s: %w", record.Kind(), err)
 	}
-	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
-// DeleteRecord removes one of the platform's records; one that is not there is
-// no error.
+// DeleteRecord deletes one of the platform's records, if it exists.
 func (s *Store) DeleteRecord(ctx context.Context, k platform.Key) error {
 	out, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName: &s.tables.Platform, Key: dynamoitem.PlatformKey(k), ReturnConsumedCapacity: s.returnCapacity(),
@@ -47,68 +39,54 @@ func (s *Store) DeleteRecord(ctx context.Context, k platform.Key) error {
 
 // GetDiscussion returns a tenant's discussion, or platform.ErrNotFound.
 func (s *Store) GetDiscussion(ctx context.Context, tenant, id string) (platform.Discussion, error) {
-	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{
-		TableName: &s.tables.Platform, Key: dynamoitem.PlatformKey(platform.DiscussionKey(id)),
-		ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: s.returnCapacity(),
-	})
+	item, err := s.get(ctx, s.tables.Platform, dynamoitem.PlatformKey(platform.DiscussionKey(id)), true)
 	if err != nil {
 		return platform.Discussion{}, fmt.Errorf("get discussion %s: %w", id, err)
 	}
-	s.recordRead(out.ConsumedCapacity)
-	if out.Item == nil {
+	if item == nil {
 		return platform.Discussion{}, platform.ErrNotFound
 	}
-	d, err := dynamoitem.DecodeDiscussion(out.Item)
+	d, err := dynamoitem.DecodeDiscussion(item)
 	if err == nil && d.Tenant != tenant {
 		err = platform.ErrNotFound
 	}
 	return d, err
 }
 
-// moveDiscussion applies an update to a discussion under a condition. Where the
-// condition failed, apply is what the transition says of the discussion as it is.
-func (s *Store) moveDiscussion(ctx context.Context, id string, u update, condition string,
+// updateDiscussion applies a conditional update to a discussion. If the condition fails,
+// apply, which is the same transition, gives the error for the stored discussion.
+func (s *Store) updateDiscussion(ctx context.Context, id string, u update, condition string,
 	apply func(*platform.Discussion) (platform.Discussion, error)) (platform.Discussion, error) {
-	expression := u.expression()
-	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName: &s.tables.Platform, Key: dynamoitem.PlatformKey(platform.DiscussionKey(id)),
-		UpdateExpression: &expression, ConditionExpression: &condition,
-		ExpressionAttributeNames: names(expression, condition), ExpressionAttributeValues: u.values,
-		ReturnValues:                        types.ReturnValueAllNew,
-		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		ReturnConsumedCapacity:              s.returnCapacity(),
-	})
-	if old, failed := conditionFailed(err); failed {
-		if old == nil {
-			return apply(nil)
-		}
-		d, err := dynamoitem.DecodeDiscussion(old)
-		if err != nil {
-			return d, err
-		}
-		after, err := apply(&d)
-		if err == nil && after != d {
-			err = errors.New("what DynamoDB refused is allowed by the transition")
-		}
-		return after, err
-	}
-	if err != nil {
+	after, stored, ok, err := s.update(ctx, s.tables.Platform, dynamoitem.PlatformKey(platform.DiscussionKey(id)), u, condition)
+	switch {
+	case err != nil:
 		return platform.Discussion{}, err
+	case ok:
+		return dynamoitem.DecodeDiscussion(after)
+	case stored == nil:
+		return apply(nil)
 	}
-	s.recordWrite(out.ConsumedCapacity)
-	return dynamoitem.DecodeDiscussion(out.Attributes)
+	before, err := dynamoitem.DecodeDiscussion(stored)
+	if err != nil {
+		return before, err
+	}
+	d, err := apply(&before)
+	if err == nil && d != before {
+		err = errors.New("the discussion changed during the write; try again")
+	}
+	return d, err
 }
 
-// ofTenant is the condition that a record is the tenant's; one that names none
-// is the default tenant's.
+// ofTenant returns the condition that a record belongs to the tenant. A record without a
+// tenant belongs to the default tenant.
 func ofTenant(u *update, tenant string) string {
 	u.values[":owner"] = dynamoitem.S(tenant)
 	u.values[":default"] = dynamoitem.S(event.DefaultTenant)
 	return "(#tenant = :owner OR (attribute_not_exists(#tenant) AND :owner = :default))"
 }
 
-// ExtendDiscussion gives an open discussion more time and returns it:
-// platform.ErrNotFound, ErrClosed or ErrNotLater where that can't be.
+// ExtendDiscussion moves the end of an open discussion and returns the discussion. It
+// fails with platform.ErrNotFound, ErrClosed or ErrNotLater.
 func (s *Store) ExtendDiscussion(ctx context.Context, x platform.Extension) (platform.Discussion, error) {
 	u := update{values: dynamoitem.Item{":open": dynamoitem.S(string(platform.Open))}}
 	u.set(dynamoitem.ExpiresAt, dynamoitem.Millis(x.To))
@@ -119,13 +97,13 @@ func (s *Store) ExtendDiscussion(ctx context.Context, x platform.Extension) (pla
 	} else {
 		u.remove(dynamoitem.ExtendedBy)
 	}
-	d, err := s.moveDiscussion(ctx, x.ID, u, "#status = :open AND #expires_at < :expires_at AND "+ofTenant(&u, x.Tenant), x.Apply)
-	return d, about(err, "extend", x.ID)
+	d, err := s.updateDiscussion(ctx, x.ID, u, "#status = :open AND #expires_at < :expires_at AND "+ofTenant(&u, x.Tenant), x.Apply)
+	return d, wrapDiscussion(err, "extend", x.ID)
 }
 
-// CloseDiscussion closes an open discussion and returns it: platform.ErrNotFound,
-// ErrClosed or ErrNotExpired where that can't be. One that is closed for its
-// expiry must have expired at that moment: an extension that came before wins.
+// CloseDiscussion closes an open discussion and returns it. It fails with
+// platform.ErrNotFound, ErrClosed or ErrNotExpired: a discussion can be closed as
+// expired only if it has not been extended in the meantime.
 func (s *Store) CloseDiscussion(ctx context.Context, c platform.Closing) (platform.Discussion, error) {
 	u := update{values: dynamoitem.Item{":open": dynamoitem.S(string(platform.Open))}}
 	u.set(dynamoitem.Status, dynamoitem.S(string(platform.Closed)))
@@ -143,29 +121,27 @@ func (s *Store) CloseDiscussion(ctx context.Context, c platform.Closing) (platfo
 	} else {
 		condition += ofTenant(&u, c.Tenant)
 	}
-	d, err := s.moveDiscussion(ctx, c.ID, u, condition, c.Apply)
-	return d, about(err, "close", c.ID)
+	d, err := s.updateDiscussion(ctx, c.ID, u, condition, c.Apply)
+	return d, wrapDiscussion(err, "close", c.ID)
 }
 
-// about says which discussion an error is about, unless it is one that callers
-// tell apart.
-func about(err error, what, id string) error {
+// wrapDiscussion adds the discussion to an error, except to those that callers compare.
+func wrapDiscussion(err error, operation, id string) error {
 	for _, known := range []error{nil, platform.ErrNotFound, platform.ErrClosed, platform.ErrNotLater, platform.ErrNotExpired} {
 		if errors.Is(err, known) {
 			return err
 		}
 	}
-	return fmt.Errorf("%s discussion %s: %w", what, id, err)
+	return fmt.Errorf("%s discussion %s: %w", operation, id, err)
 }
 
-// endings is one shard of an index of discussions, read page by page.
+// endings reads one shard of an index of discussions, page by page.
 type endings struct {
-	in   dynamodb.QueryInput
-	at   string // the index's time
-	page []platform.Ending
-	done bool
-	// after is the last one that was taken, for the cursor; nil before the first.
-	after *platform.Ending
+	in    dynamodb.QueryInput
+	at    string // the time attribute of the index
+	page  []platform.Ending
+	done  bool             // no more pages
+	after *platform.Ending // the last one taken, for the cursor; nil before the first
 }
 
 func (s *Store) endings(shard int, index, at, shardName string, condition string, values dynamoitem.Item, ascending bool, limit int) *endings {
@@ -184,14 +160,14 @@ func mergeItems(a, b dynamoitem.Item) dynamoitem.Item {
 	return merged
 }
 
-// from begins after a place.
+// from continues after an entry.
 func (e *endings) from(shard int, shardName string, after platform.Ending) {
 	e.after = &after
 	e.in.ExclusiveStartKey = mergeItems(dynamoitem.PlatformKey(platform.DiscussionKey(after.ID)),
 		dynamoitem.Item{shardName: dynamoitem.N(int64(shard)), e.at: dynamoitem.Millis(after.At)})
 }
 
-// fill sees to it that the next one is there, or that none is.
+// fill reads pages until there is an entry or no more pages.
 func (e *endings) fill(ctx context.Context, s *Store) error {
 	for len(e.page) == 0 && !e.done {
 		out, err := s.db.Query(ctx, &e.in)
@@ -212,8 +188,8 @@ func (e *endings) fill(ctx context.Context, s *Store) error {
 	return nil
 }
 
-// ListDiscussions returns a page of a tenant's discussions in their view's order.
-// The index follows the table by moments; what is shown is as the table has it.
+// ListDiscussions returns a page of a tenant's discussions in the order of the view. The
+// index is eventually consistent; the discussions are read from the table.
 func (s *Store) ListDiscussions(ctx context.Context, q platform.Query) (platform.Page, error) {
 	if err := q.Check(); err != nil {
 		return platform.Page{}, err
@@ -247,7 +223,7 @@ func (s *Store) ListDiscussions(ctx context.Context, q platform.Query) (platform
 				if err := shard.fill(ctx, s); err != nil {
 					return page, err
 				}
-				if len(shard.page) > 0 && (next < 0 || before(shard.page[0], shards[next].page[0]) == ascending) {
+				if len(shard.page) > 0 && (next < 0 || (platform.CompareEndings(shard.page[0], shards[next].page[0]) < 0) == ascending) {
 					next = i
 				}
 			}
@@ -276,73 +252,48 @@ func (s *Store) ListDiscussions(ctx context.Context, q platform.Query) (platform
 	}
 	for _, shard := range shards {
 		if !shard.done || len(shard.page) > 0 {
-			page.Next, err = encodePlaces(shards)
-			return page, err
+			page.Next = encodePlaces(shards)
+			return page, nil
 		}
 	}
 	return page, nil
 }
 
-func before(a, b platform.Ending) bool {
-	if c := a.At.Compare(b.At); c != 0 {
-		return c < 0
-	}
-	return a.ID < b.ID
-}
-
-// discussions returns those of the ids that are there, as they are now. What
-// can't be read is left out: one broken record must not hide the others.
+// discussions reads discussions by id. It omits those that are missing or cannot be
+// decoded: one malformed record must not hide the others.
 func (s *Store) discussions(ctx context.Context, ids []string) (map[string]platform.Discussion, error) {
 	found := map[string]platform.Discussion{}
 	keys := make([]dynamoitem.Item, len(ids))
 	for i, id := range ids {
 		keys[i] = dynamoitem.PlatformKey(platform.DiscussionKey(id))
 	}
-	for wait := 50 * time.Millisecond; len(keys) > 0; wait *= 2 {
-		out, err := s.db.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{
-			RequestItems:           map[string]types.KeysAndAttributes{s.tables.Platform: {Keys: keys, ConsistentRead: aws.Bool(true)}},
-			ReturnConsumedCapacity: s.returnCapacity(),
-		})
-		if err != nil {
-			return nil, fmt.Errorf("get %d discussions: %w", len(ids), err)
-		}
-		for i := range out.ConsumedCapacity {
-			s.recordRead(&out.ConsumedCapacity[i])
-		}
-		for _, item := range out.Responses[s.tables.Platform] {
-			if d, err := dynamoitem.DecodeDiscussion(item); err == nil {
-				found[d.ID] = d
-			}
-		}
-		// DynamoDB leaves out what it has no throughput for just now.
-		keys = out.UnprocessedKeys[s.tables.Platform].Keys
-		if len(keys) > 0 {
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
+	items, err := s.getAll(ctx, s.tables.Platform, types.KeysAndAttributes{Keys: keys, ConsistentRead: aws.Bool(true)})
+	if err != nil {
+		return nil, fmt.Errorf("get %d discussions: %w", len(ids), err)
+	}
+	for _, item := range items {
+		if d, err := dynamoitem.DecodeDiscussion(item); err == nil {
+			found[d.ID] = d
 		}
 	}
 	return found, nil
 }
 
-// place is where a shard's part of a page ended, as a cursor says it.
+// place is the last entry of a shard on a page, as stored in a cursor.
 type place struct {
 	Shard int
 	At    int64 // epoch ms
 	ID    string
 }
 
-func encodePlaces(shards []*endings) (string, error) {
+func encodePlaces(shards []*endings) string {
 	var list []place
 	for i, shard := range shards {
 		if shard.after != nil {
 			list = append(list, place{i, shard.after.At.UnixMilli(), shard.after.ID})
 		}
 	}
-	text, err := json.Marshal(list)
-	return base64.RawURLEncoding.EncodeToString(text), err
+	return encodeCursor(list)
 }
 
 func decodePlaces(cursor string) (map[int]platform.Ending, error) {
@@ -351,13 +302,9 @@ func decodePlaces(cursor string) (map[int]platform.Ending, error) {
 		return places, nil
 	}
 	var list []place
-	text, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err == nil {
-		err = json.Unmarshal(text, &list)
-	}
-	wrong := err != nil || slices.ContainsFunc(list, func(p place) bool { return p.ID == "" || p.Shard != platform.Shard(p.ID) })
-	if wrong {
-		return nil, fmt.Errorf("cursor %q is not one that a page ended with", cursor)
+	err := decodeCursor(cursor, &list)
+	if err != nil || slices.ContainsFunc(list, func(p place) bool { return p.ID == "" || p.Shard != platform.Shard(p.ID) }) {
+		return nil, fmt.Errorf("invalid cursor %.64q", cursor)
 	}
 	for _, p := range list {
 		places[p.Shard] = platform.Ending{ID: p.ID, At: time.UnixMilli(p.At).UTC()}
@@ -365,9 +312,9 @@ func decodePlaces(cursor string) (map[int]platform.Ending, error) {
 	return places, nil
 }
 
-// ExpiredDiscussions returns up to limit open discussions of a shard whose time
-// was over at a moment, and the cursor of those that follow ("" for none). The
-// index follows the table by moments: closing decides.
+// ExpiredDiscussions returns up to limit open discussions of a shard that expired at or
+// before a time, and the cursor of the next page ("" for none). The index is eventually
+// consistent; CloseDiscussion checks the expiry again.
 func (s *Store) ExpiredDiscussions(ctx context.Context, shard int, at time.Time, cursor string, limit int) ([]platform.Ending, string, error) {
 	places, err := decodePlaces(cursor)
 	if err != nil {
@@ -384,6 +331,5 @@ func (s *Store) ExpiredDiscussions(ctx context.Context, shard int, at time.Time,
 		return e.page, "", nil
 	}
 	last := e.page[len(e.page)-1]
-	text, err := json.Marshal([]place{{shard, last.At.UnixMilli(), last.ID}})
-	return e.page, base64.RawURLEncoding.EncodeToString(text), err
+	return e.page, encodeCursor([]place{{shard, last.At.UnixMilli(), last.ID}}), nil
 }

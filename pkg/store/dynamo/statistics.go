@@ -14,10 +14,10 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// AddStatistics: see dispatch.Statistics. It is one update, of one write unit as
-// long as the bucket's item is below 1 KB. The condition makes the SDK's own
-// repetition harmless, unless another worker's batch came between: then the batch
-// is counted twice, which statistics bear.
+// AddStatistics: see dispatch.Statistics. It costs one write unit as long as the
+// bucket's item is below 1 KB. The condition ignores a write that the SDK repeats,
+// unless another batch was added in between: then the batch counts twice, which is
+// acceptable for statistics.
 func (s *Store) AddStatistics(ctx context.Context, b stats.Batch) error {
 	bucket := stats.Bucket(b.At)
 	names := map[string]string{"#batch": dynamoitem.BatchID, "#expires": dynamoitem.ExpiresAt}
@@ -49,7 +49,7 @@ func (s *Store) AddStatistics(ctx context.Context, b stats.Batch) error {
 		ReturnConsumedCapacity: s.returnCapacity(),
 	})
 	if _, failed := conditionFailed(err); failed {
-		return nil // our own write, repeated
+		return nil // our own write, repeated by the SDK
 	}
 	if err != nil {
 		return fmt.Errorf("add statistics: %w", err)
@@ -60,13 +60,9 @@ func (s *Store) AddStatistics(ctx context.Context, b stats.Batch) error {
 
 // NoteSweep: see dispatch.Statistics.
 func (s *Store) NoteSweep(ctx context.Context, sweep stats.Sweep) error {
-	out, err := s.db.PutItem(ctx, &dynamodb.PutItemInput{
-		TableName: &s.tables.Control, Item: dynamoitem.EncodeSweep(sweep), ReturnConsumedCapacity: s.returnCapacity(),
-	})
-	if err != nil {
-		return fmt.Errorf("note the sweep: %w", err)
+	if _, _, err := s.put(ctx, s.tables.Control, &dynamodb.PutItemInput{Item: dynamoitem.EncodeSweep(sweep)}); err != nil {
+		return fmt.Errorf("write the sweep's statistics: %w", err)
 	}
-	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 

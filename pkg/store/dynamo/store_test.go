@@ -33,7 +33,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// meter sums the write and read units of the calls it hears of.
+// meter sums write and read units.
 type meter struct {
 	mu           sync.Mutex
 	writes       float64
@@ -41,7 +41,7 @@ type meter struct {
 	indexTouched bool
 }
 
-func (m *meter) hear(write bool, c types.ConsumedCapacity) {
+func (m *meter) add(write bool, c types.ConsumedCapacity) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if write {
@@ -52,19 +52,19 @@ func (m *meter) hear(write bool, c types.ConsumedCapacity) {
 	m.indexTouched = m.indexTouched || len(c.GlobalSecondaryIndexes) > 0
 }
 
-func TestAFirstTryThatSucceedsCostsThreeWriteUnits(t *testing.T) {
+func TestASuccessfulFirstAttemptCostsThreeWriteUnits(t *testing.T) {
 	client, stack := dynamotest.New(t)
-	m := firstTry(t, client, stack.Name)
+	m := firstAttempt(t, client, stack.Name)
 	if m.writes != 3 || m.reads != 0 || m.indexTouched {
 		t.Errorf("%g write units, %g read units, index touched: %v; want 3, 0 and an untouched index", m.writes, m.reads, m.indexTouched)
 	}
 }
 
-// firstTry accepts an event and delivers it at the first try, and returns what that cost.
-func firstTry(t *testing.T, client *dynamodb.Client, stack string) *meter {
+// firstAttempt stores an event and delivers it in the first attempt, and returns the cost.
+func firstAttempt(t *testing.T, client *dynamodb.Client, stack string) *meter {
 	t.Helper()
 	var m meter
-	s := dynamo.New(client, local.Tables(stack), dynamo.WithMeter(m.hear))
+	s := dynamo.New(client, local.Tables(stack), dynamo.WithMeter(m.add))
 	now := time.Now()
 	body, err := event.Event{ID: event.NewID(now), Type: "user.joined_community", Timestamp: now, ActorUserID: "u_1042",
 		Data: json.RawMessage(`{"community_id":"c_7","community_name":"Gophers Berlin"}`)}.Encode()
@@ -128,35 +128,30 @@ func TestItemsExpire(t *testing.T) {
 	}
 }
 
-// amnesiac applies writes and then loses the answer once, so that the SDK's
-// retry meets its own write.
-type amnesiac struct {
-	dynamo.Client
-	updates int
-}
+// repeating applies every write twice, like the SDK when the first response was lost.
+type repeating struct{ dynamo.Client }
 
-func (a *amnesiac) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, o ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
-	a.updates++
+func (a *repeating) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, o ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
 	if _, err := a.Client.UpdateItem(ctx, in, o...); err != nil {
 		return nil, err
 	}
-	return a.Client.UpdateItem(ctx, in, o...) // the SDK tries again
+	return a.Client.UpdateItem(ctx, in, o...)
 }
 
-func (a *amnesiac) PutItem(ctx context.Context, in *dynamodb.PutItemInput, o ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+func (a *repeating) PutItem(ctx context.Context, in *dynamodb.PutItemInput, o ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
 	if _, err := a.Client.PutItem(ctx, in, o...); err != nil {
 		return nil, err
 	}
-	return a.Client.PutItem(ctx, in, o...) // the SDK tries again
+	return a.Client.PutItem(ctx, in, o...)
 }
 
-func TestAnEndpointWhoseAnswerWasLostIsWrittenOnce(t *testing.T) {
+func TestARepeatedWriteOfAnEndpointCountsOnce(t *testing.T) {
 	client, stack := dynamotest.New(t)
-	s := dynamo.New(&amnesiac{Client: client}, local.Tables(stack.Name))
+	s := dynamo.New(&repeating{client}, local.Tables(stack.Name))
 	admin := &admin.Endpoints{Store: s, Types: []string{"x"}, Check: func(destination.Target) error { return nil }, Now: time.Now}
 	added, err := admin.Add(t.Context(), endpoint.Endpoint{Tenant: "t", URL: "https://example.com"})
 	if err != nil {
-		t.Fatalf("add: %v; the endpoint is there, and nobody was shown its secret", err)
+		t.Fatalf("add: %v; want its secret", err)
 	}
 	rotated, err := admin.RotateSecret(t.Context(), "t", added.ID, time.Hour)
 	if err != nil || rotated.Version != 2 || len(rotated.Secrets) != 2 {
@@ -164,24 +159,24 @@ func TestAnEndpointWhoseAnswerWasLostIsWrittenOnce(t *testing.T) {
 	}
 }
 
-func TestDueRefusesACursorThatNoPageEndedWith(t *testing.T) {
+func TestDueRejectsInvalidCursors(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	s := dynamo.New(client, local.Tables(stack.Name))
 	for _, text := range []string{"null", "{}", "[]", "x"} {
 		if _, _, err := s.Due(t.Context(), 0, time.Now(), base64.RawURLEncoding.EncodeToString([]byte(text)), 10); err == nil {
-			t.Errorf("the cursor %s is taken", text)
+			t.Errorf("the cursor %s is accepted", text)
 		}
 	}
 }
 
-func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
+func TestARepeatedWriteCountsOnce(t *testing.T) {
 	client, stack := dynamotest.New(t)
-	s := dynamo.New(&amnesiac{Client: client}, local.Tables(stack.Name))
+	s := dynamo.New(&repeating{client}, local.Tables(stack.Name))
 	now := time.Now().Truncate(time.Millisecond)
 	c := delivery.Claim{Key: delivery.Key{EndpointID: "ep_1", EventID: event.NewID(now)}, Tenant: "t", EventType: "x", Accepted: now, ID: "w", Now: now, Lease: time.Minute}
 	claimed, err := s.Claim(t.Context(), c)
 	if err != nil || claimed.Attempts != 1 {
-		t.Fatalf("claim = %+v, %v; want the first attempt, won", claimed, err)
+		t.Fatalf("claim = %+v, %v; want the first attempt", claimed, err)
 	}
 	if err := s.AddStatistics(t.Context(), stats.Batch{ID: "b", At: now, Counts: stats.Counts{Attempts: 1}}); err != nil {
 		t.Fatal(err)
@@ -198,12 +193,12 @@ func TestAWriteWhoseAnswerWasLostCountsOnce(t *testing.T) {
 		t.Errorf("replay = %+v, %v", replayed, err)
 	}
 	if _, err := s.Postpone(t.Context(), delivery.Due{Key: c.Key, DueAt: now.Add(time.Minute)}, now.Add(time.Hour)); !errors.Is(err, delivery.ErrFenced) {
-		// Safe either way: the due time has moved, and brings the delivery back.
+		// The sweep finds the delivery at its new due time.
 		t.Errorf("postpone: %v, want ErrFenced", err)
 	}
 }
 
-func TestABrokenEndpointDoesNotStopItsTenant(t *testing.T) {
+func TestAMalformedEndpointIsListedAsDisabled(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	tables := local.Tables(stack.Name)
 	s := dynamo.New(client, tables)
@@ -214,17 +209,17 @@ func TestABrokenEndpointDoesNotStopItsTenant(t *testing.T) {
 	}
 	list, err := s.ListEndpoints(t.Context(), "t")
 	if err != nil || len(list) != 1 || list[0].ID != "ep_broken" || list[0].Status != endpoint.Disabled || list[0].StatusReason == "" {
-		t.Errorf("list = %+v, %v; want it shown as disabled, with what is wrong", list, err)
+		t.Errorf("list = %+v, %v; want it disabled, with the error as the reason", list, err)
 	}
 }
 
-func TestABatchOfStatisticsCostsOneWriteUnitAndADayAFewReads(t *testing.T) {
+func TestCostOfStatistics(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	var m meter
 	calls := &counting{Client: client}
-	s := dynamo.New(calls, local.Tables(stack.Name), dynamo.WithMeter(m.hear))
+	s := dynamo.New(calls, local.Tables(stack.Name), dynamo.WithMeter(m.add))
 	now := stats.Bucket(time.Now())
-	// A busy bucket: every count of every minute, latencies over four places.
+	// A busy bucket: every count of every minute, latencies in four buckets.
 	for minute := range 10 {
 		b := stats.Batch{
 			ID: "the same shard" + string(rune('a'+minute)), At: now.Add(time.Duration(minute) * time.Minute), Worked: true, LastEvent: now,

@@ -2,12 +2,17 @@ package dynamo
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
@@ -38,7 +43,39 @@ func (u *update) setIfAbsent(name string, value types.AttributeValue) {
 	u.values[":"+name] = value
 }
 
-func (u *update) remove(name string) { u.removes = append(u.removes, "#"+name) }
+func (u *update) remove(names ...string) {
+	for _, name := range names {
+		u.removes = append(u.removes, "#"+name)
+	}
+}
+
+// assign sets the named attributes to those of an item, and removes those it lacks.
+func (u *update) assign(item dynamoitem.Item, names ...string) {
+	for _, name := range names {
+		if value, ok := item[name]; ok {
+			u.set(name, value)
+		} else {
+			u.remove(name)
+		}
+	}
+}
+
+// written sets the times of every write of a delivery.
+func (u *update) written(now time.Time) {
+	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(now))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(now.Add(delivery.Retention)))
+}
+
+// created sets what a delivery gets when its record is created. The event type may be
+// unknown ("").
+func (u *update) created(tenant, eventType string, accepted, now time.Time) {
+	u.setIfAbsent(dynamoitem.Tenant, dynamoitem.S(tenant))
+	if eventType != "" {
+		u.setIfAbsent(dynamoitem.EventType, dynamoitem.S(eventType))
+	}
+	u.setIfAbsent(dynamoitem.Since, dynamoitem.Millis(accepted))
+	u.setIfAbsent(dynamoitem.CreatedAt, dynamoitem.Millis(now))
+}
 
 func (u *update) expression() string {
 	var parts []string
@@ -65,11 +102,79 @@ func names(expressions ...string) map[string]string {
 	return found
 }
 
+// get reads an item. It returns nil if there is none.
+func (s *Store) get(ctx context.Context, table string, key dynamoitem.Item, consistent bool) (dynamoitem.Item, error) {
+	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{TableName: &table, Key: key, ConsistentRead: &consistent, ReturnConsumedCapacity: s.returnCapacity()})
+	if err != nil {
+		return nil, err
+	}
+	s.recordRead(out.ConsumedCapacity)
+	return out.Item, nil
+}
+
+// put writes an item. If the condition fails, it returns failed and the stored item (nil
+// if there is none).
+func (s *Store) put(ctx context.Context, table string, in *dynamodb.PutItemInput) (stored dynamoitem.Item, failed bool, err error) {
+	in.TableName, in.ReturnConsumedCapacity = &table, s.returnCapacity()
+	if in.ConditionExpression != nil {
+		in.ReturnValuesOnConditionCheckFailure = types.ReturnValuesOnConditionCheckFailureAllOld
+	}
+	out, err := s.db.PutItem(ctx, in)
+	if stored, failed = conditionFailed(err); failed {
+		return stored, true, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return nil, false, nil
+}
+
+// update applies a conditional update to an item. It returns the item after the update,
+// or the stored item and false if the condition failed.
+func (s *Store) update(ctx context.Context, table string, key dynamoitem.Item, u update, condition string) (after, stored dynamoitem.Item, ok bool, err error) {
+	expression := u.expression()
+	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &table, Key: key, UpdateExpression: &expression, ConditionExpression: &condition,
+		ExpressionAttributeNames: names(expression, condition), ExpressionAttributeValues: u.values,
+		ReturnValues:                        types.ReturnValueAllNew,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+		ReturnConsumedCapacity:              s.returnCapacity(),
+	})
+	if old, failed := conditionFailed(err); failed {
+		return nil, old, false, nil
+	}
+	if err != nil {
+		return nil, nil, false, err
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return out.Attributes, nil, true, nil
+}
+
+// encodeCursor returns the text of a cursor. The value must be one that always marshals.
+func encodeCursor(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+func decodeCursor(cursor string, v any) error {
+	text, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, v)
+}
+
 // batchGet is the maximum number of keys in one BatchGetItem.
 const batchGet = 100
 
-// getAll reads items by key, up to batchGet per request. Missing items are omitted.
+// getAll reads items by key, up to batchGet per request. Missing items are omitted. It
+// repeats keys that DynamoDB has throttled, with backoff, until the context ends.
 func (s *Store) getAll(ctx context.Context, table string, ask types.KeysAndAttributes) (items []dynamoitem.Item, err error) {
+	wait := 50 * time.Millisecond
 	for keys := ask.Keys; len(keys) > 0; {
 		n := min(len(keys), batchGet)
 		ask.Keys = keys[:n]
@@ -85,10 +190,15 @@ func (s *Store) getAll(ctx context.Context, table string, ask types.KeysAndAttri
 		}
 		items = append(items, out.Responses[table]...)
 		left := out.UnprocessedKeys[table].Keys
-		if len(left) == n {
-			return nil, errors.New("the table is throttled")
-		}
 		keys = append(left, keys[n:]...)
+		if len(left) > 0 {
+			select {
+			case <-time.After(wait):
+				wait *= 2
+			case <-ctx.Done():
+				return nil, fmt.Errorf("table %s is throttled: %w", table, ctx.Err())
+			}
+		}
 	}
 	return items, nil
 }

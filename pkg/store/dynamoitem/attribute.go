@@ -103,9 +103,9 @@ func putTime(item Item, name string, t time.Time) {
 	}
 }
 
-// Size is an item's size in bytes as DynamoDB bills it: names and values in
-// UTF-8, a number as half its digits and one byte more. (Amazon DynamoDB
-// Developer Guide, "DynamoDB item sizes and formats"; only the types used here.)
+// Size returns an item's size in bytes as billed: names and strings in UTF-8, a number
+// as half its digits plus one byte. See "DynamoDB item sizes and formats" in the Amazon
+// DynamoDB Developer Guide.
 func Size(item Item) int {
 	total := 0
 	for name, value := range item {

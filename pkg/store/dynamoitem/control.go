@@ -78,7 +78,7 @@ func DecodeSlotsAt(item Item) (time.Time, error) {
 	return time.UnixMicro(r.n(SlotsAt)).UTC(), r.err
 }
 
-// Attributes of what is bound and counted in Control.
+// Attributes of values and counters in Control.
 const (
 	Bound = "bound"
 	Tally = "tally"
@@ -108,7 +108,7 @@ func DecodeTally(item Item) (int, error) {
 	return int(r.n(Tally)), r.err
 }
 
-// AlertsKey is the Control key under which the alerts' state stands.
+// AlertsKey is the Control key of the alerts' state.
 const AlertsKey = "alerts"
 
 // EncodeAlerts returns the item of the alerts' state.

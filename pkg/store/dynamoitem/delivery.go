@@ -11,8 +11,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 )
 
-// maxDeliverySize leaves room below a write unit's 1,024 bytes for what a claim
-// adds (a claim id, a lease) to an item that this package has encoded.
+// maxDeliverySize is below the 1,024 bytes of a write unit, because a claim adds its id
+// and a lease to the encoded item.
 const maxDeliverySize = 960
 
 // DeliveryKey is the key of a delivery's item.
@@ -70,7 +70,7 @@ func EncodeDelivery(d delivery.Delivery) Item {
 		case item[Reason] != nil:
 			shorten(item, Reason, excess)
 		default:
-			return item // ids and times alone; they do not reach the limit
+			return item // ids and times alone do not reach the limit
 		}
 	}
 	return item

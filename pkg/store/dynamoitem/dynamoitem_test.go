@@ -15,8 +15,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// The worst that a delivery can hold: every attempt remembered, with the
-// longest timings and classes, and texts at their limits.
+// The largest delivery: a full history with the longest timings and classes, and texts of
+// maximum length.
 func TestADeliveryFitsIntoOneWriteUnit(t *testing.T) {
 	now := time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
 	long := delivery.Timings{DNS: 30 * time.Second, Connect: 30 * time.Second, TLS: 30 * time.Second, FirstByte: 30 * time.Second, Total: 30 * time.Second}
@@ -42,7 +42,7 @@ func TestADeliveryFitsIntoOneWriteUnit(t *testing.T) {
 	if n := len(got.History); n == 0 || got.History[n-1].Number != 92+delivery.MaxHistory-1 {
 		t.Errorf("the latest attempt is not in %+v", got.History)
 	}
-	// A usual failed delivery loses nothing.
+	// A typical failed delivery is stored unchanged.
 	d.Tenant, d.Reason, d.Snippet, d.History = "default", "the receiver answered 503 Service Unavailable", "try later", d.History[:4]
 	got, err = dynamoitem.DecodeDelivery(dynamoitem.EncodeDelivery(d))
 	if err != nil {
@@ -53,7 +53,7 @@ func TestADeliveryFitsIntoOneWriteUnit(t *testing.T) {
 	}
 }
 
-func TestSizeFollowsDynamoDBsRules(t *testing.T) {
+func TestSize(t *testing.T) {
 	// "name" 4 + "Grüße" 7; "n" 1 + 38 digits 19 + 1
 	item := dynamoitem.Item{"name": dynamoitem.S("Grüße"), "n": dynamoitem.N(1234567890123456)}
 	if got := dynamoitem.Size(item); got != 4+7+1+8+1 {
@@ -61,7 +61,7 @@ func TestSizeFollowsDynamoDBsRules(t *testing.T) {
 	}
 }
 
-func TestAnEventsImageIsThatOfItsItem(t *testing.T) {
+func TestEventImageEqualsImageOfTheItem(t *testing.T) {
 	for _, a := range []event.Accepted{
 		{ID: "01KG4VZS4NCPSXFR1K7QEWBC9B", Tenant: "default", Body: []byte(`{"t":"Grüße"}`), Trace: "Root=1-5759e988-bd862e3fe1be46a994272793"}, {ID: "01KG4VZS4NCPSXFR1K7QEWBC9B"}, {ID: "00000000000000000000000000"},
 	} {
@@ -75,7 +75,7 @@ func TestAnEventsImageIsThatOfItsItem(t *testing.T) {
 		}
 	}
 	if _, _, err := dynamoitem.EventImage(event.Accepted{ID: "x"}); err == nil {
-		t.Error("an id that is none has an image")
+		t.Error("an event with an invalid id has an image")
 	}
 }
 

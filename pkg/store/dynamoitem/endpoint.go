@@ -24,8 +24,8 @@ type storedSecret struct {
 	ExpiresAt int64  `json:"expires_at,omitempty"` // epoch ms
 }
 
-// EncodeEndpoint returns the item of an endpoint. The item contains the secrets in
-// plain text; the table is encrypted at rest.
+// EncodeEndpoint returns the item of an endpoint. The item contains the secrets in plain
+// text. The table is encrypted with a KMS key of its own (SecretsKey in template.yaml).
 func EncodeEndpoint(e endpoint.Endpoint) Item {
 	item := EndpointKey(e.Tenant, e.ID)
 	item["url"] = S(e.URL)
@@ -75,7 +75,7 @@ func EncodeEndpoint(e endpoint.Endpoint) Item {
 	return item
 }
 
-// DecodeEndpoint reads what EncodeEndpoint wrote. Its errors hold no secret.
+// DecodeEndpoint reads what EncodeEndpoint wrote. Its errors contain no secret.
 func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 	r := reader{item: item}
 	r.must(Tenant, EndpointID, "url", "event_types", "secrets", Status)

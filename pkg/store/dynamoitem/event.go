@@ -37,8 +37,8 @@ func DecodeEvent(item Item) (event.Accepted, error) {
 	return a, r.err
 }
 
-// EventImage returns the item of an accepted event as Lambda gets it in a stream
-// record, and its size: what Image and Size make of EncodeEvent's.
+// EventImage returns the item of an accepted event as an image of a stream record, and
+// its size. It is a faster Image and Size of EncodeEvent's item.
 func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValue, size int, err error) {
 	at, err := event.IDTime(a.ID)
 	if err != nil {
@@ -60,7 +60,7 @@ func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValu
 	return image, size + len(ExpiresAt) + (len(expires)+1)/2 + 1, nil
 }
 
-// EventFromImage reads an event from a stream record's image, as Lambda gets it.
+// EventFromImage reads an event from the image of a stream record.
 func EventFromImage(image map[string]events.DynamoDBAttributeValue) (event.Accepted, error) {
 	var a event.Accepted
 	for _, f := range []struct {
@@ -87,7 +87,7 @@ func EventFromImage(image map[string]events.DynamoDBAttributeValue) (event.Accep
 	return a, nil
 }
 
-// Image returns an item as Lambda gets it in a stream record.
+// Image returns an item as the image of a stream record.
 func Image(item Item) map[string]events.DynamoDBAttributeValue {
 	image := make(map[string]events.DynamoDBAttributeValue, len(item))
 	for name, value := range item {

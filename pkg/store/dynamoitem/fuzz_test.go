@@ -11,8 +11,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// FuzzEventFromImage: an image that is read is complete, says what the table's
-// item of the same event says, and the error about another one is short.
+// FuzzEventFromImage: an event that is read is complete and survives a round trip through
+// its item. Errors are short.
 func FuzzEventFromImage(f *testing.F) {
 	for _, seed := range []string{
 		`{"event_id":{"S":"01KDJ0000000000000000000AA"},"tenant":{"S":"default"},"body":{"S":"{}"},"trace":{"S":"Root=1"},"expires_at":{"N":"1"}}`,
@@ -24,7 +24,7 @@ func FuzzEventFromImage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var image map[string]events.DynamoDBAttributeValue
 		if json.Unmarshal(text, &image) != nil {
-			return // Lambda's own library refuses it
+			return // aws-lambda-go rejects it
 		}
 		a, err := dynamoitem.EventFromImage(image)
 		if err != nil {
@@ -37,7 +37,7 @@ func FuzzEventFromImage(f *testing.F) {
 			t.Errorf("%s is read as %+v", text, a)
 		}
 		if _, err := event.IDTime(a.ID); err != nil {
-			return // fan out passes it over
+			return // fan-out skips it
 		}
 		item, err := dynamoitem.EncodeEvent(a)
 		if err != nil {

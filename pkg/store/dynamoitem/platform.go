@@ -2,6 +2,8 @@ package dynamoitem
 
 import (
 	"fmt"
+	"maps"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -9,15 +11,15 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// The sparse indexes of Platform: open discussions by their end, closed ones by
-// when they were closed.
+// The sparse indexes of Platform: open discussions by expiry, closed ones by the time of
+// closing.
 const (
 	ExpiringIndex = "expiring"
 	ClosedIndex   = "closed"
 )
 
-// Attributes of Platform. Its expires_at is a discussion's end in milliseconds,
-// and no TTL: a discussion that expires is closed, not deleted.
+// Attributes of Platform. Its expires_at is in milliseconds and not a TTL: a discussion
+// that expires is closed, not deleted.
 const (
 	PK            = "pk"
 	SK            = "sk"
@@ -84,7 +86,7 @@ func EncodeRecord(record platform.Record) Item {
 		put(item, CloseReason, string(r.Reason))
 		putTime(item, ExpiresAt, r.ExpiresAt)
 		putTime(item, ClosedAt, r.ClosedAt)
-		// Each stands in the index of its state, and in no other.
+		// A discussion is only in the index of its state.
 		switch {
 		case r.Status == platform.Open && !r.ExpiresAt.IsZero():
 			item[ExpiringShard] = N(int64(platform.Shard(r.ID)))
@@ -97,8 +99,7 @@ func EncodeRecord(record platform.Record) Item {
 	return item
 }
 
-// KindOf is what an item of the platform's table says it is; "" where it says
-// nothing that this package knows.
+// KindOf returns the kind of an item of the platform's table, or "" if it has none.
 func KindOf(item Item) platform.Kind {
 	v, ok := item[Kind].(*types.AttributeValueMemberS)
 	if !ok {
@@ -107,15 +108,19 @@ func KindOf(item Item) platform.Kind {
 	return platform.Kind(v.Value)
 }
 
-// DecodeRecord reads what EncodeRecord wrote, and what a platform of somebody
-// else's wrote in the same words: attributes that no record has are passed over,
-// NULL is nothing. It fails where an attribute that it reads is missing or is of
-// another type, and its error holds no value.
+// DecodeRecord reads what EncodeRecord or another program wrote. It ignores unknown
+// attributes and treats NULL as missing. It fails if a required attribute is missing or
+// an attribute has the wrong type. Its errors contain no values.
 func DecodeRecord(item Item) (platform.Record, error) {
 	r := reader{item: item}
+	isNull := func(_ string, v types.AttributeValue) bool {
+		_, null := v.(*types.AttributeValueMemberNULL)
+		return null
+	}
 	for name, value := range item {
-		if _, null := value.(*types.AttributeValueMemberNULL); null {
-			r.item = withoutNulls(item, name)
+		if isNull(name, value) {
+			r.item = maps.Clone(item)
+			maps.DeleteFunc(r.item, isNull)
 			break
 		}
 	}
@@ -164,16 +169,6 @@ func DecodeRecord(item Item) (platform.Record, error) {
 	return record, r.err
 }
 
-func withoutNulls(item Item, first string) Item {
-	kept := make(Item, len(item))
-	for name, value := range item {
-		if _, null := value.(*types.AttributeValueMemberNULL); name != first && !null {
-			kept[name] = value
-		}
-	}
-	return kept
-}
-
 // DecodeDiscussion reads the item of a discussion.
 func DecodeDiscussion(item Item) (platform.Discussion, error) {
 	record, err := DecodeRecord(item)
@@ -184,18 +179,14 @@ func DecodeDiscussion(item Item) (platform.Discussion, error) {
 	return d, err
 }
 
-// DecodeEnding reads an entry of a discussions' index, or a key of one; at names
-// the index's time.
+// DecodeEnding reads an entry, or a key, of an index of discussions. at is the name of
+// the index's time attribute.
 func DecodeEnding(item Item, at string) (platform.Ending, error) {
 	r := reader{item: item}
 	r.must(PK, at)
-	const prefix = "DISCUSSION#"
-	pk := r.s(PK)
-	if r.err == nil && (len(pk) <= len(prefix) || pk[:len(prefix)] != prefix) {
+	id, _ := strings.CutPrefix(r.s(PK), "DISCUSSION#")
+	if id == "" || id == r.s(PK) {
 		r.fail(PK, "a discussion's key")
 	}
-	if r.err != nil {
-		return platform.Ending{}, r.err
-	}
-	return platform.Ending{ID: pk[len(prefix):], At: r.millis(at)}, nil
+	return platform.Ending{ID: id, At: r.millis(at)}, r.err
 }

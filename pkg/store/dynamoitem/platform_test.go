@@ -35,18 +35,18 @@ func records() []platform.Record {
 	}
 }
 
-func TestRecordsComeBackAsTheyWere(t *testing.T) {
+func TestRecordRoundTrip(t *testing.T) {
 	for _, r := range records() {
 		item := dynamoitem.EncodeRecord(r)
 		got, err := dynamoitem.DecodeRecord(item)
 		if err != nil || got != r {
 			t.Errorf("%s: %v\n%s", r.Kind(), err, cmp.Diff(r, got))
 		}
-		// What the platform keeps beside it, and what it keeps as NULL, is no matter.
+		// Unknown attributes and NULL are ignored.
 		item["likes"], item["banned"] = dynamoitem.N(3), &types.AttributeValueMemberNULL{Value: true}
 		item["photo"] = &types.AttributeValueMemberB{Value: []byte("x")}
 		if got, err := dynamoitem.DecodeRecord(item); err != nil || got != r {
-			t.Errorf("%s with more: %v\n%s", r.Kind(), err, cmp.Diff(r, got))
+			t.Errorf("%s with unknown attributes: %v\n%s", r.Kind(), err, cmp.Diff(r, got))
 		}
 		image := streamtest.Changes(events.DynamoDBEventRecord{Change: events.DynamoDBStreamRecord{NewImage: dynamoitem.Image(dynamoitem.EncodeRecord(r))}})[0].New
 		if got, err := image.Decode(); err != nil || got != r || image.Kind() != r.Kind() {
@@ -55,17 +55,16 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
-// A record that lacks something, or holds something else, is refused with the
-// attribute's name and without anybody's words.
-func TestRecordsThatAreNoneAreRefused(t *testing.T) {
+// The error names the attribute and contains no value.
+func TestDecodeRecordRejectsMissingAndWrongAttributes(t *testing.T) {
 	for _, r := range records() {
 		whole := dynamoitem.EncodeRecord(r)
 		if _, err := dynamoitem.DecodeRecord(dynamoitem.Item{dynamoitem.Kind: whole[dynamoitem.Kind]}); err == nil {
-			t.Errorf("%s: nothing but its kind is read", r.Kind())
+			t.Errorf("%s with only its kind is accepted", r.Kind())
 		}
 		for name := range whole {
 			if name == dynamoitem.PK || name == dynamoitem.SK || name == dynamoitem.Kind || strings.HasSuffix(name, "_shard") {
-				continue // no part of what it says
+				continue // not decoded
 			}
 			item := dynamoitem.EncodeRecord(r)
 			item[name] = &types.AttributeValueMemberBOOL{Value: true}
@@ -75,6 +74,6 @@ func TestRecordsThatAreNoneAreRefused(t *testing.T) {
 		}
 	}
 	if _, err := dynamoitem.DecodeRecord(dynamoitem.Item{dynamoitem.Kind: dynamoitem.S("poll")}); err == nil {
-		t.Error("an unknown kind is read")
+		t.Error("an unknown kind is accepted")
 	}
 }

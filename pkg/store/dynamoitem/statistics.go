@@ -11,31 +11,29 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
-// A statistics item covers one bucket of ten minutes. Each count of each minute is
-// an attribute of its own, so that it can be added to, with a name of two letters,
-// because the names are most of the item: the minute ("a" to "j"), then what is
-// counted (a capital letter), or the histogram's place ("a" to "z", then "_").
-// Zero is not written.
+// A statistics item covers one bucket of ten minutes. Each count of each minute is an
+// attribute, to which ADD adds. Its name has two letters, because names are most of the
+// item: the minute ("a" to "j"), then a capital letter for the count, or "a" to "z" and
+// "_" for the bucket of the latency histogram. Zeros are omitted.
 const (
-	// BatchID is the batch that was added last.
+	// BatchID is the id of the last batch.
 	BatchID = "batch_id"
-	// LastEvent and LastBatch are stats.Record's.
+	// LastEvent and LastBatch are fields of stats.Record.
 	LastEvent = "last_event"
 	LastBatch = "last_batch"
-	// DisabledEndpoints is a set of stats.Endpoints, so that one which is disabled
-	// twice is in it once.
+	// DisabledEndpoints is a set of stats.Endpoint.
 	DisabledEndpoints = "disabled"
 )
 
-// SweepKey is the Control key under which the last sweep stands.
+// SweepKey is the Control key of the last sweep.
 const SweepKey = "heartbeat#sweep"
 
-// StatisticsKey is the Control key of a part of a bucket.
+// StatisticsKey is the Control key of a shard of a bucket.
 func StatisticsKey(bucket time.Time, shard int) string {
 	return fmt.Sprintf("stats#%d#%d", bucket.Unix(), shard)
 }
 
-// counted are the counts by their letter.
+// counted returns the counts by their letter.
 func counted(c *stats.Counts) map[byte]*int64 {
 	return map[byte]*int64{
 		'A': &c.Accepted, 'Q': &c.Queued, 'T': &c.Attempts, 'D': &c.Delivered,
@@ -45,7 +43,7 @@ func counted(c *stats.Counts) map[byte]*int64 {
 
 const places = "abcdefghijklmnopqrstuvwxyz_"
 
-// EncodeCounts returns what a batch adds to the item of its bucket.
+// EncodeCounts returns the attributes to add to the item of a bucket.
 func EncodeCounts(at time.Time, c stats.Counts) Item {
 	minute := string(rune('a' + int(at.Sub(stats.Bucket(at))/time.Minute)))
 	item := Item{}
@@ -62,7 +60,7 @@ func EncodeCounts(at time.Time, c stats.Counts) Item {
 	return item
 }
 
-// EndpointSet is a set of endpoints.
+// EndpointSet returns a set attribute of endpoints, without duplicates.
 func EndpointSet(list []stats.Endpoint) types.AttributeValue {
 	set := &types.AttributeValueMemberSS{}
 	for _, e := range list {
@@ -73,14 +71,14 @@ func EndpointSet(list []stats.Endpoint) types.AttributeValue {
 	return set
 }
 
-// DecodeStatistics reads an item of a bucket, and when that begins.
+// DecodeStatistics reads an item of a bucket. It returns the start of the bucket, too.
 func DecodeStatistics(item Item) (time.Time, stats.Record, error) {
 	in := reader{item: item}
 	in.must(Key)
 	var at int64
 	var shard int
 	if _, err := fmt.Sscanf(in.s(Key), "stats#%d#%d", &at, &shard); err != nil && in.err == nil {
-		in.err = fmt.Errorf("item: %q is not the key of statistics", in.s(Key))
+		in.err = fmt.Errorf("item: %.64q is not the key of a statistics item", in.s(Key))
 	}
 	r := stats.Record{LastEvent: in.millis(LastEvent), LastBatch: in.millis(LastBatch)}
 	if set, ok := item[DisabledEndpoints].(*types.AttributeValueMemberSS); ok {
@@ -113,8 +111,8 @@ func DecodeStatistics(item Item) (time.Time, stats.Record, error) {
 	return time.Unix(at, 0).UTC(), stats.Merge(r), in.err
 }
 
-// EncodeSweep returns the item of the last sweep. It does not expire: that it is
-// old is what somebody wants to know.
+// EncodeSweep returns the item of the last sweep. It does not expire, so that monitoring
+// can report that there was no sweep for a long time.
 func EncodeSweep(s stats.Sweep) Item {
 	item := Item{Key: S(SweepKey), "at": Millis(s.At)}
 	for name, n := range map[string]int{"due": s.Due, "queued": s.Queued, "overdue": s.Overdue, "retrying": s.Retrying} {

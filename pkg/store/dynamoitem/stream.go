@@ -12,9 +12,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// options read a payload as aws-lambda-go reads it, except that names are
-// case-sensitive. That library finds out the type of each attribute by reflection,
-// which took longer than the rest of a fan-out.
+// options parse a payload like aws-lambda-go, except that names are case-sensitive.
+// aws-lambda-go uses reflection for each attribute, which took longer than the rest of a
+// fan-out.
 var options = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 // ReadEvents reads a batch of the Events table's stream.

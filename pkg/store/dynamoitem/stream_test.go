@@ -25,20 +25,20 @@ var streamSeeds = []string{
 	`{"Records":[{"dynamodb":{"Keys":{"a":{}, "b":{"S":"x"`,
 }
 
-// fields are the names that encoding/json would know in any case.
+// fields are the names that encoding/json matches case-insensitively.
 var fields = []string{"Records", "eventID", "eventName", "eventVersion", "eventSource", "eventSourceARN", "awsRegion", "dynamodb", "userIdentity", "type", "principalId",
 	"ApproximateCreationDateTime", "Keys", "NewImage", "OldImage", "SequenceNumber", "SizeBytes", "StreamViewType"}
 
-// comparable tells whether a payload uses the names as Lambda does, and only the
-// attribute types that this package reads.
+// comparable reports whether a payload spells the names like Lambda and has only the
+// attribute types that this package decodes.
 func comparable(payload []byte) ([]byte, bool) {
 	return jsontest.Comparable(payload, slices.Concat(fields, []string{"event_id", "tenant", "body", "trace", "S", "N", "NULL"})...)
 }
 
-// image is an item as aws-lambda-go has it in a stream's record.
+// image is an image of a stream record in aws-lambda-go.
 type image = map[string]events.DynamoDBAttributeValue
 
-// FuzzReadChanges: a payload is read as aws-lambda-go reads it.
+// FuzzReadChanges: a payload is decoded like aws-lambda-go decodes it.
 func FuzzReadChanges(f *testing.F) {
 	seedStream(f)
 	f.Fuzz(func(t *testing.T, payload []byte) {
@@ -101,7 +101,7 @@ func sameImage(t *testing.T, payload []byte, got platform.Image, want image) {
 	}
 }
 
-// FuzzReadEvents: an event is read as from the image that aws-lambda-go reads.
+// FuzzReadEvents: an event equals that of the image that aws-lambda-go decodes.
 func FuzzReadEvents(f *testing.F) {
 	seedStream(f)
 	for _, seed := range []string{
@@ -140,7 +140,7 @@ func FuzzReadEvents(f *testing.F) {
 	})
 }
 
-// seedStream adds payloads of streams to a corpus.
+// seedStream adds stream payloads to a corpus.
 func seedStream(f *testing.F) {
 	for _, seed := range streamSeeds {
 		f.Add([]byte(seed))
@@ -198,7 +198,7 @@ func benchmarkRead[T any](b *testing.B, read func([]byte) (T, error)) {
 	}
 }
 
-// These read a batch of 64 records; the last one is for comparison.
+// These decode a batch of 64 records; the last one is for comparison.
 func BenchmarkReadChanges(b *testing.B) { benchmarkRead(b, dynamoitem.ReadChanges) }
 func BenchmarkReadEvents(b *testing.B)  { benchmarkRead(b, dynamoitem.ReadEvents) }
 func BenchmarkReadByLambdasLibrary(b *testing.B) {

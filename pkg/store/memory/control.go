@@ -47,7 +47,7 @@ func (s *Store) PutBreaker(_ context.Context, b breaker.State, _ time.Time) (bre
 	b.Version++
 	if stored := s.breakers[b.EndpointID]; stored.Version != was {
 		if stored == b {
-			return b, nil // our own write, repeated
+			return b, nil // the same write, repeated
 		}
 		return b, breaker.ErrConflict
 	}
@@ -78,20 +78,20 @@ func (s *Store) ReserveSlots(_ context.Context, key string, cost time.Duration, 
 	return after, nil
 }
 
-// bound is a value in Control, or a counter.
+// bound is a value or a counter in Control.
 type bound struct {
 	value   string
 	tally   int
-	expires time.Time // zero is never
+	expires time.Time // zero means never
 }
 
-func (b bound) living(now time.Time) bool { return b.expires.IsZero() || now.Before(b.expires) }
+func (b bound) valid(now time.Time) bool { return b.expires.IsZero() || now.Before(b.expires) }
 
 // PutValueIfAbsent: see console.SessionStore.
 func (s *Store) PutValueIfAbsent(_ context.Context, key, value string, expires time.Time) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if holds, ok := s.bound[key]; ok && holds.living(s.now()) {
+	if holds, ok := s.bound[key]; ok && holds.valid(s.now()) {
 		return holds.value, nil
 	}
 	s.bound[key] = bound{value: value, expires: expires}
@@ -102,7 +102,7 @@ func (s *Store) PutValueIfAbsent(_ context.Context, key, value string, expires t
 func (s *Store) GetValue(_ context.Context, key string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if holds, ok := s.bound[key]; ok && holds.living(s.now()) {
+	if holds, ok := s.bound[key]; ok && holds.valid(s.now()) {
 		return holds.value, nil
 	}
 	return "", nil
@@ -146,7 +146,7 @@ func (s *Store) WriteAlerts(_ context.Context, document []byte, was int, writer 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.alerts.version != was {
-		return s.alerts.version == was+1 && s.alerts.writer == writer, nil // our own write, repeated
+		return s.alerts.version == was+1 && s.alerts.writer == writer, nil // the same write, repeated
 	}
 	s.alerts = alerts{bytes.Clone(document), was + 1, writer}
 	return true, nil

@@ -70,7 +70,7 @@ func (s *Store) Complete(_ context.Context, d delivery.Delivery) error {
 	}
 	if before.State != delivery.InFlight {
 		if before.State == d.State {
-			return nil // our own write, repeated
+			return nil // the same write, repeated
 		}
 		return delivery.ErrFenced
 	}

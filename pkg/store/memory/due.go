@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -11,13 +12,7 @@ import (
 )
 
 func dueBefore(a, b delivery.Due) bool {
-	if c := a.DueAt.Compare(b.DueAt); c != 0 {
-		return c < 0
-	}
-	if a.EndpointID != b.EndpointID {
-		return a.EndpointID < b.EndpointID
-	}
-	return a.EventID < b.EventID
+	return cmp.Or(a.DueAt.Compare(b.DueAt), cmp.Compare(a.EndpointID, b.EndpointID), cmp.Compare(a.EventID, b.EventID)) < 0
 }
 
 // Due: see dispatch.DueIndex.
@@ -38,7 +33,7 @@ func (s *Store) Due(_ context.Context, shard int, before time.Time, cursor strin
 			return false
 		}
 		if cursor != "" && !dueBefore(from, d) {
-			return true // the page before ended with it
+			return true // the last one of the previous page
 		}
 		if len(page) == limit {
 			next = encodeDue(page[len(page)-1])

@@ -104,8 +104,7 @@ func (s *Store) DisableEndpoint(_ context.Context, tenant, id, reason string, no
 	return nil
 }
 
-// DisabledEndpoints returns those of the endpoints that are out of service, with
-// the reason.
+// DisabledEndpoints returns the endpoints of the list that are disabled, with the reason.
 func (s *Store) DisabledEndpoints(_ context.Context, list []stats.Endpoint) (map[stats.Endpoint]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -27,7 +27,7 @@ func (s *Store) PutEvent(_ context.Context, a event.Accepted) error {
 	return nil
 }
 
-// eventPut is the change that put an event.
+// eventPut is the insertion of an event.
 type eventPut struct {
 	at    time.Time
 	event event.Accepted
@@ -36,7 +36,7 @@ type eventPut struct {
 func (p eventPut) record() events.DynamoDBEventRecord {
 	image, size, err := dynamoitem.EventImage(p.event)
 	if err != nil {
-		panic(err) // only for an id that PutEvent refuses
+		panic(err) // PutEvent has checked the id
 	}
 	return events.DynamoDBEventRecord{
 		EventName: string(events.DynamoDBOperationTypeInsert),

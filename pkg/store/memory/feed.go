@@ -15,12 +15,12 @@ type feed struct {
 	mu      sync.Mutex
 	changes []change
 	first   int           // sequence number of changes[0]
-	waiting int           // readers that wait
-	grown   chan struct{} // closed for those when a change is added
+	waiting int           // number of waiting readers
+	grown   chan struct{} // closed when a change is added
 }
 
-// change becomes a record when somebody reads it: until then it is small, and
-// whoever writes does not wait for it.
+// change is encoded as a stream record when it is read, so that it takes less memory and
+// writes are faster.
 type change interface {
 	record() events.DynamoDBEventRecord
 }
@@ -37,8 +37,8 @@ func (f *feed) add(c change) {
 	}
 }
 
-// Records returns up to limit records of a table's stream that follow the
-// sequence number after ("" is the beginning), and waits until there is one.
+// Records returns up to limit records of a table's stream that follow the sequence
+// number after ("" for the beginning). It waits until there is at least one.
 func (s *Store) Records(ctx context.Context, table, after string, limit int) ([]events.DynamoDBEventRecord, error) {
 	f := s.feeds[table]
 	if f == nil {
@@ -48,7 +48,7 @@ func (s *Store) Records(ctx context.Context, table, after string, limit int) ([]
 	if after != "" {
 		var err error
 		if last, err = strconv.Atoi(after); err != nil {
-			return nil, fmt.Errorf("sequence number %q is not one of this stream", after)
+			return nil, fmt.Errorf("invalid sequence number %.64q", after)
 		}
 	}
 	first, changes, err := f.read(ctx, last, limit)
@@ -61,14 +61,14 @@ func (s *Store) Records(ctx context.Context, table, after string, limit int) ([]
 		r.EventID = padded(32, first+i)
 		r.EventSource = "aws:dynamodb"
 		r.EventVersion = "1.1"
-		// Real sequence numbers are long decimals too, and sort as strings.
+		// As on AWS, sequence numbers are long decimals that sort as strings.
 		r.Change.SequenceNumber = padded(21, first+i)
 		page[i] = r
 	}
 	return page, nil
 }
 
-// padded writes a number with so many digits.
+// padded formats a number with leading zeros, without an allocation by fmt.
 func padded(digits, n int) string {
 	var text [32]byte
 	for i := range text {
@@ -78,8 +78,8 @@ func padded(digits, n int) string {
 	return string(text[len(text)-digits:])
 }
 
-// read returns up to limit changes that follow the last, and the first one's
-// number, as soon as there is one.
+// read returns up to limit changes after sequence number last, and the sequence number of
+// the first. It waits until there is at least one.
 func (f *feed) read(ctx context.Context, last, limit int) (first int, changes []change, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -104,8 +104,8 @@ func (f *feed) read(ctx context.Context, last, limit int) (first int, changes []
 	}
 }
 
-// Trim forgets the records up to and including a sequence number. A stream on
-// AWS does the same after 24 hours.
+// Trim discards the records up to and including a sequence number. On AWS, a stream
+// discards them after 24 hours.
 func (s *Store) Trim(table, upTo string) {
 	f := s.feeds[table]
 	last, err := strconv.Atoi(upTo)
@@ -116,8 +116,8 @@ func (s *Store) Trim(table, upTo string) {
 	defer f.mu.Unlock()
 	n := min(last+1-f.first, len(f.changes))
 	if 2*n > len(f.changes) {
-		// A copy, so that the forgotten records' memory is given back; not before
-		// it is worth it, so that a long backlog is not copied for every batch.
+		// The copy frees the memory of the discarded records. It is made for half of
+		// them or more, so that a long feed is not copied for every batch.
 		f.changes = append([]change(nil), f.changes[n:]...)
 		f.first += n
 	}

@@ -10,8 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
-// FuzzDueCursor: a cursor that is taken leads to a part of what is due, and no
-// further; the error about another one is short.
+// FuzzDueCursor: a valid cursor leads to due deliveries only, in order. Errors are short.
 func FuzzDueCursor(f *testing.F) {
 	for _, seed := range []string{"", "x", "1/a/b", "1/a", "-1//", "9223372036854775807/a/b", "9223372036854775808/a/b", "1/a/b/c", strings.Repeat("x", 1000)} {
 		f.Add(seed)

@@ -15,8 +15,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// platformTable keeps the platform's records as items, because its stream tells
-// of items: their images before and after.
+// platformTable keeps the platform's records as items, because the records of its stream
+// contain items.
 type platformTable struct {
 	items  map[platform.Key]dynamoitem.Item
 	open   *btree.BTreeG[platform.Ending] // by ExpiresAt
@@ -25,19 +25,14 @@ type platformTable struct {
 
 func newPlatformTable() platformTable {
 	index := func() *btree.BTreeG[platform.Ending] {
-		return btree.NewBTreeGOptions(endsBefore, btree.Options{NoLocks: true})
+		less := func(a, b platform.Ending) bool { return platform.CompareEndings(a, b) < 0 }
+		return btree.NewBTreeGOptions(less, btree.Options{NoLocks: true})
 	}
 	return platformTable{items: map[platform.Key]dynamoitem.Item{}, open: index(), closed: index()}
 }
 
-func endsBefore(a, b platform.Ending) bool {
-	if c := a.At.Compare(b.At); c != 0 {
-		return c < 0
-	}
-	return a.ID < b.ID
-}
-
-// indexed is a discussion's place in the indexes; nil where it stands in none.
+// indexed returns the index that contains a discussion, and its entry. The index is nil
+// if there is none.
 func (t platformTable) indexed(item dynamoitem.Item) (*btree.BTreeG[platform.Ending], platform.Ending) {
 	if dynamoitem.KindOf(item) != platform.KindDiscussion {
 		return nil, platform.Ending{}
@@ -56,8 +51,8 @@ func (t platformTable) indexed(item dynamoitem.Item) (*btree.BTreeG[platform.End
 	return nil, platform.Ending{}
 }
 
-// write puts an item in the place of what stood there (nil removes it) and tells
-// the stream. A write that changes nothing tells nobody, as on AWS.
+// write replaces an item (nil deletes it) and adds the change to the stream. As on AWS, a
+// write that changes nothing has no stream record.
 func (s *Store) write(k platform.Key, after dynamoitem.Item) {
 	before := s.platform.items[k]
 	if before == nil && after == nil || before != nil && reflect.DeepEqual(before, after) {
@@ -97,8 +92,7 @@ type recordWrite events.DynamoDBEventRecord
 
 func (w recordWrite) record() events.DynamoDBEventRecord { return events.DynamoDBEventRecord(w) }
 
-// PutRecord writes one of the platform's records, as the platform does: whole,
-// over whatever stood there.
+// PutRecord writes one of the platform's records and replaces the existing one.
 func (s *Store) PutRecord(_ context.Context, record platform.Record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,8 +100,7 @@ func (s *Store) PutRecord(_ context.Context, record platform.Record) error {
 	return nil
 }
 
-// DeleteRecord removes one of the platform's records; one that is not there is
-// no error.
+// DeleteRecord deletes one of the platform's records, if it exists.
 func (s *Store) DeleteRecord(_ context.Context, k platform.Key) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +131,7 @@ func (s *Store) GetDiscussion(_ context.Context, tenant, id string) (platform.Di
 	return *d, nil
 }
 
-func (s *Store) moveDiscussion(id string, apply func(*platform.Discussion) (platform.Discussion, error)) (platform.Discussion, error) {
+func (s *Store) updateDiscussion(id string, apply func(*platform.Discussion) (platform.Discussion, error)) (platform.Discussion, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before, err := s.discussion(id)
@@ -152,36 +145,33 @@ func (s *Store) moveDiscussion(id string, apply func(*platform.Discussion) (plat
 	return after, err
 }
 
-// ExtendDiscussion gives an open discussion more time and returns it:
-// platform.ErrNotFound, ErrClosed or ErrNotLater where that can't be.
+// ExtendDiscussion moves the end of an open discussion and returns the discussion. It
+// fails with platform.ErrNotFound, ErrClosed or ErrNotLater.
 func (s *Store) ExtendDiscussion(_ context.Context, x platform.Extension) (platform.Discussion, error) {
-	return s.moveDiscussion(x.ID, x.Apply)
+	return s.updateDiscussion(x.ID, x.Apply)
 }
 
-// CloseDiscussion closes an open discussion and returns it: platform.ErrNotFound,
-// ErrClosed or ErrNotExpired where that can't be.
+// CloseDiscussion closes an open discussion and returns it. It fails with
+// platform.ErrNotFound, ErrClosed or ErrNotExpired.
 func (s *Store) CloseDiscussion(_ context.Context, c platform.Closing) (platform.Discussion, error) {
-	return s.moveDiscussion(c.ID, c.Apply)
+	return s.updateDiscussion(c.ID, c.Apply)
 }
 
-// ListDiscussions returns a page of a tenant's discussions in their view's order.
+// ListDiscussions returns a page of a tenant's discussions in the order of the view.
 func (s *Store) ListDiscussions(_ context.Context, q platform.Query) (platform.Page, error) {
 	if err := q.Check(); err != nil {
 		return platform.Page{}, err
 	}
-	var from platform.Ending
-	if q.Cursor != "" {
-		var err error
-		if from, err = decodeEnding(q.Cursor); err != nil {
-			return platform.Page{}, err
-		}
+	from, err := decodeEnding(q.Cursor)
+	if err != nil {
+		return platform.Page{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var page platform.Page
 	take := func(e platform.Ending) bool {
 		if q.Cursor != "" && e == from {
-			return true // the page before ended with it
+			return true // the last one of the previous page
 		}
 		d, err := s.discussion(e.ID)
 		if err != nil || d == nil || !q.Shows(*d) {
@@ -212,24 +202,25 @@ func (s *Store) ListDiscussions(_ context.Context, q platform.Query) (platform.P
 
 func encodeEnding(e platform.Ending) string { return fmt.Sprintf("%d/%s", e.At.UnixMilli(), e.ID) }
 
+// decodeEnding returns the zero value for an empty cursor.
 func decodeEnding(cursor string) (platform.Ending, error) {
+	if cursor == "" {
+		return platform.Ending{}, nil
+	}
 	at, id, ok := strings.Cut(cursor, "/")
 	millis, err := strconv.ParseInt(at, 10, 64)
 	if !ok || err != nil || id == "" {
-		return platform.Ending{}, fmt.Errorf("cursor %q is not one that a page ended with", cursor)
+		return platform.Ending{}, fmt.Errorf("invalid cursor %.64q", cursor)
 	}
 	return platform.Ending{ID: id, At: time.UnixMilli(millis).UTC()}, nil
 }
 
-// ExpiredDiscussions returns up to limit open discussions of a shard whose time
-// was over at a moment, and the cursor of those that follow ("" for none).
+// ExpiredDiscussions returns up to limit open discussions of a shard that expired at or
+// before a time, and the cursor of the next page ("" for none).
 func (s *Store) ExpiredDiscussions(_ context.Context, shard int, at time.Time, cursor string, limit int) ([]platform.Ending, string, error) {
-	var from platform.Ending
-	if cursor != "" {
-		var err error
-		if from, err = decodeEnding(cursor); err != nil {
-			return nil, "", err
-		}
+	from, err := decodeEnding(cursor)
+	if err != nil {
+		return nil, "", err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

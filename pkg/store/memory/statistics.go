@@ -9,7 +9,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
-// bucket is a part of ten minutes' statistics, and the batch that was added last.
+// bucket is a shard of the statistics of ten minutes, with the id of the last batch.
 type bucket struct {
 	stats.Record
 	at      time.Time
@@ -26,7 +26,7 @@ func (s *Store) AddStatistics(_ context.Context, b stats.Batch) error {
 	key := dynamoitem.StatisticsKey(stats.Bucket(b.At), b.Shard())
 	held := s.statistics[key]
 	if held.batchID == b.ID {
-		return nil // our own write, repeated
+		return nil // the same write, repeated
 	}
 	held.batchID, held.at = b.ID, b.At
 	if c := b.Totals(); c != (stats.Counts{}) {

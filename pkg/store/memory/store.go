@@ -30,7 +30,7 @@ type Store struct {
 	due        [delivery.DueShards]*btree.BTreeG[delivery.Due]
 	endpoints  map[string]map[string]endpoint.Endpoint // by tenant, then by id
 	keys       map[string]reservation
-	waiting    map[string]*btree.Set[string] // the events that wait for an endpoint's circuit
+	waiting    map[string]*btree.Set[string] // by endpoint: the events in its backlog
 	breakers   map[string]breaker.State      // by endpoint
 	slots      map[string]time.Time          // by endpoint: a rate limit's theoretical arrival time
 	bound      map[string]bound

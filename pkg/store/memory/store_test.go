@@ -26,7 +26,7 @@ func put(t *testing.T, s *memory.Store, n int) event.Accepted {
 	return a
 }
 
-func TestTheFeedGivesEveryEventInOrder(t *testing.T) {
+func TestFeedReturnsEveryEventInOrder(t *testing.T) {
 	s := memory.New(time.Now)
 	var want []string
 	for n := range 250 {
@@ -47,14 +47,14 @@ func TestTheFeedGivesEveryEventInOrder(t *testing.T) {
 			got = append(got, a.ID)
 		}
 		after = page[len(page)-1].Change.SequenceNumber
-		s.Trim(dynamoitem.Events, after) // what was read need not be kept
+		s.Trim(dynamoitem.Events, after) // like a stream's retention
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Error("the feed is out of order or incomplete")
 	}
 }
 
-func TestAReaderWaitsForTheNextRecord(t *testing.T) {
+func TestRecordsWaitsForTheNextRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.New(time.Now)
 		got := make(chan int)
@@ -73,7 +73,7 @@ func TestAReaderWaitsForTheNextRecord(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := s.Records(ctx, dynamoitem.Events, "000000000000000000001", 10); err == nil {
-			t.Error("a reader outlives its context")
+			t.Error("Records ignores the end of its context")
 		}
 	})
 }
