@@ -695,14 +695,14 @@ func TestTheFormIsValidatedWhileTyping(t *testing.T) {
 	}{
 		"unknown scheme":                {url.Values{"url": {"ftp://example.com"}}, "url", "unsupported scheme"},
 		"private address":               {url.Values{"url": {"https://169.254.169.254/"}}, "url", ""},
-		"unknown event type":            {url.Values{"url": {"https://example.com"}, "event_types": {"user.slept"}}, "event_types", "no known type"},
+		"unknown event type":            {url.Values{"url": {"https://example.com"}, "event_types": {"user.slept"}}, "event_types", "matches no event type"},
 		"invalid filter":                {url.Values{"url": {"https://example.com"}, "filter": {`{"data":5}`}}, "filter", "data"},
 		"filter is not JSON":            {url.Values{"url": {"https://example.com"}, "filter": {`{`}}, "filter", ""},
 		"timeout too long":              {url.Values{"url": {"https://example.com"}, "timeout_seconds": {"31"}}, "timeout_seconds", "1 to 30"},
 		"not a number":                  {url.Values{"url": {"https://example.com"}, "max_attempts": {"many"}}, "max_attempts", "not a number"},
 		"not a duration":                {url.Values{"url": {"https://example.com"}, "max_age": {"3 days"}}, "max_age", "not a duration"},
 		"too many attempts":             {url.Values{"url": {"https://example.com"}, "max_attempts": {"31"}}, "max_attempts", "1 to 30"},
-		"invalid role":                  {url.Values{"url": {"https://example.com"}, "role_arn": {"admin"}}, "role_arn", "not of the form"},
+		"invalid role":                  {url.Values{"url": {"https://example.com"}, "role_arn": {"admin"}}, "role_arn", "must have the form"},
 		"credentials of another tenant": {url.Values{"url": {"https://example.com"}, "credentials": {"tidings/other/x"}}, "credentials", "must begin with"},
 	} {
 		a := b.post("/endpoints/check", c.form)

@@ -203,7 +203,7 @@ func (e Endpoint) Validate(knownTypes []string) error {
 	}
 	if own := CredentialsPrefix(e.Tenant); e.Credentials != "" && (!strings.HasPrefix(e.Credentials, own) ||
 		len(e.Credentials) > MaxCredentialsBytes || !secretName.MatchString(e.Credentials)) {
-		add("credentials is not the name of a secret of this tenant: it must be %s followed by letters, digits and -/_+=.@", own)
+		add("credentials is not the name of a secret of this tenant: it must begin with %s, followed by letters, digits and -/_+=.@", own)
 	}
 	if e.Timeout != 0 && (e.Timeout < time.Second || e.Timeout > MaxTimeout) {
 		add("timeout_seconds is %g; it must be 1 to %g", e.Timeout.Seconds(), MaxTimeout.Seconds())
