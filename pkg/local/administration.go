@@ -15,7 +15,7 @@ type Administration interface {
 	console.SessionStore
 	console.Audit
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
-	// The platform's own writes, for whoever plays it.
+	// The platform's own writes, for what simulates it.
 	PutRecord(ctx context.Context, record platform.Record) error
 	DeleteRecord(ctx context.Context, k platform.Key) error
 	ExtendDiscussion(ctx context.Context, x platform.Extension) (platform.Discussion, error)

@@ -232,7 +232,7 @@ func TestASlowEndpointDoesNotDelayOthers(t *testing.T) {
 		if beside > alone*6/5 {
 			t.Errorf("p95 is %s beside the slow endpoint, %s alone: more than 20 %% more", beside, alone)
 		}
-		time.Sleep(20 * time.Minute) // what waits is not forgotten
+		time.Sleep(20 * time.Minute) // pending deliveries are delivered in the end
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, id := range waiting {

@@ -244,7 +244,29 @@ func (t *Table) markdown() string {
 		}
 	}
 	for _, note := range t.Notes {
-		out.WriteString("\n" + note + "\n")
+		out.WriteString("\n" + wrap(note) + "\n")
+	}
+	return out.String()
+}
+
+// wrap breaks a text into lines of the docs' width.
+func wrap(text string) string {
+	const width = 118
+	var out strings.Builder
+	at := 0
+	for _, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case at == 0:
+		case at+1+n > width:
+			out.WriteByte('\n')
+			at = 0
+		default:
+			out.WriteByte(' ')
+			at++
+		}
+		out.WriteString(word)
+		at += n
 	}
 	return out.String()
 }

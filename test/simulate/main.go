@@ -1,5 +1,5 @@
 // Command simulate runs the simulation of the delivery system (test/simulation) over
-// many seeds, on every core, and prints what it came to. With -mutants it does so
+// many seeds, on every core, and prints the totals. With -mutants it does so
 // with deliberate defects, each in a copy of the source, and prints which seed
 // found each: a proof that can't fail proves nothing.
 package main
@@ -87,7 +87,7 @@ type finding struct {
 
 func (f *finding) Error() string { return f.said }
 
-// play runs a batch; each result is told as it comes. It returns a *finding if a
+// play runs a batch; tell is called with each result. It returns a *finding if a
 // seed broke an invariant or the process.
 func play(ctx context.Context, binary string, b batch, tell func(simulation.Result)) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
