@@ -413,7 +413,7 @@ func TestWhatEmitRefuses(t *testing.T) {
 		t.Fatalf("batch: %d, %v", n, err)
 	}
 	unsent(t, db, 1)
-	if _, err := r.Batch(t.Context(), db); err == nil || !strings.Contains(err.Error(), "just now") {
+	if _, err := r.Batch(t.Context(), db); err == nil || !strings.Contains(err.Error(), "stored none") {
 		t.Errorf("nothing could be stored: %v", err)
 	}
 	away = false
