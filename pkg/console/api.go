@@ -142,7 +142,12 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		return Circuits{list}, err
 	})
 	get(c, api, "get-circuit", "/api/circuits/{id}", "Get an endpoint's circuit breaker", withID(o.GetCircuit))
-	register(c, api, http.MethodPost, "close-circuit", "/api/circuits/{id}/close", "Close a circuit breaker; its backlog is sent", withID(o.CloseCircuit))
+	register(c, api, http.MethodPost, "close-circuit", "/api/circuits/{id}/close", "Close a circuit breaker; its backlog is sent", withID(func(ctx context.Context, who Session, id string) (Circuit, error) {
+		if _, err := o.CloseCircuit(ctx, who, id); err != nil {
+			return Circuit{}, err
+		}
+		return o.GetCircuit(ctx, who, id)
+	}))
 
 	get(c, api, "list-discussions", "/api/discussions", "List the platform's discussions", func(ctx context.Context, who Session, in *struct {
 		View   string `query:"view" enum:"open,expiring,closed" default:"open" doc:"expiring lists open discussions that expire within a day"`

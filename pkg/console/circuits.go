@@ -61,19 +61,18 @@ func (o *Operations) GetCircuit(ctx context.Context, who Session, endpointID str
 }
 
 // CloseCircuit closes a circuit breaker; its backlog is sent.
-func (o *Operations) CloseCircuit(ctx context.Context, who Session, endpointID string) (Circuit, error) {
-	return change(ctx, o, who, "circuit.close", &endpointID, "", func() (Circuit, error) {
+func (o *Operations) CloseCircuit(ctx context.Context, who Session, endpointID string) (dispatch.Closed, error) {
+	return change(ctx, o, who, "circuit.close", &endpointID, "", func() (done dispatch.Closed, err error) {
 		if _, err := o.loadEndpoint(ctx, who, endpointID); err != nil {
-			return Circuit{}, err
+			return done, err
 		}
-		var done dispatch.Closed
 		if err := o.Dispatch(ctx, dispatch.Command{Action: "close_circuit", Tenant: who.Tenant, EndpointID: endpointID}, &done); err != nil {
-			return Circuit{}, err
+			return done, err
 		}
 		if !done.WasOpen {
-			return Circuit{}, errorf(Conflict, "the circuit breaker of endpoint %s is already closed", endpointID)
+			return done, errorf(Conflict, "the circuit breaker of endpoint %s is already closed", endpointID)
 		}
-		return o.GetCircuit(ctx, who, endpointID)
+		return done, nil
 	})
 }
 
