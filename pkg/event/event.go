@@ -6,11 +6,13 @@
 package event
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	jsonv1 "encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -47,6 +49,10 @@ type Accepted struct {
 	Tenant string
 	Body   []byte // sent to receivers byte for byte
 	Trace  string // X-Ray trace header of the producer's request; may be empty
+	// Subject and OldType are taken from the event's type when the event is accepted, so
+	// that a later change of the type, or its removal, does not change the deliveries.
+	Subject string // what the event is about: the value of the data field that its type names; may be empty
+	OldType string // the type's earlier name, for endpoints that still want it; empty if it had none
 }
 
 // body is the JSON form of an event, as stored and as sent. The order of the fields is
@@ -93,6 +99,18 @@ func (e Event) Encode() ([]byte, error) {
 	}
 	return out, nil
 }
+
+// WithType returns a body that Encode built for an event of one type, with another type.
+// Nothing else changes. It returns the body itself if it is not of the type.
+func WithType(body []byte, from, to string) []byte {
+	before, after, found := bytes.Cut(body, appendType(nil, from))
+	if !found || bytes.Count(before, []byte(`"`)) != 4 || !bytes.HasPrefix(before, []byte(`{"id":"`)) { // data can hold the same text
+		return body
+	}
+	return slices.Concat(before, appendType(nil, to), after)
+}
+
+func appendType(b []byte, name string) []byte { return fmt.Appendf(b, `"event":%q`, name) }
 
 // Writable reports whether a time can be an event's timestamp: its year in UTC must be
 // 0 to 9999 (RFC 3339). An offset can move a valid RFC 3339 time out of that range.
@@ -170,6 +188,12 @@ func IDTime(id string) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("event id %q is not a ULID: %w", id, err)
 	}
 	return ulid.Time(u.Time()).UTC(), nil
+}
+
+// IsID reports whether a text has the form of an event's ID.
+func IsID(text string) bool {
+	_, err := ulid.ParseStrict(text)
+	return err == nil
 }
 
 // IDRange returns the smallest and the largest ID of events accepted between from

@@ -3,6 +3,7 @@ package event_test
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,31 @@ func TestTheLimitIsExactly256KiB(t *testing.T) {
 	var large *event.TooLargeError
 	if _, err := e.Encode(); !errors.As(err, &large) || large.Bytes != 256*1024+1 {
 		t.Errorf("one byte more: %v", err)
+	}
+}
+
+func TestWithTypeChangesOnlyTheType(t *testing.T) {
+	e := event.Event{ID: event.NewID(at), Type: "user.joined_platform", Timestamp: at, Data: json.RawMessage(`{"a":"<é\u2028>","event":"user.joined_platform"}`)}
+	body, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	renamed := event.WithType(body, "user.joined_platform", "user.welcome_email_sent")
+	got, err := event.Decode(renamed)
+	want, _ := event.Decode(body)
+	want.Type = "user.welcome_email_sent"
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%s, %v", renamed, err)
+	}
+	if back := event.WithType(renamed, "user.welcome_email_sent", "user.joined_platform"); string(back) != string(body) {
+		t.Errorf("renamed back: %s", back)
+	}
+	e.Type = "user.posted_comment"
+	if body, err = e.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	if other := event.WithType(body, "user.joined_platform", "user.welcome_email_sent"); string(other) != string(body) {
+		t.Errorf("an event of another type: %s", other)
 	}
 }
 

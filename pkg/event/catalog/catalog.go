@@ -1,16 +1,19 @@
-// Package catalog holds the event types, read from the JSON Schemas (draft 2020-12)
-// in schemas/, one file per type. Adding a type is adding a file. It promises names,
-// descriptions, samples and subjects without linking a JSON Schema compiler; package
-// validate checks data against the schemas.
+// Package catalog holds event types. A type is defined by a JSON Schema (draft 2020-12);
+// the types of a community platform are in schemas/, one file per type. The package
+// promises names, descriptions, samples and subjects without linking a JSON Schema
+// compiler (package validate checks data against the schemas), and that a definition that
+// it has read refers to nothing outside itself and can be compiled at little cost.
 package catalog
 
 import (
 	"bytes"
+	"context"
 	"embed"
 	"encoding/json"
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -25,14 +28,16 @@ type Type struct {
 	Description  string            `json:"description"`
 	CapturedFrom string            `json:"x-captured-from"` // the change of the platform's table that causes the event
 	Subject      string            `json:"x-subject"`       // the data field that identifies what the event is about
+	Replaces     string            `json:"x-replaces"`      // the old name of the type; empty if it never had another
 	Samples      []json.RawMessage `json:"examples"`
 	Schema       json.RawMessage   `json:"-"` // the whole file
 }
 
 // Catalog is a set of event types. It is immutable and safe for concurrent use.
 type Catalog struct {
-	types map[string]*Type
-	names []string
+	types   map[string]*Type
+	names   []string
+	renamed map[string]string // new names by old name
 }
 
 // Default returns the catalog of the embedded files. It cannot fail at run time: a
@@ -50,25 +55,54 @@ func load() (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Catalog{types: map[string]*Type{}}
+	var list []Type
 	for _, entry := range entries {
 		text, err := files.ReadFile(path.Join("schemas", entry.Name()))
 		if err != nil {
 			return nil, err
 		}
-		t := &Type{Schema: text}
-		if err := json.Unmarshal(text, t); err != nil {
+		t, err := Parse(text)
+		if err != nil {
 			return nil, fmt.Errorf("schema %s: %w", entry.Name(), err)
 		}
 		if t.Name+".json" != entry.Name() {
 			return nil, fmt.Errorf("schema %s: its title is %q; the title and the file name must agree", entry.Name(), t.Name)
 		}
+		list = append(list, t)
+	}
+	return New(list)
+}
+
+// New returns a catalog of types, each from Parse. It fails if two types have one name, or
+// if one replaces the name of another.
+func New(list []Type) (*Catalog, error) {
+	c := &Catalog{types: make(map[string]*Type, len(list)), renamed: map[string]string{}}
+	for i := range list {
+		t := &list[i]
+		if c.types[t.Name] != nil {
+			return nil, fmt.Errorf("event type %s is defined twice", t.Name)
+		}
 		c.types[t.Name] = t
 		c.names = append(c.names, t.Name)
 	}
 	slices.Sort(c.names)
+	for _, name := range c.names {
+		old := c.types[name].Replaces
+		switch {
+		case old == "":
+		case c.types[old] != nil:
+			return nil, fmt.Errorf("event type %s: x-replaces names %s, which is an event type: remove that one first", name, old)
+		case c.renamed[old] != "":
+			return nil, fmt.Errorf("event types %s and %s both replace %s", c.renamed[old], name, old)
+		default:
+			c.renamed[old] = name
+		}
+	}
 	return c, nil
 }
+
+// Current returns the catalog itself: one that does not change is its own source.
+func (c *Catalog) Current(context.Context) (*Catalog, error) { return c, nil }
 
 // Types returns the names of all types, sorted.
 func (c *Catalog) Types() []string { return slices.Clone(c.names) }
@@ -80,6 +114,53 @@ func (c *Catalog) Type(name string) (Type, bool) {
 		return Type{}, false
 	}
 	return *t, true
+}
+
+// Renamed returns the type that replaced an old one, or false if the name is not that of
+// an old type.
+func (c *Catalog) Renamed(old string) (name string, ok bool) {
+	name, ok = c.renamed[old]
+	return name, ok
+}
+
+// OldName returns the name that a type replaced; empty if it had no other.
+func (c *Catalog) OldName(eventType string) string {
+	if t, ok := c.types[eventType]; ok {
+		return t.Replaces
+	}
+	return ""
+}
+
+// Unknown says that a name is not that of a type, and what to write instead: the new
+// name of a type that was renamed, or one of all types.
+func (c *Catalog) Unknown(name string) string {
+	if replacement, ok := c.Renamed(name); ok {
+		return fmt.Sprintf("%q was replaced by %q: use the new name", name, replacement)
+	}
+	return fmt.Sprintf("%q is not an event type; %s", clip(name), c.Summary())
+}
+
+// maxListed is how many types an error's text lists.
+const maxListed = 20
+
+// Summary lists the types in one clause, or as many as an error can list.
+func (c *Catalog) Summary() string {
+	switch {
+	case len(c.names) == 0:
+		return "there are none"
+	case len(c.names) > maxListed:
+		return fmt.Sprintf("there are %d types, such as %s", len(c.names), strings.Join(c.names[:maxListed], ", "))
+	}
+	return "the types are " + strings.Join(c.names, ", ")
+}
+
+// clip shortens a name for an error's text: it comes from the sender.
+func clip(name string) string {
+	const limit = 64
+	if len(name) <= limit {
+		return name
+	}
+	return strings.ToValidUTF8(name[:limit], "") + "…"
 }
 
 // Subject returns what an event is about: the value of the data field that its type

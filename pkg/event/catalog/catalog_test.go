@@ -3,6 +3,7 @@ package catalog_test
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
@@ -15,6 +16,24 @@ func TestDefaultHasNineTypes(t *testing.T) {
 	}
 	if got := catalog.Default().Types(); !slices.Equal(got, want) {
 		t.Errorf("types = %v, want %v", got, want)
+	}
+}
+
+func TestARenamedTypeNamesItsReplacement(t *testing.T) {
+	c := catalog.Default()
+	if name, ok := c.Renamed("user.welcome_email_sent"); name != "user.joined_platform" || !ok {
+		t.Errorf("%q, %t", name, ok)
+	}
+	for _, name := range append(c.Types(), "", "user.exploded") {
+		if replacement, ok := c.Renamed(name); ok {
+			t.Errorf("%s was replaced by %s", name, replacement)
+		}
+	}
+	if text := c.Unknown("user.welcome_email_sent"); text != `"user.welcome_email_sent" was replaced by "user.joined_platform": use the new name` {
+		t.Error(text)
+	}
+	if text := c.Unknown(strings.Repeat("ü", 1000)); !strings.Contains(text, "is not an event type; the types are discussion.auto_closed, ") || len(text) > 500 {
+		t.Error(text)
 	}
 }
 

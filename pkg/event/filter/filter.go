@@ -4,8 +4,28 @@
 // fail, and that each field of a pattern costs one map lookup, so that ten thousand
 // filters can be matched against every event.
 //
-// It differs from EventBridge in one point: in a list of objects, two fields of a
-// pattern may match two different elements.
+// It differs from EventBridge, as its User Guide and its open-source matcher (Event Ruler)
+// describe it, where a difference is safer or harmless. docs/filters.md lists the same
+// points for users; TestDifferences has each.
+//
+// Some events match otherwise:
+//   - Numbers are equal if their values are: [300] matches 300.0 and 3e2. The User Guide
+//     compares texts, Event Ruler values. Values are exact, not rounded to 64-bit floats.
+//   - anything-but fails for a list if one element is excluded, so that it keeps out what
+//     it names. EventBridge needs only one element that is not excluded.
+//   - In a list of objects, two fields of a pattern may match two different elements.
+//   - A field beside $or and within it must match in both places. EventBridge uses the
+//     latter only.
+//   - {"a.b": …} is the field "a.b", not the field b of a. EventBridge joins names with a dot.
+//   - equals-ignore-case folds case as Unicode does, but one character to one: ß is not ss.
+//
+// Some patterns that EventBridge accepts are refused, because they are mistakes: a name that
+// occurs twice in an object (EventBridge uses the last), an empty prefix or suffix, a
+// pattern that nests deeper than 32 levels.
+//
+// Some patterns that EventBridge refuses are accepted: strings and numbers in one
+// anything-but, the bounds of a numeric range in either order, and field names within $or
+// that are also the name of an operator.
 package filter
 
 import (
@@ -14,9 +34,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // maxDepth is the maximum nesting depth of patterns and bodies.
@@ -43,7 +65,7 @@ type test func(values []value) bool
 type value struct {
 	kind   byte // 's', 'n', 't', 'f', '0' (null)
 	text   string
-	number float64
+	number decimal
 }
 
 // Document is a parsed body.
@@ -51,8 +73,7 @@ type Document struct {
 	leaves map[string][]value // by path; the elements of a list have the path of the list
 }
 
-// Parse parses a body for any number of patterns. Numbers are compared as 64-bit
-// floats, as in EventBridge.
+// Parse parses a body for any number of patterns.
 func Parse(body []byte) (Document, error) {
 	root, err := decode(body)
 	if err != nil {
@@ -112,8 +133,7 @@ func leaf(v any) value {
 	case string:
 		return value{kind: 's', text: v}
 	case json.Number:
-		f, _ := v.Float64() // a number out of range is an infinity, which compares correctly
-		return value{kind: 'n', number: f}
+		return value{kind: 'n', number: parseDecimal(v.String())}
 	case bool:
 		if v {
 			return value{kind: 't'}
@@ -143,16 +163,26 @@ func (p *Pattern) Matches(d Document) bool {
 // twice.
 func (p *Pattern) Names() []string {
 	var names []string
-	for _, f := range p.fields {
-		name, _, _ := strings.Cut(f.path, separator)
+	for _, path := range p.Paths() {
+		name, _, _ := strings.Cut(path, ".")
 		names = append(names, name)
+	}
+	return names
+}
+
+// Paths returns the fields of the body that the pattern uses, such as data.status. A path
+// may occur twice.
+func (p *Pattern) Paths() []string {
+	var paths []string
+	for _, f := range p.fields {
+		paths = append(paths, strings.ReplaceAll(f.path, separator, "."))
 	}
 	for _, alternatives := range p.either {
 		for _, a := range alternatives {
-			names = append(names, a.Names()...)
+			paths = append(paths, a.Paths()...)
 		}
 	}
-	return names
+	return paths
 }
 
 // Compile compiles an event pattern. Its errors name the field and the accepted values.
@@ -160,6 +190,9 @@ func Compile(text json.RawMessage) (*Pattern, error) {
 	root, err := decode(text)
 	if err != nil {
 		return nil, fmt.Errorf("pattern: %w", err)
+	}
+	if err := uniqueNames(text); err != nil {
+		return nil, err
 	}
 	object, ok := root.(map[string]any)
 	if !ok {
@@ -175,16 +208,27 @@ func Compile(text json.RawMessage) (*Pattern, error) {
 	return p, nil
 }
 
+// uniqueNames refuses a pattern in which an object has two members of one name: only one
+// of them would count.
+func uniqueNames(text []byte) error {
+	_, err := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowInvalidUTF8(true)).ReadValue()
+	var syntax *jsontext.SyntacticError
+	if errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntax) {
+		return at(slices.Collect(syntax.JSONPointer.Tokens()), "the name occurs twice in its object")
+	}
+	return nil
+}
+
 func at(path []string, format string, args ...any) error {
 	where := strings.Join(path, ".")
 	if where == "" {
 		where = "pattern"
 	}
-	return fmt.Errorf("%s: %s", where, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%s: %w", where, fmt.Errorf(format, args...))
 }
 
 func (p *Pattern) compile(path []string, object map[string]any) error {
-	if len(path) > maxDepth {
+	if len(path) >= maxDepth {
 		return at(path, "nests deeper than %d", maxDepth)
 	}
 	for name, v := range object {
@@ -254,7 +298,7 @@ func text(holds func(string) bool) test {
 	return anyOf(func(v value) bool { return v.kind == 's' && holds(v.text) })
 }
 
-const operators = "prefix, suffix, equals-ignore-case, wildcard, anything-but, numeric, exists"
+const operators = "prefix, suffix, equals-ignore-case, wildcard, anything-but, numeric, cidr, exists"
 
 func compileTest(path []string, v any) (test, error) {
 	operator, ok := v.(map[string]any)
@@ -281,6 +325,8 @@ func compileTest(path []string, v any) (test, error) {
 			return anythingBut(here, arg)
 		case "numeric":
 			return numeric(here, arg)
+		case "cidr":
+			return cidr(here, arg)
 		case "exists":
 			want, ok := arg.(bool)
 			if !ok {
@@ -322,13 +368,37 @@ func textTest(path []string, name string, arg any) (func(string) bool, error) {
 			return part == want || ignoreCase && strings.EqualFold(part, want)
 		}, nil
 	case "wildcard":
-		if strings.Contains(want, "**") {
-			return nil, at(path, "must not contain ** (use one *)")
+		parts, err := splitWildcard(want)
+		if err != nil {
+			return nil, at(path, "%w", err)
 		}
-		parts := strings.Split(want, "*")
 		return func(got string) bool { return wildcard(parts, got) }, nil
 	}
 	return func(got string) bool { return strings.EqualFold(got, want) }, nil
+}
+
+// splitWildcard returns the parts between the stars. A backslash makes a star or a
+// backslash an ordinary character.
+func splitWildcard(pattern string) ([]string, error) {
+	var parts []string
+	var part strings.Builder
+	for i := 0; i < len(pattern); i++ {
+		switch next := pattern[i+1:]; {
+		case pattern[i] == '*' && strings.HasPrefix(next, "*"):
+			return nil, errors.New("must not contain ** (use one *)")
+		case pattern[i] == '*':
+			parts = append(parts, part.String())
+			part.Reset()
+		case pattern[i] != '\\':
+			part.WriteByte(pattern[i])
+		case strings.HasPrefix(next, "*"), strings.HasPrefix(next, `\`):
+			part.WriteByte(next[0])
+			i++
+		default:
+			return nil, errors.New(`has a backslash that escapes nothing: write \* for a star and \\ for a backslash, with each backslash doubled in JSON`)
+		}
+	}
+	return append(parts, part.String()), nil
 }
 
 // wildcard matches text against the parts between the stars. It is enough to look for
@@ -406,41 +476,74 @@ func anythingBut(path []string, arg any) (test, error) {
 	}, nil
 }
 
-// numeric compiles one or two comparisons: [">", 0, "<=", 100].
+// numeric compiles a comparison, [">", 0], or a range, [">", 0, "<=", 100].
 func numeric(path []string, arg any) (test, error) {
 	list, ok := arg.([]any)
 	if !ok || len(list) != 2 && len(list) != 4 {
-		return nil, at(path, `must be one or two comparisons, such as [">", 0, "<=", 100]`)
+		return nil, at(path, `must be a comparison such as [">", 0], or a range such as [">", 0, "<=", 100]`)
 	}
-	var holds []func(float64) bool
+	var signs []string
+	var bounds []decimal
 	for i := 0; i < len(list); i += 2 {
 		sign, _ := list[i].(string)
+		if !slices.Contains([]string{"<", "<=", "=", ">=", ">"}, sign) {
+			return nil, at(path, "%v is not one of < <= = >= >", list[i])
+		}
 		number, ok := list[i+1].(json.Number)
 		if !ok {
 			return nil, at(path, "%v is not a number", list[i+1])
 		}
-		bound, err := strconv.ParseFloat(number.String(), 64)
-		if err != nil {
-			return nil, at(path, "%s is out of range", number)
+		signs, bounds = append(signs, sign), append(bounds, parseDecimal(number.String()))
+	}
+	if len(signs) == 2 {
+		lower, upper := 0, 1
+		if signs[0][0] == '<' {
+			lower, upper = 1, 0
 		}
-		var one func(float64) bool
-		switch sign {
-		case "<":
-			one = func(got float64) bool { return got < bound }
-		case "<=":
-			one = func(got float64) bool { return got <= bound }
-		case "=":
-			one = func(got float64) bool { return got == bound }
-		case ">=":
-			one = func(got float64) bool { return got >= bound }
-		case ">":
-			one = func(got float64) bool { return got > bound }
-		default:
-			return nil, at(path, "%v is not one of < <= = >= >", list[i])
+		if signs[lower][0] != '>' || signs[upper][0] != '<' {
+			return nil, at(path, "must have one of > and >= and one of < and <= for a range")
 		}
-		holds = append(holds, one)
+		if bounds[lower].compare(bounds[upper]) >= 0 {
+			return nil, at(path, `must have a lower bound that is less than its upper bound (use ["=", 5] for one number)`)
+		}
 	}
 	return anyOf(func(v value) bool {
-		return v.kind == 'n' && !slices.ContainsFunc(holds, func(one func(float64) bool) bool { return !one(v.number) })
+		if v.kind != 'n' {
+			return false
+		}
+		for i, sign := range signs {
+			if !holds(sign, v.number.compare(bounds[i])) {
+				return false
+			}
+		}
+		return true
+	}), nil
+}
+
+// holds reports whether a comparison with the result c satisfies the sign.
+func holds(sign string, c int) bool {
+	switch sign {
+	case "<":
+		return c < 0
+	case "<=":
+		return c <= 0
+	case ">":
+		return c > 0
+	case ">=":
+		return c >= 0
+	}
+	return c == 0
+}
+
+// cidr compiles a block of IP addresses, such as "10.0.0.0/24".
+func cidr(path []string, arg any) (test, error) {
+	block, _ := arg.(string)
+	prefix, err := netip.ParsePrefix(block)
+	if err != nil {
+		return nil, at(path, `must be a block of IP addresses such as "10.0.0.0/24" or "2001:db8::/32"`)
+	}
+	return text(func(got string) bool {
+		address, err := netip.ParseAddr(got)
+		return err == nil && prefix.Contains(address)
 	}), nil
 }

@@ -3,6 +3,7 @@ package filter_test
 import (
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -96,17 +97,203 @@ func TestCompileErrorsNameTheField(t *testing.T) {
 		`{"a":[{"prefix":5}]}`:                                          "a[0].prefix: must be a string",
 		`{"a":[{"prefix":""}]}`:                                         "must not be empty",
 		`{"a":[{"exists":"yes"}]}`:                                      "must be true or false",
-		`{"a":[{"numeric":[">"]}]}`:                                     "one or two comparisons",
+		`{"a":[{"numeric":[">"]}]}`:                                     "must be a comparison",
 		`{"a":[{"numeric":["~",1]}]}`:                                   "is not one of",
 		`{"a":[{"numeric":[">","1"]}]}`:                                 "is not a number",
 		`{"a":[{"anything-but":[]}]}`:                                   "at least one value",
 		`{"a":[{"anything-but":{"numeric":[1]}}]}`:                      "is not one of prefix",
 		`{"a":[{"wildcard":"**"}]}`:                                     "must not contain **",
 		`{"$or":[{"a":["x"]}]}`:                                         "at least two",
+		`{"a":[{"cidr":"10.0.0.0"}]}`:                                   "a[0].cidr: must be a block",
+		`{"a":[{"cidr":7}]}`:                                            "a[0].cidr: must be a block",
 		strings.Repeat(`{"a":`, 40) + `["x"]` + strings.Repeat(`}`, 40): "nests deeper",
 	} {
 		if _, err := filter.Compile(json.RawMessage(p)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("Compile(%s) = %v, want it to say %q", p, err, says)
+		}
+	}
+}
+
+// rule is one pattern on one body.
+type rule struct {
+	pattern, body string
+	want          bool
+}
+
+func check(t *testing.T, rules []rule) {
+	t.Helper()
+	for _, r := range rules {
+		p, err := filter.Compile(json.RawMessage(r.pattern))
+		if err != nil {
+			t.Errorf("Compile(%s): %v", r.pattern, err)
+			continue
+		}
+		doc, err := filter.Parse([]byte(r.body))
+		if err != nil {
+			t.Errorf("Parse(%s): %v", r.body, err)
+			continue
+		}
+		if got := p.Matches(doc); got != r.want {
+			t.Errorf("%s on %s: %v, want %v", r.pattern, r.body, got, r.want)
+		}
+	}
+}
+
+func TestNumbersAreEqualByValueNotByText(t *testing.T) {
+	check(t, []rule{
+		{`{"a":[3]}`, `{"a":3}`, true},
+		{`{"a":[3]}`, `{"a":3.0}`, true},
+		{`{"a":[3.0]}`, `{"a":3}`, true},
+		{`{"a":[300]}`, `{"a":3.0e2}`, true},
+		{`{"a":[300]}`, `{"a":3E+2}`, true},
+		{`{"a":[0.03]}`, `{"a":3e-2}`, true},
+		{`{"a":[0.03]}`, `{"a":0.030}`, true},
+		{`{"a":[0]}`, `{"a":-0.0e7}`, true},
+		{`{"a":[-1]}`, `{"a":1}`, false},
+		{`{"a":[3]}`, `{"a":"3"}`, false},
+		{`{"a":["3"]}`, `{"a":3}`, false},
+		{`{"a":[{"anything-but":300}]}`, `{"a":3e2}`, false},
+		{`{"a":[{"numeric":["=",300]}]}`, `{"a":3e2}`, true},
+	})
+}
+
+func TestNumbersAreExact(t *testing.T) {
+	const even, odd = "9007199254740992", "9007199254740993" // 2^53, and the first integer that no 64-bit float has
+	check(t, []rule{
+		{`{"a":[` + odd + `]}`, `{"a":` + odd + `}`, true},
+		{`{"a":[` + odd + `]}`, `{"a":` + even + `}`, false},
+		{`{"a":[` + even + `]}`, `{"a":` + odd + `}`, false},
+		{`{"a":[{"anything-but":` + even + `}]}`, `{"a":` + odd + `}`, true},
+		{`{"a":[{"numeric":[">",` + even + `]}]}`, `{"a":` + odd + `}`, true},
+		{`{"a":[{"numeric":["<",` + odd + `]}]}`, `{"a":` + even + `}`, true},
+		{`{"a":[{"numeric":["=",` + even + `]}]}`, `{"a":` + odd + `}`, false},
+		{`{"a":[0.1]}`, `{"a":0.1000000000000000055511151231257827}`, false}, // the float nearest to 0.1
+		{`{"a":[{"numeric":["<",1e400]}]}`, `{"a":1e399}`, true},             // outside the range of a float
+		{`{"a":[{"numeric":["<",-1e-400]}]}`, `{"a":-1e-399}`, true},
+		{`{"a":[1e99999999999999999999]}`, `{"a":1}`, false},
+	})
+}
+
+// TestNumbersAreOrderedAsRationalsAre compares with math/big.
+func TestNumbersAreOrderedAsRationalsAre(t *testing.T) {
+	numbers := []string{"0", "-0", "0.0", "1", "-1", "10", "9", "1.5", "1.50", "15e-1", "0.15E+1", "-1.5", "100", "99.9999", "1e2", "0.001", "1e-3", "12", "123", "1230e-1",
+		"-12", "-123", "9007199254740992", "9007199254740993", "-9007199254740993", "1e22", "10000000000000000000000"}
+	for _, bound := range numbers {
+		for _, n := range numbers {
+			want, _ := new(big.Rat).SetString(n)
+			b, _ := new(big.Rat).SetString(bound)
+			c := want.Cmp(b)
+			check(t, []rule{
+				{`{"a":[{"numeric":["<",` + bound + `]}]}`, `{"a":` + n + `}`, c < 0},
+				{`{"a":[{"numeric":["<=",` + bound + `]}]}`, `{"a":` + n + `}`, c <= 0},
+				{`{"a":[{"numeric":["=",` + bound + `]}]}`, `{"a":` + n + `}`, c == 0},
+				{`{"a":[{"numeric":[">=",` + bound + `]}]}`, `{"a":` + n + `}`, c >= 0},
+				{`{"a":[{"numeric":[">",` + bound + `]}]}`, `{"a":` + n + `}`, c > 0},
+				{`{"a":[` + bound + `]}`, `{"a":` + n + `}`, c == 0},
+			})
+		}
+	}
+}
+
+func TestNumericRangesHaveALowerAndAGreaterUpperBound(t *testing.T) {
+	for _, numeric := range []string{
+		`[">",9,"<",5]`, `["<",5,">",9]`, `[">=",5,"<=",5]`, `[">",5.0,"<",5]`, // nothing is in it
+		`[">",1,">",2]`, `["<",1,"<=",2]`, `["=",1,"=",1]`, `["=",1,"<",2]`, `[">",1,"=",2]`, // not a range
+		`[]`, `[">",1,"<"]`, `[">",0,"<",1,"<",2]`,
+	} {
+		if _, err := filter.Compile(json.RawMessage(`{"a":[{"numeric":` + numeric + `}]}`)); err == nil || !strings.HasPrefix(err.Error(), "a[0].numeric: ") {
+			t.Errorf("%s: %v, want a refusal", numeric, err)
+		}
+	}
+	check(t, []rule{
+		{`{"a":[{"numeric":[">",5,"<",9]}]}`, `{"a":7}`, true},
+		{`{"a":[{"numeric":[">",5,"<",9]}]}`, `{"a":9}`, false},
+		{`{"a":[{"numeric":["<",9,">=",5]}]}`, `{"a":5}`, true},
+		{`{"a":[{"numeric":["<",9,">=",5]}]}`, `{"a":4}`, false},
+	})
+}
+
+func TestWildcardEscapes(t *testing.T) {
+	check(t, []rule{
+		{`{"a":[{"wildcard":"a\\*b"}]}`, `{"a":"a*b"}`, true},
+		{`{"a":[{"wildcard":"a\\*b"}]}`, `{"a":"axb"}`, false},
+		{`{"a":[{"wildcard":"a\\*b"}]}`, `{"a":"a\\*b"}`, false},
+		{`{"a":[{"wildcard":"*\\*"}]}`, `{"a":"five*"}`, true}, // anything, then a star
+		{`{"a":[{"wildcard":"*\\*"}]}`, `{"a":"five"}`, false},
+		{`{"a":[{"wildcard":"\\**"}]}`, `{"a":"*five"}`, true},
+		{`{"a":[{"wildcard":"\\**"}]}`, `{"a":"five"}`, false},
+		{`{"a":[{"wildcard":"c:\\\\*"}]}`, `{"a":"c:\\dir"}`, true},
+		{`{"a":[{"wildcard":"c:\\\\*"}]}`, `{"a":"c:dir"}`, false},
+		{`{"a":[{"wildcard":"\\\\\\*"}]}`, `{"a":"\\*"}`, true},
+		{`{"a":[{"wildcard":""}]}`, `{"a":""}`, true},
+		{`{"a":[{"wildcard":""}]}`, `{"a":"x"}`, false},
+		{`{"a":[{"anything-but":{"wildcard":"\\*"}}]}`, `{"a":"x"}`, true},
+		{`{"a":[{"anything-but":{"wildcard":"\\*"}}]}`, `{"a":"*"}`, false},
+	})
+	for p, says := range map[string]string{
+		`{"a":[{"wildcard":"a\\b"}]}`:                    "escapes nothing",
+		`{"a":[{"wildcard":"a\\"}]}`:                     "escapes nothing",
+		`{"a":[{"wildcard":"\\***"}]}`:                   "must not contain **",
+		`{"a":[{"anything-but":{"wildcard":["a\\b"]}}]}`: "escapes nothing",
+	} {
+		if _, err := filter.Compile(json.RawMessage(p)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("Compile(%s) = %v, want it to say %q", p, err, says)
+		}
+	}
+}
+
+func TestANameOccursOnce(t *testing.T) {
+	for p, where := range map[string]string{
+		`{"a":["x"],"a":["y"]}`:                           "a: ",
+		`{"a":["x"],"\u0061":["y"]}`:                      "a: ",
+		`{"data":{"a":["x"],"b":["x"],"a":["y"]}}`:        "data.a: ",
+		`{"data":{"a":["x"]},"data":{"b":["x"]}}`:         "data: ",
+		`{"a":[{"prefix":"x","prefix":"y"}]}`:             "a.0.prefix: ",
+		`{"$or":[{"a":["x"],"a":["y"]},{"b":["x"]}]}`:     "$or.0.a: ",
+		`{"$or":[{"a":[1]},{"b":[1]}],"$or":[{"c":[1]}]}`: "$or: ",
+	} {
+		if _, err := filter.Compile(json.RawMessage(p)); err == nil || err.Error() != where+"the name occurs twice in its object" {
+			t.Errorf("Compile(%s) = %v", p, err)
+		}
+	}
+}
+
+func TestBlocksOfAddresses(t *testing.T) {
+	check(t, []rule{
+		{`{"a":[{"cidr":"10.0.0.0/24"}]}`, `{"a":"10.0.0.255"}`, true},
+		{`{"a":[{"cidr":"10.0.0.7/24"}]}`, `{"a":"10.0.0.255"}`, true},
+		{`{"a":[{"cidr":"10.0.0.0/24"}]}`, `{"a":"10.0.1.0"}`, false},
+		{`{"a":[{"cidr":"10.0.0.0/24"}]}`, `{"a":"10.0.0"}`, false},
+		{`{"a":[{"cidr":"10.0.0.0/24"}]}`, `{"a":10}`, false},
+		{`{"a":[{"cidr":"0.0.0.0/0"}]}`, `{"a":"::1"}`, false},
+		{`{"a":[{"cidr":"2001:db8::/32"}]}`, `{"a":"2001:db8:0::1"}`, true},
+		{`{"a":[{"cidr":"2001:db8::/32"}]}`, `{"a":"2001:db9::1"}`, false},
+	})
+}
+
+// TestDifferences has each difference from EventBridge that the package comment and
+// docs/filters.md list.
+func TestDifferences(t *testing.T) {
+	check(t, []rule{
+		// Numbers: see TestNumbersAreEqualByValueNotByText and TestNumbersAreExact.
+		{`{"a":[{"anything-but":"x"}]}`, `{"a":["x","y"]}`, false},
+		{`{"a":[{"anything-but":{"prefix":"x"}}]}`, `{"a":["x1","y"]}`, false},
+		{`{"l":{"a":[1],"b":[2]}}`, `{"l":[{"a":1,"b":1},{"a":2,"b":2}]}`, true},
+		{`{"a":[1],"$or":[{"a":[2]},{"b":[2]}]}`, `{"a":2}`, false},
+		{`{"a.b":[1]}`, `{"a.b":1}`, true},
+		{`{"a.b":[1]}`, `{"a":{"b":1}}`, false},
+		{`{"a":[{"equals-ignore-case":"straSSe"}]}`, `{"a":"STRASSE"}`, true},
+		{`{"a":[{"equals-ignore-case":"strasse"}]}`, `{"a":"straße"}`, false},
+		{`{"a":[{"equals-ignore-case":"É"}]}`, `{"a":"é"}`, true},
+		// Accepted here, refused there.
+		{`{"a":[{"anything-but":["x",1]}]}`, `{"a":1}`, false},
+		{`{"a":[{"anything-but":["x",1]}]}`, `{"a":2}`, true},
+		{`{"a":[{"numeric":["<",9,">",5]}]}`, `{"a":7}`, true},
+		{`{"$or":[{"prefix":["x"]},{"b":["y"]}]}`, `{"prefix":"x"}`, true},
+	})
+	for _, refused := range []string{`{"a":["x"],"a":["y"]}`, `{"a":[{"prefix":""}]}`, `{"a":[{"suffix":""}]}`, strings.Repeat(`{"a":`, 33) + `["x"]` + strings.Repeat(`}`, 33)} {
+		if _, err := filter.Compile(json.RawMessage(refused)); err == nil {
+			t.Errorf("%s is accepted", refused)
 		}
 	}
 }

@@ -15,6 +15,7 @@ func FuzzCompileAndMatch(f *testing.F) {
 		`{"data":{"status":[{"prefix":"a"}]}}`, `{"a":[{"anything-but":{"wildcard":"*x*"}}]}`, `{"$or":[{"a":[1]},{"b":[null]}]}`, `{"a":[{"numeric":[">",0,"<=",1e3]}]}`,
 		`{"a":[{"exists":false}],"b":{"c":[true,false,null]}}`, `{"a":[{"suffix":{"equals-ignore-case":"X"}}]}`, `{"a":[{"anything-but":["x",1]}]}`, `{"a":[{"equals-ignore-case":"ſ"}]}`,
 		`{"a":[[1]]}`, `{"a":[{"prefix":""}]}`, `{}`, `[]`, `{"a":[{"wildcard":"a**b"}]}`, `{"a":[{"numeric":["=",1e999]}]}`,
+		`{"a":[{"wildcard":"\\*\\\\"}]}`, `{"a":[{"cidr":"::/3"}]}`, `{"a":[9007199254740993,1.50e1]}`, `{"a":[1],"a":[2]}`,
 	} {
 		f.Add(p, body)
 		f.Add(p, `{"a":[[1,"x",null,"a"],{"b":1}],"b":null,"c":{"a":"b"}}`)

@@ -6,10 +6,12 @@ package validate
 
 import (
 	"bytes"
+	"context"
 	jsonv1 "encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -20,34 +22,122 @@ import (
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
 
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
 // Catalog is a catalog whose types can be validated. It is safe for concurrent use.
 type Catalog struct {
 	*catalog.Catalog
-	schemas map[string]func() *jsonschema.Schema
+	schemas map[string]func() (*jsonschema.Schema, error)
 }
 
 // Default returns catalog.Default with validation.
 var Default = sync.OnceValue(func() *Catalog { return New(catalog.Default()) })
 
 // New returns a catalog that compiles a type's schema when it is first needed, so that
-// a cold start compiles one schema and not all. A schema that does not compile panics
-// then; a test compiles all that are shipped.
+// a cold start compiles one schema and not all.
 func New(types *catalog.Catalog) *Catalog {
-	c := &Catalog{Catalog: types, schemas: map[string]func() *jsonschema.Schema{}}
+	c := &Catalog{Catalog: types, schemas: map[string]func() (*jsonschema.Schema, error){}}
 	for _, name := range types.Types() {
 		t, _ := types.Type(name)
-		c.schemas[name] = sync.OnceValue(func() *jsonschema.Schema {
-			schema, err := compile(t)
-			if err != nil {
-				panic(fmt.Errorf("schema %s: %w", t.Name, err))
-			}
-			return schema
-		})
+		c.schemas[name] = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile(t) })
 	}
 	return c
+}
+
+// Check reports why a type cannot be used: its schema does not compile, or refuses one of
+// its examples. The error is a *catalog.DefinitionError.
+func Check(t catalog.Type) error {
+	list, err := catalog.New([]catalog.Type{t})
+	if err != nil {
+		return catalog.At(t.Schema, "/x-replaces", "%s", err)
+	}
+	c := New(list)
+	if _, err := c.schemas[t.Name](); err != nil {
+		var wrong *jsonschema.SchemaValidationError
+		if errors.As(err, &wrong) {
+			at, text := deepest(wrong.Err)
+			return catalog.At(t.Schema, at, "%s", text)
+		}
+		var pattern *jsonschema.InvalidRegexError
+		if errors.As(err, &pattern) {
+			return catalog.At(t.Schema, fragment(pattern.URL), "pattern %q is not a regular expression of RE2, which takes linear time: %s", clip(pattern.Regex), pattern.Err)
+		}
+		return catalog.At(t.Schema, "", "the schema cannot be compiled: %s", err)
+	}
+	for i, sample := range t.Samples {
+		if err := c.Validate(t.Name, sample); err != nil {
+			return catalog.At(t.Schema, fmt.Sprintf("/examples/%d", i), "example %d does not conform to the schema: %s", i+1, err)
+		}
+	}
+	return nil
+}
+
+// fragment returns the JSON pointer of a schema's URL.
+func fragment(url string) string {
+	_, pointer, _ := strings.Cut(url, "#")
+	return pointer
+}
+
+// deepest returns the place and the text of the first cause of a schema's errors.
+func deepest(err error) (at, text string) {
+	failed, ok := err.(*jsonschema.ValidationError)
+	if !ok {
+		return "", err.Error()
+	}
+	for len(failed.Causes) > 0 {
+		failed = failed.Causes[0]
+	}
+	var pointer jsontext.Pointer
+	for _, token := range failed.InstanceLocation {
+		pointer = pointer.AppendToken(token)
+	}
+	return string(pointer), failed.ErrorKind.LocalizedString(english())
+}
+
+// noLoader refuses to load what a schema refers to outside itself.
+type noLoader struct{}
+
+func (noLoader) Load(url string) (any, error) {
+	return nil, fmt.Errorf("%s: only references within the definition are possible", url)
+}
+
+// Current returns the catalog itself: one that does not change is its own source.
+func (c *Catalog) Current(context.Context) (*Catalog, error) { return c, nil }
+
+// Live validates with the types of a source as they are now. It compiles each schema once
+// for each catalog that the source returns. It is safe for concurrent use.
+type Live struct {
+	Types interface {
+		Current(ctx context.Context) (*catalog.Catalog, error)
+	}
+
+	mu      sync.Mutex
+	current *Catalog
+}
+
+// Current returns the source's types. It fails if the source does.
+func (l *Live) Current(ctx context.Context) (*Catalog, error) {
+	types, err := l.Types.Current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current == nil || l.current.Catalog != types {
+		l.current = New(types)
+	}
+	return l.current, nil
+}
+
+// Validate is Catalog.Validate with the types as they are now.
+func (l *Live) Validate(ctx context.Context, eventType string, data jsonv1.RawMessage) error {
+	c, err := l.Current(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Validate(eventType, data)
 }
 
 func compile(t catalog.Type) (*jsonschema.Schema, error) {
@@ -58,6 +148,13 @@ func compile(t catalog.Type) (*jsonschema.Schema, error) {
 	compiler := jsonschema.NewCompiler()
 	compiler.DefaultDraft(jsonschema.Draft2020)
 	compiler.AssertFormat()
+	compiler.UseLoader(noLoader{})
+	compiler.RegisterFormat(&jsonschema.Format{Name: "idn-email", Validate: func(v any) error {
+		if text, ok := v.(string); ok && !event.IsEmail(text) {
+			return errors.New("is not an email address")
+		}
+		return nil
+	}})
 	if err := compiler.AddResource(t.Name, doc); err != nil {
 		return nil, err
 	}
@@ -68,11 +165,23 @@ func compile(t catalog.Type) (*jsonschema.Schema, error) {
 type UnknownTypeError struct {
 	Type  string
 	Known []string
+
+	text string
 }
 
-func (e *UnknownTypeError) Error() string {
-	return fmt.Sprintf("%q is not an event type; the types are %s", clip(e.Type), strings.Join(e.Known, ", "))
+func (e *UnknownTypeError) Error() string { return e.text }
+
+// SchemaError says that the schema of a type does not compile.
+type SchemaError struct {
+	Type string
+	Err  error
 }
+
+func (e *SchemaError) Error() string {
+	return fmt.Sprintf("the schema of %s cannot be compiled: %s", e.Type, e.Err)
+}
+
+func (e *SchemaError) Unwrap() error { return e.Err }
 
 // InvalidDataError says what is wrong with an event's data, field by field.
 type InvalidDataError struct {
@@ -101,24 +210,34 @@ func (e *InvalidDataError) Error() string {
 	return e.Type + ": " + strings.Join(parts, "; ")
 }
 
-// Validate checks data against a type's schema. It returns *UnknownTypeError or
-// *InvalidDataError. Duplicate keys are refused, because receivers' parsers disagree
-// about which value counts.
+// Validate checks data against a type's schema. It returns *UnknownTypeError,
+// *InvalidDataError or *SchemaError. Duplicate keys are refused, because receivers' parsers disagree
+// about which value counts; so are texts that are not Unicode and numbers outside the range
+// of a double, because strict parsers refuse the whole event.
 func (c *Catalog) Validate(eventType string, data jsonv1.RawMessage) error {
 	compiled, ok := c.schemas[eventType]
 	if !ok {
-		return &UnknownTypeError{Type: eventType, Known: c.Types()}
+		return &UnknownTypeError{Type: eventType, Known: c.Types(), text: c.Unknown(eventType)}
 	}
-	schema := compiled()
+	schema, err := compiled()
+	if err != nil {
+		return &SchemaError{eventType, err}
+	}
 	invalid := func(problems ...Problem) error { return &InvalidDataError{Type: eventType, Problems: problems} }
 	if len(bytes.TrimSpace(data)) == 0 {
 		return invalid(Problem{"data", "is missing; it must be an object with " + strings.Join(schema.Required, ", ")})
 	}
+	var large *numberError
 	doc, err := decode(data)
-	if errors.Is(err, jsontext.ErrDuplicateName) {
+	switch {
+	case err == nil:
+	case errors.Is(err, jsontext.ErrDuplicateName):
 		return invalid(Problem{fieldOf(err), "is a duplicate key"})
-	}
-	if err != nil {
+	case errors.As(err, &large):
+		return invalid(Problem{pathOf(large.at), "is a number that most receivers cannot read: it is outside the range of a double (IEEE 754)"})
+	case jsontext.Value(data).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)):
+		return invalid(Problem{fieldOf(err), "has a lone surrogate, such as \\ud800, or bytes that are not UTF-8: strict JSON parsers refuse it"})
+	default:
 		return invalid(Problem{"data", "is not JSON"})
 	}
 	err = schema.Validate(doc)
@@ -167,7 +286,7 @@ func problemsOf(e *jsonschema.ValidationError, list []Problem) []Problem {
 		return append(list, Problem{field, fmt.Sprintf("has %d characters; the maximum is %d", k.Got, k.Want)})
 	case *kind.Format:
 		// The library's text repeats the value, which may be long or private.
-		return append(list, Problem{field, "must be a valid " + k.Want})
+		return append(list, Problem{field, "must be a valid " + strings.TrimPrefix(k.Want, "idn-")})
 	}
 	return append(list, Problem{field, e.ErrorKind.LocalizedString(english())})
 }
@@ -175,10 +294,11 @@ func problemsOf(e *jsonschema.ValidationError, list []Problem) []Problem {
 var english = sync.OnceValue(func() *message.Printer { return message.NewPrinter(language.English) })
 
 // decode decodes one JSON value as the schema library wants it: numbers as
-// encoding/json's Number. Unlike encoding/json, it refuses duplicate keys.
+// encoding/json's Number. Unlike encoding/json, it refuses duplicate keys and invalid
+// UTF-8.
 func decode(data []byte) (any, error) {
 	var d document
-	err := json.Unmarshal(data, &d, jsontext.AllowInvalidUTF8(true))
+	err := json.Unmarshal(data, &d)
 	return d.root, err
 }
 
@@ -225,21 +345,35 @@ func decodeValue(in *jsontext.Decoder) (any, error) {
 	case '"':
 		return token.String(), nil
 	case '0':
-		return jsonv1.Number(token.String()), nil
+		text := token.String()
+		if _, err := strconv.ParseFloat(text, 64); err != nil {
+			return nil, &numberError{in.StackPointer()}
+		}
+		return jsonv1.Number(text), nil
 	case 't', 'f':
 		return token.Bool(), nil
 	}
 	return nil, nil
 }
 
-// fieldOf returns the field that a duplicate key error names.
+// numberError says that a number is outside the range of a double.
+type numberError struct{ at jsontext.Pointer }
+
+func (e *numberError) Error() string { return string(e.at) + ": number out of range" }
+
+// fieldOf returns the field that an error of the decoder names.
 func fieldOf(err error) string {
-	parts := []string{"data"}
 	var at *jsontext.SyntacticError
 	if errors.As(err, &at) {
-		for name := range at.JSONPointer.Tokens() {
-			parts = append(parts, clip(name))
-		}
+		return pathOf(at.JSONPointer)
+	}
+	return "data"
+}
+
+func pathOf(p jsontext.Pointer) string {
+	parts := []string{"data"}
+	for name := range p.Tokens() {
+		parts = append(parts, clip(name))
 	}
 	return strings.Join(parts, ".")
 }

@@ -47,7 +47,7 @@ func TestEachSchemaAcceptsItsSamplesAndRefusesChangedOnes(t *testing.T) {
 					delete(without, field)
 					refuses(t, c, name, without, "data."+field, slices.Contains(schema.Required, field))
 					wrong := maps.Clone(fields)
-					wrong[field] = 7
+					wrong[field] = []any{7}
 					refuses(t, c, name, wrong, "data."+field, true)
 					wrong[field] = nil
 					refuses(t, c, name, wrong, "data."+field, true)
@@ -111,6 +111,24 @@ func BenchmarkValidate(b *testing.B) {
 	for b.Loop() {
 		if err := c.Validate(kind.Name, kind.Samples[0]); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Strict parsers would refuse the whole event. The error names the field.
+func TestWhatStrictParsersRefuseIsRefused(t *testing.T) {
+	const form = `{"event_id":"e","registration_id":"r","status":"success","event_name":"NAME","price":PRICE}`
+	for _, c := range []struct{ name, price, field string }{
+		{`x`, `1e308`, ""}, {`x`, `-0.0`, ""}, {`x`, `123456789012345678901234567890`, ""}, {`x`, `1e-999`, ""},
+		{`x`, `1e309`, "data.price"}, {`x`, `-1e999`, "data.price"}, {`x`, `1e9999999999999999999`, "data.price"}, {`x`, `1` + strings.Repeat("0", 400), "data.price"},
+		{`\ud83c\udf9f`, `1`, ""}, {`\ufffd`, `1`, ""}, {`\\ud800`, `1`, ""},
+		{`\ud800`, `1`, "data.event_name"}, {`\udfff`, `1`, "data.event_name"}, {`\ud800\u0041`, `1`, "data.event_name"}, {"\xc3", `1`, "data.event_name"},
+	} {
+		data := strings.NewReplacer("NAME", c.name, "PRICE", c.price).Replace(form)
+		err := validate.Default().Validate("user.registered_event", json.RawMessage(data))
+		var invalid *validate.InvalidDataError
+		if (err != nil) != (c.field != "") || err != nil && (!errors.As(err, &invalid) || invalid.Problems[0].Field != c.field) {
+			t.Errorf("%s: %v, want it to name %q", data, err, c.field)
 		}
 	}
 }

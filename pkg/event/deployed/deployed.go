@@ -1,0 +1,251 @@
+// Package deployed holds the event types of one deployment: the shipped ones, without
+// those that were switched off, and those that the deployment added. It stores them as one
+// compressed set, so that a change of many types takes effect at once, and reads them
+// again every minute. It promises that a reader never sees half of a change, and that a
+// set that can be read can be used.
+package deployed
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+)
+
+const (
+	// document is the name of the document that lists the parts of the set.
+	document = "catalog"
+	// partBytes is the size of a part before its encoding. An item can have 400 KB.
+	partBytes = 256 * 1024
+	// MaxBytes is the maximum size of all definitions of a deployment together: emit
+	// reads them when it starts.
+	MaxBytes = 16 << 20
+	// maxStored is the maximum size of the set as it is stored, before its compression: JSON
+	// within JSON is a little longer.
+	maxStored = 2 * MaxBytes
+	// MaxTypes is the maximum number of types of a deployment.
+	MaxTypes = 10_000
+	// maxReads is how often a read begins again because the set was replaced meanwhile.
+	maxReads = 3
+)
+
+// ErrConflict is the error of a write over a set that changed since it was read.
+var ErrConflict = errors.New("the event types were changed at the same time: try again")
+
+// Source is where a set is read from.
+type Source interface {
+	// ReadDocument: see alert.Documents. The document lists the parts of the set.
+	ReadDocument(ctx context.Context, name string) (document []byte, version int, err error)
+	// GetValue: see console.SessionStore. Each part is a value.
+	GetValue(ctx context.Context, key string) (string, error)
+}
+
+// Store is where a set is stored. Each write has keys of its own for its parts, so that
+// the removal of a replaced part cannot meet a later write.
+type Store interface {
+	Source
+	WriteDocument(ctx context.Context, name string, document []byte, was int, writer string) (stored bool, err error)
+	PutValueIfAbsent(ctx context.Context, key, value string, expires time.Time) (current string, err error)
+	DeleteValue(ctx context.Context, key string) error
+}
+
+// Set is what a deployment changed in the shipped catalog.
+type Set struct {
+	Revision  int            // 0: nothing was changed yet
+	Types     []catalog.Type // added, or instead of a shipped one of the same name; sorted by name
+	Without   []string       // names of shipped types that are switched off; sorted
+	ChangedAt time.Time
+	ChangedBy string
+}
+
+// Catalog returns the deployment's event types.
+func (s Set) Catalog() (*catalog.Catalog, error) {
+	list := slices.Clone(s.Types)
+	shipped := catalog.Default()
+	for _, name := range shipped.Types() {
+		own := slices.ContainsFunc(s.Types, func(t catalog.Type) bool { return t.Name == name })
+		if !own && !slices.Contains(s.Without, name) {
+			t, _ := shipped.Type(name)
+			list = append(list, t)
+		}
+	}
+	if len(list) > MaxTypes {
+		return nil, fmt.Errorf("%d event types; the maximum is %d", len(list), MaxTypes)
+	}
+	return catalog.New(list)
+}
+
+// IsShipped reports whether a type is one of those that come with Tidings.
+func IsShipped(name string) bool {
+	_, ok := catalog.Default().Type(name)
+	return ok
+}
+
+// head is the stored list of parts.
+type head struct {
+	Parts     []string  `json:"parts"` // keys of the parts, in order
+	ChangedAt time.Time `json:"changed_at"`
+	ChangedBy string    `json:"changed_by"`
+}
+
+// body is the stored set, compressed and cut into parts.
+type body struct {
+	Types   []string `json:"types"` // definitions, as they were written
+	Without []string `json:"without,omitempty"`
+}
+
+// Read returns the stored set; revision 0 if there is none. If its revision is known, it
+// returns only the revision.
+func Read(ctx context.Context, from Source, known int) (Set, error) {
+	for range maxReads {
+		h, revision, err := readHead(ctx, from)
+		if err != nil || revision == 0 || revision == known {
+			return Set{Revision: revision}, err
+		}
+		text, complete, err := readParts(ctx, from, h.Parts)
+		if err != nil {
+			return Set{}, err
+		}
+		if !complete {
+			continue // a part was removed, because the set was replaced
+		}
+		set, err := decode(text)
+		if err != nil {
+			return Set{}, fmt.Errorf("read event types: revision %d: %w", revision, err)
+		}
+		set.Revision, set.ChangedAt, set.ChangedBy = revision, h.ChangedAt, h.ChangedBy
+		return set, nil
+	}
+	return Set{}, errors.New("read event types: they changed during each of several attempts: try again")
+}
+
+func readHead(ctx context.Context, from Source) (h head, revision int, err error) {
+	text, revision, err := from.ReadDocument(ctx, document)
+	if err == nil && revision > 0 {
+		err = json.Unmarshal(text, &h)
+	}
+	if err != nil {
+		return h, revision, fmt.Errorf("read event types: %w", err)
+	}
+	return h, revision, nil
+}
+
+func readParts(ctx context.Context, from Source, keys []string) (text []byte, complete bool, err error) {
+	for _, key := range keys {
+		value, err := from.GetValue(ctx, key)
+		if err != nil {
+			return nil, false, fmt.Errorf("read event types: part %s: %w", key, err)
+		}
+		part, err := base64.StdEncoding.DecodeString(value)
+		if err != nil {
+			return nil, false, fmt.Errorf("read event types: part %s: %w", key, err)
+		}
+		if len(part) == 0 {
+			return nil, false, nil
+		}
+		text = append(text, part...)
+	}
+	return text, true, nil
+}
+
+// Write replaces the set of revision set.Revision and returns it with its new revision. It
+// returns ErrConflict if another one was stored since. by is who changed it; writer
+// must be unique.
+func Write(ctx context.Context, store Store, set Set, by, writer string, now time.Time) (Set, error) {
+	if _, err := set.Catalog(); err != nil {
+		return set, err
+	}
+	text, err := encode(set)
+	if err != nil {
+		return set, fmt.Errorf("write event types: %w", err)
+	}
+	before, revision, err := readHead(ctx, store)
+	if err != nil {
+		return set, err
+	}
+	if revision != set.Revision {
+		return set, ErrConflict
+	}
+	h := head{ChangedAt: now.UTC(), ChangedBy: by}
+	for part := range slices.Chunk(text, partBytes) {
+		key := fmt.Sprintf("%s#%s#%d", document, writer, len(h.Parts))
+		if _, err := store.PutValueIfAbsent(ctx, key, base64.StdEncoding.EncodeToString(part), time.Time{}); err != nil {
+			return set, fmt.Errorf("write event types: %w", err)
+		}
+		h.Parts = append(h.Parts, key)
+	}
+	list, err := json.Marshal(h)
+	if err != nil {
+		return set, fmt.Errorf("write event types: %w", err)
+	}
+	switch stored, err := store.WriteDocument(ctx, document, list, revision, writer); {
+	case err != nil:
+		return set, fmt.Errorf("write event types: %w", err)
+	case !stored:
+		return set, ErrConflict
+	}
+	for _, key := range before.Parts {
+		_ = store.DeleteValue(ctx, key) // the set is stored; a part that stays does no harm
+	}
+	set.Revision, set.ChangedAt, set.ChangedBy = revision+1, h.ChangedAt, by
+	return set, nil
+}
+
+func encode(set Set) ([]byte, error) {
+	b := body{Types: []string{}, Without: set.Without}
+	size := 0
+	for _, t := range set.Types {
+		size += len(t.Schema)
+		b.Types = append(b.Types, string(t.Schema))
+	}
+	if size > MaxBytes {
+		return nil, fmt.Errorf("the definitions have %d bytes together; the maximum is %d", size, MaxBytes)
+	}
+	plain, err := json.Marshal(b)
+	if err != nil {
+		return nil, err
+	}
+	if len(plain) > maxStored {
+		return nil, fmt.Errorf("the definitions have %d bytes together as they are stored; the maximum is %d: their quotes, < and > take two to six bytes", len(plain), maxStored)
+	}
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	if _, err := w.Write(plain); err != nil {
+		return nil, err
+	}
+	err = w.Close() // before the bytes are complete
+	return out.Bytes(), err
+}
+
+func decode(text []byte) (Set, error) {
+	r, err := gzip.NewReader(bytes.NewReader(text))
+	if err != nil {
+		return Set{}, err
+	}
+	plain, err := io.ReadAll(io.LimitReader(r, maxStored))
+	if err != nil {
+		return Set{}, err
+	}
+	var b body
+	if err := json.Unmarshal(plain, &b); err != nil {
+		return Set{}, err
+	}
+	set := Set{Without: b.Without, Types: make([]catalog.Type, len(b.Types))}
+	for i, schema := range b.Types {
+		if err := json.Unmarshal([]byte(schema), &set.Types[i]); err != nil {
+			return Set{}, err
+		}
+		set.Types[i].Schema = json.RawMessage(schema)
+	}
+	slices.SortFunc(set.Types, func(a, b catalog.Type) int { return strings.Compare(a.Name, b.Name) })
+	return set, nil
+}
