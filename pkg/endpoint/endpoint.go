@@ -17,6 +17,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
@@ -25,7 +27,10 @@ import (
 type Status string
 
 const (
-	Enabled  Status = "enabled"
+	Enabled Status = "enabled"
+	// Paused keeps the events of the endpoint in its backlog, up to its age limit.
+	Paused Status = "paused"
+	// Disabled skips them.
 	Disabled Status = "disabled"
 )
 
@@ -42,6 +47,8 @@ const (
 	MaxCredentialsBytes = 512 // the limit of Secrets Manager on a secret's name
 	// RotationOverlap is the default time for which a replaced secret still signs.
 	RotationOverlap = 24 * time.Hour
+	// MaxRotationOverlap is the maximum of it.
+	MaxRotationOverlap = 7 * 24 * time.Hour
 )
 
 // Endpoint is one receiver of a tenant.
@@ -69,6 +76,9 @@ type Endpoint struct {
 	// Traceparent sends the W3C traceparent header, so that the receiver can continue
 	// the trace.
 	Traceparent bool
+	// OldNames delivers events of a renamed type under its old name, for a receiver that
+	// does not know the new one yet. The filter matches both names.
+	OldNames bool
 
 	Timeout time.Duration // per attempt; 0 means DefaultTimeout
 	Retry   retry.Policy
@@ -76,7 +86,7 @@ type Endpoint struct {
 	Limit   ratelimit.Limit
 
 	Status       Status
-	StatusReason string // why it is disabled
+	StatusReason string // why it is disabled or paused
 
 	// Version increases with every stored change. It detects concurrent changes.
 	Version   int
@@ -97,17 +107,36 @@ var (
 )
 
 var (
-	roleARN    = regexp.MustCompile(`^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
-	secretName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]+$`)
+	roleARN = regexp.MustCompile(`^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
+	// A secret's name is the stack's name, the tenant, and a name.
+	secretName = regexp.MustCompile(`^[A-Za-z0-9-]+/([A-Za-z0-9._-]+)/[A-Za-z0-9/_+=.@-]+$`)
 )
 
-// CredentialsPrefix is the prefix of the names of a tenant's secrets. Validate requires
-// it, so that no tenant can use another tenant's secret.
-func CredentialsPrefix(tenant string) string { return "tidings/" + tenant + "/" }
+// ownSecret reports whether a name is that of a secret of the tenant: <stack>/<tenant>/…, so
+// that no tenant can use another tenant's secret. The function's role allows those of its
+// stack only.
+func ownSecret(name, tenant string) bool {
+	m := secretName.FindStringSubmatch(name)
+	return m != nil && m[1] == tenant && len(name) <= MaxCredentialsBytes
+}
+
+const idPrefix = "ep_"
 
 // NewID returns a new endpoint id.
 func NewID(now time.Time) string {
-	return "ep_" + ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String()
+	return idPrefix + ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String()
+}
+
+// IsID reports whether a text has the form of an endpoint's id. Other partitions of the
+// Deliveries table have names without that form, so nothing but deliveries is read by an
+// id that has it.
+func IsID(text string) bool {
+	id, ok := strings.CutPrefix(text, idPrefix)
+	if !ok {
+		return false
+	}
+	_, err := ulid.ParseStrict(id)
+	return err == nil
 }
 
 // AttemptTimeout is Timeout or its default.
@@ -129,9 +158,19 @@ func (e Endpoint) SigningSecrets(now time.Time) []signature.Secret {
 	return out
 }
 
+// RotationError says why a secret cannot be rotated.
+type RotationError struct{ text string }
+
+func (e *RotationError) Error() string { return e.text }
+
 // Rotate makes fresh the newest secret. The other secrets expire after the overlap at
-// the latest. Expired secrets are removed, and the oldest ones beyond MaxSecrets.
-func (e Endpoint) Rotate(fresh signature.Secret, now time.Time, overlap time.Duration) Endpoint {
+// the latest, or at once if it is 0. Expired secrets are removed. Rotate returns a
+// *RotationError if the overlap is not 0 to MaxRotationOverlap, or if more than MaxSecrets
+// would sign.
+func (e Endpoint) Rotate(fresh signature.Secret, now time.Time, overlap time.Duration) (Endpoint, error) {
+	if overlap < 0 || overlap > MaxRotationOverlap {
+		return e, &RotationError{fmt.Sprintf("overlap is %s; it must be 0s to %s (7 days)", overlap, MaxRotationOverlap)}
+	}
 	secrets := []SigningSecret{{Secret: fresh}}
 	until := now.Add(overlap)
 	for _, s := range e.Secrets {
@@ -141,12 +180,17 @@ func (e Endpoint) Rotate(fresh signature.Secret, now time.Time, overlap time.Dur
 		if s.ExpiresAt.IsZero() || until.Before(s.ExpiresAt) {
 			s.ExpiresAt = until
 		}
-		if overlap > 0 && len(secrets) < MaxSecrets {
+		if overlap > 0 {
 			secrets = append(secrets, s)
 		}
 	}
+	if len(secrets) > MaxSecrets {
+		next := slices.MinFunc(secrets[1:], func(a, b SigningSecret) int { return a.ExpiresAt.Compare(b.ExpiresAt) }).ExpiresAt
+		return e, &RotationError{fmt.Sprintf("the endpoint has %d secrets that sign, which is the limit: the next one expires at %s; wait until then, or rotate with an overlap of 0, which ends all others now",
+			MaxSecrets, next.UTC().Format(time.RFC3339))}
+	}
 	e.Secrets = secrets
-	return e
+	return e, nil
 }
 
 // Subscribes reports whether the endpoint subscribes to the event type. It does not
@@ -168,12 +212,11 @@ func TypeMatches(subscription, eventType string) bool {
 }
 
 // Validate checks every field except the form of the URL, which the adapters check.
-// knownTypes are the event types of the catalog.
-func (e Endpoint) Validate(knownTypes []string) error {
+func (e Endpoint) Validate(known *catalog.Catalog) error {
 	var errs []error
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if e.Tenant == "" {
-		add("tenant is empty")
+	if err := event.CheckTenant(e.Tenant); err != nil {
+		add("tenant: %w", err)
 	}
 	if e.URL == "" || len(e.URL) > MaxURLBytes {
 		add("url is %d bytes; it must be 1 to %d", len(e.URL), MaxURLBytes)
@@ -187,8 +230,10 @@ func (e Endpoint) Validate(knownTypes []string) error {
 	for _, t := range e.EventTypes {
 		if strings.Contains(strings.TrimSuffix(t, "*"), "*") || (strings.HasSuffix(t, "*") && t != "*" && !strings.HasSuffix(t, ".*")) {
 			add("event_types: %q: use a wildcard alone (*) or after a dot (user.*)", t)
-		} else if !slices.ContainsFunc(knownTypes, func(k string) bool { return TypeMatches(t, k) }) {
-			add("event_types: %q matches no event type; the types are %s", t, strings.Join(knownTypes, ", "))
+		} else if name, ok := known.Renamed(t); ok {
+			add("event_types: %q was replaced by %q: use the new name, and old_names if the receiver needs the old one for now", t, name)
+		} else if t != "*" && !slices.ContainsFunc(known.Types(), func(k string) bool { return TypeMatches(t, k) }) {
+			add("event_types: %q matches no event type; %s", t, known.Summary())
 		}
 	}
 	if len(e.Filter) > MaxFilterBytes {
@@ -196,14 +241,15 @@ func (e Endpoint) Validate(knownTypes []string) error {
 	} else if len(e.Filter) > 0 {
 		if _, err := filter.Compile(e.Filter); err != nil {
 			add("filter: %w", err)
+		} else if old, name, ok := renamedIn(known, e.Filter); ok && !e.OldNames {
+			add("filter: event %q was replaced by %q: use the new name, or old_names if the receiver needs the old one for now", old, name)
 		}
 	}
 	if e.RoleARN != "" && (len(e.RoleARN) > MaxRoleARNBytes || !roleARN.MatchString(e.RoleARN)) {
 		add("role_arn %q must have the form arn:aws:iam::123456789012:role/name", e.RoleARN)
 	}
-	if own := CredentialsPrefix(e.Tenant); e.Credentials != "" && (!strings.HasPrefix(e.Credentials, own) ||
-		len(e.Credentials) > MaxCredentialsBytes || !secretName.MatchString(e.Credentials)) {
-		add("credentials is not the name of a secret of this tenant: it must begin with %s, followed by letters, digits and -/_+=.@", own)
+	if e.Credentials != "" && !ownSecret(e.Credentials, e.Tenant) {
+		add("credentials is not the name of a secret of this tenant: it must begin with the stack's name and /%s/, followed by letters, digits and -/_+=.@", e.Tenant)
 	}
 	if e.Timeout != 0 && (e.Timeout < time.Second || e.Timeout > MaxTimeout) {
 		add("timeout_seconds is %g; it must be 1 to %g", e.Timeout.Seconds(), MaxTimeout.Seconds())
@@ -217,4 +263,42 @@ func (e Endpoint) Validate(knownTypes []string) error {
 		add("secrets has %d entries; it must have 1 to %d", len(e.Secrets), MaxSecrets)
 	}
 	return errors.Join(errs...)
+}
+
+// renamedIn returns the first old name of an event type that a filter asks for in its
+// field event, and the new name.
+func renamedIn(known *catalog.Catalog, pattern json.RawMessage) (old, name string, found bool) {
+	var fields map[string]any
+	if json.Unmarshal(pattern, &fields) != nil {
+		return "", "", false
+	}
+	var walk func(v any, inEvent bool)
+	walk = func(v any, inEvent bool) {
+		switch v := v.(type) {
+		case string:
+			if replacement, ok := known.Renamed(v); ok && inEvent && !found {
+				old, name, found = v, replacement, true
+			}
+		case []any:
+			for _, item := range v {
+				walk(item, inEvent)
+			}
+		case map[string]any: // an alternative of $or, or an operator
+			for key, item := range v {
+				walk(item, inEvent || key == "event")
+			}
+		}
+	}
+	walk(fields["event"], true)
+	walk(fields["$or"], false)
+	return old, name, found
+}
+
+// List is all endpoints of a tenant, in the order of creation, as they were at one time.
+type List struct {
+	Endpoints []Endpoint
+	// Version grows with each change that can make an endpoint match more events: when one
+	// is added or updated, before the change is confirmed. It does not grow when one is
+	// disabled by a worker or deleted.
+	Version int64
 }
