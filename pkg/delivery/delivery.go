@@ -8,13 +8,11 @@
 package delivery
 
 import (
-	"encoding/base64"
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"time"
-
-	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 // State is the state of a delivery.
@@ -30,6 +28,10 @@ const (
 
 // Settled reports whether the state is final until an operator replays the delivery.
 func (s State) Settled() bool { return s == Delivered || s == Dead || s == Skipped }
+
+// Indexed reports whether a store finds an endpoint's deliveries in this state without
+// reading the others. Those that were delivered at once are not: it would cost each a write.
+func (s State) Indexed() bool { return s == Dead || s == Skipped }
 
 // States lists every state.
 var States = []State{Pending, InFlight, Delivered, Dead, Skipped}
@@ -88,8 +90,8 @@ type Delivery struct {
 	// DueAt is when the sweep checks the delivery. Zero keeps it out of the due index,
 	// because it is settled or because the queue redelivers its work item.
 	DueAt time.Time
-	// InBacklog is set while the endpoint's circuit keeps the delivery back. It is
-	// then in the waiting index.
+	// InBacklog is set while the delivery waits in its endpoint's backlog. It is then in
+	// the waiting index.
 	InBacklog bool
 	// Slot is the reserved time under the endpoint's rate limit; zero if none.
 	Slot time.Time
@@ -108,12 +110,22 @@ type Delivery struct {
 // CountedAttempts is how many attempts count towards the retry policy.
 func (d Delivery) CountedAttempts() int { return d.Attempts - d.Uncounted }
 
+// LastStatus is the status of the response to the latest attempt that has ended; 0 if there
+// was no response, or if the destination's protocol has no statuses.
+func (d Delivery) LastStatus() int {
+	if len(d.History) == 0 {
+		return 0
+	}
+	return d.History[len(d.History)-1].Status
+}
+
 // Claim asks to begin an attempt.
 type Claim struct {
 	Key
 	Tenant    string
 	EventType string
-	// Accepted is when the event was accepted (the time in its id).
+	// Accepted is when the event was accepted: the time in its ID, or the time at which it
+	// was stored if that was much later.
 	Accepted time.Time
 	// Attempts is how many attempts the worker believes have begun.
 	Attempts int
@@ -198,9 +210,7 @@ func (c Claim) Apply(current *Delivery) (Delivery, *Refusal) {
 }
 
 func (c Claim) begin(d Delivery) Delivery {
-	if d.EventType == "" {
-		d.EventType = c.EventType // Settle may create the record without the type
-	}
+	d.EventType = cmp.Or(d.EventType, c.EventType) // Settle may create the record without the type
 	d.State = InFlight
 	d.Attempts++
 	d.InBacklog, d.Slot = false, time.Time{}
@@ -244,10 +254,7 @@ func (c Conclusion) Apply(d Delivery) Delivery {
 		history = append(history, Attempt{Number: n, Class: Lost})
 	}
 	history = append(history, c.Attempt)
-	if len(history) > MaxHistory {
-		history = history[len(history)-MaxHistory:]
-	}
-	d.History = history
+	d.History = history[max(0, len(history)-MaxHistory):]
 	if c.NotSent {
 		d.Uncounted++
 	}
@@ -270,7 +277,8 @@ type Settle struct {
 	Key
 	Tenant    string
 	EventType string // empty if unknown
-	// Accepted is when the event was accepted (the time in its id).
+	// Accepted is when the event was accepted: the time in its ID, or the time at which it
+	// was stored if that was much later.
 	Accepted time.Time
 	State    State // Skipped or Dead
 	// SinceBefore, if not zero, refuses a delivery whose Since is later: it was
@@ -298,9 +306,7 @@ func (s Settle) Apply(current *Delivery) (Delivery, *Refusal) {
 			return d, d.refuse(CauseSuperseded, time.Time{})
 		}
 	}
-	if d.EventType == "" {
-		d.EventType = s.EventType
-	}
+	d.EventType = cmp.Or(d.EventType, s.EventType)
 	d.State = s.State
 	d.Reason = s.Reason
 	d.LeaseUntil, d.NextAttemptAt, d.DueAt, d.InBacklog, d.Slot = time.Time{}, time.Time{}, time.Time{}, false, time.Time{}
@@ -309,17 +315,18 @@ func (s Settle) Apply(current *Delivery) (Delivery, *Refusal) {
 	return d, nil
 }
 
-// Park postpones a delivery without an attempt: until its endpoint's circuit closes,
-// or until its slot under the rate limit.
+// Park postpones a delivery without an attempt: in its endpoint's backlog, or until its
+// slot under the rate limit.
 type Park struct {
 	Key
 	Tenant    string
 	EventType string
-	// Accepted is when the event was accepted (the time in its id).
+	// Accepted is when the event was accepted: the time in its ID, or the time at which it
+	// was stored if that was much later.
 	Accepted time.Time
 	// Attempts is how many attempts the worker believes have begun.
 	Attempts  int
-	InBacklog bool      // until the circuit closes
+	InBacklog bool      // until the endpoint's drain queues it
 	Slot      time.Time // the reserved time under the rate limit; zero if none
 	DueAt     time.Time // when the sweep checks the delivery
 	Reason    string
@@ -328,7 +335,7 @@ type Park struct {
 
 // Apply postpones the delivery. It refuses one that is settled, whose lease has not
 // expired, of which another attempt has begun since, or whose next attempt is not due:
-// otherwise a release could start that attempt too early.
+// otherwise a drain could start that attempt too early.
 func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 	var d Delivery
 	if current == nil {
@@ -349,9 +356,7 @@ func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 			return d, d.refuse(CauseEarly, d.NextAttemptAt)
 		}
 	}
-	if d.EventType == "" {
-		d.EventType = p.EventType
-	}
+	d.EventType = cmp.Or(d.EventType, p.EventType)
 	d.State = Pending
 	d.InBacklog, d.Slot = p.InBacklog, p.Slot
 	if !p.Slot.IsZero() {
@@ -365,43 +370,30 @@ func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 	return d, nil
 }
 
-// BacklogEntry is a delivery in its endpoint's backlog, with its number of attempts
-// so far.
-type BacklogEntry struct {
-	Key
-	Attempts int
-}
-
-// Release takes a delivery out of its endpoint's backlog.
-type Release struct {
-	Key
-	NextAt time.Time // when its attempt may begin
-	DueAt  time.Time // when the sweep checks it, in case its work item is lost
-	Now    time.Time
-}
-
-// Apply releases the delivery. It returns false if the delivery is not in the backlog,
-// so that only one of two concurrent releases succeeds.
-func (r Release) Apply(d Delivery) (Delivery, bool) {
-	if d.State != Pending || !d.InBacklog {
-		return d, false
-	}
-	d.InBacklog = false
-	d.NextAttemptAt, d.DueAt = r.NextAt, r.DueAt
-	d.UpdatedAt = r.Now
-	d.ExpiresAt = r.Now.Add(Retention)
-	return d, true
+// Backlog is a page of an endpoint's backlog.
+type Backlog struct {
+	// Deliveries are those of the page that still wait, oldest event first.
+	Deliveries []Delivery
+	// Last is the last event of the page, whether it still waits or not; "" if the page
+	// is empty.
+	Last string
+	More bool // later ones may follow
 }
 
 // Replay sends a settled delivery again.
 type Replay struct {
 	Key
-	Now   time.Time
-	DueAt time.Time // when the sweep checks it, in case its work item is lost
+	InBacklog bool // until the endpoint's drain queues it
+	// SettledBefore, if not zero, refuses a delivery that was settled at that time or later:
+	// a job that repeats a step does not send again what it has sent.
+	SettledBefore time.Time
+	Now           time.Time
+	DueAt         time.Time // when the sweep checks it, in case its work item is lost
 }
 
-// Apply makes a settled delivery pending, with its next attempt now and its retry
-// policy restarted. It refuses a delivery that is not settled.
+// Apply makes a settled delivery pending, with its next attempt now, or in its turn of the
+// backlog, and its retry policy restarted. It refuses a delivery that is not settled, or
+// not early enough.
 func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
 	if !d.State.Settled() {
 		cause, until := CauseInFlight, d.LeaseUntil
@@ -410,7 +402,10 @@ func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
 		}
 		return d, d.refuse(cause, until)
 	}
-	d.State = Pending
+	if !r.SettledBefore.IsZero() && !d.UpdatedAt.Before(r.SettledBefore) {
+		return d, d.refuse(CauseSettled, time.Time{})
+	}
+	d.State, d.InBacklog = Pending, r.InBacklog
 	d.Uncounted = d.Attempts
 	d.Since = r.Now
 	d.NextAttemptAt, d.DueAt = r.Now, r.DueAt
@@ -420,85 +415,8 @@ func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
 	return d, nil
 }
 
-// Query selects deliveries of one endpoint, newest event first.
-type Query struct {
-	EndpointID string
-	From, To   time.Time // when the event was accepted, inclusive; zero is unbounded
-	State      State     // empty: every state
-	EventType  string    // empty: every type
-	Limit      int       // page size; 0 means 100
-	// Examine is the maximum number of deliveries read for one page if State or
-	// EventType is set. 0 means no limit: reading continues until the page is full.
-	Examine int
-	Cursor  string // Next of the previous page; empty for the first
-}
-
-// Matches reports whether a delivery has the query's state and event type.
-func (q Query) Matches(d Delivery) bool {
-	return (q.State == "" || d.State == q.State) && (q.EventType == "" || d.EventType == q.EventType)
-}
-
-// Page is one page of a query's result. Next is empty on the last page; a page that is
-// not full, or empty, may still have a Next.
-type Page struct {
-	Deliveries []Delivery
-	Next       string
-}
-
 // Due is an entry of the due index: a delivery that the sweep checks at DueAt.
 type Due struct {
 	Key
 	DueAt time.Time
-}
-
-// PageSize is the maximum number of deliveries on a page.
-func (q Query) PageSize() int {
-	if q.Limit <= 0 {
-		return 100
-	}
-	return q.Limit
-}
-
-// Bounds returns the smallest and the largest event id that follow the cursor in the
-// query's range. It fails if the cursor is malformed or from another query.
-func (q Query) Bounds() (first, last string, err error) {
-	to := q.To
-	if to.IsZero() {
-		to = time.UnixMilli(1<<48 - 1) // the last instant of a ULID
-	}
-	from := q.From
-	if from.IsZero() {
-		from = time.UnixMilli(0)
-	}
-	first, last = event.IDRange(from, to)
-	if q.Cursor == "" {
-		return first, last, nil
-	}
-	id, err := base64.RawURLEncoding.DecodeString(q.Cursor)
-	before := ""
-	if err == nil {
-		before, err = event.IDBefore(string(id))
-	}
-	// A cursor of another query would widen the range of this one.
-	if err != nil || before < first || string(id) > last {
-		return "", "", fmt.Errorf("invalid cursor %.64q: use a cursor that the same query returned", q.Cursor)
-	}
-	return first, before, nil
-}
-
-// CursorAfter returns the cursor of a page that ends with the event.
-func (q Query) CursorAfter(eventID string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(eventID))
-}
-
-// CursorEvent returns the event id of a cursor that CursorAfter made.
-func CursorEvent(cursor string) (string, error) {
-	id, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err == nil {
-		_, err = event.IDTime(string(id))
-	}
-	if err != nil {
-		return "", fmt.Errorf("invalid cursor %.64q", cursor)
-	}
-	return string(id), nil
 }

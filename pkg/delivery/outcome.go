@@ -20,7 +20,7 @@ const (
 	Missing   Class = "missing"    // the queue or topic does not exist
 	Denied    Class = "denied"     // credentials are missing, wrong or not allowed to write
 	TooLarge  Class = "too_large"  // the destination does not accept messages of this size
-	Invalid   Class = "invalid"    // the endpoint's settings are wrong, such as its URL or credentials
+	Invalid   Class = "invalid"    // our request cannot be made, or the destination's rules refuse the message: wrong settings, or a text that the protocol cannot carry
 	Gone      Class = "gone"       // HTTP 410: the receiver is gone for good
 	CalledOff Class = "called_off" // nothing was sent: the slot under the rate limit had passed
 	Lost      Class = "lost"       // the worker ended before it stored a verdict; a request may have been sent
@@ -35,12 +35,14 @@ const (
 // Outcome is an adapter's report of one attempt.
 type Outcome struct {
 	Class Class
-	// Permanent says that a retry cannot succeed: the delivery is dead at once.
+	// Permanent says that a retry cannot succeed: the delivery is dead at once. Missing and
+	// Denied have to last for retry.Persistence.
 	Permanent bool
 	// Status is the HTTP status, or 0.
 	Status int
 	// Error tells the receiver's developers in one sentence what was wrong and what to
-	// do. It contains no secret and no internal address. Empty on success.
+	// do. It contains no secret and no internal address. On success, it is empty or a
+	// note about what followed the status.
 	Error string
 	// Snippet is the printable beginning of a failed response's body, at most
 	// MaxSnippetBytes. Empty on success.

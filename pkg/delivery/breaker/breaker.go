@@ -21,7 +21,7 @@ type Phase string
 const (
 	Closed Phase = ""     // attempts are allowed
 	Open   Phase = "open" // no attempts but one probe at a time, after Until
-	// Draining allows attempts, like Closed, while the backlog is being released.
+	// Draining allows attempts, like Closed, while the endpoint has a backlog.
 	Draining Phase = "draining"
 )
 
@@ -29,15 +29,17 @@ const (
 // default.
 type Policy struct {
 	Failures     int           // consecutive failures until the circuit opens; 1 to 100, default 5
-	OpenFor      time.Duration // time until the first probe; 1 s to 1 h, default 5 min
+	FailingFor   time.Duration // minimum time from the first to the last of them; 1 ms to 1 h, default 10 s
+	OpenFor      time.Duration // time until the first probe; 1 s to 1 h, default 10 s
 	MaxOpenFor   time.Duration // each failed probe doubles OpenFor, up to this; OpenFor to 24 h, default 1 h
-	DisableAfter time.Duration // time without a success until the endpoint is disabled; 1 h to 30 days, default 5 days
+	DisableAfter time.Duration // time of failures only until the endpoint is disabled; 1 h to 30 days, default 5 days
 }
 
 // The defaults of a Policy.
 const (
 	DefaultFailures     = 5
-	DefaultOpenFor      = 5 * time.Minute
+	DefaultFailingFor   = 10 * time.Second
+	DefaultOpenFor      = 10 * time.Second
 	DefaultMaxOpenFor   = time.Hour
 	DefaultDisableAfter = 5 * 24 * time.Hour
 )
@@ -48,6 +50,8 @@ func (p Policy) Validate() error {
 	switch {
 	case p.Failures < 0 || p.Failures > 100:
 		return fmt.Errorf("breaker.failures is %d; it must be 1 to 100 (0 for the default, %d)", p.Failures, DefaultFailures)
+	case p.FailingFor != 0 && (p.FailingFor < time.Millisecond || p.FailingFor > time.Hour):
+		return fmt.Errorf("breaker.failing_for is %s; it must be 1ms to 1h (0 for the default, %s)", p.FailingFor, DefaultFailingFor)
 	case p.OpenFor != 0 && (p.OpenFor < time.Second || p.OpenFor > time.Hour):
 		return fmt.Errorf("breaker.open_for is %s; it must be 1s to 1h (0 for the default, %s)", p.OpenFor, DefaultOpenFor)
 	case p.MaxOpenFor != 0 && (p.MaxOpenFor < full.OpenFor || p.MaxOpenFor > 24*time.Hour):
@@ -61,6 +65,9 @@ func (p Policy) Validate() error {
 func (p Policy) orDefaults() Policy {
 	if p.Failures == 0 {
 		p.Failures = DefaultFailures
+	}
+	if p.FailingFor == 0 {
+		p.FailingFor = DefaultFailingFor
 	}
 	if p.OpenFor == 0 {
 		p.OpenFor = DefaultOpenFor
@@ -80,11 +87,14 @@ type State struct {
 	EndpointID string
 	Tenant     string
 	Phase      Phase
-	// Failures counts those in a row, since the last success.
+	// Failures counts those in a row, since the last success. While the circuit is closed
+	// it stops at the policy's limit, so that an outage does not write every failure.
 	Failures int
-	// FailingSince is when the first of them happened.
+	// FailingSince is when the first of them happened, or the first after the endpoint had
+	// been quiet.
 	FailingSince time.Time
-	Cause        string // the latest failure, in one sentence
+	FailedAt     time.Time // the latest failure, to the minute
+	Cause        string    // the latest failure, in one sentence
 
 	Since   time.Time     // when the phase began; zero for Closed
 	OpenFor time.Duration // Open: how long this time
@@ -94,12 +104,17 @@ type State struct {
 	ProbeID    string
 	ProbeUntil time.Time
 
-	// WakeAt is when the sweep has to act on the circuit: send a probe, or drain the
-	// backlog. Zero if there is nothing to do.
+	// WakeAt is when somebody has to act on the endpoint: send a probe, or drain the
+	// backlog. Zero if there is nothing to do. It is the wake-up of all deliveries in
+	// the backlog.
 	WakeAt time.Time
 
-	// Slow is the endpoint's response time if it is at least SlowAfter, else zero.
-	Slow time.Duration
+	// Drain is the progress of the drain; zero unless the phase is Draining.
+	Drain Drain
+
+	// SlowUntil is until when the endpoint's deliveries use the slow lane; zero if its
+	// attempts have never been slow. It does not depend on the phase.
+	SlowUntil time.Time
 
 	// Version grows with every stored change.
 	Version int
@@ -113,6 +128,10 @@ type State struct {
 // ErrConflict is returned when another worker has stored the breaker since it was
 // read. Read it again and repeat the change.
 var ErrConflict = errors.New("the breaker was written by another worker in the meantime")
+
+// ErrUnreadable is returned with a clean breaker for one that is stored and cannot be
+// decoded. The next change replaces it.
+var ErrUnreadable = errors.New("the stored breaker cannot be decoded")
 
 // CompareWakeAt orders by WakeAt, then by endpoint.
 func CompareWakeAt(a, b State) int {
@@ -191,13 +210,30 @@ func ConcernsEndpoint(c delivery.Class) bool {
 type FailureResult struct {
 	Changed bool
 	Opened  bool // the circuit opened, or opened again
-	Disable bool // the endpoint has failed without a success for Policy.DisableAfter
+	Disable bool // the endpoint has failed throughout Policy.DisableAfter
 }
 
-// RecordFailure records a failed attempt. While the circuit is open, only the
-// probe's failure counts: other attempts began before it opened.
+// quietAfter is the time without an attempt after which an endpoint counts as quiet.
+// Silence is no failure: an endpoint is disabled only if it has failed throughout.
+const quietAfter = 12 * time.Hour
+
+// quiet reports whether the endpoint got no attempt for so long that earlier failures do
+// not count towards disabling it. While its circuit was open, it could get none.
+func (s State) quiet(p Policy, now time.Time) bool {
+	last := s.FailedAt
+	if s.Phase == Open {
+		last = s.Until
+	}
+	return !s.FailedAt.IsZero() && now.Sub(last) > min(quietAfter, p.DisableAfter/2)
+}
+
+// RecordFailure records a failed attempt. The circuit opens when there were enough
+// failures in a row and they span Policy.FailingFor: many failures within a second are
+// a blip, which retries get over. While the circuit is open, only the probe's failure
+// counts: other attempts began before it opened.
 func (s State) RecordFailure(p Policy, claimID, cause string, now time.Time) (State, FailureResult) {
 	p = p.orDefaults()
+	was, quiet := s, s.quiet(p, now)
 	switch {
 	case s.Phase == Open && s.ProbeID != claimID:
 		return s, FailureResult{}
@@ -206,13 +242,20 @@ func (s State) RecordFailure(p Policy, claimID, cause string, now time.Time) (St
 	default:
 		s.OpenFor = p.OpenFor
 	}
-	if s.Failures == 0 {
+	if s.Failures == 0 || quiet {
 		s.FailingSince = now
 	}
-	s.Failures++
-	s.Cause = cause
+	opens := s.Phase == Open || s.Failures+1 >= p.Failures && now.Sub(s.FailingSince) >= p.FailingFor
+	if !opens && s.Failures >= p.Failures && s.FailedAt.Equal(now.Truncate(time.Minute)) {
+		return was, FailureResult{}
+	}
+	if s.Phase == Open || s.Failures < p.Failures {
+		s.Failures++
+	}
+	s.FailedAt, s.Cause = now.Truncate(time.Minute), cause
 	f := FailureResult{Changed: true}
-	if s.Phase == Open || s.Failures >= p.Failures {
+	if opens {
+		s.Drain = Drain{}
 		if s.Phase != Open {
 			s.Phase, s.Since = Open, now
 		}
@@ -246,15 +289,15 @@ func (s State) RecordSuccess(claimID string, now time.Time) (State, bool) {
 	case s.Failures == 0: // draining
 		return s, false
 	}
-	s.Failures, s.FailingSince, s.Cause = 0, time.Time{}, ""
+	s.Failures, s.FailingSince, s.FailedAt, s.Cause = 0, time.Time{}, time.Time{}, ""
 	return s, true
 }
 
 // Close closes the circuit, whatever its phase, and starts draining the backlog.
 func (s State) Close(now time.Time) State {
 	return State{
-		EndpointID: s.EndpointID, Tenant: s.Tenant, Version: s.Version, Slow: s.Slow,
-		Phase: Draining, Since: now, WakeAt: now,
+		EndpointID: s.EndpointID, Tenant: s.Tenant, Version: s.Version,
+		Phase: Draining, Since: now, WakeAt: now, Drain: beginDrain(now), SlowUntil: s.SlowUntil,
 	}
 }
 
@@ -264,24 +307,6 @@ func (s State) Reset() State {
 	return State{EndpointID: s.EndpointID, Tenant: s.Tenant, Version: s.Version}
 }
 
-// MinDrainTime is the minimum duration of a drain. The backlog is read from an
-// index that is eventually consistent: a delivery parked just before the circuit
-// closed can appear in it a little later.
-const MinDrainTime = 10 * time.Second
-
-// FinishDrain ends a drain whose backlog is empty. Within MinDrainTime of its start
-// it reschedules the drain instead. It reports whether the state changed.
-func (s State) FinishDrain(now time.Time) (State, bool) {
-	if s.Phase != Draining {
-		return s, false
-	}
-	if settled := s.Since.Add(MinDrainTime); now.Before(settled) {
-		return s.SetWakeAt(settled)
-	}
-	s.Phase, s.Since, s.WakeAt = Closed, time.Time{}, time.Time{}
-	return s, true
-}
-
 // SetWakeAt moves WakeAt, if one is set. It reports whether the state changed.
 func (s State) SetWakeAt(at time.Time) (State, bool) {
 	if s.WakeAt.IsZero() || s.WakeAt.Equal(at) {
@@ -289,28 +314,4 @@ func (s State) SetWakeAt(at time.Time) (State, bool) {
 	}
 	s.WakeAt = at
 	return s, true
-}
-
-// SlowAfter is the response time from which an endpoint counts as slow.
-const SlowAfter = 2 * time.Second
-
-// RecordDuration records how long a response took and reports whether the state
-// changed. To save writes, it ignores changes of less than a quarter.
-func (s State) RecordDuration(took time.Duration) (State, bool) {
-	if took < SlowAfter {
-		if s.Slow == 0 {
-			return s, false
-		}
-		// One quick response does not make an endpoint quick, so halve.
-		if s.Slow /= 2; s.Slow < SlowAfter {
-			s.Slow = 0
-		}
-		return s, true
-	}
-	took = took.Truncate(time.Millisecond)
-	if took > s.Slow*5/4 || took < s.Slow*3/4 {
-		s.Slow = took
-		return s, true
-	}
-	return s, false
 }

@@ -14,30 +14,49 @@ var start = time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
 
 const lease = 25 * time.Second
 
-// failing is a breaker after n failures in a row, a second apart.
+// failing is a breaker after n failures in a row, a third of the default span apart.
 func failing(n int, p breaker.Policy) breaker.State {
-	var s breaker.State
-	for i := range n {
-		s, _ = s.RecordFailure(p, "c", "answered 503", start.Add(time.Duration(i)*time.Second))
-	}
+	s, _ := failures(n, breaker.DefaultFailingFor/3, p)
 	return s
 }
 
-func TestACircuitOpensAtItsLimitOfConsecutiveFailures(t *testing.T) {
+// failures is a breaker after n failures in a row, and how many of them changed it.
+func failures(n int, apart time.Duration, p breaker.Policy) (s breaker.State, changes int) {
+	for i := range n {
+		var f breaker.FailureResult
+		if s, f = s.RecordFailure(p, "c", "answered 503", start.Add(time.Duration(i)*apart)); f.Changed {
+			changes++
+		}
+	}
+	return s, changes
+}
+
+func TestACircuitOpensAfterConsecutiveFailuresThatSpanItsMinimum(t *testing.T) {
 	for name, c := range map[string]struct {
 		policy   breaker.Policy
 		failures int
+		apart    time.Duration
 		open     bool
+		changes  int // only these are written
 	}{
-		"one less than the default": {breaker.Policy{}, 4, false},
-		"the default":               {breaker.Policy{}, 5, true},
-		"one less than the policy":  {breaker.Policy{Failures: 2}, 1, false},
-		"the policy":                {breaker.Policy{Failures: 2}, 2, true},
+		"the default":                           {breaker.Policy{}, 5, 2500 * time.Millisecond, true, 5},
+		"one less":                              {breaker.Policy{}, 4, time.Minute, false, 4},
+		"a span that is too short by 4 ms":      {breaker.Policy{}, 5, 2499 * time.Millisecond, false, 5},
+		"a blip of a second at 50/s":            {breaker.Policy{}, 51, 20 * time.Millisecond, false, 5},
+		"an outage of ten seconds at 50/s":      {breaker.Policy{}, 501, 20 * time.Millisecond, true, 6},
+		"three failures, one less":              {breaker.Policy{Failures: 3}, 2, time.Minute, false, 2},
+		"three failures":                        {breaker.Policy{Failures: 3}, 3, 5 * time.Second, true, 3},
+		"one failure spans nothing":             {breaker.Policy{Failures: 1}, 1, time.Second, false, 1},
+		"two, of which one is enough":           {breaker.Policy{Failures: 1}, 2, 10 * time.Second, true, 2},
+		"a policy's longer span, too short":     {breaker.Policy{FailingFor: time.Minute}, 59, time.Second, false, 5},
+		"a policy's longer span":                {breaker.Policy{FailingFor: time.Minute}, 61, time.Second, true, 6},
+		"a policy's shortest span":              {breaker.Policy{FailingFor: time.Millisecond}, 5, time.Millisecond, true, 5},
+		"a span of minutes: one write a minute": {breaker.Policy{FailingFor: time.Hour}, 180, time.Second, false, 7},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := failing(c.failures, c.policy)
-			if got := s.Phase == breaker.Open; got != c.open {
-				t.Errorf("open = %t after %d failures", got, c.failures)
+			s, changes := failures(c.failures, c.apart, c.policy)
+			if got := s.Phase == breaker.Open; got != c.open || changes != c.changes {
+				t.Errorf("open = %t after %d failures with %d changes, want %t with %d", got, c.failures, changes, c.open, c.changes)
 			}
 		})
 	}
@@ -60,9 +79,9 @@ func TestASuccessOnACleanBreakerChangesNothing(t *testing.T) {
 func TestAFailedProbeWaitsTwiceAsLongUpToAnHour(t *testing.T) {
 	p := breaker.Policy{}
 	s := failing(5, p)
-	for _, want := range []time.Duration{5, 10, 20, 40, 60, 60} {
-		if s.OpenFor != want*time.Minute || !s.Until.Equal(s.WakeAt) {
-			t.Fatalf("open for %s until %s, wake at %s; want %d minutes", s.OpenFor, s.Until, s.WakeAt, want)
+	for _, want := range []time.Duration{10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600} {
+		if s.OpenFor != want*time.Second || !s.Until.Equal(s.WakeAt) {
+			t.Fatalf("open for %s until %s, wake at %s; want %d seconds", s.OpenFor, s.Until, s.WakeAt, want)
 		}
 		if v := s.Admit(s.Until.Add(-time.Millisecond)); !v.Wait || v.Probe {
 			t.Errorf("before Until: %+v, want to wait", v)
@@ -116,13 +135,6 @@ func TestOnlyTheProbesSuccessClosesTheCircuit(t *testing.T) {
 	if _, changed := s.RecordSuccess("another", start); changed {
 		t.Error("a success while draining changes the state")
 	}
-	early, _ := s.FinishDrain(s.Since)
-	if early.Phase != breaker.Draining || !early.WakeAt.After(s.Since) {
-		t.Errorf("the drain ended before MinDrainTime: %+v", early)
-	}
-	if s, _ = s.FinishDrain(s.Since.Add(breaker.MinDrainTime)); !s.Clean() || !s.WakeAt.IsZero() {
-		t.Errorf("drained: %+v", s)
-	}
 }
 
 func TestFiveDaysOfFailuresDisableTheEndpoint(t *testing.T) {
@@ -151,6 +163,43 @@ func TestFiveDaysOfFailuresDisableTheEndpoint(t *testing.T) {
 	}
 }
 
+// An event fails until its circuit opens, nothing happens for days, and the next event
+// fails once.
+func TestSilenceIsNoFailure(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy   breaker.Policy
+		silence  time.Duration
+		disabled bool
+	}{
+		"four silent days after a day of failures": {breaker.Policy{}, 4 * 24 * time.Hour, false},
+		"a silent month":                             {breaker.Policy{}, 30 * 24 * time.Hour, false},
+		"hourly probes that fail":                    {breaker.Policy{}, 0, true},
+		"daily probes, which the policy asks for":    {breaker.Policy{OpenFor: time.Hour, MaxOpenFor: 24 * time.Hour}, 0, true},
+		"silence of an hour, disabled after an hour": {breaker.Policy{DisableAfter: time.Hour}, time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := failing(5, c.policy)
+			disabled := false
+			probe := func(now time.Time) {
+				s, _ = s.ClaimProbe("p", now, lease)
+				var f breaker.FailureResult
+				s, f = s.RecordFailure(c.policy, "p", "x", now)
+				disabled = disabled || f.Disable
+			}
+			if c.silence > 0 {
+				probe(s.Until.Add(c.silence))
+			} else {
+				for s.Until.Before(start.Add(8 * 24 * time.Hour)) {
+					probe(s.Until)
+				}
+			}
+			if disabled != c.disabled {
+				t.Errorf("disabled: %v, want %v", disabled, c.disabled)
+			}
+		})
+	}
+}
+
 func TestConcernsEndpoint(t *testing.T) {
 	for _, c := range []delivery.Class{delivery.Answered, delivery.Timeout, delivery.DNS, delivery.Connect, delivery.TLS, delivery.Throttled, delivery.Redirect, delivery.Denied, delivery.Missing} {
 		if !breaker.ConcernsEndpoint(c) {
@@ -170,10 +219,13 @@ func TestPolicyBounds(t *testing.T) {
 		ok bool
 	}{
 		"defaults":                {breaker.Policy{}, true},
-		"maximum":                 {breaker.Policy{Failures: 100, OpenFor: time.Hour, MaxOpenFor: 24 * time.Hour, DisableAfter: 30 * 24 * time.Hour}, true},
-		"minimum":                 {breaker.Policy{Failures: 1, OpenFor: time.Second, MaxOpenFor: time.Second, DisableAfter: time.Hour}, true},
+		"maximum":                 {breaker.Policy{Failures: 100, FailingFor: time.Hour, OpenFor: time.Hour, MaxOpenFor: 24 * time.Hour, DisableAfter: 30 * 24 * time.Hour}, true},
+		"minimum":                 {breaker.Policy{Failures: 1, FailingFor: time.Millisecond, OpenFor: time.Second, MaxOpenFor: time.Second, DisableAfter: time.Hour}, true},
 		"negative failures":       {breaker.Policy{Failures: -1}, false},
 		"too many failures":       {breaker.Policy{Failures: 101}, false},
+		"a span of two hours":     {breaker.Policy{FailingFor: 2 * time.Hour}, false},
+		"a span of a microsecond": {breaker.Policy{FailingFor: time.Microsecond}, false},
+		"a negative span":         {breaker.Policy{FailingFor: -time.Second}, false},
 		"open for 1 ms":           {breaker.Policy{OpenFor: time.Millisecond}, false},
 		"max_open_for < open_for": {breaker.Policy{OpenFor: time.Minute, MaxOpenFor: time.Second}, false},
 		"disabled after a minute": {breaker.Policy{DisableAfter: time.Minute}, false},
@@ -188,14 +240,14 @@ func TestPolicyBounds(t *testing.T) {
 // most one probe is in flight, and OpenFor is within its bounds.
 func TestRandomTransitions(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		p := breaker.Policy{Failures: rapid.IntRange(1, 3).Draw(r, "failures"), OpenFor: time.Minute, MaxOpenFor: 4 * time.Minute}
+		p := breaker.Policy{Failures: rapid.IntRange(1, 3).Draw(r, "failures"), FailingFor: 20 * time.Second, OpenFor: time.Minute, MaxOpenFor: 4 * time.Minute}
 		var s breaker.State
 		now := start
 		probes := map[string]time.Time{} // in flight, until
 		for range rapid.IntRange(1, 40).Draw(r, "transitions") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 90).Draw(r, "seconds")) * time.Second)
-			id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "claim")
-			switch rapid.SampledFrom([]string{"claim probe", "release probe", "failure", "success", "close", "finish drain"}).Draw(r, "transition") {
+			id, was := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "claim"), s
+			switch rapid.SampledFrom([]string{"claim probe", "release probe", "failure", "success", "close", "hold", "step", "bad answer"}).Draw(r, "transition") {
 			case "claim probe":
 				if next, ok := s.ClaimProbe(id, now, lease); ok {
 					for other, until := range probes {
@@ -211,7 +263,6 @@ func TestRandomTransitions(t *testing.T) {
 					delete(probes, id)
 				}
 			case "failure":
-				was := s
 				s, _ = s.RecordFailure(p, id, "x", now)
 				if was.ProbeID == id || s.Phase != was.Phase {
 					clear(probes)
@@ -224,8 +275,19 @@ func TestRandomTransitions(t *testing.T) {
 			case "close":
 				s = s.Close(now)
 				clear(probes)
-			case "finish drain":
-				s, _ = s.FinishDrain(now)
+			case "hold":
+				s, _ = s.Hold(now)
+			case "step":
+				step := breaker.Step{Scan: s.Drain.Scan(now), Sent: rapid.IntRange(0, 1).Draw(r, "sent"), Done: rapid.Bool().Draw(r, "done"), Next: now.Add(time.Second)}
+				if step.Sent > 0 {
+					step.Last = step.After + "x"
+				}
+				s = s.Advance(step, now)
+			case "bad answer":
+				s, _ = s.AnsweredBadly(now)
+			}
+			if s.Drain.Rate < 0 || s.Drain.Rate > breaker.MaxRate || (s.Phase == breaker.Draining) != (s.Drain != breaker.Drain{}) {
+				r.Fatalf("phase %q with drain %+v", s.Phase, s.Drain)
 			}
 			if s.Phase != breaker.Closed && s.WakeAt.IsZero() {
 				r.Fatalf("no wake time: %+v", s)
@@ -233,40 +295,12 @@ func TestRandomTransitions(t *testing.T) {
 			if s.Phase == breaker.Open && (s.OpenFor < p.OpenFor || s.OpenFor > p.MaxOpenFor) {
 				r.Fatalf("open for %s", s.OpenFor)
 			}
-			if s.Phase == breaker.Closed && s.Failures >= p.Failures {
+			if s.Phase == breaker.Closed && s.Failures > p.Failures {
 				r.Fatalf("closed after %d failures", s.Failures)
+			}
+			if was.Phase == breaker.Closed && s.Phase == breaker.Open && (s.Failures < p.Failures || now.Sub(s.FailingSince) < p.FailingFor) {
+				r.Fatalf("opened after %d failures that span %s", s.Failures, now.Sub(s.FailingSince))
 			}
 		}
 	})
-}
-
-func TestSmallChangesOfTheResponseTimeAreNotWritten(t *testing.T) {
-	var s breaker.State
-	var writes int
-	took := func(d time.Duration) {
-		t.Helper()
-		var changed bool
-		if s, changed = s.RecordDuration(d); changed {
-			writes++
-		}
-	}
-	for range 100 {
-		took(100 * time.Millisecond)
-	}
-	if writes != 0 || s.Slow != 0 {
-		t.Errorf("%d writes for quick responses", writes)
-	}
-	for range 100 {
-		took(10 * time.Second)
-		took(9 * time.Second)
-	}
-	if writes != 1 || s.Slow != 10*time.Second {
-		t.Errorf("slow = %s after %d writes, want one write for similar response times", s.Slow, writes)
-	}
-	for range 5 {
-		took(50 * time.Millisecond)
-	}
-	if s.Slow != 0 {
-		t.Errorf("slow = %s after five quick responses", s.Slow)
-	}
 }

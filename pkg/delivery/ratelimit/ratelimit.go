@@ -88,6 +88,99 @@ func (l Limit) Key(endpointID string) string {
 	return fmt.Sprintf("%s#%d#%d", endpointID, l.PerMinute, l.Burst)
 }
 
+// Horizon is how far ahead a slot may be reserved: ten attempts, within the bounds. What
+// does not get a slot by then waits in the endpoint's backlog. Slots far ahead would
+// outlive the deliveries that hold them, and new events could not share the rate.
+func (l Limit) Horizon() time.Duration {
+	spacing, _ := l.shape()
+	return min(max(10*spacing, MinHorizon), MaxHorizon)
+}
+
+// DrainAhead is how far ahead the slots of a backlog are reserved: so short that a new
+// event does not wait long behind them, so long that no slot is missed between two steps
+// of the drain.
+func (l Limit) DrainAhead() time.Duration {
+	spacing, _ := l.shape()
+	return min(max(2*spacing, 6*time.Second), MaxHorizon)
+}
+
+// DrainSlots is the number of slots within DrainAhead after a pause.
+func (l Limit) DrainSlots() int {
+	spacing, _ := l.shape()
+	return l.burst() + int(l.DrainAhead()/spacing) + 1
+}
+
+// Bounds of Horizon. A queue cannot delay an item for longer than MaxHorizon.
+const (
+	MinHorizon = 30 * time.Second
+	MaxHorizon = 15 * time.Minute
+)
+
+// Reservation asks for slots by advancing a theoretical arrival time.
+type Reservation struct {
+	Now  time.Time
+	Cost time.Duration // see Limit.Cost
+	// AtMost refuses the reservation if the time would be later.
+	AtMost time.Time
+	// Stale is the time from which a stored time is ignored: no reservation makes it so
+	// late, except those of version 0.9, which reached arbitrarily far ahead.
+	Stale time.Time
+}
+
+// Reserve returns the reservation of slots for n attempts, the last of which begins not
+// later than until.
+func (l Limit) Reserve(n int, now, until time.Time) Reservation {
+	spacing, ahead := l.shape()
+	return Reservation{
+		Now: now, Cost: time.Duration(n) * spacing, AtMost: until.Add(spacing + ahead).Truncate(time.Microsecond),
+		Stale: now.Add(2*MaxHorizon + spacing + ahead),
+	}
+}
+
+// Apply is the transition that stores apply to the theoretical arrival time at. If it
+// refuses, it returns the time from which the reservation would begin.
+func (r Reservation) Apply(at time.Time) (after time.Time, ok bool) {
+	if at.Before(r.Now) || at.After(r.Stale) {
+		at = r.Now
+	}
+	if after = at.Add(r.Cost).Truncate(time.Microsecond); after.After(r.AtMost) {
+		return at, false
+	}
+	return after, true
+}
+
+// Fits returns how many attempts a refused reservation has room for, at most n.
+func (l Limit) Fits(r Reservation, from time.Time, n int) int {
+	spacing, _ := l.shape()
+	return max(0, min(n, int(r.AtMost.Sub(from)/spacing)))
+}
+
+// Half is the share of new events while the endpoint's backlog is drained. The zero
+// value is no share.
+type Half struct{ limit Limit }
+
+// Half returns the share of new events: every second slot.
+func (l Limit) Half() Half { return Half{l} }
+
+// Key is the key under which the share is stored.
+func (h Half) Key(endpointID string) string { return h.limit.Key(endpointID) + "#new" }
+
+// Reserve asks for the share of n new events. They may come unevenly: a second of events
+// within half the horizon is within the share.
+func (h Half) Reserve(n int, now time.Time) Reservation {
+	spacing, _ := h.limit.shape()
+	return Reservation{
+		Now: now, Cost: time.Duration(2*n) * spacing, AtMost: now.Add(h.limit.Horizon() / 2).Truncate(time.Microsecond),
+		Stale: now.Add(2 * MaxHorizon),
+	}
+}
+
+// Fits returns how many new events a refused reservation has room for, at most n.
+func (h Half) Fits(r Reservation, from time.Time, n int) int {
+	spacing, _ := h.limit.shape()
+	return max(0, min(n, int(r.AtMost.Sub(from)/(2*spacing))))
+}
+
 // Cost is by how much n attempts advance the theoretical arrival time.
 func (l Limit) Cost(n int) time.Duration {
 	spacing, _ := l.shape()
@@ -115,32 +208,4 @@ func (l Limit) Slots(after time.Time, n int, now time.Time) []time.Time {
 		}
 	}
 	return slots
-}
-
-// Stricter returns a limit that satisfies both an endpoint's own limit and a pace.
-// Slots under either advance the same theoretical arrival time, so the pace's burst
-// is reduced until it runs no further ahead of that time than the own limit does.
-func Stricter(own, pace Limit) Limit {
-	if !own.Enabled() {
-		return pace
-	}
-	if !pace.Enabled() || own.PerMinute <= pace.PerMinute {
-		return own
-	}
-	return Limit{PerMinute: pace.PerMinute, Burst: min(pace.burst(), 1+(own.burst()-1)*pace.PerMinute/own.PerMinute)}
-}
-
-// MaxInFlight is the approximate number of concurrent attempts at an endpoint that
-// Pace allows.
-const MaxInFlight = 20
-
-// Pace returns the limit for an endpoint with a given response time, by Little's law
-// (concurrency = rate × duration). It keeps a slow endpoint from occupying the workers
-// that all endpoints share. It returns no limit for zero.
-func Pace(took time.Duration) Limit {
-	if took <= 0 {
-		return Limit{}
-	}
-	perMinute := min(max(1, int(MaxInFlight*time.Minute/took)), MaxPerMinute)
-	return Limit{PerMinute: perMinute}
 }

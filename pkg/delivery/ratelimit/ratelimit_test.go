@@ -13,7 +13,7 @@ import (
 var start = time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC)
 
 // In any window of length t at most burst + rate·t attempts begin: with attempts up to
-// Grace late, reservations of any size at any time, and a pace that comes and goes.
+// Grace late, and reservations of any size at any time. No slot is later than allowed.
 func TestNoWindowHasMoreThanTheBurstAndTheRate(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		limit := ratelimit.Limit{PerMinute: rapid.IntRange(1, 3000).Draw(r, "per minute"), Burst: rapid.IntRange(0, 60).Draw(r, "burst")}
@@ -30,11 +30,21 @@ func TestNoWindowHasMoreThanTheBurstAndTheRate(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(r, "batches") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(r, "pause ms")) * time.Millisecond)
 			n := rapid.IntRange(1, 10).Draw(r, "n")
-			used := ratelimit.Stricter(limit, ratelimit.Pace(time.Duration(rapid.IntRange(0, 30).Draw(r, "response time"))*time.Second))
-			at = ratelimit.Reserve(at, now, used.Cost(n)).Truncate(time.Microsecond)
-			for _, slot := range used.Slots(at, n, now) {
-				if slot.Before(now) {
-					r.Fatalf("a slot is %s before now", now.Sub(slot))
+			until := now.Add(time.Duration(rapid.IntRange(0, 90).Draw(r, "until")) * time.Second)
+			reservation := limit.Reserve(n, now, until)
+			after, ok := reservation.Apply(at)
+			if !ok {
+				if n = limit.Fits(reservation, after, n); n == 0 {
+					continue
+				}
+				if after, ok = limit.Reserve(n, now, until).Apply(at); !ok {
+					r.Fatalf("%d are said to fit, and do not", n)
+				}
+			}
+			at = after
+			for _, slot := range limit.Slots(at, n, now) {
+				if slot.Before(now) || slot.After(until.Add(time.Microsecond)) {
+					r.Fatalf("a slot is %s from now and %s from the last allowed time", slot.Sub(now), slot.Sub(until))
 				}
 				begun = append(begun, slot.Add(time.Duration(rapid.Int64Range(0, int64(ratelimit.Grace)).Draw(r, "late"))))
 			}
@@ -87,17 +97,55 @@ func TestLimitBounds(t *testing.T) {
 	}
 }
 
-func TestPaceOfASlowEndpoint(t *testing.T) {
-	for took, want := range map[time.Duration]int{0: 0, 10 * time.Second: 120, 30 * time.Second: 40, 2 * time.Second: 600} {
-		if got := ratelimit.Pace(took).PerMinute; got != want {
-			t.Errorf("responses of %s: %d per minute, want %d", took, got, want)
+func TestHowFarAheadSlotsAreReserved(t *testing.T) {
+	for perMinute, want := range map[int][2]time.Duration{
+		1: {10 * time.Minute, 2 * time.Minute}, 60: {30 * time.Second, 6 * time.Second}, 6000: {30 * time.Second, 6 * time.Second},
+		10: {time.Minute, 12 * time.Second},
+	} {
+		l := ratelimit.Limit{PerMinute: perMinute}
+		if horizon, drain := l.Horizon(), l.DrainAhead(); horizon.Round(time.Second) != want[0] || drain.Round(time.Second) != want[1] {
+			t.Errorf("%d per minute: %s ahead, %s while draining; want %v", perMinute, horizon, drain, want)
 		}
 	}
-	own := ratelimit.Limit{PerMinute: 30, Burst: 3}
-	if got := ratelimit.Stricter(own, ratelimit.Pace(10*time.Second)); got != own {
-		t.Errorf("the endpoint's own limit is stricter, but is replaced by %+v", got)
+}
+
+// A time that the new rules cannot make is ignored: version 0.9 reserved slots for days.
+func TestSlotsReservedForDaysDoNotDelayAnybody(t *testing.T) {
+	l := ratelimit.Limit{PerMinute: 1}
+	r := l.Reserve(1, start, start.Add(l.Horizon()))
+	if after, ok := r.Apply(start.Add(100 * time.Hour)); !ok || after.Sub(start) > 2*time.Minute {
+		t.Errorf("after %s, %t", after.Sub(start), ok)
 	}
-	if got := ratelimit.Stricter(ratelimit.Limit{}, ratelimit.Pace(10*time.Second)); got.PerMinute != 120 {
-		t.Errorf("without a limit of its own: %+v", got)
+	if _, ok := r.Apply(start.Add(l.Horizon() + 2*time.Minute)); ok {
+		t.Error("a full limit takes one more")
+	}
+}
+
+func TestNewEventsGetEverySecondSlot(t *testing.T) {
+	l := ratelimit.Limit{PerMinute: 60}
+	half := l.Half()
+	count := func(every time.Duration) (let int) {
+		var at time.Time
+		for now := start; now.Before(start.Add(10 * time.Minute)); now = now.Add(every) {
+			after, ok := half.Reserve(1, now).Apply(at)
+			if ok {
+				let, at = let+1, after
+			}
+		}
+		return let
+	}
+	if got := count(2 * time.Second); got != 300 {
+		t.Errorf("of 300 events at half the limit, %d pass", got)
+	}
+	if got := count(500 * time.Millisecond); got < 300 || got > 310 {
+		t.Errorf("of 1200 events at twice the limit, %d pass, want half of the limit", got)
+	}
+	if half.Key("e") == l.Key("e") {
+		t.Error("the share has the key of the limit")
+	}
+	full := half.Reserve(20, start)
+	from, ok := full.Apply(time.Time{})
+	if n := half.Fits(full, from, 20); ok || n != 7 {
+		t.Errorf("of 20 at once, %d fit (%t), want those of half the horizon: 7", n, ok)
 	}
 }

@@ -6,8 +6,11 @@ package work
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -41,20 +44,34 @@ func Carries(body []byte) bool {
 const MaxBody = 4096
 
 // Item asks for one attempt at one delivery or, if Wake is set, for a check of an
-// endpoint's circuit breaker. Its JSON form is one line.
+// endpoint's circuit breaker or, if JobID is set, for the next steps of a job. Its JSON form
+// is one line.
 type Item struct {
 	Tenant     string `json:"tenant,omitzero"`
 	EndpointID string `json:"endpoint_id,omitzero"`
 	EventID    string `json:"event_id,omitzero"`
 	Wake       bool   `json:"wake,omitzero"`
+	// JobID is the job to advance. Such an item has no endpoint and no event.
+	JobID string `json:"job_id,omitzero"`
+	// WakeAt, with Wake, is the endpoint's wake-up time that this item stands for. An item
+	// for another time than the stored one is a duplicate, or late.
+	WakeAt time.Time `json:"wake_at,omitzero"`
+	// Backlog says that the delivery was in its endpoint's backlog when the item was made.
+	// An item that must wait can then be dropped.
+	Backlog bool `json:"backlog,omitzero"`
+	// Slow says that the item belongs on the slow queue: its endpoint answered slowly when
+	// the item was made.
+	Slow bool `json:"slow,omitzero"`
 	// EventType is stored with a delivery that has to wait.
 	EventType string `json:"event_type,omitzero"`
 	// Since is the time from which the age limit counts; zero means the time at
 	// which the event was accepted.
 	Since time.Time `json:"since,omitzero"`
-	// Slot is the reserved time under the endpoint's rate limit, before which the
-	// attempt must not begin; zero means that none is reserved.
+	// Slot is the time before which the attempt must not begin: the one reserved under
+	// the endpoint's rate limit, or by the drain of its backlog; zero means none.
 	Slot time.Time `json:"slot,omitzero"`
+	// Redriven is how often the sweep has sent the item back from the dead-letter queue.
+	Redriven int `json:"redriven,omitzero"`
 	// Trace is the X-Ray trace header that the attempt continues; may be empty.
 	Trace string `json:"trace,omitzero"`
 	// Attempts is the number of attempts that had begun when the item was made. A
@@ -64,6 +81,9 @@ type Item struct {
 	// Body is the event itself, if it is small and this is the first attempt. It
 	// saves a read of the event. It must not be modified.
 	Body []byte `json:"-"`
+	// Subject and OldType are the event's, if Body is set.
+	Subject string `json:"subject,omitzero"`
+	OldType string `json:"old_type,omitzero"`
 	// Delay is how long the queue holds the item back, from 0 to MaxDelay. Queues
 	// that count whole seconds round up, so that an item is never early. It is not
 	// part of the message.
@@ -80,14 +100,16 @@ type Message struct {
 
 // WithMessage returns a context for the processing of one message, so that what is
 // called on its behalf can tell messages of a batch apart.
-func WithMessage(ctx context.Context, m Message) context.Context {
-	return context.WithValue(ctx, messageKey{}, m.ID)
+func WithMessage(ctx context.Context, m *Message) context.Context {
+	return context.WithValue(ctx, messageKey{}, m)
 }
 
 // MessageID returns the ID of the message that ctx belongs to; "" if there is none.
 func MessageID(ctx context.Context) string {
-	id, _ := ctx.Value(messageKey{}).(string)
-	return id
+	if m, ok := ctx.Value(messageKey{}).(*Message); ok {
+		return m.ID
+	}
+	return ""
 }
 
 type messageKey struct{}
@@ -106,23 +128,25 @@ type Depth struct {
 }
 
 // Group is the queue's fairness group. Each endpoint has its own, so that a noisy
-// endpoint delays only itself.
-func (i Item) Group() string { return i.EndpointID }
+// endpoint delays only itself, and each job.
+func (i Item) Group() string { return cmp.Or(i.EndpointID, i.JobID) }
 
 // Encode returns the message that carries the item: one line of JSON and, if the
-// event travels with the item, the event unchanged in a second line. A Since or Slot
-// outside the years 0 to 9999, which RFC 3339 cannot express, becomes the nearest
+// event travels with the item, the event unchanged in a second line. A Since, Slot or
+// WakeAt outside the years 0 to 9999, which RFC 3339 cannot express, becomes the nearest
 // time that it can.
 func (i Item) Encode() string {
-	i.Since, i.Slot = clamp(i.Since), clamp(i.Slot)
-	b, err := json.Marshal(i, jsontext.AllowInvalidUTF8(true))
-	if err != nil {
+	i.Since, i.Slot, i.WakeAt = clamp(i.Since), clamp(i.Slot), clamp(i.WakeAt)
+	var b strings.Builder
+	b.Grow(512 + len(i.Body))
+	if err := json.MarshalWrite(&b, i, jsontext.AllowInvalidUTF8(true)); err != nil {
 		panic(err) // an Item contains strings, numbers and times that RFC 3339 can express
 	}
 	if len(i.Body) > 0 {
-		b = append(append(b, '\n'), i.Body...)
+		b.WriteByte('\n')
+		b.Write(i.Body)
 	}
-	return string(b)
+	return b.String()
 }
 
 // clamp returns the time, limited to what RFC 3339 can express.
@@ -146,8 +170,14 @@ func Decode(message string) (Item, error) {
 	if err := json.Unmarshal(line, &i, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
 		return Item{}, fmt.Errorf("work item: %.200s", err) //nolint:errorlint // cut: the error may repeat names of any length
 	}
+	if i.JobID != "" {
+		if i.Tenant == "" || i.EndpointID != "" || i.EventID != "" {
+			return Item{}, errors.New("work item: of a job, it needs a tenant, and no endpoint_id or event_id")
+		}
+		return i, nil
+	}
 	if i.EndpointID == "" || (i.EventID == "") != i.Wake || i.Tenant == "" || i.Attempts < 0 {
-		return Item{}, fmt.Errorf("work item: tenant, endpoint_id or event_id is missing, or attempts is negative")
+		return Item{}, errors.New("work item: tenant, endpoint_id or event_id is missing, or attempts is negative")
 	}
 	if len(body) > 0 {
 		i.Body = body

@@ -10,7 +10,7 @@ import (
 )
 
 func TestDecodeReadsWhatEncodeWrites(t *testing.T) {
-	i := work.Item{Tenant: "t", EndpointID: "ep_1", EventID: "01J", Attempts: 3, Trace: "Root=1"}
+	i := work.Item{Tenant: "t", EndpointID: "ep_1", EventID: "01J", Slow: true, Attempts: 3, Trace: "Root=1"}
 	if got, err := work.Decode(i.Encode()); err != nil || !reflect.DeepEqual(got, i) {
 		t.Errorf("Decode = %+v, %v", got, err)
 	}
@@ -36,14 +36,15 @@ func TestSmallEventsTravelWithTheirItem(t *testing.T) {
 		body string
 		want bool
 	}{
-		"small":                     {`{"a":"b"}`, true},
-		"not ASCII":                 {`{"a":"Grüße 🎟 \u2028"}`, true},
-		"at the limit":              {strings.Repeat("x", work.MaxBody), true},
-		"over the limit":            {strings.Repeat("x", work.MaxBody+1), false},
-		"not UTF-8":                 {"{\"a\":\"\xff\"}", false},
-		"U+FFFE, which SQS rejects": {"{\"a\":\"\uFFFE\"}", false},
-		"U+FFFF, which SQS rejects": {"{\"a\":\"\uFFFF\"}", false},
-		"U+FFFD, the replacement":   {"{\"a\":\"\uFFFD\"}", true},
+		"small":                       {`{"a":"b"}`, true},
+		"not ASCII":                   {`{"a":"Grüße 🎟 \u2028"}`, true},
+		"at the limit":                {strings.Repeat("x", work.MaxBody), true},
+		"over the limit":              {strings.Repeat("x", work.MaxBody+1), false},
+		"not UTF-8":                   {"{\"a\":\"\xff\"}", false},
+		"a byte that is no character": {"\x80", false},
+		"U+FFFE, which SQS rejects":   {"{\"a\":\"\uFFFE\"}", false},
+		"U+FFFF, which SQS rejects":   {"{\"a\":\"\uFFFF\"}", false},
+		"U+FFFD, the replacement":     {"{\"a\":\"\uFFFD\"}", true},
 	} {
 		if got := work.Carries([]byte(c.body)); got != c.want {
 			t.Errorf("%s: %t", name, got)
