@@ -6,6 +6,7 @@
 package signature
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rand"
@@ -69,6 +70,23 @@ func NewEd25519() Secret {
 // ParseSecret parses `whsec_<base64 of 24 to 64 bytes>` or `whsk_<base64 of an Ed25519
 // seed or private key>`. Its errors do not contain the text.
 func ParseSecret(text string) (Secret, error) {
+	if strings.ContainsAny(text, "\r\n") {
+		return Secret{}, errors.New("secret: has a line break: receivers would not get the same text")
+	}
+	s, err := DecodeSecret(text)
+	if err != nil || s.private == nil {
+		return s, err
+	}
+	key, _ := base64.StdEncoding.DecodeString(text[len(privateKeyPrefix):]) // decoded above
+	if len(key) == ed25519.PrivateKeySize && !bytes.Equal(key, s.private) {
+		return Secret{}, errors.New("secret: the public half of the key after whsk_ does not match its seed: receivers would verify with another key")
+	}
+	return s, nil
+}
+
+// DecodeSecret is ParseSecret for a text that is stored already: it also accepts what
+// earlier releases accepted, a line break and a public half that does not match.
+func DecodeSecret(text string) (Secret, error) {
 	switch {
 	case strings.HasPrefix(text, symmetricPrefix):
 		key, err := base64.StdEncoding.DecodeString(text[len(symmetricPrefix):])
@@ -180,7 +198,7 @@ var (
 // Verify checks a received webhook against one secret, in constant time.
 func Verify(s Secret, id, timestamp, signatures string, body []byte, now time.Time) error {
 	unix, err := strconv.ParseInt(timestamp, 10, 64)
-	if err != nil {
+	if err != nil || strconv.FormatInt(unix, 10) != timestamp { // a sign or a leading zero is not what was signed
 		return ErrTimestamp
 	}
 	at := time.Unix(unix, 0)

@@ -155,8 +155,13 @@ func TestSecretIsRedacted(t *testing.T) {
 
 func TestParseSecret(t *testing.T) {
 	b64 := func(n int) string { return base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, n)) }
+	seed := bytes.Repeat([]byte{7}, 32)
+	whole := "whsk_" + base64.StdEncoding.EncodeToString(ed25519.NewKeyFromSeed(seed))
 	for text, ok := range map[string]bool{
-		"whsec_" + b64(24): true, "whsec_" + b64(64): true, "whsk_" + b64(32): true, "whsk_" + b64(64): true,
+		"whsec_" + b64(24): true, "whsec_" + b64(64): true, "whsk_" + b64(32): true, whole: true,
+		"whsk_" + b64(64): false, // the public half does not match
+		"whsec_" + b64(24)[:16] + "\n" + b64(24)[16:]: false, "whsec_" + b64(24) + "\n": false, "whsec_" + b64(24) + "\r\n": false, "whsk_" + b64(32) + "\n": false,
+		"whsec_" + b64(24) + " ": false, " whsec_" + b64(24): false,
 		"whsec_" + b64(23): false, "whsec_" + b64(65): false, "whsk_" + b64(31): false,
 		"whsec_" + strings.Repeat("*", 40): false, b64(32): false, "": false, "whpk_" + b64(32): false,
 	} {
@@ -169,6 +174,42 @@ func TestParseSecret(t *testing.T) {
 		}
 		if err == nil && s.Reveal() != text {
 			t.Errorf("Reveal does not return %q", text)
+		}
+	}
+}
+
+// Secrets that earlier releases accepted can still be read.
+func TestDecodeSecretAcceptsStoredSecrets(t *testing.T) {
+	b64 := func(n int) string { return base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, n)) }
+	at := time.Unix(1_770_000_000, 0)
+	for stored, same := range map[string]string{
+		"whsec_" + b64(24)[:16] + "\n" + b64(24)[16:]: "whsec_" + b64(24),
+		"whsk_" + b64(64): "whsk_" + b64(32),
+	} {
+		s, err := signature.DecodeSecret(stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := signature.ParseSecret(same)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if signed := signature.Sign([]signature.Secret{s}, "id", at, nil); signature.Verify(key, "id", "1770000000", signed, nil, at) != nil {
+			t.Errorf("%q signs with another key", same)
+		}
+	}
+}
+
+// Only the timestamp that was signed verifies, not another spelling of it.
+func TestVerifyRefusesOtherSpellingsOfTheTimestamp(t *testing.T) {
+	s, at := signature.NewSecret(), time.Unix(1614265330, 0)
+	signed := signature.Sign([]signature.Secret{s}, "id", at, nil)
+	for timestamp, want := range map[string]error{
+		"1614265330": nil, "+1614265330": signature.ErrTimestamp, "01614265330": signature.ErrTimestamp, " 1614265330": signature.ErrTimestamp,
+		"1614265330.0": signature.ErrTimestamp, "1_614_265_330": signature.ErrTimestamp, "": signature.ErrTimestamp, "-1614265330": signature.ErrTimestamp,
+	} {
+		if err := signature.Verify(s, "id", timestamp, signed, nil, at); !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", timestamp, err, want)
 		}
 	}
 }
