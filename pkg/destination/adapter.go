@@ -24,7 +24,8 @@ type Adapter interface {
 	// Deliver may keep connections and clients between calls, but no message.
 	// It is safe for concurrent use.
 	Deliver(ctx context.Context, m Message) delivery.Outcome
-	// Close closes connections and stops goroutines. The caller must not call
-	// Deliver during or after Close.
+	// Close closes connections and stops goroutines. No Deliver is called during or
+	// after it, but one that did not end at its deadline may still be under way. Close
+	// may be called twice.
 	Close() error
 }

@@ -58,6 +58,10 @@ type Exchange struct {
 	Cause error
 }
 
+// NotHTTP is the error of an attempt whose HTTP response is malformed in a way that has no
+// error of its own.
+const NotHTTP = "the receiver's response is not valid HTTP"
+
 // Values of Exchange.Code for errors that occur before the destination is called:
 // its credentials cannot be read, or are malformed.
 const (

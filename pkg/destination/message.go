@@ -51,14 +51,16 @@ func (m Message) Attributes() map[string]string {
 	return all
 }
 
-// Compose returns the signed message for an event and an endpoint. body is the
-// encoded event e; it is sent and signed unchanged. trace is the attempt's X-Ray
+// Compose returns the signed message for an event and an endpoint. e is the decoded
+// body of accepted, which is sent and signed unchanged, except that an endpoint with
+// OldNames gets it as Named. trace is the attempt's X-Ray
 // header, sent as traceparent if the endpoint opted in.
-func Compose(ep endpoint.Endpoint, e event.Event, body []byte, subject, trace string, now time.Time) Message {
+func Compose(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, trace string, now time.Time) Message {
+	eventType, body := Named(ep, accepted, e.Type)
 	m := Message{
 		EventID:   e.ID,
-		EventType: e.Type,
-		Subject:   subject,
+		EventType: eventType,
+		Subject:   accepted.Subject,
 		Body:      body,
 		Headers: map[string]string{
 			signature.HeaderID:        e.ID,
@@ -73,4 +75,13 @@ func Compose(ep endpoint.Endpoint, e event.Event, body []byte, subject, trace st
 		}
 	}
 	return m
+}
+
+// Named returns the type under which an endpoint gets an event, and the body with it: the
+// type's old name if it was renamed and the endpoint has OldNames.
+func Named(ep endpoint.Endpoint, accepted event.Accepted, eventType string) (name string, body []byte) {
+	if !ep.OldNames || accepted.OldType == "" {
+		return eventType, accepted.Body
+	}
+	return accepted.OldType, event.WithType(accepted.Body, eventType, accepted.OldType)
 }

@@ -1,6 +1,7 @@
 package destination_test
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ func TestTraceparentIsSentOnlyIfEnabled(t *testing.T) {
 		"enabled, malformed trace": {true, "Root=x\r\nEvil: 1", ""},
 	} {
 		ep := endpoint.Endpoint{Traceparent: c.enabled, Secrets: []endpoint.SigningSecret{{Secret: secret}}}
-		m := destination.Compose(ep, e, []byte("{}"), "d", c.trace, now)
+		m := destination.Compose(ep, e, event.Accepted{Body: []byte("{}"), Subject: "d"}, c.trace, now)
 		value, there := m.Attributes()["traceparent"]
 		if value != c.want || there != (c.want != "") || m.Headers["traceparent"] != c.want {
 			t.Errorf("%s: %q, %t", name, value, there)
@@ -38,6 +39,28 @@ func TestTraceparentIsSentOnlyIfEnabled(t *testing.T) {
 		}
 		if err := signature.Verify(secret, m.Headers["webhook-id"], m.Headers["webhook-timestamp"], m.Headers["webhook-signature"], m.Body, now); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestARenamedTypeIsSentUnderItsOldNameIfEnabled(t *testing.T) {
+	now := time.Unix(1769690096, 0)
+	for eventType, oldType := range map[string]string{"user.joined_platform": "user.welcome_email_sent", "user.posted_comment": ""} {
+		e := event.Event{ID: event.NewID(now), Type: eventType, Timestamp: now, Data: []byte(`{"user_id":"u"}`)}
+		body, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for enabled, want := range map[bool]string{true: cmp.Or(oldType, eventType), false: eventType} {
+			ep := endpoint.Endpoint{OldNames: enabled, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}}
+			m := destination.Compose(ep, e, event.Accepted{Body: body, Subject: "u", OldType: oldType}, "", now)
+			sent, err := event.Decode(m.Body)
+			if err != nil || sent.Type != want || sent.ID != e.ID || m.EventType != want || m.Attributes()["event-type"] != want {
+				t.Errorf("%s, old names %t: %s as %s, %v", eventType, enabled, m.Body, m.EventType, err)
+			}
+			if err := signature.Verify(ep.Secrets[0].Secret, m.Headers["webhook-id"], m.Headers["webhook-timestamp"], m.Headers["webhook-signature"], m.Body, now); err != nil {
+				t.Errorf("%s, old names %t: %v", eventType, enabled, err)
+			}
 		}
 	}
 }

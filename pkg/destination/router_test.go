@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
@@ -129,6 +131,82 @@ func TestAdaptersAreOpenedOnceAndClosedWhenUnused(t *testing.T) {
 	for i, a := range opened {
 		if a.closed.Load() != 1 {
 			t.Errorf("adapter %d of %d was closed %d times", i, len(opened), a.closed.Load())
+		}
+	}
+}
+
+// stuckAdapter ignores its context until it is closed.
+type stuckAdapter struct{ closed chan struct{} }
+
+func (a stuckAdapter) Deliver(context.Context, destination.Message) delivery.Outcome {
+	<-a.closed
+	return delivery.Outcome{Class: delivery.Success}
+}
+
+func (a stuckAdapter) Close() error {
+	close(a.closed)
+	return nil
+}
+
+func TestAnAttemptEndsWhateverItsAdapterDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opened := 0
+		r := destination.NewRouter(1, destination.Kind{
+			Schemes: []string{"stuck"}, Form: "stuck://x", Check: func(destination.Target, *url.URL) error { return nil },
+			Open: func(destination.Target, *url.URL) (destination.Adapter, error) {
+				opened++
+				return stuckAdapter{closed: make(chan struct{})}, nil
+			},
+		})
+		for n := 1; n <= 2; n++ {
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			o := r.Deliver(ctx, destination.Target{URL: "stuck://x"}, destination.Message{})
+			cancel()
+			if took := time.Since(began); took > 1250*time.Millisecond || o.Class != delivery.Timeout || o.Permanent {
+				t.Errorf("attempt %d: %+v after %s", n, o, took)
+			}
+			synctest.Wait() // the abandoned attempt has ended, because its adapter was closed
+			if opened != n {
+				t.Errorf("%d adapters for %d attempts: an abandoned one was used again", opened, n)
+			}
+		}
+		_ = r.Close()
+	})
+}
+
+type panickingAdapter struct{}
+
+func (panickingAdapter) Deliver(context.Context, destination.Message) delivery.Outcome {
+	panic("defect")
+}
+func (panickingAdapter) Close() error { return nil }
+
+func TestAPanicReachesTheCaller(t *testing.T) {
+	r := destination.NewRouter(1, destination.Kind{
+		Schemes: []string{"x"}, Check: func(destination.Target, *url.URL) error { return nil },
+		Open: func(destination.Target, *url.URL) (destination.Adapter, error) { return panickingAdapter{}, nil },
+	})
+	defer func() {
+		if p := recover(); p == nil || !strings.Contains(fmt.Sprint(p), "defect") || !strings.Contains(fmt.Sprint(p), "panickingAdapter") {
+			t.Errorf("recovered %v, want the panic with its stack", p)
+		}
+	}()
+	r.Deliver(t.Context(), destination.Target{URL: "x://y"}, destination.Message{})
+	t.Error("Deliver returned")
+}
+
+// Such characters come from copying. net/http would send them as they are, or encoded.
+func TestCheckRefusesWhiteSpaceInURLs(t *testing.T) {
+	r := destination.NewRouter(1, kind(nil))
+	for url, ok := range map[string]bool{
+		"test://host/a%20b?c=d+e": true, "test://host/\u00fc": true,
+		"test://host/x?a b": false, "test://host/x ": false, " test://host/x": false, "test://host/x\u00a0": false, "test://host/x\n": false, "test://host/\tx": false,
+		"test://host/x\u200b": false, "test://host/\ufeffx": false, "test://host/x#a b": false, "test://host/\xff": false, "test://host/\u2028": false,
+	} {
+		err := r.Check(destination.Target{URL: url})
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "white space or an invisible character at byte ") {
+			t.Errorf("%q: %v", url, err)
 		}
 	}
 }

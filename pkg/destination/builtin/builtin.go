@@ -26,8 +26,13 @@ import (
 type Settings struct {
 	AllowHTTP     bool   `env:"ALLOW_HTTP"`
 	AllowNetworks string `env:"ALLOW_NETWORKS"` // private networks, as comma-separated CIDRs
-	// GoogleCredentials is a workload identity federation configuration, as JSON.
-	GoogleCredentials string `env:"GOOGLE_CREDENTIALS"`
+	// GoogleProvider is a workload identity provider that trusts the function's AWS role:
+	// projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER.
+	GoogleProvider string `env:"GOOGLE_PROVIDER"`
+	// DestinationTenants says which tenants may use which destinations with the
+	// deployment's own identity: tenant=pattern, separated by semicolons. Tenants other than
+	// the default may use none unless they are named.
+	DestinationTenants string `env:"DESTINATION_TENANTS"`
 }
 
 // Loopback allows receivers on this machine without TLS. It is for the local runner.
@@ -56,6 +61,14 @@ func Deployed(config aws.Config) Clouds {
 	}
 }
 
+// attemptConfig is the configuration of clients that make attempts, whose only limit is
+// the endpoint's timeout.
+func (c Clouds) attemptConfig() aws.Config {
+	config := c.Config.Copy()
+	config.APIOptions = nil
+	return config
+}
+
 // sessionTime is the lifetime of an assumed role's credentials: the minimum of STS.
 const sessionTime = 15 * time.Minute
 
@@ -75,14 +88,30 @@ func Open(s Settings, c Clouds) (*destination.Router, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ALLOW_NETWORKS: %w", err)
 	}
+	tenants, err := parseTenantRules(s.DestinationTenants)
+	if err != nil {
+		return nil, fmt.Errorf("DESTINATION_TENANTS: %w", err)
+	}
 	g := guard.New(guard.Options{AllowNetworks: networks, AllowHTTP: s.AllowHTTP})
 	return destination.NewRouter(destination.MaxOpenAdapters,
 		httpadapter.Kind(httpadapter.Options{Guard: g}),
-		sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return c.Config }, AssumeRole: c.assumeRole, Endpoint: c.SQS}),
-		pubsubadapter.Kind(pubsubadapter.Options{Emulator: c.PubSubEmulator, Credentials: s.GoogleCredentials}),
-		kafkaadapter.Kind(kafkaadapter.Options{
+		tenants.bound(sqsadapter.Kind(sqsadapter.Options{Config: c.attemptConfig, AssumeRole: c.assumeRole, Endpoint: c.SQS}), withoutRole),
+		tenants.bound(pubsubadapter.Kind(pubsubadapter.Options{Emulator: c.PubSubEmulator, Credentials: federation(s.GoogleProvider)}), always),
+		tenants.bound(kafkaadapter.Kind(kafkaadapter.Options{
 			Guard: g, Secrets: c.Secrets, AssumeRole: c.assumeRole,
 			Credentials: func() aws.CredentialsProvider { return c.Config.Credentials },
-		}),
+		}), mskWithoutRole),
 	), nil
+}
+
+// federation returns the configuration with which Google's library exchanges the
+// function's AWS credentials for a token of Google (what `gcloud iam
+// workload-identity-pools create-cred-config --aws` writes). It is "" without a provider.
+func federation(provider string) string {
+	if provider == "" {
+		return ""
+	}
+	return `{"type":"external_account","universe_domain":"googleapis.com","audience":"//iam.googleapis.com/` + provider + `",` +
+		`"subject_token_type":"urn:ietf:params:aws:token-type:aws4_request","token_url":"https://sts.googleapis.com/v1/token",` +
+		`"credential_source":{"environment_id":"aws1","regional_cred_verification_url":"https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15"}}`
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode"
@@ -75,11 +76,16 @@ func (e *BlockedError) Error() string {
 const notPublic = "it is not a public address; webhooks are sent to public addresses only, unless the deployment allows the network"
 
 // DialContext is net.Dialer.DialContext with a check of every resolved address. It
-// returns a *BlockedError if the address is not allowed. Its connect timeout is 10 s.
+// returns a *BlockedError if none of the addresses is allowed: one that is allowed and
+// does not accept a connection now may accept one later. Its connect timeout is 10 s.
 func (g *Guard) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := g.dialer.DialContext(ctx, network, address)
+	var allowed atomic.Bool
+	conn, err := g.dialer.DialContext(context.WithValue(ctx, allowedKey{}, &allowed), network, address)
 	var blocked *BlockedError
 	if errors.As(err, &blocked) {
+		if allowed.Load() {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: errUnreachable}
+		}
 		if host, _, split := net.SplitHostPort(address); split == nil {
 			return nil, &BlockedError{Host: host, Reason: blocked.Reason}
 		}
@@ -87,14 +93,24 @@ func (g *Guard) DialContext(ctx context.Context, network, address string) (net.C
 	return conn, err
 }
 
+// errUnreachable is the error of a host that has blocked and allowed addresses.
+var errUnreachable = errors.New("no allowed address of the host accepted the connection")
+
+// allowedKey is the context key of an *atomic.Bool that control sets when an address is
+// allowed.
+type allowedKey struct{}
+
 // control runs after DNS, before each connect.
-func (g *Guard) control(_ context.Context, network, address string, raw syscall.RawConn) error {
+func (g *Guard) control(ctx context.Context, network, address string, raw syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return &BlockedError{Host: address, Reason: notPublic}
 	}
 	if !g.allowed(to.Addr()) && (g.public.Safe(network, address, raw) != nil || isatap(to.Addr())) {
 		return &BlockedError{Host: address, Reason: notPublic}
+	}
+	if allowed, ok := ctx.Value(allowedKey{}).(*atomic.Bool); ok {
+		allowed.Store(true)
 	}
 	if g.options.Connecting != nil {
 		return g.options.Connecting(to)

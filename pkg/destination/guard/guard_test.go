@@ -3,6 +3,7 @@ package guard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -19,7 +20,7 @@ func TestHostileAddressesAreBlocked(t *testing.T) {
 	g := guard.New(guard.Options{AllowHTTP: true})
 	for _, host := range guardtest.Hosts() {
 		t.Run(host, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			conn, err := g.DialContext(ctx, "tcp", host+":80")
 			if conn != nil {
@@ -148,5 +149,35 @@ func TestParseNetworks(t *testing.T) {
 	}
 	if _, err := guard.ParseNetworks("10.0.0.1"); err == nil {
 		t.Error("an address without a prefix length is accepted")
+	}
+}
+
+// An address that is allowed and does not answer this time may answer the next time.
+func TestAHostIsBlockedOnlyIfAllItsAddressesAre(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	_ = l.Close() // nothing listens on it
+	down, private := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.0.0.7")
+	for name, c := range map[string]struct {
+		addresses []netip.Addr
+		blocked   bool
+	}{
+		"blocked first": {[]netip.Addr{private, down}, false},
+		"blocked last":  {[]netip.Addr{down, private}, false},
+		"all blocked":   {[]netip.Addr{private, netip.MustParseAddr("10.0.0.8")}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dns := guardtest.NewDNS(t)
+			dns.Answer("hooks.example", c.addresses)
+			g := guard.New(guard.Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}).WithResolver(dns.Resolver())
+			_, err := g.DialContext(t.Context(), "tcp", fmt.Sprintf("hooks.example:%d", port))
+			var blocked *guard.BlockedError
+			if err == nil || errors.As(err, &blocked) != c.blocked {
+				t.Errorf("error %v, want a BlockedError: %v", err, c.blocked)
+			}
+		})
 	}
 }

@@ -33,8 +33,10 @@ func TestConformance(t *testing.T) {
 		t.Cleanup(server.Close)
 		gate := destinationtest.NewGate(t, server.Listener.Addr().String())
 		g := guard.New(guard.Options{AllowHTTP: true, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+		clock := &destinationtest.Clock{}
 		return destinationtest.Destination{
-			Kind:         httpadapter.Kind(httpadapter.Options{Guard: g}),
+			Kind:         httpadapter.Kind(httpadapter.Options{Guard: g, Now: clock.Now}),
+			Clock:        clock,
 			Target:       destination.Target{Tenant: "t", ID: "e", URL: "http://" + gate.Address + "/hook"},
 			Gate:         gate,
 			RoutedByBody: true,

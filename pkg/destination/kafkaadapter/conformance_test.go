@@ -100,8 +100,10 @@ func receive(t *testing.T, broker, topic string, partitions int) func(context.Co
 func newDestination(t *testing.T, gate *destinationtest.Gate, topic string) destinationtest.Destination {
 	var get func(context.Context) (destinationtest.Received, error)
 	url := "kafka://" + gate.Address + "/"
+	clock := &destinationtest.Clock{}
 	return destinationtest.Destination{
-		Kind:        kafkaadapter.Kind(kafkaadapter.Options{Guard: loopback()}),
+		Kind:        kafkaadapter.Kind(kafkaadapter.Options{Guard: loopback(), Now: clock.Now}),
+		Clock:       clock,
 		Target:      destination.Target{Tenant: "t", ID: "e", URL: url + topic},
 		Missing:     destination.Target{Tenant: "t", ID: "m", URL: url + "missing"},
 		Gate:        gate,

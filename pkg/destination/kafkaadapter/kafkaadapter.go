@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -41,6 +42,10 @@ const (
 	metadataTime = 10 * time.Second // maximum age of the cached cluster metadata
 	dialTime     = 5 * time.Second
 	idleTime     = 5 * time.Minute
+	// maxPause is the longest pause between attempts after which connections are used
+	// again. In a frozen function, idleTime does not pass. It is shorter than the time
+	// after which NAT gateways (350 s) and brokers (10 minutes) drop idle connections.
+	maxPause = time.Minute
 )
 
 // Secrets reads secrets by name.
@@ -61,6 +66,8 @@ type Options struct {
 	// AssumeRole returns the credentials of a role. It must not call STS before they
 	// are retrieved.
 	AssumeRole func(roleARN, externalID, region string) aws.CredentialsProvider
+	// Now is the clock for pauses between attempts; nil means time.Now.
+	Now func() time.Time
 }
 
 // Kind returns the Kafka protocol for a router. Adapters share no connections,
@@ -78,7 +85,7 @@ func Kind(o Options) destination.Kind {
 			if err != nil {
 				return nil, err
 			}
-			return &producer{destination: d, target: t, options: o, slots: make(chan struct{}, maxRequests)}, nil
+			return &producer{destination: d, target: t, options: o, slots: make(chan struct{}, maxRequests), pause: destination.Pause{Now: o.Now}}, nil
 		},
 	}
 }
@@ -182,26 +189,21 @@ type producer struct {
 	target      destination.Target
 	options     Options
 	slots       chan struct{} // limits concurrent requests
+	pause       destination.Pause
 
-	mu        sync.Mutex
-	transport *kafka.Transport // nil before the first request and after a failure
-	loggedIn  time.Time        // when its credentials were read
+	mu      sync.Mutex
+	current *cluster // nil before the first request and after a failure
 }
 
 // Close closes the connections.
 func (p *producer) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.drop()
-	return nil
-}
-
-// drop discards connections, metadata and credentials. The caller holds mu.
-func (p *producer) drop() {
-	if p.transport != nil {
-		p.transport.CloseIdleConnections() // connections in use close after their request
-		p.transport = nil
+	if p.current != nil {
+		p.current.close()
+		p.current = nil
 	}
+	return nil
 }
 
 // Deliver writes one record.
@@ -219,6 +221,7 @@ func (p *producer) Deliver(ctx context.Context, m destination.Message) delivery.
 }
 
 func (p *producer) deliver(ctx context.Context, m destination.Message, x *destination.Exchange) delivery.Outcome {
+	began := time.Now()
 	timeout := delivery.Outcome{Class: delivery.Timeout, Error: "timeout while waiting for a response from the brokers"}
 	select {
 	case p.slots <- struct{}{}:
@@ -226,61 +229,101 @@ func (p *producer) deliver(ctx context.Context, m destination.Message, x *destin
 	case <-ctx.Done():
 		return timeout
 	}
-	transport, loggedIn, err := p.connect(ctx)
+	used, err := p.connect(ctx)
 	if err == nil {
-		err = p.produce(ctx, transport, m, x)
+		defer p.release(used)
+		err = p.produce(ctx, used.transport, m, x)
 	}
 	if err == nil {
 		return delivery.Outcome{Class: delivery.Success}
 	}
 	x.Cause, x.Code = err, codeOf(err)
 	if ctx.Err() != nil {
-		p.forget(transport)
+		p.forget(used)
+		if used != nil {
+			if broken := used.dialer.failure(began); broken != nil {
+				return classify(broken)
+			}
+		}
 		return timeout
 	}
 	o := classify(err)
-	if o.Class == delivery.Denied && time.Since(loggedIn) > metadataTime {
+	if o.Class == delivery.Denied && used != nil && time.Since(used.loggedIn) > metadataTime {
 		// Read them again: they may have been rotated.
 		o.Permanent = false
 	}
 	if o.Class != delivery.TooLarge {
 		// kafka-go would keep broken connections, stale metadata and the old error.
-		p.forget(transport)
+		p.forget(used)
 	}
 	return o
 }
 
-// forget drops a transport unless it has already been replaced.
-func (p *producer) forget(used *kafka.Transport) {
+// forget makes later attempts use new connections, metadata and credentials, unless they
+// have already been replaced.
+func (p *producer) forget(used *cluster) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.transport == used {
-		p.drop()
+	if p.current == used {
+		p.current = nil
 	}
 }
 
-// connect returns the transport, which connects on its first request, and the time
-// at which its credentials were read.
-func (p *producer) connect(ctx context.Context) (*kafka.Transport, time.Time, error) {
+// connect returns the connections, which are opened by the first request. The caller
+// releases them.
+func (p *producer) connect(ctx context.Context) (*cluster, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.transport != nil {
-		return p.transport, p.loggedIn, nil
+	if paused := p.pause.Exceeds(maxPause); paused && p.current != nil {
+		if p.current.users == 0 {
+			p.current.close()
+		}
+		p.current = nil
+	}
+	if p.current != nil {
+		p.current.users++
+		return p.current, nil
 	}
 	mechanism, err := p.mechanism(ctx)
 	if err != nil {
-		return nil, time.Now(), err
+		return nil, err
 	}
-	t := &kafka.Transport{
-		Dial: p.options.Guard.DialContext, DialTimeout: dialTime, IdleTimeout: idleTime,
+	var config *tls.Config
+	if p.destination.tls {
+		config = &tls.Config{RootCAs: p.options.RootCAs, MinVersion: tls.VersionTLS12}
+	}
+	c := &cluster{loggedIn: time.Now(), users: 1, dialer: dialer{guard: p.options.Guard, tls: config}}
+	c.transport = &kafka.Transport{
+		Dial: c.dialer.dial, DialTimeout: dialTime, IdleTimeout: idleTime,
 		MetadataTTL: metadataTime, MetadataTopics: []string{p.destination.topic},
 		ClientID: "tidings", SASL: mechanism,
 	}
-	if p.destination.tls {
-		t.TLS = &tls.Config{RootCAs: p.options.RootCAs, MinVersion: tls.VersionTLS12}
+	p.current = c
+	return c, nil
+}
+
+// release ends a use of the connections, and closes them if they are to be forgotten.
+func (p *producer) release(used *cluster) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	used.users--
+	if used.users == 0 && p.current != used {
+		used.close()
 	}
-	p.transport, p.loggedIn = t, time.Now()
-	return t, p.loggedIn, nil
+}
+
+// cluster is a set of connections with their metadata and credentials. Its users are
+// guarded by the producer's mu.
+type cluster struct {
+	transport *kafka.Transport
+	loggedIn  time.Time // when the credentials were read
+	dialer    dialer
+	users     int
+}
+
+func (c *cluster) close() {
+	c.transport.CloseIdleConnections()
+	c.dialer.close() // kafka-go would let a hanging connection end by its own timeout
 }
 
 // errNoTopic means that the topic is not in the cluster's metadata. In contrast, a
@@ -397,8 +440,12 @@ func classify(err error) delivery.Outcome {
 		return failed(delivery.TLS, "a broker's certificate could not be verified: check its host name, issuer and expiry date")
 	case errors.As(err, &record), alerted:
 		return failed(delivery.TLS, "a broker does not speak TLS on this port, or aborted the TLS handshake")
+	case errors.Is(err, errMalformed):
+		return failed(delivery.Protocol, "a broker's response is malformed: the port may belong to another protocol")
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return failed(delivery.Timeout, "timeout while waiting for a response from the brokers")
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return failed(delivery.Connect, "a broker reset the connection")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return failed(delivery.Protocol, "a broker closed the connection without a response: the port may require TLS or SASL, or reject this user")
 	}

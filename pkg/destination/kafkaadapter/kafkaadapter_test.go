@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
+	"io"
 	"math/big"
 	"net"
 	"strings"
@@ -28,6 +29,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/guard"
 	"github.com/tidings-dev/tidings/pkg/destination/kafkaadapter"
+	"github.com/tidings-dev/tidings/test/destinationtest"
 )
 
 func TestCheck(t *testing.T) {
@@ -428,5 +430,35 @@ func TestTimedOutRecordIsNotWrittenLater(t *testing.T) {
 	}
 	if late := produced.Load() - seen; late != 1 {
 		t.Errorf("%d requests reached the broker after their attempts had ended", late-1)
+	}
+}
+
+// kafka-go's decoder trusts lengths: with these responses it panics in a goroutine of its
+// own, or takes gigabytes.
+func TestAMalformedResponseEndsTheAttemptAndNotTheProcess(t *testing.T) {
+	for name, answer := range map[string]string{
+		"a negative length":            "\xff\xff\xff\xfb\x00\x00\x00\x01",
+		"a length of 2 GB":             "\x7f\xff\xff\xff\x00\x00\x00\x01",
+		"an array of 2^31-1 elements":  "\x00\x00\x00\x0a\x00\x00\x00\x01\x00\x00\x7f\xff\xff\xff",
+		"no correlation id":            "\x00\x00\x00\x02\x00\x00",
+		"the greeting of another port": "SSH-2.0-OpenSSH_9.9\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			broker := destinationtest.Listen(t, func(conn net.Conn) {
+				_, _ = conn.Read(make([]byte, 1024))
+				_, _ = conn.Write([]byte(answer))
+				_, _ = io.Copy(io.Discard, conn)
+			})
+			r := destination.NewRouter(1, kafkaadapter.Kind(kafkaadapter.Options{Guard: loopback()}))
+			defer r.Close()
+			// kafka-go tries again until the attempt's end.
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			o := r.Deliver(ctx, destination.Target{Tenant: "t", ID: "e", URL: "kafka://" + broker + "/events"}, destination.Message{EventID: "e", Body: []byte("{}")})
+			if o.Class != delivery.Protocol || o.Permanent {
+				t.Errorf("outcome %+v, want class protocol, retried", o)
+			}
+		})
 	}
 }

@@ -46,8 +46,10 @@ func newDestination(t *testing.T, address string) destinationtest.Destination {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	clock := &destinationtest.Clock{}
 	return destinationtest.Destination{
-		Kind:        pubsubadapter.Kind(pubsubadapter.Options{Emulator: gate.Address}),
+		Kind:        pubsubadapter.Kind(pubsubadapter.Options{Emulator: gate.Address, Now: clock.Now}),
+		Clock:       clock,
 		Target:      destination.Target{Tenant: "t", ID: "e", URL: "pubsub://tidings-test/" + name, Ordered: true},
 		Missing:     destination.Target{Tenant: "t", ID: "m", URL: "pubsub://tidings-test/missing"},
 		Gate:        gate,

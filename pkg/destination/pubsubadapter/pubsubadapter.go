@@ -14,7 +14,9 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	apiv1 "cloud.google.com/go/pubsub/v2/apiv1"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
@@ -24,6 +26,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
@@ -35,6 +38,12 @@ const (
 	// maxMessage is the maximum size of a message's data in bytes
 	// (cloud.google.com/pubsub/quotas).
 	maxMessage = 10_000_000
+	// maxReceipt is the maximum size of a response in bytes. A receipt has one message ID.
+	maxReceipt = 64 * 1024
+	// maxPause is the longest pause between attempts after which the connection is used
+	// again. gRPC does not notice in a frozen function that it was closed or dropped: NAT
+	// gateways drop idle connections after 350 s.
+	maxPause = time.Minute
 )
 
 // Options are shared by all adapters of a router.
@@ -46,12 +55,14 @@ type Options struct {
 	// the JSON that `gcloud iam workload-identity-pools create-cred-config` writes.
 	// Empty means Application Default Credentials.
 	Credentials string
+	// Now is the clock for pauses between attempts; nil means time.Now.
+	Now func() time.Time
 }
 
 // Kind returns the Pub/Sub protocol for a router. All adapters share one connection,
 // which the first delivery opens.
 func Kind(o Options) destination.Kind {
-	shared := &connection{options: o}
+	shared := &connection{options: o, pause: destination.Pause{Now: o.Now}}
 	return destination.Kind{
 		Schemes: []string{"pubsub"},
 		Form:    form,
@@ -101,17 +112,32 @@ func parse(t destination.Target, u *url.URL) (string, error) {
 // connection is the shared gRPC connection to Pub/Sub.
 type connection struct {
 	options Options
+	pause   destination.Pause
 
-	mu     sync.Mutex
-	client *apiv1.TopicAdminClient
+	mu      sync.Mutex
+	current *client
 }
 
-// open returns the client. It does not cache an error.
-func (c *connection) open() (*apiv1.TopicAdminClient, error) {
+// client is a connection with the number of attempts that use it, which the connection's
+// mu guards.
+type client struct {
+	*apiv1.TopicAdminClient
+	users int
+}
+
+// acquire returns the client. The caller releases it. It does not cache an error.
+func (c *connection) acquire() (*client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.client != nil {
-		return c.client, nil
+	if paused := c.pause.Exceeds(maxPause); paused && c.current != nil {
+		if c.current.users == 0 {
+			_ = c.current.Close() // nothing uses it: there is nobody to report an error to
+		}
+		c.current = nil
+	}
+	if c.current != nil {
+		c.current.users++
+		return c.current, nil
 	}
 	options := []option.ClientOption{
 		option.WithGRPCConnectionPool(1),
@@ -121,6 +147,9 @@ func (c *connection) open() (*apiv1.TopicAdminClient, error) {
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		})),
+		option.WithGRPCDialOption(grpc.WithStatsHandler(once{})),
+		option.WithGRPCDialOption(grpc.WithPerRPCCredentials(once{})),
+		option.WithGRPCDialOption(grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceipt))),
 	}
 	switch {
 	case c.options.Emulator != "":
@@ -130,25 +159,73 @@ func (c *connection) open() (*apiv1.TopicAdminClient, error) {
 		options = append(options, option.WithAuthCredentialsJSON(option.ExternalAccount, []byte(c.options.Credentials)))
 	}
 	// The client keeps this context for refreshing its credentials.
-	client, err := apiv1.NewTopicAdminClient(context.Background(), options...)
+	opened, err := apiv1.NewTopicAdminClient(context.Background(), options...)
 	if err != nil {
 		return nil, err
 	}
-	client.CallOptions.Publish = nil // dispatch retries
-	c.client = client
-	return client, nil
+	opened.CallOptions.Publish = nil // dispatch retries
+	c.current = &client{TopicAdminClient: opened, users: 1}
+	return c.current, nil
+}
+
+// release ends an attempt. If the client is suspect, later attempts use a new connection:
+// after a timeout it may be dead without a FIN, and gRPC would use it until the kernel
+// gives up. Attempts under way keep the old one, and the last of them closes it.
+func (c *connection) release(used *client, suspect bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	used.users--
+	if suspect && c.current == used {
+		c.current = nil
+	}
+	if c.current != used && used.users == 0 {
+		_ = used.Close() // nothing uses it: there is nobody to report an error to
+	}
 }
 
 func (c *connection) close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.client == nil {
+	if c.current == nil {
 		return nil
 	}
-	err := c.client.Close()
-	c.client = nil
+	err := c.current.Close()
+	c.current = nil
 	return err
 }
+
+// once keeps gRPC from repeating a request that has been on the wire, as it does by itself
+// when a server refuses it (REFUSED_STREAM, GOAWAY): that attempt would not be recorded. As
+// a stats handler it sees that the request is sent; as credentials it is asked before each
+// try, and refuses all further ones.
+type once struct{}
+
+type wireKey struct{}
+
+// wire is what once knows about a request.
+type wire struct{ sent, repeated atomic.Bool }
+
+func (once) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.OutHeader); ok {
+		if w, ok := ctx.Value(wireKey{}).(*wire); ok {
+			w.sent.Store(true)
+		}
+	}
+}
+
+func (once) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	if w, ok := ctx.Value(wireKey{}).(*wire); ok && w.sent.Load() {
+		w.repeated.Store(true)
+		return nil, status.Error(codes.Aborted, "the request has been sent before")
+	}
+	return nil, nil
+}
+
+func (once) RequireTransportSecurity() bool { return false } // it sends no credentials
+
+func (once) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (once) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (once) HandleConn(context.Context, stats.ConnStats)                       {}
 
 // publisher publishes to one topic.
 type publisher struct {
@@ -179,23 +256,39 @@ func (p *publisher) publish(ctx context.Context, m destination.Message, x *desti
 		return delivery.Outcome{Class: delivery.TooLarge, Permanent: true,
 			Error: fmt.Sprintf("the event has %d bytes; Pub/Sub allows at most %d", len(m.Body), maxMessage)}
 	}
-	client, err := p.shared.open()
+	attributes := m.Attributes()
+	for name, value := range attributes {
+		if !utf8.ValidString(value) {
+			return delivery.Outcome{Class: delivery.Invalid, Permanent: true,
+				Error: "nothing was sent: the message attribute " + name + " would not be valid UTF-8"}
+		}
+	}
+	used, err := p.shared.acquire()
 	if err != nil {
 		x.Cause, x.Code = err, destination.CodeNoCredentials
 		return delivery.Outcome{Class: delivery.Denied, Permanent: true,
 			Error: "this deployment's Google credentials are missing or unreadable: see workload identity federation in docs/destinations.md"}
 	}
-	message := &pubsubpb.PubsubMessage{Data: m.Body, Attributes: m.Attributes()}
+	message := &pubsubpb.PubsubMessage{Data: m.Body, Attributes: attributes}
 	x.RequestHeaders = destination.Fields(message.Attributes)
 	if p.ordered {
 		message.OrderingKey = m.Subject
 		x.RequestHeaders = append(x.RequestHeaders, destination.Field{Name: "ordering_key", Value: m.Subject})
 	}
-	receipt, err := client.Publish(ctx, &pubsubpb.PublishRequest{Topic: p.topic, Messages: []*pubsubpb.PubsubMessage{message}})
+	suspect := true // if Publish panics
+	defer func() { p.shared.release(used, suspect) }()
+	var on wire
+	receipt, err := used.Publish(context.WithValue(ctx, wireKey{}, &on), &pubsubpb.PublishRequest{Topic: p.topic, Messages: []*pubsubpb.PubsubMessage{message}})
 	if err != nil {
 		x.Cause, x.Code = err, statusOf(err).Code().String()
-		return classify(ctx, err)
+		o := classify(ctx, err)
+		if on.repeated.Load() && ctx.Err() == nil {
+			o = delivery.Outcome{Class: delivery.Connect, Error: "Pub/Sub refused the request before it processed it (REFUSED_STREAM or GOAWAY)"}
+		}
+		suspect = o.Class == delivery.Timeout
+		return o
 	}
+	suspect = false
 	for _, id := range receipt.MessageIds {
 		x.ResponseHeaders = append(x.ResponseHeaders, destination.Field{Name: "message_id", Value: id})
 	}
@@ -245,9 +338,12 @@ func classify(ctx context.Context, err error) delivery.Outcome {
 	case codes.FailedPrecondition:
 		o.Class, o.Permanent = delivery.Invalid, true
 		o.Error += ": the topic does not accept messages; check its encryption key and its message storage policy"
-	case codes.DeadlineExceeded, codes.Canceled:
+	case codes.DeadlineExceeded:
 		o.Class = delivery.Timeout
 		o.Error = timeout
+	case codes.Canceled:
+		o.Class = delivery.Protocol
+		o.Error = "Pub/Sub aborted the request"
 	case codes.Unavailable:
 		o.Class = delivery.Connect
 		o.Error = "could not connect to Pub/Sub"

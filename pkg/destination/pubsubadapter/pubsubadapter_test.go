@@ -80,7 +80,7 @@ func TestErrorCodesAreClassified(t *testing.T) {
 		{codes.InvalidArgument, delivery.Invalid, true},
 		{codes.FailedPrecondition, delivery.Invalid, true},
 		{codes.DeadlineExceeded, delivery.Timeout, false},
-		{codes.Canceled, delivery.Timeout, false},
+		{codes.Canceled, delivery.Protocol, false},
 		{codes.Unavailable, delivery.Connect, false},
 		{codes.Internal, delivery.Answered, false},
 		{codes.Aborted, delivery.Answered, false},
@@ -146,5 +146,15 @@ func TestMissingCredentialsAreReported(t *testing.T) {
 		if o.Class != delivery.Denied || !o.Permanent || !strings.Contains(o.Error, "docs/destinations.md") || strings.Contains(o.Error, "hunter2") {
 			t.Errorf("%s: outcome = %+v", name, o)
 		}
+	}
+}
+
+// gRPC refuses a text that is not UTF-8 before anything is sent.
+func TestAnUnsendableMessageIsInvalid(t *testing.T) {
+	r := destination.NewRouter(10, pubsubadapter.Kind(pubsubadapter.Options{Emulator: "127.0.0.1:1"}))
+	defer r.Close()
+	m := destination.Message{EventID: "01J", EventType: "x", Body: []byte("{}"), Headers: map[string]string{"idempotency-key": "\xff"}}
+	if o := r.Deliver(t.Context(), destination.Target{URL: "pubsub://my-project-1/events"}, m); o.Class != delivery.Invalid || !o.Permanent {
+		t.Errorf("outcome = %+v", o)
 	}
 }

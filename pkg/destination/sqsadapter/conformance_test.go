@@ -45,8 +45,10 @@ func newDestination(t *testing.T, address, suffix string, attributes map[string]
 	target := func(queue string) destination.Target {
 		return destination.Target{Tenant: "t", ID: "e", URL: "sqs://" + account + "/" + queue + "?region=us-east-1"}
 	}
+	clock := &destinationtest.Clock{}
 	return destinationtest.Destination{
-		Kind:        sqsadapter.Kind(sqsadapter.Options{Config: config, Endpoint: "http://" + gate.Address}),
+		Kind:        sqsadapter.Kind(sqsadapter.Options{Config: config, Endpoint: "http://" + gate.Address, Now: clock.Now}),
+		Clock:       clock,
 		Target:      target(name),
 		Missing:     target("missing" + suffix),
 		Gate:        gate,

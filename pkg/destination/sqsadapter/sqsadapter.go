@@ -18,13 +18,16 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
@@ -35,6 +38,7 @@ const (
 	maxMessage     = 1 << 20 // bytes, with attributes; a limit of SQS
 	maxConnections = 50      // per region
 	maxGroup       = 128     // bytes of a message group id; a limit of SQS
+	idleTime       = 15 * time.Second
 )
 
 // Options are shared by all adapters of a router.
@@ -46,6 +50,8 @@ type Options struct {
 	AssumeRole func(roleARN, externalID, region string) aws.CredentialsProvider
 	// Endpoint overrides the URL of SQS, for local use. Empty means AWS.
 	Endpoint string
+	// Now is the clock for pauses between requests; nil means time.Now.
+	Now func() time.Time
 }
 
 // Kind returns the SQS protocol for a router. Adapters share the connections, and one
@@ -54,11 +60,12 @@ func Kind(o Options) destination.Kind {
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		MaxIdleConnsPerHost: maxConnections, MaxConnsPerHost: maxConnections,
-		IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true,
-		DialContext: (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		IdleConnTimeout: idleTime,
+		DialContext:     (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 	}
+	connections := &careful{next: transport, pause: destination.Pause{Now: o.Now}}
 	client := &http.Client{
-		Transport: buffered{transport},
+		Transport: connections,
 		// A response must not redirect signed requests elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -78,27 +85,87 @@ func Kind(o Options) destination.Kind {
 			return &sender{destination: d, client: shared.client(t, d), endpoint: o.Endpoint}, nil
 		},
 		Close: func() error {
-			transport.CloseIdleConnections()
+			connections.renew()
 			return nil
 		},
 	}
 }
 
-// buffered gives net/http a copy of the request body. The SDK closes the original when
+// careful makes requests so that each is sent once, ends with its context, and uses no
+// connection that may be dead.
+type careful struct {
+	pause destination.Pause
+
+	mu   sync.Mutex
+	next *http.Transport
+}
+
+// transport returns the transport for a request: a new one after a pause.
+func (c *careful) transport() *http.Transport {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pause.Exceeds(idleTime) {
+		c.replace()
+	}
+	return c.next
+}
+
+// renew makes sure that no request uses a connection that is open now.
+func (c *careful) renew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.replace()
+}
+
+// replace closes the idle connections, and those in use as soon as they are idle: it would
+// be too early to close idle ones only, because net/http may not yet know that a connection
+// whose response was read is idle. c.mu is locked.
+func (c *careful) replace() {
+	old := c.next
+	c.next = old.Clone()
+	old.CloseIdleConnections()
+}
+
+// errSwitched means that the response is 101. Its body is the connection, which does not
+// end with the context.
+var errSwitched = errors.New("the server switched to another protocol")
+
+// maxResponse is the number of bytes of a response that are read. SQS answers a
+// SendMessage with less than 1 KB.
+const maxResponse = 64 * 1024
+
+// RoundTrip gives net/http a copy of the request body. The SDK closes the original when
 // the response arrives. If net/http checks for more body at that moment, it sees an
 // error and closes the connection: every tenth request on a fast network.
-type buffered struct{ next http.RoundTripper }
-
-func (b buffered) RoundTrip(r *http.Request) (*http.Response, error) {
+func (c *careful) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		body, err := io.ReadAll(r.Body)
 		if err := errors.Join(err, r.Body.Close()); err != nil {
 			return nil, err
 		}
 		r = r.Clone(r.Context())
-		r.Body = io.NopCloser(bytes.NewReader(body))
+		// net/http uses GetBody when an idle connection turns out to be closed before
+		// anything was written.
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		r.Body, _ = r.GetBody()
 	}
-	return b.next.RoundTrip(r)
+	response, err := c.transport().RoundTrip(r)
+	if err != nil {
+		if r.Context().Err() != nil {
+			c.renew() // what dropped this connection may have dropped all
+		}
+		return nil, err
+	}
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		_ = response.Body.Close()
+		return nil, errSwitched
+	}
+	// The SDK reads the whole body of an error, however long.
+	response.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(response.Body, maxResponse), response.Body}
+	return response, nil
 }
 
 // identity is the key of a client. The external id is the tenant, chosen by Tidings and
@@ -207,6 +274,12 @@ func (s *sender) Close() error { return nil }
 func (s *sender) Deliver(ctx context.Context, m destination.Message) delivery.Outcome {
 	began := time.Now()
 	attributes := m.Attributes()
+	for name, value := range attributes {
+		if !carries(value) {
+			return delivery.Outcome{Class: delivery.Invalid, Permanent: true,
+				Error: "nothing was sent: the message attribute " + name + " would be empty or have a character that SQS does not allow"}
+		}
+	}
 	size := len(m.Body)
 	in := &sqs.SendMessageInput{MessageBody: aws.String(string(m.Body)), MessageAttributes: make(map[string]types.MessageAttributeValue, len(attributes))}
 	for name, value := range attributes {
@@ -229,14 +302,28 @@ func (s *sender) Deliver(ctx context.Context, m destination.Message) delivery.Ou
 	return o
 }
 
+// carries reports whether a text can be the value of a message attribute: it is not empty
+// and has only characters that SQS allows (SendMessage, API reference).
+func carries(text string) bool {
+	return text != "" && utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool {
+		return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF
+	})
+}
+
 func (s *sender) send(ctx context.Context, in *sqs.SendMessageInput) (*sqs.SendMessageOutput, error) {
 	queue, err := s.queueURL(ctx)
 	if err != nil {
 		return nil, err
 	}
 	in.QueueUrl = &queue
-	return s.client.SendMessage(ctx, in)
+	receipt, err := s.client.SendMessage(ctx, in)
+	if err == nil && receipt.MessageId == nil {
+		err = errNoReceipt
+	}
+	return receipt, err
 }
+
+var errNoReceipt = errors.New("the response has no MessageId")
 
 // observe fills the exchange.
 func observe(x *destination.Exchange, d queueURL, attributes map[string]string, in *sqs.SendMessageInput, receipt *sqs.SendMessageOutput, err error) {
@@ -315,6 +402,9 @@ func classify(ctx context.Context, err error, size int) delivery.Outcome {
 		api      smithy.APIError
 		answered *awshttp.ResponseError
 		name     *net.DNSError
+		dial     *net.OpError
+		sending  *smithyhttp.RequestSendError
+		decoding *smithy.DeserializationError
 	)
 	status := 0
 	if errors.As(err, &answered) {
@@ -331,6 +421,18 @@ func classify(ctx context.Context, err error, size int) delivery.Outcome {
 		return o
 	case errors.As(err, &name):
 		return failed(delivery.DNS, "the host name of SQS does not exist: check the region")
+	case errors.Is(err, errSwitched):
+		o := failed(delivery.Answered, "SQS answered 101 Switching Protocols: something else listens at its address")
+		o.Status = http.StatusSwitchingProtocols
+		return o
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return failed(delivery.Connect, "could not connect to SQS")
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return failed(delivery.Connect, "connection reset by SQS")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return failed(delivery.Protocol, "SQS closed the connection without a response")
+	case errors.Is(err, errNoReceipt), errors.As(err, &sending), errors.As(err, &decoding):
+		return failed(delivery.Protocol, "the response is not one of SQS: something else may listen at its address")
 	}
 	return failed(delivery.Connect, "could not connect to SQS")
 }

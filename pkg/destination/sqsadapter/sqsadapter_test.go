@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -271,5 +272,22 @@ func TestUnresolvableHostIsRetried(t *testing.T) {
 	defer r.Close()
 	if o := send(t, r, target, hello); o.Class != delivery.DNS && o.Class != delivery.Connect || o.Permanent {
 		t.Errorf("outcome = %+v", o)
+	}
+}
+
+// An attribute that SQS would refuse is our fault, not a message that is too large.
+func TestAnUnsendableMessageIsInvalid(t *testing.T) {
+	var requests atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	defer server.Close()
+	for _, key := range []string{"a\x00b", "a\x01", "\uffff", "\xff", ""} {
+		m := destination.Message{EventID: "01J", EventType: "x", Body: []byte(`{}`), Headers: map[string]string{"idempotency-key": key}}
+		o := send(t, router(sqsadapter.Options{Endpoint: server.URL}), destination.Target{URL: "sqs://123456789012/orders?region=us-east-1"}, m)
+		if o.Class != delivery.Invalid || !o.Permanent || !strings.Contains(o.Error, "idempotency-key") {
+			t.Errorf("%q: %+v", key, o)
+		}
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("%d requests were sent", n)
 	}
 }
