@@ -90,6 +90,14 @@ func (r *reader) must(names ...string) {
 	}
 }
 
+// textOf returns a string attribute, "" if it is missing or of another type.
+func textOf(item Item, name string) string {
+	if v, ok := item[name].(*types.AttributeValueMemberS); ok {
+		return v.Value
+	}
+	return ""
+}
+
 // put sets a string attribute unless the value is empty.
 func put(item Item, name, value string) {
 	if value != "" {
@@ -115,6 +123,8 @@ func Size(item Item) int {
 			total += len(v.Value)
 		case *types.AttributeValueMemberN:
 			total += (len(v.Value)+1)/2 + 1
+		case *types.AttributeValueMemberBOOL:
+			total++
 		default:
 			panic(fmt.Sprintf("dynamoitem: attribute %q has unsupported type %T", name, value))
 		}

@@ -38,15 +38,22 @@ func EncodeBreaker(s breaker.State, now time.Time) Item {
 	put(item, "cause", s.Cause)
 	put(item, "probe_id", s.ProbeID)
 	put(item, "write_id", s.WriteID)
-	for name, n := range map[string]int64{"failures": int64(s.Failures), "wait_ms": s.OpenFor.Milliseconds(), "slow_ms": s.Slow.Milliseconds()} {
+	for name, n := range map[string]int64{"failures": int64(s.Failures), "wait_ms": s.OpenFor.Milliseconds(), "drain_rate": int64(s.Drain.Rate)} {
 		if n != 0 {
 			item[name] = N(n)
 		}
 	}
 	for name, t := range map[string]time.Time{
-		"failing_since": s.FailingSince, Since: s.Since, "until": s.Until, "probe_until": s.ProbeUntil, WakeAt: s.WakeAt,
+		"failing_since": s.FailingSince, "failed_at": s.FailedAt, Since: s.Since, "until": s.Until, "probe_until": s.ProbeUntil, WakeAt: s.WakeAt,
+		"drain_rate_at": s.Drain.RateAt, "drain_sent_at": s.Drain.SentAt, "drain_mark_at": s.Drain.MarkAt, "keep_until": s.Drain.KeepUntil,
+		"slow_until": s.SlowUntil,
 	} {
 		putTime(item, name, t)
+	}
+	put(item, "drain_cursor", s.Drain.Cursor)
+	put(item, "drain_mark", s.Drain.Mark)
+	if s.Drain.Behind {
+		item["drain_behind"] = N(1)
 	}
 	if !s.WakeAt.IsZero() {
 		item[WakeShard] = N(WakeIndexShard)
@@ -62,10 +69,24 @@ func DecodeBreaker(item Item) (breaker.State, error) {
 	ms := func(name string) time.Duration { return time.Duration(r.n(name)) * time.Millisecond }
 	return breaker.State{
 		EndpointID: r.s(EndpointID), Tenant: r.s(Tenant), Version: int(r.n(Version)), WriteID: r.s("write_id"),
-		Phase: breaker.Phase(r.s("phase")), Failures: int(r.n("failures")), FailingSince: r.millis("failing_since"), Cause: r.s("cause"),
+		Phase: breaker.Phase(r.s("phase")), Failures: int(r.n("failures")), FailingSince: r.millis("failing_since"), FailedAt: r.millis("failed_at"), Cause: r.s("cause"),
 		Since: r.millis(Since), OpenFor: ms("wait_ms"), Until: r.millis("until"),
-		ProbeID: r.s("probe_id"), ProbeUntil: r.millis("probe_until"), WakeAt: r.millis(WakeAt), Slow: ms("slow_ms"),
+		ProbeID: r.s("probe_id"), ProbeUntil: r.millis("probe_until"), WakeAt: r.millis(WakeAt), SlowUntil: r.millis("slow_until"),
+		Drain: breaker.Drain{
+			Rate: int(r.n("drain_rate")), RateAt: r.millis("drain_rate_at"), SentAt: r.millis("drain_sent_at"), MarkAt: r.millis("drain_mark_at"),
+			KeepUntil: r.millis("keep_until"), Cursor: r.s("drain_cursor"), Mark: r.s("drain_mark"), Behind: r.n("drain_behind") != 0,
+		},
 	}, r.err
+}
+
+// VersionOf returns an item's version; 0 if it has none that can be read.
+func VersionOf(item Item) int {
+	r := reader{item: item}
+	n := r.n(Version)
+	if r.err != nil {
+		return 0
+	}
+	return int(n)
 }
 
 // LimitKey is the Control key of a rate limit.
@@ -108,16 +129,13 @@ func DecodeTally(item Item) (int, error) {
 	return int(r.n(Tally)), r.err
 }
 
-// AlertsKey is the Control key of the alerts' state.
-const AlertsKey = "alerts"
-
-// EncodeAlerts returns the item of the alerts' state.
-func EncodeAlerts(document []byte, version int, writer string) Item {
-	return Item{Key: S(AlertsKey), "document": S(string(document)), Version: N(int64(version)), "writer": S(writer)}
+// EncodeDocument returns the item of a document, whose name is its Control key.
+func EncodeDocument(name string, document []byte, version int, writer string) Item {
+	return Item{Key: S(name), "document": S(string(document)), Version: N(int64(version)), "writer": S(writer)}
 }
 
-// DecodeAlerts reads what EncodeAlerts wrote.
-func DecodeAlerts(item Item) (document []byte, version int, writer string, err error) {
+// DecodeDocument reads what EncodeDocument wrote.
+func DecodeDocument(item Item) (document []byte, version int, writer string, err error) {
 	in := reader{item: item}
 	in.must("document", Version)
 	return []byte(in.s("document")), int(in.n(Version)), in.s("writer"), in.err

@@ -20,6 +20,11 @@ func DeliveryKey(k delivery.Key) Item {
 	return Item{EndpointID: S(k.EndpointID), EventID: S(k.EventID)}
 }
 
+// ListedPartition is the partition of ListedIndex for an endpoint's deliveries in a state.
+func ListedPartition(endpointID string, s delivery.State) types.AttributeValue {
+	return S(endpointID + "#" + string(s))
+}
+
 // DecodeDeliveryKey reads a delivery's key.
 func DecodeDeliveryKey(item Item) (delivery.Key, error) {
 	r := reader{item: item}
@@ -41,6 +46,9 @@ func EncodeDelivery(d delivery.Delivery) Item {
 	}
 	if d.InBacklog {
 		item[Waiting] = S(d.EndpointID)
+	}
+	if d.State.Indexed() {
+		item[Listed] = ListedPartition(d.EndpointID, d.State)
 	}
 	put(item, ClaimID, d.ClaimID)
 	for name, t := range map[string]time.Time{
@@ -179,16 +187,4 @@ func DecodeDue(item Item) (delivery.Due, error) {
 		err = r.err
 	}
 	return delivery.Due{Key: key, DueAt: r.millis(DueAt)}, err
-}
-
-// DecodeBacklogEntry reads an entry of the waiting index.
-func DecodeBacklogEntry(item Item) (delivery.BacklogEntry, error) {
-	key, err := DecodeDeliveryKey(item)
-	r := reader{item: item}
-	r.must(Attempts)
-	w := delivery.BacklogEntry{Key: key, Attempts: int(r.n(Attempts))}
-	if err == nil {
-		err = r.err
-	}
-	return w, err
 }

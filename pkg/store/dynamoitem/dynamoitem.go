@@ -11,6 +11,10 @@ const (
 	Endpoints  = "Endpoints"
 	Control    = "Control"
 	Platform   = "Platform"
+
+	TestReceiver = "TestReceiver"
+	// Discussions is the index of the discussions in the platform's table.
+	Discussions = "Discussions"
 )
 
 // DueIndex is the sparse index of Deliveries that the sweep reads.
@@ -19,6 +23,10 @@ const DueIndex = "due"
 // WaitingIndex is the sparse index of Deliveries that holds the endpoints' backlogs,
 // oldest event first.
 const WaitingIndex = "waiting"
+
+// ListedIndex is the sparse index of Deliveries with those in a state that is indexed
+// (delivery.State.Indexed), one partition for each endpoint and state, by event.
+const ListedIndex = "listed"
 
 // WakeIndex is the sparse index of Control with the circuits that the sweep has to act
 // on, by time.
@@ -51,6 +59,7 @@ const (
 	StatusWhy  = "status_reason"
 	Reason     = "reason"
 	Waiting    = "waiting" // the endpoint's id while the delivery is in its backlog
+	Listed     = "listed"  // the partition of ListedIndex
 	Slot       = "slot"
 	WakeShard  = "wake_shard"
 	WakeAt     = "wake_at"
@@ -58,6 +67,8 @@ const (
 
 	body      = "body"
 	trace     = "trace"
+	subject   = "subject"
+	oldType   = "old_type"
 	uncounted = "uncounted"
 	snippet   = "snippet"
 	history   = "history"

@@ -18,6 +18,19 @@ func EndpointKey(tenant, id string) Item {
 	return Item{Tenant: S(tenant), EndpointID: S(id)}
 }
 
+// EndpointsVersion is the id, beside those of a tenant's endpoints and before them in order,
+// of the item that holds the version of the list.
+const EndpointsVersion = "#version"
+
+// IsEndpointsVersion reports whether an item of the table is that of EndpointsVersion.
+func IsEndpointsVersion(item Item) bool { return textOf(item, EndpointID) == EndpointsVersion }
+
+// DecodeEndpointsVersion reads the version of a list of endpoints. Without an item, it is 0.
+func DecodeEndpointsVersion(item Item) (int64, error) {
+	r := reader{item: item}
+	return r.n(Version), r.err
+}
+
 // storedSecret is the stored form of a signing secret.
 type storedSecret struct {
 	Secret    string `json:"secret"`
@@ -37,6 +50,9 @@ func EncodeEndpoint(e endpoint.Endpoint) Item {
 	}
 	if e.Traceparent {
 		item["traceparent"] = N(1)
+	}
+	if e.OldNames {
+		item["old_names"] = N(1)
 	}
 	subscribed, err := json.Marshal(e.EventTypes)
 	if err != nil {
@@ -59,7 +75,7 @@ func EncodeEndpoint(e endpoint.Endpoint) Item {
 	for name, n := range map[string]int64{
 		"timeout_ms": e.Timeout.Milliseconds(), "max_attempts": int64(e.Retry.MaxAttempts),
 		"max_age_ms": e.Retry.MaxAge.Milliseconds(), "max_delay_ms": e.Retry.MaxDelay.Milliseconds(),
-		"breaker_failures": int64(e.Breaker.Failures), "breaker_open_ms": e.Breaker.OpenFor.Milliseconds(),
+		"breaker_failures": int64(e.Breaker.Failures), "breaker_failing_ms": e.Breaker.FailingFor.Milliseconds(), "breaker_open_ms": e.Breaker.OpenFor.Milliseconds(),
 		"breaker_max_open_ms": e.Breaker.MaxOpenFor.Milliseconds(), "disable_after_ms": e.Breaker.DisableAfter.Milliseconds(),
 		"rate_per_minute": int64(e.Limit.PerMinute), "burst": int64(e.Limit.Burst),
 	} {
@@ -83,10 +99,11 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 	e := endpoint.Endpoint{
 		Tenant: r.s(Tenant), ID: r.s(EndpointID), URL: r.s("url"), Description: r.s("description"),
 		RoleARN: r.s("role_arn"), Credentials: r.s("credentials"), Ordered: r.n("ordered") != 0, Traceparent: r.n("traceparent") != 0,
-		Timeout: ms("timeout_ms"),
-		Retry:   retry.Policy{MaxAttempts: int(r.n("max_attempts")), MaxAge: ms("max_age_ms"), MaxDelay: ms("max_delay_ms")},
+		OldNames: r.n("old_names") != 0,
+		Timeout:  ms("timeout_ms"),
+		Retry:    retry.Policy{MaxAttempts: int(r.n("max_attempts")), MaxAge: ms("max_age_ms"), MaxDelay: ms("max_delay_ms")},
 		Breaker: breaker.Policy{
-			Failures: int(r.n("breaker_failures")), OpenFor: ms("breaker_open_ms"),
+			Failures: int(r.n("breaker_failures")), FailingFor: ms("breaker_failing_ms"), OpenFor: ms("breaker_open_ms"),
 			MaxOpenFor: ms("breaker_max_open_ms"), DisableAfter: ms("disable_after_ms"),
 		},
 		Limit:  ratelimit.Limit{PerMinute: int(r.n("rate_per_minute")), Burst: int(r.n("burst"))},
@@ -107,7 +124,7 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 		return e, fmt.Errorf("endpoint %s: secrets: malformed JSON", e.ID)
 	}
 	for _, s := range secrets {
-		secret, err := signature.ParseSecret(s.Secret)
+		secret, err := signature.DecodeSecret(s.Secret)
 		if err != nil {
 			return e, fmt.Errorf("endpoint %s: %w", e.ID, err)
 		}

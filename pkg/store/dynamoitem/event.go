@@ -26,6 +26,8 @@ func EncodeEvent(a event.Accepted) (Item, error) {
 		ExpiresAt: Seconds(at.Add(EventRetention)),
 	}
 	put(item, trace, a.Trace)
+	put(item, subject, a.Subject)
+	put(item, oldType, a.OldType)
 	return item, nil
 }
 
@@ -33,7 +35,7 @@ func EncodeEvent(a event.Accepted) (Item, error) {
 func DecodeEvent(item Item) (event.Accepted, error) {
 	r := reader{item: item}
 	r.must(EventID, Tenant, body)
-	a := event.Accepted{ID: r.s(EventID), Tenant: r.s(Tenant), Body: []byte(r.s(body)), Trace: r.s(trace)}
+	a := event.Accepted{ID: r.s(EventID), Tenant: r.s(Tenant), Body: []byte(r.s(body)), Trace: r.s(trace), Subject: r.s(subject), OldType: r.s(oldType)}
 	return a, r.err
 }
 
@@ -44,7 +46,7 @@ func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValu
 	if err != nil {
 		return nil, 0, err
 	}
-	image = make(map[string]events.DynamoDBAttributeValue, 5)
+	image = make(map[string]events.DynamoDBAttributeValue, 7)
 	text := func(name, value string) {
 		image[name] = events.NewStringAttribute(value)
 		size += len(name) + len(value)
@@ -52,8 +54,10 @@ func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValu
 	text(EventID, a.ID)
 	text(Tenant, a.Tenant)
 	text(body, string(a.Body))
-	if a.Trace != "" {
-		text(trace, a.Trace)
+	for name, value := range map[string]string{trace: a.Trace, subject: a.Subject, oldType: a.OldType} {
+		if value != "" {
+			text(name, value)
+		}
 	}
 	expires := strconv.FormatInt(at.Add(EventRetention).Unix(), 10)
 	image[ExpiresAt] = events.NewNumberAttribute(expires)
@@ -72,6 +76,8 @@ func EventFromImage(image map[string]events.DynamoDBAttributeValue) (event.Accep
 		{Tenant, func(s string) { a.Tenant = s }, false},
 		{body, func(s string) { a.Body = []byte(s) }, false},
 		{trace, func(s string) { a.Trace = s }, true},
+		{subject, func(s string) { a.Subject = s }, true},
+		{oldType, func(s string) { a.OldType = s }, true},
 	} {
 		v, ok := image[f.name]
 		switch {
@@ -96,6 +102,8 @@ func Image(item Item) map[string]events.DynamoDBAttributeValue {
 			image[name] = events.NewStringAttribute(v.Value)
 		case *types.AttributeValueMemberN:
 			image[name] = events.NewNumberAttribute(v.Value)
+		case *types.AttributeValueMemberBOOL:
+			image[name] = events.NewBooleanAttribute(v.Value)
 		default:
 			panic(fmt.Sprintf("dynamoitem: attribute %q has unsupported type %T", name, value))
 		}

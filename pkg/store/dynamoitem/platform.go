@@ -1,25 +1,26 @@
 package dynamoitem
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
-	"strings"
+	"reflect"
+	"strconv"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
-// The sparse indexes of Platform: open discussions by expiry, closed ones by the time of
-// closing.
+// The sparse indexes of Discussions: open discussions by their end, closed ones by the
+// time of closing.
 const (
 	ExpiringIndex = "expiring"
 	ClosedIndex   = "closed"
 )
 
-// Attributes of Platform. Its expires_at is in milliseconds and not a TTL: a discussion
-// that expires is closed, not deleted.
+// Attributes of Platform and Discussions. Their expires_at is in milliseconds and not a
+// TTL: a discussion that expires is closed, not deleted.
 const (
 	PK            = "pk"
 	SK            = "sk"
@@ -30,12 +31,43 @@ const (
 	ClosedBy      = "closed_by"
 	CloseReason   = "close_reason"
 	ExtendedBy    = "extended_by"
+	ExtendedLogin = "extended_by_login"
+	ClosedLogin   = "closed_by_login"
 	RequestID     = "request_id"
 	UserID        = "user_id"
 	CommunityID   = "community_id"
+	CommunityName = "community_name"
 	DiscussionID  = "discussion_id"
 	CommentID     = "comment_id"
+	RecordKey     = "record_key" // of Discussions
 	platformTTL   = "ttl"
+
+	addedBy          = "added_by"
+	cancelledAt      = "cancelled_at"
+	cancelledBy      = "cancelled_by"
+	cancelReason     = "cancel_reason"
+	commentText      = "comment_text"
+	communityCity    = "community_city"
+	currency         = "currency"
+	discussionTitle  = "discussion_title"
+	email            = "email"
+	eventName        = "event_name"
+	flaggedUserID    = "flagged_user_id"
+	flaggedUserName  = "flagged_user_name"
+	leftAt           = "left_at"
+	name             = "name"
+	paymentID        = "payment_id"
+	price            = "price"
+	referralCode     = "referral_code"
+	referredUserID   = "referred_user_id"
+	referredUserName = "referred_user_name"
+	referrerID       = "referrer_id"
+	referrerName     = "referrer_name"
+	registrationID   = "registration_id"
+	rejoined         = "rejoined"
+	succeededAt      = "succeeded_at"
+	title            = "title"
+	userName         = "user_name"
 )
 
 // PlatformKey is the key of a record's item.
@@ -57,116 +89,76 @@ func EncodeRecord(record platform.Record) Item {
 	switch r := record.(type) {
 	case platform.User:
 		common(r.Common)
-		item[UserID], item["email"], item["name"] = S(r.ID), S(r.Email), S(r.Name)
+		item[UserID] = S(r.ID)
+		put(item, email, r.Email)
+		put(item, name, r.Name)
 	case platform.Membership:
 		common(r.Common)
-		item[UserID], item[CommunityID], item["community_name"] = S(r.UserID), S(r.CommunityID), S(r.CommunityName)
-		put(item, "community_city", r.CommunityCity)
-		put(item, "added_by", r.AddedBy)
+		item[UserID], item[CommunityID] = S(r.UserID), S(r.CommunityID)
+		put(item, CommunityName, r.CommunityName)
+		put(item, communityCity, r.CommunityCity)
+		put(item, addedBy, r.AddedBy)
+		put(item, Status, string(r.Status))
+		putTime(item, leftAt, r.LeftAt)
+		if r.Rejoined {
+			item[rejoined] = &types.AttributeValueMemberBOOL{Value: true}
+		}
 	case platform.Registration:
 		common(r.Common)
-		item["registration_id"], item[EventID], item[UserID], item[Status] = S(r.ID), S(r.EventID), S(r.UserID), S(string(r.Status))
-		put(item, "payment_id", r.PaymentID)
+		item[registrationID], item[EventID], item[UserID], item[Status] = S(r.ID), S(r.EventID), S(r.UserID), S(string(r.Status))
+		put(item, eventName, r.EventName)
+		put(item, CommunityID, r.CommunityID)
+		put(item, CommunityName, r.CommunityName)
+		put(item, paymentID, r.PaymentID)
+		if r.Price != "" {
+			item[price] = &types.AttributeValueMemberN{Value: r.Price}
+		}
+		put(item, currency, r.Currency)
+		put(item, cancelledBy, r.CancelledBy)
+		put(item, cancelReason, r.CancelReason)
+		putTime(item, succeededAt, r.SucceededAt)
+		putTime(item, cancelledAt, r.CancelledAt)
 	case platform.Comment:
 		common(r.Common)
-		item[CommentID], item[DiscussionID], item[UserID], item["comment_text"] = S(r.ID), S(r.DiscussionID), S(r.UserID), S(r.Text)
+		item[CommentID], item[DiscussionID], item[UserID] = S(r.ID), S(r.DiscussionID), S(r.UserID)
+		put(item, discussionTitle, r.DiscussionTitle)
+		put(item, CommunityID, r.CommunityID)
+		put(item, CommunityName, r.CommunityName)
+		put(item, userName, r.UserName)
+		put(item, commentText, r.Text)
 	case platform.Flag:
 		common(r.Common)
-		item[CommentID], item[UserID], item["flagged_user_id"], item[Reason] = S(r.CommentID), S(r.UserID), S(r.FlaggedUserID), S(r.Reason)
+		item[CommentID], item[UserID], item[flaggedUserID] = S(r.CommentID), S(r.UserID), S(r.FlaggedUserID)
+		put(item, commentText, r.CommentText)
+		put(item, DiscussionID, r.DiscussionID)
+		put(item, discussionTitle, r.DiscussionTitle)
+		put(item, CommunityID, r.CommunityID)
+		put(item, CommunityName, r.CommunityName)
+		put(item, flaggedUserName, r.FlaggedUserName)
+		put(item, Reason, r.Reason)
 	case platform.Referral:
 		common(r.Common)
-		item["referrer_id"], item["referred_user_id"], item["referral_code"] = S(r.ReferrerID), S(r.ReferredUserID), S(r.Code)
+		item[referrerID], item[referredUserID] = S(r.ReferrerID), S(r.ReferredUserID)
+		put(item, referrerName, r.ReferrerName)
+		put(item, referredUserName, r.ReferredUserName)
+		put(item, referralCode, r.Code)
 	case platform.Discussion:
 		common(r.Common)
 		item[DiscussionID], item[Status] = S(r.ID), S(string(r.Status))
 		put(item, CommunityID, r.CommunityID)
-		put(item, "title", r.Title)
+		put(item, CommunityName, r.CommunityName)
+		put(item, title, r.Title)
 		put(item, ExtendedBy, r.ExtendedBy)
+		put(item, ExtendedLogin, r.ExtendedByLogin)
 		put(item, ClosedBy, r.ClosedBy)
+		put(item, ClosedLogin, r.ClosedByLogin)
 		put(item, CloseReason, string(r.Reason))
 		putTime(item, ExpiresAt, r.ExpiresAt)
 		putTime(item, ClosedAt, r.ClosedAt)
-		// A discussion is only in the index of its state.
-		switch {
-		case r.Status == platform.Open && !r.ExpiresAt.IsZero():
-			item[ExpiringShard] = N(int64(platform.Shard(r.ID)))
-		case r.Status == platform.Closed && !r.ClosedAt.IsZero():
-			item[ClosedShard] = N(int64(platform.Shard(r.ID)))
-		}
 	default:
 		panic(fmt.Sprintf("dynamoitem: unsupported record type %T", record))
 	}
 	return item
-}
-
-// KindOf returns the kind of an item of the platform's table, or "" if it has none.
-func KindOf(item Item) platform.Kind {
-	v, ok := item[Kind].(*types.AttributeValueMemberS)
-	if !ok {
-		return ""
-	}
-	return platform.Kind(v.Value)
-}
-
-// DecodeRecord reads what EncodeRecord or another program wrote. It ignores unknown
-// attributes and treats NULL as missing. It fails if a required attribute is missing or
-// an attribute has the wrong type. Its errors contain no values.
-func DecodeRecord(item Item) (platform.Record, error) {
-	r := reader{item: item}
-	isNull := func(_ string, v types.AttributeValue) bool {
-		_, null := v.(*types.AttributeValueMemberNULL)
-		return null
-	}
-	for name, value := range item {
-		if isNull(name, value) {
-			r.item = maps.Clone(item)
-			maps.DeleteFunc(r.item, isNull)
-			break
-		}
-	}
-	common := platform.Common{
-		Tenant: r.s(Tenant), RequestID: r.s(RequestID), CreatedAt: r.millis(CreatedAt), UpdatedAt: r.millis(UpdatedAt), TTL: r.seconds(platformTTL),
-	}
-	if common.Tenant == "" {
-		common.Tenant = event.DefaultTenant
-	}
-	var record platform.Record
-	switch kind := KindOf(item); kind {
-	case platform.KindUser:
-		r.must(UserID, "email", "name")
-		record = platform.User{Common: common, ID: r.s(UserID), Email: r.s("email"), Name: r.s("name")}
-	case platform.KindMembership:
-		r.must(UserID, CommunityID, "community_name")
-		record = platform.Membership{
-			Common: common, UserID: r.s(UserID), CommunityID: r.s(CommunityID), CommunityName: r.s("community_name"),
-			CommunityCity: r.s("community_city"), AddedBy: r.s("added_by"),
-		}
-	case platform.KindRegistration:
-		r.must("registration_id", EventID, UserID, Status)
-		record = platform.Registration{
-			Common: common, ID: r.s("registration_id"), EventID: r.s(EventID), UserID: r.s(UserID),
-			PaymentID: r.s("payment_id"), Status: platform.RegistrationStatus(r.s(Status)),
-		}
-	case platform.KindComment:
-		r.must(CommentID, DiscussionID, UserID, "comment_text")
-		record = platform.Comment{Common: common, ID: r.s(CommentID), DiscussionID: r.s(DiscussionID), UserID: r.s(UserID), Text: r.s("comment_text")}
-	case platform.KindFlag:
-		r.must(CommentID, UserID, "flagged_user_id", Reason)
-		record = platform.Flag{Common: common, CommentID: r.s(CommentID), UserID: r.s(UserID), FlaggedUserID: r.s("flagged_user_id"), Reason: r.s(Reason)}
-	case platform.KindReferral:
-		r.must("referrer_id", "referred_user_id", "referral_code")
-		record = platform.Referral{Common: common, ReferrerID: r.s("referrer_id"), ReferredUserID: r.s("referred_user_id"), Code: r.s("referral_code")}
-	case platform.KindDiscussion:
-		r.must(DiscussionID, Status)
-		record = platform.Discussion{
-			Common: common, ID: r.s(DiscussionID), CommunityID: r.s(CommunityID), Title: r.s("title"), Status: platform.Status(r.s(Status)),
-			ExpiresAt: r.millis(ExpiresAt), ExtendedBy: r.s(ExtendedBy), ClosedAt: r.millis(ClosedAt), ClosedBy: r.s(ClosedBy),
-			Reason: platform.Reason(r.s(CloseReason)),
-		}
-	default:
-		return nil, fmt.Errorf("item: unknown record kind %q", kind)
-	}
-	return record, r.err
 }
 
 // DecodeDiscussion reads the item of a discussion.
@@ -179,14 +171,93 @@ func DecodeDiscussion(item Item) (platform.Discussion, error) {
 	return d, err
 }
 
-// DecodeEnding reads an entry, or a key, of an index of discussions. at is the name of
-// the index's time attribute.
+// DiscussionChanges returns the attributes with which a discussion's item becomes that of
+// another state of it. A nil attribute is removed. Times are in the form that the item
+// has, because the platform that wrote it reads that form.
+func DiscussionChanges(item Item, before, after platform.Discussion) Item {
+	was, is, changes := EncodeRecord(before), EncodeRecord(after), Item{}
+	for _, name := range []string{Status, ExtendedBy, ExtendedLogin, ClosedBy, ClosedLogin, CloseReason} {
+		if !reflect.DeepEqual(was[name], is[name]) {
+			changes[name] = is[name]
+		}
+	}
+	for _, t := range []struct {
+		name          string
+		before, after time.Time
+	}{{ExpiresAt, before.ExpiresAt, after.ExpiresAt}, {ClosedAt, before.ClosedAt, after.ClosedAt}, {UpdatedAt, before.UpdatedAt, after.UpdatedAt}} {
+		if !t.before.Equal(t.after) {
+			changes[t.name] = timeLike(cmp.Or(item[t.name], item[ExpiresAt]), t.after)
+		}
+	}
+	return changes
+}
+
+// timeLike returns a time attribute in the form of another one: epoch seconds,
+// milliseconds, microseconds or nanoseconds, as a number or a text, or ISO 8601 in UTC.
+// Without another one it is a number of milliseconds.
+func timeLike(form types.AttributeValue, t time.Time) types.AttributeValue {
+	switch v := form.(type) {
+	case *types.AttributeValueMemberS:
+		if _, err := strconv.ParseFloat(v.Value, 64); err == nil && len(v.Value) > len("20060102") {
+			return S(epochLike(v.Value, t))
+		}
+		return S(t.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
+	case *types.AttributeValueMemberN:
+		return &types.AttributeValueMemberN{Value: epochLike(v.Value, t)}
+	}
+	return Millis(t)
+}
+
+// epochLike returns a time in the unit of an epoch time, as platform.ParseTime tells the
+// units apart.
+func epochLike(form string, t time.Time) string {
+	n, _ := strconv.ParseFloat(form, 64) // 0 is none of the units
+	switch {
+	case n >= 1e17:
+		return strconv.FormatInt(t.UnixNano(), 10)
+	case n >= 1e14:
+		return strconv.FormatInt(t.UnixMicro(), 10)
+	case n >= 1e8 && n < 1e11:
+		return strconv.FormatInt(t.Unix(), 10)
+	}
+	return strconv.FormatInt(t.UnixMilli(), 10)
+}
+
+// EncodeEntry returns the item of Discussions for a discussion. recordKey is the key of the
+// discussion's item in the platform's table, as EncodeKey returns it.
+func EncodeEntry(d platform.Discussion, recordKey string) Item {
+	e := platform.EndingOf(d)
+	item := EntryKey(e.Tenant, e.ID)
+	item[RecordKey] = S(recordKey)
+	// A discussion is only in the index of its state.
+	switch shard := N(int64(platform.Shard(e.ID))); {
+	case e.At.IsZero():
+	case d.Status == platform.Open:
+		item[ExpiringShard], item[ExpiresAt] = shard, Millis(e.At)
+	case d.Status == platform.Closed:
+		item[ClosedShard], item[ClosedAt] = shard, Millis(e.At)
+	}
+	return item
+}
+
+// EntryKey is the key of a discussion's item of Discussions.
+func EntryKey(tenant, id string) Item { return Item{Tenant: S(tenant), DiscussionID: S(id)} }
+
+// DecodeEnding reads an item, or a key, of an index of Discussions. at is the name of the
+// index's time attribute.
 func DecodeEnding(item Item, at string) (platform.Ending, error) {
 	r := reader{item: item}
-	r.must(PK, at)
-	id, _ := strings.CutPrefix(r.s(PK), "DISCUSSION#")
-	if id == "" || id == r.s(PK) {
-		r.fail(PK, "a discussion's key")
+	r.must(Tenant, DiscussionID, at)
+	return platform.Ending{Tenant: r.s(Tenant), ID: r.s(DiscussionID), At: r.millis(at)}, r.err
+}
+
+// DecodeRecordKey returns the key of the discussion's item in the platform's table.
+func DecodeRecordKey(entry Item) (text string, key Item, err error) {
+	r := reader{item: entry}
+	r.must(RecordKey)
+	if text = r.s(RecordKey); r.err != nil {
+		return "", nil, r.err
 	}
-	return platform.Ending{ID: id, At: r.millis(at)}, r.err
+	key, err = DecodeKey(text)
+	return text, key, err
 }

@@ -23,6 +23,8 @@ const (
 	LastBatch = "last_batch"
 	// DisabledEndpoints is a set of stats.Endpoint.
 	DisabledEndpoints = "disabled"
+	// unknownKind begins the name of the count of a kind that Tidings does not know.
+	unknownKind = "kind:"
 )
 
 // SweepKey is the Control key of the last sweep.
@@ -38,6 +40,7 @@ func counted(c *stats.Counts) map[byte]*int64 {
 	return map[byte]*int64{
 		'A': &c.Accepted, 'Q': &c.Queued, 'T': &c.Attempts, 'D': &c.Delivered,
 		'F': &c.Failed, 'R': &c.Retried, 'X': &c.Dead, 'S': &c.Skipped,
+		'C': &c.Captured, 'E': &c.CaptureFailed,
 	}
 }
 
@@ -56,6 +59,16 @@ func EncodeCounts(at time.Time, c stats.Counts) Item {
 		if n != 0 {
 			item[minute+places[place:place+1]] = N(n)
 		}
+	}
+	return item
+}
+
+// EncodeKinds returns the attributes that add counts of unknown kinds to the item of a
+// bucket.
+func EncodeKinds(kinds map[string]int64) Item {
+	item := Item{}
+	for kind, n := range kinds {
+		item[unknownKind+kind] = N(n)
 	}
 	return item
 }
@@ -90,6 +103,13 @@ func DecodeStatistics(item Item) (time.Time, stats.Record, error) {
 	}
 	minutes := map[byte]*stats.Counts{}
 	for name := range item {
+		if kind, ok := strings.CutPrefix(name, unknownKind); ok {
+			if r.UnknownKinds == nil {
+				r.UnknownKinds = map[string]int64{}
+			}
+			r.UnknownKinds[kind] = in.n(name)
+			continue
+		}
 		if len(name) != 2 || name[0] < 'a' || name[0] > 'j' {
 			continue
 		}
@@ -109,6 +129,52 @@ func DecodeStatistics(item Item) (time.Time, stats.Record, error) {
 		r.Minutes = append(r.Minutes, stats.Minute{At: begin, Counts: *c})
 	}
 	return time.Unix(at, 0).UTC(), stats.Merge(r), in.err
+}
+
+// DayKey is the Control key of the statistics of a day.
+func DayKey(date time.Time) string { return dayPrefix + date.UTC().Format(time.DateOnly) }
+
+const dayPrefix = "stats-day#"
+
+// EncodeDay returns the item of a day. Its counts have the letters of a bucket's, without
+// a minute.
+func EncodeDay(d stats.Day) Item {
+	item := Item{Key: S(DayKey(d.Date)), DayAt: Millis(d.At), "open_circuits": N(int64(d.OpenCircuits)), ExpiresAt: Seconds(d.Date.Add(stats.DayRetention))}
+	if d.Complete {
+		item["complete"] = N(1)
+	}
+	for letter, n := range counted(&d.Counts) {
+		if *n != 0 {
+			item[string(rune(letter))] = N(*n)
+		}
+	}
+	for place, n := range d.Latency {
+		if n != 0 {
+			item[places[place:place+1]] = N(n)
+		}
+	}
+	return item
+}
+
+// DayAt is the attribute that holds when a day was summed up.
+const DayAt = "summed_at"
+
+// DecodeDay reads what EncodeDay wrote.
+func DecodeDay(item Item) (stats.Day, error) {
+	in := reader{item: item}
+	in.must(Key, DayAt)
+	date, err := time.Parse(time.DateOnly, strings.TrimPrefix(in.s(Key), dayPrefix))
+	if err != nil && in.err == nil {
+		in.err = fmt.Errorf("item: %.64q is not the key of a day's statistics", in.s(Key))
+	}
+	d := stats.Day{Date: date, At: in.millis(DayAt), OpenCircuits: int(in.n("open_circuits")), Complete: in.n("complete") != 0}
+	for letter, n := range counted(&d.Counts) {
+		*n = in.n(string(rune(letter)))
+	}
+	for place := range d.Latency {
+		d.Latency[place] = in.n(places[place : place+1])
+	}
+	return d, in.err
 }
 
 // EncodeSweep returns the item of the last sweep. It does not expire, so that monitoring

@@ -32,7 +32,7 @@ var fields = []string{"Records", "eventID", "eventName", "eventVersion", "eventS
 // comparable reports whether a payload spells the names like Lambda and has only the
 // attribute types that this package decodes.
 func comparable(payload []byte) ([]byte, bool) {
-	return jsontest.Comparable(payload, slices.Concat(fields, []string{"event_id", "tenant", "body", "trace", "S", "N", "NULL"})...)
+	return jsontest.Comparable(payload, slices.Concat(fields, []string{"event_id", "tenant", "body", "trace", "S", "N", "BOOL", "NULL"})...)
 }
 
 // image is an image of a stream record in aws-lambda-go.
@@ -105,7 +105,7 @@ func sameImage(t *testing.T, payload []byte, got platform.Image, want image) {
 func FuzzReadEvents(f *testing.F) {
 	seedStream(f)
 	for _, seed := range []string{
-		`{"Records":[{"eventName":"INSERT","dynamodb":{"SequenceNumber":"7","Keys":{"event_id":{"S":"x"}},"NewImage":{"event_id":{"S":"x"},"tenant":{"S":"\\u00fc"},"body":{"S":"{\\"a\\":1}"},"trace":{"S":""},"expires_at":{"N":"1"}}}}]}`,
+		`{"Records":[{"eventName":"INSERT","dynamodb":{"ApproximateCreationDateTime":1769690096.5,"SequenceNumber":"7","Keys":{"event_id":{"S":"x"}},"NewImage":{"event_id":{"S":"x"},"tenant":{"S":"\\u00fc"},"body":{"S":"{\\"a\\":1}"},"trace":{"S":""},"expires_at":{"N":"1"}}}}]}`,
 		`{"Records":[{"eventName":"INSERT","dynamodb":{"NewImage":{"event_id":{"N":"7"},"tenant":{"S":"t"}}}},{"eventName":"INSERT","dynamodb":{"NewImage":{"event_id":{"S":"x"},"tenant":{"S":"t"},"body":{"S":"b"},"trace":{"NULL":true}}}}]}`,
 		`{"Records":[{"eventName":"REMOVE","dynamodb":{"SequenceNumber":"8","OldImage":{"event_id":{"S":"x"}}}},{"eventName":"INSERT"},{"eventName":"INSERT","dynamodb":{"NewImage":{"event_id":{"S":"x","N":"1"}}}}]}`,
 	} {
@@ -128,6 +128,9 @@ func FuzzReadEvents(f *testing.F) {
 			w := batch.Records[i]
 			if g.Inserted != (w.EventName == "INSERT") || g.SequenceNumber != w.Change.SequenceNumber {
 				t.Errorf("%s: change %d is %+v", payload, i, g)
+			}
+			if at := w.Change.ApproximateCreationDateTime.Unix(); at > 0 && at < 1<<40 && g.At.Unix() != at {
+				t.Errorf("%s: change %d was made at %s, want %d", payload, i, g.At, at)
 			}
 			if !g.Inserted {
 				continue
