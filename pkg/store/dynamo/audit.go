@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
@@ -21,35 +20,44 @@ func (s *Store) PutAudit(ctx context.Context, e audit.Entry) error {
 }
 
 // ListAudit: see console.Audit.
-func (s *Store) ListAudit(ctx context.Context, tenant string, limit int, cursor string) (audit.Page, error) {
+func (s *Store) ListAudit(ctx context.Context, tenant string, limit int, cursor string) (page audit.Page, err error) {
 	q := delivery.Query{EndpointID: dynamoitem.AuditPartition(tenant), Limit: limit, Cursor: cursor}
-	first, last, err := q.Bounds()
-	if err != nil {
-		return audit.Page{}, err
-	}
-	out, err := s.db.Query(ctx, &dynamodb.QueryInput{
-		TableName:              &s.tables.Deliveries,
-		KeyConditionExpression: aws.String("endpoint_id = :partition AND event_id BETWEEN :first AND :last"),
-		ExpressionAttributeValues: dynamoitem.Item{
-			":partition": dynamoitem.S(q.EndpointID), ":first": dynamoitem.S(first), ":last": dynamoitem.S(last),
-		},
-		ScanIndexForward: aws.Bool(false), Limit: aws.Int32(int32(q.PageSize() + 1)), ReturnConsumedCapacity: s.returnCapacity(),
+	page.Next, err = s.listPartition(ctx, q, func(item dynamoitem.Item) error {
+		e, err := dynamoitem.DecodeAudit(item)
+		page.Entries = append(page.Entries, e)
+		return err
 	})
 	if err != nil {
-		return audit.Page{}, fmt.Errorf("read the audit log: %w", err)
-	}
-	s.recordRead(out.ConsumedCapacity)
-	var page audit.Page
-	for _, item := range out.Items {
-		if len(page.Entries) == q.PageSize() {
-			page.Next = q.CursorAfter(page.Entries[len(page.Entries)-1].ID)
-			break
-		}
-		e, err := dynamoitem.DecodeAudit(item)
-		if err != nil {
-			return page, err
-		}
-		page.Entries = append(page.Entries, e)
+		return page, fmt.Errorf("read the audit log: %w", err)
 	}
 	return page, nil
+}
+
+// listPartition reads a page of a partition of Deliveries whose items are no deliveries,
+// newest first, and passes each item to add. It returns the cursor of the next page.
+func (s *Store) listPartition(ctx context.Context, q delivery.Query, add func(dynamoitem.Item) error) (next string, err error) {
+	in, err := s.newestFirst(q)
+	if err != nil {
+		return "", err
+	}
+	out, err := s.db.Query(ctx, in)
+	if err != nil {
+		return "", err
+	}
+	s.recordRead(out.ConsumedCapacity)
+	last := ""
+	for n, item := range out.Items {
+		if n == q.PageSize() {
+			return q.CursorAfter(last), nil
+		}
+		key, err := dynamoitem.DecodeDeliveryKey(item)
+		if err != nil {
+			return "", err
+		}
+		if err := add(item); err != nil {
+			return "", err
+		}
+		last = key.EventID
+	}
+	return "", nil
 }

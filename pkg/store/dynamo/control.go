@@ -52,7 +52,12 @@ func (s *Store) GetBreaker(ctx context.Context, tenant, endpointID string, consi
 	if item == nil {
 		return clean, nil
 	}
-	return dynamoitem.DecodeBreaker(item)
+	b, err := dynamoitem.DecodeBreaker(item)
+	if err != nil {
+		clean.Version = dynamoitem.VersionOf(item) // so that PutBreaker can replace it
+		return clean, fmt.Errorf("%w: %w", breaker.ErrUnreadable, err)
+	}
+	return b, nil
 }
 
 // PutBreaker: see dispatch.Breakers.
@@ -60,7 +65,7 @@ func (s *Store) PutBreaker(ctx context.Context, b breaker.State, now time.Time) 
 	was := b.Version
 	b.Version++
 	item := dynamoitem.EncodeBreaker(b, now)
-	stored, failed, err := s.putVersion(ctx, item, was)
+	stored, failed, err := s.putVersion(ctx, s.tables.Control, item, was)
 	switch {
 	case err != nil:
 		return b, fmt.Errorf("put the breaker of %s: %w", b.EndpointID, err)
@@ -70,18 +75,19 @@ func (s *Store) PutBreaker(ctx context.Context, b breaker.State, now time.Time) 
 	return b, nil
 }
 
-// putVersion writes an item of Control over version was, or as the first one if that is
-// 0.
-func (s *Store) putVersion(ctx context.Context, item dynamoitem.Item, was int) (stored dynamoitem.Item, failed bool, err error) {
+// putVersion writes an item over version was. If that is 0, it writes the first one, or
+// replaces one whose version is not a number.
+func (s *Store) putVersion(ctx context.Context, table string, item dynamoitem.Item, was int) (stored dynamoitem.Item, failed bool, err error) {
 	in := &dynamodb.PutItemInput{
-		Item: item, ConditionExpression: aws.String("attribute_not_exists(#version)"),
-		ExpressionAttributeNames: map[string]string{"#version": dynamoitem.Version},
+		Item: item, ConditionExpression: aws.String("attribute_not_exists(#version) OR NOT attribute_type(#version, :number)"),
+		ExpressionAttributeNames:  map[string]string{"#version": dynamoitem.Version},
+		ExpressionAttributeValues: dynamoitem.Item{":number": dynamoitem.S("N")},
 	}
 	if was > 0 {
 		in.ConditionExpression = aws.String("#version = :was")
 		in.ExpressionAttributeValues = dynamoitem.Item{":was": dynamoitem.N(int64(was))}
 	}
-	return s.put(ctx, s.tables.Control, in)
+	return s.put(ctx, table, in)
 }
 
 // ListCircuits: see dispatch.Breakers.
@@ -105,18 +111,16 @@ func (s *Store) ListCircuits(ctx context.Context, by time.Time) ([]breaker.State
 		}
 		s.recordRead(out.ConsumedCapacity)
 		for _, item := range out.Items {
-			b, err := dynamoitem.DecodeBreaker(item)
-			if err != nil {
-				return nil, err
+			if b, err := dynamoitem.DecodeBreaker(item); err == nil { // an unreadable one is replaced at the next attempt
+				list = append(list, b)
 			}
-			list = append(list, b)
 		}
 	}
 	slices.SortFunc(list, breaker.CompareWakeAt)
 	return list, nil
 }
 
-// ReserveSlots: see dispatch.Limits. DynamoDB has no expression for the later of two
+// ReserveSlots: see testsend.Limits. DynamoDB has no expression for the later of two
 // times, so the write is tried for both cases. A third try is only necessary if the
 // stored time passes between the two.
 func (s *Store) ReserveSlots(ctx context.Context, key string, cost time.Duration, now time.Time) (time.Time, error) {
@@ -149,6 +153,46 @@ func (s *Store) ReserveSlots(ctx context.Context, key string, cost time.Duration
 		}
 	}
 	return time.Time{}, fmt.Errorf("reserve slots of %s: %w", key, errors.New("the item kept changing during the write"))
+}
+
+// Reserve: see dispatch.Limits. Like ReserveSlots, it tries the write for both cases.
+func (s *Store) Reserve(ctx context.Context, key string, r ratelimit.Reservation) (time.Time, bool, error) {
+	for range 3 {
+		u := update{values: dynamoitem.Item{
+			":now": dynamoitem.Micros(r.Now), ":cost": dynamoitem.N(r.Cost.Microseconds()), ":last": dynamoitem.Micros(r.AtMost.Add(-r.Cost)),
+		}}
+		u.sets = append(u.sets, "#slots_at = #slots_at + :cost")
+		u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(r.Now.Add(limitRetention)))
+		after, stored, ok, err := s.update(ctx, s.tables.Control, dynamoitem.LimitKey(key), u, "#slots_at > :now AND #slots_at <= :last")
+		if err != nil {
+			return time.Time{}, false, fmt.Errorf("reserve slots of %s: %w", key, err)
+		}
+		if ok {
+			at, err := dynamoitem.DecodeSlotsAt(after)
+			return at, true, err
+		}
+		var at time.Time
+		if stored != nil {
+			if at, err = dynamoitem.DecodeSlotsAt(stored); err != nil {
+				return time.Time{}, false, err
+			}
+		}
+		fresh, fits := r.Apply(at)
+		if !fits {
+			return fresh, false, nil
+		}
+		u = update{values: dynamoitem.Item{":now": dynamoitem.Micros(r.Now), ":stale": dynamoitem.Micros(r.Stale)}}
+		u.set(dynamoitem.SlotsAt, dynamoitem.Micros(fresh))
+		u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(r.Now.Add(limitRetention)))
+		if after, _, ok, err = s.update(ctx, s.tables.Control, dynamoitem.LimitKey(key), u, "attribute_not_exists(#slots_at) OR #slots_at <= :now OR #slots_at > :stale"); err != nil {
+			return time.Time{}, false, fmt.Errorf("reserve slots of %s: %w", key, err)
+		}
+		if ok {
+			at, err := dynamoitem.DecodeSlotsAt(after)
+			return at, true, err
+		}
+	}
+	return time.Time{}, false, fmt.Errorf("reserve slots of %s: %w", key, errors.New("the item kept changing during the write"))
 }
 
 // limitRetention is how long a rate limit's item is kept after its last write. It is
@@ -212,29 +256,29 @@ func (s *Store) IncrementCounter(ctx context.Context, key string, expires time.T
 	return dynamoitem.DecodeTally(out.Attributes)
 }
 
-// ReadAlerts: see alert.Documents.
-func (s *Store) ReadAlerts(ctx context.Context) (document []byte, version int, err error) {
-	item, err := s.get(ctx, s.tables.Control, dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.AlertsKey)}, true)
+// ReadDocument: see alert.Documents.
+func (s *Store) ReadDocument(ctx context.Context, name string) (document []byte, version int, err error) {
+	item, err := s.get(ctx, s.tables.Control, dynamoitem.Item{dynamoitem.Key: dynamoitem.S(name)}, true)
 	if err != nil {
-		return nil, 0, fmt.Errorf("read the alerts' state: %w", err)
+		return nil, 0, fmt.Errorf("read document %s: %w", name, err)
 	}
 	if item == nil {
 		return nil, 0, nil
 	}
-	document, version, _, err = dynamoitem.DecodeAlerts(item)
+	document, version, _, err = dynamoitem.DecodeDocument(item)
 	return document, version, err
 }
 
-// WriteAlerts: see alert.Documents.
-func (s *Store) WriteAlerts(ctx context.Context, document []byte, was int, writer string) (stored bool, err error) {
-	held, failed, err := s.putVersion(ctx, dynamoitem.EncodeAlerts(document, was+1, writer), was)
+// WriteDocument: see alert.Documents.
+func (s *Store) WriteDocument(ctx context.Context, name string, document []byte, was int, writer string) (stored bool, err error) {
+	held, failed, err := s.putVersion(ctx, s.tables.Control, dynamoitem.EncodeDocument(name, document, was+1, writer), was)
 	switch {
 	case err != nil:
-		return false, fmt.Errorf("write the alerts' state: %w", err)
+		return false, fmt.Errorf("write document %s: %w", name, err)
 	case failed && held == nil:
 		return false, nil
 	case failed:
-		_, version, by, err := dynamoitem.DecodeAlerts(held)
+		_, version, by, err := dynamoitem.DecodeDocument(held)
 		return err == nil && version == was+1 && by == writer, err // our own write, repeated by the SDK
 	}
 	return true, nil

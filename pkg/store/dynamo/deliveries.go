@@ -1,12 +1,14 @@
 package dynamo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
@@ -109,7 +111,7 @@ func (s *Store) Complete(ctx context.Context, d delivery.Delivery) error {
 
 // verdictAttributes are the attributes that a verdict or a replay may change.
 var verdictAttributes = []string{
-	dynamoitem.State, dynamoitem.Waiting, dynamoitem.Slot, "uncounted", dynamoitem.Reason, "snippet", "history", dynamoitem.LeaseUntil, dynamoitem.NextAt,
+	dynamoitem.State, dynamoitem.Listed, dynamoitem.Waiting, dynamoitem.Slot, "uncounted", dynamoitem.Reason, "snippet", "history", dynamoitem.LeaseUntil, dynamoitem.NextAt,
 	dynamoitem.DueShard, dynamoitem.DueAt, dynamoitem.UpdatedAt, dynamoitem.ExpiresAt,
 }
 
@@ -120,6 +122,7 @@ func (s *Store) Settle(ctx context.Context, settle delivery.Settle) error {
 		":pending": dynamoitem.S(string(delivery.Pending)), ":in_flight": dynamoitem.S(string(delivery.InFlight)), ":now": dynamoitem.Millis(settle.Now),
 	}}
 	u.set(dynamoitem.State, dynamoitem.S(string(settle.State)))
+	u.set(dynamoitem.Listed, dynamoitem.ListedPartition(settle.EndpointID, settle.State))
 	u.set(dynamoitem.Reason, dynamoitem.S(settle.Reason))
 	u.written(settle.Now)
 	u.created(settle.Tenant, settle.EventType, settle.Accepted, settle.Now)
@@ -187,25 +190,6 @@ func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, e
 	return d, err
 }
 
-// Release: see dispatch.Waiting. A repeated write of its own returns ErrFenced; the
-// sweep then finds the delivery by its due time.
-func (s *Store) Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error) {
-	u := update{values: dynamoitem.Item{":pending": dynamoitem.S(string(delivery.Pending))}}
-	u.set(dynamoitem.NextAt, dynamoitem.Millis(r.NextAt))
-	u.set(dynamoitem.DueShard, dynamoitem.N(int64(r.DueShard())))
-	u.set(dynamoitem.DueAt, dynamoitem.Millis(r.DueAt))
-	u.written(r.Now)
-	u.remove(dynamoitem.Waiting)
-	after, _, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :pending AND attribute_exists(#waiting)")
-	switch {
-	case err != nil:
-		return delivery.Delivery{}, fmt.Errorf("release %s: %w", r.Key, err)
-	case !ok:
-		return delivery.Delivery{}, delivery.ErrFenced
-	}
-	return dynamoitem.DecodeDelivery(after)
-}
-
 // Replay: see dispatch.Replays.
 func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Delivery, error) {
 	before, err := s.GetDelivery(ctx, r.Key)
@@ -220,7 +204,12 @@ func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Deliver
 	u := update{values: dynamoitem.Item{":was": dynamoitem.S(string(before.State)), ":attempts": dynamoitem.N(int64(before.Attempts))}}
 	u.assign(item, dynamoitem.Since)
 	u.assign(item, verdictAttributes...)
-	replayed, stored, ok, err := s.updateDelivery(ctx, r.Key, u, "#state = :was AND #attempts = :attempts")
+	condition := "#state = :was AND #attempts = :attempts"
+	if !r.SettledBefore.IsZero() {
+		condition += " AND #updated_at < :settled_before"
+		u.values[":settled_before"] = dynamoitem.Millis(r.SettledBefore)
+	}
+	replayed, stored, ok, err := s.updateDelivery(ctx, r.Key, u, condition)
 	switch {
 	case err != nil:
 		return before, fmt.Errorf("replay %s: %w", r.Key, err)
@@ -254,50 +243,57 @@ func (s *Store) GetDelivery(ctx context.Context, k delivery.Key) (delivery.Deliv
 	return dynamoitem.DecodeDelivery(item)
 }
 
-// QueryDeliveries: see dispatch.Replays. A query that filters by state or type reads
-// until the page is full, or until it has examined as many as the query allows.
+// newestFirst returns the query for a page of a partition of Deliveries, and one item more
+// to know whether there is another page.
+func (s *Store) newestFirst(q delivery.Query) (*dynamodb.QueryInput, error) {
+	first, last, err := q.Bounds()
+	if err != nil {
+		return nil, err
+	}
+	condition := "#endpoint_id = :partition AND #event_id BETWEEN :first AND :last"
+	return &dynamodb.QueryInput{
+		TableName: &s.tables.Deliveries, KeyConditionExpression: &condition, ExpressionAttributeNames: names(condition),
+		ExpressionAttributeValues: dynamoitem.Item{
+			":partition": dynamoitem.S(q.EndpointID), ":first": dynamoitem.S(first), ":last": dynamoitem.S(last),
+		},
+		ScanIndexForward: aws.Bool(false), Limit: aws.Int32(int32(q.PageSize() + 1)), ReturnConsumedCapacity: s.returnCapacity(),
+	}, nil
+}
+
+// QueryDeliveries: see dispatch.Replays. A query that is filtered reads until the page is
+// full, or until it has examined as many as the query allows. States that are indexed are
+// read from the index, which is a moment behind the table.
 func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error) {
 	var page delivery.Page
-	first, last, err := q.Bounds()
+	in, err := s.newestFirst(q)
 	if err != nil {
 		return page, err
 	}
-	in := &dynamodb.QueryInput{
-		TableName:                &s.tables.Deliveries,
-		KeyConditionExpression:   aws.String("#endpoint_id = :endpoint AND #event_id BETWEEN :first AND :last"),
-		ExpressionAttributeNames: map[string]string{"#endpoint_id": dynamoitem.EndpointID, "#event_id": dynamoitem.EventID},
-		ExpressionAttributeValues: dynamoitem.Item{
-			":endpoint": dynamoitem.S(q.EndpointID), ":first": dynamoitem.S(first), ":last": dynamoitem.S(last),
-		},
-		ScanIndexForward: aws.Bool(false), ReturnConsumedCapacity: s.returnCapacity(),
+	if q.State.Indexed() {
+		condition := "#listed = :partition AND #event_id BETWEEN :first AND :last"
+		in.IndexName, in.KeyConditionExpression, in.ExpressionAttributeNames = aws.String(dynamoitem.ListedIndex), &condition, names(condition)
+		in.ExpressionAttributeValues[":partition"] = dynamoitem.ListedPartition(q.EndpointID, q.State)
 	}
-	var filters []string
-	for name, value := range map[string]string{dynamoitem.State: string(q.State), dynamoitem.EventType: q.EventType} {
-		if value != "" {
-			filters = append(filters, "#"+name+" = :"+name)
-			in.ExpressionAttributeNames["#"+name] = name
-			in.ExpressionAttributeValues[":"+name] = dynamoitem.S(value)
-		}
+	if q.Filtered() {
+		in.Limit = nil
 	}
-	filtered := len(filters) > 0
-	if filtered {
-		in.FilterExpression = aws.String(strings.Join(filters, " AND "))
-	} else {
-		in.Limit = aws.Int32(int32(q.PageSize() + 1))
-	}
-	for examined := 0; ; {
-		if filtered && q.Examine > 0 {
-			in.Limit = aws.Int32(int32(q.Examine - examined))
+	for {
+		if q.Filtered() && q.Examine > 0 {
+			in.Limit = aws.Int32(int32(q.Examine - page.Examined))
 		}
 		out, err := s.db.Query(ctx, in)
 		if err != nil {
 			return page, fmt.Errorf("query deliveries of %s: %w", q.EndpointID, err)
 		}
 		s.recordRead(out.ConsumedCapacity)
+		page.Examined += int(out.ScannedCount)
 		for _, item := range out.Items {
 			d, err := dynamoitem.DecodeDelivery(item)
 			if err != nil {
 				return page, err
+			}
+			if !q.Matches(d) {
+				continue
 			}
 			if len(page.Deliveries) == q.PageSize() {
 				page.Next = q.CursorAfter(page.Deliveries[len(page.Deliveries)-1].EventID)
@@ -308,7 +304,7 @@ func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery
 		if out.LastEvaluatedKey == nil {
 			return page, nil
 		}
-		if examined += int(out.ScannedCount); filtered && q.Examine > 0 && examined >= q.Examine {
+		if q.Filtered() && q.Examine > 0 && page.Examined >= q.Examine {
 			last, err := dynamoitem.DecodeDeliveryKey(out.LastEvaluatedKey)
 			page.Next = q.CursorAfter(last.EventID)
 			return page, err
@@ -317,24 +313,71 @@ func (s *Store) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery
 	}
 }
 
-// ListBacklog: see dispatch.Waiting. The index is eventually consistent. A delivery
-// that it does not show yet also has a due time.
-func (s *Store) ListBacklog(ctx context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error) {
-	out, err := s.db.Query(ctx, &dynamodb.QueryInput{
+// ListBacklog: see dispatch.Waiting. The index is eventually consistent, and has keys
+// only; the deliveries are read from the table, also eventually consistent. A delivery
+// that has just left the backlog may still be returned.
+func (s *Store) ListBacklog(ctx context.Context, endpointID, after string, limit int) (page delivery.Backlog, err error) {
+	in := &dynamodb.QueryInput{
 		TableName: &s.tables.Deliveries, IndexName: aws.String(dynamoitem.WaitingIndex),
 		KeyConditionExpression:    aws.String("waiting = :endpoint"),
 		ExpressionAttributeValues: dynamoitem.Item{":endpoint": dynamoitem.S(endpointID)},
 		Limit:                     aws.Int32(int32(limit)), ReturnConsumedCapacity: s.returnCapacity(),
-	})
+	}
+	if after != "" {
+		in.KeyConditionExpression = aws.String("waiting = :endpoint AND event_id > :after")
+		in.ExpressionAttributeValues[":after"] = dynamoitem.S(after)
+	}
+	out, err := s.db.Query(ctx, in)
 	if err != nil {
-		return nil, fmt.Errorf("query the backlog of %s: %w", endpointID, err)
+		return page, fmt.Errorf("query the backlog of %s: %w", endpointID, err)
 	}
 	s.recordRead(out.ConsumedCapacity)
-	list := make([]delivery.BacklogEntry, len(out.Items))
-	for i, item := range out.Items {
-		if list[i], err = dynamoitem.DecodeBacklogEntry(item); err != nil {
-			return nil, err
+	page.More = out.LastEvaluatedKey != nil
+	var keys []map[string]types.AttributeValue
+	for _, item := range out.Items {
+		key, err := dynamoitem.DecodeDeliveryKey(item)
+		if err != nil {
+			return page, err
+		}
+		page.Last = key.EventID
+		keys = append(keys, dynamoitem.DeliveryKey(key))
+	}
+	items, err := s.getAll(ctx, s.tables.Deliveries, types.KeysAndAttributes{Keys: keys})
+	if err != nil {
+		return page, fmt.Errorf("read the backlog of %s: %w", endpointID, err)
+	}
+	for _, item := range items {
+		d, err := dynamoitem.DecodeDelivery(item)
+		if err != nil {
+			return page, err
+		}
+		if d.InBacklog && d.State == delivery.Pending {
+			page.Deliveries = append(page.Deliveries, d)
 		}
 	}
-	return list, nil
+	slices.SortFunc(page.Deliveries, func(a, b delivery.Delivery) int { return cmp.Compare(a.EventID, b.EventID) })
+	return page, nil
+}
+
+// CountBacklog: see dispatch.Waiting. It counts in the index, which is eventually
+// consistent, for a read unit per 60 entries.
+func (s *Store) CountBacklog(ctx context.Context, endpointID string, limit int) (n int, err error) {
+	in := &dynamodb.QueryInput{
+		TableName: &s.tables.Deliveries, IndexName: aws.String(dynamoitem.WaitingIndex), Select: types.SelectCount,
+		KeyConditionExpression:    aws.String("waiting = :endpoint"),
+		ExpressionAttributeValues: dynamoitem.Item{":endpoint": dynamoitem.S(endpointID)},
+		ReturnConsumedCapacity:    s.returnCapacity(),
+	}
+	for {
+		in.Limit = aws.Int32(int32(limit - n))
+		out, err := s.db.Query(ctx, in)
+		if err != nil {
+			return n, fmt.Errorf("count the backlog of %s: %w", endpointID, err)
+		}
+		s.recordRead(out.ConsumedCapacity)
+		n += int(out.Count)
+		if in.ExclusiveStartKey = out.LastEvaluatedKey; in.ExclusiveStartKey == nil || n >= limit {
+			return n, nil
+		}
+	}
 }

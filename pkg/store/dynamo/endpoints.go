@@ -35,6 +35,21 @@ func (s *Store) AddEndpoint(ctx context.Context, e endpoint.Endpoint) error {
 	case failed:
 		return endpoint.ErrConflict
 	}
+	return s.announce(ctx, e)
+}
+
+// announce raises the version of the tenant's list after a change, so that the next event is
+// matched with it. Its caller confirms the change only then.
+func (s *Store) announce(ctx context.Context, e endpoint.Endpoint) error {
+	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.tables.Endpoints, Key: dynamoitem.EndpointKey(e.Tenant, dynamoitem.EndpointsVersion),
+		UpdateExpression: aws.String("ADD #version :one"), ExpressionAttributeNames: names("#version"),
+		ExpressionAttributeValues: dynamoitem.Item{":one": dynamoitem.N(1)}, ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if err != nil {
+		return fmt.Errorf("endpoint %s is stored, but events of the next seconds may still be matched with the endpoints as they were: %w", e.ID, err)
+	}
+	s.recordWrite(out.ConsumedCapacity)
 	return nil
 }
 
@@ -57,12 +72,15 @@ func (s *Store) UpdateEndpoint(ctx context.Context, e endpoint.Endpoint) (endpoi
 	case failed:
 		return e, endpoint.ErrConflict
 	}
-	return e, nil
+	return e, s.announce(ctx, e)
 }
 
 // RemoveEndpoint deletes an endpoint. It returns endpoint.ErrNotFound if there is
 // none, and for a repeated write of its own.
 func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
+	if id == dynamoitem.EndpointsVersion {
+		return endpoint.ErrNotFound
+	}
 	out, err := s.db.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName: &s.tables.Endpoints, Key: dynamoitem.EndpointKey(tenant, id),
 		ConditionExpression: aws.String("attribute_exists(endpoint_id)"), ReturnConsumedCapacity: s.returnCapacity(),
@@ -80,6 +98,9 @@ func (s *Store) RemoveEndpoint(ctx context.Context, tenant, id string) error {
 // GetEndpoint: see dispatch.Endpoints. The read is consistent, because a worker acts
 // on the result.
 func (s *Store) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
+	if id == dynamoitem.EndpointsVersion {
+		return endpoint.Endpoint{}, endpoint.ErrNotFound
+	}
 	item, err := s.get(ctx, s.tables.Endpoints, dynamoitem.EndpointKey(tenant, id), true)
 	if err != nil {
 		return endpoint.Endpoint{}, fmt.Errorf("get endpoint %s: %w", id, err)
@@ -90,33 +111,84 @@ func (s *Store) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.En
 	return dynamoitem.DecodeEndpoint(item)
 }
 
-// ListEndpoints: see dispatch.Endpoints. The order is that of the ids, which is the
-// order of creation.
+// ListEndpoints returns the endpoints of a tenant, in the order of creation. The read is
+// eventually consistent.
 func (s *Store) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error) {
-	list := []endpoint.Endpoint{}
+	list, err := s.ReadEndpoints(ctx, tenant, false)
+	return list.Endpoints, err
+}
+
+// EndpointsVersion: see dispatch.Endpoints.
+func (s *Store) EndpointsVersion(ctx context.Context, tenant string) (int64, error) {
+	item, err := s.get(ctx, s.tables.Endpoints, dynamoitem.EndpointKey(tenant, dynamoitem.EndpointsVersion), false)
+	if err != nil {
+		return 0, fmt.Errorf("version of the endpoints of tenant %s: %w", tenant, err)
+	}
+	return dynamoitem.DecodeEndpointsVersion(item)
+}
+
+// ReadEndpoints: see dispatch.Endpoints. The version is read first, so it is not newer than
+// the endpoints.
+func (s *Store) ReadEndpoints(ctx context.Context, tenant string, consistent bool) (endpoint.List, error) {
+	list := endpoint.List{Endpoints: []endpoint.Endpoint{}}
 	pages := dynamodb.NewQueryPaginator(s.db, &dynamodb.QueryInput{
 		TableName:                 &s.tables.Endpoints,
 		KeyConditionExpression:    aws.String("tenant = :tenant"),
 		ExpressionAttributeValues: dynamoitem.Item{":tenant": dynamoitem.S(tenant)},
+		ConsistentRead:            &consistent,
 		ReturnConsumedCapacity:    s.returnCapacity(),
 	})
 	for pages.HasMorePages() {
 		out, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("list endpoints of tenant %s: %w", tenant, err)
+			return endpoint.List{}, fmt.Errorf("list endpoints of tenant %s: %w", tenant, err)
 		}
 		s.recordRead(out.ConsumedCapacity)
 		for _, item := range out.Items {
-			e, err := dynamoitem.DecodeEndpoint(item)
-			if err != nil {
-				// One broken item must not stop a tenant's events. It is listed as
-				// disabled, with the error as the reason.
-				e.Status, e.StatusReason = endpoint.Disabled, err.Error()
+			if !dynamoitem.IsEndpointsVersion(item) {
+				continue
 			}
-			list = append(list, e)
+			if list.Version, err = dynamoitem.DecodeEndpointsVersion(item); err != nil {
+				return endpoint.List{}, fmt.Errorf("list endpoints of tenant %s: %w", tenant, err)
+			}
+		}
+		list.Endpoints = append(list.Endpoints, decodeEndpoints(out.Items)...)
+	}
+	list.Endpoints = slices.Clip(list.Endpoints)
+	return list, nil
+}
+
+// EachEndpoint: see eventtypes.Endpoints.
+func (s *Store) EachEndpoint(ctx context.Context, do func([]endpoint.Endpoint) error) error {
+	in := &dynamodb.ScanInput{TableName: &s.tables.Endpoints, ReturnConsumedCapacity: s.returnCapacity()}
+	for {
+		out, err := s.scan(ctx, in)
+		if err != nil {
+			return err
+		}
+		if err := do(decodeEndpoints(out.Items)); err != nil {
+			return err
+		}
+		if in.ExclusiveStartKey = out.LastEvaluatedKey; in.ExclusiveStartKey == nil {
+			return nil
 		}
 	}
-	return slices.Clip(list), nil
+}
+
+// decodeEndpoints reads the items of a list, without that of its version. One broken item
+// must not stop a tenant's events: it is listed as disabled, with the error as the reason.
+func decodeEndpoints(items []dynamoitem.Item) (list []endpoint.Endpoint) {
+	for _, item := range items {
+		if dynamoitem.IsEndpointsVersion(item) {
+			continue
+		}
+		e, err := dynamoitem.DecodeEndpoint(item)
+		if err != nil {
+			e.Status, e.StatusReason = endpoint.Disabled, err.Error()
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 // DisableEndpoint: see dispatch.Disabler.

@@ -39,6 +39,12 @@ func (s *Store) AddStatistics(ctx context.Context, b stats.Batch) error {
 	if add := dynamoitem.AddTo(dynamoitem.EncodeCounts(b.At, b.Totals()), names, values); add != "" {
 		adds = append(adds, add)
 	}
+	// Kinds are foreign text, so they cannot be part of a placeholder's name.
+	for name, value := range dynamoitem.EncodeKinds(b.UnknownKinds) {
+		place := fmt.Sprint("kind", len(adds))
+		names["#"+place], values[":"+place] = name, value
+		adds = append(adds, "#"+place+" :"+place)
+	}
 	if adds != nil {
 		expression += " ADD " + strings.Join(adds, ", ")
 	}
@@ -93,4 +99,42 @@ func (s *Store) ReadStatistics(ctx context.Context, buckets []time.Time) (map[ti
 		records[bucket] = stats.Merge(records[bucket], part)
 	}
 	return records, sweep, nil
+}
+
+// ReadDays: see stats.Days.
+func (s *Store) ReadDays(ctx context.Context, dates []time.Time) (map[time.Time]stats.Day, error) {
+	var keys []dynamoitem.Item
+	for _, date := range dates {
+		keys = append(keys, dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.DayKey(date))})
+	}
+	items, err := s.getAll(ctx, s.tables.Control, types.KeysAndAttributes{Keys: keys})
+	if err != nil {
+		return nil, fmt.Errorf("read the statistics of days: %w", err)
+	}
+	days := map[time.Time]stats.Day{}
+	for _, item := range items {
+		d, err := dynamoitem.DecodeDay(item)
+		if err != nil {
+			return nil, err
+		}
+		days[d.Date] = d
+	}
+	return days, nil
+}
+
+// PutDay: see stats.Days. A write that the SDK repeats finds its own day.
+func (s *Store) PutDay(ctx context.Context, d stats.Day, was time.Time) (bool, error) {
+	in := &dynamodb.PutItemInput{
+		Item: dynamoitem.EncodeDay(d), ConditionExpression: aws.String("attribute_not_exists(#at) OR #at = :at"),
+		ExpressionAttributeNames: map[string]string{"#at": dynamoitem.DayAt}, ExpressionAttributeValues: dynamoitem.Item{":at": dynamoitem.Millis(d.At)},
+	}
+	if !was.IsZero() {
+		in.ConditionExpression = aws.String("#at = :was OR #at = :at")
+		in.ExpressionAttributeValues[":was"] = dynamoitem.Millis(was)
+	}
+	_, refused, err := s.put(ctx, s.tables.Control, in)
+	if err != nil {
+		return false, fmt.Errorf("write the statistics of a day: %w", err)
+	}
+	return !refused, nil
 }

@@ -9,6 +9,7 @@ package dynamo
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -21,12 +22,16 @@ type Client interface {
 	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
 	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
 	Query(context.Context, *dynamodb.QueryInput, ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error)
+	Scan(context.Context, *dynamodb.ScanInput, ...func(*dynamodb.Options)) (*dynamodb.ScanOutput, error)
 	BatchGetItem(context.Context, *dynamodb.BatchGetItemInput, ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput, error)
 }
 
 // Tables names the tables. A function names only those it uses.
 type Tables struct {
-	Events, Deliveries, Endpoints, Control, Platform string
+	Events, Deliveries, Endpoints, Control, TestReceiver string
+	// Platform is the platform's table, which can have other keys than this package's
+	// records. Discussions is the index of its discussions.
+	Platform, Discussions string
 }
 
 // Store is the DynamoDB store. It is safe for concurrent use.
@@ -34,6 +39,8 @@ type Store struct {
 	db     Client
 	tables Tables
 	meter  Meter
+
+	indexed atomic.Bool // IndexTable has nothing left to do
 }
 
 // Option changes a Store.

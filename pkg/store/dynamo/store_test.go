@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,9 +17,11 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
@@ -27,6 +31,9 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the memory store runs the same suite")
+	}
 	storetest.Run(t, func(t *testing.T) storetest.Store {
 		client, stack := dynamotest.New(t)
 		return dynamo.New(client, local.Tables(stack.Name))
@@ -89,6 +96,54 @@ func firstAttempt(t *testing.T, client *dynamodb.Client, stack string) *meter {
 	return &m
 }
 
+// A dead letter is in the index of the dead ones: one unit more, and another when it is
+// replayed. A page of them is read at once, whatever else is stored.
+func TestADeadLetterCostsOneWriteUnitMore(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	var m meter
+	s := dynamo.New(client, local.Tables(stack.Name), dynamo.WithMeter(m.add))
+	now := time.Now().Truncate(time.Millisecond)
+	endpointID := endpoint.NewID(now)
+	deliver := func(state delivery.State) delivery.Key {
+		t.Helper()
+		key := delivery.Key{EndpointID: endpointID, EventID: event.NewID(now)}
+		claimed, err := s.Claim(t.Context(), delivery.Claim{
+			Key: key, Tenant: "t", EventType: "user.joined_community", Accepted: now, ID: "worker", Now: now, Lease: 25 * time.Second,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := delivery.Conclusion{State: state, Now: now, Reason: strings.Repeat("x", 200), Snippet: strings.Repeat("y", delivery.MaxSnippetBytes),
+			Attempt: delivery.Attempt{Number: 1, At: now, Class: delivery.Answered, Status: 503}}
+		if err := s.Complete(t.Context(), done.Apply(claimed)); err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	key := deliver(delivery.Dead)
+	if m.writes != 3 {
+		t.Errorf("a dead letter costs %g write units, want 3: claim, verdict and the index", m.writes)
+	}
+	m.writes = 0
+	if _, err := s.Replay(t.Context(), delivery.Replay{Key: key, Now: now, DueAt: now.Add(time.Minute)}); err != nil {
+		t.Fatal(err)
+	}
+	if m.writes != 3 {
+		t.Errorf("a replay costs %g write units, want 3: the delivery, the due index, and the index that it leaves", m.writes)
+	}
+	for n := range 200 {
+		deliver(delivery.Delivered)
+		if n%3 == 0 {
+			deliver(delivery.Dead)
+		}
+	}
+	m.reads = 0
+	page, err := s.QueryDeliveries(t.Context(), delivery.Query{EndpointID: endpointID, State: delivery.Dead, Limit: 50})
+	if err != nil || len(page.Deliveries) != 50 || m.reads > 7 {
+		t.Errorf("a page of %d dead letters costs %g read units, %v; want 50 for at most 7", len(page.Deliveries), m.reads, err)
+	}
+}
+
 func TestItemsExpire(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	tables := local.Tables(stack.Name)
@@ -148,7 +203,7 @@ func (a *repeating) PutItem(ctx context.Context, in *dynamodb.PutItemInput, o ..
 func TestARepeatedWriteOfAnEndpointCountsOnce(t *testing.T) {
 	client, stack := dynamotest.New(t)
 	s := dynamo.New(&repeating{client}, local.Tables(stack.Name))
-	admin := &admin.Endpoints{Store: s, Types: []string{"x"}, Check: func(destination.Target) error { return nil }, Now: time.Now}
+	admin := &admin.Endpoints{Store: s, Catalog: catalog.Default(), Check: func(destination.Target) error { return nil }, Now: time.Now}
 	added, err := admin.Add(t.Context(), endpoint.Endpoint{Tenant: "t", URL: "https://example.com"})
 	if err != nil {
 		t.Fatalf("add: %v; want its secret", err)
@@ -257,4 +312,135 @@ type counting struct {
 func (c *counting) BatchGetItem(ctx context.Context, in *dynamodb.BatchGetItemInput, o ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput, error) {
 	c.batches++
 	return c.Client.BatchGetItem(ctx, in, o...)
+}
+
+// A breaker that cannot be decoded must not stall its endpoint.
+func TestAnUnreadableBreakerIsReplaced(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	store := dynamo.New(client, local.Tables(stack.Name))
+	now := time.Now()
+	for name, corrupt := range map[string]dynamoitem.Item{
+		"a count that is text":      {dynamoitem.Version: dynamoitem.N(7), "failures": dynamoitem.S("many")},
+		"a version that is text":    {dynamoitem.Version: dynamoitem.S("x")},
+		"no version":                {"failures": dynamoitem.N(3)},
+		"in the index of open ones": {dynamoitem.Version: dynamoitem.N(2), dynamoitem.WakeShard: dynamoitem.N(0), dynamoitem.WakeAt: dynamoitem.Millis(now), "phase": dynamoitem.N(1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := endpoint.NewID(now)
+			for key, value := range dynamoitem.BreakerKey(id) {
+				corrupt[key] = value
+			}
+			if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(local.Tables(stack.Name).Control), Item: corrupt}); err != nil {
+				t.Fatal(err)
+			}
+			b, err := store.GetBreaker(t.Context(), "t1", id, true)
+			if !errors.Is(err, breaker.ErrUnreadable) || !b.Clean() || b.EndpointID != id || b.Tenant != "t1" {
+				t.Fatalf("GetBreaker = %+v, %v; want a clean one and ErrUnreadable", b, err)
+			}
+			if _, err := store.ListCircuits(t.Context(), time.Time{}); err != nil {
+				t.Errorf("ListCircuits: %v", err)
+			}
+			b.Failures, b.WriteID = 1, "w"
+			if _, err := store.PutBreaker(t.Context(), b, now); err != nil {
+				t.Fatalf("it is not replaced: %v", err)
+			}
+			if b, err = store.GetBreaker(t.Context(), "t1", id, true); err != nil || b.Failures != 1 {
+				t.Errorf("afterwards: %+v, %v", b, err)
+			}
+		})
+	}
+}
+
+// between calls a function before the next update, as another worker would.
+type between struct {
+	dynamo.Client
+	do func()
+}
+
+func (b *between) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, o ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
+	if do := b.do; do != nil {
+		b.do = nil
+		do()
+	}
+	return b.Client.UpdateItem(ctx, in, o...)
+}
+
+// A replay reads first. What another worker does before it writes must stay.
+func TestAReplayDoesNotUndoWhatHappensBeforeItsWrite(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	now := time.Now().Truncate(time.Millisecond)
+	s := dynamo.New(client, local.Tables(stack.Name))
+	claim := func(t *testing.T, key delivery.Key, attempts int) delivery.Delivery {
+		t.Helper()
+		d, err := s.Claim(t.Context(), delivery.Claim{Key: key, Tenant: "t", EventType: "x", Accepted: now, Attempts: attempts, ID: fmt.Sprint("claim ", attempts), Now: now, Lease: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	bury := func(t *testing.T, d delivery.Delivery) {
+		t.Helper()
+		end := delivery.Conclusion{State: delivery.Dead, Reason: "no", Now: now, Attempt: delivery.Attempt{Number: d.Attempts, At: now, Class: delivery.Answered}}
+		if err := s.Complete(t.Context(), end.Apply(d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := delivery.Replay{Now: now.Add(time.Hour), DueAt: now.Add(2 * time.Hour)}
+	replay := func(t *testing.T, key delivery.Key) {
+		t.Helper()
+		other.Key = key
+		if _, err := s.Replay(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		meanwhile func(t *testing.T, key delivery.Key)
+		want      delivery.State
+		attempts  int
+	}{
+		"it was replayed": {replay, delivery.Pending, 1},
+		"it was replayed, and is dead again": {func(t *testing.T, key delivery.Key) {
+			replay(t, key)
+			d, err := s.Claim(t.Context(), delivery.Claim{Key: key, Tenant: "t", EventType: "x", Accepted: now, Attempts: 1, ID: "later", Now: now.Add(time.Hour), Lease: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			bury(t, d)
+		}, delivery.Dead, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := delivery.Key{EndpointID: "ep_1", EventID: event.NewID(now)}
+			bury(t, claim(t, key, 0))
+			racing := dynamo.New(&between{client, func() { c.meanwhile(t, key) }}, local.Tables(stack.Name))
+			if d, err := racing.Replay(t.Context(), delivery.Replay{Key: key, Now: now.Add(time.Second), DueAt: now.Add(time.Minute)}); err == nil {
+				t.Errorf("replayed: %+v", d)
+			}
+			d, err := s.GetDelivery(t.Context(), key)
+			if err != nil || d.State != c.want || d.Attempts != c.attempts || !d.Since.Equal(other.Now) {
+				t.Errorf("it is %+v, %v; want it as the other worker left it", d, err)
+			}
+		})
+	}
+}
+
+// No transition leaves a delivery in the backlog that is not pending, but if one did, a
+// drain must not queue it.
+func TestTheBacklogHasPendingDeliveriesOnly(t *testing.T) {
+	client, stack := dynamotest.New(t)
+	tables := local.Tables(stack.Name)
+	s := dynamo.New(client, tables)
+	now := time.Now().Truncate(time.Millisecond)
+	key := delivery.Key{EndpointID: "ep_1", EventID: event.NewID(now)}
+	claimed, err := s.Claim(t.Context(), delivery.Claim{Key: key, Tenant: "t", EventType: "x", Accepted: now, ID: "w", Now: now, Lease: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := dynamoitem.EncodeDelivery(claimed)
+	item[dynamoitem.Waiting] = dynamoitem.S(key.EndpointID)
+	if _, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &tables.Deliveries, Item: item}); err != nil {
+		t.Fatal(err)
+	}
+	if page, err := s.ListBacklog(t.Context(), key.EndpointID, "", 10); err != nil || len(page.Deliveries) != 0 || page.Last != key.EventID {
+		t.Errorf("the backlog has a delivery in flight: %+v, %v", page, err)
+	}
 }

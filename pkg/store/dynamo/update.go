@@ -52,7 +52,7 @@ func (u *update) remove(names ...string) {
 // assign sets the named attributes to those of an item, and removes those it lacks.
 func (u *update) assign(item dynamoitem.Item, names ...string) {
 	for _, name := range names {
-		if value, ok := item[name]; ok {
+		if value := item[name]; value != nil {
 			u.set(name, value)
 		} else {
 			u.remove(name)

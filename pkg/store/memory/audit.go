@@ -23,29 +23,31 @@ func (s *Store) PutAudit(_ context.Context, e audit.Entry) error {
 }
 
 // ListAudit: see console.Audit.
-func (s *Store) ListAudit(_ context.Context, tenant string, limit int, cursor string) (audit.Page, error) {
-	q := delivery.Query{Limit: limit, Cursor: cursor}
-	first, last, err := q.Bounds()
-	if err != nil {
-		return audit.Page{}, err
-	}
+func (s *Store) ListAudit(_ context.Context, tenant string, limit int, cursor string) (page audit.Page, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var page audit.Page
-	log := s.audit[tenant]
-	if log == nil {
-		return page, nil
+	page.Entries, page.Next, err = newestFirst(s.audit[tenant], delivery.Query{Limit: limit, Cursor: cursor})
+	return page, err
+}
+
+// newestFirst returns a page of rows that are ordered by a ULID, and the cursor of the next.
+// rows may be nil.
+func newestFirst[T any](rows *btree.Map[string, T], q delivery.Query) (page []T, next string, err error) {
+	first, last, err := q.Bounds()
+	if err != nil || rows == nil {
+		return nil, "", err
 	}
-	log.Descend(last, func(id string, e audit.Entry) bool {
+	shown := ""
+	rows.Descend(last, func(id string, row T) bool {
 		if id < first {
 			return false
 		}
-		if len(page.Entries) == q.PageSize() {
-			page.Next = q.CursorAfter(page.Entries[len(page.Entries)-1].ID)
+		if len(page) == q.PageSize() {
+			next = q.CursorAfter(shown)
 			return false
 		}
-		page.Entries = append(page.Entries, e)
+		page, shown = append(page, row), id
 		return true
 	})
-	return page, nil
+	return page, next, nil
 }

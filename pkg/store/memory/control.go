@@ -69,7 +69,18 @@ func (s *Store) ListCircuits(_ context.Context, by time.Time) ([]breaker.State, 
 	return list, nil
 }
 
-// ReserveSlots: see dispatch.Limits.
+// Reserve: see dispatch.Limits.
+func (s *Store) Reserve(_ context.Context, key string, r ratelimit.Reservation) (time.Time, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	after, ok := r.Apply(s.slots[key])
+	if ok {
+		s.slots[key] = after
+	}
+	return after, ok, nil
+}
+
+// ReserveSlots: see testsend.Limits.
 func (s *Store) ReserveSlots(_ context.Context, key string, cost time.Duration, now time.Time) (time.Time, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,27 +138,27 @@ func (s *Store) IncrementCounter(_ context.Context, key string, expires time.Tim
 	return b.tally, nil
 }
 
-// alerts is the alerts' state.
-type alerts struct {
-	document []byte
-	version  int
-	writer   string
+// document is a named document.
+type document struct {
+	text    []byte
+	version int
+	writer  string
 }
 
-// ReadAlerts: see alert.Documents.
-func (s *Store) ReadAlerts(context.Context) (document []byte, version int, err error) {
+// ReadDocument: see alert.Documents.
+func (s *Store) ReadDocument(_ context.Context, name string) (text []byte, version int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.alerts.document, s.alerts.version, nil
+	return s.documents[name].text, s.documents[name].version, nil
 }
 
-// WriteAlerts: see alert.Documents.
-func (s *Store) WriteAlerts(_ context.Context, document []byte, was int, writer string) (stored bool, err error) {
+// WriteDocument: see alert.Documents.
+func (s *Store) WriteDocument(_ context.Context, name string, text []byte, was int, writer string) (stored bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.alerts.version != was {
-		return s.alerts.version == was+1 && s.alerts.writer == writer, nil // the same write, repeated
+	if held := s.documents[name]; held.version != was {
+		return held.version == was+1 && held.writer == writer, nil // the same write, repeated
 	}
-	s.alerts = alerts{bytes.Clone(document), was + 1, writer}
+	s.documents[name] = document{bytes.Clone(text), was + 1, writer}
 	return true, nil
 }

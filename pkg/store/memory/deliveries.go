@@ -18,6 +18,12 @@ func (s *Store) find(k delivery.Key) *delivery.Delivery {
 	return nil
 }
 
+// listedPartition is a partition of the index of deliveries by state.
+type listedPartition struct {
+	endpointID string
+	state      delivery.State
+}
+
 func (s *Store) save(before *delivery.Delivery, d delivery.Delivery) {
 	if before != nil && !before.DueAt.IsZero() {
 		s.due[d.DueShard()].Delete(delivery.Due{Key: d.Key, DueAt: before.DueAt})
@@ -34,12 +40,29 @@ func (s *Store) save(before *delivery.Delivery, d delivery.Delivery) {
 		}
 		set.Insert(d.EventID)
 	}
+	if before != nil {
+		s.unlist(*before)
+	}
+	if d.State.Indexed() {
+		partition := listedPartition{d.EndpointID, d.State}
+		if s.listed[partition] == nil {
+			s.listed[partition] = new(btree.Set[string])
+		}
+		s.listed[partition].Insert(d.EventID)
+	}
 	byEvent := s.deliveries[d.EndpointID]
 	if byEvent == nil {
 		byEvent = new(btree.Map[string, *delivery.Delivery])
 		s.deliveries[d.EndpointID] = byEvent
 	}
 	byEvent.Set(d.EventID, &d)
+}
+
+// unlist removes a delivery from the index of deliveries by state.
+func (s *Store) unlist(d delivery.Delivery) {
+	if events := s.listed[listedPartition{d.EndpointID, d.State}]; events != nil {
+		events.Delete(d.EventID)
+	}
 }
 
 // updateDelivery applies a transition to a delivery under the lock.
@@ -89,22 +112,6 @@ func (s *Store) Park(_ context.Context, p delivery.Park) (delivery.Delivery, err
 	return s.updateDelivery(p.Key, p.Apply)
 }
 
-// Release: see dispatch.Waiting.
-func (s *Store) Release(_ context.Context, r delivery.Release) (delivery.Delivery, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before := s.find(r.Key)
-	if before == nil {
-		return delivery.Delivery{}, delivery.ErrFenced
-	}
-	after, ok := r.Apply(*before)
-	if !ok {
-		return after, delivery.ErrFenced
-	}
-	s.save(before, after)
-	return after, nil
-}
-
 // Replay: see dispatch.Replays.
 func (s *Store) Replay(_ context.Context, r delivery.Replay) (delivery.Delivery, error) {
 	s.mu.Lock()
@@ -140,20 +147,17 @@ func (s *Store) QueryDeliveries(_ context.Context, q delivery.Query) (delivery.P
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var page delivery.Page
-	byEvent := s.deliveries[q.EndpointID]
-	if byEvent == nil {
-		return page, nil
-	}
-	filtered, examined, before := q.State != "" || q.EventType != "", 0, ""
-	byEvent.Descend(last, func(id string, d *delivery.Delivery) bool {
+	before := ""
+	s.descend(q, last, func(id string) bool {
 		if id < first {
 			return false
 		}
-		if filtered && q.Examine > 0 && examined == q.Examine {
+		if q.Filtered() && q.Examine > 0 && page.Examined == q.Examine {
 			page.Next = q.CursorAfter(before)
 			return false
 		}
-		examined, before = examined+1, id
+		page.Examined, before = page.Examined+1, id
+		d := s.find(delivery.Key{EndpointID: q.EndpointID, EventID: id})
 		if !q.Matches(*d) {
 			return true
 		}
@@ -167,17 +171,48 @@ func (s *Store) QueryDeliveries(_ context.Context, q delivery.Query) (delivery.P
 	return page, nil
 }
 
+// descend goes through the events that a query has to read, from last to the oldest.
+func (s *Store) descend(q delivery.Query, last string, visit func(eventID string) bool) {
+	if q.State.Indexed() {
+		if events := s.listed[listedPartition{q.EndpointID, q.State}]; events != nil {
+			events.Descend(last, visit)
+		}
+		return
+	}
+	if byEvent := s.deliveries[q.EndpointID]; byEvent != nil {
+		byEvent.Descend(last, func(id string, _ *delivery.Delivery) bool { return visit(id) })
+	}
+}
+
 // ListBacklog: see dispatch.Waiting.
-func (s *Store) ListBacklog(_ context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error) {
+func (s *Store) ListBacklog(_ context.Context, endpointID, after string, limit int) (page delivery.Backlog, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := []delivery.BacklogEntry{}
-	if set := s.waiting[endpointID]; set != nil {
-		set.Scan(func(eventID string) bool {
-			key := delivery.Key{EndpointID: endpointID, EventID: eventID}
-			list = append(list, delivery.BacklogEntry{Key: key, Attempts: s.find(key).Attempts})
-			return len(list) < limit
-		})
+	set := s.waiting[endpointID]
+	if set == nil {
+		return page, nil
 	}
-	return list, nil
+	set.Ascend(after, func(eventID string) bool {
+		if eventID == after {
+			return true
+		}
+		if len(page.Deliveries) == limit {
+			page.More = true
+			return false
+		}
+		page.Deliveries = append(page.Deliveries, *s.find(delivery.Key{EndpointID: endpointID, EventID: eventID}))
+		page.Last = eventID
+		return true
+	})
+	return page, nil
+}
+
+// CountBacklog: see dispatch.Waiting.
+func (s *Store) CountBacklog(_ context.Context, endpointID string, limit int) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if set := s.waiting[endpointID]; set != nil {
+		return min(set.Len(), limit), nil
+	}
+	return 0, nil
 }

@@ -34,6 +34,7 @@ func (s *Store) AddEndpoint(_ context.Context, e endpoint.Endpoint) error {
 		return endpoint.ErrConflict
 	}
 	s.endpoints[e.Tenant][e.ID] = clone(e)
+	s.versions[e.Tenant]++
 	return nil
 }
 
@@ -52,6 +53,7 @@ func (s *Store) UpdateEndpoint(_ context.Context, e endpoint.Endpoint) (endpoint
 		return e, endpoint.ErrConflict
 	}
 	s.endpoints[e.Tenant][e.ID] = clone(e)
+	s.versions[e.Tenant]++
 	return e, nil
 }
 
@@ -77,9 +79,21 @@ func (s *Store) GetEndpoint(_ context.Context, tenant, id string) (endpoint.Endp
 	return clone(e), nil
 }
 
-// ListEndpoints: see dispatch.Endpoints. The order is that of the ids, which is the
-// order of creation.
-func (s *Store) ListEndpoints(_ context.Context, tenant string) ([]endpoint.Endpoint, error) {
+// ListEndpoints returns the endpoints of a tenant, in the order of creation.
+func (s *Store) ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error) {
+	list, err := s.ReadEndpoints(ctx, tenant, false)
+	return list.Endpoints, err
+}
+
+// EndpointsVersion: see dispatch.Endpoints.
+func (s *Store) EndpointsVersion(_ context.Context, tenant string) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.versions[tenant], nil
+}
+
+// ReadEndpoints: see dispatch.Endpoints.
+func (s *Store) ReadEndpoints(_ context.Context, tenant string, _ bool) (endpoint.List, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := make([]endpoint.Endpoint, 0, len(s.endpoints[tenant]))
@@ -87,7 +101,23 @@ func (s *Store) ListEndpoints(_ context.Context, tenant string) ([]endpoint.Endp
 		list = append(list, clone(e))
 	}
 	slices.SortFunc(list, func(a, b endpoint.Endpoint) int { return strings.Compare(a.ID, b.ID) })
-	return list, nil
+	return endpoint.List{Endpoints: list, Version: s.versions[tenant]}, nil
+}
+
+// EachEndpoint: see eventtypes.Endpoints.
+func (s *Store) EachEndpoint(_ context.Context, do func([]endpoint.Endpoint) error) error {
+	s.mu.Lock()
+	var all []endpoint.Endpoint
+	for _, tenant := range s.endpoints {
+		for _, e := range tenant {
+			all = append(all, clone(e))
+		}
+	}
+	s.mu.Unlock()
+	if len(all) == 0 {
+		return nil
+	}
+	return do(all)
 }
 
 // DisableEndpoint: see dispatch.Disabler.

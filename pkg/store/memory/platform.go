@@ -37,18 +37,28 @@ func (t platformTable) indexed(item dynamoitem.Item) (*btree.BTreeG[platform.End
 	if dynamoitem.KindOf(item) != platform.KindDiscussion {
 		return nil, platform.Ending{}
 	}
-	for _, index := range []struct {
-		of        *btree.BTreeG[platform.Ending]
-		shard, at string
-	}{{t.open, dynamoitem.ExpiringShard, dynamoitem.ExpiresAt}, {t.closed, dynamoitem.ClosedShard, dynamoitem.ClosedAt}} {
-		if item[index.shard] == nil {
-			continue
-		}
-		if e, err := dynamoitem.DecodeEnding(item, index.at); err == nil {
-			return index.of, e
-		}
+	d, err := dynamoitem.DecodeDiscussion(item)
+	e := platform.EndingOf(d)
+	switch {
+	case err != nil || e.At.IsZero():
+		return nil, e
+	case d.Status == platform.Open:
+		return t.open, e
 	}
-	return nil, platform.Ending{}
+	return t.closed, e
+}
+
+// IndexDiscussion does nothing: this store indexes every write.
+func (s *Store) IndexDiscussion(context.Context, string, *platform.Discussion, *platform.Discussion) error {
+	return nil
+}
+
+// AddDiscussion does nothing: this store indexes every write.
+func (s *Store) AddDiscussion(context.Context, string, platform.Discussion) error { return nil }
+
+// IndexTable has nothing to do: this store indexes every write.
+func (s *Store) IndexTable(context.Context) (platform.Indexed, error) {
+	return platform.Indexed{Done: true}, nil
 }
 
 // write replaces an item (nil deletes it) and adds the change to the stream. As on AWS, a
@@ -170,7 +180,7 @@ func (s *Store) ListDiscussions(_ context.Context, q platform.Query) (platform.P
 	defer s.mu.Unlock()
 	var page platform.Page
 	take := func(e platform.Ending) bool {
-		if q.Cursor != "" && e == from {
+		if q.Cursor != "" && platform.CompareEndings(e, from) == 0 {
 			return true // the last one of the previous page
 		}
 		d, err := s.discussion(e.ID)
@@ -179,11 +189,7 @@ func (s *Store) ListDiscussions(_ context.Context, q platform.Query) (platform.P
 		}
 		if len(page.Discussions) == q.PageSize() {
 			last := page.Discussions[len(page.Discussions)-1]
-			at := last.ExpiresAt
-			if q.View == platform.ViewClosed {
-				at = last.ClosedAt
-			}
-			page.Next = encodeEnding(platform.Ending{ID: last.ID, At: at})
+			page.Next = encodeEnding(platform.EndingOf(last))
 			return false
 		}
 		page.Discussions = append(page.Discussions, *d)
@@ -230,7 +236,7 @@ func (s *Store) ExpiredDiscussions(_ context.Context, shard int, at time.Time, c
 		if e.At.After(at) {
 			return false
 		}
-		if e == from || platform.Shard(e.ID) != shard {
+		if platform.CompareEndings(e, from) == 0 || platform.Shard(e.ID) != shard {
 			return true
 		}
 		if len(page) == limit {

@@ -37,6 +37,7 @@ func (s *Store) AddStatistics(_ context.Context, b stats.Batch) error {
 		held.LastEvent = b.LastEvent.UTC()
 	}
 	held.Disabled = stats.Merge(held.Record, stats.Record{Disabled: b.Disabled}).Disabled
+	held.UnknownKinds = stats.Merge(held.Record, stats.Record{UnknownKinds: b.UnknownKinds}).UnknownKinds
 	if b.Worked {
 		held.LastBatch = b.At.UTC()
 	}
@@ -66,4 +67,33 @@ func (s *Store) ReadStatistics(_ context.Context, buckets []time.Time) (map[time
 		}
 	}
 	return records, s.sweep, nil
+}
+
+// ReadDays: see stats.Days.
+func (s *Store) ReadDays(_ context.Context, dates []time.Time) (map[time.Time]stats.Day, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	days := map[time.Time]stats.Day{}
+	for _, date := range dates {
+		if d, ok := s.days[dynamoitem.DayKey(date)]; ok {
+			days[d.Date] = d
+		}
+	}
+	return days, nil
+}
+
+// PutDay: see stats.Days.
+func (s *Store) PutDay(_ context.Context, d stats.Day, was time.Time) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := dynamoitem.DayKey(d.Date)
+	if held := s.days[key].At; !held.Equal(was) && !held.Equal(d.At) {
+		return false, nil
+	}
+	if s.days == nil {
+		s.days = map[string]stats.Day{}
+	}
+	s.days[key] = d
+	maps.DeleteFunc(s.days, func(_ string, old stats.Day) bool { return d.Date.Sub(old.Date) > stats.DayRetention })
+	return true, nil
 }
