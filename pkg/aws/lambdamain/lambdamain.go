@@ -9,16 +9,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"os"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/caarlos0/env/v11"
+
+	"github.com/tidings-dev/tidings/pkg/aws/awsconfig"
 )
 
 // Handler handles one invocation's payload. It implements lambda.Handler directly:
@@ -58,16 +61,25 @@ type Build[T any] func(settings T, access aws.Config, log *slog.Logger) (Handler
 // building fails, it logs the reason and exits with status 1, which Lambda reports at
 // the first invocation.
 func Start[T any](build Build[T]) {
+	stdlog.SetOutput(&boundedLog{out: os.Stderr, now: time.Now})
 	log := lambdacontext.NewLogger()
+	if err := build.serve(log, func(h Handler) { lambda.Start(h) }); err != nil {
+		log.Error("function cannot start", "error", err.Error())
+		os.Exit(1)
+	}
+}
+
+// serve builds the handler and passes it to start.
+func (build Build[T]) serve(log *slog.Logger, start func(Handler)) error {
 	if memory, err := strconv.Atoi(os.Getenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")); err == nil {
 		SpareCollector(memory)
 	}
 	handler, err := build.handler(log)
 	if err != nil {
-		log.Error("function cannot start", "error", err.Error())
-		os.Exit(1)
+		return err
 	}
-	lambda.Start(handler)
+	start(handler)
+	return nil
 }
 
 func (build Build[T]) handler(log *slog.Logger) (Handler, error) {
@@ -75,9 +87,9 @@ func (build Build[T]) handler(log *slog.Logger) (Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	access, err := config.LoadDefaultConfig(context.Background())
+	access, err := awsconfig.Load(context.Background(), awsconfig.InFunctions)
 	if err != nil {
-		return nil, fmt.Errorf("AWS configuration: %w", err)
+		return nil, err
 	}
 	return build(settings, access, log)
 }

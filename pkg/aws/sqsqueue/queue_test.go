@@ -85,6 +85,16 @@ func TestSendPutsTenItemsInEachRequest(t *testing.T) {
 	}
 }
 
+// SQS refuses a request without entries.
+func TestSendSendsNoEmptyRequest(t *testing.T) {
+	for n, want := range map[int]int32{0: 0, 1: 1, 10: 1, 11: 2, 20: 2} {
+		q, s := open(t)
+		if errs := q.Send(t.Context(), items(n)); errs != nil || s.requests.Load() != want {
+			t.Errorf("%d items in %d requests, %v; want %d", n, s.requests.Load(), errs, want)
+		}
+	}
+}
+
 func TestDelaysAreWholeSecondsRoundedUp(t *testing.T) {
 	q, s := open(t)
 	want := map[string]int{"ev_00": 0, "ev_01": 1, "ev_02": 2, "ev_03": 900, "ev_04": 0}

@@ -1,0 +1,121 @@
+// Package awsconfig loads the AWS configuration of the functions and of the CLI. It
+// promises that each try of a request to AWS ends within a limit, also that of a request for
+// credentials: the SDK itself has no timeout.
+package awsconfig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/middleware"
+)
+
+// Limits bound each try of a request to AWS. Without one, a connection that died without a
+// FIN would hold an invocation until Lambda kills it, and the CLI for ever.
+type Limits struct {
+	Services map[string]time.Duration // by service ID
+	Others   time.Duration
+	// LongPoll replaces the limits for receiving from a queue, which waits up to 20 s.
+	LongPoll time.Duration
+}
+
+// InFunctions leave time for two tries and a verdict within an invocation. A function that
+// invokes another one waits as long as that may run.
+var InFunctions = Limits{
+	Services: map[string]time.Duration{"DynamoDB": 3 * time.Second, "Lambda": 2 * time.Minute},
+	Others:   5 * time.Second,
+	LongPoll: 25 * time.Second,
+}
+
+// InCommands are the limits of the CLI, whose network may be slow. The longest of the
+// functions that it invokes may run for two minutes.
+var InCommands = Limits{
+	Services: map[string]time.Duration{"Lambda": 130 * time.Second},
+	Others:   10 * time.Second,
+	LongPoll: 30 * time.Second,
+}
+
+// Load returns the configuration of the environment, with the limits.
+func Load(ctx context.Context, l Limits) (aws.Config, error) {
+	// The clients that ask for credentials are made here, from these options.
+	access, err := config.LoadDefaultConfig(ctx, config.WithAPIOptions([]func(*middleware.Stack) error{l.limit(func() {})}))
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("AWS configuration: %w", err)
+	}
+	access.APIOptions = nil // Apply adds the limit, with the clients' own connections
+	l.Apply(&access)
+	return access, nil
+}
+
+// Apply makes all clients of the configuration keep the limits. After a timeout, idle
+// connections are closed: what dropped one may have dropped all.
+func (l Limits) Apply(access *aws.Config) {
+	transport := awshttp.NewBuildableClient().GetTransport()
+	access.HTTPClient = &http.Client{
+		Transport:     bounded{transport},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	access.APIOptions = append(access.APIOptions, l.limit(transport.CloseIdleConnections))
+}
+
+// limit returns the API option that ends each try. It calls suspect after a timeout.
+func (l Limits) limit(suspect func()) func(*middleware.Stack) error {
+	limit := middleware.FinalizeMiddlewareFunc("TidingsLimit", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		service, operation := awsmiddleware.GetServiceID(ctx), awsmiddleware.GetOperationName(ctx)
+		try, cancel := context.WithTimeout(ctx, l.of(service, operation))
+		defer cancel()
+		out, metadata, err := next.HandleFinalize(try, in)
+		if err != nil && try.Err() != nil && ctx.Err() == nil {
+			suspect()
+			// Not wrapped: the SDK does not repeat what looks canceled.
+			err = timeoutError{service, operation, l.of(service, operation)}
+		}
+		return out, metadata, err
+	})
+	return func(stack *middleware.Stack) error {
+		return stack.Finalize.Insert(limit, "Retry", middleware.After)
+	}
+}
+
+// bounded refuses 101 responses. The body of one is the connection, which does not end with
+// the context.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := b.next.RoundTrip(r)
+	if err == nil && response.StatusCode == http.StatusSwitchingProtocols {
+		_ = response.Body.Close()
+		return nil, errors.New("the server switched to another protocol (101)")
+	}
+	return response, err
+}
+
+func (l Limits) of(service, operation string) time.Duration {
+	if service == "SQS" && operation == "ReceiveMessage" {
+		return l.LongPoll
+	}
+	if limit, ok := l.Services[service]; ok {
+		return limit
+	}
+	return l.Others
+}
+
+// timeoutError is a try that took too long. The SDK repeats it, except for an invocation:
+// that may still be running, and would run twice.
+type timeoutError struct {
+	service, operation string
+	limit              time.Duration
+}
+
+func (e timeoutError) Error() string {
+	return fmt.Sprintf("%s %s: no response within %s", e.service, e.operation, e.limit)
+}
+func (timeoutError) Timeout() bool         { return true }
+func (e timeoutError) CanceledError() bool { return e.service == "Lambda" }
