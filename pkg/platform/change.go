@@ -21,15 +21,22 @@ type Change struct {
 	ByTTL          bool      // DynamoDB removed the item because its TTL had passed
 	At             time.Time // when the change was made, to the second
 	Old, New       Image     // nil if the item did not exist
+	// Record is the stream's record as JSON. It is part of the payload: copy it to keep it.
+	Record []byte
 }
 
 // Image is a version of an item. It is decoded only when that is needed.
 type Image interface {
-	// Kind is "" if the item does not name a kind that this package knows.
+	// Kind is the item's kind as written, known or not; "" if it has none or it is not a
+	// text.
 	Kind() Kind
-	// Decode fails if an attribute that it reads is missing or has the wrong type.
-	// The error contains no values.
+	// Decode fails if an id or a status is missing or has the wrong type. Attributes
+	// that only describe are left out if they cannot be read. With an error, the record
+	// holds what could be read; it is nil for an unknown kind. The error contains no
+	// values.
 	Decode() (Record, error)
+	// Text returns a string attribute's value, "" if it is missing or no string.
+	Text(name string) string
 	// Attribute returns an attribute's value for comparisons, nil if it is missing.
 	Attribute(name string) any
 }

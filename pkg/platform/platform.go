@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"time"
 )
 
@@ -34,6 +35,8 @@ type Key struct{ PK, SK string }
 type Record interface {
 	Kind() Kind
 	Key() Key
+	// Shared returns the fields that every record has.
+	Shared() Common
 }
 
 // Common holds the fields that every record has.
@@ -45,67 +48,141 @@ type Common struct {
 	TTL       time.Time // when DynamoDB deletes the record; never if zero
 }
 
+// Shared implements Record.
+func (c Common) Shared() Common { return c }
+
+// The records hold what the platform's items have. Ids and a registration's status are
+// always there; every other field can be empty.
+
 // User is a user of the platform.
 type User struct {
 	Common
 	ID, Email, Name string
 }
 
+// MembershipStatus is the status of a membership. A platform that deletes memberships
+// needs none: without a status, a membership is active.
+type MembershipStatus string
+
+const (
+	Active MembershipStatus = "active"
+	Left   MembershipStatus = "left"
+)
+
+// formerStatuses are those of a user who was a member and is none now, notYetStatuses
+// those of a user who is not a member yet.
+var (
+	formerStatuses = []MembershipStatus{Left, "removed", "inactive", "banned", "kicked", "expired", "cancelled", "canceled", "deleted"}
+	notYetStatuses = []MembershipStatus{"invited", "requested", "pending", "waitlisted", "declined", "rejected"}
+)
+
+// IsFormer reports whether the user was a member and is none now.
+func (s MembershipStatus) IsFormer() bool { return slices.Contains(formerStatuses, s) }
+
+// IsActive reports whether the user is a member. Any status that is not known to be
+// another's is a member's: "moderator", for example.
+func (s MembershipStatus) IsActive() bool {
+	return !s.IsFormer() && !slices.Contains(notYetStatuses, s)
+}
+
 // Membership is a user's membership in a community. Its partition is the user's if the
-// user joined, and the community's if an organiser added the user.
+// user joined, and the community's if an organiser added the user. It can be written in
+// both.
 type Membership struct {
 	Common
 	UserID        string
 	CommunityID   string
 	CommunityName string
-	CommunityCity string // optional
+	CommunityCity string
 	AddedBy       string // the organiser; empty if the user joined
+	Status        MembershipStatus
+	Rejoined      bool      // the user had left before
+	LeftAt        time.Time // when the user left before, or left
 }
 
 // RegistrationStatus is the status of a registration. Tidings ignores other values.
 type RegistrationStatus string
 
 const (
-	Pending RegistrationStatus = "pending" // the payment is in progress
-	Success RegistrationStatus = "success"
-	Failed  RegistrationStatus = "failed"
+	Pending    RegistrationStatus = "pending" // the payment is in progress
+	Success    RegistrationStatus = "success"
+	Failed     RegistrationStatus = "failed"
+	Waitlisted RegistrationStatus = "waitlisted"
+	Cancelled  RegistrationStatus = "cancelled" // "canceled" is read as this
 )
 
 // Registration is a user's registration for an event of the platform. Free ones are
 // created with Success, paid ones are Pending until the payment settles.
 type Registration struct {
 	Common
-	ID        string
-	EventID   string
-	UserID    string
-	PaymentID string // empty if the event is free
-	Status    RegistrationStatus
+	ID            string
+	EventID       string
+	EventName     string
+	CommunityID   string
+	CommunityName string
+	UserID        string
+	PaymentID     string // empty if the event is free
+	Price         string // a decimal number, in the platform's unit
+	Currency      string
+	Status        RegistrationStatus
+	SucceededAt   time.Time // when its status was success first; set by platforms that change it after that
+	CancelledAt   time.Time
+	CancelledBy   string // who cancelled it; the user if empty
+	CancelReason  string
+}
+
+// IsHeld reports whether the user is registered, as far as the record tells, so that its
+// deletion is a cancellation. A failed, pending or waitlisted registration is held only
+// if it says that it had succeeded; one with another status, such as "attended" or
+// "refunded", unless it was cancelled before.
+func (r Registration) IsHeld() bool {
+	switch r.Status {
+	case Success:
+		return true
+	case Pending, Failed, Waitlisted:
+		return !r.SucceededAt.IsZero()
+	case Cancelled:
+		return false
+	}
+	return r.CancelledAt.IsZero()
 }
 
 // Comment is a user's comment in a discussion.
 type Comment struct {
 	Common
-	ID           string
-	DiscussionID string
-	UserID       string
-	Text         string
+	ID              string
+	DiscussionID    string
+	DiscussionTitle string
+	CommunityID     string
+	CommunityName   string
+	UserID          string
+	UserName        string
+	Text            string
 }
 
 // Flag is a user's report of another user's comment.
 type Flag struct {
 	Common
-	CommentID     string
-	UserID        string // the user who flagged
-	FlaggedUserID string // the comment's author
-	Reason        string
+	CommentID       string
+	CommentText     string // the comment, or an excerpt of it
+	DiscussionID    string
+	DiscussionTitle string
+	CommunityID     string
+	CommunityName   string
+	UserID          string // the user who flagged
+	FlaggedUserID   string // the comment's author
+	FlaggedUserName string
+	Reason          string
 }
 
 // Referral records which user referred another one to the platform.
 type Referral struct {
 	Common
-	ReferrerID     string
-	ReferredUserID string
-	Code           string
+	ReferrerID       string
+	ReferrerName     string
+	ReferredUserID   string
+	ReferredUserName string
+	Code             string
 }
 
 // Status is the status of a discussion.
@@ -126,16 +203,19 @@ const (
 
 // Discussion is a thread of comments. The console's API shows it with these names.
 type Discussion struct {
-	Common      `json:"-"`
-	ID          string    `json:"id"`
-	CommunityID string    `json:"community_id,omitempty"`
-	Title       string    `json:"title,omitempty"`
-	Status      Status    `json:"status" enum:"open,closed"`
-	ExpiresAt   time.Time `json:"expires_at,omitzero"` // if zero, the discussion never expires
-	ExtendedBy  string    `json:"extended_by,omitempty" doc:"Who extended it last"`
-	ClosedAt    time.Time `json:"closed_at,omitzero"`
-	ClosedBy    string    `json:"closed_by,omitempty" doc:"Absent if it expired"`
-	Reason      Reason    `json:"reason,omitempty" doc:"Why it was closed: expired or by_hand"`
+	Common          `json:"-"`
+	ID              string    `json:"id"`
+	CommunityID     string    `json:"community_id,omitempty"`
+	CommunityName   string    `json:"community_name,omitempty"`
+	Title           string    `json:"title,omitempty"`
+	Status          Status    `json:"status" enum:"open,closed"`
+	ExpiresAt       time.Time `json:"expires_at,omitzero"` // if zero, the discussion never expires
+	ExtendedBy      string    `json:"extended_by,omitempty" doc:"Id of the platform's user who extended it last"`
+	ExtendedByLogin string    `json:"extended_by_login,omitempty" doc:"console:NAME if it was extended last in the console"`
+	ClosedAt        time.Time `json:"closed_at,omitzero"`
+	ClosedBy        string    `json:"closed_by,omitempty" doc:"Id of the platform's user who closed it; absent if it expired"`
+	ClosedByLogin   string    `json:"closed_by_login,omitempty" doc:"console:NAME if it was closed in the console"`
+	Reason          Reason    `json:"reason,omitempty" doc:"Why it was closed: expired or by_hand"`
 }
 
 // Errors of changes to discussions.
@@ -143,6 +223,8 @@ var (
 	ErrNotFound   = errors.New("discussion not found")
 	ErrClosed     = errors.New("the discussion is already closed")
 	ErrNotLater   = errors.New("the new end must be later than the current one; a discussion without an end cannot be extended")
+	ErrPast       = errors.New("the new end must be in the future")
+	ErrChanged    = errors.New("the discussion's end was changed in the meantime")
 	ErrNotExpired = errors.New("the discussion has not expired")
 )
 
@@ -199,33 +281,45 @@ func Shard(id string) int {
 type Extension struct {
 	Tenant, ID string
 	To         time.Time // the new end
-	By         string    // who extends it
+	Seen       time.Time // the current end that the caller knows, in ms; not checked if zero
+	By         string    // id of the platform's user who extends it, if there is one
+	Login      string    // console:NAME of the operator who extends it, if there is no user
 	At         time.Time // the current time
 }
 
-// Apply returns the extended discussion, or ErrNotFound, ErrClosed or ErrNotLater. It
-// is idempotent, so that it can be retried if the first response was lost.
+// Apply returns the extended discussion, or an error that is ErrNotFound, ErrClosed,
+// ErrPast, ErrChanged or ErrNotLater. It is idempotent, so that it can be retried if the
+// first response was lost.
 func (x Extension) Apply(d *Discussion) (Discussion, error) {
 	switch {
 	case d == nil || d.Tenant != x.Tenant:
 		return Discussion{}, ErrNotFound
 	case d.Status != Open:
 		return *d, ErrClosed
-	case d.ExpiresAt.Equal(x.To) && d.ExtendedBy == x.By && d.UpdatedAt.Equal(x.At):
+	case d.ExpiresAt.Equal(x.To) && d.ExtendedBy == x.By && d.ExtendedByLogin == x.Login && d.UpdatedAt.Equal(x.At):
 		return *d, nil
-	case d.ExpiresAt.IsZero() || !d.ExpiresAt.Before(x.To):
-		return *d, ErrNotLater // without an end it never expires
+	case !x.To.After(x.At):
+		return *d, ErrPast
+	case d.ExpiresAt.IsZero():
+		return *d, ErrNotLater // it never expires
+	case !x.Seen.IsZero() && !x.Seen.Equal(d.ExpiresAt.Truncate(time.Millisecond)):
+		return *d, fmt.Errorf("%w: you saw %s, it is now %s", ErrChanged, formatEnd(x.Seen), formatEnd(d.ExpiresAt))
+	case !d.ExpiresAt.Before(x.To):
+		return *d, fmt.Errorf("%w: you asked for %s, it is now %s", ErrNotLater, formatEnd(x.To), formatEnd(d.ExpiresAt))
 	}
 	after := *d
-	after.ExpiresAt, after.ExtendedBy, after.UpdatedAt = x.To, x.By, x.At
+	after.ExpiresAt, after.ExtendedBy, after.ExtendedByLogin, after.UpdatedAt = x.To, x.By, x.Login, x.At
 	return after, nil
 }
+
+func formatEnd(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Closing closes a discussion.
 type Closing struct {
 	Tenant, ID string
 	Reason     Reason    // with Expired, it is closed only if it has expired by At
-	By         string    // who closes it; for ByHand
+	By         string    // for ByHand: id of the platform's user who closes it, if there is one
+	Login      string    // for ByHand: console:NAME of the operator who closes it, if there is no user
 	At         time.Time // the current time
 }
 
@@ -233,10 +327,10 @@ type Closing struct {
 // Closing by hand is idempotent.
 func (c Closing) Apply(d *Discussion) (Discussion, error) {
 	switch {
-	case d == nil || c.Reason != Expired && d.Tenant != c.Tenant:
+	case d == nil || d.Tenant != c.Tenant:
 		return Discussion{}, ErrNotFound
 	case d.Status != Open:
-		if c.Reason == ByHand && d.Reason == ByHand && d.ClosedBy == c.By && d.ClosedAt.Equal(c.At) {
+		if c.Reason == ByHand && d.Reason == ByHand && d.ClosedBy == c.By && d.ClosedByLogin == c.Login && d.ClosedAt.Equal(c.At) {
 			return *d, nil
 		}
 		return *d, ErrClosed
@@ -244,15 +338,34 @@ func (c Closing) Apply(d *Discussion) (Discussion, error) {
 		return *d, ErrNotExpired
 	}
 	after := *d
-	after.Status, after.ClosedAt, after.ClosedBy, after.Reason, after.UpdatedAt = Closed, c.At, c.By, c.Reason, c.At
+	after.Status, after.ClosedAt, after.ClosedBy, after.ClosedByLogin, after.Reason, after.UpdatedAt = Closed, c.At, c.By, c.Login, c.Reason, c.At
 	return after, nil
 }
 
 // Ending is an entry of the discussion indexes. At is the discussion's end while it is
 // open, and the time it was closed after that.
 type Ending struct {
-	ID string
-	At time.Time
+	Tenant, ID string
+	At         time.Time
+}
+
+// EndingOf returns a discussion's entry. At is zero, and the discussion is in no list, if
+// the record does not say when it ends or was closed.
+func EndingOf(d Discussion) Ending {
+	e := Ending{Tenant: d.Tenant, ID: d.ID, At: d.ExpiresAt}
+	if d.Status != Open {
+		if e.At = d.ClosedAt; e.At.IsZero() {
+			e.At = d.UpdatedAt
+		}
+	}
+	return e
+}
+
+// Indexed is the result of indexing a part of the platform's table.
+type Indexed struct {
+	Discussions int      // found and indexed
+	Malformed   []string // keys of the discussions that cannot be read, as JSON
+	Done        bool     // the whole table is indexed
 }
 
 // CompareEndings orders by time, then by id.

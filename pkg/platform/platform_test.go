@@ -21,7 +21,7 @@ func TestMembershipKeyDependsOnWhoAddedTheUser(t *testing.T) {
 
 func TestDiscussionWithoutEndCannotExpireOrBeExtended(t *testing.T) {
 	d := platform.Discussion{ID: "d", Status: platform.Open}
-	if _, err := (platform.Extension{ID: "d", To: now, At: now}).Apply(&d); !errors.Is(err, platform.ErrNotLater) {
+	if _, err := (platform.Extension{ID: "d", To: now.Add(time.Hour), At: now}).Apply(&d); !errors.Is(err, platform.ErrNotLater) {
 		t.Errorf("extended: %v", err)
 	}
 	if _, err := (platform.Closing{ID: "d", Reason: platform.Expired, At: now}).Apply(&d); !errors.Is(err, platform.ErrNotExpired) {
@@ -40,6 +40,18 @@ func TestDiscussionsAreSpreadOverAllShards(t *testing.T) {
 	for shard := range platform.Shards {
 		if used[shard] < 100 {
 			t.Errorf("shard %d has %d of 1000 discussions", shard, used[shard])
+		}
+	}
+}
+
+func TestOnlyKnownStatusesEndAMembership(t *testing.T) {
+	for status, want := range map[platform.MembershipStatus]struct{ active, former bool }{
+		"": {true, false}, "active": {true, false}, "moderator": {true, false},
+		"left": {false, true}, "removed": {false, true}, "inactive": {false, true}, "banned": {false, true}, "canceled": {false, true}, "deleted": {false, true},
+		"invited": {false, false}, "requested": {false, false}, "pending": {false, false}, "waitlisted": {false, false}, "rejected": {false, false},
+	} {
+		if status.IsActive() != want.active || status.IsFormer() != want.former {
+			t.Errorf("%q: active %t, former %t", status, status.IsActive(), status.IsFormer())
 		}
 	}
 }

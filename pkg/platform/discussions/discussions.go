@@ -35,6 +35,9 @@ type Store interface {
 	// CloseDiscussion returns platform.ErrClosed, ErrNotExpired or ErrNotFound if the
 	// discussion was closed, extended or deleted in the meantime.
 	CloseDiscussion(ctx context.Context, c platform.Closing) (platform.Discussion, error)
+	// IndexTable indexes a part of the discussions that were in the platform's table before
+	// its stream was captured. It is called until all are.
+	IndexTable(ctx context.Context) (platform.Indexed, error)
 }
 
 // Closer implements the close-discussions function.
@@ -49,12 +52,12 @@ type Closed struct {
 	Closed int  `json:"closed"`
 	Spared int  `json:"spared"` // extended, closed or deleted at the same time
 	Failed int  `json:"failed"` // failed to close; the next invocation retries them
-	Done   bool `json:"done"`   // whether no expired discussion is left
+	Done   bool `json:"done"`   // whether no expired discussion is left, and all are indexed
 }
 
 // Command is the payload of an invocation.
 type Command struct {
-	Action string `json:"action,omitempty"` // "close" or empty
+	Action string `json:"action,omitempty"` // "close" or empty, or "index" to close none
 }
 
 // Handle is the Lambda function.
@@ -65,15 +68,23 @@ func (c *Closer) Handle(ctx context.Context, payload json.RawMessage) (any, erro
 			return nil, fmt.Errorf("invalid command: %w", err)
 		}
 	}
-	if command.Action != "" && command.Action != "close" {
-		return nil, fmt.Errorf("unknown action %q; the only action is close", command.Action)
+	switch command.Action {
+	case "", "close":
+		return c.Close(ctx)
+	case "index":
+		done, err := c.index(ctx)
+		return Closed{Done: done}, err
 	}
-	return c.Close(ctx)
+	return nil, fmt.Errorf("unknown action %q; the actions are close and index", command.Action)
 }
 
 // Close closes expired discussions until all are closed or the deadline is near.
 func (c *Closer) Close(ctx context.Context) (Closed, error) {
 	began := c.now()
+	indexed, err := c.index(ctx)
+	if err != nil {
+		return Closed{}, err
+	}
 	var closed, spared, failed atomic.Int64
 	var cut atomic.Bool
 	var group errgroup.Group // without a context: if one shard fails, the others continue
@@ -116,12 +127,37 @@ func (c *Closer) Close(ctx context.Context) (Closed, error) {
 			}
 		})
 	}
-	err := group.Wait()
+	err = group.Wait()
 	done := Closed{Closed: int(closed.Load()), Spared: int(spared.Load()), Failed: int(failed.Load())}
-	done.Done = err == nil && !cut.Load() && done.Failed == 0
+	done.Done = err == nil && indexed && !cut.Load() && done.Failed == 0
 	c.Log.InfoContext(ctx, "discussions.closed", "closed", done.Closed, "spared", done.Spared, "failed", done.Failed, "done", done.Done,
 		"ms", c.now().Sub(began).Milliseconds())
 	return done, err
+}
+
+// index indexes the discussions of the table that are not indexed yet, until that or half
+// of the time is over. It reports whether all are indexed.
+func (c *Closer) index(ctx context.Context) (bool, error) {
+	began, total, malformed := c.now(), 0, 0
+	defer func() {
+		if total+malformed > 0 {
+			c.Log.InfoContext(ctx, "discussions.indexed", "indexed", total, "malformed", malformed, "ms", c.now().Sub(began).Milliseconds())
+		}
+	}()
+	for {
+		part, err := c.Store.IndexTable(ctx)
+		if err != nil {
+			return false, fmt.Errorf("index the discussions of the platform's table: %w", err)
+		}
+		total, malformed = total+part.Discussions, malformed+len(part.Malformed)
+		for _, key := range part.Malformed {
+			c.Log.ErrorContext(ctx, "discussion.malformed", "keys", key)
+		}
+		deadline, ok := ctx.Deadline()
+		if part.Done || ok && deadline.Sub(c.now()) < c.now().Sub(began) {
+			return part.Done, nil
+		}
+	}
 }
 
 // late reports whether the deadline is near.
@@ -131,7 +167,7 @@ func (c *Closer) late(ctx context.Context) bool {
 }
 
 func (c *Closer) close(ctx context.Context, e platform.Ending) error {
-	_, err := c.Store.CloseDiscussion(ctx, platform.Closing{ID: e.ID, Reason: platform.Expired, At: c.now()})
+	_, err := c.Store.CloseDiscussion(ctx, platform.Closing{Tenant: e.Tenant, ID: e.ID, Reason: platform.Expired, At: c.now()})
 	return err
 }
 

@@ -40,7 +40,7 @@ func autoClosed(t *testing.T, s *memory.Store) map[string]int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	em := &emit.Emitter{Catalog: validate.Default(), Events: s, Keys: s, Log: quiet, Now: time.Now}
+	em := &emit.Emitter{Catalog: validate.Default(), Events: s, Keys: s, Failed: s, Stuck: s, Statistics: s, Log: quiet, Now: time.Now}
 	if answer := em.Capture(t.Context(), streamtest.Changes(records...)); len(answer) != 0 {
 		t.Fatalf("captured: %+v", answer)
 	}
@@ -66,6 +66,9 @@ func autoClosed(t *testing.T, s *memory.Store) map[string]int {
 }
 
 func TestConcurrentInvocationsCloseEachDiscussionOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("closes thousands of discussions")
+	}
 	const n = 10_000
 	s := memory.New(time.Now)
 	over := time.Now().Add(-time.Minute)
@@ -119,6 +122,9 @@ func (s slow) CloseDiscussion(ctx context.Context, c platform.Closing) (platform
 }
 
 func TestNextInvocationClosesTheRest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("closes thousands of discussions")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		const n = 5000
 		s := memory.New(time.Now)
@@ -188,10 +194,24 @@ func TestExtensionBeforeClosingWins(t *testing.T) {
 
 func TestUnknownCommandsAreRejected(t *testing.T) {
 	c := &discussions.Closer{Store: memory.New(time.Now), Log: quiet, Now: time.Now}
-	for payload, says := range map[string]string{"": "", "{}": "", `{"action":"close"}`: "", `{"action":"open"}`: "the only action is close", `[]`: "command"} {
+	for payload, says := range map[string]string{"": "", "{}": "", `{"action":"close"}`: "", `{"action":"index"}`: "", `{"action":"open"}`: "the actions are close and index", `[]`: "command"} {
 		_, err := c.Handle(t.Context(), json.RawMessage(payload))
 		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", payload, err)
 		}
+	}
+}
+
+// A platform that closes its discussions itself still wants them in the console.
+func TestTheActionIndexClosesNothing(t *testing.T) {
+	s := memory.New(time.Now)
+	open(t, s, "d", time.Now().Add(-time.Hour))
+	c := &discussions.Closer{Store: s, Log: quiet, Now: time.Now}
+	got, err := c.Handle(t.Context(), json.RawMessage(`{"action":"index"}`))
+	if err != nil || got != (discussions.Closed{Done: true}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if d, err := s.GetDiscussion(t.Context(), event.DefaultTenant, "d"); err != nil || d.Status != platform.Open {
+		t.Errorf("the discussion is %+v, %v", d, err)
 	}
 }
