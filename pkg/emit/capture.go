@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
-	"sync/atomic"
+	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
@@ -20,98 +21,192 @@ import (
 //
 // If events could not be stored, Capture returns the sequence number of the first
 // record concerned. The stream then delivers that record and all later ones again;
-// events that are already stored are recognised by their ID. A record that cannot be
-// read, or whose event the catalog rejects, is logged with its key, counted and
-// skipped, because retrying it would block its shard.
+// events that are already stored are recognised by their ID. A change that should
+// become an event and cannot, because its item cannot be read or the catalog rejects
+// the event, is kept as a failed change, because retrying it would block its shard.
 func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed []string) {
-	var captured, duplicates, malformed atomic.Int64
-	var mu sync.Mutex
+	var t captureTally
 	first := len(batch)
 	fail := func(i int) {
-		mu.Lock()
-		defer mu.Unlock()
+		t.mu.Lock()
+		defer t.mu.Unlock()
 		first = min(first, i)
 	}
 	var group errgroup.Group
 	group.SetLimit(parallelPuts)
-	// Changes of one item are stored in order, those of different items concurrently.
+	// Changes of one item, and the two records of one join, are stored in order, those of
+	// different items concurrently.
 	for _, item := range byItem(batch) {
 		group.Go(func() error {
-			for _, i := range item {
+			for n, i := range item {
 				change := batch[i]
-				n, repeated, err := em.captureOne(ctx, change)
-				captured.Add(int64(n))
-				duplicates.Add(int64(repeated))
+				err := em.indexDiscussion(ctx, change)
+				var got captureResult
+				if err == nil {
+					got, err = em.captureOne(ctx, change)
+				}
+				t.stored(got)
 				var refused *Error
-				switch {
-				case errors.As(err, &refused):
-					malformed.Add(1)
-					em.Log.ErrorContext(ctx, "capture.malformed_record", "keys", change.Key,
-						"sequence_number", change.SequenceNumber, "error", refused.Message)
-				case err != nil:
+				if errors.As(err, &refused) {
+					err = em.keep(ctx, change, got.refused, refused, &t)
+				}
+				if err != nil {
 					em.Log.ErrorContext(ctx, "capture.failed", "sequence_number", change.SequenceNumber, "error", err.Error())
-					fail(i)
+					fail(slices.Min(item[n:])) // the rest was not captured either
 					return nil
 				}
 			}
 			return nil
 		})
 	}
-	_ = group.Wait() // errors are logged above
-	em.Log.InfoContext(ctx, "capture.done", "records", len(batch), "captured", captured.Load(),
-		"duplicates", duplicates.Load(), "malformed", malformed.Load())
+	_ = group.Wait()                                  // errors are logged above
+	t.kinds = em.kinds.count(batch[:first], em.Now()) // the stream delivers the others again
+	em.Log.InfoContext(ctx, "capture.done", "records", len(batch), "captured", t.events,
+		"duplicates", t.duplicates, "malformed", t.malformed, "unknown_kinds", t.kinds)
+	em.countCapture(ctx, &t)
+	em.markStuck(ctx, batch, first)
 	if first == len(batch) {
 		return nil
 	}
 	return []string{batch[first].SequenceNumber}
 }
 
+// keep stores a change that cannot become an event. An error means that the stream has
+// to deliver the change again.
+func (em *Emitter) keep(ctx context.Context, change platform.Change, eventType string, refused *Error, t *captureTally) error {
+	f := failedChange(change, eventType, refused, em.Now())
+	isNew, err := em.Failed.KeepFailedChange(ctx, f)
+	if err != nil {
+		return fmt.Errorf("a change cannot become an event (%s), and could not be kept: %w", refused.Message, err)
+	}
+	t.kept(isNew)
+	em.Log.ErrorContext(ctx, "capture.malformed_record", "failed_change", f.ID, "keys", change.Key, "kind", f.Kind,
+		"sequence_number", change.SequenceNumber, "error", refused.Message)
+	return nil
+}
+
+// failedChange returns the record of a change that cannot become an event.
+func failedChange(c platform.Change, eventType string, refused *Error, now time.Time) platform.FailedChange {
+	f := platform.FailedChange{
+		ID: c.FailedChangeID(), Key: c.Key, Operation: c.Operation, EventType: eventType, Reason: refused.Message,
+		Stream: c.Stream, SequenceNumber: c.SequenceNumber, At: c.At, FirstSeen: now, LastTried: now, Attempts: 1, RecordBytes: len(c.Record),
+	}
+	if image := imageOf(c); image != nil {
+		f.Kind = recordKind(image.Text("kind"))
+		if tenant := image.Text("tenant"); event.CheckTenant(tenant) == nil {
+			f.Tenant = tenant
+		}
+	}
+	if f.Kept() {
+		f.Record = c.Record
+	}
+	return f
+}
+
+// imageOf returns the change's newest image; nil if it has none.
+func imageOf(c platform.Change) platform.Image {
+	if c.New != nil {
+		return c.New
+	}
+	return c.Old
+}
+
 // byItem groups the indexes of a batch's records by the item that they change.
+// Memberships are grouped by user and community; see whoAddedFirst.
 func byItem(changes []platform.Change) [][]int {
 	place := map[string]int{}
 	var groups [][]int
 	for i, c := range changes {
-		at, ok := place[c.Key]
+		key := c.Key
+		if image := imageOf(c); image != nil && image.Kind() == platform.KindMembership {
+			key = "membership\n" + image.Text("user_id") + "\n" + image.Text("community_id")
+		}
+		at, ok := place[key]
 		if !ok {
 			at = len(groups)
-			place[c.Key] = at
+			place[key] = at
 			groups = append(groups, nil)
 		}
 		groups[at] = append(groups[at], i)
 	}
+	for _, group := range groups {
+		whoAddedFirst(changes, group)
+	}
 	return groups
+}
+
+// whoAddedFirst moves the record that names the organiser to the front, if a batch has
+// both records of a join: the event has the data of the one that is captured first.
+func whoAddedFirst(changes []platform.Change, group []int) {
+	if len(group) != 2 {
+		return
+	}
+	a, b := changes[group[0]], changes[group[1]]
+	if a.Key != b.Key && organiser(a) == "" && organiser(b) != "" {
+		group[0], group[1] = group[1], group[0]
+	}
+}
+
+// organiser returns who added the member, if the change's newest image says so.
+func organiser(c platform.Change) string {
+	if image := imageOf(c); image != nil {
+		return image.Text("added_by")
+	}
+	return ""
+}
+
+// captureResult is what became of one change.
+type captureResult struct {
+	stored, duplicates int    // events
+	refused            string // the type of the event that was refused; empty if unknown
 }
 
 // captureOne stores the events of one record. An *Error means that retrying cannot
 // help.
-func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (stored, duplicates int, err error) {
+func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got captureResult, err error) {
 	list, err := capture.Events(change)
 	if err != nil {
-		return 0, 0, &Error{Code: InvalidData, Message: err.Error()}
+		return got, &Error{Code: InvalidData, Message: err.Error()}
 	}
 	for _, c := range list {
-		if err := em.checkCaptured(c); err != nil {
-			return stored, duplicates, err
+		got.refused = c.Event.Type
+		types, err := em.Catalog.Current(ctx)
+		if err != nil {
+			return got, err
+		}
+		subject, err := checkCaptured(types, c)
+		if err != nil {
+			return got, err
 		}
 		c.Event.TraceID = tracing.ID(tracing.FromContext(ctx))
 		body, err := c.Event.Encode()
 		if err != nil {
-			return stored, duplicates, asRefusal(err)
+			return got, asRefusal(err)
+		}
+		switch changed, err := em.once(ctx, &c); {
+		case err != nil:
+			return got, err
+		case changed:
+			if body, err = c.Event.Encode(); err != nil {
+				return got, asRefusal(err)
+			}
 		}
 		under, end := em.begin(ctx, "capture event")
-		err = em.Events.PutEvent(ctx, event.Accepted{ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: under})
+		err = em.Events.PutEvent(ctx, event.Accepted{
+			ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: under, Subject: subject, OldType: types.OldName(c.Event.Type),
+		})
 		end(markOf(err), map[string]any{"event_id": c.Event.ID, "event_type": c.Event.Type, "tenant": c.Tenant})
 		switch {
 		case errors.Is(err, event.ErrExists):
-			duplicates++
+			got.duplicates++
 			continue
 		case err != nil:
-			return stored, duplicates, fmt.Errorf("put event: %w", err)
+			return got, fmt.Errorf("put event: %w", err)
 		}
-		stored++
+		got.stored++
 		em.Log.LogAttrs(ctx, slog.LevelDebug, "event.captured", slog.String("event_id", c.Event.ID), slog.String("event_type", c.Event.Type), slog.String("tenant", c.Tenant))
 	}
-	return stored, duplicates, nil
+	return got, nil
 }
 
 // markOf returns the mark of a subsegment that stored an event.
@@ -123,7 +218,7 @@ func markOf(err error) string {
 }
 
 // checkCaptured applies the rules for producers' requests to a captured event.
-func (em *Emitter) checkCaptured(c capture.Captured) error {
-	_, err := em.check(Request{Event: c.Event.Type, Tenant: c.Tenant, ActorUserID: c.Event.ActorUserID, RequestID: c.Event.RequestID, Data: c.Event.Data})
-	return err
+func checkCaptured(types *validate.Catalog, c capture.Captured) (subject string, err error) {
+	_, subject, err = check(types, Request{Event: c.Event.Type, Tenant: c.Tenant, ActorUserID: c.Event.ActorUserID, RequestID: c.Event.RequestID, Data: c.Event.Data})
+	return subject, err
 }

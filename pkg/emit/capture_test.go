@@ -17,7 +17,6 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
@@ -75,9 +74,9 @@ func TestAMalformedRecordDoesNotBlockTheStream(t *testing.T) {
 	em, store := newEmitter()
 	var log bytes.Buffer
 	em.Log = slog.New(slog.NewJSONHandler(&log, nil))
-	private := platform.User{ID: "u_1", Email: "private, no address", Name: "Ada"}
+	private := platform.User{Common: platform.Common{Tenant: "private, no tenant"}, ID: "u_1", Name: "private"}
 	huge := comment(2)
-	huge.Text = strings.Repeat("private ", 40_000)
+	huge.ID = strings.Repeat("m", 300)
 	stranger := comment(3)
 	stranger.Tenant = "no/tenant"
 	batch := changes(t, comment(1), private, huge, stranger, comment(4))
@@ -124,7 +123,7 @@ func (a *away) PutEvent(_ context.Context, e event.Accepted) error {
 
 func TestAFailedRecordIsReportedByItsSequenceNumber(t *testing.T) {
 	store := &away{fails: "text 3", seen: map[string]bool{}}
-	em := &emit.Emitter{Catalog: validate.Default(), Events: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	em := emitterOn(store, memory.New(time.Now))
 	batch := changes(t, comment(1), comment(2), comment(3), comment(4))
 	answer := capture(t, em, batch)
 	if len(answer) != 1 || answer[0] != batch.Records[2].Change.SequenceNumber {
@@ -141,7 +140,7 @@ func TestAFailedRecordIsReportedByItsSequenceNumber(t *testing.T) {
 // Different items are stored concurrently.
 func TestEventsOfOneItemKeepTheirOrder(t *testing.T) {
 	store := &away{seen: map[string]bool{}}
-	em := &emit.Emitter{Catalog: validate.Default(), Events: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	em := emitterOn(store, memory.New(time.Now))
 	var records []platform.Record
 	for i := range 40 {
 		for _, status := range []platform.RegistrationStatus{platform.Pending, platform.Failed, platform.Success} {

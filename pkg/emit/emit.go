@@ -14,13 +14,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
@@ -45,7 +50,22 @@ type Request struct {
 	Data           json.RawMessage `json:"data"`
 	RequestID      string          `json:"request_id,omitempty"`
 	IdempotencyKey string          `json:"idempotency_key,omitempty"`
+
+	malformed *Error // why the item of a list is not a request; nil if it is one
 }
+
+// at returns the timestamp; the zero time if there is none, and false if it is malformed.
+func (r Request) at() (at time.Time, ok bool) {
+	if r.Timestamp == "" {
+		return at, true
+	}
+	at, err := time.Parse(time.RFC3339Nano, r.Timestamp)
+	return at, err == nil && rfc3339.MatchString(r.Timestamp) && event.Writable(at)
+}
+
+// rfc3339 refuses what time.Parse accepts beyond RFC 3339: a comma before the decimals, an
+// hour of one digit, an offset of a day or more.
+var rfc3339 = regexp.MustCompile(`^[0-9-]{10}T[0-9:]{8}(\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`)
 
 // Result is the answer for one event: its ID, or an error.
 type Result struct {
@@ -63,10 +83,12 @@ const (
 	UnknownType   Code = "unknown_event_type"
 	InvalidData   Code = "invalid_data"
 	InvalidField  Code = "invalid_field"
-	TooLarge      Code = "too_large"
-	TooMany       Code = "too_many_events"
-	KeyConflict   Code = "idempotency_key_conflict"
-	Unavailable   Code = "unavailable"
+	// InvalidText is the code of a text that headers and message attributes cannot carry.
+	InvalidText Code = "invalid_text"
+	TooLarge    Code = "too_large"
+	TooMany     Code = "too_many_events"
+	KeyConflict Code = "idempotency_key_conflict"
+	Unavailable Code = "unavailable"
 )
 
 // Error tells why an event was rejected. Retrying helps only if the code is
@@ -75,20 +97,32 @@ type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
 	Field   string `json:"field,omitempty"`
+	// Index is the place of the event in a list, starting at 0; nil if there is no list.
+	Index *int `json:"index,omitempty"`
 }
 
 func (e *Error) Error() string { return e.Message }
 
 // Emitter accepts events. It is safe for concurrent use.
 type Emitter struct {
-	Catalog *validate.Catalog
+	Catalog Catalog
 	Events  Events
 	Keys    Keys
-	Log     *slog.Logger
-	Now     func() time.Time
+	// Failed, Kept, Stuck and Statistics are for Capture and Recapture only.
+	Failed     FailedChanges
+	Kept       Recaptures
+	Stuck      StuckCaptures
+	Statistics stats.Sink
+	// Discussions is the index of the discussions in the captured table; nil for none.
+	Discussions Discussions
+	Log         *slog.Logger
+	Now         func() time.Time
 	// NewID returns a new event ID; nil means event.NewID.
 	NewID  func(now time.Time) string
 	Tracer Tracer // nil for none
+
+	stuck stuckMark
+	kinds kindNames
 }
 
 type requestID struct{}
@@ -109,18 +143,6 @@ func (em *Emitter) begin(ctx context.Context, name string) (under string, end fu
 	return em.Tracer.Begin(name, header)
 }
 
-// isTenant reports whether a text is a valid tenant name.
-func isTenant(text string) bool {
-	for i := range len(text) {
-		switch c := text[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
-		default:
-			return false
-		}
-	}
-	return len(text) >= 1 && len(text) <= 64
-}
-
 // EmitAll accepts a list of events, each independently of the others. The results are
 // in the order of the requests.
 func (em *Emitter) EmitAll(ctx context.Context, requests []Request) []Result {
@@ -132,7 +154,10 @@ func (em *Emitter) EmitAll(ctx context.Context, requests []Request) []Result {
 	for range min(parallelPuts, len(requests)) {
 		workers.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(requests)); i = next.Add(1) - 1 {
-				results[i] = em.Emit(ctx, requests[i])
+				if results[i] = em.Emit(ctx, requests[i]); results[i].Error != nil {
+					place := int(i)
+					results[i].Error.Index = &place
+				}
 			}
 		})
 	}
@@ -142,6 +167,10 @@ func (em *Emitter) EmitAll(ctx context.Context, requests []Request) []Result {
 
 // Emit accepts one event. If the result has no error, the event is stored.
 func (em *Emitter) Emit(ctx context.Context, r Request) Result {
+	if r.malformed != nil {
+		em.logRefusal(ctx, r, r.malformed)
+		return Result{Error: r.malformed}
+	}
 	if r.Tenant == "" {
 		r.Tenant = event.DefaultTenant
 	}
@@ -170,13 +199,21 @@ func (em *Emitter) Emit(ctx context.Context, r Request) Result {
 		refused = &Error{Code: Unavailable, Message: "the event could not be stored: retry, with the same idempotency_key if it has one"}
 	} else {
 		end(tracing.Error, map[string]any{"code": string(refused.Code)})
-		em.Log.WarnContext(ctx, "event.refused", "event_type", clip(r.Event), "code", string(refused.Code), "field", refused.Field)
+		em.logRefusal(ctx, r, refused)
 	}
 	return Result{Error: refused}
 }
 
+func (em *Emitter) logRefusal(ctx context.Context, r Request, refused *Error) {
+	em.Log.WarnContext(ctx, "event.refused", "event_type", clip(r.Event), "code", string(refused.Code), "field", refused.Field)
+}
+
 func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate bool, err error) {
-	e, err := em.check(r)
+	types, err := em.Catalog.Current(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	e, subject, err := check(types, r)
 	if err != nil {
 		return "", false, err
 	}
@@ -199,7 +236,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 		if err != nil {
 			return "", false, fmt.Errorf("reserve idempotency key: %w", err)
 		}
-		if holds.Digest != mine.Digest {
+		if holds.Digest != mine.Digest && holds.Digest != textDigest(r) {
 			return "", false, &Error{Code: KeyConflict, Field: "idempotency_key",
 				Message: fmt.Sprintf("idempotency_key: already used for another event (%s): use a new key for each event", holds.EventID)}
 		}
@@ -210,7 +247,9 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 			}
 		}
 	}
-	err = em.Events.PutEvent(ctx, event.Accepted{ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace})
+	err = em.Events.PutEvent(ctx, event.Accepted{
+		ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace, Subject: subject, OldType: types.OldName(e.Type),
+	})
 	switch {
 	case errors.Is(err, event.ErrExists):
 		// Without a key, the ID is new, so this is our own write, repeated because its
@@ -238,62 +277,90 @@ func stamped(e event.Event) event.Event {
 	return e
 }
 
-func (em *Emitter) check(r Request) (e event.Event, err error) {
-	if !isTenant(r.Tenant) {
-		return e, &Error{Code: InvalidField, Field: "tenant", Message: "tenant: must be 1 to 64 letters, digits, dots, dashes or underscores"}
+// check returns the event of a valid request, and its subject.
+func check(types *validate.Catalog, r Request) (e event.Event, subject string, err error) {
+	if err := event.CheckTenant(r.Tenant); err != nil {
+		return e, "", &Error{Code: InvalidField, Field: "tenant", Message: "tenant: " + err.Error()}
 	}
 	if r.Event == "" {
-		return e, &Error{Code: InvalidField, Field: "event", Message: "event: is missing; it must be one of " + strings.Join(em.Catalog.Types(), ", ")}
+		return e, "", &Error{Code: InvalidField, Field: "event", Message: "event: is missing; " + types.Summary()}
 	}
 	for _, f := range []struct{ field, value string }{
 		{"actor_user_id", r.ActorUserID}, {"request_id", r.RequestID}, {"idempotency_key", r.IdempotencyKey},
 	} {
 		if len(f.value) > maxText {
-			return e, &Error{Code: InvalidField, Field: f.field, Message: fmt.Sprintf("%s: is %d bytes; the limit is %d", f.field, len(f.value), maxText)}
+			return e, "", &Error{Code: InvalidField, Field: f.field, Message: fmt.Sprintf("%s: is %d bytes; the limit is %d", f.field, len(f.value), maxText)}
+		}
+		if err := event.CheckText(f.value); err != nil {
+			return e, "", &Error{Code: InvalidText, Field: f.field, Message: f.field + ": " + err.Error()}
 		}
 	}
-	var at time.Time
-	if r.Timestamp != "" {
-		if at, err = time.Parse(time.RFC3339Nano, r.Timestamp); err != nil || !event.Writable(at) {
-			return e, &Error{Code: InvalidField, Field: "timestamp", Message: "timestamp: must be an RFC 3339 date and time, such as 2026-01-29T12:34:56.789Z"}
-		}
+	at, ok := r.at()
+	if !ok {
+		return e, "", &Error{Code: InvalidField, Field: "timestamp", Message: "timestamp: must be an RFC 3339 date and time, such as 2026-01-29T12:34:56.789Z"}
 	}
 	if len(r.Data) > event.MaxBodyBytes {
-		return e, asRefusal(&event.TooLargeError{Bytes: len(r.Data)})
+		return e, "", asRefusal(&event.TooLargeError{Bytes: len(r.Data)})
 	}
-	if err := em.Catalog.Validate(r.Event, r.Data); err != nil {
-		return e, asRefusal(err)
+	if err := types.Validate(r.Event, r.Data); err != nil {
+		return e, "", asRefusal(err)
+	}
+	subject = types.Subject(r.Event, r.Data)
+	if err := event.CheckText(subject); err != nil {
+		t, _ := types.Type(r.Event)
+		field := "data." + t.Subject
+		return e, "", &Error{Code: InvalidText, Field: field, Message: fmt.Sprintf("%s: %s: %s", r.Event, field, err.Error())}
 	}
 	return event.Event{
 		Type: r.Event, Timestamp: at, ActorUserID: r.ActorUserID, Data: r.Data,
 		RequestID: r.RequestID, IdempotencyKey: r.IdempotencyKey,
-	}, nil
+	}, subject, nil
 }
 
-// asRefusal converts errors of validation and encoding to an *Error.
+// asRefusal converts errors of validation and encoding to an *Error. A schema that does not
+// compile is no fault of the producer's, so its error stays as it is.
 func asRefusal(err error) error {
 	var unknown *validate.UnknownTypeError
 	var invalid *validate.InvalidDataError
 	var large *event.TooLargeError
+	var unusable *validate.SchemaError
 	switch {
+	case errors.As(err, &unusable):
+		return err
 	case errors.As(err, &unknown):
 		return &Error{Code: UnknownType, Field: "event", Message: "event: " + err.Error()}
 	case errors.As(err, &invalid):
-		field := "data"
-		if len(invalid.Problems) > 0 {
-			field = invalid.Problems[0].Field
-		}
-		return &Error{Code: InvalidData, Field: field, Message: err.Error()}
+		return &Error{Code: InvalidData, Field: invalid.Problems[0].Field, Message: err.Error()}
 	case errors.As(err, &large):
 		return &Error{Code: TooLarge, Field: "data", Message: err.Error()}
 	}
 	return &Error{Code: InvalidData, Field: "data", Message: err.Error()}
 }
 
-// digest hashes the fields by which two requests with one idempotency key must agree.
+// digest hashes the values by which two requests with one idempotency key must agree. Two
+// spellings of one value are equal: the order of keys, escapes, white space, number forms,
+// and the time zone and decimals of the timestamp do not count. Integers are compared
+// digit by digit.
 func digest(r Request) string {
+	data := jsontext.Value(slices.Clone(r.Data))
+	_ = data.Canonicalize(jsontext.CanonicalizeRawInts(false)) // cannot fail: the data was validated
+	at := ""
+	if r.Timestamp != "" {
+		instant, _ := r.at() // cannot fail, either
+		at = instant.UTC().Format(time.RFC3339Nano)
+	}
+	return hash("values", r.Event, at, r.ActorUserID, string(data))
+}
+
+// textDigest is the digest of earlier releases, which compared texts. Keys that they
+// stored are still valid for KeyRetention.
+func textDigest(r Request) string {
+	return hash(r.Event, r.Timestamp, r.ActorUserID, string(compact(r.Data)))
+}
+
+func hash(parts ...string) string {
 	h := sha256.New()
-	for _, part := range []string{r.Event, r.Timestamp, r.ActorUserID, string(compact(r.Data))} {
+	for _, part := range parts {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
@@ -307,8 +374,7 @@ func clip(s string) string {
 	return s
 }
 
-// compact removes the white space between tokens. The digests of stored idempotency
-// keys depend on it.
+// compact removes the white space between tokens.
 func compact(data json.RawMessage) []byte {
 	var buf bytes.Buffer
 	if err := json.Compact(&buf, data); err != nil {

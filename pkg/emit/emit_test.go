@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync"
@@ -25,7 +27,16 @@ import (
 
 func newEmitter() (*emit.Emitter, *memory.Store) {
 	store := memory.New(time.Now)
-	return &emit.Emitter{Catalog: validate.Default(), Events: store, Keys: store, Log: slog.New(slog.DiscardHandler), Now: time.Now}, store
+	return emitterOn(store, store), store
+}
+
+// emitterOn returns an emitter that puts its events into one store, and everything else
+// into another.
+func emitterOn(events emit.Events, store *memory.Store) *emit.Emitter {
+	return &emit.Emitter{
+		Catalog: validate.Default(), Events: events, Keys: store, Failed: store, Kept: store, Stuck: store, Statistics: store,
+		Log: slog.New(slog.DiscardHandler), Now: time.Now,
+	}
 }
 
 const joined = `{"event":"user.joined_community","actor_user_id":"u_1","data":{"community_id":"c_7","community_name":"A <&> B"}}`
@@ -94,6 +105,21 @@ func TestOneEventIsStoredAsItIsSent(t *testing.T) {
 	}
 }
 
+func TestAnEventIsStoredWithItsSubjectAndItsTypesOldName(t *testing.T) {
+	for payload, want := range map[string][2]string{
+		joined: {"c_7", ""},
+		`{"event":"user.joined_platform","data":{"user_id":"u_1"}}`: {"u_1", "user.welcome_email_sent"},
+	} {
+		em, store := newEmitter()
+		if _, err := call(t, em, payload); err != nil {
+			t.Fatal(err)
+		}
+		if got := stored(t, store); len(got) != 1 || [2]string{got[0].Subject, got[0].OldType} != want {
+			t.Errorf("%s is stored as %+v, want the subject and the old name %q", payload, got, want)
+		}
+	}
+}
+
 func TestErrorsNameTheFieldAndNothingIsStored(t *testing.T) {
 	big := `"` + strings.Repeat("x", 100_000) + `"`
 	for name, c := range map[string]struct {
@@ -106,7 +132,7 @@ func TestErrorsNameTheFieldAndNothingIsStored(t *testing.T) {
 		"no type":               {`{"data":{}}`, emit.InvalidField, "event"},
 		"unknown type":          {`{"event":"user.exploded","data":{}}`, emit.UnknownType, "event"},
 		"no data":               {`{"event":"user.joined_community"}`, emit.InvalidData, "data"},
-		"a field missing":       {`{"event":"user.joined_community","data":{"community_id":"c"}}`, emit.InvalidData, "data.community_name"},
+		"a field missing":       {`{"event":"user.joined_community","data":{"community_name":"n"}}`, emit.InvalidData, "data.community_id"},
 		"a field of wrong type": {`{"event":"user.joined_community","data":{"community_id":"c","community_name":5}}`, emit.InvalidData, "data.community_name"},
 		"a field unknown":       {`{"event":"user.joined_community","data":{"community_id":"c","community_name":"n","x":1}}`, emit.InvalidData, "data.x"},
 		"an envelope misspelt":  {`{"event":"user.joined_community","idempotencyKey":"k","data":{}}`, emit.InvalidField, "idempotencyKey"},
@@ -143,26 +169,21 @@ func TestErrorsNameTheFieldAndNothingIsStored(t *testing.T) {
 func TestTheEnvelopeIsStrict(t *testing.T) {
 	const fields = "is not a field of an event; names are case-sensitive, and the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"
 	for payload, want := range map[string]emit.Error{
-		`{"tenant":"a","tenant":"b","event":"x","data":{}}`:                  {Code: emit.InvalidField, Field: "tenant", Message: `tenant: duplicate key "tenant" at byte 23`},
-		`{"data":{},"event":"x","data":{}}`:                                  {Code: emit.InvalidField, Field: "data", Message: `data: duplicate key "data" at byte 30`},
-		`{"event":"x","\u0065vent":"y"}`:                                     {Code: emit.InvalidField, Field: "event", Message: `event: duplicate key "event" at byte 26`},
-		`{"event":null,"event":"y"}`:                                         {Code: emit.InvalidField, Field: "event", Message: `event: duplicate key "event" at byte 22`},
-		`{"events":[{"event":"x"},{"event":"x","tenant":"a","tenant":"b"}]}`: {Code: emit.InvalidField, Field: "events.1.tenant", Message: `events.1.tenant: duplicate key "tenant" at byte 60`},
-		`[{"event":"x","event":"x"}]`:                                        {Code: emit.InvalidField, Field: "0.event", Message: `0.event: duplicate key "event" at byte 22`},
-		`{"events":[],"events":[]}`:                                          {Code: emit.InvalidField, Field: "events", Message: `events: duplicate key "events" at byte 22`},
-		`{"EVENT":"x","data":{}}`:                                            {Code: emit.InvalidField, Field: "EVENT", Message: "EVENT: " + fields},
-		`{"Events":[]}`:                                                      {Code: emit.InvalidField, Field: "Events", Message: "Events: " + fields},
-		`{"events":[{"idempotencyKey":"k"}]}`:                                {Code: emit.InvalidField, Field: "events.0.idempotencyKey", Message: "events.0.idempotencyKey: " + fields},
-		`{"events":[],"tenant":"t"}`:                                         {Code: emit.InvalidField, Field: "events", Message: "events: cannot be combined with the fields of one event"},
-		`{"events":[{"events":[]}]}`:                                         {Code: emit.InvalidField, Field: "events.0.events", Message: "events.0.events: " + fields},
-		`{"events":null}`:                                                    {Code: emit.InvalidField, Field: "events", Message: "events: is an empty list"},
-		`{"events":{}}`:                                                      {Code: emit.InvalidField, Field: "events", Message: "events: must be a list, not an object"},
-		`{"events":[5]}`:                                                     {Code: emit.InvalidField, Field: "events.0", Message: "events.0: must be an object, not a number"},
-		`{"event":["x"]}`:                                                    {Code: emit.InvalidField, Field: "event", Message: "event: must be a string, not a list"},
-		`{"event":"x","request_id":true}`:                                    {Code: emit.InvalidField, Field: "request_id", Message: "request_id: must be a string, not a boolean"},
-		`5`:                                                                  {Code: emit.InvalidField, Message: "the payload: must be an object, not a number"},
-		`{"event":"x"} {}`:                                                   {Code: emit.MalformedJSON, Message: "malformed JSON: invalid character '{' after top-level value after offset 14"},
-		`{"event":`:                                                          {Code: emit.MalformedJSON, Message: `malformed JSON: unexpected EOF within "/event" after offset 9`},
+		`{"tenant":"a","tenant":"b","event":"x","data":{}}`: {Code: emit.InvalidField, Field: "tenant", Message: `tenant: duplicate key "tenant" at byte 23`},
+		`{"data":{},"event":"x","data":{}}`:                 {Code: emit.InvalidField, Field: "data", Message: `data: duplicate key "data" at byte 30`},
+		`{"event":"x","\u0065vent":"y"}`:                    {Code: emit.InvalidField, Field: "event", Message: `event: duplicate key "event" at byte 26`},
+		`{"event":null,"event":"y"}`:                        {Code: emit.InvalidField, Field: "event", Message: `event: duplicate key "event" at byte 22`},
+		`{"events":[],"events":[]}`:                         {Code: emit.InvalidField, Field: "events", Message: `events: duplicate key "events" at byte 22`},
+		`{"EVENT":"x","data":{}}`:                           {Code: emit.InvalidField, Field: "EVENT", Message: "EVENT: " + fields},
+		`{"Events":[]}`:                                     {Code: emit.InvalidField, Field: "Events", Message: "Events: " + fields},
+		`{"events":[],"tenant":"t"}`:                        {Code: emit.InvalidField, Field: "events", Message: "events: cannot be combined with the fields of one event"},
+		`{"events":null}`:                                   {Code: emit.InvalidField, Field: "events", Message: "events: is an empty list"},
+		`{"events":{}}`:                                     {Code: emit.InvalidField, Field: "events", Message: "events: must be a list, not an object"},
+		`{"event":["x"]}`:                                   {Code: emit.InvalidField, Field: "event", Message: "event: must be a string, not a list"},
+		`{"event":"x","request_id":true}`:                   {Code: emit.InvalidField, Field: "request_id", Message: "request_id: must be a string, not a boolean"},
+		`5`:                                                 {Code: emit.InvalidField, Message: "the payload: must be an object, not a number"},
+		`{"event":"x"} {}`:                                  {Code: emit.MalformedJSON, Message: "malformed JSON: invalid character '{' after top-level value after offset 14"},
+		`{"event":`:                                         {Code: emit.MalformedJSON, Message: `malformed JSON: unexpected EOF within "/event" after offset 9`},
 	} {
 		em, store := newEmitter()
 		_, err := em.Invoke(t.Context(), []byte(payload))
@@ -184,11 +205,49 @@ func TestADuplicateKeyInDataRejectsOnlyThatEvent(t *testing.T) {
 	}
 }
 
+// An item of a list that is not an event is refused by itself, with its index.
+func TestAMalformedItemDoesNotAffectTheOthers(t *testing.T) {
+	const fields = "is not a field of an event; names are case-sensitive, and the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"
+	for item, want := range map[string]emit.Error{
+		strings.Replace(joined, `{"event"`, `{"foo":1,"event"`, 1): {Code: emit.InvalidField, Field: "foo", Message: "foo: " + fields},
+		`{"idempotencyKey":"k"}`:                                   {Code: emit.InvalidField, Field: "idempotencyKey", Message: "idempotencyKey: " + fields},
+		`{"events":[]}`:                                            {Code: emit.InvalidField, Field: "events", Message: "events: " + fields},
+		`{"event":"x","tenant":"a","tenant":"b"}`:                  {Code: emit.InvalidField, Field: "tenant", Message: `tenant: duplicate key "tenant" at byte 35`},
+		`{"event":["x"],"data":{}}`:                                {Code: emit.InvalidField, Field: "event", Message: "event: must be a string, not a list"},
+		`{}`:                                                       {Code: emit.InvalidField, Field: "event"},
+		`5`:                                                        {Code: emit.InvalidField, Message: "the event: must be an object, not a number"},
+		`"x"`:                                                      {Code: emit.InvalidField, Message: "the event: must be an object, not a string"},
+		`true`:                                                     {Code: emit.InvalidField, Message: "the event: must be an object, not a boolean"},
+		`null`:                                                     {Code: emit.InvalidField, Message: "the event: must be an object, not a null"},
+		`[]`:                                                       {Code: emit.InvalidField, Message: "the event: must be an object, not a list"},
+		`[` + joined + `]`:                                         {Code: emit.InvalidField, Message: "the event: must be an object, not a list"},
+		strings.Replace(joined, "c_7", `\ud800`, 1): {Code: emit.InvalidData, Field: "data.community_id"},
+	} {
+		for _, list := range []string{`[` + joined + `,` + item + `,` + joined + `]`, `{"events":[` + joined + `,` + item + `,` + joined + `]}`} {
+			em, store := newEmitter()
+			answer, err := em.Invoke(t.Context(), []byte(list))
+			if err != nil {
+				t.Errorf("%s: %v", list, err)
+				continue
+			}
+			results := answer.(map[string][]emit.Result)["results"]
+			refused := results[1].Error
+			if len(results) != 3 || results[0].Error != nil || results[2].Error != nil || refused == nil || len(stored(t, store)) != 2 {
+				t.Errorf("%s: %+v", list, results)
+				continue
+			}
+			if refused.Code != want.Code || refused.Field != want.Field || want.Message != "" && refused.Message != want.Message || refused.Index == nil || *refused.Index != 1 {
+				t.Errorf("%s:\n%+v, want\n%+v at index 1", item, refused, want)
+			}
+		}
+	}
+}
+
 // These were accepted by earlier versions.
 func TestUnusualEnvelopesAreAccepted(t *testing.T) {
 	for _, payload := range []string{
 		` ` + joined + ` `, `[` + joined + `]`, `{"events":[` + joined + `]}`, strings.Replace(joined, `"event"`, `"\u0065vent"`, 1),
-		strings.Replace(joined, `{"event"`, `{"tenant":null,"request_id":null,"event"`, 1), strings.Replace(joined, "u_1", "u\xff", 1),
+		strings.Replace(joined, `{"event"`, `{"tenant":null,"request_id":null,"event"`, 1),
 	} {
 		em, store := newEmitter()
 		if _, err := call(t, em, payload); err != nil || len(stored(t, store)) != 1 {
@@ -301,6 +360,8 @@ func TestFunctionURL(t *testing.T) {
 		"base64":                  {encoded("eyJldmVudCI6InVzZXIucG9zdGVkX2NvbW1lbnQiLCJkYXRhIjp7ImRpc2N1c3Npb25faWQiOiJkIiwiY29tbWVudF9pZCI6ImMiLCJjb21tZW50X3RleHQiOiIifX0="), 202, `"id":"`},
 		"a list, all good":        {url("POST", `[`+joined+`]`), 202, `"results":[{"id":`},
 		"a list, some refused":    {url("POST", `[`+joined+`,{"event":"x"}]`), 207, `unknown_event_type`},
+		"a list, one malformed":   {url("POST", `[`+joined+`,{"foo":1}]`), 207, `"field":"foo","index":1`},
+		"a list, none an object":  {url("POST", `[5]`), 207, `"index":0`},
 		"GET":                     {url("GET", ""), 405, "POST"},
 		"no method":               {url("", joined), 405, "POST"},
 		"invalid base64":          {encoded("%%%"), 400, `"code":"malformed_json","message":"the request body could not be read`},
@@ -343,6 +404,98 @@ func TestFunctionURL(t *testing.T) {
 			t.Errorf("%d events", len(stored(t, store)))
 		}
 	})
+}
+
+// A producer that hears that the event was not stored must hear when to try again.
+func TestAnAnswerOverHTTPSaysWhetherToTryAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		events emit.Events
+		status int
+		again  string
+		says   string
+	}{
+		"stored":          {nil, 202, "", `"id":"`},
+		"the table is up": {nil, 200, "", `"duplicate":true`},
+		"not stored":      {unreachable{}, 503, "5", `"error":`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			em, store := newEmitter()
+			if c.events != nil {
+				em = emitterOn(c.events, store)
+			}
+			send := func() events.LambdaFunctionURLResponse {
+				r := url("POST", joined)
+				r.Headers = map[string]string{"idempotency-key": "k"}
+				payload, err := json.Marshal(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				answer, err := emithandler.Route(em)(t.Context(), payload)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return answer.(events.LambdaFunctionURLResponse)
+			}
+			r := send()
+			if c.status == 200 {
+				r = send()
+			}
+			if r.StatusCode != c.status || r.Headers["Retry-After"] != c.again || !strings.Contains(r.Body, c.says) {
+				t.Errorf("answer = %d %v %s; want %d, Retry-After %q", r.StatusCode, r.Headers, r.Body, c.status, c.again)
+			}
+		})
+	}
+}
+
+// unreachable is a table that cannot be written.
+type unreachable struct{}
+
+func (unreachable) PutEvent(context.Context, event.Accepted) error {
+	return errors.New("the table is away")
+}
+
+func (unreachable) GetEvent(context.Context, string) (event.Accepted, error) {
+	return event.Accepted{}, errors.New("the table is away")
+}
+
+// The header is used or refused, never ignored.
+func TestTheIdempotencyKeyHeaderIsNeverIgnored(t *testing.T) {
+	keyed := func(key string) string {
+		return strings.Replace(joined, `{"event"`, `{"idempotency_key":"`+key+`","event"`, 1)
+	}
+	for name, c := range map[string]struct {
+		header, body string
+		status       int
+		says         string
+	}{
+		"only the header":          {"k", joined, 202, `"id"`},
+		"the same in the body":     {"k", keyed("k"), 202, `"id"`},
+		"another in the body":      {"k", keyed("other"), 400, "differs from the header"},
+		"a list":                   {"k", `[` + joined + `]`, 400, "applies to one event"},
+		"a list in events":         {"k", `{"events":[` + joined + `]}`, 400, "applies to one event"},
+		"a control character":      {"a\tb", joined, 422, `"field":"idempotency_key"`},
+		"a line break":             {"a\nb", joined, 422, `"field":"idempotency_key"`},
+		"a leading blank":          {" a", joined, 422, `"field":"idempotency_key"`},
+		"bytes that are not UTF-8": {"a\xff", joined, 422, `"field":"idempotency_key"`},
+		"over 256 bytes":           {strings.Repeat("k", 257), joined, 400, `"field":"idempotency_key"`},
+		"no header with a list":    {"", `[` + joined + `]`, 202, `"results"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			em, store := newEmitter()
+			r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(c.body))
+			if c.header != "" {
+				r.Header["Idempotency-Key"] = []string{c.header}
+			}
+			w := httptest.NewRecorder()
+			em.ServeHTTP(w, r)
+			if w.Code != c.status || !strings.Contains(w.Body.String(), c.says) {
+				t.Errorf("%d %s, want %d saying %q", w.Code, w.Body, c.status, c.says)
+			}
+			if n := len(stored(t, store)); (n == 1) != (c.status == 202) {
+				t.Errorf("%d events stored", n)
+			}
+		})
+	}
 }
 
 func url(method, body string) events.LambdaFunctionURLRequest {

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
+	"strings"
 )
 
 // maxPayload is Lambda's limit for the payload of an invocation, in bytes.
@@ -15,9 +15,9 @@ const maxPayload = 6 << 20
 // {"events":[…]}. For one event it returns its Result, or an *Error; for a list it
 // returns {"results":[…]}.
 func (em *Emitter) Invoke(ctx context.Context, payload []byte) (any, error) {
-	requests, list, err := parse(payload)
-	if err != nil {
-		return nil, err
+	requests, list, refused := parse(payload)
+	if refused != nil {
+		return nil, refused
 	}
 	if list {
 		return map[string][]Result{"results": em.EmitAll(ctx, requests)}, nil
@@ -44,9 +44,12 @@ func (em *Emitter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, &Error{Code: MalformedJSON, Message: "the request body could not be read: " + err.Error()})
 		return
 	}
-	requests, list, err := parse(body.Bytes())
-	if err != nil {
-		refuse(w, err)
+	requests, list, refused := parse(body.Bytes())
+	if refused == nil {
+		refused = applyKey(r.Header.Values("Idempotency-Key"), requests, list)
+	}
+	if refused != nil {
+		refuse(w, refused)
 		return
 	}
 	if list {
@@ -60,11 +63,7 @@ func (em *Emitter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		respond(w, status, map[string][]Result{"results": results})
 		return
 	}
-	request := requests[0]
-	if key := r.Header.Get("Idempotency-Key"); key != "" && request.IdempotencyKey == "" {
-		request.IdempotencyKey = key
-	}
-	result := em.Emit(r.Context(), request)
+	result := em.Emit(r.Context(), requests[0])
 	switch {
 	case result.Error != nil:
 		refuse(w, result.Error)
@@ -75,17 +74,35 @@ func (em *Emitter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func refuse(w http.ResponseWriter, err error) {
-	var refused *Error
-	if !errors.As(err, &refused) {
-		refused = &Error{Code: MalformedJSON, Message: err.Error()}
+// applyKey gives the key of the Idempotency-Key header to a request that has none. It
+// refuses a header that would be ignored.
+func applyKey(header []string, requests []Request, list bool) *Error {
+	key := strings.Join(header, ", ")
+	if key == "" {
+		return nil
 	}
+	refused := func(why string) *Error {
+		return &Error{Code: InvalidField, Field: "idempotency_key", Message: "idempotency_key: " + why}
+	}
+	switch {
+	case list:
+		return refused("the header Idempotency-Key applies to one event: give each event of a list its own idempotency_key")
+	case requests[0].IdempotencyKey == "":
+		requests[0].IdempotencyKey = key
+	case requests[0].IdempotencyKey != key:
+		return refused("differs from the header Idempotency-Key: send one of the two")
+	}
+	return nil
+}
+
+func refuse(w http.ResponseWriter, refused *Error) {
 	status := map[Code]int{
 		TooLarge:    http.StatusRequestEntityTooLarge,
 		TooMany:     http.StatusRequestEntityTooLarge,
 		KeyConflict: http.StatusConflict,
 		UnknownType: http.StatusUnprocessableEntity,
 		InvalidData: http.StatusUnprocessableEntity,
+		InvalidText: http.StatusUnprocessableEntity,
 		Unavailable: http.StatusServiceUnavailable,
 	}[refused.Code]
 	if status == 0 {

@@ -5,7 +5,15 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/platform"
 )
+
+// Catalog is the source of the event types.
+type Catalog interface {
+	// Current returns the types as they are now, or were a minute ago.
+	Current(ctx context.Context) (*validate.Catalog, error)
+}
 
 // Events stores accepted events.
 type Events interface {
@@ -29,4 +37,32 @@ type Tracer interface {
 	// happens within it. end must be called once, with a mark of package tracing and
 	// the subsegment's annotations.
 	Begin(name, header string) (under string, end func(mark string, annotations map[string]any))
+}
+
+// FailedChanges keeps changes that should have become an event and could not.
+type FailedChanges interface {
+	// KeepFailedChange stores the change unless it is kept already, and reports whether
+	// it stored it. If it returns no error, the change is durable.
+	KeepFailedChange(ctx context.Context, f platform.FailedChange) (isNew bool, err error)
+}
+
+// Recaptures is what capturing a kept change again needs.
+type Recaptures interface {
+	// GetFailedChange returns a failed change with its record, or
+	// platform.ErrNoFailedChange.
+	GetFailedChange(ctx context.Context, id string) (platform.FailedChange, error)
+	// FailAgain stores that another attempt failed. It does nothing if somebody else
+	// stored an attempt since f was read.
+	FailAgain(ctx context.Context, f platform.FailedChange, reason string, at time.Time) error
+	// RemoveFailedChange deletes a failed change. A missing one is not an error.
+	RemoveFailedChange(ctx context.Context, id string) error
+}
+
+// StuckCaptures stores the mark that capture is stuck.
+type StuckCaptures interface {
+	// MarkStuckCapture replaces the mark. It keeps the mark's Since if the previous
+	// failure is recent (platform.StuckFresh).
+	MarkStuckCapture(ctx context.Context, mark platform.StuckCapture) error
+	// ClearStuckCapture removes the mark if it names the sequence number.
+	ClearStuckCapture(ctx context.Context, sequenceNumber string) error
 }

@@ -36,9 +36,8 @@ func (e envelope) given() bool {
 	return e.Event.given || e.Tenant.given || e.Timestamp.given || e.ActorUserID.given || e.Data.given || e.RequestID.given || e.IdempotencyKey.given
 }
 
-// once is a field that must not be repeated. The decoder's own check would reject the
-// whole list for a duplicate key within one event's data; the catalog rejects only that
-// event.
+// once is a field that must not be repeated. The decoder's own check would not name the
+// field; the catalog does for a duplicate key within data.
 type once[T any] struct {
 	value T
 	given bool
@@ -66,21 +65,34 @@ func (l *list) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	default:
 		return &json.SemanticError{JSONKind: dec.PeekKind(), GoType: reflect.TypeFor[[]Request]()}
 	}
-	if _, err := dec.ReadToken(); err != nil {
-		return err
-	}
+	_, _ = dec.ReadToken() // cannot fail: it is the bracket
 	for dec.PeekKind() != ']' && dec.PeekKind() != 0 {
 		if len(*l) == MaxList {
 			return errTooMany
 		}
-		var e envelope
-		if err := json.UnmarshalDecode(dec, &e); err != nil {
+		// By itself, so that an item that is no event does not affect the others.
+		item, err := dec.ReadValue()
+		if err != nil {
 			return err
 		}
-		*l = append(*l, e.request())
+		*l = append(*l, readItem(item))
 	}
 	_, err := dec.ReadToken()
 	return err
+}
+
+// readItem reads one item of a list. The paths in its error begin at the item.
+func readItem(item jsontext.Value) Request {
+	var e envelope
+	err := json.Unmarshal(item, &e, strictNames)
+	if err == nil && item.Kind() == 'n' {
+		err = &json.SemanticError{JSONKind: 'n', GoType: reflect.TypeFor[envelope]()}
+	}
+	r := e.request()
+	if err != nil {
+		r.malformed = refusal(err, "the event")
+	}
+	return r
 }
 
 // length is the number of items in a list; 0 for any other value.
@@ -102,7 +114,7 @@ func (n *length) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 
 // checkLength returns an error if the list in the payload is over the limit, or the
 // payload is not JSON.
-func checkLength(payload []byte, isList bool) error {
+func checkLength(payload []byte, isList bool) *Error {
 	var count struct {
 		Events length `json:"events"`
 	}
@@ -111,7 +123,7 @@ func checkLength(payload []byte, isList bool) error {
 		target = &count.Events
 	}
 	if err := json.Unmarshal(payload, target, lenient); err != nil {
-		return refusal(err)
+		return refusal(err, "the payload")
 	}
 	if count.Events > MaxList {
 		return &Error{Code: TooMany, Field: "events", Message: fmt.Sprintf("events: has %d items; the limit per call is %d", count.Events, MaxList)}
@@ -122,22 +134,26 @@ func checkLength(payload []byte, isList bool) error {
 // lenient leaves duplicate keys and invalid UTF-8 within data to the catalog.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-// parse reads one event or a list. It rejects unknown names, because a misspelt
-// idempotency_key would otherwise be silently ignored.
-func parse(payload []byte) (requests []Request, isList bool, err error) {
-	payload = bytes.TrimSpace(payload)
+// strictNames also rejects unknown names, because a misspelt idempotency_key would
+// otherwise be silently ignored.
+var strictNames = json.JoinOptions(lenient, json.RejectUnknownMembers(true))
+
+// parse reads one event or a list. An item of a list that is not an event becomes a
+// request that Emit refuses.
+func parse(payload []byte) (requests []Request, isList bool, refused *Error) {
+	payload = bytes.Trim(payload, " \t\r\n") // JSON's white space
 	if len(payload) == 0 {
 		return nil, false, &Error{Code: MalformedJSON, Message: "the payload is empty; send one event, or {\"events\":[…]}"}
 	}
-	options := json.JoinOptions(lenient, json.RejectUnknownMembers(true))
 	var call struct {
 		envelope
 		Events once[list] `json:"events"`
 	}
+	var err error
 	if isList = payload[0] == '['; isList {
-		err = json.Unmarshal(payload, &call.Events.value, options)
+		err = json.Unmarshal(payload, &call.Events.value, strictNames)
 	} else {
-		err = json.Unmarshal(payload, &call, options)
+		err = json.Unmarshal(payload, &call, strictNames)
 		isList = call.Events.given
 	}
 	switch {
@@ -146,7 +162,7 @@ func parse(payload []byte) (requests []Request, isList bool, err error) {
 		if tooLong := checkLength(payload, payload[0] == '['); tooLong != nil {
 			return nil, isList, tooLong
 		}
-		return nil, isList, refusal(err)
+		return nil, isList, refusal(err, "the payload")
 	case !isList:
 		return []Request{call.request()}, false, nil
 	case call.envelope.given():
@@ -157,8 +173,9 @@ func parse(payload []byte) (requests []Request, isList bool, err error) {
 	return call.Events.value, true, nil
 }
 
-// refusal converts a decoding error to an *Error that says what is wrong, and where.
-func refusal(err error) error {
+// refusal converts a decoding error to an *Error that says what is wrong, and where. whole
+// names what was decoded.
+func refusal(err error, whole string) *Error {
 	var refused *Error
 	if errors.As(err, &refused) {
 		return refused
@@ -168,8 +185,8 @@ func refusal(err error) error {
 		return &Error{Code: MalformedJSON, Message: "malformed JSON: " + clip(strings.TrimPrefix(err.Error(), "jsontext: "))}
 	}
 	field := fieldAt(wrong.JSONPointer)
-	invalid := func(format string, a ...any) error {
-		return &Error{Code: InvalidField, Field: field, Message: fmt.Sprintf("%s: ", cmp.Or(field, "the payload")) + fmt.Sprintf(format, a...)}
+	invalid := func(format string, a ...any) *Error {
+		return &Error{Code: InvalidField, Field: field, Message: fmt.Sprintf("%s: ", cmp.Or(field, whole)) + fmt.Sprintf(format, a...)}
 	}
 	switch {
 	case errors.Is(err, jsontext.ErrDuplicateName):

@@ -1,8 +1,9 @@
 // Package capture derives events from changes to the platform's table: usually one
 // event per record of the table's stream, or none. It is pure: no I/O, no clock, no
 // randomness. It promises that a record always gives the same events with the same
-// IDs; that deletions by DynamoDB's TTL and writes that change nothing give none; and
-// that its errors contain no user data.
+// IDs; that every event has a form that the catalog accepts, unless an id is too long;
+// that deletions by DynamoDB's TTL and writes that change nothing give none; and that
+// its errors contain no user data.
 package capture
 
 import (
@@ -21,52 +22,98 @@ import (
 type Captured struct {
 	Tenant string
 	Event  event.Event
+	// OnceKeys are idempotency keys, for an event that can be captured from two records;
+	// empty for the others. They are reserved in order, with Reservation. If another
+	// event holds one and IsSame, its ID is the event's.
+	OnceKeys []string
+
+	recorded time.Time
 }
 
-// The data of each event, in the order of the catalog's schemas.
+// The data of each event, as in the catalog's schemas. An empty optional field is left
+// out.
 type (
 	joinedPlatform struct {
 		UserID string `json:"user_id"`
-		Email  string `json:"email"`
-		Name   string `json:"name"`
+		Email  string `json:"email,omitempty"`
+		Name   string `json:"name,omitempty"`
 	}
 	joinedCommunity struct {
 		CommunityID   string `json:"community_id"`
-		CommunityName string `json:"community_name"`
+		CommunityName string `json:"community_name,omitempty"`
 		CommunityCity string `json:"community_city,omitempty"`
+		AddedBy       string `json:"added_by,omitempty"`
+		Rejoined      bool   `json:"rejoined,omitempty"`
 	}
 	registered struct {
 		EventID        string                      `json:"event_id"`
 		RegistrationID string                      `json:"registration_id"`
 		PaymentID      string                      `json:"payment_id,omitempty"`
 		Status         platform.RegistrationStatus `json:"status"`
+		about
 	}
 	cancelled struct {
 		EventID        string `json:"event_id"`
 		RegistrationID string `json:"registration_id"`
+		UserID         string `json:"user_id"`
+		CancelledBy    string `json:"cancelled_by,omitempty"`
+		Reason         string `json:"reason,omitempty"`
+		PreviousStatus string `json:"previous_status,omitempty"`
+		PaymentID      string `json:"payment_id,omitempty"`
+		about
+	}
+	// about describes the platform's event of a registration.
+	about struct {
+		EventName     string      `json:"event_name,omitempty"`
+		Price         json.Number `json:"price,omitempty"`
+		Currency      string      `json:"currency,omitempty"`
+		CommunityID   string      `json:"community_id,omitempty"`
+		CommunityName string      `json:"community_name,omitempty"`
 	}
 	commented struct {
-		DiscussionID string `json:"discussion_id"`
-		CommentID    string `json:"comment_id"`
-		CommentText  string `json:"comment_text"`
+		DiscussionID     string `json:"discussion_id"`
+		CommentID        string `json:"comment_id"`
+		CommentText      string `json:"comment_text"`
+		CommentTruncated bool   `json:"comment_truncated,omitempty"`
+		CommentLength    int    `json:"comment_length,omitempty"`
+		UserName         string `json:"user_name,omitempty"`
+		DiscussionTitle  string `json:"discussion_title,omitempty"`
+		CommunityID      string `json:"community_id,omitempty"`
+		CommunityName    string `json:"community_name,omitempty"`
 	}
 	flagged struct {
-		CommentID     string `json:"comment_id"`
-		FlaggedUserID string `json:"flagged_user_id"`
-		Reason        string `json:"reason"`
+		CommentID       string `json:"comment_id"`
+		FlaggedUserID   string `json:"flagged_user_id"`
+		Reason          string `json:"reason,omitempty"`
+		FlaggedUserName string `json:"flagged_user_name,omitempty"`
+		CommentExcerpt  string `json:"comment_excerpt,omitempty"`
+		DiscussionID    string `json:"discussion_id,omitempty"`
+		DiscussionTitle string `json:"discussion_title,omitempty"`
+		CommunityID     string `json:"community_id,omitempty"`
+		CommunityName   string `json:"community_name,omitempty"`
 	}
 	referred struct {
-		ReferredUserID string `json:"referred_user_id"`
-		ReferrerID     string `json:"referrer_id"`
-		ReferralCode   string `json:"referral_code"`
+		ReferredUserID   string `json:"referred_user_id"`
+		ReferrerID       string `json:"referrer_id"`
+		ReferralCode     string `json:"referral_code,omitempty"`
+		ReferredUserName string `json:"referred_user_name,omitempty"`
+		ReferrerName     string `json:"referrer_name,omitempty"`
 	}
 	autoClosed struct {
-		DiscussionID string `json:"discussion_id"`
-		ClosedAt     string `json:"closed_at"`
+		DiscussionID  string `json:"discussion_id"`
+		ClosedAt      string `json:"closed_at"`
+		Title         string `json:"title,omitempty"`
+		CommunityID   string `json:"community_id,omitempty"`
+		CommunityName string `json:"community_name,omitempty"`
 	}
 	extended struct {
-		DiscussionID string `json:"discussion_id"`
-		NewExpiresAt string `json:"new_expires_at"`
+		DiscussionID      string `json:"discussion_id"`
+		NewExpiresAt      string `json:"new_expires_at"`
+		PreviousExpiresAt string `json:"previous_expires_at,omitempty"`
+		ExtendedByLogin   string `json:"extended_by_login,omitempty"`
+		Title             string `json:"title,omitempty"`
+		CommunityID       string `json:"community_id,omitempty"`
+		CommunityName     string `json:"community_name,omitempty"`
 	}
 )
 
@@ -86,10 +133,11 @@ func Events(c platform.Change) ([]Captured, error) {
 	if err != nil || f == nil {
 		return nil, err
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false) // receivers get the text as it was written
-	if err := enc.Encode(f.data); err != nil {
+	if comment, ok := f.data.(commented); ok {
+		f.data = fitted(comment)
+	}
+	data, err := encode(f.data)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.eventType, err)
 	}
 	recorded := c.At.UTC()
@@ -100,13 +148,29 @@ func Events(c platform.Change) ([]Captured, error) {
 		// Sequence numbers are unique within a stream; a recreated table has a new one.
 		ID:        event.DerivedID(recorded, strings.Join([]string{c.Stream, c.ID, c.SequenceNumber, f.eventType}, "\n")),
 		Type:      f.eventType,
-		Timestamp: f.at, ActorUserID: f.actor, RequestID: f.common.RequestID,
-		Data: bytes.TrimRight(buf.Bytes(), "\n"),
+		Timestamp: f.at, ActorUserID: f.actor, RequestID: requestID(f.common.RequestID),
+		Data: data,
 	}
 	if !plausible(f.at) {
 		e.Timestamp = recorded
 	}
-	return []Captured{{Tenant: f.common.Tenant, Event: e}}, nil
+	captured := Captured{Tenant: f.common.Tenant, Event: e, recorded: recorded}
+	if join, ok := f.data.(joinedCommunity); ok {
+		captured.OnceKeys = onceKeys(f.eventType, f.actor, join.CommunityID, recorded)
+	}
+	return []Captured{captured}, nil
+}
+
+// encode builds an event's data. Receivers get the text as it was written, without
+// escapes for HTML.
+func encode(data any) ([]byte, error) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(data); err != nil {
+		return nil, err
+	}
+	return bytes.TrimRight(buf.Bytes(), "\n"), nil
 }
 
 // plausible reports whether a time can be an event's timestamp.
@@ -118,7 +182,7 @@ func factOf(c platform.Change) (*fact, error) {
 	case platform.Insert:
 		return inserted(c.New)
 	case platform.Modify:
-		return modified(c.Old, c.New)
+		return modified(c)
 	case platform.Remove:
 		if c.ByTTL {
 			return nil, nil
@@ -147,50 +211,89 @@ func inserted(image platform.Image) (*fact, error) {
 	}
 	switch r := record.(type) {
 	case platform.User:
-		return &fact{"user.joined_platform", r.Common, r.ID, r.CreatedAt, joinedPlatform{r.ID, r.Email, r.Name}}, nil
+		return &fact{"user.joined_platform", r.Common, r.ID, r.CreatedAt, joinedPlatform{r.ID, address(r.Email), label(r.Name)}}, nil
 	case platform.Membership:
-		// The actor is the member, not the user who wrote the record.
-		return &fact{"user.joined_community", r.Common, r.UserID, r.CreatedAt, joinedCommunity{r.CommunityID, r.CommunityName, r.CommunityCity}}, nil
+		if !r.Status.IsActive() {
+			return nil, nil
+		}
+		at := r.CreatedAt
+		if at.Before(r.LeftAt) {
+			at = time.Time{} // it is when the user joined first
+		}
+		return joined(r, at, r.Rejoined || !r.LeftAt.IsZero()), nil
 	case platform.Registration:
 		if r.Status != platform.Pending && r.Status != platform.Success && r.Status != platform.Failed {
 			return nil, nil
 		}
 		return registration(r, r.CreatedAt), nil
 	case platform.Comment:
-		return &fact{"user.posted_comment", r.Common, r.UserID, r.CreatedAt, commented{r.DiscussionID, r.ID, r.Text}}, nil
+		return &fact{"user.posted_comment", r.Common, r.UserID, r.CreatedAt, commented{
+			DiscussionID: r.DiscussionID, CommentID: r.ID, CommentText: r.Text, UserName: label(r.UserName),
+			DiscussionTitle: label(r.DiscussionTitle), CommunityID: optionalID(r.CommunityID), CommunityName: label(r.CommunityName),
+		}}, nil
 	case platform.Flag:
-		return &fact{"user.flagged_comment", r.Common, r.UserID, r.CreatedAt, flagged{r.CommentID, r.FlaggedUserID, r.Reason}}, nil
+		return &fact{"user.flagged_comment", r.Common, r.UserID, r.CreatedAt, flagged{
+			CommentID: r.CommentID, FlaggedUserID: r.FlaggedUserID, Reason: cut(r.Reason, maxReason), FlaggedUserName: label(r.FlaggedUserName),
+			CommentExcerpt: cut(r.CommentText, maxExcerpt), DiscussionID: optionalID(r.DiscussionID), DiscussionTitle: label(r.DiscussionTitle),
+			CommunityID: optionalID(r.CommunityID), CommunityName: label(r.CommunityName),
+		}}, nil
 	case platform.Referral:
-		return &fact{"user.referred_user", r.Common, r.ReferrerID, r.CreatedAt, referred{r.ReferredUserID, r.ReferrerID, r.Code}}, nil
+		return &fact{"user.referred_user", r.Common, r.ReferrerID, r.CreatedAt, referred{
+			r.ReferredUserID, r.ReferrerID, optionalID(r.Code), label(r.ReferredUserName), label(r.ReferrerName),
+		}}, nil
 	}
 	return nil, nil
 }
 
-func registration(r platform.Registration, at time.Time) *fact {
-	return &fact{"user.registered_event", r.Common, r.UserID, at, registered{r.EventID, r.ID, r.PaymentID, r.Status}}
+// joined is the fact of a user who is now a member. The actor is the member, not the
+// organiser who added them.
+func joined(r platform.Membership, at time.Time, rejoined bool) *fact {
+	return &fact{"user.joined_community", r.Common, r.UserID, at, joinedCommunity{
+		r.CommunityID, label(r.CommunityName), label(r.CommunityCity), optionalID(r.AddedBy), rejoined,
+	}}
 }
 
-func modified(before, after platform.Image) (*fact, error) {
-	kind := kindOf(after)
-	if kind != kindOf(before) || kind != platform.KindRegistration && kind != platform.KindDiscussion {
+func registration(r platform.Registration, at time.Time) *fact {
+	return &fact{"user.registered_event", r.Common, r.UserID, at, registered{r.EventID, r.ID, optionalID(r.PaymentID), r.Status, aboutOf(r)}}
+}
+
+func aboutOf(r platform.Registration) about {
+	return about{label(r.EventName), number(r.Price), cut(r.Currency, maxCurrency), optionalID(r.CommunityID), label(r.CommunityName)}
+}
+
+// cancellation is the fact of a registration that was cancelled. The actor is who
+// cancelled it: the user unless the record names another.
+func cancellation(r platform.Registration, before platform.RegistrationStatus, at time.Time) *fact {
+	actor := actorID(r.CancelledBy)
+	if actor == "" {
+		actor = r.UserID
+	}
+	return &fact{"user.cancelled_registration", r.Common, actor, at, cancelled{
+		r.EventID, r.ID, r.UserID, optionalID(r.CancelledBy), cut(r.CancelReason, maxReason), label(string(before)), optionalID(r.PaymentID), aboutOf(r),
+	}}
+}
+
+func modified(c platform.Change) (*fact, error) {
+	kind := kindOf(c.New)
+	if kind != kindOf(c.Old) || kind != platform.KindMembership && kind != platform.KindRegistration && kind != platform.KindDiscussion {
 		return nil, nil
 	}
-	if !relevant(before, after) {
+	if !relevant(c.Old, c.New) {
 		return nil, nil
 	}
-	was, err := before.Decode()
-	if err != nil {
-		return nil, fmt.Errorf("the old image: %w", err)
-	}
-	is, err := after.Decode()
+	// Of the old image, the status and the end decide; an id that it lacks does not matter.
+	was, _ := c.Old.Decode()
+	is, err := c.New.Decode()
 	if err != nil {
 		return nil, err
 	}
 	switch r := is.(type) {
+	case platform.Membership:
+		return membershipChanged(was.(platform.Membership), r), nil
 	case platform.Registration:
-		return paymentSettled(was.(platform.Registration), r), nil
+		return registrationChanged(was.(platform.Registration), r), nil
 	case platform.Discussion:
-		return discussionChanged(was.(platform.Discussion), r), nil
+		return discussionChanged(was.(platform.Discussion), r, c.At.UTC()), nil
 	}
 	return nil, nil
 }
@@ -206,28 +309,67 @@ func relevant(before, after platform.Image) bool {
 	return false
 }
 
-// paymentSettled is the fact of a registration whose payment succeeded or failed.
-func paymentSettled(was, is platform.Registration) *fact {
-	if is.Status == was.Status || is.Status != platform.Success && is.Status != platform.Failed {
+// membershipChanged is the fact of a user who became a member, again or after they had
+// been invited or had asked.
+func membershipChanged(was, is platform.Membership) *fact {
+	if was.Status.IsActive() || !is.Status.IsActive() {
 		return nil
 	}
-	return registration(is, changedAt(was.Common, is.Common))
+	return joined(is, changedAt(was.Common, is.Common), was.Status.IsFormer() || is.Rejoined || !is.LeftAt.IsZero())
 }
 
-// discussionChanged is the fact of an open discussion that was closed because it
-// expired, or was extended.
-func discussionChanged(was, is platform.Discussion) *fact {
+// registrationChanged is the fact of a registration whose payment succeeded or failed,
+// or that was cancelled.
+func registrationChanged(was, is platform.Registration) *fact {
+	if is.Status == was.Status {
+		return nil
+	}
+	switch is.Status {
+	case platform.Success, platform.Failed:
+		return registration(is, changedAt(was.Common, is.Common))
+	case platform.Cancelled:
+		at := is.CancelledAt
+		if at.IsZero() || at.Equal(was.CancelledAt) {
+			at = changedAt(was.Common, is.Common)
+		}
+		return cancellation(is, was.Status, at)
+	}
+	return nil
+}
+
+// discussionChanged is the fact of a discussion that was closed because it expired, or
+// of an open one that was extended. An extension to a time that is past is none.
+func discussionChanged(was, is platform.Discussion, now time.Time) *fact {
 	if was.Status != platform.Open {
 		return nil
 	}
 	switch {
 	case is.Status == platform.Closed && is.Reason == platform.Expired:
-		return &fact{"discussion.auto_closed", is.Common, "", is.ClosedAt, autoClosed{is.ID, formatTime(is.ClosedAt)}}
-	case is.Status == platform.Open && !was.ExpiresAt.IsZero() && was.ExpiresAt.Before(is.ExpiresAt):
-		return &fact{"discussion.extended", is.Common, is.ExtendedBy, changedAt(was.Common, is.Common), extended{is.ID, formatTime(is.ExpiresAt)}}
+		at := is.ClosedAt
+		if at.IsZero() {
+			at = now
+		}
+		return &fact{"discussion.auto_closed", is.Common, "", at, autoClosed{
+			is.ID, formatTime(at), label(is.Title), optionalID(is.CommunityID), label(is.CommunityName),
+		}}
+	case is.Status == platform.Open && !was.ExpiresAt.IsZero() && was.ExpiresAt.Before(is.ExpiresAt) && is.ExpiresAt.After(now):
+		actor, login := actorID(is.ExtendedBy), is.ExtendedByLogin
+		if strings.HasPrefix(actor, consoleLogin) { // written before there was an attribute for it
+			actor, login = "", actor
+		}
+		if actor != "" {
+			login = "" // of an earlier extension: the platform does not clear it
+		}
+		return &fact{"discussion.extended", is.Common, actor, changedAt(was.Common, is.Common), extended{
+			is.ID, formatTime(is.ExpiresAt), formatTime(was.ExpiresAt), optionalID(login),
+			label(is.Title), optionalID(is.CommunityID), label(is.CommunityName),
+		}}
 	}
 	return nil
 }
+
+// consoleLogin begins the name of an operator who is no user of the platform.
+const consoleLogin = "console:"
 
 // changedAt is the time of a change, from updated_at; zero if that did not change.
 func changedAt(was, is platform.Common) time.Time {
@@ -237,8 +379,7 @@ func changedAt(was, is platform.Common) time.Time {
 	return is.UpdatedAt
 }
 
-// formatTime formats a time for events' data. It returns "" for the zero time, so that
-// the catalog rejects the event.
+// formatTime formats a time for events' data, the zero time as "".
 func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -246,7 +387,9 @@ func formatTime(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z07:00")
 }
 
-// removed is the fact of a deleted record: a registration was cancelled.
+// removed is the fact of a deleted record: a registration was cancelled. The deletion
+// of one that was cancelled already is no second cancellation, and that of one that
+// never succeeded is a clean-up.
 func removed(image platform.Image) (*fact, error) {
 	if kindOf(image) != platform.KindRegistration {
 		return nil, nil
@@ -256,5 +399,8 @@ func removed(image platform.Image) (*fact, error) {
 		return nil, fmt.Errorf("the old image: %w", err)
 	}
 	r := record.(platform.Registration)
-	return &fact{"user.cancelled_registration", r.Common, r.UserID, time.Time{}, cancelled{r.EventID, r.ID}}, nil
+	if !r.IsHeld() {
+		return nil, nil
+	}
+	return cancellation(r, r.Status, time.Time{}), nil
 }

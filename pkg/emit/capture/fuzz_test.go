@@ -2,13 +2,16 @@ package capture_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
@@ -58,9 +61,19 @@ func FuzzEvents(f *testing.F) {
 			if _, err := event.IDTime(c.Event.ID); err != nil {
 				t.Error(err)
 			}
+			// Only an id can be too long for the catalog: all else is made to fit.
+			var invalid *validate.InvalidDataError
+			if err := validate.Default().Validate(c.Event.Type, c.Event.Data); errors.As(err, &invalid) {
+				for _, p := range invalid.Problems {
+					if !strings.HasSuffix(p.Message, "characters; the maximum is 256") || !strings.HasSuffix(p.Field, "_id") {
+						t.Errorf("the catalog refuses %s: %v", c.Event.Data, err)
+					}
+				}
+			}
 			body, err := c.Event.Encode()
 			if err != nil {
-				continue // too large: emit says so
+				t.Errorf("%s: %v", c.Event.Data[:min(len(c.Event.Data), 200)], err)
+				continue
 			}
 			if back, err := event.Decode(body); err != nil || back.ID != c.Event.ID || back.Type != c.Event.Type {
 				t.Errorf("%s is read back as %+v (%v)", body, back, err)
