@@ -49,6 +49,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 	"github.com/tidings-dev/tidings/pkg/testsend"
+	"github.com/tidings-dev/tidings/test/destinationtest"
 	"github.com/tidings-dev/tidings/test/guardtest"
 )
 
@@ -94,7 +95,7 @@ func (l *lab) GetEndpoint(_ context.Context, tenant, id string) (endpoint.Endpoi
 
 func (l *lab) tester() *testsend.Tester {
 	return &testsend.Tester{
-		Catalog: catalog.Default(), Validate: validate.Default().Validate, Endpoints: l, Limits: l.limits, Open: func() (testsend.Sender, error) { return l.open(), nil },
+		Catalog: catalog.Default(), Validate: (&validate.Live{Types: catalog.Default()}).Validate, Endpoints: l, Limits: l.limits, Open: func() (testsend.Sender, error) { return l.open(), nil },
 		Log: slog.New(slog.NewJSONHandler(l.log, nil)), Now: l.now,
 	}
 }
@@ -144,28 +145,8 @@ func (l *lab) status(status int, header ...string) {
 	})
 }
 
-// accept calls serve with each connection of a new listener, closes the connection
-// afterwards, and returns the listener's address.
-func (l *lab) accept(serve func(net.Conn)) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				serve(conn)
-			}()
-		}
-	}()
-	return listener.Addr().String()
-}
+// accept calls serve with each connection of a new listener, and returns its address.
+func (l *lab) accept(serve func(net.Conn)) string { return destinationtest.Listen(l.t, serve) }
 
 // request reads a whole request.
 func request(conn net.Conn) {
@@ -348,7 +329,7 @@ func TestBrokenReceivers(t *testing.T) {
 		"name servers do not respond": {func(l *lab) {
 			l.dns(func([]byte) []byte { return nil })
 			l.endpoint.URL, l.endpoint.Timeout = "https://hooks.example.com/", short
-		}, testsend.HintDNSTimeout, delivery.Timeout, destination.PhaseDNS, "name servers of hooks.example.com", testsend.ConsequenceRetried},
+		}, testsend.HintDNSTimeout, delivery.DNS, destination.PhaseDNS, "name servers of hooks.example.com", testsend.ConsequenceRetried},
 		"name of a private address": {func(l *lab) {
 			d := guardtest.NewDNS(l.t)
 			d.Answer("hooks.example.com", []netip.Addr{netip.MustParseAddr("10.0.0.7")})
@@ -464,6 +445,7 @@ func TestBrokenReceivers(t *testing.T) {
 		"media type":          {func(l *lab) { l.status(415) }, testsend.HintMediaType, delivery.Answered, "", "application/json", testsend.ConsequenceRetried},
 		"unprocessable":       {func(l *lab) { l.status(422) }, testsend.HintUnprocessable, delivery.Answered, "", "schema", testsend.ConsequenceRetried},
 		"too many":            {func(l *lab) { l.status(429, "Retry-After", "7") }, testsend.HintTooMany, delivery.Throttled, "", "Retry-After", testsend.ConsequenceRetried},
+		"switches protocols":  {func(l *lab) { l.status(101) }, testsend.HintStatus, delivery.Answered, "", "WebSocket", testsend.ConsequenceRetried},
 		"other 4xx":           {func(l *lab) { l.status(418) }, testsend.HintStatus, delivery.Answered, "", "418", testsend.ConsequenceRetried},
 		"server error":        {func(l *lab) { l.status(500) }, testsend.HintServerError, delivery.Answered, "", "log", testsend.ConsequenceRetried},
 		"bad gateway":         {func(l *lab) { l.status(502) }, testsend.HintBadGateway, delivery.Answered, "", "proxy", testsend.ConsequenceRetried},
@@ -474,13 +456,13 @@ func TestBrokenReceivers(t *testing.T) {
 			server := httptest.NewServer(sqsapi.New("webhooks-b"))
 			l.t.Cleanup(server.Close)
 			l.sqs, l.endpoint.URL = server.URL, "sqs://000000000000/webhooks-a?region=us-east-1"
-		}, testsend.HintQueueMissing, delivery.Missing, destination.PhaseExchange, "queue does not exist", testsend.ConsequenceDeadLetter},
+		}, testsend.HintQueueMissing, delivery.Missing, destination.PhaseExchange, "queue does not exist", testsend.ConsequenceRetriedBriefly},
 		"queue access denied": {func(l *lab) { l.sqsAnswers(403, "AccessDeniedException") },
-			testsend.HintQueueDenied, delivery.Denied, "", "sqs:SendMessage", testsend.ConsequenceDeadLetter},
+			testsend.HintQueueDenied, delivery.Denied, "", "sqs:SendMessage", testsend.ConsequenceRetriedBriefly},
 		"queue key denied": {func(l *lab) { l.sqsAnswers(400, "KmsAccessDenied") },
-			testsend.HintKeyDenied, delivery.Denied, "", "kms:GenerateDataKey", testsend.ConsequenceDeadLetter},
+			testsend.HintKeyDenied, delivery.Denied, "", "kms:GenerateDataKey", testsend.ConsequenceRetriedBriefly},
 		"region not enabled": {func(l *lab) { l.sqsAnswers(403, "InvalidClientTokenId") },
-			testsend.HintCredentials, delivery.Denied, "", "region is enabled", testsend.ConsequenceDeadLetter},
+			testsend.HintCredentials, delivery.Denied, "", "region is enabled", testsend.ConsequenceRetriedBriefly},
 		"message larger than the queue allows": {func(l *lab) { l.sqsAnswers(400, "InvalidParameterValue") },
 			testsend.HintTooLarge, delivery.TooLarge, "", "MaximumMessageSize", testsend.ConsequenceDeadLetter},
 		"throttled queue": {func(l *lab) { l.sqsAnswers(400, "RequestThrottled") },
@@ -495,7 +477,7 @@ func TestBrokenReceivers(t *testing.T) {
 			l.t.Cleanup(server.Close)
 			l.sqsAnswers(500, "NotAsked")
 			l.sts, l.endpoint.RoleARN = server.URL, "arn:aws:iam::210987654321:role/webhooks-a"
-		}, testsend.HintRoleDenied, delivery.Denied, "", "external id", testsend.ConsequenceDeadLetter},
+		}, testsend.HintRoleDenied, delivery.Denied, "", "external id", testsend.ConsequenceRetriedBriefly},
 		"SQS does not respond": {func(l *lab) {
 			l.sqs, l.endpoint.Timeout = "http://"+l.accept(silent), short
 			l.endpoint.URL = "sqs://000000000000/webhooks-a?region=us-east-1"
@@ -508,21 +490,21 @@ func TestBrokenReceivers(t *testing.T) {
 			server := pstest.NewServer()
 			l.t.Cleanup(func() { _ = server.Close() })
 			l.emulator, l.endpoint.URL = server.Addr, "pubsub://some-project/some-topic"
-		}, testsend.HintPubSubTopic, delivery.Missing, destination.PhaseExchange, "topic does not exist", testsend.ConsequenceDeadLetter},
-		"publish denied":         {func(l *lab) { l.pubsub(codes.PermissionDenied) }, testsend.HintPubSubDenied, delivery.Denied, "", "roles/pubsub.publisher", testsend.ConsequenceDeadLetter},
-		"identity rejected":      {func(l *lab) { l.pubsub(codes.Unauthenticated) }, testsend.HintPubSubIdentity, delivery.Denied, "", "GoogleCredentials", testsend.ConsequenceRetried},
+		}, testsend.HintPubSubTopic, delivery.Missing, destination.PhaseExchange, "topic does not exist", testsend.ConsequenceRetriedBriefly},
+		"publish denied":         {func(l *lab) { l.pubsub(codes.PermissionDenied) }, testsend.HintPubSubDenied, delivery.Denied, "", "roles/pubsub.publisher", testsend.ConsequenceRetriedBriefly},
+		"identity rejected":      {func(l *lab) { l.pubsub(codes.Unauthenticated) }, testsend.HintPubSubIdentity, delivery.Denied, "", "GoogleProvider", testsend.ConsequenceRetried},
 		"schema mismatch":        {func(l *lab) { l.pubsub(codes.InvalidArgument) }, testsend.HintPubSubSchema, delivery.Invalid, "", "schema", testsend.ConsequenceDeadLetter},
 		"quota exceeded":         {func(l *lab) { l.pubsub(codes.ResourceExhausted) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ConsequenceRetried},
 		"Pub/Sub internal error": {func(l *lab) { l.pubsub(codes.Internal) }, testsend.HintAnswered, delivery.Answered, "", "Internal", testsend.ConsequenceRetried},
-		"no Google credentials":  {func(l *lab) { l.google, l.endpoint.URL = "{", "pubsub://some-project/some-topic" }, testsend.HintPubSubIdentity, delivery.Denied, "", "workload identity", testsend.ConsequenceDeadLetter},
+		"no Google credentials":  {func(l *lab) { l.google, l.endpoint.URL = "{", "pubsub://some-project/some-topic" }, testsend.HintPubSubIdentity, delivery.Denied, "", "workload identity", testsend.ConsequenceRetriedBriefly},
 		"Pub/Sub not reached":    {func(l *lab) { l.pubsub(codes.Unavailable) }, testsend.HintUnreached, delivery.Connect, "", "Pub/Sub could not be reached", testsend.ConsequenceRetried},
-		"Kafka's topic missing":  {func(l *lab) { l.kafka(); l.endpoint.URL += "2" }, testsend.HintKafkaTopic, delivery.Missing, destination.PhaseExchange, "Create it", testsend.ConsequenceDeadLetter},
-		"Kafka's ACL":            {func(l *lab) { l.produced(kerr.TopicAuthorizationFailed) }, testsend.HintKafkaDenied, delivery.Denied, "", "Describe and Write", testsend.ConsequenceDeadLetter},
+		"Kafka's topic missing":  {func(l *lab) { l.kafka(); l.endpoint.URL += "2" }, testsend.HintKafkaTopic, delivery.Missing, destination.PhaseExchange, "Create it", testsend.ConsequenceRetriedBriefly},
+		"Kafka's ACL":            {func(l *lab) { l.produced(kerr.TopicAuthorizationFailed) }, testsend.HintKafkaDenied, delivery.Denied, "", "Describe and Write", testsend.ConsequenceRetriedBriefly},
 		"Kafka's replicas gone":  {func(l *lab) { l.produced(kerr.NotEnoughReplicas) }, testsend.HintKafkaReplicas, delivery.Answered, "", "min.insync.replicas", testsend.ConsequenceRetried},
 		"Kafka's record limit":   {func(l *lab) { l.produced(kerr.MessageTooLarge) }, testsend.HintTooLarge, delivery.TooLarge, "", "max.message.bytes", testsend.ConsequenceDeadLetter},
 		"Kafka's quota":          {func(l *lab) { l.produced(kerr.ThrottlingQuotaExceeded) }, testsend.HintThrottled, delivery.Throttled, "", "quota", testsend.ConsequenceRetried},
 		"Kafka's policy":         {func(l *lab) { l.produced(kerr.PolicyViolation) }, testsend.HintAnswered, delivery.Invalid, "", "rejected the record", testsend.ConsequenceDeadLetter},
-		"Kafka's login refused":  {func(l *lab) { l.produced(kerr.SaslAuthenticationFailed) }, testsend.HintKafkaLogin, delivery.Denied, "", "user name and password", testsend.ConsequenceDeadLetter},
+		"Kafka's login refused":  {func(l *lab) { l.produced(kerr.SaslAuthenticationFailed) }, testsend.HintKafkaLogin, delivery.Denied, "", "user name and password", testsend.ConsequenceRetriedBriefly},
 		"Kafka, nobody listens":  {func(l *lab) { l.endpoint.URL = "kafka://127.0.0.1:1/events" }, testsend.HintRefused, delivery.Connect, "", "refused the connection on port 1", testsend.ConsequenceRetried},
 		"Kafka, TLS to a plain":  {func(l *lab) { l.endpoint.URL = "kafka://" + l.accept(greeting) + "/events?tls=true" }, testsend.HintTLSNotSpoken, delivery.TLS, "", "does not speak TLS", testsend.ConsequenceRetried},
 		"Kafka, plain to a TLS": {func(l *lab) {

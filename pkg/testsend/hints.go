@@ -2,6 +2,7 @@ package testsend
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -126,7 +127,7 @@ func hint(s failedAttempt) Hint {
 		if s.exchange.Code != "" {
 			break // reported by a broker
 		}
-		return newHint(HintInvalid, "The endpoint's settings are invalid. Correct them as the error says. Nothing was sent.")
+		return newHint(HintInvalid, "The endpoint's settings are invalid, or the event has a text that this protocol cannot carry. Correct it as the error says. Nothing was sent.")
 	case delivery.Blocked:
 		return newHint(HintBlocked, "The host's address is private, local or reserved. Webhooks are only sent to public addresses. "+
 			"Use the receiver's public address. An operator can allow a private network with the parameter AllowNetworks.")
@@ -157,7 +158,7 @@ func connectionHint(s failedAttempt) Hint {
 		invalid   x509.CertificateInvalidError
 		record    tls.RecordHeaderError
 	)
-	if s.outcome.Class == delivery.Timeout {
+	if s.outcome.Class == delivery.Timeout || s.outcome.Class == delivery.DNS && errors.Is(err, context.DeadlineExceeded) {
 		return timeoutHint(s, host, port)
 	}
 	alert, alerted := destination.TLSAlert(err)
@@ -196,6 +197,8 @@ func connectionHint(s failedAttempt) Hint {
 		return newHint(HintClosed, "The receiver accepted the request and closed the connection without a response. It probably crashed while handling the event. Check its log at this time.")
 	case s.outcome.Class == delivery.TLS:
 		return newHint(HintTLSHandshake, "The TLS handshake failed. Check the server's TLS settings, for example with `openssl s_client -connect %s:%s`.", host, port)
+	case s.outcome.Class == delivery.Protocol && s.outcome.Error != destination.NotHTTP:
+		return newHint(HintNotHTTP, "%s%s. Look in the log of the server on port %s of %s, or of the proxy in front of it.", strings.ToUpper(s.outcome.Error[:1]), s.outcome.Error[1:], port, host)
 	case s.outcome.Class == delivery.Protocol:
 		return newHint(HintNotHTTP, "The server on port %s of %s does not speak HTTP. Check the port in the URL.", port, host)
 	}
@@ -275,6 +278,8 @@ func statusHint(s failedAttempt) Hint {
 		return redirectHint(s, get("Location"))
 	}
 	switch status {
+	case http.StatusSwitchingProtocols:
+		return newHint(HintStatus, "The receiver switched to another protocol (101 Switching Protocols), as for a WebSocket. Only 2xx counts as success: let this path answer a POST, or correct the URL.")
 	case http.StatusBadRequest:
 		return newHint(HintBadRequest, "The receiver rejected the request (400 Bad Request). The response body may say why; often the signature check failed. %s", verification(s))
 	case http.StatusUnauthorized:
@@ -306,7 +311,7 @@ func statusHint(s failedAttempt) Hint {
 	case http.StatusUnsupportedMediaType:
 		return newHint(HintMediaType, "The receiver does not accept application/json (415 Unsupported Media Type). Let its route accept that content type; the body is JSON in UTF-8.")
 	case http.StatusUnprocessableEntity:
-		return newHint(HintUnprocessable, "The receiver rejected the body's content (422 Unprocessable Content). Compare it with the event's schema (`tidings events show TYPE`), and accept unknown types and fields.")
+		return newHint(HintUnprocessable, "The receiver rejected the body's content (422 Unprocessable Content). Compare it with the event's schema (`tidings type show TYPE`), and accept unknown types and fields.")
 	case http.StatusTooManyRequests:
 		return newHint(HintTooMany, "The receiver is rate limiting (429 Too Many Requests). A delivery waits as long as Retry-After says. Give the endpoint a rate limit that the receiver can handle.")
 	case http.StatusBadGateway:
@@ -356,7 +361,7 @@ func redirectHint(s failedAttempt, location string) Hint {
 func sqsHint(s failedAttempt) Hint {
 	if operationIn(s.exchange.Cause, "STS") && s.outcome.Class != delivery.Timeout {
 		return newHint(HintRoleDenied, "The role in role_arn could not be assumed (%s). Its trust policy must name the dispatch function's role and have the tenant as external id, "+
-			"and its name must fit the parameter DestinationRoles (webhooks-…).", s.exchange.Code)
+			"and its name must fit the parameter DestinationRoles (by default the stack's name and -webhooks-…).", s.exchange.Code)
 	}
 	switch s.outcome.Class {
 	case delivery.Missing:
@@ -370,7 +375,7 @@ func sqsHint(s failedAttempt) Hint {
 			return newHint(HintKeyDenied, "Access to the queue's encryption key was denied (%s). Its key policy must allow kms:GenerateDataKey and kms:Decrypt to the dispatch function's role, or to the role in role_arn.", s.exchange.Code)
 		}
 		return newHint(HintQueueDenied, "Sending to the queue was denied (%s). Allow sqs:SendMessage to the dispatch function's role in the queue's policy, or set role_arn to a role that is allowed to send. "+
-			"The parameter DestinationQueues must also cover the queue (webhooks-…).", s.exchange.Code)
+			"The parameter DestinationQueues must also cover the queue (by default the stack's name and -webhooks-…).", s.exchange.Code)
 	case delivery.TooLarge:
 		return newHint(HintTooLarge, "The message exceeds the queue's size limit. Raise its MaximumMessageSize.")
 	case delivery.Throttled:
@@ -404,7 +409,7 @@ func pubsubHint(s failedAttempt) Hint {
 		if s.exchange.Code == "PermissionDenied" {
 			return newHint(HintPubSubDenied, "Publishing to the topic was denied. Grant roles/pubsub.publisher on it to this deployment's identity (docs/destinations.md has the command).")
 		}
-		return newHint(HintPubSubIdentity, "Google rejected this deployment's identity, or none is configured (%s). Set the parameter GoogleCredentials to the workload identity federation's configuration; "+
+		return newHint(HintPubSubIdentity, "Google rejected this deployment's identity, or none is configured (%s). Set the parameter GoogleProvider to a workload identity provider that trusts the dispatch function's role; "+
 			"docs/destinations.md has the steps.", s.exchange.Code)
 	case delivery.Invalid:
 		return newHint(HintPubSubSchema, "The topic rejected the message (%s). If it has a schema, the schema must allow the body. If it has its own encryption key, the key must be enabled.", s.exchange.Code)

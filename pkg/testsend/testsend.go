@@ -148,7 +148,10 @@ const (
 	ConsequenceDelivered  Consequence = "delivered"
 	ConsequenceRetried    Consequence = "retried"
 	ConsequenceDeadLetter Consequence = "dead_letter"
-	ConsequenceDisabled   Consequence = "endpoint_disabled"
+	// ConsequenceRetriedBriefly: retried until the failure has lasted for
+	// retry.Persistence, then a dead letter.
+	ConsequenceRetriedBriefly Consequence = "retried_briefly"
+	ConsequenceDisabled       Consequence = "endpoint_disabled"
 )
 
 // Code is the reason why a test was not made.
@@ -189,6 +192,7 @@ type Limits interface {
 var (
 	perDestination = ratelimit.Limit{PerMinute: 20, Burst: 6}
 	perCaller      = ratelimit.Limit{PerMinute: 60, Burst: 20}
+	perTenant      = ratelimit.Limit{PerMinute: 30, Burst: 12}
 )
 
 // Sender makes attempts. *destination.Router implements it.
@@ -198,11 +202,16 @@ type Sender interface {
 	Close() error
 }
 
+// Catalog is the source of the event types.
+type Catalog interface {
+	Current(ctx context.Context) (*catalog.Catalog, error)
+}
+
 // Tester makes tests. All fields are required.
 type Tester struct {
-	Catalog *catalog.Catalog
+	Catalog Catalog
 	// Validate checks data against its event type's schema.
-	Validate  func(eventType string, data json.RawMessage) error
+	Validate  func(ctx context.Context, eventType string, data json.RawMessage) error
 	Endpoints Endpoints
 	Limits    Limits
 	// Open returns a new sender for each test, because a reused connection would
@@ -223,12 +232,16 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 		return Report{}, t.unavailable(ctx, err)
 	}
 	defer sender.Close()
-	ep, notes, err := t.resolveEndpoint(ctx, sender, r)
+	known, err := t.Catalog.Current(ctx)
+	if err != nil {
+		return Report{}, t.unavailable(ctx, err)
+	}
+	ep, notes, err := t.resolveEndpoint(ctx, known, sender, r)
 	if err != nil {
 		return Report{}, err
 	}
 	now := t.Now().Truncate(time.Millisecond)
-	e, sample, err := t.sample(r, ep, now)
+	e, sample, err := t.sample(ctx, known, r, ep, now)
 	if err != nil {
 		return Report{}, err
 	}
@@ -236,14 +249,15 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 	if err != nil {
 		return Report{}, invalid("data", "%s", err)
 	}
+	accepted := event.Accepted{Body: body, Subject: known.Subject(e.Type, e.Data), OldType: known.OldName(e.Type)}
 	if r.EndpointID != "" {
-		notes = append(notes, subscription(ep, e.Type, body)...)
+		notes = append(notes, subscription(ep, accepted, e.Type)...)
 	}
 
 	if err := t.admit(ctx, r, ep, now); err != nil {
 		return Report{}, err
 	}
-	message := destination.Compose(ep, e, body, t.Catalog.Subject(e.Type, e.Data), tracing.FromContext(ctx), now)
+	message := destination.Compose(ep, e, accepted, tracing.FromContext(ctx), now)
 	message.Headers[HeaderTest] = "true"
 	timeout := ep.AttemptTimeout()
 	if deadline, ok := ctx.Deadline(); ok {
@@ -272,21 +286,52 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 	return report, nil
 }
 
-// admit enforces the rate limits, so that tests cannot be used to flood a third
-// party. A refused request uses no slot: early retries do not extend the wait.
+// keyedLimit is a rate limit and what it is counted by.
+type keyedLimit struct {
+	limit ratelimit.Limit
+	key   string
+}
+
+// limits returns the rate limits of a test. They are counted by what a caller cannot
+// choose: its identity, and the host that is tested whatever the port and the tenant. A
+// direct invocation has no identity, so all of them share one limit; the limit of each
+// tenant comes before, so that one tenant in the console does not use up the shared one
+// alone.
+func limits(r Request, ep endpoint.Endpoint) (list []keyedLimit) {
+	if r.Caller != "" {
+		list = append(list, keyedLimit{perCaller, "test by " + r.Caller})
+	} else {
+		list = append(list, keyedLimit{perTenant, "test by tenant " + r.Tenant}, keyedLimit{perCaller, "test by invocation"})
+	}
+	if r.EndpointID != "" {
+		return append(list, keyedLimit{perDestination, "test of " + ep.ID})
+	}
+	for _, host := range hosts(ep.URL) {
+		list = append(list, keyedLimit{perDestination, "test of host " + host})
+	}
+	return list
+}
+
+// hosts returns the distinct hosts of a URL, which has several for Kafka.
+func hosts(raw string) (list []string) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return []string{"unknown"}
+	}
+	for one := range strings.SplitSeq(u.Host, ",") {
+		host := strings.ToLower(strings.TrimSuffix((&url.URL{Host: one}).Hostname(), "."))
+		if !slices.Contains(list, host) {
+			list = append(list, host)
+		}
+	}
+	return list
+}
+
+// admit enforces the rate limits, so that tests cannot be used to flood a third party or
+// to search its ports. A refused request uses no slot: early retries do not extend the
+// wait.
 func (t *Tester) admit(ctx context.Context, r Request, ep endpoint.Endpoint, now time.Time) error {
-	destination := r.EndpointID
-	if destination == "" {
-		destination, _ = hostAndPort(ep.URL)
-	}
-	caller := r.Caller
-	if caller == "" {
-		caller = "tenant " + r.Tenant
-	}
-	for _, one := range []struct {
-		limit ratelimit.Limit
-		key   string
-	}{{perCaller, "test by " + caller}, {perDestination, "test of " + r.Tenant + " " + destination}} {
+	for _, one := range limits(r, ep) {
 		after, err := t.Limits.ReserveSlots(ctx, one.key, one.limit.Cost(1), now)
 		if err != nil {
 			return t.unavailable(ctx, err)
@@ -313,7 +358,7 @@ func invalid(field, format string, args ...any) error {
 }
 
 // resolveEndpoint returns the stored endpoint, or a temporary one for the URL.
-func (t *Tester) resolveEndpoint(ctx context.Context, sender Sender, r Request) (ep endpoint.Endpoint, notes []string, err error) {
+func (t *Tester) resolveEndpoint(ctx context.Context, known *catalog.Catalog, sender Sender, r Request) (ep endpoint.Endpoint, notes []string, err error) {
 	switch {
 	case (r.EndpointID == "") == (r.URL == ""):
 		return ep, nil, invalid("endpoint_id", "set either endpoint_id or url, not both")
@@ -328,7 +373,7 @@ func (t *Tester) resolveEndpoint(ctx context.Context, sender Sender, r Request) 
 			return ep, nil, t.unavailable(ctx, err)
 		}
 		if ep.Status != endpoint.Enabled {
-			notes = append(notes, "the endpoint is disabled ("+ep.StatusReason+"): no events are sent to it")
+			notes = append(notes, fmt.Sprintf("the endpoint is %s (%s): no events are sent to it", ep.Status, ep.StatusReason))
 		}
 		return ep, notes, nil
 	}
@@ -345,7 +390,7 @@ func (t *Tester) resolveEndpoint(ctx context.Context, sender Sender, r Request) 
 		notes = append(notes, "the test was signed with a generated secret: a receiver that verifies signatures will reject it")
 	}
 	ep.Secrets = []endpoint.SigningSecret{{Secret: secret}}
-	if err := ep.Validate(t.Catalog.Types()); err != nil {
+	if err := ep.Validate(known); err != nil {
 		return ep, nil, &Refusal{Code: Invalid, Message: err.Error()}
 	}
 	if err := sender.Check(destination.TargetOf(ep)); err != nil {
@@ -355,23 +400,21 @@ func (t *Tester) resolveEndpoint(ctx context.Context, sender Sender, r Request) 
 }
 
 // sample returns the test's event, and whether its data is the catalog's sample.
-func (t *Tester) sample(r Request, ep endpoint.Endpoint, now time.Time) (event.Event, bool, error) {
+func (t *Tester) sample(ctx context.Context, known *catalog.Catalog, r Request, ep endpoint.Endpoint, now time.Time) (event.Event, bool, error) {
 	name := r.Event
 	if name == "" {
-		name = sampleType
-		if !ep.Subscribes(name) {
-			i := slices.IndexFunc(t.Catalog.Types(), ep.Subscribes)
-			name = t.Catalog.Types()[max(i, 0)]
+		if name = defaultType(known, ep); name == "" {
+			return event.Event{}, true, &Refusal{Code: Invalid, Field: "event", Message: "the deployment has no event types: add one first"}
 		}
 	}
-	kind, known := t.Catalog.Type(name)
+	kind, exists := known.Type(name)
 	data, sample := r.Data, len(r.Data) == 0
-	if sample && known {
+	if sample && exists {
 		data = kind.Samples[0]
 	}
-	if err := t.Validate(name, data); err != nil {
+	if err := t.Validate(ctx, name, data); err != nil {
 		field := "data"
-		if !known {
+		if !exists {
 			field = "event"
 		}
 		return event.Event{}, sample, &Refusal{Code: Invalid, Field: field, Message: err.Error()}
@@ -380,8 +423,21 @@ func (t *Tester) sample(r Request, ep endpoint.Endpoint, now time.Time) (event.E
 	return event.Event{ID: id, Type: name, Timestamp: now, ActorUserID: "test", Data: data, RequestID: "test", IdempotencyKey: id}, sample, nil
 }
 
+// defaultType returns the type of a test that names none: sampleType or, if the endpoint
+// does not subscribe to it, the first that it does; empty if there are no types.
+func defaultType(known *catalog.Catalog, ep endpoint.Endpoint) string {
+	types := known.Types()
+	if _, ok := known.Type(sampleType); ok && ep.Subscribes(sampleType) {
+		return sampleType
+	}
+	if len(types) == 0 {
+		return ""
+	}
+	return types[max(slices.IndexFunc(types, ep.Subscribes), 0)]
+}
+
 // subscription returns a note if the endpoint would not get a real event like this.
-func subscription(ep endpoint.Endpoint, eventType string, body []byte) []string {
+func subscription(ep endpoint.Endpoint, accepted event.Accepted, eventType string) []string {
 	if !ep.Subscribes(eventType) {
 		return []string{fmt.Sprintf("the endpoint does not subscribe to %s (it subscribes to %s): only tests send it", eventType, strings.Join(ep.EventTypes, ", "))}
 	}
@@ -392,10 +448,13 @@ func subscription(ep endpoint.Endpoint, eventType string, body []byte) []string 
 	if err != nil {
 		return nil // dispatch ignores an invalid filter
 	}
-	if doc, err := filter.Parse(body); err == nil && !compiled.Matches(doc) {
-		return []string{"the endpoint's filter does not match this event: only tests send it"}
+	_, sent := destination.Named(ep, accepted, eventType)
+	for _, form := range [][]byte{accepted.Body, sent} {
+		if doc, err := filter.Parse(form); err != nil || compiled.Matches(doc) {
+			return nil
+		}
 	}
-	return nil
+	return []string{"the endpoint's filter does not match this event: only tests send it"}
 }
 
 func describe(ep endpoint.Endpoint, m destination.Message, o delivery.Outcome, x *destination.Exchange) Report {
@@ -465,6 +524,8 @@ func consequence(o delivery.Outcome, p retry.Policy, now time.Time) Consequence 
 		return ConsequenceDeadLetter
 	case d.State == delivery.Delivered:
 		return ConsequenceDelivered
+	case o.Permanent:
+		return ConsequenceRetriedBriefly
 	}
 	return ConsequenceRetried
 }

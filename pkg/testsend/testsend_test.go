@@ -10,6 +10,7 @@ import (
 	"go/token"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -218,11 +219,11 @@ func TestInvalidRequestsAreRefused(t *testing.T) {
 		"a secret with an id":  {testsend.Request{EndpointID: "ep_1", Secret: "whsec_x"}, testsend.Invalid, "only allowed with url"},
 		"a metadata address":   {testsend.Request{URL: "https://169.254.169.254/latest/"}, testsend.Invalid, "not an allowed destination"},
 		"an unknown scheme":    {testsend.Request{URL: "gopher://x/"}, testsend.Invalid, "https://host/path"},
-		"another tenant's key": {testsend.Request{URL: "kafka://127.0.0.1:1/t?sasl=scram-sha-512", Credentials: "tidings/other/k"}, testsend.Invalid, "tidings/default/"},
+		"another tenant's key": {testsend.Request{URL: "kafka://127.0.0.1:1/t?sasl=scram-sha-512", Credentials: "tidings/other/k"}, testsend.Invalid, "the stack's name and /default/"},
 		"a malformed secret":   {testsend.Request{URL: l.endpoint.URL, Secret: "hunter2hunter2"}, testsend.Invalid, "whsec_"},
 		"a long timeout":       {testsend.Request{URL: l.endpoint.URL, TimeoutSeconds: 60}, testsend.Invalid, "timeout_seconds"},
 		"an unknown type":      {testsend.Request{EndpointID: "ep_1", Event: "user.exploded"}, testsend.Invalid, "not an event type"},
-		"data without a field": {testsend.Request{EndpointID: "ep_1", Data: json.RawMessage(`{"community_id":"c"}`)}, testsend.Invalid, "data.community_name: is missing"},
+		"data without a field": {testsend.Request{EndpointID: "ep_1", Data: json.RawMessage(`{"community_name":"c"}`)}, testsend.Invalid, "data.community_id: is missing"},
 		"too much data":        {testsend.Request{EndpointID: "ep_1", Event: "user.posted_comment", Data: comment(300_000)}, testsend.Invalid, "comment_text"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -317,7 +318,7 @@ func TestHandle(t *testing.T) {
 	}
 }
 
-func TestTestsAreRateLimited(t *testing.T) {
+func TestSecurityTestsAreRateLimited(t *testing.T) {
 	for name, c := range map[string]struct {
 		request func(l *lab, i int) testsend.Request
 		minimum int // tests allowed at once
@@ -328,6 +329,20 @@ func TestTestsAreRateLimited(t *testing.T) {
 		"per host": {func(l *lab, i int) testsend.Request {
 			return testsend.Request{URL: l.endpoint.URL + "/" + strconv.Itoa(i)}
 		}, 5, 6},
+		// Nor do another port and another tenant help, which the caller chooses.
+		"per host, for each port and tenant": {func(l *lab, i int) testsend.Request {
+			u, _ := url.Parse(l.endpoint.URL)
+			return testsend.Request{URL: "http://" + u.Hostname() + ":" + strconv.Itoa(20000+i) + "/", Tenant: "t" + strconv.Itoa(i), Caller: "arn:aws:iam::123456789012:user/" + strconv.Itoa(i)}
+		}, 5, 6},
+		"per host, for each broker of a list": {func(l *lab, i int) testsend.Request {
+			return testsend.Request{URL: "kafka://127.0.2." + strconv.Itoa(i+1) + ":1,127.0.0.1:" + strconv.Itoa(20000+i) + "/topic", Tenant: "t" + strconv.Itoa(i)}
+		}, 5, 6},
+		"per tenant, by invocation": {func(l *lab, i int) testsend.Request {
+			return testsend.Request{URL: strings.Replace(l.endpoint.URL, "127.0.0.1", "127.0.1."+strconv.Itoa(i+1), 1)}
+		}, 11, 12},
+		"by invocation, with a tenant for each": {func(l *lab, i int) testsend.Request {
+			return testsend.Request{URL: strings.Replace(l.endpoint.URL, "127.0.0.1", "127.0.1."+strconv.Itoa(i+1), 1), Tenant: "t" + strconv.Itoa(i)}
+		}, 18, 20},
 		"per caller": {func(l *lab, i int) testsend.Request {
 			return testsend.Request{URL: strings.Replace(l.endpoint.URL, "127.0.0.1", "127.0.1."+strconv.Itoa(i+1), 1), Caller: "arn:aws:iam::123456789012:user/a"}
 		}, 18, 20},

@@ -29,14 +29,17 @@ const (
 	maxWrites = 5
 )
 
-// Documents stores the state.
+// document is the name of the document that holds the state.
+const document = "alerts"
+
+// Documents stores documents by name.
 type Documents interface {
-	// ReadAlerts returns the document and its version; version 0 if there is none.
-	ReadAlerts(ctx context.Context) (document []byte, version int, err error)
-	// WriteAlerts stores the document as the next version if the stored version is
+	// ReadDocument returns a document and its version; version 0 if there is none.
+	ReadDocument(ctx context.Context, name string) (document []byte, version int, err error)
+	// WriteDocument stores the document as the next version if the stored version is
 	// still was, and reports whether it was. writer identifies the write, so that it
-	// can be repeated safely if its response was lost.
-	WriteAlerts(ctx context.Context, document []byte, was int, writer string) (stored bool, err error)
+	// can be repeated safely if its response was lost. The maximum size is 350 KB.
+	WriteDocument(ctx context.Context, name string, document []byte, was int, writer string) (stored bool, err error)
 }
 
 // Channel sends messages to people. It retries temporary failures for a few seconds.
@@ -192,9 +195,9 @@ func (e *Evaluator) settle(ctx context.Context, state State, version int, sent m
 
 func (e *Evaluator) read(ctx context.Context) (State, int, error) {
 	var s State
-	document, version, err := e.Documents.ReadAlerts(ctx)
+	text, version, err := e.Documents.ReadDocument(ctx, document)
 	if err == nil && version > 0 {
-		err = json.Unmarshal(document, &s)
+		err = json.Unmarshal(text, &s)
 	}
 	if err != nil {
 		return s, version, fmt.Errorf("read alert state: %w", err)
@@ -203,11 +206,11 @@ func (e *Evaluator) read(ctx context.Context) (State, int, error) {
 }
 
 func (e *Evaluator) write(ctx context.Context, s State, was int) (bool, error) {
-	document, err := json.Marshal(s)
+	text, err := json.Marshal(s)
 	if err != nil {
 		return false, fmt.Errorf("write alert state: %w", err)
 	}
-	stored, err := e.Documents.WriteAlerts(ctx, document, was, e.Writer())
+	stored, err := e.Documents.WriteDocument(ctx, document, text, was, e.Writer())
 	if err != nil {
 		return false, fmt.Errorf("write alert state: %w", err)
 	}

@@ -18,13 +18,16 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/ops/alert"
 	"github.com/tidings-dev/tidings/pkg/ops/health"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 	"github.com/tidings-dev/tidings/test/alerttest"
+	"github.com/tidings-dev/tidings/test/destinationtest"
 )
 
 // thresholds are the template's defaults.
 var thresholds = alert.Thresholds{
-	FailurePercent: 50, SuccessPercent: 95, Volume: 20, Pending: 100, SilentMinutes: 5, SlowSeconds: 60, FailedPerDay: 50, RemindMinutes: 60, ResolveAfter: 5,
+	Targets:        stats.Targets{SuccessPercent: 95, SlowSeconds: 60, FailedPerDay: 50},
+	FailurePercent: 50, Volume: 20, Pending: 100, SilentMinutes: 5, RemindMinutes: 60, ResolveAfter: 5,
 }
 
 // healthy returns the report of a deployment without any finding.
@@ -72,12 +75,35 @@ func TestRules(t *testing.T) {
 		}, alert.Slow, "5 % of the deliveries took 1m2s or longer"},
 		"p95 of a minute": {func(r *health.Report) {
 			r.LastHour = health.Window{Delivered: 20, Latency: &health.Latency{P95: 60}}
+		}, alert.Slow, "5 % of the deliveries took 1m0s or longer from acceptance to delivery (threshold: 1m0s)."},
+		"p95 below a minute": {func(r *health.Report) {
+			r.LastHour = health.Window{Delivered: 20, Latency: &health.Latency{P95: 59.999}}
 		}, "", ""},
 		"success below 95 %": {func(r *health.Report) {
 			r.LastHour = health.Window{Delivered: 94, Dead: 6, SuccessRate: at(0.94)}
 		}, alert.SuccessRate, "94.0 % of the 100 deliveries that ended in the last hour succeeded (threshold: 95 %)."},
-		"51 failed in a day": {func(r *health.Report) { r.LastDay.Failed = 51 }, alert.FailedToday, "51 attempts failed in the last 24 hours (threshold: 50)."},
-		"50 failed in a day": {func(r *health.Report) { r.LastDay.Failed = 50 }, "", ""},
+		"a success rate of 95 %": {func(r *health.Report) {
+			r.LastHour = health.Window{Delivered: 95, Dead: 5, SuccessRate: at(0.95)}
+		}, alert.SuccessRate, "95.0 % of the 100 deliveries"},
+		"a success rate above 95 %": {func(r *health.Report) {
+			r.LastHour = health.Window{Delivered: 951, Dead: 49, SuccessRate: at(0.951)}
+		}, "", ""},
+		"50 deliveries failed in a day": {func(r *health.Report) { r.LastDay.FailedDeliveries = 50 }, alert.FailedToday, "50 deliveries failed in the last 24 hours: no attempt will follow (threshold: 50)."},
+		"49 deliveries failed in a day": {func(r *health.Report) { r.LastDay.FailedDeliveries = 49 }, "", ""},
+		"1000 attempts failed in a day": {func(r *health.Report) { r.LastDay.Failed, r.LastDay.FailedAttempts = 1000, 1000 }, "", ""},
+		"dead changes":                  {func(r *health.Report) { r.DeadLetters.CaptureQueue = 1 }, alert.DeadLetters, "1 change of the platform's table could not be captured for 24 hours."},
+		"a change that could not become an event": {func(r *health.Report) {
+			r.LastHour.CaptureFailed, r.Capture.FailedChanges = 1, 3
+		}, alert.Capture, "1 change of the platform's table could not become events in the last hour (target: none); 3 in all are kept"},
+		"more failed changes than are counted": {func(r *health.Report) {
+			r.LastHour.CaptureFailed, r.Capture.FailedChanges, r.Capture.AtLeast = 2, 1000, true
+		}, alert.Capture, "2 changes of the platform's table could not become events in the last hour (target: none); at least 1000 in all"},
+		"a failed change that was captured again":    {func(r *health.Report) { r.LastHour.CaptureFailed = 1 }, "", ""},
+		"a failed change from more than an hour ago": {func(r *health.Report) { r.LastDay.CaptureFailed, r.Capture.FailedChanges = 1, 1 }, "", ""},
+		"capture stuck for more than 5 minutes": {func(r *health.Report) {
+			r.Capture.Stuck = &health.StuckCapture{AgeSeconds: 301, ChangeAgeSeconds: 7200}
+		}, alert.Capture, "Capture has failed at one change of the platform's table for 5m; later changes wait for it. The change is 2h0m old."},
+		"capture stuck for 5 minutes": {func(r *health.Report) { r.Capture.Stuck = &health.StuckCapture{AgeSeconds: 300} }, "", ""},
 		"a disabled endpoint": {func(r *health.Report) {
 			r.Disabled = []health.Disabled{{Tenant: "t", EndpointID: "ep_1", Reason: "410 Gone."}}
 		}, alert.EndpointOff, "ep_1 was disabled: 410 Gone."},
@@ -304,11 +330,11 @@ type dyingStore struct {
 	dead *bool
 }
 
-func (m dyingStore) WriteAlerts(ctx context.Context, document []byte, was int, writer string) (bool, error) {
+func (m dyingStore) WriteDocument(ctx context.Context, name string, document []byte, was int, writer string) (bool, error) {
 	if *m.dead {
 		return false, errors.New("died")
 	}
-	return m.Documents.WriteAlerts(ctx, document, was, writer)
+	return m.Documents.WriteDocument(ctx, name, document, was, writer)
 }
 
 func TestMessagesOfADeadEvaluatorAreSent(t *testing.T) {
@@ -352,7 +378,7 @@ func TestWithoutChannelsIncidentsAreLogged(t *testing.T) {
 		e.Channels = nil
 		w.change = manyPending
 		w.evaluate(e, 3)
-		document, _, err := w.store.ReadAlerts(t.Context())
+		document, _, err := w.store.ReadDocument(t.Context(), "alerts")
 		var s alert.State
 		if err != nil || json.Unmarshal(document, &s) != nil || len(s.Incidents) != 1 || len(s.Outbox) != 0 || strings.Count(w.log.String(), "alert.fired") != 1 {
 			t.Errorf("state %s, %v; log %s", document, err, w.log.String())
@@ -570,4 +596,27 @@ func TestHeartbeatPerCompleteSweep(t *testing.T) {
 			t.Errorf("log: %s", text)
 		}
 	})
+}
+
+func TestAChannelThatNeverEndsItsResponseIsBounded(t *testing.T) {
+	for name, serve := range destinationtest.EndlessResponses("x") {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(serve)
+			defer server.Close()
+			client := alert.NewClient()
+			client.Timeout = 2 * time.Second
+			e := &alert.Evaluator{Channels: []alert.Channel{alert.Slack{URL: server.URL, Client: client}}, Heartbeat: &alert.Heartbeat{URL: server.URL, Client: client}, Now: time.Now, Writer: func() string { return "w" }}
+			began := time.Now()
+			tested := e.Test(t.Context())
+			if took := time.Since(began); took > 30*time.Second || len(tested) != 2 {
+				t.Errorf("%+v after %s", tested, took)
+			}
+			for _, channel := range tested {
+				if name == "switches protocols" && !strings.Contains(channel.Error, "101") {
+					t.Errorf("%+v, want an error that says 101", channel)
+				}
+			}
+		})
+	}
 }

@@ -37,12 +37,20 @@ func ParseSecret(text string) (s Secret, err error) {
 	if json.Unmarshal([]byte(text), &s) != nil {
 		return s, errors.New(`the alert secret must be JSON: {"slack_webhook_url":"…","heartbeat_url":"…"}`)
 	}
-	for name, u := range map[string]string{"slack_webhook_url": s.SlackWebhookURL, "heartbeat_url": s.HeartbeatURL} {
-		if parsed, err := url.Parse(u); u != "" && (err != nil || parsed.Host == "" || parsed.Scheme != "https" && parsed.Scheme != "http") {
-			return s, fmt.Errorf("the alert secret: %s is not an http or https URL", name)
-		}
+	if err := s.Check(); err != nil {
+		return s, fmt.Errorf("the alert secret: %w", err)
 	}
 	return s, nil
+}
+
+// Check validates the URLs. Its errors do not contain them.
+func (s Secret) Check() error {
+	for name, u := range map[string]string{"slack_webhook_url": s.SlackWebhookURL, "heartbeat_url": s.HeartbeatURL} {
+		if parsed, err := url.Parse(u); u != "" && (err != nil || parsed.Host == "" || parsed.Scheme != "https" && parsed.Scheme != "http") {
+			return fmt.Errorf("%s is not an http or https URL", name)
+		}
+	}
+	return nil
 }
 
 // NewClient returns the HTTP client for channels. It does not follow redirects.
@@ -56,6 +64,9 @@ func NewClient() *http.Client {
 // request sends a request and retries temporary failures. Its errors do not contain
 // the URL, which is the secret.
 func request(ctx context.Context, client *http.Client, method, target string, body []byte) error {
+	// A heartbeat service and a channel that both hang must leave time for the others.
+	ctx, cancel := context.WithTimeout(ctx, maxRequests*requestTimeout)
+	defer cancel()
 	wait := 500 * time.Millisecond
 	for n := 1; ; n++ {
 		retryAfter, retry, err := requestOnce(ctx, client, method, target, body)
@@ -89,10 +100,14 @@ func requestOnce(ctx context.Context, client *http.Client, method, target string
 		return 0, true, err
 	}
 	defer response.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(response.Body, 128))
-	if response.StatusCode >= 200 && response.StatusCode < 300 {
-		return 0, false, nil
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		// Its body is the connection, which the client's timeout does not end.
+		return 0, false, errors.New("it responded with status 101: it must not switch to another protocol")
 	}
+	if response.StatusCode >= 200 && response.StatusCode < 300 {
+		return 0, false, nil // whatever the body is, and however slowly it comes
+	}
+	text, _ := io.ReadAll(io.LimitReader(response.Body, 128))
 	if n, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil {
 		retryAfter = time.Duration(n) * time.Second
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/ops/health"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
 // Rule is the name of a rule in the state, logs and messages.
@@ -19,42 +20,50 @@ const (
 	DeadLetters Rule = "dead_letters" // deliveries, work items or batches became dead letters
 	Slow        Rule = "slow"         // deliveries take too long
 	SuccessRate Rule = "success_rate" // too few of the last hour's deliveries succeeded
-	FailedToday Rule = "failed_day"   // too many attempts failed in the last 24 hours
+	FailedToday Rule = "failed_day"   // too many deliveries failed in the last 24 hours
 	EndpointOff Rule = "disabled"     // an endpoint was disabled
+	Capture     Rule = "capture"      // changes of the platform's table did not become events, or capture is stuck
+
+	// Test is not a rule: it marks the message of a test.
+	Test Rule = "test"
 )
 
 var titles = map[Rule]string{
 	FailureRate: "High failure rate", PendingHigh: "Many pending deliveries", CircuitOpen: "Circuit breaker open", Silent: "Dispatcher not running",
 	DeadLetters: "Dead letters", Slow: "Slow deliveries", SuccessRate: "Low success rate",
-	FailedToday: "Many failed attempts in 24 hours", EndpointOff: "Endpoint disabled",
+	FailedToday: "Many failed deliveries in 24 hours", EndpointOff: "Endpoint disabled", Capture: "Changes not captured", Test: "Test message",
 }
 
 // advice is what to do, by rule. $STACK stands for the stack's name.
 var advice = map[Rule]string{
 	FailureRate: "Find the failing endpoints: `tidings --stack $STACK circuit list` and `tidings --stack $STACK delivery list --since 1h`. Failed attempts are retried.",
-	PendingHigh: "Find out whether a receiver is down or slow: `tidings --stack $STACK circuit list`. If the work queue itself is behind, raise MaximumConcurrency.",
+	PendingHigh: "Find out whether a receiver is down or slow: `tidings --stack $STACK circuit list`, or an endpoint is paused: `tidings --stack $STACK endpoint list`. If the work queue itself is behind, raise MaximumConcurrency.",
 	CircuitOpen: "Its deliveries stay pending and are sent when a probe succeeds. List circuit breakers: `tidings --stack $STACK circuit list`. " +
 		"Once the receiver works again: `tidings --stack $STACK circuit close ENDPOINT`.",
 	Silent: "Look for errors and throttles: `aws logs tail /aws/lambda/$STACK-dispatch --since 30m`. Check that the schedule is enabled: `aws scheduler get-schedule --name $STACK-sweep`.",
 	DeadLetters: "List dead deliveries with their reason: `tidings --stack $STACK delivery list --dead`. After fixing the cause, resend them: " +
-		"`tidings --stack $STACK delivery replay --dead --endpoint ENDPOINT`; for the work queue: `tidings --stack $STACK redrive`; for the stream: docs/operating.md, stream-dead-letters.",
+		"`tidings --stack $STACK delivery replay --endpoint ENDPOINT --yes`; the sweep empties the work queue's dead-letter queue itself once its cause is fixed; for the stream: docs/operating.md, stream-dead-letters.",
 	Slow:        "Look for slow or failing endpoints: `tidings --stack $STACK circuit list`. If all endpoints are slow, raise MaximumConcurrency.",
 	SuccessRate: "List dead deliveries with their reason: `tidings --stack $STACK delivery list --dead --since 1h`.",
-	FailedToday: "Find the failing endpoints: `tidings --stack $STACK circuit list` and `tidings --stack $STACK delivery list --since 24h`.",
+	FailedToday: "List dead deliveries with their reason: `tidings --stack $STACK delivery list --dead --since 24h`. After fixing the cause, resend them: " +
+		"`tidings --stack $STACK delivery replay --endpoint ENDPOINT --yes`.",
+	Capture: "List the failed changes with their reason: `tidings --stack $STACK capture list`. After a mend: `tidings --stack $STACK capture redrive --all --dry-run`. " +
+		"If capture is stuck, search the emit log for capture.failed: docs/operating.md, capture-behind.",
 	EndpointOff: "Its pending deliveries are marked skipped. Once the receiver works again: `tidings --stack $STACK endpoint enable ENDPOINT`.",
+	Test:        "Nothing is wrong. An operator asked for this message with `tidings --stack $STACK alert test`.",
 }
 
-// Thresholds are the limits above (or below) which rules fire: the stack's parameters.
+// Thresholds are the limits at which rules fire: the stack's parameters.
 type Thresholds struct {
+	// Targets are the thresholds of SuccessRate and Slow, for the last hour, and of
+	// FailedToday. These rules fire when the target is missed.
+	stats.Targets
 	FailurePercent int `env:"ALERT_FAILURE_PERCENT,required"` // of the last hour's attempts; fires above it
-	SuccessPercent int `env:"ALERT_SUCCESS_PERCENT,required"` // of the deliveries that ended in the last hour; fires below it
 	// Volume is the minimum number of attempts or deliveries before a percentage rule,
 	// or Slow, can fire.
 	Volume        int `env:"ALERT_VOLUME,required"`
 	Pending       int `env:"ALERT_PENDING,required"`         // deliveries; fires above it
 	SilentMinutes int `env:"ALERT_SILENT_MINUTES,required"`  // without a sweep, or without a message taken from a queue that is not empty
-	SlowSeconds   int `env:"ALERT_SLOW_SECONDS,required"`    // p95 latency of the last hour; fires above it
-	FailedPerDay  int `env:"ALERT_FAILED_PER_DAY,required"`  // failed attempts in 24 hours; fires above it
 	DeadLetters   int `env:"ALERT_DEAD_LETTERS,required"`    // in the last hour, or in a dead-letter queue; fires above it
 	RemindMinutes int `env:"ALERT_REMIND_MINUTES,required"`  // minimum time between two messages about one incident
 	ResolveAfter  int `env:"ALERT_RESOLVE_MINUTES,required"` // minutes without a finding until an incident is resolved
@@ -92,10 +101,10 @@ func Find(r health.Report, t Thresholds) []Finding {
 		find(*rate*100 > float64(t.FailurePercent), FailureRate, "", "%.0f %% of the last hour's %d attempts failed (threshold: %d %%).", *rate*100, hour.Attempts, t.FailurePercent)
 	}
 	if rate := hour.SuccessRate; rate != nil && hour.Delivered+hour.Dead >= int64(t.Volume) {
-		find(*rate*100 < float64(t.SuccessPercent), SuccessRate, "", "%.1f %% of the %d deliveries that ended in the last hour succeeded (threshold: %d %%).", *rate*100, hour.Delivered+hour.Dead, t.SuccessPercent)
+		find(!t.SuccessMet(hour.Delivered, hour.Dead), SuccessRate, "", "%.1f %% of the %d deliveries that ended in the last hour succeeded (threshold: %d %%).", *rate*100, hour.Delivered+hour.Dead, t.SuccessPercent)
 	}
 	if l := hour.Latency; l != nil && hour.Delivered >= int64(t.Volume) {
-		find(l.P95 > float64(t.SlowSeconds), Slow, "", "In the last hour, 5 %% of the deliveries took %s or longer from acceptance to delivery (threshold: %s).",
+		find(!t.LatencyMet(l.P95), Slow, "", "In the last hour, 5 %% of the deliveries took %s or longer from acceptance to delivery (threshold: %s).",
 			ago(time.Duration(l.P95*float64(time.Second))), ago(time.Duration(t.SlowSeconds)*time.Second))
 	}
 	more := ""
@@ -104,7 +113,8 @@ func Find(r health.Report, t Thresholds) []Finding {
 	}
 	find(r.Pending.Total > t.Pending, PendingHigh, "", "%s%d deliveries are pending (threshold: %d): %d on the work queue, %d scheduled for a later attempt.",
 		more, r.Pending.Total, t.Pending, r.Pending.Queued, r.Pending.Waiting)
-	find(day.Failed > int64(t.FailedPerDay), FailedToday, "", "%d attempts failed in the last 24 hours (threshold: %d).", day.Failed, t.FailedPerDay)
+	find(!t.FailedMet(day.FailedDeliveries), FailedToday, "", "%s in the last 24 hours: no attempt will follow (threshold: %d).",
+		plural(int(day.FailedDeliveries), "delivery failed", "deliveries failed"), t.FailedPerDay)
 
 	dead := r.DeadLetters
 	find(dead.LastHour > int64(t.DeadLetters), DeadLetters, "deliveries", "%s in the last hour (threshold: %d).",
@@ -113,6 +123,24 @@ func Find(r health.Report, t Thresholds) []Finding {
 		plural(dead.WorkQueue, "message is", "messages are"))
 	find(dead.StreamQueue > t.DeadLetters, DeadLetters, "stream", "%s of events could not be fanned out for 24 hours.",
 		plural(dead.StreamQueue, "batch", "batches"))
+
+	find(dead.CaptureQueue > t.DeadLetters, DeadLetters, "capture", "%s of the platform's table could not be captured for 24 hours.",
+		plural(dead.CaptureQueue, "change", "changes"))
+
+	// A change that was captured again is no longer a finding.
+	if failed := hour.CaptureFailed; failed > 0 {
+		kept := fmt.Sprint(r.Capture.FailedChanges)
+		if r.Capture.AtLeast {
+			kept = "at least " + kept
+		}
+		find(r.Capture.FailedChanges > 0, Capture, "changes", "%s of the platform's table could not become events in the last hour (target: none); %s in all are kept and can be captured again.",
+			plural(int(failed), "change", "changes"), kept)
+	}
+	if stuck := r.Capture.Stuck; stuck != nil {
+		age := time.Duration(stuck.AgeSeconds) * time.Second
+		find(age > silent, Capture, "stuck", "Capture has failed at one change of the platform's table for %s; later changes wait for it. The change is %s old.",
+			ago(age), ago(time.Duration(stuck.ChangeAgeSeconds)*time.Second))
+	}
 
 	for _, c := range r.Circuits.List {
 		find(true, CircuitOpen, c.Tenant+"/"+c.EndpointID, "%s: circuit breaker open since %s, after %s. Last error: %s",

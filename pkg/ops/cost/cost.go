@@ -153,6 +153,7 @@ type Usage struct {
 	EventWriteUnits    float64 // putting the event
 	DeliveryWriteUnits float64 // claim and verdict
 	EventReadUnits     float64 // of a single event when nothing is cached
+	JournalWriteUnits  float64 // of the journal, in full batches; a batch takes at least one
 	RetryWriteUnits    float64 // additional units of a second attempt
 	RetriedShare       float64 // share of deliveries that need a second attempt
 
@@ -171,7 +172,7 @@ type Usage struct {
 // and fails 5 % of the attempts. The counts are those of test/bench/units.json (a test
 // checks that); the times are measured by `make bench-cost` and rounded up.
 var Measured = Usage{
-	EndpointsPerEvent: 1, EventWriteUnits: 1, DeliveryWriteUnits: 2, EventReadUnits: 1,
+	EndpointsPerEvent: 1, EventWriteUnits: 1, DeliveryWriteUnits: 2, JournalWriteUnits: 0.07, EventReadUnits: 1,
 	RetryWriteUnits: 6, RetriedShare: 0.05, EventBytes: 1100, DeliveryBytes: 700, WebhookBytes: 1211,
 	AttemptLogBytes: 510, RunLogBytes: 250, EmitSeconds: 0.01, FanOutSeconds: 0.03, DeliverSeconds: 0.05,
 	Observability: ObservabilityOf("WARN", "PassThrough"),
@@ -188,9 +189,19 @@ const (
 // five pollers with 20 s of long polling.
 const IdlePolls = 5 * month / 20
 
+// SampledReads is the number of requests per month with which the alerts read the depths of
+// four queues every five minutes (health.SampleTime). They read the work queue's every minute.
+const SampledReads = 4 * month / 300
+
 // ScheduledRuns is the number of scheduled invocations per month: sweep and alerts
-// every minute, close-discussions every hour.
-const ScheduledRuns = 2*month/60 + month/3600
+// every minute, close-discussions every four minutes.
+const (
+	ScheduledRuns   = 2*month/60 + closeRuns
+	closeRuns       = month / 240
+	closeRunReads   = 2   // read units of a run that finds no expired discussion
+	closeRunLog     = 222 // bytes
+	scheduledRunLog = 310 // bytes of a sweep or an evaluation of the alerts, on average
+)
 
 // IdleSeconds is the duration of a scheduled run with nothing to do.
 const IdleSeconds = 0.05
@@ -198,8 +209,8 @@ const IdleSeconds = 0.05
 // Idle is the monthly usage of an idle deployment: its scheduled runs and Lambda's
 // polling. A test compares it with test/bench/units.json.
 var Idle = Count{
-	WriteUnits: month / 60, ReadUnits: 19.5 * month / 60, SQSRequests: IdlePolls + 3*month/60,
-	Runs: ScheduledRuns, Seconds: ScheduledRuns * IdleSeconds, LogBytes: ScheduledRuns * 310,
+	WriteUnits: month / 60, ReadUnits: 21*month/60 + closeRuns*closeRunReads, SQSRequests: 2*IdlePolls + month/60 + SampledReads,
+	Runs: ScheduledRuns, Seconds: ScheduledRuns * IdleSeconds, LogBytes: (ScheduledRuns-closeRuns)*scheduledRunLog + closeRuns*closeRunLog,
 }
 
 // Fixed holds what is charged per month, whatever the traffic.
@@ -208,8 +219,12 @@ type Fixed struct {
 	Schedules                         float64 // invocations by EventBridge Scheduler
 }
 
-// TemplateFixed is what the template creates, with values for every metric.
-var TemplateFixed = Fixed{Alarms: 15, Metrics: 10, Dashboards: 1, Keys: 1, Schedules: ScheduledRuns}
+// TemplateFixed is what the template creates by default, with values for every metric
+// that alarms look at.
+var TemplateFixed = Fixed{Alarms: 17, Metrics: 3, Schedules: ScheduledRuns}
+
+// AllMetrics is the number of metrics with Metrics=all.
+const AllMetrics = 12.0
 
 // Dollars returns the cost per month.
 func (s Fixed) Dollars(p Prices) float64 {
@@ -229,22 +244,7 @@ func (m Month) PerMillion() float64 { return m.Total / m.Deliveries * 1e6 }
 // ForMonth returns the cost of a month with a number of deliveries.
 func ForMonth(deliveries float64, u Usage, p Prices) Month {
 	events := deliveries / u.EndpointsPerEvent
-	attempts := deliveries * (1 + u.RetriedShare)
-	together := max(1, deliveries/month*gathering)
-	batch, fan := min(maxBatch, together), min(maxFanOut, together)
-	// A batch is one SQS request, runs its attempts concurrently, and stores its
-	// statistics once.
-	delivers, fanOuts := attempts/batch, events/fan
-	runs := events + fanOuts + delivers // emit, fan out, deliver
-	all := Count{
-		WriteUnits:  events*u.EventWriteUnits + deliveries*u.DeliveryWriteUnits + deliveries*u.RetriedShare*u.RetryWriteUnits + fanOuts + delivers,
-		ReadUnits:   events / fan * u.EventReadUnits,
-		SQSRequests: 3 * delivers,
-		Runs:        runs,
-		Seconds:     events*u.EmitSeconds + fanOuts*u.FanOutSeconds + delivers*(u.DeliverSeconds+ReceiverSeconds),
-		LogBytes:    attempts*u.AttemptLogBytes + runs*(u.RunLogBytes+u.Observability.LogBytes),
-		SentBytes:   attempts*(u.WebhookBytes+PacketBytes) + delivers*HandshakeBytes,
-	}.Plus(Idle)
+	all := u.count(deliveries, deliveries/month).Plus(Idle)
 	if u.Observability.Traced > 0 {
 		all.Traces = min(all.Runs, month+all.Runs*u.Observability.Traced)
 	}
@@ -252,6 +252,35 @@ func ForMonth(deliveries float64, u Usage, p Prices) Month {
 	stored := (events*u.EventBytes + deliveries*u.DeliveryBytes) / 1e9
 	lines = append(lines, Line{"storage", stored * (p.StorageGB + p.BackupGB)}, Line{"fixed", TemplateFixed.Dollars(p)})
 	return Month{Deliveries: deliveries, Lines: lines, Total: Total(lines)}
+}
+
+// count returns what deliveries consume that come at a rate per second.
+func (u Usage) count(deliveries, perSecond float64) Count {
+	events := deliveries / u.EndpointsPerEvent
+	attempts := deliveries * (1 + u.RetriedShare)
+	together := max(1, perSecond*gathering)
+	batch, fan := min(maxBatch, together), min(maxFanOut, together)
+	// A batch is one SQS request, runs its attempts concurrently, and stores its
+	// statistics once. A batch of events writes to the journal.
+	delivers, fanOuts := attempts/batch, events/fan
+	runs := events + fanOuts + delivers // emit, fan out, deliver
+	return Count{
+		WriteUnits:  events*u.EventWriteUnits + deliveries*u.DeliveryWriteUnits + deliveries*u.RetriedShare*u.RetryWriteUnits + fanOuts*max(1, fan*u.JournalWriteUnits) + fanOuts + delivers,
+		ReadUnits:   events / fan * u.EventReadUnits,
+		SQSRequests: 3 * delivers,
+		Runs:        runs,
+		Seconds:     events*u.EmitSeconds + fanOuts*u.FanOutSeconds + delivers*(u.DeliverSeconds+ReceiverSeconds),
+		LogBytes:    attempts*u.AttemptLogBytes + runs*(u.RunLogBytes+u.Observability.LogBytes),
+		SentBytes:   attempts*(u.WebhookBytes+PacketBytes) + delivers*HandshakeBytes,
+	}
+}
+
+// ForLoad returns the cost of deliveries that come at a rate per second, without
+// storage and what is charged per month, plus what a test receiver consumes: an
+// invocation, a read and a write for each.
+func ForLoad(deliveries, perSecond float64, u Usage, p Prices) []Line {
+	receiver := Count{WriteUnits: 1, ReadUnits: 1, Runs: 1, Seconds: u.EmitSeconds, LogBytes: u.Observability.LogBytes}
+	return u.count(deliveries, perSecond).Plus(receiver.Times(deliveries)).Lines(p)
 }
 
 // Volumes are the deliveries per month in the table of docs/cost.md.

@@ -37,11 +37,34 @@ func (c Credential) matches(header string) bool {
 	return subtle.ConstantTimeCompare(sum[:], c[:]) == 1 && strings.EqualFold(scheme, "Bearer")
 }
 
-// Handler serves the function URL: GET / is public, GET /report needs the token.
+// Handler serves the function URL: GET / is public, GET /report and GET /report/days
+// need the token.
 func (h *Health) Handler(credential Credential) http.Handler {
-	status := &cached[Status]{now: h.Now, read: func(ctx context.Context) (Status, error) { return h.Status(ctx), nil }}
-	report := &cached[Report]{now: h.Now, read: h.Report}
+	status := &cached[Status]{now: h.Now, keep: CacheTime, read: func(ctx context.Context) (Status, error) { return h.Status(ctx), nil }}
+	report := &cached[Report]{now: h.Now, keep: CacheTime, read: h.Report}
+	days := &cached[DaysReport]{now: h.Now, keep: CacheTime, read: func(ctx context.Context) (DaysReport, error) { return h.DaysReport(ctx, MaxDays) }}
 	mux := http.NewServeMux()
+	// private serves an answer to those who have the token.
+	private := func(answer func(context.Context) (any, error)) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if credential == (Credential{}) {
+				respondError(w, http.StatusForbidden, "the report is disabled: set the stack parameter HealthTokenSha256 to the SHA-256 of a token")
+				return
+			}
+			if !credential.matches(r.Header.Get("Authorization")) {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="tidings"`)
+				respondError(w, http.StatusUnauthorized, "missing or wrong token: send the header Authorization: Bearer TOKEN")
+				return
+			}
+			now, err := answer(r.Context())
+			if err != nil {
+				h.Log.ErrorContext(r.Context(), "health.read_failed", "error", err.Error())
+				respondError(w, http.StatusServiceUnavailable, unreadable)
+				return
+			}
+			respond(w, http.StatusOK, now)
+		}
+	}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		now, _ := status.get(r.Context())
 		code := http.StatusOK
@@ -50,31 +73,16 @@ func (h *Health) Handler(credential Credential) http.Handler {
 		}
 		respond(w, code, now)
 	})
-	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
-		if credential == (Credential{}) {
-			respondError(w, http.StatusForbidden, "the report is disabled: set the stack parameter HealthTokenSha256 to the SHA-256 of a token")
-			return
-		}
-		if !credential.matches(r.Header.Get("Authorization")) {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="tidings"`)
-			respondError(w, http.StatusUnauthorized, "missing or wrong token: send the header Authorization: Bearer TOKEN")
-			return
-		}
-		now, err := report.get(r.Context())
-		if err != nil {
-			h.Log.ErrorContext(r.Context(), "health.read_failed", "error", err.Error())
-			respondError(w, http.StatusServiceUnavailable, unreadable)
-			return
-		}
-		respond(w, http.StatusOK, now)
-	})
+	mux.HandleFunc("GET /report", private(func(ctx context.Context) (any, error) { return report.get(ctx) }))
+	mux.HandleFunc("GET /report/days", private(func(ctx context.Context) (any, error) { return days.get(ctx) }))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/" || r.URL.Path == "/report" {
+		switch r.URL.Path {
+		case "/", "/report", "/report/days":
 			w.Header().Set("Allow", "GET, HEAD")
 			respondError(w, http.StatusMethodNotAllowed, "method not allowed: use GET")
 			return
 		}
-		respondError(w, http.StatusNotFound, "not found: the paths are / and /report")
+		respondError(w, http.StatusNotFound, "not found: the paths are /, /report and /report/days")
 	})
 	return mux
 }
@@ -96,10 +104,12 @@ func respondError(w http.ResponseWriter, status int, message string) {
 // readTimeout limits the reads for one answer.
 const readTimeout = 10 * time.Second
 
-// cached caches an answer for CacheTime. Concurrent callers wait for one read.
+// cached keeps an answer for a time, and an error for CacheTime. Concurrent callers wait
+// for one read.
 type cached[T any] struct {
 	read func(context.Context) (T, error)
 	now  func() time.Time
+	keep time.Duration
 
 	mu    sync.Mutex
 	value T
@@ -110,7 +120,11 @@ type cached[T any] struct {
 func (c *cached[T]) get(ctx context.Context) (T, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.now(); c.at.IsZero() || now.Sub(c.at) >= CacheTime {
+	keep := c.keep
+	if c.err != nil {
+		keep = CacheTime
+	}
+	if now := c.now(); c.at.IsZero() || now.Sub(c.at) >= keep {
 		// The first caller may disconnect, but the answer is for all callers.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 		defer cancel()

@@ -25,9 +25,11 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/ops/health"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
+	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
@@ -51,8 +53,12 @@ func (q *queue) Depth(context.Context) (work.Depth, error) {
 // store is the data that reports are made from.
 type store interface {
 	stats.Source
+	stats.Days
 	health.Circuits
 	health.Endpoints
+	health.Captures
+	KeepFailedChange(ctx context.Context, f platform.FailedChange) (isNew bool, err error)
+	MarkStuckCapture(ctx context.Context, mark platform.StuckCapture) error
 	AddStatistics(ctx context.Context, b stats.Batch) error
 	NoteSweep(ctx context.Context, s stats.Sweep) error
 	PutBreaker(ctx context.Context, b breaker.State, now time.Time) (breaker.State, error)
@@ -62,15 +68,16 @@ type store interface {
 
 type fixture struct {
 	*health.Health
-	work, deadWork, deadStream *queue
+	work, slow, deadWork, deadStream, deadCapture *queue
 }
 
 func newFixture(s store) *fixture {
-	w := &fixture{work: &queue{}, deadWork: &queue{}, deadStream: &queue{}}
+	w := &fixture{work: &queue{}, slow: &queue{}, deadWork: &queue{}, deadStream: &queue{}, deadCapture: &queue{}}
+	reader := &stats.Reader{Source: s, Now: time.Now}
 	w.Health = &health.Health{
-		Statistics: &stats.Reader{Source: s, Now: time.Now}, Circuits: s, Endpoints: s,
-		Work: w.work, DeadWork: w.deadWork, DeadStream: w.deadStream,
-		Version: "v1.2.3", Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Statistics: reader, History: &stats.History{Reader: reader, Days: s, Now: time.Now}, Circuits: s, Endpoints: s, Captures: s,
+		Work: w.work, Slow: w.slow, DeadWork: w.deadWork, DeadStream: w.deadStream, DeadCapture: w.deadCapture,
+		Targets: stats.Targets{SuccessPercent: 95, SlowSeconds: 60, FailedPerDay: 50}, Version: "v1.2.3", Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	}
 	return w
 }
@@ -115,6 +122,12 @@ func writeDay(t *testing.T, s store) {
 			Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}, CreatedAt: now, UpdatedAt: now,
 		}))
 	}
+	add(29*time.Minute, stats.Batch{Counts: stats.Counts{Captured: 97, CaptureFailed: 3}, UnknownKinds: map[string]int64{"User": 12, "(none)": 200, "session": 12}})
+	for i := range 3 {
+		_, err := s.KeepFailedChange(ctx, platform.FailedChange{ID: event.NewID(now), Reason: "user_id: is missing", FirstSeen: now, Attempts: i + 1})
+		check(err)
+	}
+	check(s.MarkStuckCapture(ctx, platform.StuckCapture{Since: now.Add(-2 * time.Minute), FailedAt: now.Add(-10 * time.Second), ChangeAt: now.Add(-time.Hour), SequenceNumber: "100000000000000000001"}))
 	check(s.DisableEndpoint(ctx, "default", "ep_gone", "the receiver answered 410 Gone", now))
 }
 
@@ -152,11 +165,15 @@ func TestReportFormat(t *testing.T) {
 		w.work.depth = work.Depth{Visible: 9, Delayed: 30, InFlight: 4}
 		w.deadWork.depth = work.Depth{Visible: 1}
 		w.deadStream.depth = work.Depth{Visible: 1, InFlight: 1}
+		w.deadCapture.depth = work.Depth{Visible: 2}
+		if _, err := w.Evaluated(t.Context()); err != nil { // records today and yesterday
+			t.Fatal(err)
+		}
 		h := w.Handler(credential(t))
 		for name, c := range map[string]struct {
 			path   string
 			status int
-		}{"report": {"/report", 200}, "healthy": {"/", 200}} {
+		}{"report": {"/report", 200}, "days": {"/report/days", 200}, "healthy": {"/", 200}} {
 			status, body := get(t, h, c.path, "Authorization", "Bearer "+token)
 			golden(t, name, body)
 			if status != c.status {
@@ -217,27 +234,34 @@ func TestNumberOfReadsDoesNotDependOnTraffic(t *testing.T) {
 		do(w)
 		mu.Lock()
 		defer mu.Unlock()
-		return reads + int(w.work.reads.Load()+w.deadWork.reads.Load()+w.deadStream.reads.Load())
+		return reads + int(w.work.reads.Load()+w.deadWork.reads.Load()+w.deadStream.reads.Load()+w.deadCapture.reads.Load())
 	}
-	if n := count(func(w *fixture) { w.Status(t.Context()) }); n > 2 {
-		t.Errorf("the status costs %d reads, want at most 2", n)
+	if n := count(func(w *fixture) { w.Status(t.Context()) }); n > 3 {
+		t.Errorf("the status costs %d reads, want at most 3", n)
 	}
 	if n := count(func(w *fixture) {
 		if _, err := w.Report(t.Context()); err != nil {
 			t.Error(err)
 		}
-	}); n >= 10 {
-		t.Errorf("the report costs %d reads, want fewer than 10", n)
+	}); n > 12 {
+		t.Errorf("the report costs %d reads, want at most 12", n)
 	} else {
 		t.Logf("the report costs %d reads", n)
+	}
+	if n := count(func(w *fixture) {
+		if _, err := w.DaysReport(t.Context(), health.MaxDays); err != nil {
+			t.Error(err)
+		}
+	}); n >= 10 {
+		t.Errorf("the report of the days costs %d reads, want fewer than 10", n)
 	}
 	if n := count(func(w *fixture) {
 		h := w.Handler(credential(t))
 		for range 20 {
 			get(t, h, "/")
 		}
-	}); n > 2 {
-		t.Errorf("20 requests at once cost %d reads, want at most 2", n)
+	}); n > 3 {
+		t.Errorf("20 requests at once cost %d reads, want at most 3", n)
 	}
 }
 
@@ -308,6 +332,56 @@ func TestUnhealthyReasons(t *testing.T) {
 	})
 }
 
+// Capture that fails for more than five minutes makes the deployment unhealthy, so that it
+// is known within ten.
+func TestStuckCaptureIsUnhealthyWithinTenMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.New(time.Now)
+		w := newFixture(s)
+		began := time.Now()
+		changed := began.Add(-time.Minute)
+		var found time.Duration
+		for time.Since(began) < 20*time.Minute {
+			if err := s.NoteSweep(t.Context(), stats.Sweep{At: time.Now(), Done: true}); err != nil {
+				t.Fatal(err)
+			}
+			// The stream tries again at least every minute.
+			mark := platform.StuckCapture{Since: time.Now(), FailedAt: time.Now(), ChangeAt: changed, SequenceNumber: "7"}
+			if err := s.MarkStuckCapture(t.Context(), mark); err != nil {
+				t.Fatal(err)
+			}
+			if status := w.Status(t.Context()); !status.Healthy && found == 0 {
+				found = time.Since(began)
+				if !strings.Contains(status.Reasons[0], "capture has failed at one change") {
+					t.Errorf("reasons: %q", status.Reasons)
+				}
+			}
+			r, err := w.Report(t.Context())
+			if err != nil || r.Capture.Stuck == nil || r.Capture.Stuck.AgeSeconds != int64(time.Since(began).Seconds()) || r.Capture.Stuck.ChangeAgeSeconds != r.Capture.Stuck.AgeSeconds+60 {
+				t.Fatalf("after %s: %+v, %v", time.Since(began), r.Capture.Stuck, err)
+			}
+			time.Sleep(time.Minute)
+		}
+		if found == 0 || found > 10*time.Minute {
+			t.Errorf("known after %s, want at most 10 minutes", found)
+		}
+		if err := s.ClearStuckCapture(t.Context(), "7"); err != nil {
+			t.Fatal(err)
+		}
+		if status := w.Status(t.Context()); !status.Healthy {
+			t.Errorf("unhealthy after capture went on: %q", status.Reasons)
+		}
+		// A mark that a process left behind ends by itself.
+		if err := s.MarkStuckCapture(t.Context(), platform.StuckCapture{Since: began, FailedAt: time.Now(), SequenceNumber: "8"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(platform.StuckFresh)
+		if r, err := w.Report(t.Context()); err != nil || r.Capture.Stuck != nil {
+			t.Errorf("an old mark: %+v, %v", r.Capture.Stuck, err)
+		}
+	})
+}
+
 func TestReportNeedsTheToken(t *testing.T) {
 	h := newFixture(memory.New(time.Now)).Handler(credential(t))
 	for header, want := range map[string]int{
@@ -324,7 +398,7 @@ func TestReportNeedsTheToken(t *testing.T) {
 			t.Errorf("without a credential, %q: status %d, want 403", header, status)
 		}
 	}
-	for path, want := range map[string]int{"/else": 404, "/report/": 404} {
+	for path, want := range map[string]int{"/else": 404, "/report/": 404, "/report/days": 401} {
 		if status, _ := get(t, h, path); status != want {
 			t.Errorf("%s: status %d", path, status)
 		}
@@ -343,6 +417,11 @@ func TestReportNeedsTheToken(t *testing.T) {
 
 func TestFailedReportIsUnavailable(t *testing.T) {
 	w := newFixture(memory.New(time.Now))
+	for _, n := range []int{-1, health.MaxDays + 1} {
+		if _, err := w.DaysReport(t.Context(), n); err == nil {
+			t.Errorf("a report of %d days was made", n)
+		}
+	}
 	w.deadStream.err = errors.New("secret detail")
 	status, body := get(t, w.Handler(credential(t)), "/report", "Authorization", "Bearer "+token)
 	if status != 503 || strings.Contains(body, "secret") {

@@ -7,6 +7,7 @@ package metrics
 import (
 	"context"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,7 +31,12 @@ const (
 	Overdue        = "OverdueDeliveries"
 	OldestOverdue  = "OldestOverdueSeconds"
 	Waiting        = "WaitingDeliveries" // scheduled for a later attempt
+	Captured       = "CapturedEvents"    // changes of the platform's table that became an event
+	CaptureFailed  = "CaptureFailures"   // changes that should have and could not
 )
+
+// forAlarms are the metrics that the template's alarms look at.
+var forAlarms = []string{Sweeps, OldestOverdue, CaptureFailed}
 
 // Statistics stores statistics, as the interface of that name in dispatch.
 type Statistics interface {
@@ -43,6 +49,9 @@ type Writer struct {
 	Next  Statistics
 	Out   io.Writer
 	Stack string
+	// All writes every metric. Otherwise only those are written that alarms look at,
+	// because CloudWatch charges for each metric.
+	All bool
 	// Level is the minimum level of lines that Lambda passes to CloudWatch; empty is
 	// INFO. Lambda treats a line without a level as INFO, so above INFO the lines state
 	// this level (Lambda developer guide, "Log-level filtering").
@@ -52,8 +61,11 @@ type Writer struct {
 // AddStatistics writes the counts that are not zero. A missing value does not change
 // a sum and costs nothing.
 func (w Writer) AddStatistics(ctx context.Context, b stats.Batch) error {
-	values := make([]value, 0, 6)
-	for _, v := range [...]value{count(Accepted, b.Accepted), count(Delivered, b.Delivered), count(FailedAttempts, b.Failed), count(Dead, b.Dead), count(Skipped, b.Skipped)} {
+	values := make([]value, 0, 8)
+	for _, v := range [...]value{
+		count(Accepted, b.Accepted), count(Delivered, b.Delivered), count(FailedAttempts, b.Failed), count(Dead, b.Dead), count(Skipped, b.Skipped),
+		count(Captured, b.Captured), count(CaptureFailed, b.CaptureFailed),
+	} {
 		if v.number > 0 {
 			values = append(values, v)
 		}
@@ -99,6 +111,9 @@ func count(name string, n int64) value { return value{name: name, unit: unitCoun
 // line writes a line as in CloudWatch Logs' "Specification: Embedded metric format".
 // It appends to a buffer, because it runs for every batch.
 func (w Writer) line(at time.Time, values []value) {
+	if !w.All {
+		values = slices.DeleteFunc(values, func(v value) bool { return !slices.Contains(forAlarms, v.name) })
+	}
 	if len(values) == 0 {
 		return
 	}

@@ -55,15 +55,16 @@ func read(t *testing.T, text string) line {
 func TestBatchIsOneLineAndIsPassedOn(t *testing.T) {
 	var out bytes.Buffer
 	store := memory.New(time.Now)
-	w := metrics.Writer{Next: store, Out: &out, Stack: "mine"}
+	w := metrics.Writer{Next: store, Out: &out, Stack: "mine", All: true}
 	at := time.UnixMilli(1769690096789)
-	b := stats.Batch{ID: "1", At: at, Worked: true, Counts: stats.Counts{Attempts: 3, Delivered: 2, Failed: 1, Dead: 1},
+	b := stats.Batch{ID: "1", At: at, Worked: true, Counts: stats.Counts{Attempts: 3, Delivered: 2, Failed: 1, Dead: 1, Captured: 5, CaptureFailed: 4},
 		Latencies: []time.Duration{1500 * time.Millisecond, 2 * time.Second}, Disabled: []stats.Endpoint{{Tenant: "t", ID: "ep_secret"}}}
 	if err := w.AddStatistics(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 	l := read(t, out.String())
 	if l.AWS.Timestamp != 1769690096789 || l.values[metrics.Delivered] != 2.0 || l.values[metrics.Dead] != 1.0 || l.values[metrics.Accepted] != nil ||
+		l.values[metrics.Captured] != 5.0 || l.values[metrics.CaptureFailed] != 4.0 ||
 		!slices.Equal(l.values[metrics.Latency].([]any), []any{1.5, 2.0}) {
 		t.Errorf("%s", out.String())
 	}
@@ -81,9 +82,43 @@ func TestBatchIsOneLineAndIsPassedOn(t *testing.T) {
 	}
 }
 
-func TestSweepIsOneLine(t *testing.T) {
+// CloudWatch charges for each metric, so that by default only those are written that the
+// template's alarms look at.
+func TestByDefaultOnlyTheMetricsOfAlarmsAreWritten(t *testing.T) {
+	text, err := os.ReadFile("../../../template.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, m := range regexp.MustCompile(`(?m)Namespace: Tidings\n\s+MetricName: (\w+)`).FindAllStringSubmatch(string(text), -1) {
+		want = append(want, m[1])
+	}
+	slices.Sort(want)
 	var out bytes.Buffer
 	w := metrics.Writer{Next: memory.New(time.Now), Out: &out, Stack: "mine"}
+	at := time.Now()
+	counts := stats.Counts{Accepted: 1, Attempts: 3, Delivered: 2, Failed: 1, Dead: 1, Skipped: 1, Captured: 5, CaptureFailed: 4}
+	if err := w.AddStatistics(t.Context(), stats.Batch{ID: "1", At: at, Worked: true, Counts: counts, Latencies: []time.Duration{time.Second}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.NoteSweep(t.Context(), stats.Sweep{At: at, Done: true, Overdue: 1, OldestDue: at, Retrying: 1}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for text := range strings.Lines(out.String()) {
+		for _, m := range read(t, text).AWS.CloudWatchMetrics[0].Metrics {
+			got = append(got, m.Name)
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("written are %v, the alarms look at %v", got, want)
+	}
+}
+
+func TestSweepIsOneLine(t *testing.T) {
+	var out bytes.Buffer
+	w := metrics.Writer{Next: memory.New(time.Now), Out: &out, Stack: "mine", All: true}
 	at := time.Now()
 	for _, s := range []stats.Sweep{{At: at, Done: true}, {At: at, Overdue: 2, OldestDue: at.Add(-time.Minute), Retrying: 7}} {
 		out.Reset()
@@ -105,7 +140,7 @@ func TestSweepIsOneLine(t *testing.T) {
 func TestMetricsPassAtEveryLogLevel(t *testing.T) {
 	for level, want := range map[string]string{"": "", "DEBUG": "", "INFO": "", "WARN": "WARN", "ERROR": "ERROR"} {
 		var out bytes.Buffer
-		w := metrics.Writer{Next: memory.New(time.Now), Out: &out, Stack: "mine", Level: level}
+		w := metrics.Writer{Next: memory.New(time.Now), Out: &out, Stack: "mine", All: true, Level: level}
 		at := time.UnixMilli(1769690096789)
 		if err := w.NoteSweep(t.Context(), stats.Sweep{At: at, Done: true}); err != nil {
 			t.Fatal(err)
@@ -128,7 +163,7 @@ func TestTemplateUsesTheMetricsThatAreWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	written := []string{metrics.Accepted, metrics.Delivered, metrics.FailedAttempts, metrics.Dead, metrics.Skipped, metrics.Latency,
-		metrics.Sweeps, metrics.Overdue, metrics.OldestOverdue, metrics.Waiting}
+		metrics.Sweeps, metrics.Overdue, metrics.OldestOverdue, metrics.Waiting, metrics.Captured, metrics.CaptureFailed}
 	found := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)Namespace: Tidings\n\s+MetricName: (\w+)|\["Tidings", "(\w+)"`).FindAllStringSubmatch(string(text), -1) {
 		name := m[1] + m[2]

@@ -10,6 +10,7 @@
 package stats
 
 import (
+	"cmp"
 	"hash/fnv"
 	"math"
 	"slices"
@@ -24,8 +25,9 @@ const (
 	// Shards is the number of items per bucket, to spread writes. Each accepts about
 	// 1,000 batches per second.
 	Shards = 2
-	// Retention is how long buckets are kept.
-	Retention = 26 * time.Hour
+	// Retention is how long buckets are kept: until 26 hours after the end of their
+	// day at least, so that the day can be summed up late.
+	Retention = 50 * time.Hour
 )
 
 // Counts counts what happened in a period of time.
@@ -38,7 +40,10 @@ type Counts struct {
 	Retried   int64 // failed attempts that will be retried
 	Dead      int64 // deliveries that became dead letters
 	Skipped   int64 // deliveries that were skipped
-	Latency   Histogram
+	// Captured counts the changes of the platform's table that became an event,
+	// CaptureFailed those that should have and could not.
+	Captured, CaptureFailed int64
+	Latency                 Histogram
 }
 
 // Add returns the sum of c and o.
@@ -51,6 +56,8 @@ func (c Counts) Add(o Counts) Counts {
 	c.Retried += o.Retried
 	c.Dead += o.Dead
 	c.Skipped += o.Skipped
+	c.Captured += o.Captured
+	c.CaptureFailed += o.CaptureFailed
 	for i, n := range o.Latency {
 		c.Latency[i] += n
 	}
@@ -59,6 +66,9 @@ func (c Counts) Add(o Counts) Counts {
 
 // SuccessRate returns delivered / (delivered + dead); false if there are none.
 func (c Counts) SuccessRate() (float64, bool) { return share(c.Delivered, c.Delivered+c.Dead) }
+
+// CaptureRate returns captured / (captured + failed to capture); false if there are none.
+func (c Counts) CaptureRate() (float64, bool) { return share(c.Captured, c.Captured+c.CaptureFailed) }
 
 // FailureRate returns failed / attempts; false if there are none.
 func (c Counts) FailureRate() (float64, bool) { return share(c.Failed, c.Attempts) }
@@ -151,11 +161,14 @@ type Batch struct {
 	Worked bool
 	// Disabled are the endpoints that were disabled.
 	Disabled []Endpoint
+	// UnknownKinds counts the changes of the platform's table whose kind Tidings does
+	// not know, by kind. The caller bounds the number of kinds.
+	UnknownKinds map[string]int64
 }
 
 // Zero reports whether the batch has nothing to store.
 func (b Batch) Zero() bool {
-	return b.Counts == Counts{} && len(b.Latencies) == 0 && b.LastEvent.IsZero() && !b.Worked && len(b.Disabled) == 0
+	return b.Counts == Counts{} && len(b.Latencies) == 0 && b.LastEvent.IsZero() && !b.Worked && len(b.Disabled) == 0 && len(b.UnknownKinds) == 0
 }
 
 // Endpoint identifies an endpoint.
@@ -230,6 +243,8 @@ type Record struct {
 	Sweep     Sweep // zero before the first sweep
 	// Disabled are the endpoints that were disabled, sorted.
 	Disabled []Endpoint
+	// UnknownKinds is the sum of the batches' counts; nil if there are none.
+	UnknownKinds map[string]int64
 }
 
 // Sum returns the sum of the minutes that start in [from, to).
@@ -271,6 +286,9 @@ type Summary struct {
 	// Disabled are the endpoints that were disabled within 24 hours. Some may have been
 	// enabled again.
 	Disabled []Endpoint
+	// UnknownKinds counts the changes of unknown kinds in the last 24 hours, in buckets of
+	// ten minutes; nil if there were none.
+	UnknownKinds map[string]int64
 	// IdleSince is the minute in which a delivery was first queued after the last
 	// batch; zero if none was. If the queue is not empty, no worker has taken a
 	// message since then.
@@ -286,7 +304,7 @@ func window(now time.Time, length time.Duration) (from, to time.Time) {
 
 // Summarize returns the summary of a record at a time.
 func Summarize(r Record, now time.Time) Summary {
-	s := Summary{At: now, LastEvent: r.LastEvent, LastBatch: r.LastBatch, Sweep: r.Sweep, Disabled: r.Disabled}
+	s := Summary{At: now, LastEvent: r.LastEvent, LastBatch: r.LastBatch, Sweep: r.Sweep, Disabled: r.Disabled, UnknownKinds: r.UnknownKinds}
 	s.Hour = r.Sum(window(now, time.Hour))
 	s.Day = r.Sum(window(now, 24*time.Hour))
 	for _, m := range r.Minutes {
@@ -296,6 +314,24 @@ func Summarize(r Record, now time.Time) Summary {
 		}
 	}
 	return s
+}
+
+// Kind counts the changes of a kind that Tidings does not know.
+type Kind struct {
+	Kind    string `json:"kind"`
+	Changes int64  `json:"changes"`
+}
+
+// Kinds returns the unknown kinds, those with the most changes first.
+func (s Summary) Kinds() []Kind {
+	list := make([]Kind, 0, len(s.UnknownKinds))
+	for kind, n := range s.UnknownKinds {
+		list = append(list, Kind{kind, n})
+	}
+	slices.SortFunc(list, func(a, b Kind) int {
+		return cmp.Or(cmp.Compare(b.Changes, a.Changes), strings.Compare(a.Kind, b.Kind))
+	})
+	return list
 }
 
 // Merge merges records, such as the shards of a bucket or the buckets of a day.
@@ -316,6 +352,12 @@ func Merge(parts ...Record) Record {
 			r.Sweep = p.Sweep
 		}
 		r.Disabled = append(r.Disabled, p.Disabled...)
+		for kind, n := range p.UnknownKinds {
+			if r.UnknownKinds == nil {
+				r.UnknownKinds = map[string]int64{}
+			}
+			r.UnknownKinds[kind] += n
+		}
 	}
 	slices.SortFunc(r.Disabled, func(a, b Endpoint) int { return strings.Compare(a.String(), b.String()) })
 	r.Disabled = slices.Compact(r.Disabled)
