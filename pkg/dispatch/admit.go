@@ -7,22 +7,27 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// job is a work item whose attempt was admitted.
+// job is a work item whose attempt was admitted, or one that advances a stored job: it has
+// only the item.
 type job struct {
 	item     work.Item
 	endpoint *endpoint.Endpoint
 	accepted event.Accepted
 	event    event.Event
 	at       time.Time // when the event was accepted
+	since    time.Time // when its age began: when it was accepted, stored late, or replayed
 	until    time.Time // the age limit: no attempt may begin later
 	limit    ratelimit.Limit
 	slot     time.Time // the earliest start under the limit
+	share    bool      // the endpoint is behind: new events get half of the limit
+	waits    bool      // there is no slot soon: the delivery must wait in the backlog
 	probe    bool      // the circuit is half-open: the attempt must claim the probe
 	sent     time.Time // when the message was put on the queue; zero if unknown
 }
@@ -53,23 +58,33 @@ func (d *Dispatcher) admit(ctx context.Context, item work.Item) (*job, error) {
 		return nil, d.settle(ctx, item, delivery.Skipped, "the endpoint was deleted", time.Time{})
 	case err != nil:
 		return nil, err
-	case ep.Status != endpoint.Enabled:
+	case ep.Status == endpoint.Disabled:
 		return nil, d.settle(ctx, item, delivery.Skipped, "the endpoint is disabled: "+ep.StatusReason, time.Time{})
 	}
 	j := &job{item: item, endpoint: ep, slot: item.Slot}
 	if j.at, err = event.IDTime(item.EventID); err != nil {
 		return nil, err
 	}
-	since := item.Since
-	if since.IsZero() {
-		since = j.at
+	if j.since = item.Since; j.since.IsZero() {
+		j.since = j.at
 	}
 	now, limit := d.Now(), ep.Retry.AgeLimit()
-	if j.until = since.Add(limit); now.After(j.until) {
+	if j.until = j.since.Add(limit); now.After(j.until) {
 		reason := fmt.Sprintf("older than the age limit of %s", limit)
 		return nil, d.settle(ctx, item, delivery.Dead, reason, now.Add(-limit))
 	}
-	j.accepted = event.Accepted{ID: item.EventID, Tenant: item.Tenant, Body: item.Body, Trace: item.Trace}
+	circuit, err := d.circuits.get(ctx, ep.Tenant, ep.ID, false)
+	if err != nil {
+		return nil, err
+	}
+	admission := circuit.Admit(now)
+	waits := admission.Wait || ep.Status == endpoint.Paused
+	if circuit.Slow(now) && !item.Slow && !waits && d.moveToSlowLane(ctx, item) {
+		return nil, nil
+	}
+	j.accepted = event.Accepted{
+		ID: item.EventID, Tenant: item.Tenant, Body: item.Body, Trace: item.Trace, Subject: item.Subject, OldType: item.OldType,
+	}
 	if len(item.Body) == 0 {
 		j.accepted, err = d.Events.GetEvent(ctx, item.EventID)
 		if errors.Is(err, event.ErrNotFound) {
@@ -85,15 +100,13 @@ func (d *Dispatcher) admit(ctx context.Context, item work.Item) (*job, error) {
 	if j.event, err = event.Decode(j.accepted.Body); err != nil {
 		return nil, fmt.Errorf("event %s: %w", item.EventID, err)
 	}
-	circuit, err := d.circuits.get(ctx, ep.Tenant, ep.ID, false)
-	if err != nil {
-		return nil, err
+	if ep.Status == endpoint.Paused {
+		return nil, d.wait(ctx, j, "the endpoint is paused: "+ep.StatusReason)
 	}
-	admission := circuit.Admit(now)
 	if admission.Wait {
-		return nil, d.parkForCircuit(ctx, j, circuit)
+		return nil, d.wait(ctx, j, "the circuit is open: "+circuit.Cause)
 	}
-	j.probe = admission.Probe
-	j.limit = ratelimit.Stricter(ep.Limit, ratelimit.Pace(circuit.Slow))
+	j.probe, j.limit = admission.Probe, ep.Limit
+	j.share = circuit.Phase == breaker.Draining && circuit.Drain.Behind && !item.Backlog
 	return j, nil
 }

@@ -9,14 +9,31 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
-// attempt sends the event once. It ends before the lease does.
+// maxLost is the number of attempts in a row without a verdict after which a delivery
+// counts as one that kills its workers.
+const maxLost = 8
+
+// lost returns how many attempts in a row ended without a verdict before this claim.
+func lost(claimed delivery.Delivery) int {
+	concluded := 0
+	if n := len(claimed.History); n > 0 {
+		concluded = claimed.History[n-1].Number
+	}
+	return claimed.Attempts - 1 - concluded
+}
+
+// attempt sends the event once. It ends before the lease and the invocation do, or is not
+// begun.
 func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *job) (delivery.Attempt, delivery.Outcome) {
 	ep, began := j.endpoint, d.Now()
 	attempt := delivery.Attempt{Number: claimed.Attempts, At: began}
-	if limit := ep.Retry.AttemptLimit(); claimed.CountedAttempts() > limit {
-		// The last claims ended without a verdict, so no attempt is left.
-		return attempt, delivery.Outcome{Class: delivery.Lost, Permanent: true,
-			Error: fmt.Sprintf("the workers of %d attempts died before they stored a verdict", limit)}
+	if n, limit := lost(claimed), ep.Retry.AttemptLimit(); claimed.CountedAttempts() > limit || n >= maxLost {
+		// No attempt is left, or the delivery kills its workers.
+		o := delivery.Outcome{Class: delivery.Lost, Permanent: true, Error: fmt.Sprintf("the workers of the last %d attempts died before they stored a verdict", n)}
+		if n == 0 {
+			o.Error = fmt.Sprintf("attempt %d is over the endpoint's limit, which is %d now", claimed.CountedAttempts(), limit)
+		}
+		return attempt, o
 	}
 	until := began.Add(ep.AttemptTimeout())
 	if last := claimed.LeaseUntil.Add(-leaseReserve); last.Before(until) {
@@ -25,14 +42,19 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 	if !until.After(began) {
 		return attempt, delivery.Outcome{Class: delivery.Lost, Error: "too little of the lease was left to begin the attempt"}
 	}
+	if !endsInTime(ctx, until.Sub(began)) {
+		return attempt, delivery.Outcome{Class: delivery.CalledOff, Error: "the invocation ends before the attempt's timeout: nothing was sent"}
+	}
 	if j.slotExpired(began) {
 		return attempt, delivery.Outcome{Class: delivery.CalledOff, Error: "the rate-limit slot expired before anything was sent"}
 	}
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	under, end := d.Tracer.Begin("attempt", j.accepted.Trace)
-	message := destination.Compose(*ep, j.event, j.accepted.Body, d.Catalog.Subject(j.event.Type, j.event.Data), under, began)
+	message := destination.Compose(*ep, j.event, j.accepted, under, began)
+	answered := d.watchDuration(ctx, ep)
 	outcome := d.Sender.Deliver(ctx, destination.TargetOf(*ep), message)
+	answered()
 	if outcome.Timings.Total == 0 {
 		outcome.Timings.Total = d.Now().Sub(began)
 	}

@@ -20,22 +20,21 @@ func (d *Dispatcher) reportOutcome(ctx context.Context, ep *endpoint.Endpoint, c
 	var failed breaker.FailureResult
 	closed := false
 	s, changed, err := d.circuits.update(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
-		failed, closed = breaker.FailureResult{}, false
 		changed := false
 		switch {
 		case outcome.Class == delivery.Success:
 			wasOpen := s.Phase == breaker.Open
 			s, changed = s.RecordSuccess(claimID, now)
-			closed = changed && wasOpen && s.Phase != breaker.Open
+			closed = wasOpen && s.Phase != breaker.Open
 		case breaker.ConcernsEndpoint(outcome.Class):
 			s, failed = s.RecordFailure(ep.Breaker, claimID, outcome.Error, now)
 			changed = failed.Changed
 		default:
 			s, changed = s.ReleaseProbe(claimID, now)
 		}
-		if outcome.Class == delivery.Success || outcome.Class == delivery.Timeout {
-			next, paced := s.RecordDuration(outcome.Timings.Total)
-			return next, changed || paced
+		if breaker.ConcernsEndpoint(outcome.Class) && (outcome.Class != delivery.Success || outcome.Timings.Total >= breaker.SlowAfter) {
+			next, slower := s.AnsweredBadly(now)
+			return next, changed || slower
 		}
 		return s, changed
 	})
@@ -49,27 +48,27 @@ func (d *Dispatcher) reportOutcome(ctx context.Context, ep *endpoint.Endpoint, c
 		if err := d.disable(ctx, ep, fmt.Sprintf("it has only failed since %s: %s", s.FailingSince.Format(time.RFC3339), outcome.Error), now); err != nil {
 			return err
 		}
-		d.sendWake(ctx, ep.Tenant, ep.ID, 0)
+		d.sendWake(ctx, s, 0)
 	case failed.Opened:
 		d.Log.WarnContext(ctx, "circuit.opened", "endpoint_id", ep.ID, "tenant", ep.Tenant, "failures", s.Failures, "until", s.Until, "cause", s.Cause)
-		d.sendWake(ctx, ep.Tenant, ep.ID, s.OpenFor)
+		d.sendWake(ctx, s, s.OpenFor)
 	case closed:
 		d.Log.InfoContext(ctx, "circuit.closed", "endpoint_id", ep.ID, "tenant", ep.Tenant)
-		d.sendWake(ctx, ep.Tenant, ep.ID, 0)
+		d.sendWake(ctx, s, 0)
 	}
 	return nil
 }
 
 // releaseProbe releases a probe whose attempt was not made.
 func (d *Dispatcher) releaseProbe(ctx context.Context, ep *endpoint.Endpoint, claimID string) {
-	_, changed, err := d.circuits.update(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
+	s, changed, err := d.circuits.update(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
 		return s.ReleaseProbe(claimID, d.Now())
 	})
 	switch {
 	case err != nil: // not fatal: the probe expires with the lease
 		d.Log.WarnContext(ctx, "circuit.probe_not_returned", "endpoint_id", ep.ID, "error", err.Error())
 	case changed:
-		d.sendWake(ctx, ep.Tenant, ep.ID, 0)
+		d.sendWake(ctx, s, 0)
 	}
 }
 
@@ -87,8 +86,16 @@ func (d *Dispatcher) CloseCircuit(ctx context.Context, c Command) (Closed, error
 	if c.Tenant == "" {
 		c.Tenant = event.DefaultTenant
 	}
+	// Otherwise the circuit of another tenant's endpoint would be closed, because circuits
+	// are stored by endpoint.
+	switch _, err := d.endpoints.fresh(ctx, c.Tenant, c.EndpointID); {
+	case errors.Is(err, endpoint.ErrNotFound):
+		return Closed{}, fmt.Errorf("close_circuit: tenant %.64q has no endpoint %.64q", c.Tenant, c.EndpointID)
+	case err != nil:
+		return Closed{}, fmt.Errorf("close_circuit: %w", err)
+	}
 	var done Closed
-	_, changed, err := d.circuits.update(ctx, c.Tenant, c.EndpointID, true, func(s breaker.State) (breaker.State, bool) {
+	s, changed, err := d.circuits.update(ctx, c.Tenant, c.EndpointID, true, func(s breaker.State) (breaker.State, bool) {
 		done.WasOpen = s.Phase == breaker.Open
 		return s.Close(d.Now()), s.Phase != breaker.Draining && !s.Clean()
 	})
@@ -97,7 +104,7 @@ func (d *Dispatcher) CloseCircuit(ctx context.Context, c Command) (Closed, error
 	}
 	if changed {
 		d.Log.InfoContext(ctx, "circuit.closed_by_hand", "endpoint_id", c.EndpointID, "tenant", c.Tenant)
-		d.sendWake(ctx, c.Tenant, c.EndpointID, 0)
+		d.sendWake(ctx, s, 0)
 	}
 	return done, nil
 }

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type circuitCache struct {
 	store Breakers
 	now   func() time.Time
 	newID func() string // unique among all workers
+	log   *slog.Logger
 	// beforeLock is Config.BeforeLock.
 	beforeLock func(context.Context)
 
@@ -71,10 +73,15 @@ func (c *circuitCache) get(ctx context.Context, tenant, endpointID string, fresh
 
 func (c *circuitCache) read(ctx context.Context, entry *cachedCircuit, tenant, endpointID string, fresh bool) (breaker.State, error) {
 	now := c.now()
-	if !fresh && !entry.at.IsZero() && now.Sub(entry.at) < CircuitTime {
+	if !fresh && now.Sub(entry.at) < CircuitTime {
 		return entry.state, nil
 	}
 	s, err := c.store.GetBreaker(ctx, tenant, endpointID, fresh)
+	if errors.Is(err, breaker.ErrUnreadable) {
+		// A delivery must not wait for somebody to repair it.
+		c.log.ErrorContext(ctx, "circuit.unreadable", "endpoint_id", endpointID, "error", err.Error())
+		err = nil
+	}
 	if err != nil {
 		return s, err
 	}

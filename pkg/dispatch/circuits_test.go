@@ -1,10 +1,14 @@
 package dispatch_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -83,18 +87,36 @@ func (w *world) circuit(e endpoint.Endpoint) breaker.State {
 	return s
 }
 
+// outage attempts five events that the receiver refuses, three seconds apart: enough to
+// open a circuit. The events' retries stay in the queue.
+func (w *world) outage() (items []work.Item) {
+	w.t.Helper()
+	w.receiver.answer = answering(503)
+	for range breaker.DefaultFailures {
+		time.Sleep(3 * time.Second)
+		item := w.fannedOut()
+		w.deliver(item)
+		items = append(items, item)
+	}
+	return items
+}
+
+// openFor sets how long a circuit stays open at first.
+func openFor(d time.Duration) func(*endpoint.Endpoint) {
+	return func(e *endpoint.Endpoint) { e.Breaker.OpenFor = d }
+}
+
 // requeue sends items to the queue.
 func (w *world) requeue(items ...work.Item) { w.queue.Send(w.t.Context(), items) }
 
 func TestFiveFailuresOpenTheCircuitAndTheBacklogUsesNoAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		e := w.endpoint()
-		w.receiver.answer = answering(503)
-		w.deliver(w.accept(5)...)
+		e := w.endpoint(openFor(5 * time.Minute))
+		w.outage()
 		w.queue.take()
 		s := w.circuit(e)
-		if s.Phase != breaker.Open || s.OpenFor != breaker.DefaultOpenFor || s.Cause == "" {
+		if s.Phase != breaker.Open || s.OpenFor != 5*time.Minute || s.Cause == "" {
 			t.Fatalf("after five failures: %+v", s)
 		}
 		waiting := w.accept(20)
@@ -114,10 +136,8 @@ func TestFiveFailuresOpenTheCircuitAndTheBacklogUsesNoAttempts(t *testing.T) {
 func TestTheBacklogIsDrainedOldestFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *dispatch.Config) { c.Random = rand.Float64 })
-		e := w.endpoint()
-		w.receiver.answer = answering(503)
-		failed := w.accept(5)
-		w.deliver(failed...)
+		e := w.endpoint(openFor(5 * time.Minute))
+		failed := w.outage()
 		items := w.accept(250)
 		w.requeue(items...)
 		w.drive(time.Minute)
@@ -162,11 +182,10 @@ func TestManyWorkersSendOneProbe(t *testing.T) {
 		for range 63 {
 			workers = append(workers, dispatch.New(w.Config))
 		}
-		e := w.endpoint()
-		w.receiver.answer = answering(503)
-		w.deliver(w.accept(5)...)
+		e := w.endpoint(openFor(5 * time.Minute))
+		w.outage()
 		w.queue.take()
-		time.Sleep(breaker.DefaultOpenFor)
+		time.Sleep(5 * time.Minute)
 		var under, most int
 		var mu sync.Mutex
 		w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome {
@@ -189,7 +208,7 @@ func TestManyWorkersSendOneProbe(t *testing.T) {
 		if probes := w.receiver.count() - before; probes != 1 || most != 1 {
 			t.Errorf("64 workers sent %d probes, %d at once; want one", probes, most)
 		}
-		if s := w.circuit(e); s.Phase != breaker.Open || s.OpenFor != 2*breaker.DefaultOpenFor {
+		if s := w.circuit(e); s.Phase != breaker.Open || s.OpenFor != 10*time.Minute {
 			t.Errorf("after the probe failed: %+v, want open for twice as long", s)
 		}
 	})
@@ -212,7 +231,7 @@ func TestSimultaneousFailuresAllCount(t *testing.T) {
 			all.Go(func() { other.deliver(item) })
 		}
 		all.Wait()
-		if s := w.circuit(e); s.Phase != breaker.Open || s.Failures != breaker.DefaultFailures {
+		if s := w.circuit(e); s.Phase != breaker.Closed || s.Failures != breaker.DefaultFailures {
 			t.Errorf("after %d failures at once the circuit is %+v", breaker.DefaultFailures, s)
 		}
 	})
@@ -221,11 +240,10 @@ func TestSimultaneousFailuresAllCount(t *testing.T) {
 func TestTheProbeOfADeadWorkerIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		e := w.endpoint()
-		w.receiver.answer = answering(503)
-		w.deliver(w.accept(5)...)
+		e := w.endpoint(openFor(5 * time.Minute))
+		w.outage()
 		s := w.circuit(e)
-		time.Sleep(breaker.DefaultOpenFor)
+		time.Sleep(5 * time.Minute)
 		s, ok := s.ClaimProbe("of a worker that died", time.Now(), 25*time.Second)
 		if !ok {
 			t.Fatal("no probe")
@@ -272,9 +290,8 @@ func TestARejectedEventDoesNotKeepTheCircuitOpen(t *testing.T) {
 func TestFiveDaysOfFailuresDisableTheEndpointAndSkipItsBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		e := w.endpoint()
-		w.receiver.answer = answering(503)
-		w.deliver(w.accept(5)...)
+		e := w.endpoint(openFor(5 * time.Minute))
+		w.outage()
 		w.tick = 5 * time.Second
 		began := time.Now()
 		var latest []work.Item
@@ -305,8 +322,7 @@ func TestADeliveryInTheBacklogExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.endpoint(func(e *endpoint.Endpoint) { e.Retry.MaxAge = 10 * time.Minute })
-		w.receiver.answer = answering(503)
-		w.deliver(w.accept(5)...)
+		w.outage()
 		w.queue.take()
 		items := w.accept(3)
 		w.requeue(items...)
@@ -322,9 +338,8 @@ func TestADeliveryInTheBacklogExpires(t *testing.T) {
 func TestClosingACircuitByHandDrainsTheBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		e := w.endpoint()
-		w.receiver.answer = answering(503)
-		w.deliver(w.accept(5)...)
+		e := w.endpoint(openFor(5 * time.Minute))
+		w.outage()
 		w.queue.take()
 		items := w.accept(3)
 		w.requeue(items...)
@@ -342,6 +357,9 @@ func TestClosingACircuitByHandDrainsTheBacklog(t *testing.T) {
 		}
 		if done, err := w.CloseCircuit(t.Context(), dispatch.Command{EndpointID: e.ID}); err != nil || done.WasOpen {
 			t.Errorf("closed again: %+v, %v", done, err)
+		}
+		if _, err := w.CloseCircuit(t.Context(), dispatch.Command{Tenant: "other", EndpointID: e.ID}); err == nil || !strings.Contains(err.Error(), "has no endpoint") {
+			t.Errorf("closed by another tenant: %v", err)
 		}
 		if _, err := w.CloseCircuit(t.Context(), dispatch.Command{}); err == nil {
 			t.Error("closed nobody's")
@@ -515,80 +533,15 @@ func TestARepeatedMessageOfASettledDeliveryTakesNoSlot(t *testing.T) {
 	})
 }
 
-// The sweep queues what is due later than the queue's maximum delay. The message must
-// not be requeued again and again until then.
-func TestAMessageOfADeliveryThatIsDueMuchLaterIsDropped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.endpoint(func(e *endpoint.Endpoint) { e.Limit = ratelimit.Limit{PerMinute: 1, Burst: 2} })
-		items := w.accept(40)
-		for _, item := range items {
-			w.deliver(item)
-		}
-		last := items[39]
-		slot := w.delivery(last).Slot
-		if away := time.Until(slot); away < work.MaxDelay {
-			t.Fatalf("its turn is in %s", away)
-		}
-		w.queue.take()
-		w.deliver(last)
-		if sent := w.queue.take(); len(sent) != 0 {
-			t.Errorf("put back: %+v", sent)
-		}
-		w.drive(time.Until(slot) + time.Minute)
-		if d := w.delivery(last); d.State != delivery.Delivered || d.Attempts != 1 {
-			t.Errorf("%+v", d)
-		}
-		// One that is due soon stays: the queue brings it to the second.
-		near := w.accept(1)[0]
-		w.deliver(near)
-		w.queue.take()
-		w.deliver(near)
-		if sent := w.queue.take(); len(sent) != 1 || sent[0].Delay > work.MaxDelay {
-			t.Errorf("put back: %+v", sent)
-		}
-	})
-}
-
 type reservations struct {
 	dispatch.Limits
 	n int
 }
 
-func (r *reservations) ReserveSlots(ctx context.Context, id string, cost time.Duration, now time.Time) (time.Time, error) {
+func (r *reservations) Reserve(ctx context.Context, key string, reservation ratelimit.Reservation) (time.Time, bool, error) {
+	time.Sleep(time.Millisecond) // what does not wait for it comes first
 	r.n++
-	return r.Limits.ReserveSlots(ctx, id, cost, now)
-}
-
-// An endpoint that takes ten seconds to respond gets only a share of the workers.
-func TestASlowEndpointIsPaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.endpoint(func(e *endpoint.Endpoint) { e.Timeout = 20 * time.Second })
-		var mu sync.Mutex
-		under, most := 0, 0
-		w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome {
-			mu.Lock()
-			under++
-			most = max(most, under)
-			mu.Unlock()
-			time.Sleep(10 * time.Second)
-			mu.Lock()
-			under--
-			mu.Unlock()
-			return delivery.Outcome{Class: delivery.Success, Status: 200, Timings: delivery.Timings{Total: 10 * time.Second}}
-		}
-		w.deliver(w.fannedOut())
-		most = 0
-		w.requeue(w.accept(200)...)
-		w.drive(5 * time.Minute)
-		if most > ratelimit.MaxInFlight+10 {
-			t.Errorf("%d attempts at once at an endpoint that takes 10 s; want about %d", most, ratelimit.MaxInFlight)
-		}
-		if got := w.receiver.count(); got != 201 {
-			t.Errorf("%d of 201 were delivered in five minutes", got)
-		}
-	})
+	return r.Limits.Reserve(ctx, key, reservation)
 }
 
 // Slots that were reserved far ahead under the old limit do not delay later deliveries.
@@ -609,6 +562,88 @@ func TestARaisedLimitAppliesToLaterDeliveries(t *testing.T) {
 			if d := w.delivery(item); d.State != delivery.Delivered {
 				t.Errorf("under the new limit, %s is %s until %s", item.EventID, d.State, d.NextAttemptAt)
 			}
+		}
+	})
+}
+
+// unreadable is a store whose breakers cannot be decoded.
+type unreadable struct{ dispatch.Breakers }
+
+func (u unreadable) GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error) {
+	s, err := u.Breakers.GetBreaker(ctx, tenant, endpointID, consistent)
+	if err != nil {
+		return s, err
+	}
+	return s, fmt.Errorf("%w: attribute is not a number", breaker.ErrUnreadable)
+}
+
+func TestAnUnreadableBreakerDoesNotStallItsEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		w := newWorld(t, func(c *dispatch.Config) {
+			c.Breakers = unreadable{c.Breakers}
+			c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		w.endpoint()
+		item := w.fannedOut()
+		w.deliver(item)
+		if d := w.delivery(item); d.State != delivery.Delivered {
+			t.Errorf("the delivery is %s, want delivered", d.State)
+		}
+		if !strings.Contains(log.String(), "circuit.unreadable") {
+			t.Errorf("the log does not say why:\n%s", log.String())
+		}
+	})
+}
+
+// The message says that the delivery is in the backlog, but its worker died after it had
+// claimed the delivery. While the circuit is open, nothing else would hold it.
+func TestAMessageOfTheBacklogWhoseWorkerDiedWaitsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint(openFor(time.Hour))
+		w.outage()
+		item := w.accept(1)[0]
+		w.deliver(item)
+		claimed, err := w.store.Claim(t.Context(), delivery.Claim{
+			Key: delivery.Key{EndpointID: item.EndpointID, EventID: item.EventID}, ID: "of a worker that died", Now: time.Now(), Lease: 25 * time.Second,
+		})
+		if err != nil || claimed.InBacklog {
+			t.Fatalf("%+v, %v", claimed, err)
+		}
+		item.Backlog = true
+		time.Sleep(6 * time.Minute)
+		w.redeliver(item)
+		if d := w.delivery(item); d.State != delivery.Pending || !d.InBacklog {
+			t.Errorf("it is %s, in the backlog: %t", d.State, d.InBacklog)
+		}
+	})
+}
+
+// What is queued after a claim, or because of another worker's, is no longer in the
+// backlog.
+func TestItemsAfterAClaimAreNotOfTheBacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.endpoint()
+		w.receiver.answer = answering(503)
+		item := w.accept(1)[0]
+		item.Backlog = true
+		w.deliver(item)
+		retried := w.queue.take()
+		if len(retried) != 1 || retried[0].Backlog || retried[0].Attempts != 1 {
+			t.Errorf("after a failed attempt: %+v", retried)
+		}
+		other := w.accept(1)[0]
+		if _, err := w.store.Claim(t.Context(), delivery.Claim{
+			Key: delivery.Key{EndpointID: other.EndpointID, EventID: other.EventID}, ID: "of another worker", Now: time.Now(), Lease: 25 * time.Second,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		other.Backlog = true
+		w.deliver(other)
+		if back := w.queue.take(); len(back) != 1 || back[0].Backlog || back[0].Attempts != 1 {
+			t.Errorf("put back for another worker's attempt: %+v", back)
 		}
 	})
 }

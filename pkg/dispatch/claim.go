@@ -14,15 +14,13 @@ import (
 // claimAndAttempt waits for the job's slot, claims the delivery, and makes and
 // concludes the attempt. If it returns nil, the message may be deleted.
 func (d *Dispatcher) claimAndAttempt(ctx context.Context, j *job) error {
-	if j.limit.Enabled() {
-		if ready, err := d.waitForSlot(ctx, j); err != nil || !ready {
-			return err
-		}
+	if ready, err := d.waitForSlot(ctx, j); err != nil || !ready {
+		return err
 	}
 	claimID, lease := d.ClaimID(), j.endpoint.AttemptTimeout()+LeaseMargin
 	now := d.Now()
-	if deadline, ok := ctx.Deadline(); ok && deadline.Before(now.Add(j.endpoint.AttemptTimeout())) {
-		return fmt.Errorf("%s: the invocation ends before the attempt's timeout; the message will be received again", j.key())
+	if !endsInTime(ctx, j.endpoint.AttemptTimeout()) {
+		return d.returnToQueue(ctx, j)
 	}
 	if j.probe {
 		circuit, probing, err := d.circuits.update(ctx, j.endpoint.Tenant, j.endpoint.ID, true, func(s breaker.State) (breaker.State, bool) {
@@ -32,12 +30,11 @@ func (d *Dispatcher) claimAndAttempt(ctx context.Context, j *job) error {
 			return fmt.Errorf("circuit of %s: %w", j.endpoint.ID, err)
 		}
 		if !probing && circuit.Admit(d.Now()).Wait {
-			return d.parkForCircuit(ctx, j, circuit)
+			return d.wait(ctx, j, "the circuit is open: "+circuit.Cause)
 		}
-		j.probe = probing
 	}
 	claimed, err := d.Deliveries.Claim(ctx, delivery.Claim{
-		Key: j.key(), Tenant: j.item.Tenant, EventType: j.event.Type, Accepted: j.at,
+		Key: j.key(), Tenant: j.item.Tenant, EventType: j.event.Type, Accepted: j.since,
 		Attempts: j.item.Attempts, ID: claimID, Now: now, Lease: lease,
 	})
 	if err != nil && j.probe {
@@ -52,6 +49,25 @@ func (d *Dispatcher) claimAndAttempt(ctx context.Context, j *job) error {
 	}
 	attempt, outcome := d.attempt(ctx, claimed, j)
 	return d.conclude(ctx, claimed, j, claimID, attempt, outcome)
+}
+
+// endsInTime reports whether an attempt of the timeout, with its verdict, ends before the
+// invocation does. It compares by the context's own clock.
+func endsInTime(ctx context.Context, timeout time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return !ok || time.Until(deadline) >= timeout+endReserve
+}
+
+// returnToQueue puts back a job that this invocation has no time for. A new message,
+// unlike a failed one, arrives soon and does not count towards the dead-letter queue.
+func (d *Dispatcher) returnToQueue(ctx context.Context, j *job) error {
+	item := j.item
+	item.Delay = returnDelay
+	if err := d.requeue(ctx, j, item); err != nil {
+		return fmt.Errorf("the invocation ends before the attempt's timeout: %w", err)
+	}
+	d.Log.WarnContext(ctx, "attempt.not_begun", "endpoint_id", item.EndpointID, "event_id", item.EventID, "timeout_ms", j.endpoint.AttemptTimeout().Milliseconds())
+	return nil
 }
 
 // checkClaimable checks, before it reserves a slot for a message that was received
@@ -86,7 +102,7 @@ func (d *Dispatcher) handleRefusal(ctx context.Context, item work.Item, r *deliv
 	// Another worker has claimed the delivery, or it is not due yet. The item must not
 	// be dropped: if that worker dies, nothing else may hold the delivery. A new
 	// message, unlike a failed one, does not count towards the dead-letter queue.
-	item.Attempts, item.Slot = r.Attempts, r.Slot
+	item.Attempts, item.Slot, item.Backlog = r.Attempts, r.Slot, false
 	if r.Cause == delivery.CauseInFlight {
 		wait += time.Second // give the worker time to store its verdict
 	}

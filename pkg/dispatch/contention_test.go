@@ -16,7 +16,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
@@ -100,6 +99,9 @@ func (c *crowd) Deliver(context.Context, destination.Target, destination.Message
 // and workers die. A message counts as acknowledged if one of them acknowledges it.
 // After each round, something must still hold the delivery.
 func TestManyWorkersWithLostWritesKeepTheDelivery(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs many schedules")
+	}
 	client, stack := dynamotest.New(t)
 	store := dynamo.New(client, local.Tables(stack.Name))
 	const workers = 64
@@ -123,8 +125,8 @@ func TestManyWorkersWithLostWritesKeepTheDelivery(t *testing.T) {
 			all := make([]*dispatch.Dispatcher, workers)
 			for i := range all {
 				all[i] = dispatch.New(dispatch.Config{
-					Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: lossy{store, chance}, Due: store, Replays: store,
-					Statistics: store, Waiting: store, Breakers: store, Limits: store, Queue: q, Sender: c, CacheTime: time.Hour,
+					Events: store, Endpoints: store, Disabler: store, Deliveries: lossy{store, chance}, Due: store, Replays: store,
+					Statistics: store, Waiting: store, Breakers: store, Limits: store, Journal: store, Jobs: store, Queue: q, Sender: c, CacheTime: time.Hour,
 					Log: slog.New(slog.DiscardHandler), Now: c.Now,
 				})
 			}

@@ -19,7 +19,8 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
@@ -33,6 +34,11 @@ const (
 	// verdictTime is the timeout for storing a verdict. It applies even if the
 	// invocation's deadline is earlier.
 	verdictTime = 10 * time.Second
+	// endReserve is how long before the invocation's deadline an attempt must end: time to
+	// store its verdict. DynamoDB gets 3 s for a request (lambdamain).
+	endReserve = 3 * time.Second
+	// returnDelay is the delay of a message that an invocation had no time for.
+	returnDelay = 2 * time.Second
 	// Backstop is how long after its scheduled time the sweep checks that an attempt
 	// was made. It must exceed Lookahead by more than the longest attempt.
 	Backstop = 3 * time.Minute
@@ -43,9 +49,6 @@ const (
 	CacheTime = 15 * time.Second
 	// CircuitTime is how long a circuit's state is cached.
 	CircuitTime = time.Second
-	// ParkTime is how long a delivery stays in the backlog before the sweep checks that
-	// it was not forgotten.
-	ParkTime = 6 * time.Hour
 )
 
 // Sender makes attempts; destination adapters implement it.
@@ -54,9 +57,8 @@ type Sender interface {
 }
 
 // Config holds a Dispatcher's dependencies. All fields are required, except CacheTime,
-// Tracer (default: none), and Now, Random and ClaimID, which tests replace.
+// SlowQueue, Tracer (default: none), and Now, Random and ClaimID, which tests replace.
 type Config struct {
-	Catalog    *catalog.Catalog
 	Events     Events
 	Endpoints  Endpoints
 	Disabler   Disabler
@@ -67,10 +69,14 @@ type Config struct {
 	Breakers   Breakers
 	Limits     Limits
 	Queue      Queue
-	// DeadLetters is the queue that Redrive empties.
+	// SlowQueue is the work queue of endpoints that answer slowly; nil: they share Queue.
+	SlowQueue Queue
+	// DeadLetters is the queue that Redrive and the sweep empty; nil if there is none.
 	DeadLetters DeadLetters
 	Sender      Sender
+	Journal     Journal
 	Statistics  Statistics
+	Jobs        Jobs
 	Log         *slog.Logger
 	Tracer      Tracer
 	CacheTime   time.Duration // how long endpoints are cached; 0 disables the cache
@@ -111,28 +117,47 @@ func New(c Config) *Dispatcher {
 	if c.BeforeLock == nil {
 		c.BeforeLock = func(context.Context) {}
 	}
+	if c.SlowQueue == nil {
+		c.SlowQueue = c.Queue
+	}
+	c.Queue = lanes{c.Queue, c.SlowQueue}
 	c.Deliveries, c.Disabler = counted{c.Deliveries}, countedDisabler{c.Disabler}
 	return &Dispatcher{
 		Config:    c,
 		endpoints: newEndpointCache(c.Endpoints, c.CacheTime, c.Now),
-		circuits:  &circuitCache{store: c.Breakers, now: c.Now, newID: c.ClaimID, beforeLock: c.BeforeLock, entries: map[string]*cachedCircuit{}},
+		circuits:  &circuitCache{store: c.Breakers, now: c.Now, newID: c.ClaimID, log: c.Log, beforeLock: c.BeforeLock, entries: map[string]*cachedCircuit{}},
 	}
 }
 
 // Command is a direct invocation, by the schedule or by an operator.
 type Command struct {
-	// Action is "sweep", "replay" (one delivery), "replay_dead" (an endpoint's dead
-	// letters), "close_circuit" (of one endpoint) or "redrive" (the work queue's dead
-	// letters).
+	// Action is "sweep", "replay" (one delivery), "start_job", "cancel_job", "close_circuit"
+	// (of one endpoint) or "redrive" (the work queue's dead letters).
 	Action     string `json:"action"`
-	Tenant     string `json:"tenant,omitempty"` // of the endpoint; default if empty
+	Tenant     string `json:"tenant,omitempty"` // of the endpoint or job; default if empty
 	EndpointID string `json:"endpoint_id,omitempty"`
 	EventID    string `json:"event_id,omitempty"`
-	// From and To limit replay_dead to events accepted between them, both included.
-	From time.Time `json:"from,omitzero"`
-	To   time.Time `json:"to,omitzero"`
-	// Cursor is Next of the previous reply.
-	Cursor string `json:"cursor,omitempty"`
+	// JobID is the job to cancel. start_job may give one, so that it can be repeated.
+	JobID string `json:"job_id,omitempty"`
+	// By is who starts or cancels a job.
+	By string `json:"by,omitempty"`
+	// Kind of the job to start. The other fields are its parameters; see jobs.Parameters.
+	Kind   jobs.Kind        `json:"kind,omitempty"`
+	From   time.Time        `json:"from,omitzero"`
+	To     time.Time        `json:"to,omitzero"`
+	Types  []string         `json:"types,omitempty"`
+	States []delivery.State `json:"states,omitempty"`
+	Status string           `json:"status,omitempty"`
+	// DryRun makes the job count only.
+	DryRun bool `json:"dry_run,omitempty"`
+}
+
+// tenant is the command's tenant.
+func (c Command) tenant() string {
+	if c.Tenant == "" {
+		return event.DefaultTenant
+	}
+	return c.Tenant
 }
 
 // Run executes a command and returns its result.
@@ -142,12 +167,14 @@ func (d *Dispatcher) Run(ctx context.Context, c Command) (any, error) {
 		return d.Sweep(ctx)
 	case "replay":
 		return d.Replay(ctx, c)
-	case "replay_dead":
-		return d.ReplayDead(ctx, c)
+	case "start_job":
+		return d.StartJob(ctx, c)
+	case "cancel_job":
+		return d.CancelJob(ctx, c)
 	case "close_circuit":
 		return d.CloseCircuit(ctx, c)
 	case "redrive":
 		return d.Redrive(ctx)
 	}
-	return nil, fmt.Errorf("unknown action %.64q; the actions are sweep, replay, replay_dead, close_circuit and redrive", c.Action)
+	return nil, fmt.Errorf("unknown action %.64q; the actions are sweep, replay, start_job, cancel_job, close_circuit and redrive", c.Action)
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
@@ -16,47 +18,63 @@ import (
 )
 
 const (
-	// drainPage is how many deliveries of the backlog are released at a time.
-	drainPage = 100
 	// probePage is how many of the oldest deliveries are considered for the probe. The
 	// one with the fewest attempts is chosen, so that a single event that the receiver
 	// cannot process does not keep the circuit open.
 	probePage = 25
-	// drainRate is the number of deliveries released per second if the endpoint has no
-	// rate limit, so that a receiver that has just recovered is not overloaded.
-	drainRate = 50
+	// drainEvery is the time from one step of a drain to the next.
+	drainEvery = 2 * time.Second
+	// drainPage is how many deliveries of the backlog are read at a time.
+	drainPage = 250
+	// drainSettles is how many deliveries a step settles because they have expired, or
+	// because the endpoint is off.
+	drainSettles = 1000
 	// drainTime is the time after which the sweep resumes a drain that has stopped.
 	drainTime = 2 * time.Minute
-	// idleProbe is the interval at which an open circuit with an empty backlog is
-	// checked. The next event is its probe in any case.
-	idleProbe = 5 * time.Minute
+	// pauseTime is how often a paused endpoint with a backlog is looked at. A sweep does it,
+	// so a backlog is sent within two minutes after the endpoint is resumed.
+	pauseTime = time.Minute
+	// wakeEarly is how much earlier than its time, by the clock of its worker, a check of
+	// a circuit may come. It then waits; otherwise the sweep would have to repeat it.
+	wakeEarly = 10 * time.Second
 )
 
-// sendWake queues a check of a circuit. If the queue loses the item, or cannot delay
-// it that long, the sweep does it.
-func (d *Dispatcher) sendWake(ctx context.Context, tenant, endpointID string, delay time.Duration) {
+// idleProbe is the time until an open circuit with an empty backlog is checked again. It
+// grows, because the index may just not show the backlog yet. The next event is the
+// probe in any case.
+func idleProbe(s breaker.State, now time.Time) time.Duration {
+	return min(max(now.Sub(s.Since), 10*time.Second), 5*time.Minute)
+}
+
+// sendWake queues a check of an endpoint's backlog at its wake-up time. If the queue
+// loses the item, or cannot delay it that long, the sweep does it.
+func (d *Dispatcher) sendWake(ctx context.Context, s breaker.State, delay time.Duration) {
 	if delay > work.MaxDelay {
 		return
 	}
-	if errs := d.Queue.Send(ctx, []work.Item{{Tenant: tenant, EndpointID: endpointID, Wake: true, Delay: max(delay, 0)}}); errs != nil {
-		d.Log.WarnContext(ctx, "circuit.wake_not_queued", "endpoint_id", endpointID, "error", errs[0].Error())
+	item := work.Item{Tenant: s.Tenant, EndpointID: s.EndpointID, Wake: true, WakeAt: s.WakeAt, Delay: max(delay, 0)}
+	if errs := d.Queue.Send(ctx, []work.Item{item}); errs != nil {
+		d.Log.WarnContext(ctx, "circuit.wake_not_queued", "endpoint_id", s.EndpointID, "error", errs[0].Error())
 	}
 }
 
-// sweepCircuits queues checks of the circuits that are due before the next sweep.
+// sweepCircuits queues checks of the endpoints whose wake-up time comes before the next
+// sweep. Those whose item is still in the queue get a second one for the same wake-up,
+// of which one is ignored.
 func (d *Dispatcher) sweepCircuits(ctx context.Context, began time.Time) error {
 	list, err := d.Breakers.ListCircuits(ctx, began.Add(Lookahead))
 	if err != nil {
 		return fmt.Errorf("list the circuits that are due: %w", err)
 	}
 	for _, s := range list {
-		d.sendWake(ctx, s.Tenant, s.EndpointID, min(max(s.WakeAt.Sub(d.Now()), 0), work.MaxDelay))
+		d.sendWake(ctx, s, s.WakeAt.Sub(d.Now()))
 	}
 	return nil
 }
 
-// wake checks a circuit: if it is half-open, it releases one delivery as the probe; if
-// it has closed, it drains a page of the backlog.
+// wake looks after an endpoint's backlog: if its circuit is half-open, it queues one
+// delivery as the probe; if it is not open, it makes a step of the drain; if the
+// endpoint is off, it skips the backlog; if the endpoint is paused, the backlog stays.
 func (d *Dispatcher) wake(ctx context.Context, item work.Item) error {
 	ep, err := d.endpoints.fresh(ctx, item.Tenant, item.EndpointID)
 	gone := errors.Is(err, endpoint.ErrNotFound)
@@ -66,108 +84,244 @@ func (d *Dispatcher) wake(ctx context.Context, item work.Item) error {
 	if gone {
 		ep = &endpoint.Endpoint{Tenant: item.Tenant, ID: item.EndpointID}
 	}
-	off := gone || ep.Status != endpoint.Enabled
-	page, next := 0, time.Time{}
-	drain := false
-	s, changed, err := d.circuits.update(ctx, ep.Tenant, ep.ID, true, func(s breaker.State) (breaker.State, bool) {
+	off, paused := gone || ep.Status == endpoint.Disabled, ep.Status == endpoint.Paused
+	var early time.Duration
+	s, mine, err := d.circuits.update(ctx, ep.Tenant, ep.ID, true, func(s breaker.State) (breaker.State, bool) {
 		now := d.Now()
-		page, drain = 0, false
-		switch admission := s.Admit(now); {
-		case off || s.Phase == breaker.Draining:
-			page, next, drain = drainPage, now.Add(drainTime), true
-		case s.Phase == breaker.Open && admission.Probe:
-			page, next = probePage, now.Add(idleProbe)
-		default:
-			return s, false // too early, or a probe is in progress; the sweep checks again
+		if s.WakeAt.IsZero() || !item.WakeAt.IsZero() && !item.WakeAt.Equal(s.WakeAt) {
+			return s, false // another item has done it
 		}
 		// The worker that moves WakeAt does the work; the writes of others conflict.
-		if s.WakeAt.IsZero() {
+		if paused {
+			return s.SetWakeAt(now.Add(pauseTime))
+		}
+		if off || s.Phase == breaker.Draining {
+			return s.SetWakeAt(now.Add(drainTime))
+		}
+		if admission := s.Admit(now); !admission.Probe {
+			early = admission.Until.Sub(now)
 			return s, false
 		}
-		return s.SetWakeAt(next)
+		return s.SetWakeAt(now.Add(idleProbe(s, now)))
 	})
-	if err != nil {
-		return fmt.Errorf("circuit of %s: %w", ep.ID, err)
-	}
-	if page == 0 || !changed && !off {
-		return nil
-	}
-	entries, err := d.Waiting.ListBacklog(ctx, ep.ID, page)
-	if err != nil {
-		return err
-	}
-	if !drain && len(entries) > 1 {
-		entries = []delivery.BacklogEntry{slices.MinFunc(entries, func(a, b delivery.BacklogEntry) int {
-			return cmp.Or(cmp.Compare(a.Attempts, b.Attempts), cmp.Compare(a.EventID, b.EventID))
-		})}
-	}
-	last, err := d.release(ctx, ep, s, entries, drain && !off)
-	if err != nil {
-		return err
-	}
 	switch {
-	case !drain:
+	case err != nil:
+		return fmt.Errorf("circuit of %s: %w", ep.ID, err)
+	case early > 0 && early <= wakeEarly && s.ProbeID == "":
+		d.sendWake(ctx, s, early)
 		return nil
-	case len(entries) == page:
-		d.sendWake(ctx, ep.Tenant, ep.ID, last)
+	case !mine || paused:
 		return nil
+	case off:
+		return d.skipBacklog(ctx, ep, gone)
+	case s.Phase == breaker.Open:
+		return d.queueProbe(ctx, ep, s)
 	}
-	s, _, err = d.circuits.update(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
-		if off {
-			return s.Reset(), !s.Clean() || !s.WakeAt.IsZero()
+	return d.drain(ctx, ep, s)
+}
+
+// backlog is a part of an endpoint's backlog.
+type backlog struct {
+	waiting []delivery.Delivery // not expired, oldest event first
+	last    string              // the last event that was read; "" if there is none
+	done    bool                // nothing is left after it
+}
+
+// readBacklog reads want deliveries after an event, and settles those that have expired.
+// Those that expire within soon come in addition: there may be no slot before.
+// upTo, if not "", is the last event of interest.
+func (d *Dispatcher) readBacklog(ctx context.Context, ep *endpoint.Endpoint, after, upTo string, want int, soon time.Duration) (b backlog, err error) {
+	limit := ep.Retry.AgeLimit()
+	reason := fmt.Sprintf("older than the age limit of %s", limit)
+	for found, settled := 0, 0; found < want && settled < drainSettles; {
+		page, err := d.Waiting.ListBacklog(ctx, ep.ID, after, min(want-found, drainPage))
+		if err != nil {
+			return b, err
 		}
-		return s.FinishDrain(d.Now())
+		var expired []delivery.Delivery
+		now := d.Now()
+		for _, one := range page.Deliveries {
+			switch {
+			case upTo != "" && one.EventID > upTo:
+			case now.After(one.Since.Add(limit)):
+				expired = append(expired, one)
+			default:
+				b.waiting = append(b.waiting, one)
+				if !now.Add(soon).After(one.Since.Add(limit)) {
+					found++
+				}
+			}
+		}
+		if err := d.settleAll(ctx, expired, delivery.Dead, reason, now.Add(-limit)); err != nil {
+			return b, err
+		}
+		settled += len(expired)
+		if page.Last != "" {
+			after, b.last = page.Last, page.Last
+		}
+		if b.done = !page.More || upTo != "" && page.Last >= upTo; b.done {
+			break
+		}
+	}
+	return b, nil
+}
+
+// settleAll settles deliveries of a backlog.
+func (d *Dispatcher) settleAll(ctx context.Context, list []delivery.Delivery, state delivery.State, reason string, sinceBefore time.Time) error {
+	var group errgroup.Group
+	group.SetLimit(sweepWriters)
+	for _, one := range list {
+		group.Go(func() error { return d.settle(ctx, itemOf(one, 0), state, reason, sinceBefore) })
+	}
+	return group.Wait()
+}
+
+// queueProbe queues the probe of a half-open circuit.
+func (d *Dispatcher) queueProbe(ctx context.Context, ep *endpoint.Endpoint, s breaker.State) error {
+	b, err := d.readBacklog(ctx, ep, "", "", probePage, 0)
+	if err != nil || len(b.waiting) == 0 {
+		return err
+	}
+	probe := slices.MinFunc(b.waiting, func(a, b delivery.Delivery) int {
+		return cmp.Or(cmp.Compare(a.Attempts, b.Attempts), cmp.Compare(a.EventID, b.EventID))
 	})
-	if err == nil && !s.WakeAt.IsZero() {
-		d.sendWake(ctx, ep.Tenant, ep.ID, s.WakeAt.Sub(d.Now()))
+	d.sendWaiting(ctx, ep, s, []delivery.Delivery{probe}, []time.Time{{}}) // its worker reserves a slot
+	return nil
+}
+
+// skipBacklog marks the backlog of an endpoint that is off as skipped.
+func (d *Dispatcher) skipBacklog(ctx context.Context, ep *endpoint.Endpoint, gone bool) error {
+	reason := "the endpoint is disabled: " + ep.StatusReason
+	if gone {
+		reason = "the endpoint was deleted"
+	}
+	after, more := "", true
+	for n := 0; more && n < drainSettles; {
+		page, err := d.Waiting.ListBacklog(ctx, ep.ID, after, drainPage)
+		if err != nil {
+			return err
+		}
+		if err := d.settleAll(ctx, page.Deliveries, delivery.Skipped, reason, time.Time{}); err != nil {
+			return err
+		}
+		n, after, more = n+len(page.Deliveries), page.Last, page.More
+	}
+	s, changed, err := d.circuits.update(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
+		if more {
+			return s.SetWakeAt(d.Now())
+		}
+		return s.Reset(), !s.Clean() || !s.WakeAt.IsZero()
+	})
+	if err == nil && changed && more {
+		d.sendWake(ctx, s, 0)
 	}
 	return err
 }
 
-// release releases deliveries from the backlog and queues them. If spread, they get
-// slots under the rate limit or, without one, times at drainRate. It returns the time
-// until the last of them may begin.
-func (d *Dispatcher) release(ctx context.Context, ep *endpoint.Endpoint, s breaker.State, entries []delivery.BacklogEntry, spread bool) (last time.Duration, err error) {
-	if len(entries) == 0 {
-		return 0, nil
-	}
-	limit := ratelimit.Stricter(ep.Limit, ratelimit.Pace(s.Slow))
+// drain makes a step of a drain: it queues as many of the oldest deliveries as the
+// endpoint's rate limit, or the rate of the drain, has room for until the next step.
+func (d *Dispatcher) drain(ctx context.Context, ep *endpoint.Endpoint, s breaker.State) error {
 	now := d.Now()
-	var slots []time.Time
-	if spread && limit.Enabled() {
-		after, err := d.Limits.ReserveSlots(ctx, ep.Limit.Key(ep.ID), limit.Cost(len(entries)), now)
-		if err != nil {
-			return 0, err
-		}
-		slots = limit.Slots(after, len(entries), now)
+	step := breaker.Step{Scan: s.Drain.Scan(now), Next: now.Add(drainEvery), Direct: !ep.Limit.Enabled()}
+	want, ahead := max(1, s.Drain.Rate)*int(drainEvery/time.Second), drainEvery
+	if ep.Limit.Enabled() {
+		want, ahead = min(ep.Limit.DrainSlots(), 2*drainPage), ep.Limit.DrainAhead()
 	}
-	var items []work.Item
-	for i, entry := range entries {
-		next := now
-		switch {
-		case slots != nil:
-			next = roundUpToMillisecond(slots[i])
-		case spread:
-			next = now.Add(time.Duration((float64(i) + d.Random()) / drainRate * float64(time.Second))).Truncate(time.Millisecond)
+	var lost backlog
+	var err error
+	if step.UpTo != "" {
+		if lost, err = d.readBacklog(ctx, ep, "", step.UpTo, want, ahead); err != nil {
+			return err
 		}
-		held, err := d.Waiting.Release(ctx, delivery.Release{Key: entry.Key, NextAt: next, DueAt: next.Add(Backstop), Now: now})
-		if errors.Is(err, delivery.ErrFenced) {
-			continue // another worker has released it
+	}
+	next, err := d.readBacklog(ctx, ep, step.After, "", want-len(lost.waiting), ahead)
+	if err != nil {
+		return err
+	}
+	step.Last, step.Done = next.last, next.done
+	list := append(slices.Clip(lost.waiting), next.waiting...)
+	at, from, err := d.drainTimes(ctx, ep, s, min(len(list), want), now)
+	if err != nil {
+		return err
+	}
+	if from.After(step.Next) { // there is no slot before
+		step.Next = from
+	}
+	queued, taken := fill(at, list, ep.Retry.AgeLimit())
+	if taken < len(list) { // the rest waits for the next step
+		step.Done, step.Last = false, ""
+		if n := taken - len(lost.waiting); n > 0 {
+			step.Last = next.waiting[n-1].EventID
 		}
-		if err != nil {
-			return 0, err
+	}
+	d.sendWaiting(ctx, ep, s, queued, at)
+	step.Sent = len(queued)
+	s, changed, err := d.circuits.update(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
+		next := s.Advance(step, d.Now())
+		return next, next != s
+	})
+	if err != nil {
+		return fmt.Errorf("circuit of %s: %w", ep.ID, err)
+	}
+	switch {
+	case changed && s.Phase == breaker.Draining:
+		d.sendWake(ctx, s, s.WakeAt.Sub(d.Now()))
+	case changed && s.Phase == breaker.Closed:
+		d.Log.InfoContext(ctx, "backlog.done", "endpoint_id", ep.ID, "tenant", ep.Tenant)
+	}
+	return nil
+}
+
+// fill gives the times to the deliveries, oldest first, and passes over those that expire
+// before there is one. It returns a delivery for each time, as far as there are any, and
+// how many deliveries it has taken or passed over.
+func fill(at []time.Time, list []delivery.Delivery, limit time.Duration) (queued []delivery.Delivery, taken int) {
+	for taken < len(list) && len(queued) < len(at) {
+		one := list[taken]
+		if taken++; at[len(queued)].Add(ratelimit.Grace).After(one.Since.Add(limit)) {
+			continue
 		}
-		last = next.Sub(now)
-		item := itemOf(held, last)
-		if slots != nil {
-			item.Slot, item.Delay = next, slotDelay(last)
+		queued = append(queued, one)
+	}
+	return queued, taken
+}
+
+// drainTimes returns when up to n deliveries of a backlog may be attempted. If there is no
+// slot soon, it returns when to ask again.
+func (d *Dispatcher) drainTimes(ctx context.Context, ep *endpoint.Endpoint, s breaker.State, n int, now time.Time) (at []time.Time, from time.Time, err error) {
+	if limit := ep.Limit; limit.Enabled() {
+		until := now.Add(limit.DrainAhead())
+		granted, after, err := d.reserve(ctx, limit.Key(ep.ID), n, func(n int) ratelimit.Reservation { return limit.Reserve(n, now, until) }, limit.Fits)
+		if err != nil || granted > 0 || n == 0 {
+			return limit.Slots(after, granted, now), from, err
 		}
-		items = append(items, item)
+		full := limit.Reserve(0, now, until) // a time not after AtMost leaves room again
+		return nil, now.Add(after.Sub(full.AtMost) + time.Second), nil
+	}
+	at = make([]time.Time, n)
+	for i := range at {
+		at[i] = now.Add(time.Duration(i) * time.Second / time.Duration(max(1, s.Drain.Rate)))
+	}
+	return at, from, nil
+}
+
+// sendWaiting queues deliveries of a backlog, in which they stay until they are claimed:
+// what is not queued, or lost, is queued again a minute later.
+func (d *Dispatcher) sendWaiting(ctx context.Context, ep *endpoint.Endpoint, s breaker.State, list []delivery.Delivery, at []time.Time) {
+	if len(list) == 0 {
+		return
+	}
+	items := make([]work.Item, len(list))
+	now := d.Now()
+	for i, one := range list {
+		item := itemOf(one, 0)
+		item.Backlog, item.Slow, item.Slot = true, s.Slow(now), roundUpToMillisecond(at[i])
+		item.Delay = slotDelay(item.Slot.Sub(now))
+		items[i] = item
 	}
 	for i, err := range d.Queue.Send(ctx, items) {
 		if err != nil {
-			d.Log.WarnContext(ctx, "release.not_queued", "endpoint_id", ep.ID, "event_id", items[i].EventID, "error", err.Error())
+			d.Log.WarnContext(ctx, "backlog.not_queued", "endpoint_id", ep.ID, "event_id", items[i].EventID, "error", err.Error())
 		}
 	}
-	return last, nil
 }

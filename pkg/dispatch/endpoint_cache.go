@@ -9,13 +9,15 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 )
 
 // endpointCache caches tenants' endpoints with compiled filters. A change to an
-// endpoint takes effect after at most keep. The returned endpoints must not be modified.
+// endpoint takes effect after at most keep, and at once for what is matched after update.
+// The returned endpoints must not be modified.
 type endpointCache struct {
 	read Endpoints
 	keep time.Duration
@@ -24,12 +26,19 @@ type endpointCache struct {
 	loading singleflight.Group
 	mu      sync.Mutex
 	tenants map[string]*tenant
+	held    int // tenants and their endpoints
 	singles map[string]single
+	pruned  time.Time // when expired entries were last removed
 }
 
-// maxSingles bounds the endpoints that are cached one by one; when it is reached, all
-// of them are dropped.
-const maxSingles = 10_000
+const (
+	// maxSingles bounds the endpoints that are cached one by one; when it is reached, all
+	// of them are dropped.
+	maxSingles = 10_000
+	// maxHeld bounds the tenants and endpoints that are cached by tenant. One tenant may
+	// exceed it alone.
+	maxHeld = 20_000
+)
 
 func newEndpointCache(read Endpoints, keep time.Duration, now func() time.Time) *endpointCache {
 	return &endpointCache{read: read, keep: keep, now: now, tenants: map[string]*tenant{}, singles: map[string]single{}}
@@ -37,7 +46,9 @@ func newEndpointCache(read Endpoints, keep time.Duration, now func() time.Time) 
 
 // tenant holds all endpoints of one tenant, read at one time.
 type tenant struct {
-	at   time.Time
+	at      time.Time
+	version int64 // endpoint.List.Version
+
 	byID map[string]*endpoint.Endpoint
 	subs []subscription
 
@@ -51,57 +62,127 @@ type single struct {
 	err      error // nil or endpoint.ErrNotFound
 }
 
-// subscription is an enabled endpoint with its compiled filter. It is small because
+// subscription is an enabled or paused endpoint with its compiled filter. It is small because
 // fan-out goes through all of a tenant's subscriptions for each event.
 type subscription struct {
 	endpoint *endpoint.Endpoint
 	filter   *filter.Pattern // nil matches all
+	broken   error           // why the stored filter does not compile
 }
 
-// subscribers returns the IDs of the tenant's enabled endpoints that match the event.
-// An endpoint whose stored filter does not compile gets every event: its receiver can
-// drop what it does not need, but could not recover what was not sent.
-func (c *endpointCache) subscribers(ctx context.Context, tenantName string, e event.Event, body []byte) ([]string, error) {
-	t, err := c.tenant(ctx, tenantName)
+// subscribers are the endpoints that an event concerns.
+type subscribers struct {
+	matching []string // IDs
+	// unreadable are the IDs of those whose filter cannot be evaluated on the event, which
+	// nests too deeply: trying again would block the event's shard.
+	unreadable []string
+	// broken are those whose stored filter does not compile. They must not get every
+	// event: a filter can keep out what the receiver must not have.
+	broken []subscription
+}
+
+// subscribers returns the tenant's endpoints, without the disabled ones, that subscribe to
+// the event.
+func (c *endpointCache) subscribers(ctx context.Context, accepted event.Accepted, e event.Event) (found subscribers, err error) {
+	t, err := c.tenant(ctx, accepted.Tenant)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	var ids []string
 	var doc filter.Document
+	var unreadable error
 	parsed := false
 	for _, s := range t.subscribed(e.Type) {
+		if s.broken != nil {
+			found.broken = append(found.broken, s)
+			continue
+		}
 		if s.filter != nil {
 			if !parsed {
-				if doc, err = filter.Parse(body); err != nil {
-					return nil, fmt.Errorf("event %s: %w", e.ID, err)
-				}
+				doc, unreadable = filter.Parse(accepted.Body)
 				parsed = true
 			}
-			if !s.filter.Matches(doc) {
+			if unreadable != nil {
+				found.unreadable = append(found.unreadable, s.endpoint.ID)
+				continue
+			}
+			if !s.matches(doc, accepted, e.Type) {
 				continue
 			}
 		}
-		ids = append(ids, s.endpoint.ID)
+		found.matching = append(found.matching, s.endpoint.ID)
 	}
-	return ids, nil
+	return found, nil
+}
+
+// matches reports whether the filter matches an event, by either name of its type. doc is
+// its parsed body.
+func (s subscription) matches(doc filter.Document, accepted event.Accepted, eventType string) bool {
+	return s.filter == nil || s.filter.Matches(doc) || s.matchesOldName(accepted, eventType)
+}
+
+// matchesOldName reports whether the filter matches the body that the endpoint gets, if
+// that has an old name of the event's type.
+func (s subscription) matchesOldName(accepted event.Accepted, eventType string) bool {
+	name, sent := destination.Named(*s.endpoint, accepted, eventType)
+	if name == eventType {
+		return false
+	}
+	doc, err := filter.Parse(sent)
+	return err == nil && s.filter.Matches(doc)
+}
+
+// update makes sure that a tenant's endpoints, if they are cached, are not older than a
+// change that was confirmed before. It costs half a read unit, however many endpoints and
+// events there are: the read is eventually consistent, which takes less than a second and
+// less than a batch of the stream does. Without it, an endpoint would miss the events of the
+// cache time after it was added.
+func (c *endpointCache) update(ctx context.Context, name string) error {
+	t := c.cached(name)
+	if t == nil {
+		return nil // the next use reads them
+	}
+	version, err := c.read.EndpointsVersion(ctx, name)
+	if err != nil {
+		return fmt.Errorf("endpoints of tenant %s: %w", name, err)
+	}
+	// Another goroutine can have begun to read before the change. It is waited for, and
+	// then they are read again.
+	for t.version < version {
+		if t, err = c.load(ctx, name, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *endpointCache) tenant(ctx context.Context, name string) (*tenant, error) {
-	c.mu.Lock()
-	t := c.tenants[name]
-	c.mu.Unlock()
-	if t != nil && c.now().Sub(t.at) < c.keep {
+	if t := c.cached(name); t != nil {
 		return t, nil
 	}
-	loaded, err, _ := c.loading.Do(name, func() (any, error) {
+	return c.load(ctx, name, false)
+}
+
+// cached returns a tenant that was read within keep, or nil.
+func (c *endpointCache) cached(name string) *tenant {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.tenants[name]; t != nil && c.now().Sub(t.at) < c.keep {
+		return t
+	}
+	return nil
+}
+
+func (c *endpointCache) load(ctx context.Context, name string, consistent bool) (*tenant, error) {
+	loaded, err, _ := c.loading.Do(fmt.Sprint(consistent, name), func() (any, error) {
 		at := c.now()
-		list, err := c.read.ListEndpoints(ctx, name)
+		list, err := c.read.ReadEndpoints(ctx, name, consistent)
 		if err != nil {
 			return nil, fmt.Errorf("endpoints of tenant %s: %w", name, err)
 		}
-		t := compile(at, list)
+		t := compile(at, list.Endpoints)
+		t.version = list.Version
 		c.mu.Lock()
-		c.tenants[name] = t
+		c.hold(name, t)
 		c.mu.Unlock()
 		return t, nil
 	})
@@ -111,18 +192,53 @@ func (c *endpointCache) tenant(ctx context.Context, name string) (*tenant, error
 	return loaded.(*tenant), nil
 }
 
+// hold caches a tenant, within the bounds on age and number. c.mu is locked.
+func (c *endpointCache) hold(name string, t *tenant) {
+	if now := c.now(); now.Sub(c.pruned) >= c.keep {
+		c.pruned = now
+		for other, old := range c.tenants {
+			if now.Sub(old.at) >= c.keep {
+				c.drop(other)
+			}
+		}
+		for id, old := range c.singles {
+			if now.Sub(old.at) >= c.keep {
+				delete(c.singles, id)
+			}
+		}
+	}
+	c.drop(name)
+	for other := range c.tenants { // in random order
+		if c.held+t.size() <= maxHeld {
+			break
+		}
+		c.drop(other)
+	}
+	c.tenants[name] = t
+	c.held += t.size()
+}
+
+// drop removes a tenant from the cache. c.mu is locked.
+func (c *endpointCache) drop(name string) {
+	if t := c.tenants[name]; t != nil {
+		delete(c.tenants, name)
+		c.held -= t.size()
+	}
+}
+
+func (t *tenant) size() int { return 1 + len(t.byID) }
+
 func compile(at time.Time, list []endpoint.Endpoint) *tenant {
 	t := &tenant{at: at, byID: make(map[string]*endpoint.Endpoint, len(list)), byType: map[string][]subscription{}}
 	for i := range list {
 		e := &list[i]
 		t.byID[e.ID] = e
-		if e.Status != endpoint.Enabled {
+		if e.Status == endpoint.Disabled {
 			continue
 		}
 		s := subscription{endpoint: e}
 		if len(e.Filter) > 0 {
-			// On an error, filter stays nil and matches everything; see subscribers.
-			s.filter, _ = filter.Compile(e.Filter)
+			s.filter, s.broken = filter.Compile(e.Filter)
 		}
 		t.subs = append(t.subs, s)
 	}
@@ -180,7 +296,7 @@ func (c *endpointCache) fresh(ctx context.Context, tenantName, id string) (*endp
 // forget drops a tenant and an endpoint from the cache after this worker changed them.
 func (c *endpointCache) forget(tenantName, id string) {
 	c.mu.Lock()
-	delete(c.tenants, tenantName)
+	c.drop(tenantName)
 	delete(c.singles, id)
 	c.mu.Unlock()
 }

@@ -2,9 +2,17 @@ package dispatch
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/journal"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
@@ -13,15 +21,21 @@ import (
 // delivery. That saves one write per delivery, and an event costs nothing for
 // endpoints that do not match.
 //
-// If items could not be queued, FanOut returns the sequence number of the first record
+// Each event is recorded in the journal, also if no endpoint matches it. It is matched with
+// the endpoints as they were when the batch arrived, or later.
+//
+// If items could not be queued, or events not recorded, FanOut returns the sequence number of the first record
 // concerned. The stream then delivers that record and all later ones again; the claim
 // makes items that are queued twice harmless. A record that cannot be read is logged
 // with its key, counted and skipped, because retrying it would block its shard.
 func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFrom []string) {
+	t := &tally{}
+	ctx = context.WithValue(ctx, tallyKey{}, t)
 	items := make([]work.Item, 0, len(batch))
 	owner := make([]int, 0, len(batch)) // the record of each item
 	failed, malformed := len(batch), 0
-	fannedOut := make([]string, len(batch)) // event IDs
+	fannedOut := make([]fannedOutEvent, len(batch))
+	updated := map[string]bool{} // the tenants whose endpoints are as new as the batch
 	for i, record := range batch {
 		if !record.Inserted {
 			continue
@@ -35,7 +49,14 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFr
 		}
 		under, end := d.Tracer.Begin("fan out", accepted.Trace)
 		accepted.Trace = under
-		more, err := d.itemsOf(ctx, accepted, e)
+		var more []work.Item
+		if !updated[accepted.Tenant] {
+			err = d.endpoints.update(ctx, accepted.Tenant)
+			updated[accepted.Tenant] = true
+		}
+		if err == nil {
+			more, err = d.itemsOf(ctx, accepted, e, storedLate(accepted.ID, record.At))
+		}
 		// The trace shows the decision; each attempt shows that its item was queued.
 		var found map[string]any
 		if tracing.IsRecording(d.Tracer) {
@@ -47,41 +68,126 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFr
 			failed = i
 			break
 		}
-		fannedOut[i] = accepted.ID
+		fannedOut[i] = fannedOutEvent{accepted.Tenant, journal.Entry{
+			ID: accepted.ID, Type: e.Type, Subject: accepted.Subject, Actor: e.ActorUserID, Endpoints: len(more),
+		}}
 		for range more {
 			owner = append(owner, i)
 		}
 		items = append(items, more...)
 	}
-	if len(items) > 0 {
-		for i, err := range d.Queue.Send(ctx, items) {
-			if err == nil {
-				continue
-			}
-			d.Log.ErrorContext(ctx, "fanout.not_queued", "event_id", items[i].EventID, "endpoint_id", items[i].EndpointID, "error", err.Error())
-			failed = min(failed, owner[i])
+	queued := len(items)
+	for i, err := range d.Queue.Send(ctx, items) {
+		if err == nil {
+			continue
 		}
+		queued--
+		d.Log.ErrorContext(ctx, "fanout.not_queued", "event_id", items[i].EventID, "endpoint_id", items[i].EndpointID, "error", err.Error())
+		failed = min(failed, owner[i])
 	}
-	d.countFanOut(ctx, fannedOut[:failed], owner)
-	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch), "malformed", malformed, "queued", len(items))
+	failed = d.record(ctx, fannedOut[:failed])
+	d.countFanOut(ctx, t, fannedOut[:failed], owner)
+	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch), "malformed", malformed, "queued", queued)
 	if failed == len(batch) {
 		return nil
 	}
 	return []string{batch[failed].SequenceNumber}
 }
 
-// itemsOf returns the work items of one event. After an error, its record has to be
-// delivered again.
-func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e event.Event) ([]work.Item, error) {
-	ids, err := d.endpoints.subscribers(ctx, accepted.Tenant, e, accepted.Body)
+// fannedOutEvent is an event of a batch; the zero value stands for a record that is none.
+type fannedOutEvent struct {
+	tenant string
+	journal.Entry
+}
+
+// journalWriters bounds the concurrent writes of a batch to the journal: one for each
+// tenant, or few more.
+const journalWriters = 8
+
+// record writes the events to the journal. It returns the place of the first event that
+// could not be written, len(events) if there is none.
+func (d *Dispatcher) record(ctx context.Context, events []fannedOutEvent) (failed int) {
+	byTenant := map[string][]journal.Entry{}
+	place := make(map[string]int, len(events)) // by event ID
+	for i, e := range events {
+		if e.ID != "" {
+			byTenant[e.tenant] = append(byTenant[e.tenant], e.Entry)
+			place[e.ID] = i
+		}
+	}
+	var group errgroup.Group
+	group.SetLimit(journalWriters)
+	var mu sync.Mutex
+	failed = len(events)
+	for _, tenant := range slices.Sorted(maps.Keys(byTenant)) {
+		for _, item := range journal.Pack(tenant, byTenant[tenant]) {
+			group.Go(func() error {
+				err := d.Journal.PutJournal(ctx, item)
+				if err == nil {
+					return nil
+				}
+				d.Log.ErrorContext(ctx, "fanout.not_recorded", "tenant", tenant, "events", len(item.Entries), "error", err.Error())
+				mu.Lock()
+				defer mu.Unlock()
+				for _, e := range item.Entries {
+					failed = min(failed, place[e.ID])
+				}
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // errors are logged above
+	return failed
+}
+
+// lateAfter is how much later than the time in its ID an event must be stored for its age
+// to count from then. Below it, the difference does not matter, and the work item is
+// shorter without a time.
+const lateAfter = 10 * time.Minute
+
+// storedLate returns the time at which an event was stored, if that was long after its ID
+// was made: a request that was repeated with its idempotency key after a failure, or a
+// change that was captured again. Otherwise it returns the zero time.
+func storedLate(eventID string, stored time.Time) time.Time {
+	made, err := event.IDTime(eventID)
+	if err != nil || stored.Sub(made) < lateAfter {
+		return time.Time{}
+	}
+	return stored
+}
+
+// itemsOf returns the work items of one event, whose age counts from since, if that is not
+// zero. After an error, its record has to be delivered again.
+func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e event.Event, since time.Time) ([]work.Item, error) {
+	found, err := d.endpoints.subscribers(ctx, accepted, e)
 	if err != nil {
 		return nil, err
 	}
-	items := make([]work.Item, len(ids))
-	for i, id := range ids {
-		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, EventType: e.Type, Trace: accepted.Trace}
+	// The record of a skipped delivery lets an operator find the event, and replay it.
+	skip := func(endpointID, reason string) error {
+		item := work.Item{Tenant: accepted.Tenant, EndpointID: endpointID, EventID: accepted.ID, EventType: e.Type, Since: since}
+		return d.settle(ctx, item, delivery.Skipped, reason, time.Time{})
+	}
+	for _, id := range found.unreadable {
+		d.Log.ErrorContext(ctx, "fanout.not_evaluated", "event_id", accepted.ID, "endpoint_id", id)
+		if err := skip(id, "the endpoint's filter cannot be evaluated: the event nests too deeply"); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range found.broken {
+		reason := "the filter is invalid: " + s.broken.Error()
+		if err := skip(s.endpoint.ID, "the endpoint was disabled: "+reason); err != nil {
+			return nil, err
+		}
+		if err := d.disable(ctx, s.endpoint, reason, d.Now()); err != nil {
+			return nil, err
+		}
+	}
+	items := make([]work.Item, len(found.matching))
+	for i, id := range found.matching {
+		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, EventType: e.Type, Since: since, Trace: accepted.Trace}
 		if work.Carries(accepted.Body) {
-			items[i].Body = accepted.Body
+			items[i].Body, items[i].Subject, items[i].OldType = accepted.Body, accepted.Subject, accepted.OldType
 		}
 	}
 	return items, nil

@@ -6,9 +6,11 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
+	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/journal"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
@@ -22,7 +24,11 @@ type Events interface {
 type Endpoints interface {
 	// GetEndpoint returns endpoint.ErrNotFound if there is none.
 	GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error)
-	ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error)
+	// ReadEndpoints returns all endpoints of a tenant. A read that is not consistent may
+	// return an older list, with its version.
+	ReadEndpoints(ctx context.Context, tenant string, consistent bool) (endpoint.List, error)
+	// EndpointsVersion returns the version of that list. It may be a moment behind.
+	EndpointsVersion(ctx context.Context, tenant string) (int64, error)
 }
 
 // Disabler disables endpoints.
@@ -46,18 +52,19 @@ type Deliveries interface {
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 }
 
-// Waiting is the backlog of an endpoint whose circuit is open.
+// Waiting reads the backlogs of endpoints.
 type Waiting interface {
-	// ListBacklog returns up to limit entries, oldest event first.
-	ListBacklog(ctx context.Context, endpointID string, limit int) ([]delivery.BacklogEntry, error)
-	// Release applies delivery.Release. It returns delivery.ErrFenced if the delivery
-	// is not in the backlog.
-	Release(ctx context.Context, r delivery.Release) (delivery.Delivery, error)
+	// ListBacklog reads up to limit entries of an endpoint's backlog that are later than
+	// the event after ("" for all), oldest event first.
+	ListBacklog(ctx context.Context, endpointID, after string, limit int) (delivery.Backlog, error)
+	// CountBacklog counts the entries of an endpoint's backlog, up to limit.
+	CountBacklog(ctx context.Context, endpointID string, limit int) (int, error)
 }
 
 // Breakers stores circuit breakers.
 type Breakers interface {
-	// GetBreaker returns a clean breaker if none is stored. A read that is not
+	// GetBreaker returns a clean breaker if none is stored, and one with
+	// breaker.ErrUnreadable if it cannot be decoded. A read that is not
 	// consistent may return an older state.
 	GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error)
 	// PutBreaker stores a breaker that was read with b.Version, and returns it with
@@ -71,11 +78,10 @@ type Breakers interface {
 
 // Limits stores rate limits.
 type Limits interface {
-	// ReserveSlots applies ratelimit.Reserve to the theoretical arrival time under a
-	// key (ratelimit.Limit.Key), in one write, and returns the new time. A write whose
-	// response was lost may count twice: slots are then wasted, never given out twice.
-	// A negative cost returns what was just reserved.
-	ReserveSlots(ctx context.Context, key string, cost time.Duration, now time.Time) (time.Time, error)
+	// Reserve applies r to the theoretical arrival time under a key (ratelimit.Limit.Key),
+	// in one write, and returns what r.Apply does. A write whose response was lost may
+	// count twice: slots are then wasted, never given out twice.
+	Reserve(ctx context.Context, key string, r ratelimit.Reservation) (at time.Time, ok bool, err error)
 }
 
 // DueIndex is the sparse index of due times that the sweep reads.
@@ -92,12 +98,17 @@ type DueIndex interface {
 	CountDue(ctx context.Context, shard int, after time.Time, limit int) (n int, more bool, err error)
 }
 
+// Journal records which events were fanned out.
+type Journal interface {
+	journal.Source
+	// PutJournal stores an item, or the same item again.
+	PutJournal(ctx context.Context, i journal.Item) error
+}
+
 // Statistics stores the counts of each batch at its end. Deliveries do not depend on
 // it.
 type Statistics interface {
-	// AddStatistics adds the batch to its minute. It does nothing if the last batch
-	// added had the same ID.
-	AddStatistics(ctx context.Context, b stats.Batch) error
+	stats.Sink
 	// NoteSweep replaces the figures of the previous sweep.
 	NoteSweep(ctx context.Context, s stats.Sweep) error
 }

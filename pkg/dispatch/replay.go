@@ -4,22 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 )
 
 // Replayed is the result of a replay.
 type Replayed struct {
 	Replayed int `json:"replayed"`
-	// Next is the cursor of the next call; empty if all are done.
-	Next string `json:"next,omitempty"`
 }
-
-// replayPage is how many dead letters are read at a time.
-const replayPage = 100
 
 // Replay sends one settled delivery again. The limits on attempts and age count from
 // now. The webhook-id stays the same, so that the receiver recognises an event that it
@@ -28,10 +25,11 @@ func (d *Dispatcher) Replay(ctx context.Context, c Command) (Replayed, error) {
 	if c.EndpointID == "" || c.EventID == "" {
 		return Replayed{}, errors.New("replay: endpoint_id and event_id are required")
 	}
-	if err := d.replayable(ctx, c); err != nil {
-		return Replayed{}, err
+	if _, err := d.enabled(ctx, c.tenant(), c.EndpointID); err != nil {
+		return Replayed{}, fmt.Errorf("replay: %w", err)
 	}
-	held, err := d.replay(ctx, delivery.Key{EndpointID: c.EndpointID, EventID: c.EventID})
+	now, key := d.Now(), delivery.Key{EndpointID: c.EndpointID, EventID: c.EventID}
+	held, err := d.Replays.Replay(ctx, delivery.Replay{Key: key, Now: now, DueAt: now.Add(Backstop)})
 	var refused *delivery.Refusal
 	switch {
 	case errors.Is(err, delivery.ErrNotFound):
@@ -41,93 +39,104 @@ func (d *Dispatcher) Replay(ctx context.Context, c Command) (Replayed, error) {
 	case err != nil:
 		return Replayed{}, err
 	}
-	return Replayed{Replayed: 1}, d.queueReplays(ctx, []delivery.Delivery{held})
+	d.Log.InfoContext(ctx, "delivery.replayed", "endpoint_id", key.EndpointID, "event_id", key.EventID)
+	// If it cannot be queued, the sweep queues it by its due time.
+	if errs := d.Queue.Send(ctx, []work.Item{itemOf(held, held.NextAttemptAt.Sub(d.Now()))}); errs != nil {
+		d.Log.WarnContext(ctx, "replay.not_queued", "endpoint_id", key.EndpointID, "event_id", key.EventID, "error", errs[0].Error())
+	}
+	return Replayed{Replayed: 1}, nil
 }
 
-// ReplayDead sends an endpoint's dead letters again, newest first, for events accepted
-// from c.From to c.To. If the invocation runs out of time, Next is the cursor.
-func (d *Dispatcher) ReplayDead(ctx context.Context, c Command) (Replayed, error) {
-	if c.EndpointID == "" {
-		return Replayed{}, errors.New("replay_dead: endpoint_id is required")
-	}
-	if err := d.replayable(ctx, c); err != nil {
-		return Replayed{}, err
-	}
-	done := Replayed{Next: c.Cursor}
-	for {
-		page, err := d.Replays.QueryDeliveries(ctx, delivery.Query{
-			EndpointID: c.EndpointID, From: c.From, To: c.To, State: delivery.Dead, Limit: replayPage, Cursor: done.Next,
-		})
-		if err != nil {
-			return done, fmt.Errorf("replay_dead: %w", err)
-		}
-		var held []delivery.Delivery
-		for _, one := range page.Deliveries {
-			replayed, err := d.replay(ctx, one.Key)
-			var refused *delivery.Refusal
-			if errors.As(err, &refused) || errors.Is(err, delivery.ErrNotFound) {
-				continue // replayed by another call, or just expired
-			}
-			if err != nil {
-				return done, err
-			}
-			held = append(held, replayed)
-		}
-		if err := d.queueReplays(ctx, held); err != nil {
-			return done, err
-		}
-		done.Replayed += len(held)
-		done.Next = page.Next
-		deadline, limited := ctx.Deadline()
-		if done.Next == "" || limited && deadline.Sub(d.Now()) < sweepReserve {
-			return done, nil
-		}
-	}
-}
-
-// replayable returns an error if the endpoint is deleted or disabled, because a replay
-// would end as skipped.
-func (d *Dispatcher) replayable(ctx context.Context, c Command) error {
-	tenant := c.Tenant
-	if tenant == "" {
-		tenant = event.DefaultTenant
-	}
-	ep, err := d.endpoints.fresh(ctx, tenant, c.EndpointID)
+// enabled returns an endpoint. It refuses one that is deleted or disabled, because what is
+// sent again would end as skipped.
+func (d *Dispatcher) enabled(ctx context.Context, tenant, id string) (*endpoint.Endpoint, error) {
+	ep, err := d.endpoints.fresh(ctx, tenant, id)
 	switch {
 	case errors.Is(err, endpoint.ErrNotFound):
-		return fmt.Errorf("replay: tenant %s has no endpoint %s", tenant, c.EndpointID)
+		return nil, refusef("tenant %s has no endpoint %s", tenant, id)
 	case err != nil:
+		return nil, err
+	case ep.Status == endpoint.Disabled:
+		return nil, refusef("endpoint %s is disabled (%s): enable it first", ep.ID, ep.StatusReason)
+	}
+	return ep, nil
+}
+
+// bulkReplay puts an endpoint's settled deliveries that match the job's parameters into its
+// backlog again (jobs.Replay), newest first. A step can be repeated: a delivery is sent
+// again only if it was settled before the job began.
+type bulkReplay struct{ d *Dispatcher }
+
+// ReplayStates are the states that a bulk replay can send again.
+var ReplayStates = []delivery.State{delivery.Dead, delivery.Skipped, delivery.Delivered}
+
+// replayExamined is how many deliveries a step reads.
+const replayExamined = 2000
+
+func (r bulkReplay) check(ctx context.Context, j jobs.Job) error {
+	if j.EndpointID == "" {
+		return errors.New("endpoint_id is required")
+	}
+	if err := checkStates(j, ReplayStates); err != nil {
 		return err
-	case ep.Status != endpoint.Enabled:
-		return fmt.Errorf("replay: endpoint %s is disabled (%s): enable it first", ep.ID, ep.StatusReason)
 	}
-	return nil
+	_, err := r.d.enabled(ctx, j.Tenant, j.EndpointID)
+	return err
 }
 
-func (d *Dispatcher) replay(ctx context.Context, key delivery.Key) (delivery.Delivery, error) {
-	now := d.Now()
-	held, err := d.Replays.Replay(ctx, delivery.Replay{Key: key, Now: now, DueAt: now.Add(Backstop)})
+func (r bulkReplay) step(ctx context.Context, j jobs.Job) (jobs.Step, error) {
+	ep, err := r.d.enabled(ctx, j.Tenant, j.EndpointID)
 	if err != nil {
-		return held, err
+		return jobs.Step{}, err
 	}
-	d.Log.InfoContext(ctx, "delivery.replayed", "endpoint_id", key.EndpointID, "event_id", key.EventID)
-	return held, nil
-}
-
-// queueReplays queues replayed deliveries. The sweep queues those that could not be
-// queued, by their due time.
-func (d *Dispatcher) queueReplays(ctx context.Context, held []delivery.Delivery) error {
-	if len(held) == 0 {
-		return nil
+	room, wait, err := r.d.roomFor(ctx, j, ep)
+	if err != nil || room == 0 {
+		return jobs.Step{Cursor: j.Cursor, Progress: j.Progress, Wait: wait}, err
 	}
-	items := make([]work.Item, len(held))
-	for i, one := range held {
-		items[i] = itemOf(one, one.NextAttemptAt.Sub(d.Now()))
+	p := j.Parameters
+	states := p.States
+	if len(states) == 0 {
+		states = []delivery.State{delivery.Dead}
 	}
-	for i, err := range d.Queue.Send(ctx, items) {
-		if err != nil {
-			d.Log.WarnContext(ctx, "replay.not_queued", "endpoint_id", items[i].EndpointID, "event_id", items[i].EventID, "error", err.Error())
+	q := delivery.Query{EndpointID: ep.ID, From: p.From, To: p.To, Limit: recoverPage, Examine: replayExamined, Cursor: j.Cursor}
+	if q.Status, err = delivery.ParseStatuses(p.Status); err != nil {
+		return jobs.Step{}, &jobRefusal{err}
+	}
+	if len(states) == 1 {
+		q.State = states[0]
+	}
+	if len(p.Types) == 1 {
+		q.EventType = p.Types[0]
+	}
+	page, err := r.d.Replays.QueryDeliveries(ctx, q)
+	if err != nil {
+		return jobs.Step{}, err
+	}
+	var list []candidate
+	for _, d := range page.Deliveries {
+		if slices.Contains(states, d.State) && (len(p.Types) == 0 || slices.Contains(p.Types, d.EventType)) {
+			list = append(list, candidate{key: d.Key, state: d.State, wanted: d.UpdatedAt.Before(j.StartedAt)})
 		}
 	}
-	return nil
+	sent, err := r.d.refill(ctx, j, ep, list, room)
+	if err != nil {
+		return jobs.Step{}, err
+	}
+	if sent.rest < len(list) {
+		page.Next = q.CursorAfter(list[sent.rest-1].key.EventID)
+	}
+	counts := map[string]int{jobs.Sent: sent.sent}
+	for _, c := range list[:sent.rest] {
+		counts[jobs.Found(c.state)]++
+	}
+	s := jobs.Step{Cursor: page.Next, Counts: counts, Done: page.Next == ""}
+	if id, err := delivery.CursorEvent(page.Next); err == nil {
+		at, _ := event.IDTime(id) // checked by CursorEvent
+		from := p.From
+		if from.IsZero() {
+			from = p.To.Add(-delivery.Retention) // few deliveries are older
+		}
+		s.Progress = share(p.To.Sub(at), p.To.Sub(from))
+	}
+	return s, nil
 }

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"crypto/rand"
 	"sync"
 	"time"
 
@@ -11,14 +10,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
-const (
-	// statisticsTime is the timeout for storing a batch's counts. It is short because
-	// the batch's messages are acknowledged afterwards.
-	statisticsTime = 2 * time.Second
-	// countLimit bounds how many deliveries that are not due yet the sweep counts per
-	// shard, which limits its cost.
-	countLimit = 500
-)
+// countLimit bounds how many deliveries that are not due yet the sweep counts per shard,
+// which limits its cost.
+const countLimit = 500
 
 // tally counts what happened in a batch so far.
 type tally struct {
@@ -40,14 +34,7 @@ func (d *Dispatcher) count(ctx context.Context) (context.Context, func()) {
 }
 
 func (d *Dispatcher) addStatistics(ctx context.Context, b stats.Batch) {
-	if b.Zero() {
-		return
-	}
-	// The counts should be stored even if the invocation runs out of time.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statisticsTime)
-	defer cancel()
-	b.ID, b.At = rand.Text()[:12], d.Now()
-	if err := d.Statistics.AddStatistics(ctx, b); err != nil {
+	if err := stats.Write(ctx, d.Statistics, b, d.Now()); err != nil {
 		d.Log.WarnContext(ctx, "statistics.not_stored", "attempts", b.Attempts, "delivered", b.Delivered, "failed", b.Failed,
 			"dead", b.Dead, "accepted", b.Accepted, "error", err.Error())
 	}
@@ -88,8 +75,16 @@ func (c countedDisabler) DisableEndpoint(ctx context.Context, tenant, id, reason
 func (t *tally) completed(d delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := len(d.History); n > 0 && d.History[n-1].Class == delivery.CalledOff {
-		return // nothing was sent
+	if n := len(d.History); n > 0 {
+		switch d.History[n-1].Class {
+		case delivery.CalledOff:
+			return // nothing was sent
+		case delivery.Invalid:
+			if d.State == delivery.Dead {
+				t.Dead++ // but no failed attempt: the receiver is not the cause
+			}
+			return
+		}
 	}
 	t.Attempts++
 	switch d.State {
@@ -115,12 +110,14 @@ func (t *tally) settled(s delivery.State) {
 	}
 }
 
-// countFanOut counts the events that were fanned out, and their deliveries. owner is
-// the index of each delivery's event in ids.
-func (d *Dispatcher) countFanOut(ctx context.Context, ids []string, owner []int) {
-	var b stats.Batch
-	for _, id := range ids {
-		at, err := event.IDTime(id)
+// countFanOut counts the events that were fanned out, their deliveries, and what is in the
+// tally. owner is the index of each delivery's event in events.
+func (d *Dispatcher) countFanOut(ctx context.Context, t *tally, events []fannedOutEvent, owner []int) {
+	t.mu.Lock()
+	b := t.Batch
+	t.mu.Unlock()
+	for _, e := range events {
+		at, err := event.IDTime(e.ID)
 		if err != nil {
 			continue // the record was skipped
 		}
@@ -130,7 +127,7 @@ func (d *Dispatcher) countFanOut(ctx context.Context, ids []string, owner []int)
 		}
 	}
 	for _, place := range owner {
-		if place < len(ids) {
+		if place < len(events) {
 			b.Queued++
 		}
 	}
@@ -175,7 +172,7 @@ func (d *Dispatcher) countNotDue(ctx context.Context, shard int, n *sweepCounts)
 }
 
 func (d *Dispatcher) noteSweep(ctx context.Context, n *sweepCounts, swept Swept) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statisticsTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stats.WriteTime)
 	defer cancel()
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -67,9 +67,13 @@ func (d *Dispatcher) Sweep(ctx context.Context) (Swept, error) {
 		})
 	}
 	group.Go(func() error { return d.sweepCircuits(ctx, began) })
+	group.Go(func() error { return d.sweepJobs(ctx, began) })
 	err := group.Wait()
 	swept := Swept{Due: int(due.Load()), Queued: int(queued.Load()), Done: err == nil && !cut.Load()}
 	d.noteSweep(ctx, &counts, swept)
+	if err == nil {
+		d.sweepDeadLetters(ctx, began)
+	}
 	d.Log.InfoContext(ctx, "sweep.done", "due", swept.Due, "queued", swept.Queued, "done", swept.Done, "ms", d.Now().Sub(began).Milliseconds())
 	return swept, err
 }
@@ -96,8 +100,11 @@ func (d *Dispatcher) queueDue(ctx context.Context, page []delivery.Due) int {
 				return nil
 			}
 			begin := held.NextAttemptAt
-			if held.State == delivery.InFlight {
+			switch {
+			case held.State == delivery.InFlight:
 				begin = held.LeaseUntil
+			case held.InBacklog:
+				begin = one.DueAt // it expires then
 			}
 			items[i] = itemOf(held, begin.Sub(now))
 			return nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/retry"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/event"
@@ -21,7 +22,9 @@ func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j 
 	defer cancel()
 
 	ep, now := j.endpoint, d.Now()
-	decision := retry.Decide(retry.Attempt{Number: claimed.CountedAttempts(), Since: claimed.Since, Outcome: outcome}, ep.Retry, now, d.Random())
+	decision := retry.Decide(retry.Attempt{
+		Number: claimed.CountedAttempts(), Since: claimed.Since, Outcome: outcome, SameSince: retry.SameSince(claimed.History, outcome.Class),
+	}, ep.Retry, now, d.Random())
 	attempt.Class, attempt.Status, attempt.Timings = outcome.Class, outcome.Status, outcome.Timings
 	conclusion := delivery.Conclusion{
 		State: decision.State, Reason: decision.Reason, Snippet: outcome.Snippet, Attempt: attempt,
@@ -52,7 +55,9 @@ func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j 
 	}
 	if decision.State == delivery.Pending && wait <= work.MaxDelay {
 		item := j.item
-		item.Attempts, item.Since, item.Slot, item.Delay = next.Attempts, next.Since, time.Time{}, max(wait, 0)
+		item.Redriven = 0 // it was processed
+		item.Slow = outcome.Timings.Total >= breaker.SlowLaneAfter
+		item.Attempts, item.Since, item.Slot, item.Backlog, item.Delay = next.Attempts, next.Since, time.Time{}, false, max(wait, 0)
 		if errs := d.Queue.Send(ctx, []work.Item{item}); errs != nil {
 			// Not fatal: the sweep finds the delivery by its due time, only later.
 			d.Log.WarnContext(ctx, "retry.not_queued", "endpoint_id", ep.ID, "event_id", item.EventID, "error", errs[0].Error())
@@ -65,11 +70,15 @@ func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j 
 // delivery whose age counts from before then is settled.
 func (d *Dispatcher) settle(ctx context.Context, item work.Item, state delivery.State, reason string, sinceBefore time.Time) error {
 	key := delivery.Key{EndpointID: item.EndpointID, EventID: item.EventID}
-	accepted, err := event.IDTime(item.EventID)
-	if err != nil {
-		return err
+	accepted := item.Since
+	if accepted.IsZero() {
+		at, err := event.IDTime(item.EventID)
+		if err != nil {
+			return err
+		}
+		accepted = at
 	}
-	err = d.Deliveries.Settle(ctx, delivery.Settle{
+	err := d.Deliveries.Settle(ctx, delivery.Settle{
 		Key: key, Tenant: item.Tenant, EventType: item.EventType, Accepted: accepted,
 		State: state, Reason: reason, SinceBefore: sinceBefore, Now: d.Now(),
 	})
