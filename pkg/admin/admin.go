@@ -7,10 +7,12 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
@@ -28,16 +30,29 @@ type Store interface {
 	ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error)
 }
 
-// Endpoints manages the endpoints of a store.
-type Endpoints struct {
-	Store Store
-	Types []string                       // the catalog's event types
-	Check func(destination.Target) error // rejects targets that no adapter supports
-	Now   func() time.Time
+// Catalog is the source of the event types.
+type Catalog interface {
+	Current(ctx context.Context) (*catalog.Catalog, error)
 }
 
+// Endpoints manages the endpoints of a store.
+type Endpoints struct {
+	Store   Store
+	Catalog Catalog                        // the event types
+	Check   func(destination.Target) error // rejects targets that no adapter supports
+	Now     func() time.Time
+}
+
+// MaxEndpoints is the maximum number of a tenant's endpoints: fan-out reads all of them.
+// Of endpoints that are added at the same time, a few more can be stored.
+const MaxEndpoints = 1000
+
+// ErrTooMany is the error of an endpoint above MaxEndpoints.
+var ErrTooMany = fmt.Errorf("a tenant can have %d endpoints: delete one first", MaxEndpoints)
+
 // Add stores a new endpoint. It sets the id, status, version and times, and
-// generates a signing secret if e has none. The returned endpoint holds the secret:
+// generates a signing secret if e has none. Nil EventTypes mean all types; an empty list is
+// an error. The returned endpoint holds the secret:
 // show it now, it is not shown again.
 func (m *Endpoints) Add(ctx context.Context, e endpoint.Endpoint) (endpoint.Endpoint, error) {
 	now := m.now()
@@ -45,32 +60,57 @@ func (m *Endpoints) Add(ctx context.Context, e endpoint.Endpoint) (endpoint.Endp
 	e.Status, e.StatusReason = endpoint.Enabled, ""
 	e.Version = 1
 	e.CreatedAt, e.UpdatedAt = now, now
-	if len(e.EventTypes) == 0 {
+	if e.EventTypes == nil {
 		e.EventTypes = []string{"*"}
 	}
 	if len(e.Secrets) == 0 {
 		e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewSecret()}}
 	}
-	if err := m.Validate(e); err != nil {
+	if err := m.Validate(ctx, e); err != nil {
 		return e, err
+	}
+	list, err := m.Store.ListEndpoints(ctx, e.Tenant)
+	if err != nil {
+		return e, err
+	}
+	if len(list) >= MaxEndpoints {
+		return e, fmt.Errorf("%w: tenant %s has %d", ErrTooMany, e.Tenant, len(list))
 	}
 	return e, m.Store.AddEndpoint(ctx, e)
 }
 
 // Validate returns everything that is wrong with an endpoint's settings, joined.
 // It does not require a secret, because Add generates a missing one.
-func (m *Endpoints) Validate(e endpoint.Endpoint) error {
+func (m *Endpoints) Validate(ctx context.Context, e endpoint.Endpoint) error {
 	if len(e.Secrets) == 0 {
 		e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewSecret()}}
 	}
-	return errors.Join(m.Check(destination.TargetOf(e)), e.Validate(m.Types))
+	known, err := m.Catalog.Current(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.Check(destination.TargetOf(e)), e.Validate(known))
 }
 
-// Replace stores an endpoint that was read at e.Version and edited since. It
-// returns endpoint.ErrConflict if the stored endpoint changed in the meantime.
-func (m *Endpoints) Replace(ctx context.Context, e endpoint.Endpoint) (endpoint.Endpoint, error) {
+// ValidateChange is Validate for an endpoint that was stored as before. A destination that
+// does not change is not checked: the deployment may have allowed it earlier, every
+// attempt checks it again, and the other settings of its endpoint can still be changed.
+func (m *Endpoints) ValidateChange(ctx context.Context, before, e endpoint.Endpoint) error {
+	if destination.TargetOf(before) == destination.TargetOf(e) {
+		known, err := m.Catalog.Current(ctx)
+		if err != nil {
+			return err
+		}
+		return e.Validate(known)
+	}
+	return m.Validate(ctx, e)
+}
+
+// Replace stores an endpoint that was read as before and edited since. It returns
+// endpoint.ErrConflict if the stored endpoint changed in the meantime.
+func (m *Endpoints) Replace(ctx context.Context, before, e endpoint.Endpoint) (endpoint.Endpoint, error) {
 	e.UpdatedAt = m.now()
-	if err := m.Validate(e); err != nil {
+	if err := m.ValidateChange(ctx, before, e); err != nil {
 		return e, err
 	}
 	return m.Store.UpdateEndpoint(ctx, e)
@@ -83,39 +123,67 @@ const maxTries = 5
 // reads and applies do again, so do must be idempotent. An invalid result is not
 // stored.
 func (m *Endpoints) Change(ctx context.Context, tenant, id string, do func(*endpoint.Endpoint)) (endpoint.Endpoint, error) {
+	return m.change(ctx, tenant, id, func(e *endpoint.Endpoint) error {
+		before := *e
+		do(e)
+		return m.ValidateChange(ctx, before, *e)
+	})
+}
+
+// change is Change without validation. It stores nothing if do returns an error.
+func (m *Endpoints) change(ctx context.Context, tenant, id string, do func(*endpoint.Endpoint) error) (endpoint.Endpoint, error) {
 	for try := 1; ; try++ {
 		e, err := m.Store.GetEndpoint(ctx, tenant, id)
 		if err != nil {
 			return e, err
 		}
-		do(&e)
-		stored, err := m.Replace(ctx, e)
+		if err := do(&e); err != nil {
+			return e, err
+		}
+		e.UpdatedAt = m.now()
+		stored, err := m.Store.UpdateEndpoint(ctx, e)
 		if !errors.Is(err, endpoint.ErrConflict) || try == maxTries {
 			return stored, err
 		}
 	}
 }
 
-// Disable disables an endpoint; its pending deliveries are marked skipped.
+// Disable disables an endpoint; its pending deliveries are marked skipped. It works for an
+// endpoint whose settings an earlier release accepted and this one does not.
 func (m *Endpoints) Disable(ctx context.Context, tenant, id, reason string) (endpoint.Endpoint, error) {
-	return m.Change(ctx, tenant, id, func(e *endpoint.Endpoint) { e.Status, e.StatusReason = endpoint.Disabled, reason })
+	return m.setStatus(ctx, tenant, id, endpoint.Disabled, reason)
 }
 
-// Enable enables an endpoint.
+// Pause keeps an endpoint's events in its backlog, up to its age limit, until Enable. Like
+// Disable, it works whatever the other settings are.
+func (m *Endpoints) Pause(ctx context.Context, tenant, id, reason string) (endpoint.Endpoint, error) {
+	return m.setStatus(ctx, tenant, id, endpoint.Paused, reason)
+}
+
+func (m *Endpoints) setStatus(ctx context.Context, tenant, id string, s endpoint.Status, reason string) (endpoint.Endpoint, error) {
+	return m.change(ctx, tenant, id, func(e *endpoint.Endpoint) error {
+		e.Status, e.StatusReason = s, reason
+		return nil
+	})
+}
+
+// Enable enables an endpoint that is disabled, or resumes one that is paused.
 func (m *Endpoints) Enable(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
 	return m.Change(ctx, tenant, id, func(e *endpoint.Endpoint) { e.Status, e.StatusReason = endpoint.Enabled, "" })
 }
 
 // RotateSecret adds a new signing secret of the same kind. The old one continues to
 // sign beside it for the overlap. Secrets[0] of the result is the new secret, to be
-// shown once.
+// shown once. It returns an *endpoint.RotationError if the rotation is not allowed, and
+// works whatever the other settings are, like Disable.
 func (m *Endpoints) RotateSecret(ctx context.Context, tenant, id string, overlap time.Duration) (endpoint.Endpoint, error) {
-	return m.Change(ctx, tenant, id, func(e *endpoint.Endpoint) {
+	return m.change(ctx, tenant, id, func(e *endpoint.Endpoint) (err error) {
 		secret := signature.NewSecret()
 		if len(e.Secrets) > 0 && e.Secrets[0].Secret.Public() != "" {
 			secret = signature.NewEd25519()
 		}
-		*e = e.Rotate(secret, m.Now(), overlap)
+		*e, err = e.Rotate(secret, m.Now(), overlap)
+		return err
 	})
 }
 
