@@ -3,7 +3,6 @@ package console
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"time"
 
@@ -26,6 +25,14 @@ type byID struct {
 
 type byDiscussion struct {
 	ID string `path:"id" maxLength:"256" doc:"The discussion's id"`
+}
+
+type byFailedChange struct {
+	ID string `path:"id" maxLength:"64" doc:"The failed change's id"`
+}
+
+type byJob struct {
+	ID string `path:"id" maxLength:"64" doc:"The job's id"`
 }
 
 type byKey struct {
@@ -71,12 +78,18 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 
 	get(c, api, "get-overview", "/api/overview", "Get figures of the whole deployment and the circuit breakers that are not closed", withoutInput(o.Overview))
 
+	get(c, api, "get-metrics", "/api/metrics", "Get the metrics of the whole deployment with their targets, for now and for each of the last days", func(ctx context.Context, _ Session, in *struct {
+		Days int `query:"days" minimum:"1" maximum:"30" default:"30"`
+	}) (Metrics, error) {
+		return o.Metrics(ctx, in.Days)
+	})
+
 	get(c, api, "list-endpoints", "/api/endpoints", "List endpoints", func(ctx context.Context, who Session, _ *struct{}) (Endpoints, error) {
 		list, err := o.ListEndpoints(ctx, who)
 		return Endpoints{list}, err
 	})
 	get(c, api, "get-endpoint", "/api/endpoints/{id}", "Get an endpoint", withID(o.GetEndpoint))
-	register(c, api, http.MethodPost, "add-endpoint", "/api/endpoints", "Add an endpoint; the response holds its secret, shown only once", func(ctx context.Context, who Session, in *struct{ Body Settings }) (WithSecret, error) {
+	register(c, api, http.MethodPost, "add-endpoint", "/api/endpoints", "Add an endpoint; the response holds its secret, shown only once", func(ctx context.Context, who Session, in *struct{ Body NewEndpoint }) (WithSecret, error) {
 		return o.AddEndpoint(ctx, who, in.Body)
 	})
 	register(c, api, http.MethodPost, "check-endpoint", "/api/endpoint-checks", "Validate an endpoint's settings without storing them", func(ctx context.Context, who Session, in *struct{ Body Settings }) (Checked, error) {
@@ -91,6 +104,8 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	})
 	register(c, api, http.MethodPost, "enable-endpoint", "/api/endpoints/{id}/enable", "Enable an endpoint", withID(o.EnableEndpoint))
 	register(c, api, http.MethodPost, "disable-endpoint", "/api/endpoints/{id}/disable", "Disable an endpoint; its pending deliveries are marked skipped", withID(o.DisableEndpoint))
+	register(c, api, http.MethodPost, "pause-endpoint", "/api/endpoints/{id}/pause", "Pause an endpoint; its events wait in its backlog, up to its age limit", withID(o.PauseEndpoint))
+	register(c, api, http.MethodPost, "resume-endpoint", "/api/endpoints/{id}/resume", "Resume a paused endpoint; its backlog is sent within two minutes", withID(o.ResumeEndpoint))
 	register(c, api, http.MethodPost, "rotate-secret", "/api/endpoints/{id}/rotate-secret", "Rotate an endpoint's signing secret; the response holds it, shown only once", withID(o.RotateSecret))
 	register(c, api, http.MethodPost, "test-endpoint", "/api/endpoints/{id}/test", "Send a signed sample event to an endpoint and get a report", func(ctx context.Context, who Session, in *struct {
 		ID    string `path:"id" maxLength:"64"`
@@ -104,13 +119,18 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		Endpoint string    `query:"endpoint" maxLength:"64"`
 		Type     string    `query:"type" maxLength:"64" doc:"Event type"`
 		State    string    `query:"state" enum:"pending,in_flight,delivered,dead,skipped"`
+		Status   string    `query:"status" maxLength:"8" doc:"Status of the response to the latest attempt: one such as 503, or a range such as 500..599"`
 		From     time.Time `query:"from" doc:"Only events accepted at or after this time"`
 		To       time.Time `query:"to" doc:"Only events accepted at or before this time"`
 		Limit    int       `query:"limit" minimum:"1" maximum:"200" default:"50"`
 		Cursor   string    `query:"cursor" maxLength:"200"`
 	}) (DeliveryPage, error) {
+		statuses, err := delivery.ParseStatuses(in.Status)
+		if err != nil {
+			return DeliveryPage{}, errorf(Invalid, "status: %s", err)
+		}
 		return o.ListDeliveries(ctx, who, DeliveryFilter{
-			EndpointID: in.Endpoint, EventType: in.Type, State: delivery.State(in.State), From: in.From, To: in.To, Limit: in.Limit, Cursor: in.Cursor,
+			EndpointID: in.Endpoint, EventType: in.Type, State: delivery.State(in.State), Status: statuses, From: in.From, To: in.To, Limit: in.Limit, Cursor: in.Cursor,
 		})
 	})
 	get(c, api, "get-delivery", "/api/deliveries/{endpoint}/{event}", "Get a delivery with its attempts", withKey(o.GetDelivery))
@@ -128,8 +148,40 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		return Replays{list}, err
 	})
 
-	get(c, api, "list-event-types", "/api/event-types", "List event types", func(context.Context, Session, *struct{}) (EventTypes, error) {
-		return EventTypes{o.EventTypes()}, nil
+	get(c, api, "list-jobs", "/api/jobs", "List jobs, newest first", func(ctx context.Context, who Session, in *struct {
+		Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		Cursor string `query:"cursor" maxLength:"200"`
+	}) (JobPage, error) {
+		return o.ListJobs(ctx, who, in.Limit, in.Cursor)
+	})
+	get(c, api, "get-job", "/api/jobs/{id}", "Get a job with its progress", func(ctx context.Context, who Session, in *byJob) (Job, error) {
+		return o.GetJob(ctx, who, in.ID)
+	})
+	register(c, api, http.MethodPost, "start-job", "/api/jobs", "Start a job: recover what an endpoint missed, backfill a new endpoint, or replay settled deliveries", func(ctx context.Context, who Session, in *struct{ Body NewJob }) (Job, error) {
+		return o.StartJob(ctx, who, in.Body)
+	})
+	register(c, api, http.MethodPost, "cancel-job", "/api/jobs/{id}/cancel", "Cancel a running job; what it has put into a backlog stays there", func(ctx context.Context, who Session, in *byJob) (Job, error) {
+		return o.CancelJob(ctx, who, in.ID)
+	})
+
+	get(c, api, "list-event-types", "/api/event-types", "List event types", func(ctx context.Context, _ Session, _ *struct{}) (EventTypes, error) {
+		list, err := o.EventTypes(ctx)
+		return EventTypes{list}, err
+	})
+	get(c, api, "list-events", "/api/events", "List and search events, newest first", func(ctx context.Context, who Session, in *struct {
+		Type    []string  `query:"type,explode" maxItems:"20" nullable:"false" doc:"Event types; repeat it for several"`
+		ID      string    `query:"id" maxLength:"64" doc:"An event's ID, or its last characters"`
+		Subject string    `query:"subject" maxLength:"1024" doc:"What the event is about, for example the id of a comment"`
+		Actor   string    `query:"actor" maxLength:"1024"`
+		Text    string    `query:"q" maxLength:"1024" doc:"A subject, an actor, an ID or its last characters (at least 4)"`
+		From    time.Time `query:"from" doc:"Only events accepted at or after this time"`
+		To      time.Time `query:"to" doc:"Only events accepted at or before this time"`
+		Limit   int       `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		Cursor  string    `query:"cursor" maxLength:"200"`
+	}) (EventPage, error) {
+		return o.ListEvents(ctx, who, EventFilter{
+			Types: in.Type, ID: in.ID, Subject: in.Subject, Actor: in.Actor, Text: in.Text, From: in.From, To: in.To, Limit: in.Limit, Cursor: in.Cursor,
+		})
 	})
 	get(c, api, "get-event", "/api/events/{event}", "Get an event and its deliveries", func(ctx context.Context, who Session, in *struct {
 		Event string `path:"event" maxLength:"64"`
@@ -152,7 +204,7 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	get(c, api, "list-discussions", "/api/discussions", "List the platform's discussions", func(ctx context.Context, who Session, in *struct {
 		View   string `query:"view" enum:"open,expiring,closed" default:"open" doc:"expiring lists open discussions that expire within a day"`
 		Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"50"`
-		Cursor string `query:"cursor" maxLength:"1000"`
+		Cursor string `query:"cursor" maxLength:"4000"`
 	}) (DiscussionPage, error) {
 		return o.ListDiscussions(ctx, who, in.View, in.Cursor, in.Limit)
 	})
@@ -162,13 +214,28 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	register(c, api, http.MethodPost, "extend-discussion", "/api/discussions/{id}/extend", "Extend an open discussion", func(ctx context.Context, who Session, in *struct {
 		ID   string `path:"id" maxLength:"256"`
 		Body struct {
-			To time.Time `json:"to" doc:"The new end; later than the current one"`
+			To   time.Time `json:"to" doc:"The new end; later than the current one"`
+			Seen time.Time `json:"seen,omitempty" required:"false" doc:"The current end that you know; the answer is 409 if it is another one"`
 		}
 	}) (platform.Discussion, error) {
-		return o.ExtendDiscussion(ctx, who, in.ID, in.Body.To)
+		return o.ExtendDiscussion(ctx, who, in.ID, in.Body.To, in.Body.Seen)
 	})
 	register(c, api, http.MethodPost, "close-discussion", "/api/discussions/{id}/close", "Close an open discussion", func(ctx context.Context, who Session, in *byDiscussion) (platform.Discussion, error) {
 		return o.CloseDiscussion(ctx, who, in.ID)
+	})
+
+	get(c, api, "list-failed-changes", "/api/failed-changes", "List the changes of the platform's table that could not become events, newest first (operator role)", func(ctx context.Context, who Session, in *struct {
+		From   time.Time `query:"from" doc:"Only changes made at or after this time"`
+		Limit  int       `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		Cursor string    `query:"cursor" maxLength:"200"`
+	}) (FailedChangePage, error) {
+		return o.ListFailedChanges(ctx, who, in.From, in.Limit, in.Cursor)
+	})
+	get(c, api, "get-failed-change", "/api/failed-changes/{id}", "Get a failed change with its images (operator role)", func(ctx context.Context, who Session, in *byFailedChange) (FailedChange, error) {
+		return o.GetFailedChange(ctx, who, in.ID)
+	})
+	register(c, api, http.MethodPost, "redrive-failed-change", "/api/failed-changes/{id}/redrive", "Capture a failed change again (operator role)", func(ctx context.Context, who Session, in *byFailedChange) (Recaptured, error) {
+		return o.RedriveFailedChange(ctx, who, in.ID)
 	})
 
 	get(c, api, "list-audit", "/api/audit", "List the audit log, newest entry first", func(ctx context.Context, who Session, in *struct {
@@ -177,6 +244,8 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	}) (AuditPage, error) {
 		return o.ListAudit(ctx, who, in.Limit, in.Cursor)
 	})
+
+	c.publishSourceAddresses(api)
 
 	if o.Receiver != nil {
 		get(c, api, "get-receiver", "/api/receiver", "Get the demo receiver's behaviour", func(context.Context, Session, *struct{}) (Behaviour, error) {
@@ -194,7 +263,7 @@ type (
 	// Identity is the session of the request.
 	Identity struct {
 		Name    string    `json:"name"`
-		Role    Role      `json:"role" enum:"viewer,admin"`
+		Role    Role      `json:"role" enum:"viewer,admin,operator"`
 		Tenant  string    `json:"tenant"`
 		Expires time.Time `json:"expires_at"`
 		CSRF    string    `json:"csrf_token" doc:"Value for X-CSRF-Token, if the session is a cookie"`
@@ -214,8 +283,8 @@ type (
 	}
 	// DeliveryKey identifies a delivery.
 	DeliveryKey struct {
-		EndpointID string `json:"endpoint_id" maxLength:"64"`
-		EventID    string `json:"event_id" maxLength:"64"`
+		EndpointID string `json:"endpoint_id" minLength:"1" maxLength:"64"`
+		EventID    string `json:"event_id" minLength:"1" maxLength:"64"`
 	}
 	// Replays are the results of a replay, in the order of the request.
 	Replays struct {
@@ -268,6 +337,5 @@ func (c *Console) errorResponse(ctx context.Context, err error) (status int, mes
 	if errors.As(err, &known) {
 		return int(known.Kind), known.Message
 	}
-	c.Log.LogAttrs(ctx, slog.LevelError, "console.failed", slog.String("error", err.Error()))
-	return http.StatusInternalServerError, "internal error; see console.failed in the log"
+	return http.StatusInternalServerError, c.Operations.shown(ctx, err)
 }

@@ -16,13 +16,15 @@ import (
 	validator "github.com/pb33f/libopenapi-validator"
 
 	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 // Every route is called with valid and invalid requests, and an independent library
 // checks each request and response against the OpenAPI document.
 func TestTheAPIMatchesItsOpenAPIDocument(t *testing.T) {
 	w, e, id := seeded(t)
-	b := w.login(console.Admin, "default")
+	b := w.login(console.Operator, "default")
+	kept, lost := w.failedChange("one"), event.NewID(w.now())
 	raw := b.get(console.OpenAPIPath).Body.Bytes()
 	document, err := libopenapi.NewDocument(raw)
 	if err != nil {
@@ -44,11 +46,13 @@ func TestTheAPIMatchesItsOpenAPIDocument(t *testing.T) {
 	const body = `{"url":"https://example.com/added","event_types":["user.*"],"filter":{"data":{"status":["success"]}}}`
 	edited := fmt.Sprintf(`{"url":"https://example.com/edited","version":%d}`, e.Version)
 	later := w.now().Add(48 * time.Hour).UTC().Format(time.RFC3339)
+	running := w.startJob(e.Tenant, e.ID)
 	calls := []struct {
 		method, route, path, body string
 		status                    int
 	}{
 		{"GET", "/api/session", "", "", 200},
+		{"GET", "/api/source-addresses", "", "", 200},
 		{"GET", "/api/endpoints", "", "", 200},
 		{"POST", "/api/endpoints", "", body, 200},
 		{"POST", "/api/endpoints", "", `{"url":"ftp://example.com"}`, 422},
@@ -66,16 +70,35 @@ func TestTheAPIMatchesItsOpenAPIDocument(t *testing.T) {
 		{"GET", "/api/deliveries", "/api/deliveries?endpoint=" + e.ID + "&type=user.posted_comment&state=dead&limit=1&from=2026-01-01T00:00:00Z", "", 200},
 		{"GET", "/api/deliveries", "/api/deliveries?state=asleep", "", 422},
 		{"GET", "/api/deliveries", "/api/deliveries?cursor=nonsense", "", 422},
+		{"GET", "/api/deliveries", "/api/deliveries?from=2030-01-01T00:00:00Z&to=2020-01-01T00:00:00Z", "", 422},
+		{"GET", "/api/deliveries", "/api/deliveries?endpoint=" + e.ID + "&from=2030-01-01T00:00:00Z&to=2020-01-01T00:00:00Z", "", 422},
+		{"POST", "/api/endpoints", "", `{"url":"https://example.com/x?a b"}`, 422},
+		{"POST", "/api/endpoints", "", `{"url":"https://example.com/a\u00a0b"}`, 422},
+		{"POST", "/api/endpoints", "", `{"url":"https://example.com/","event_types":[]}`, 422},
+		{"POST", "/api/endpoints", "", `{"url":"https://example.com/","event_types":[""]}`, 422},
 		{"GET", "/api/deliveries", "/api/deliveries?limit=201", "", 422},
 		{"GET", "/api/deliveries/{endpoint}/{event}", "/api/deliveries/" + e.ID + "/" + id, "", 200},
 		{"GET", "/api/deliveries/{endpoint}/{event}/request", "/api/deliveries/" + e.ID + "/" + id + "/request", "", 200},
 		{"POST", "/api/replays", "", `{"deliveries":[{"endpoint_id":"` + e.ID + `","event_id":"` + id + `"},{"endpoint_id":"ep_none","event_id":"` + id + `"}]}`, 200},
 		{"POST", "/api/replays", "", `{"deliveries":[]}`, 422},
 		{"GET", "/api/event-types", "", "", 200},
+		{"GET", "/api/events", "/api/events?type=user.posted_comment&type=user.joined_community&q=u_1&from=2026-01-01T00:00:00Z&limit=1", "", 200},
+		{"GET", "/api/events", "/api/events?type=user.exploded", "", 422},
+		{"GET", "/api/events", "/api/events?cursor=nonsense", "", 422},
+		{"GET", "/api/events", "/api/events?from=2030-01-01T00:00:00Z&to=2020-01-01T00:00:00Z", "", 422},
 		{"GET", "/api/events/{event}", "/api/events/" + id, "", 200},
 		{"GET", "/api/events/{event}", "/api/events/none", "", 404},
 		{"GET", "/api/audit", "/api/audit?limit=2", "", 200},
+		{"GET", "/api/failed-changes", "/api/failed-changes?limit=1&from=2026-01-01T00:00:00Z", "", 200},
+		{"GET", "/api/failed-changes", "/api/failed-changes?cursor=nonsense", "", 422},
+		{"GET", "/api/failed-changes/{id}", "/api/failed-changes/" + kept, "", 200},
+		{"GET", "/api/failed-changes/{id}", "/api/failed-changes/" + lost, "", 404},
+		{"POST", "/api/failed-changes/{id}/redrive", "/api/failed-changes/" + kept + "/redrive", "", 200},
+		{"POST", "/api/failed-changes/{id}/redrive", "/api/failed-changes/" + kept + "/redrive", "", 404},
 		{"GET", "/api/overview", "", "", 200},
+		{"GET", "/api/metrics", "", "", 200},
+		{"GET", "/api/metrics", "/api/metrics?days=1", "", 200},
+		{"GET", "/api/metrics", "/api/metrics?days=31", "", 422},
 		{"POST", "/api/endpoints/{id}/test", "/api/endpoints/" + e.ID + "/test?event=user.posted_comment", "", 200},
 		{"GET", "/api/circuits", "", "", 200},
 		{"GET", "/api/circuits/{id}", "/api/circuits/" + e.ID, "", 200},
@@ -95,6 +118,22 @@ func TestTheAPIMatchesItsOpenAPIDocument(t *testing.T) {
 		{"GET", "/api/receiver", "", "", 200},
 		{"PUT", "/api/receiver", "", `{"fail_percent":50,"fail_status":503,"slow_seconds":1}`, 200},
 		{"PUT", "/api/receiver", "", `{"fail_percent":101,"fail_status":503,"slow_seconds":1}`, 422},
+		{"POST", "/api/jobs", "", `{"kind":"recover","endpoint_id":"` + e.ID + `","from":"2026-01-01T00:00:00Z","states":["missing","dead"],"types":["user.posted_comment"],"dry_run":true}`, 200},
+		{"POST", "/api/jobs", "", `{"kind":"replay","endpoint_id":"` + e.ID + `","status":"500..599"}`, 200},
+		{"POST", "/api/jobs", "", `{"kind":"replay","endpoint_id":"` + e.ID + `","status":"many"}`, 422},
+		{"POST", "/api/jobs", "", `{"kind":"recover","endpoint_id":"` + e.ID + `"}`, 422},
+		{"POST", "/api/jobs", "", `{"kind":"replay","endpoint_id":"` + e.ID + `","states":["missing"]}`, 422},
+		{"POST", "/api/jobs", "", `{"kind":"paint","endpoint_id":"` + e.ID + `"}`, 422},
+		{"POST", "/api/jobs", "", `{"kind":"replay","endpoint_id":"ep_none"}`, 404},
+		{"GET", "/api/jobs", "/api/jobs?limit=1", "", 200},
+		{"GET", "/api/jobs", "/api/jobs?cursor=nonsense", "", 422},
+		{"GET", "/api/jobs/{id}", "/api/jobs/" + running.ID, "", 200},
+		{"GET", "/api/jobs/{id}", "/api/jobs/job_none", "", 404},
+		{"POST", "/api/jobs/{id}/cancel", "/api/jobs/" + running.ID + "/cancel", "", 200},
+		{"POST", "/api/jobs/{id}/cancel", "/api/jobs/" + running.ID + "/cancel", "", 409},
+		{"POST", "/api/jobs/{id}/cancel", "/api/jobs/job_none/cancel", "", 404},
+		{"POST", "/api/endpoints/{id}/pause", "/api/endpoints/" + e.ID + "/pause", "", 200},
+		{"POST", "/api/endpoints/{id}/resume", "/api/endpoints/" + e.ID + "/resume", "", 200},
 		{"POST", "/api/endpoints/{id}/disable", "/api/endpoints/" + e.ID + "/disable", "", 200},
 		{"POST", "/api/endpoints/{id}/enable", "/api/endpoints/" + e.ID + "/enable", "", 200},
 		{"DELETE", "/api/endpoints/{id}", "/api/endpoints/" + e.ID, "", 200},

@@ -22,14 +22,20 @@ type AuditEntry struct {
 
 // ListAudit returns a page of the tenant's audit log.
 func (o *Operations) ListAudit(ctx context.Context, who Session, limit int, cursor string) (AuditPage, error) {
-	if err := checkCursor(cursor); err != nil {
+	of := list{tenant: who.Tenant, name: "audit"}
+	place, err := o.openCursor(ctx, of, cursor)
+	if err != nil {
 		return AuditPage{}, err
 	}
-	found, err := o.Audit.ListAudit(ctx, who.Tenant, limit, cursor)
-	page := AuditPage{Entries: []AuditEntry{}, Next: found.Next}
+	found, err := o.Audit.ListAudit(ctx, who.Tenant, limit, place)
+	if err != nil {
+		return AuditPage{}, err
+	}
+	page := AuditPage{Entries: []AuditEntry{}}
 	for _, e := range found.Entries {
 		page.Entries = append(page.Entries, AuditEntry{e, e.At()})
 	}
+	page.Next, err = o.sealCursor(ctx, of, found.Next)
 	return page, err
 }
 

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -57,12 +58,15 @@ func (o *Operations) GetCircuit(ctx context.Context, who Session, endpointID str
 		return Circuit{}, err
 	}
 	s, err := o.Breakers.GetBreaker(ctx, who.Tenant, endpointID, false)
+	if errors.Is(err, breaker.ErrUnreadable) {
+		err = nil // a clean one: dispatch logs it and replaces it
+	}
 	return ViewCircuit(s, map[string]string{endpointID: e.URL}, o.Now()), err
 }
 
 // CloseCircuit closes a circuit breaker; its backlog is sent.
 func (o *Operations) CloseCircuit(ctx context.Context, who Session, endpointID string) (dispatch.Closed, error) {
-	return change(ctx, o, who, "circuit.close", &endpointID, "", func() (done dispatch.Closed, err error) {
+	return changeEndpoint(ctx, o, who, "circuit.close", endpointID, "", func() (done dispatch.Closed, err error) {
 		if _, err := o.loadEndpoint(ctx, who, endpointID); err != nil {
 			return done, err
 		}

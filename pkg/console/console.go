@@ -1,8 +1,8 @@
 // Package console is the web console of Tidings and its JSON API: endpoints,
 // deliveries, events, circuit breakers, discussions and the audit log. All assets
-// are embedded in the binary. Only the login page and the assets are served
-// without a session. A viewer can change nothing, every change is in the audit log
-// before it is made, cross-site requests change nothing, and untrusted text
+// are embedded in the binary. Only the login page, the assets and the source addresses
+// are served without a session. A viewer can change nothing, every change is in the
+// audit log before it is made, cross-site requests change nothing, and untrusted text
 // (comments, URLs, receivers' responses) is always escaped. No script or style is
 // inline, and the Content-Security-Policy forbids inline ones.
 package console
@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/klauspost/compress/gzhttp"
 )
@@ -19,7 +20,11 @@ import (
 type Console struct {
 	Operations *Operations
 	Sessions   SessionStore
-	Log        *slog.Logger
+	// CloseEvery is how often expired discussions are closed; 0 if nothing does it.
+	CloseEvery time.Duration
+	// SourceAddresses are those from which webhooks are sent; empty if they are not fixed.
+	SourceAddresses SourceAddresses
+	Log             *slog.Logger
 
 	auth *authenticator
 }
@@ -27,6 +32,7 @@ type Console struct {
 // Handler returns the console's HTTP handler.
 func (c *Console) Handler() http.Handler {
 	c.auth = &authenticator{store: c.Sessions, now: c.Operations.Now}
+	c.Operations.cursorKey, c.Operations.Log = c.auth.sessionKey, c.Log
 
 	behind := http.NewServeMux()
 	c.pages(behind)
@@ -44,6 +50,7 @@ func (c *Console) Handler() http.Handler {
 
 	front := http.NewServeMux()
 	front.Handle("GET /assets/{file}", assets())
+	front.Handle("GET "+SourceAddressesPath, behind)
 	front.HandleFunc("GET /login", c.showLogin)
 	front.HandleFunc("POST /login", c.login)
 	front.Handle("/", c.authenticate(behind))
@@ -69,7 +76,8 @@ func secure(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
+		// Not no-referrer: browsers would send Origin: null with the forms.
+		h.Set("Referrer-Policy", "same-origin")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")

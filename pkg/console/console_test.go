@@ -27,7 +27,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/signature"
@@ -35,11 +37,12 @@ import (
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
-// world is a console on a memory store with its own clock.
+// world is a console on a store with its own clock.
 type world struct {
 	t       *testing.T
-	store   *memory.Store
+	store   store
 	ops     *console.Operations
+	console *console.Console
 	handler http.Handler
 	audit   *failingAudit
 
@@ -48,6 +51,14 @@ type world struct {
 	commands []dispatch.Command
 	replay   error  // the error that dispatch returns for a replay
 	answer   string // the response body of a test send
+	// stillFails makes emit refuse to capture a failed change again.
+	stillFails bool
+}
+
+// store is a store of the console and of those that fill it.
+type store interface {
+	local.Store
+	DeleteValue(ctx context.Context, key string) error
 }
 
 // failingAudit is an audit log that can be made to fail.
@@ -103,19 +114,28 @@ func (w *world) pass(d time.Duration) {
 	w.mu.Unlock()
 }
 
+// newWorld returns a console on a memory store.
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, clock: time.Now().Truncate(time.Millisecond)}
-	w.store = memory.New(w.now)
+	return w.on(memory.New(w.now))
+}
+
+// on makes the world's console on a store.
+func (w *world) on(store store) *world {
+	t := w.t
+	w.store = store
 	w.audit = &failingAudit{Audit: w.store}
 	known := catalog.Default()
 	receiver := &demo{}
+	reader := &stats.Reader{Source: w.store, Now: w.now}
 	receiver.SetBehaviour(console.Behaviour{FailStatus: 500})
 	w.ops = &console.Operations{
-		Endpoints:  &admin.Endpoints{Store: w.store, Types: known.Types(), Check: protocols(t).Check, Now: w.now},
-		Deliveries: w.store, Events: w.store, Catalog: known, Audit: w.audit, Receiver: receiver, Now: w.now,
-		Breakers: w.store, Discussions: w.store, Statistics: &stats.Reader{Source: w.store, Now: w.now},
+		Endpoints:  &admin.Endpoints{Store: w.store, Catalog: known, Check: protocols(t).Check, Now: w.now},
+		Deliveries: w.store, Events: w.store, Journal: w.store, Jobs: w.store, Audit: w.audit, Receiver: receiver, Now: w.now,
+		Breakers: w.store, Discussions: w.store, FailedChanges: w.store, Emit: w.emit, Statistics: reader,
+		History: &stats.History{Reader: reader, Days: w.store, Now: w.now}, Targets: stats.Targets{SuccessPercent: 95, SlowSeconds: 60, FailedPerDay: 50},
 		TestWebhook: invoking(&testsend.Tester{
-			Catalog: known, Validate: validate.Default().Validate, Endpoints: w.store, Limits: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now,
+			Catalog: known, Validate: (&validate.Live{Types: known}).Validate, Endpoints: w.store, Limits: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now,
 			Open: func() (testsend.Sender, error) { return answering{protocols(t), &w.answer}, nil },
 		}),
 		Dispatch: func(_ context.Context, payload, answer any) error {
@@ -125,15 +145,45 @@ func newWorld(t *testing.T) *world {
 			switch done := answer.(type) {
 			case *dispatch.Replayed:
 				done.Replayed = 1
+			case *jobs.Job:
+				return w.doJob(payload.(dispatch.Command), done)
 			case *dispatch.Closed:
 				done.WasOpen = true
 			}
 			return w.replay
 		},
 	}
-	c := &console.Console{Operations: w.ops, Sessions: w.store, Log: slog.New(slog.DiscardHandler)}
-	w.handler = c.Handler()
+	w.console = &console.Console{Operations: w.ops, Sessions: w.store, Log: slog.New(slog.DiscardHandler)}
+	w.handler = w.console.Handler()
 	return w
+}
+
+// doJob does what dispatch does, apart from the work: a dry run is done at once, and has
+// counted 3.
+func (w *world) doJob(c dispatch.Command, j *jobs.Job) error {
+	ctx := w.t.Context()
+	if c.Action == "cancel_job" {
+		stored, err := w.store.GetJob(ctx, jobs.Key{Tenant: c.Tenant, ID: c.JobID})
+		if err != nil {
+			return err
+		}
+		stored, _ = stored.Cancel(c.By, w.clock)
+		*j, err = w.store.PutJob(ctx, stored)
+		return err
+	}
+	started, err := jobs.New(jobs.Job{
+		ID: c.JobID, Tenant: c.Tenant, Kind: c.Kind, EndpointID: c.EndpointID, DryRun: c.DryRun, By: c.By,
+		Parameters: jobs.Parameters{From: c.From, To: c.To, Types: c.Types, States: c.States, Status: c.Status},
+	}, w.clock)
+	if err != nil {
+		return err
+	}
+	if c.DryRun {
+		started.State, started.Progress = jobs.Done, 1
+		started.Counts = map[string]int{jobs.Examined: 7, jobs.Sent: 3, jobs.Found(dispatch.Missing): 3, jobs.Found(delivery.Dead): 2}
+	}
+	*j, err = w.store.PutJob(ctx, started)
+	return err
 }
 
 // browser is a client with a session cookie.
@@ -259,23 +309,25 @@ const comment = `{"discussion_id":"d1","comment_id":"m1","comment_text":"hello"}
 // pages returns all pages, given an endpoint and an event.
 func pages(e endpoint.Endpoint, eventID string) []string {
 	return []string{
-		"/", "/endpoints", "/endpoints/new", "/endpoints/" + e.ID, "/endpoints/" + e.ID + "/edit", "/deliveries",
+		"/", "/metrics", "/endpoints", "/endpoints/new", "/endpoints/" + e.ID, "/endpoints/" + e.ID + "/edit", "/deliveries",
 		"/deliveries?endpoint=" + e.ID + "&type=user.posted_comment&state=dead&since=24h", "/deliveries/" + e.ID + "/" + eventID,
 		"/events", "/events/" + eventID, "/audit", "/circuits", "/discussions", "/discussions?view=expiring", "/discussions?view=closed",
 	}
 }
 
 // changes returns all forms that make a change.
-func changes(e endpoint.Endpoint, eventID string) map[string]url.Values {
+func (w *world) changes(e endpoint.Endpoint, eventID string) map[string]url.Values {
 	return map[string]url.Values{
 		"/endpoints/new":                  {"url": {"https://example.com/new"}, "event_types": {"*"}},
 		"/endpoints/" + e.ID + "/edit":    {"url": {"https://example.com/edited"}, "event_types": {"user.*"}, "version": {fmt.Sprint(e.Version)}},
+		"/endpoints/" + e.ID + "/pause":   nil,
+		"/endpoints/" + e.ID + "/resume":  nil,
 		"/endpoints/" + e.ID + "/disable": nil,
 		"/endpoints/" + e.ID + "/enable":  nil,
 		"/endpoints/" + e.ID + "/rotate":  nil,
 		"/endpoints/" + e.ID + "/test":    nil,
 		"/circuits/" + e.ID + "/close":    nil,
-		"/discussions/d1/extend":          {"days": {"7"}},
+		"/discussions/d1/extend":          {"days": {"7"}, "seen": {w.end("d1")}},
 		"/discussions/d2/close":           nil,
 		"/endpoints/" + e.ID + "/remove":  nil,
 		"/deliveries/replay":              {"delivery": {e.ID + "/" + eventID}},
@@ -285,6 +337,14 @@ func changes(e endpoint.Endpoint, eventID string) map[string]url.Values {
 
 func seeded(t *testing.T) (*world, endpoint.Endpoint, string) {
 	w := newWorld(t)
+	e, id := w.seed()
+	return w, e, id
+}
+
+// seed stores something of every kind for the tenant default.
+func (w *world) seed() (endpoint.Endpoint, string) {
+	t := w.t
+	t.Helper()
 	e := w.endpoint("default", "https://example.com/hooks")
 	id := w.event("default", "user.posted_comment", comment)
 	w.deliver(e, id, "user.posted_comment", delivery.Dead, "the receiver answered 500", "oops")
@@ -295,7 +355,7 @@ func seeded(t *testing.T) (*world, endpoint.Endpoint, string) {
 		Latencies: []time.Duration{20 * time.Millisecond, 40 * time.Millisecond}}); err != nil {
 		t.Fatal(err)
 	}
-	return w, e, id
+	return e, id
 }
 
 // open opens an endpoint's circuit.
@@ -305,8 +365,9 @@ func (w *world) open(e endpoint.Endpoint, cause string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for range breaker.DefaultFailures {
-		s, _ = s.RecordFailure(breaker.Policy{}, "c", cause, w.now())
+	for n := range breaker.DefaultFailures {
+		at := w.now().Add(time.Duration(n-breaker.DefaultFailures+1) * breaker.DefaultFailingFor)
+		s, _ = s.RecordFailure(breaker.Policy{OpenFor: 5 * time.Minute}, "c", cause, at)
 	}
 	if _, err := w.store.PutBreaker(w.t.Context(), s, w.now()); err != nil {
 		w.t.Fatal(err)
@@ -324,6 +385,16 @@ func (w *world) discussion(id, title string) {
 	}
 }
 
+// end returns a discussion's end as the form on the page carries it.
+func (w *world) end(id string) string {
+	w.t.Helper()
+	d, err := w.store.GetDiscussion(w.t.Context(), "default", id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return fmt.Sprint(d.ExpiresAt.UnixMilli())
+}
+
 func TestRequestsWithoutASessionAreRejected(t *testing.T) {
 	w, e, id := seeded(t)
 	stranger := &browser{w: w}
@@ -332,7 +403,7 @@ func TestRequestsWithoutASessionAreRejected(t *testing.T) {
 			t.Errorf("GET %s: %d %s", path, a.Code, a.Header().Get("Location"))
 		}
 	}
-	for path, form := range changes(e, id) {
+	for path, form := range w.changes(e, id) {
 		if a := stranger.post(path, form); a.Code != http.StatusUnauthorized {
 			t.Errorf("POST %s: %d", path, a.Code)
 		}
@@ -532,7 +603,7 @@ func TestViewersChangeNothing(t *testing.T) {
 	w, e, id := seeded(t)
 	b := w.login(console.Viewer, "default")
 	before := fmt.Sprintf("%+v", w.everything())
-	for path, form := range changes(e, id) {
+	for path, form := range w.changes(e, id) {
 		if a := b.post(path, form); a.Code != http.StatusForbidden {
 			t.Errorf("POST %s: %d", path, a.Code)
 		}
@@ -579,11 +650,12 @@ func (w *world) everything() any {
 }
 
 func TestEveryChangeIsInTheAuditLog(t *testing.T) {
-	for path := range changes(endpoint.Endpoint{ID: "ID"}, "EVENT") {
+	any, _, _ := seeded(t)
+	for path := range any.changes(endpoint.Endpoint{ID: "ID"}, "EVENT") {
 		w, e, id := seeded(t)
 		b := w.login(console.Admin, "default")
 		path = strings.ReplaceAll(path, "ID", e.ID)
-		form := changes(e, id)[path]
+		form := w.changes(e, id)[path]
 
 		w.audit.away.Store(true)
 		before := fmt.Sprintf("%+v", w.everything())
@@ -610,14 +682,15 @@ func TestEveryChangeIsInTheAuditLog(t *testing.T) {
 }
 
 func TestFailedChangesAreInTheAuditLogWithTheirReason(t *testing.T) {
-	w, e, id := seeded(t)
-	w.replay = errors.New("replay: the delivery is pending already: nothing to replay")
+	w, e, _ := seeded(t)
+	id := w.event("default", "user.joined_platform", `{}`)
+	w.deliver(e, id, "user.joined_platform", delivery.Pending, "", "")
 	b := w.login(console.Admin, "default")
-	if a := b.post("/deliveries/replay", url.Values{"delivery": {e.ID + "/" + id}}); a.Code != http.StatusConflict || !strings.Contains(a.Body.String(), "pending already") {
+	if a := b.post("/deliveries/replay", url.Values{"delivery": {e.ID + "/" + id}}); a.Code != http.StatusConflict || !strings.Contains(a.Body.String(), "already pending") {
 		t.Errorf("%d %s", a.Code, text(t, a.Body.String()))
 	}
 	log, err := w.store.ListAudit(t.Context(), "default", 0, "")
-	if err != nil || len(log.Entries) != 1 || log.Entries[0].Outcome != audit.Failed || !strings.Contains(log.Entries[0].Detail, "pending already") {
+	if err != nil || len(log.Entries) != 1 || log.Entries[0].Outcome != audit.Failed || !strings.Contains(log.Entries[0].Detail, "already pending") {
 		t.Errorf("%+v, %v", log, err)
 	}
 }
@@ -625,17 +698,17 @@ func TestFailedChangesAreInTheAuditLogWithTheirReason(t *testing.T) {
 func TestOtherTenantsDataIsNotVisible(t *testing.T) {
 	w, e, id := seeded(t)
 	b := w.login(console.Admin, "other")
-	for _, path := range []string{"/endpoints/" + e.ID, "/deliveries/" + e.ID + "/" + id, "/events/" + id, "/endpoints/" + e.ID + "/edit"} {
+	for _, path := range []string{"/endpoints/" + e.ID, "/deliveries/" + e.ID + "/" + id, "/events/" + id, "/endpoints/" + e.ID + "/edit", "/deliveries?endpoint=" + e.ID} {
 		if a := b.get(path); a.Code != http.StatusNotFound || strings.Contains(a.Body.String(), "example.com") {
 			t.Errorf("GET %s: %d", path, a.Code)
 		}
 	}
-	for _, path := range []string{"/", "/endpoints", "/deliveries", "/deliveries?endpoint=" + e.ID, "/circuits", "/discussions", "/audit"} {
+	for _, path := range []string{"/", "/metrics", "/endpoints", "/deliveries", "/circuits", "/discussions", "/audit"} {
 		if a := b.get(path); a.Code != http.StatusOK || strings.Contains(a.Body.String(), "example.com") || strings.Contains(a.Body.String(), "projector") || strings.Contains(a.Body.String(), id) {
 			t.Errorf("GET %s: %d shows another tenant's", path, a.Code)
 		}
 	}
-	for path, form := range changes(e, id) {
+	for path, form := range w.changes(e, id) {
 		if strings.Contains(path, e.ID) || strings.Contains(path, "/discussions/") {
 			if a := b.post(path, form); a.Code != http.StatusNotFound {
 				t.Errorf("POST %s: %d", path, a.Code)
@@ -701,7 +774,7 @@ func TestTheFormIsValidatedWhileTyping(t *testing.T) {
 		"timeout too long":              {url.Values{"url": {"https://example.com"}, "timeout_seconds": {"31"}}, "timeout_seconds", "1 to 30"},
 		"not a number":                  {url.Values{"url": {"https://example.com"}, "max_attempts": {"many"}}, "max_attempts", "not a number"},
 		"not a duration":                {url.Values{"url": {"https://example.com"}, "max_age": {"3 days"}}, "max_age", "not a duration"},
-		"too many attempts":             {url.Values{"url": {"https://example.com"}, "max_attempts": {"31"}}, "max_attempts", "1 to 30"},
+		"too many attempts":             {url.Values{"url": {"https://example.com"}, "max_attempts": {"1001"}}, "max_attempts", "1 to 1000"},
 		"invalid role":                  {url.Values{"url": {"https://example.com"}, "role_arn": {"admin"}}, "role_arn", "must have the form"},
 		"credentials of another tenant": {url.Values{"url": {"https://example.com"}, "credentials": {"tidings/other/x"}}, "credentials", "must begin with"},
 	} {
@@ -765,7 +838,7 @@ func TestUntrustedTextIsEscaped(t *testing.T) {
 	b := w.login(console.Admin, "default")
 	seen := 0
 	all := append(pages(e, id), "/endpoints/"+e2.ID, "/deliveries/"+e2.ID+"/"+id, "/deliveries?state="+url.QueryEscape(hostile),
-		"/deliveries?endpoint="+url.QueryEscape(hostile), "/deliveries?cursor="+url.QueryEscape(hostile), "/events?id="+url.QueryEscape(hostile),
+		"/deliveries?endpoint="+url.QueryEscape(hostile), "/deliveries?cursor="+url.QueryEscape(hostile), "/events?q="+url.QueryEscape(hostile), "/events?cursor="+url.QueryEscape(hostile), "/events?type="+url.QueryEscape(hostile),
 		"/events/"+url.PathEscape(hostile), "/audit?cursor="+url.QueryEscape(hostile), "/?did="+url.QueryEscape(hostile), "/nothing/"+url.PathEscape(hostile),
 		"/login?link="+url.QueryEscape(hostile))
 	bodies := map[string]string{}
@@ -821,7 +894,7 @@ func TestSecurityHeaders(t *testing.T) {
 		if !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || !strings.Contains(csp, "frame-ancestors 'none'") {
 			t.Errorf("%s: Content-Security-Policy: %s", path, csp)
 		}
-		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" {
+		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "same-origin" {
 			t.Errorf("%s: %v", path, h)
 		}
 	}
@@ -860,15 +933,16 @@ func TestTheOverviewIsSmallAndFast(t *testing.T) {
 	if total >= 100_000 {
 		t.Errorf("the first page with all its assets is %d bytes, the limit is 100 KB", total)
 	}
+	const limit = 200 * time.Millisecond
 	fastest := time.Hour
-	for range 10 {
+	for first := time.Now(); fastest >= limit && time.Since(first) < 30*time.Second; { // the machine may be busy
 		began := time.Now()
 		b.get("/")
 		fastest = min(fastest, time.Since(began))
 	}
 	t.Logf("it takes %s", fastest)
-	if fastest >= 200*time.Millisecond {
-		t.Errorf("the first page takes %s, the limit is 200 ms", fastest)
+	if fastest >= limit {
+		t.Errorf("the first page takes %s, the limit is %s", fastest, limit)
 	}
 }
 

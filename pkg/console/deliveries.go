@@ -3,9 +3,9 @@ package console
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -27,7 +27,7 @@ type Delivery struct {
 	Reason          string         `json:"reason,omitempty"`
 	Snippet         string         `json:"snippet,omitempty" doc:"Start of the last failed response"`
 	NextAttemptAt   time.Time      `json:"next_attempt_at,omitzero"`
-	WaitsForCircuit bool           `json:"waits_for_circuit,omitempty" doc:"The next attempt is made when the endpoint's circuit breaker closes or probes"`
+	WaitsForCircuit bool           `json:"waits_for_circuit,omitempty" doc:"The delivery waits in the endpoint's backlog, behind its open circuit breaker or its rate limit; reason says which"`
 	AcceptedAt      time.Time      `json:"accepted_at"`
 	UpdatedAt       time.Time      `json:"updated_at"`
 	History         []Attempt      `json:"history" nullable:"false"`
@@ -83,7 +83,8 @@ type DeliveryFilter struct {
 	EndpointID string
 	EventType  string
 	State      delivery.State
-	From, To   time.Time // bounds of the event's acceptance, inclusive; zero is unbounded
+	Status     delivery.Statuses // of the latest attempt
+	From, To   time.Time         // bounds of the event's acceptance, inclusive; zero is unbounded
 	Limit      int
 	Cursor     string
 }
@@ -91,7 +92,7 @@ type DeliveryFilter struct {
 // DeliveryPage is a page of deliveries, newest event first.
 type DeliveryPage struct {
 	Deliveries []Delivery `json:"deliveries" nullable:"false"`
-	Next       string     `json:"next,omitempty" doc:"Cursor of the next page; absent on the last page. A page can be short or empty and still have a next page"`
+	Next       string     `json:"next,omitempty" doc:"Cursor of the next page; absent on the last page. A page can be short and still have a next page; it is empty only if none of many deliveries matched"`
 	Until      time.Time  `json:"until,omitzero" doc:"The page covers events back to this time"`
 }
 
@@ -104,31 +105,71 @@ func (o *Operations) ListDeliveries(ctx context.Context, who Session, f Delivery
 	}
 	ids := slices.Sorted(maps.Keys(urls))
 	if f.EndpointID != "" {
+		if err := o.checkOwner(ctx, who, f.EndpointID, urls); err != nil {
+			return DeliveryPage{}, err
+		}
 		ids = []string{f.EndpointID}
 	}
 	if f.State != "" && !slices.Contains(delivery.States, f.State) {
 		return DeliveryPage{}, errorf(Invalid, "unknown state %q; the states are %v", f.State, delivery.States)
 	}
-	found, end, err := queryMerged(ctx, o.Deliveries, ids, f)
-	page := DeliveryPage{Deliveries: []Delivery{}}
-	if end.eventID != "" {
-		page.Next = end.cursor()
-		page.Until, _ = event.IDTime(end.eventID) // zero if the id has no time
+	if err := delivery.CheckRange(f.From, f.To); err != nil {
+		return DeliveryPage{}, errorf(Invalid, "%s", err)
 	}
-	for _, d := range found {
-		if d.Tenant == who.Tenant {
-			page.Deliveries = append(page.Deliveries, ViewDelivery(d, urls))
+	of := list{tenant: who.Tenant, name: "deliveries", filter: []string{f.EndpointID, f.EventType, string(f.State), fmt.Sprint(f.Status)}}
+	if f.Cursor, err = o.openCursor(ctx, of, f.Cursor); err != nil {
+		return DeliveryPage{}, err
+	}
+	found, err := SearchDeliveries(ctx, o.Deliveries, ids, f)
+	if err != nil {
+		return DeliveryPage{}, err
+	}
+	page := DeliveryPage{Deliveries: []Delivery{}, Until: found.Until}
+	for _, d := range found.Deliveries {
+		if d.Tenant != who.Tenant { // an endpoint belongs to one tenant, and so do its deliveries
+			return DeliveryPage{}, fmt.Errorf("delivery %s of tenant %s was read for tenant %s", d.Key, d.Tenant, who.Tenant)
+		}
+		page.Deliveries = append(page.Deliveries, ViewDelivery(d, urls))
+	}
+	page.Next, err = o.sealCursor(ctx, of, found.Next)
+	return page, err
+}
+
+// checkOwner returns a NotFound error unless an endpoint belongs, or belonged before it was
+// deleted, to the session's tenant. urls are the tenant's endpoints. An id is unique
+// across tenants, so the latest delivery to a deleted endpoint tells whose it was. The
+// same is read for another tenant's endpoint as for one that never was.
+func (o *Operations) checkOwner(ctx context.Context, who Session, id string, urls map[string]string) error {
+	if _, ok := urls[id]; ok {
+		return nil
+	}
+	if endpoint.IsID(id) {
+		latest, err := o.Deliveries.QueryDeliveries(ctx, delivery.Query{EndpointID: id, Limit: 1})
+		if err != nil {
+			return err
+		}
+		if len(latest.Deliveries) == 1 && latest.Deliveries[0].Tenant == who.Tenant {
+			return nil
 		}
 	}
-	return page, err
+	return explain(id, endpoint.ErrNotFound)
+}
+
+// loadDelivery returns a delivery of the session's tenant.
+func (o *Operations) loadDelivery(ctx context.Context, who Session, endpointID, eventID string) (d delivery.Delivery, err error) {
+	err = delivery.ErrNotFound
+	if endpoint.IsID(endpointID) && event.IsID(eventID) {
+		d, err = o.Deliveries.GetDelivery(ctx, delivery.Key{EndpointID: endpointID, EventID: eventID})
+	}
+	if errors.Is(err, delivery.ErrNotFound) || err == nil && d.Tenant != who.Tenant {
+		return delivery.Delivery{}, errorf(NotFound, "no delivery of event %s to endpoint %s found", eventID, endpointID)
+	}
+	return d, err
 }
 
 // GetDelivery returns a delivery with its attempts.
 func (o *Operations) GetDelivery(ctx context.Context, who Session, endpointID, eventID string) (Delivery, error) {
-	d, err := o.Deliveries.GetDelivery(ctx, delivery.Key{EndpointID: endpointID, EventID: eventID})
-	if errors.Is(err, delivery.ErrNotFound) || err == nil && d.Tenant != who.Tenant {
-		return Delivery{}, errorf(NotFound, "no delivery of event %s to endpoint %s found", eventID, endpointID)
-	}
+	d, err := o.loadDelivery(ctx, who, endpointID, eventID)
 	if err != nil {
 		return Delivery{}, err
 	}
@@ -157,8 +198,13 @@ func (o *Operations) Replay(ctx context.Context, who Session, keys []delivery.Ke
 	if len(keys) == 0 || len(keys) > MaxReplays {
 		return nil, errorf(Invalid, "%d deliveries are selected; select 1 to %d", len(keys), MaxReplays)
 	}
-	if who.Role != Admin {
+	if !who.Role.changes() {
 		return nil, forbidden()
+	}
+	for i, k := range keys {
+		if k.EndpointID == "" || k.EventID == "" {
+			return nil, errorf(Invalid, "delivery %d of %d has no endpoint id or no event id", i+1, len(keys))
+		}
 	}
 	results := make([]Replayed, len(keys))
 	var group errgroup.Group
@@ -168,17 +214,36 @@ func (o *Operations) Replay(ctx context.Context, who Session, keys []delivery.Ke
 			results[i] = Replayed{EndpointID: k.EndpointID, EventID: k.EventID}
 			subject := k.String()
 			_, err := change(ctx, o, who, "delivery.replay", &subject, "", func() (done dispatch.Replayed, err error) {
-				if _, err := o.GetDelivery(ctx, who, k.EndpointID, k.EventID); err != nil {
+				if err := o.checkReplay(ctx, who, k); err != nil {
 					return done, err
 				}
 				return done, o.Dispatch(ctx, dispatch.Command{Action: "replay", Tenant: who.Tenant, EndpointID: k.EndpointID, EventID: k.EventID}, &done)
 			})
 			results[i].Replayed = err == nil
 			if err != nil {
-				results[i].Message = strings.TrimPrefix(err.Error(), "replay: ")
+				results[i].Message = o.shown(ctx, err)
 			}
 			return nil
 		})
 	}
 	return results, group.Wait()
+}
+
+// checkReplay returns why a delivery cannot be replayed. Dispatch checks it again, with
+// an error that is not for users.
+func (o *Operations) checkReplay(ctx context.Context, who Session, k delivery.Key) error {
+	d, err := o.loadDelivery(ctx, who, k.EndpointID, k.EventID)
+	if err != nil {
+		return err
+	}
+	e, err := o.loadEndpoint(ctx, who, k.EndpointID)
+	switch {
+	case err != nil:
+		return err
+	case e.Status == endpoint.Disabled:
+		return errorf(Conflict, "endpoint %s is disabled (%s): enable it first", e.ID, e.StatusReason)
+	case !d.State.Settled():
+		return errorf(Conflict, "the delivery is already %s: nothing to replay", d.State)
+	}
+	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 )
 
 // deliveriesPage is a page of deliveries and its filter.
@@ -18,17 +20,35 @@ type deliveriesPage struct {
 	Types     []string
 	States    []delivery.State
 
-	Endpoint, Type, State, Since, Cursor string
+	Endpoint, Type, State, Status, Since, From, To, Cursor string
 }
 
 // NextURL is the URL of the next page.
 func (d deliveriesPage) NextURL() string {
-	return "/deliveries" + query("endpoint", d.Endpoint, "type", d.Type, "state", d.State, "since", d.Since, "cursor", d.Next)
+	return "/deliveries" + query(append(d.filter(), "cursor", d.Next)...)
 }
 
 // FirstURL is the URL of the first page with the same filter.
 func (d deliveriesPage) FirstURL() string {
-	return "/deliveries" + query("endpoint", d.Endpoint, "type", d.Type, "state", d.State, "since", d.Since)
+	return "/deliveries" + query(d.filter()...)
+}
+
+// filter returns the names and values of the URL's parameters.
+func (d deliveriesPage) filter() []string {
+	return []string{"endpoint", d.Endpoint, "type", d.Type, "state", d.State, "status", d.Status, "since", d.Since, "from", d.From, "to", d.To}
+}
+
+// parseTime parses a time of a form in UTC, or an RFC 3339 time. "" is no bound.
+func parseTime(name, text string) (time.Time, error) {
+	for _, layout := range []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at, nil
+		}
+	}
+	if text == "" {
+		return time.Time{}, nil
+	}
+	return time.Time{}, errorf(Invalid, "%s is not a time such as 2026-01-29T12:00 (UTC)", name)
 }
 
 // timeSpans are the page's time filters.
@@ -37,19 +57,63 @@ var timeSpans = map[string]time.Duration{"15m": 15 * time.Minute, "1h": time.Hou
 func (c *Console) listDeliveries(r *http.Request, who Session) (page, error) {
 	q := r.URL.Query()
 	d := deliveriesPage{
-		Endpoint: q.Get("endpoint"), Type: q.Get("type"), State: q.Get("state"), Since: q.Get("since"), Cursor: q.Get("cursor"),
-		Types: c.Operations.Catalog.Types(), States: delivery.States,
+		Endpoint: q.Get("endpoint"), Type: q.Get("type"), State: q.Get("state"), Status: q.Get("status"),
+		From: q.Get("from"), To: q.Get("to"), Since: q.Get("since"), Cursor: q.Get("cursor"), States: delivery.States,
 	}
-	filter := DeliveryFilter{EndpointID: d.Endpoint, EventType: d.Type, State: delivery.State(d.State), Cursor: d.Cursor}
-	if span, ok := timeSpans[d.Since]; ok {
-		filter.From = c.Operations.Now().Add(-span)
+	filter, err := c.deliveryFilter(q)
+	if err != nil {
+		return page{}, err
 	}
-	var err error
+	filter.Cursor = d.Cursor
+	known, err := c.Operations.Endpoints.Catalog.Current(r.Context())
+	if err != nil {
+		return page{}, err
+	}
+	d.Types = known.Types()
 	if d.Endpoints, err = c.Operations.ListEndpoints(r.Context(), who); err != nil {
 		return page{}, err
 	}
 	d.DeliveryPage, err = c.Operations.ListDeliveries(r.Context(), who, filter)
 	return page{Template: "deliveries", Title: "Deliveries", Nav: "deliveries", Data: d}, err
+}
+
+// deliveryFilter reads the filter of the page's form.
+func (c *Console) deliveryFilter(v url.Values) (f DeliveryFilter, err error) {
+	f = DeliveryFilter{EndpointID: v.Get("endpoint"), EventType: v.Get("type"), State: delivery.State(v.Get("state"))}
+	if f.Status, err = delivery.ParseStatuses(v.Get("status")); err != nil {
+		return f, errorf(Invalid, "status: %s", err)
+	}
+	if f.From, err = parseTime("from", v.Get("from")); err != nil {
+		return f, err
+	}
+	if f.To, err = parseTime("to", v.Get("to")); err != nil {
+		return f, err
+	}
+	if span, ok := timeSpans[v.Get("since")]; ok && f.From.IsZero() {
+		f.From = c.Operations.Now().Add(-span)
+	}
+	return f, nil
+}
+
+// replayMatching starts a dry run of a replay of everything that the list's filter selects,
+// from whose page the replay itself is started.
+func (c *Console) replayMatching(r *http.Request, who Session) (page, error) {
+	f, err := c.deliveryFilter(r.PostForm)
+	if err != nil {
+		return page{}, err
+	}
+	if f.EndpointID == "" {
+		return page{}, errorf(Invalid, "choose an endpoint: each has a job of its own")
+	}
+	n := NewJob{Kind: jobs.Replay, EndpointID: f.EndpointID, From: f.From, To: f.To, Status: r.PostForm.Get("status"), States: dispatch.ReplayStates, DryRun: true}
+	if f.EventType != "" {
+		n.Types = []string{f.EventType}
+	}
+	if f.State != "" {
+		n.States = []delivery.State{f.State}
+	}
+	j, err := c.Operations.StartJob(r.Context(), who, n)
+	return page{Redirect: jobPath(j)}, err
 }
 
 func (c *Console) showDelivery(r *http.Request, who Session) (page, error) {

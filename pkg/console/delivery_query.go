@@ -3,10 +3,10 @@ package console
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,10 +18,14 @@ import (
 const (
 	defaultPage = 50
 	maxPage     = 200
-	// maxExamined is the maximum number of deliveries that a page filtered by state or
-	// type reads. The table's key covers endpoint and time only, so other filters
-	// need a search; DeliveryPage.Until says how far it got.
+	// maxExamined is how many deliveries a page reads if only some of them match. The
+	// table's key covers endpoint and time, and the index states, so other filters need a
+	// search; DeliveryPage.Until says how far it got.
 	maxExamined = 4000
+	// patience is how many times more a page reads before it is returned empty.
+	patience = 20
+	// minChunk is the minimum number of deliveries that are read of an endpoint at once.
+	minChunk = 5
 )
 
 // position is the last delivery that a page covered. Pages are ordered by event,
@@ -31,28 +35,22 @@ type position struct{ eventID, endpointID string }
 // maxEndpointID is greater than every endpoint id.
 const maxEndpointID = "~"
 
-func (p position) cursor() string {
-	return base64.RawURLEncoding.EncodeToString([]byte(p.eventID + "/" + p.endpointID))
-}
+// place is the position as the text of a cursor.
+func (p position) place() string { return p.eventID + "/" + p.endpointID }
 
-func parsePosition(cursor string) (position, error) {
-	text, err := base64.RawURLEncoding.DecodeString(cursor)
-	eventID, endpointID, found := strings.Cut(string(text), "/")
-	if _, bad := event.IDTime(eventID); err != nil || !found || bad != nil {
-		return position{}, errorf(Invalid, "invalid cursor; start at the first page")
+func parsePosition(place string) (position, error) {
+	eventID, endpointID, found := strings.Cut(place, "/")
+	if !found || !event.IsID(eventID) {
+		return position{}, invalidCursor()
 	}
 	return position{eventID, endpointID}, nil
 }
 
-// checkCursor validates the cursor of a single store query.
-func checkCursor(cursor string) error {
-	if cursor == "" {
-		return nil
-	}
-	if _, err := delivery.CursorEvent(cursor); err != nil {
-		return errorf(Invalid, "invalid cursor; start at the first page")
-	}
-	return nil
+// passed reports whether a place in a list, newest first, is before the list's begin: the
+// bound has moved since the page with the cursor was read, and nothing is left.
+func passed(eventID string, from time.Time) bool {
+	at, err := event.IDTime(eventID)
+	return err == nil && at.Before(from.Truncate(time.Millisecond))
 }
 
 // byRecency is the order of deliveries in a page.
@@ -60,68 +58,143 @@ func byRecency(a, b delivery.Delivery) int {
 	return cmp.Or(strings.Compare(b.EventID, a.EventID), strings.Compare(a.EndpointID, b.EndpointID))
 }
 
-// queryMerged returns a page of the endpoints' deliveries, merged from one Query per
-// endpoint, and its last position, which is zero on the last page. What it reads depends on the page size, not on the number of deliveries.
-func queryMerged(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter) (found []delivery.Delivery, end position, err error) {
+// FoundDeliveries is a page of a search.
+type FoundDeliveries struct {
+	Deliveries []delivery.Delivery
+	Next       string    // place of the next page; empty on the last page
+	Until      time.Time // the page covers events back to this time; zero on the last page
+}
+
+// SearchDeliveries returns a page of the endpoints' deliveries, newest event first. The
+// cursor is Next of the previous page. What it reads depends on the page's size and on the
+// number of endpoints. If only some of the deliveries match, it reads up to maxExamined,
+// and 20 times as many as long as none has matched.
+func SearchDeliveries(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter) (FoundDeliveries, error) {
 	limit := min(cmp.Or(max(f.Limit, 0), defaultPage), maxPage)
+	parts, err := partsOf(endpoints, f, limit)
+	if err != nil {
+		return FoundDeliveries{}, err
+	}
+	if err := readParts(ctx, from, parts); err != nil {
+		return FoundDeliveries{}, err
+	}
+	for {
+		found, horizon := mergeParts(parts)
+		examined := 0
+		for _, p := range parts {
+			examined += p.examined
+		}
+		enough := len(found) >= limit || examined >= maxExamined && (len(found) > 0 || examined >= patience*maxExamined)
+		if horizon != "" && !enough {
+			if err := readParts(ctx, from, newestParts(parts)); err != nil {
+				return FoundDeliveries{}, err
+			}
+			continue
+		}
+		page := FoundDeliveries{Deliveries: found}
+		end := position{horizon, maxEndpointID}
+		if len(found) > limit {
+			page.Deliveries = found[:limit]
+			end = position{found[limit-1].EventID, found[limit-1].EndpointID}
+		}
+		if end.eventID != "" {
+			page.Next = end.place()
+			page.Until, _ = event.IDTime(end.eventID) // zero if the id has no time
+		}
+		return page, nil
+	}
+}
+
+// part is what a search has read of one endpoint.
+type part struct {
+	query    delivery.Query // of what is left
+	found    []delivery.Delivery
+	covered  string // the event to which it was read, if there is more; else empty
+	examined int
+}
+
+// partsOf returns a part for each endpoint, of which nothing is read yet; none if the
+// cursor is at the end of the range.
+func partsOf(endpoints []string, f DeliveryFilter, limit int) ([]*part, error) {
 	var start position
 	if f.Cursor != "" {
-		if start, err = parsePosition(f.Cursor); err != nil {
-			return nil, end, err
+		var err error
+		if start, err = parsePosition(f.Cursor); err != nil || passed(start.eventID, f.From) {
+			return nil, err
 		}
 	}
-	pages := make([]delivery.Page, len(endpoints))
+	var parts []*part
+	for _, id := range endpoints {
+		q := delivery.Query{EndpointID: id, From: f.From, To: f.To, State: f.State, EventType: f.EventType, Status: f.Status}
+		// Endpoints share the page. Those that have the newest events are read again.
+		q.Limit = min(limit, 2*limit/len(endpoints)+minChunk)
+		q.Examine = max(maxExamined/len(endpoints), q.Limit)
+		if f.Cursor != "" {
+			last := start.eventID
+			if id > start.endpointID { // the last event's delivery to this endpoint comes next
+				var err error
+				if last, err = event.IDAfter(last); err != nil {
+					return nil, fmt.Errorf("cursor: %w", err)
+				}
+			}
+			q.Cursor = q.CursorAfter(last)
+		}
+		if _, _, err := q.Bounds(); err != nil { // the cursor is of a query with another range
+			return nil, invalidCursor()
+		}
+		parts = append(parts, &part{query: q})
+	}
+	return parts, nil
+}
+
+// readParts reads more of each of the parts.
+func readParts(ctx context.Context, from Deliveries, parts []*part) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
-	for i, id := range endpoints {
+	for _, p := range parts {
 		group.Go(func() error {
-			q := delivery.Query{
-				EndpointID: id, From: f.From, To: f.To, State: f.State, EventType: f.EventType,
-				Limit: limit, Examine: max(maxExamined/len(endpoints), limit),
+			page, err := from.QueryDeliveries(ctx, p.query)
+			if err != nil {
+				return err
 			}
-			if f.Cursor != "" {
-				last := start.eventID
-				if id > start.endpointID { // the last event's delivery to this endpoint comes next
-					var err error
-					if last, err = event.IDAfter(last); err != nil {
-						return fmt.Errorf("cursor: %w", err)
-					}
-				}
-				q.Cursor = q.CursorAfter(last)
+			p.found = append(p.found, page.Deliveries...)
+			p.examined += page.Examined
+			p.covered, p.query.Cursor = "", page.Next
+			if page.Next != "" {
+				p.covered, err = delivery.CursorEvent(page.Next)
 			}
-			var err error
-			pages[i], err = from.QueryDeliveries(ctx, q)
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return nil, end, err
+	return group.Wait()
+}
+
+// mergeParts returns what was found back to the horizon, in order. Past it, a part that has
+// more could have deliveries that were not read. It is empty if everything was read.
+func mergeParts(parts []*part) (found []delivery.Delivery, horizon string) {
+	for _, p := range parts {
+		horizon = max(horizon, p.covered)
 	}
-	// Every endpoint was read back to the horizon. Past it, an endpoint with more pages
-	// could have deliveries that are missing here.
-	horizon := ""
-	for _, page := range pages {
-		if page.Next == "" {
-			continue
-		}
-		last, err := delivery.CursorEvent(page.Next)
-		if err != nil {
-			return nil, end, err
-		}
-		horizon = max(horizon, last)
-	}
-	for _, page := range pages {
-		for _, d := range page.Deliveries {
+	for _, p := range parts {
+		for _, d := range p.found {
 			if d.EventID >= horizon {
 				found = append(found, d)
 			}
 		}
 	}
 	slices.SortFunc(found, byRecency)
-	end = position{horizon, maxEndpointID}
-	if len(found) > limit {
-		found = found[:limit]
-		end = position{found[limit-1].EventID, found[limit-1].EndpointID}
+	return found, horizon
+}
+
+// newestParts returns the parts that hold the others up: those that have more, and were
+// read the least far back.
+func newestParts(parts []*part) []*part {
+	var left []*part
+	for _, p := range parts {
+		if p.covered != "" {
+			left = append(left, p)
+		}
 	}
-	return found, end, nil
+	slices.SortFunc(left, func(a, b *part) int { return strings.Compare(b.covered, a.covered) })
+	return left[:min(len(left), parallel)]
 }

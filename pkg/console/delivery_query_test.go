@@ -1,10 +1,14 @@
 package console_test
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,28 +109,127 @@ func ulidTime(t *testing.T, id string) time.Time {
 	return at
 }
 
-// A page reads a bounded number of deliveries.
-func TestDeliveryPagesReadABoundedNumber(t *testing.T) {
+// counting counts what a store reads.
+type counting struct {
+	console.Deliveries
+	examined atomic.Int64
+}
+
+func (c *counting) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error) {
+	page, err := c.Deliveries.QueryDeliveries(ctx, q)
+	c.examined.Add(int64(page.Examined))
+	return page, err
+}
+
+// An event type has no index. A page reads a bounded number of deliveries, and is empty only
+// if none of many matched.
+func TestAPageIsEmptyOnlyIfNoneOfManyDeliveriesMatched(t *testing.T) {
 	w := newWorld(t)
 	e := w.endpoint("default", "https://example.com/")
-	for range 10_000 {
-		id := newID(w)
-		w.deliver(e, id, "user.posted_comment", delivery.Delivered, "", "")
+	rare := newID(w)
+	w.deliver(e, rare, "discussion.extended", delivery.Delivered, "", "")
+	w.pass(time.Second)
+	const many = 90_000
+	for range many {
+		w.deliver(e, newID(w), "user.posted_comment", delivery.Delivered, "", "")
 	}
+	read := &counting{Deliveries: w.ops.Deliveries}
+	w.ops.Deliveries = read
 	who := console.Session{Tenant: "default"}
-	page, err := w.ops.ListDeliveries(t.Context(), who, console.DeliveryFilter{State: delivery.Dead})
+	f := console.DeliveryFilter{EventType: "discussion.extended"}
+	page, err := w.ops.ListDeliveries(t.Context(), who, f)
 	if err != nil || len(page.Deliveries) != 0 || page.Next == "" || page.Until.IsZero() {
 		t.Fatalf("%d deliveries, next %q, until %s, %v; want an empty page with a next one", len(page.Deliveries), page.Next, page.Until, err)
 	}
-	pages := 1
-	for cursor := page.Next; cursor != ""; pages++ {
-		page, err = w.ops.ListDeliveries(t.Context(), who, console.DeliveryFilter{State: delivery.Dead, Cursor: cursor})
-		if err != nil {
+	if n := read.examined.Load(); n != 80_000 {
+		t.Errorf("%d deliveries were read, want 80,000", n)
+	}
+	f.Cursor = page.Next
+	page, err = w.ops.ListDeliveries(t.Context(), who, f)
+	if err != nil || len(page.Deliveries) != 1 || page.Deliveries[0].EventID != rare || page.Next != "" {
+		t.Fatalf("%+v, %v; want the oldest delivery on the second page, and no third one", page, err)
+	}
+}
+
+// Dead letters are found at once, whatever is newer, also among the deliveries of many
+// endpoints; what is read depends on the page.
+func TestDeadLettersAreFoundAtOnce(t *testing.T) {
+	w := newWorld(t)
+	var want []string
+	for i := range 30 {
+		e := w.endpoint("default", fmt.Sprintf("https://example.com/%d", i))
+		for range 10 {
+			w.pass(time.Second)
+			want = append(want, newID(w))
+			w.deliver(e, want[len(want)-1], "user.posted_comment", delivery.Dead, "", "")
+		}
+		for range 1_000 {
+			w.deliver(e, newID(w), "user.posted_comment", delivery.Delivered, "", "")
+		}
+	}
+	slices.Reverse(want)
+	want = want[:59]
+	read := &counting{Deliveries: w.ops.Deliveries}
+	w.ops.Deliveries = read
+	page, err := w.ops.ListDeliveries(t.Context(), console.Session{Tenant: "default"}, console.DeliveryFilter{State: delivery.Dead, Limit: len(want)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range page.Deliveries {
+		got = append(got, d.EventID)
+	}
+	if !slices.Equal(got, want) || page.Next == "" {
+		t.Errorf("%d dead letters, next %q; want the newest %d of 300, and a next page", len(got), page.Next, len(want))
+	}
+	if n := read.examined.Load(); n > 350 {
+		t.Errorf("%d deliveries were read for a page of %d", n, len(want))
+	}
+}
+
+// The time of a delivery and its response status are filters too, in the API and on the page.
+func TestDeliveriesAreFilteredByStatusAndTime(t *testing.T) {
+	w := newWorld(t)
+	e := w.endpoint("default", "https://example.com/")
+	var ids []string
+	for range 3 {
+		w.pass(time.Hour)
+		id := w.event("default", "user.posted_comment", comment)
+		w.deliver(e, id, "user.posted_comment", delivery.Dead, "", "")
+		ids = append(ids, id)
+	}
+	b := w.login(console.Viewer, "default")
+	second := ulidTime(t, ids[1]).UTC()
+	for query, want := range map[string][]string{
+		"status=500..599": {ids[2], ids[1], ids[0]},
+		"status=500":      {ids[2], ids[1], ids[0]},
+		"status=400..499": nil,
+		"status=500&from=" + second.Add(-time.Minute).Format(time.RFC3339) + "&to=" + second.Add(time.Minute).Format(time.RFC3339): {ids[1]},
+	} {
+		var page console.DeliveryPage
+		if err := json.Unmarshal(b.get("/api/deliveries?"+query).Body.Bytes(), &page); err != nil {
 			t.Fatal(err)
 		}
-		cursor = page.Next
+		var got []string
+		for _, d := range page.Deliveries {
+			got = append(got, d.EventID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
+		shown := b.get("/deliveries?" + query).Body.String()
+		for _, id := range ids {
+			if strings.Contains(shown, id) != slices.Contains(want, id) {
+				t.Errorf("the page for %s: event %s is shown: %v", query, id, strings.Contains(shown, id))
+			}
+		}
 	}
-	if pages != 3 {
-		t.Errorf("10,000 deliveries take %d pages, want 3 of 4,000", pages)
+	for _, path := range []string{"/api/deliveries?status=99", "/deliveries?status=5xx", "/deliveries?from=yesterday"} {
+		if answer := b.get(path); answer.Code != http.StatusUnprocessableEntity {
+			t.Errorf("%s: %d, want 422", path, answer.Code)
+		}
+	}
+	if shown := b.get("/deliveries?from=" + second.Format("2006-01-02T15:04") + "&status=500..599&state=dead").Body.String(); !strings.Contains(shown, "value=\"500..599\"") {
+		t.Error("the form does not show its filter")
 	}
 }

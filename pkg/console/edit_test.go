@@ -23,12 +23,12 @@ func filled(t *testing.T) []endpoint.Endpoint {
 	rules := endpoint.Endpoint{
 		Tenant: "default", Description: "of the CRM", EventTypes: []string{"user.*", "discussion.extended"}, Filter: json.RawMessage(`{"data":{"community_id":["c_7"]}}`),
 		Traceparent: true, Timeout: 2500 * time.Millisecond, Retry: retry.Policy{MaxAttempts: 7, MaxAge: 90 * time.Minute, MaxDelay: 45 * time.Second},
-		Breaker: breaker.Policy{Failures: 4, OpenFor: 90 * time.Second, MaxOpenFor: 2 * time.Hour, DisableAfter: 48 * time.Hour},
+		Breaker: breaker.Policy{Failures: 4, FailingFor: 1500 * time.Millisecond, OpenFor: 90 * time.Second, MaxOpenFor: 2 * time.Hour, DisableAfter: 48 * time.Hour},
 		Limit:   ratelimit.Limit{PerMinute: 600, Burst: 20},
 	}
 	queue, topic, kafka := rules, rules, rules
 	queue.URL, queue.RoleARN = "sqs://123456789012/orders?region=eu-central-1", "arn:aws:iam::123456789012:role/tidings"
-	topic.URL, topic.Ordered = "pubsub://project-1/happenings", true
+	topic.URL, topic.Ordered, topic.OldNames = "pubsub://project-1/happenings", true, true
 	kafka.URL, kafka.Credentials = "kafka://broker.example.com:9096/events?tls=true&sasl=scram-sha-512", "tidings/default/kafka"
 	list := []endpoint.Endpoint{queue, topic, kafka}
 	for i := range reflect.TypeFor[endpoint.Endpoint]().NumField() {

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,9 @@ func (f form) Value(field string) string { return f.Values.Get(field) }
 // Has reports whether a checkbox is checked.
 func (f form) Has(field, value string) bool { return slices.Contains(f.Values[field], value) }
 
+// Spans are how far a backfill may go back.
+func (f form) Spans() []string { return []string{"24h", "7d", "14d", "30d"} }
+
 // message is the error message of a field. With Swap, htmx replaces the previous
 // message (out-of-band swap).
 type message struct {
@@ -40,7 +44,7 @@ func (f form) Message(field string) message { return message{field, f.Errors[fie
 func (f form) Messages() []message {
 	var out []message
 	for _, field := range settingFields {
-		if field != "ordered" && field != "traceparent" {
+		if field != "ordered" && field != "traceparent" && field != "old_names" {
 			out = append(out, message{field, f.Errors[field], true})
 		}
 	}
@@ -57,8 +61,12 @@ func (f form) Advanced() bool {
 	return false
 }
 
-func (c *Console) form(id string, values url.Values, problems []FieldError) form {
-	f := form{ID: id, Values: values, Types: c.Operations.Catalog.Types(), Errors: map[string]string{}}
+func (c *Console) form(ctx context.Context, id string, values url.Values, problems []FieldError) (form, error) {
+	known, err := c.Operations.Endpoints.Catalog.Current(ctx)
+	if err != nil {
+		return form{}, err
+	}
+	f := form{ID: id, Values: values, Types: known.Types(), Errors: map[string]string{}}
 	for _, t := range f.Types {
 		family, _, _ := strings.Cut(t, ".")
 		if family += ".*"; !slices.Contains(f.Families, family) {
@@ -68,7 +76,7 @@ func (c *Console) form(id string, values url.Values, problems []FieldError) form
 	for _, p := range problems {
 		f.Errors[p.Field] = p.Message
 	}
-	return f
+	return f, nil
 }
 
 // parseSettings reads a submitted form. It returns an error for each field that must
@@ -90,14 +98,14 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 	s := Settings{
 		Options: Options{
 			URL: v.Get("url"), Description: text("description"), RoleARN: text("role_arn"), Credentials: text("credentials"),
-			Filter: json.RawMessage(text("filter")), Ordered: v.Get("ordered") != "", Traceparent: v.Get("traceparent") != "",
+			Filter: json.RawMessage(text("filter")), Ordered: v.Get("ordered") != "", Traceparent: v.Get("traceparent") != "", OldNames: v.Get("old_names") != "",
 			MaxAttempts: int(number("max_attempts")), MaxAge: text("max_age"), MaxDelay: text("max_delay"),
 			PerMinute: int(number("rate_per_minute")), Burst: int(number("burst")),
 			Breaker: BreakerSettings{
-				int(number("breaker.failures")), text("breaker.open_for"), text("breaker.max_open_for"), text("breaker.disable_after"),
+				int(number("breaker.failures")), text("breaker.failing_for"), text("breaker.open_for"), text("breaker.max_open_for"), text("breaker.disable_after"),
 			},
 		},
-		EventTypes: v["event_types"], Timeout: number("timeout_seconds"), Ed25519: v.Get("ed25519") != "", Version: int(number("version")),
+		EventTypes: append([]string{}, v["event_types"]...), Timeout: number("timeout_seconds"), Ed25519: v.Get("ed25519") != "", Version: int(number("version")),
 	}
 	return s, problems
 }
@@ -107,7 +115,7 @@ func (e Endpoint) values() url.Values {
 	v := url.Values{
 		"url": {e.URL}, "description": {e.Description}, "event_types": e.EventTypes, "filter": {""},
 		"role_arn": {e.RoleARN}, "credentials": {e.Credentials}, "max_age": {e.MaxAge}, "max_delay": {e.MaxDelay},
-		"breaker.open_for": {e.Breaker.OpenFor}, "breaker.max_open_for": {e.Breaker.MaxOpenFor}, "breaker.disable_after": {e.Breaker.DisableAfter},
+		"breaker.failing_for": {e.Breaker.FailingFor}, "breaker.open_for": {e.Breaker.OpenFor}, "breaker.max_open_for": {e.Breaker.MaxOpenFor}, "breaker.disable_after": {e.Breaker.DisableAfter},
 		"version": {strconv.Itoa(e.Version)},
 	}
 	if len(e.Filter) > 0 {
@@ -127,30 +135,37 @@ func (e Endpoint) values() url.Values {
 	if e.Traceparent {
 		v.Set("traceparent", "yes")
 	}
+	if e.OldNames {
+		v.Set("old_names", "yes")
+	}
 	return v
 }
 
-func (c *Console) formPage(id string, values url.Values, problems []FieldError) page {
+func (c *Console) formPage(r *http.Request, id string, values url.Values, problems []FieldError) (page, error) {
 	title := "Add endpoint"
 	if id != "" {
 		title = "Edit endpoint"
 	}
-	return page{Template: "form", Title: title, Nav: "endpoints", Data: c.form(id, values, problems)}
+	f, err := c.form(r.Context(), id, values, problems)
+	return page{Template: "form", Title: title, Nav: "endpoints", Data: f}, err
 }
 
-func (c *Console) newEndpoint(_ *http.Request, who Session) (page, error) {
-	if who.Role != Admin {
+func (c *Console) newEndpoint(r *http.Request, who Session) (page, error) {
+	if !who.Role.changes() {
 		return page{}, forbidden()
 	}
-	return c.formPage("", url.Values{"event_types": {"*"}}, nil), nil
+	return c.formPage(r, "", url.Values{"event_types": {"*"}}, nil)
 }
 
 func (c *Console) editEndpoint(r *http.Request, who Session) (page, error) {
-	if who.Role != Admin {
+	if !who.Role.changes() {
 		return page{}, forbidden()
 	}
 	e, err := c.Operations.GetEndpoint(r.Context(), who, r.PathValue("id"))
-	return c.formPage(e.ID, e.values(), nil), err
+	if err != nil {
+		return page{}, err
+	}
+	return c.formPage(r, e.ID, e.values(), nil)
 }
 
 // saveEndpoint adds the endpoint, or changes it if the path has an id. If the
@@ -164,19 +179,19 @@ func (c *Console) saveEndpoint(r *http.Request, who Session) (page, error) {
 	case problems != nil:
 		err = &Error{Kind: Invalid, Fields: problems}
 	case id == "":
-		added, err = c.Operations.AddEndpoint(r.Context(), who, s)
+		added, err = c.Operations.AddEndpoint(r.Context(), who, NewEndpoint{s, r.PostForm.Get("backfill")})
 	default:
 		_, err = c.Operations.ChangeEndpoint(r.Context(), who, id, s)
 	}
 	var known *Error
 	switch {
 	case errors.As(err, &known) && (known.Kind == Invalid || known.Kind == Conflict):
-		p := c.formPage(id, r.PostForm, known.Fields)
+		p, err := c.formPage(r, id, r.PostForm, known.Fields)
 		p.Status, p.Problem = http.StatusUnprocessableEntity, "Not saved. Correct the marked fields."
 		if len(known.Fields) == 0 {
 			p.Problem = "Not saved: " + known.Message
 		}
-		return p, nil
+		return p, err
 	case id == "":
 		return c.endpointPage(r, who, added, err)
 	}
@@ -190,7 +205,7 @@ func (c *Console) checkEndpoint(r *http.Request, who Session) (page, error) {
 	if strings.TrimSpace(s.URL) != "" {
 		problems = append(problems, c.Operations.CheckSettings(r.Context(), who, s)...)
 	}
-	p := c.formPage("", r.PostForm, problems)
+	p, err := c.formPage(r, "", r.PostForm, problems)
 	p.Block = "messages"
-	return p, nil
+	return p, err
 }

@@ -44,10 +44,10 @@ func (c *Console) endpointSummaries(ctx context.Context, who Session) ([]endpoin
 	return out, group.Wait()
 }
 
-// Health returns idle, healthy, degraded, failing or disabled.
+// Health returns idle, healthy, degraded, failing, paused or disabled.
 func (s endpointSummary) Health() string {
 	if s.Status != "enabled" {
-		return "disabled"
+		return string(s.Status)
 	}
 	var good, bad int
 	for _, d := range s.Recent {

@@ -13,6 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
@@ -25,7 +26,7 @@ type Endpoint struct {
 	Options
 	EventTypes   []string        `json:"event_types" nullable:"false"`
 	Timeout      float64         `json:"timeout_seconds"`
-	Status       endpoint.Status `json:"status" enum:"enabled,disabled"`
+	Status       endpoint.Status `json:"status" enum:"enabled,paused,disabled"`
 	StatusReason string          `json:"status_reason,omitempty"`
 	PublicKey    string          `json:"public_key,omitempty" doc:"Public key, if the endpoint signs with Ed25519"`
 	Replaced     []Replaced      `json:"replaced_secrets,omitempty" doc:"Previous secrets that still sign, newest first"`
@@ -37,7 +38,7 @@ type Endpoint struct {
 // Settings are the settings of an endpoint that users can change.
 type Settings struct {
 	Options
-	EventTypes []string `json:"event_types,omitempty" doc:"Exact types, user.* or *; all types if empty"`
+	EventTypes []string `json:"event_types,omitempty" doc:"Exact types, user.* or *; all types if absent. An empty list is an error"`
 	Timeout    float64  `json:"timeout_seconds,omitempty"`
 	Ed25519    bool     `json:"ed25519,omitempty" doc:"Sign with an Ed25519 key; only used when the endpoint is added"`
 	Version    int      `json:"version,omitempty" doc:"When changing an endpoint, the version that was read"`
@@ -53,6 +54,7 @@ type Options struct {
 	Credentials string          `json:"credentials,omitempty" doc:"Name of the secret, not its value"`
 	Ordered     bool            `json:"ordered,omitempty"`
 	Traceparent bool            `json:"traceparent,omitempty" doc:"Send the W3C traceparent header (brokers: attribute)"`
+	OldNames    bool            `json:"old_names,omitempty" doc:"Deliver renamed event types under their old names"`
 	MaxAttempts int             `json:"max_attempts,omitempty"`
 	MaxAge      string          `json:"max_age,omitempty" doc:"Maximum age of a delivery, such as 72h"`
 	MaxDelay    string          `json:"max_delay,omitempty" doc:"Maximum backoff, such as 6h"`
@@ -70,6 +72,7 @@ type Replaced struct {
 // BreakerSettings are the circuit breaker's settings; empty ones have the default.
 type BreakerSettings struct {
 	Failures     int    `json:"failures,omitempty" doc:"Consecutive failures that open the circuit breaker"`
+	FailingFor   string `json:"failing_for,omitempty" doc:"Minimum duration from the first to the last of these failures"`
 	OpenFor      string `json:"open_for,omitempty" doc:"Duration until the first probe"`
 	MaxOpenFor   string `json:"max_open_for,omitempty" doc:"Maximum duration between probes"`
 	DisableAfter string `json:"disable_after,omitempty" doc:"Disable the endpoint after it has only failed for this duration"`
@@ -99,9 +102,9 @@ func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
 		ID: e.ID, Tenant: e.Tenant, Protocol: destination.TargetOf(e).Protocol(),
 		Options: Options{
 			URL: e.URL, Description: e.Description, Filter: e.Filter, RoleARN: e.RoleARN, Credentials: e.Credentials,
-			Ordered: e.Ordered, Traceparent: e.Traceparent, PerMinute: e.Limit.PerMinute, Burst: e.Limit.Burst,
+			Ordered: e.Ordered, Traceparent: e.Traceparent, OldNames: e.OldNames, PerMinute: e.Limit.PerMinute, Burst: e.Limit.Burst,
 			MaxAttempts: r.MaxAttempts, MaxAge: formatDuration(r.MaxAge), MaxDelay: formatDuration(r.MaxDelay),
-			Breaker: BreakerSettings{b.Failures, formatDuration(b.OpenFor), formatDuration(b.MaxOpenFor), formatDuration(b.DisableAfter)},
+			Breaker: BreakerSettings{b.Failures, formatDuration(b.FailingFor), formatDuration(b.OpenFor), formatDuration(b.MaxOpenFor), formatDuration(b.DisableAfter)},
 		},
 		EventTypes: append([]string{}, e.EventTypes...), Timeout: e.AttemptTimeout().Seconds(),
 		Status: e.Status, StatusReason: e.StatusReason, Version: e.Version, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
@@ -121,6 +124,16 @@ func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
 type WithSecret struct {
 	Endpoint
 	Secret string `json:"secret,omitempty" doc:"The signing secret, shown only once; absent if the endpoint signs with Ed25519"`
+	// Backfill is the job that sends a new endpoint the past.
+	Backfill *Job `json:"backfill,omitempty" doc:"The job that sends past events, if they were asked for"`
+	// BackfillError is why there is none, although the endpoint was added.
+	BackfillError string `json:"backfill_error,omitempty" doc:"Why past events are not sent, although they were asked for; the endpoint was added"`
+}
+
+// NewEndpoint are the settings of an endpoint to add.
+type NewEndpoint struct {
+	Settings
+	Backfill string `json:"backfill,omitempty" required:"false" maxLength:"16" doc:"Send the events of the past too, by a job: days such as 14d, or a duration such as 36h"`
 }
 
 // ShowSecret converts an endpoint with its newest secret; the CLI uses it too.
@@ -147,7 +160,7 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 	}
 	e.URL, e.Description = strings.TrimSpace(s.URL), s.Description
 	e.EventTypes = slices.Clone(s.EventTypes)
-	if len(e.EventTypes) == 0 {
+	if s.EventTypes == nil {
 		e.EventTypes = []string{"*"}
 	}
 	e.Filter = s.Filter
@@ -155,12 +168,13 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 		e.Filter = nil
 	}
 	e.RoleARN, e.Credentials, e.Ordered, e.Traceparent = s.RoleARN, s.Credentials, s.Ordered, s.Traceparent
+	e.OldNames = s.OldNames
 	e.Timeout = time.Duration(s.Timeout * float64(time.Second))
 	e.Retry.MaxAttempts = s.MaxAttempts
 	e.Retry.MaxAge, e.Retry.MaxDelay = duration("max_age", s.MaxAge), duration("max_delay", s.MaxDelay)
 	e.Limit = ratelimit.Limit{PerMinute: s.PerMinute, Burst: s.Burst}
 	e.Breaker = breaker.Policy{
-		Failures: s.Breaker.Failures, OpenFor: duration("breaker.open_for", s.Breaker.OpenFor),
+		Failures: s.Breaker.Failures, FailingFor: duration("breaker.failing_for", s.Breaker.FailingFor), OpenFor: duration("breaker.open_for", s.Breaker.OpenFor),
 		MaxOpenFor: duration("breaker.max_open_for", s.Breaker.MaxOpenFor), DisableAfter: duration("breaker.disable_after", s.Breaker.DisableAfter),
 	}
 	return errors.Join(errs...)
@@ -168,9 +182,9 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 
 // settingFields are the field names that a validation message may begin with.
 var settingFields = []string{
-	"url", "description", "event_types", "filter", "role_arn", "credentials", "ordered", "traceparent", "timeout_seconds",
+	"url", "description", "event_types", "filter", "role_arn", "credentials", "ordered", "traceparent", "old_names", "timeout_seconds",
 	"max_attempts", "max_age", "max_delay", "rate_per_minute", "burst",
-	"breaker.failures", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after",
+	"breaker.failures", "breaker.failing_for", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after",
 }
 
 // invalidSettings assigns the lines of a validation error to fields.
@@ -215,41 +229,59 @@ func (o *Operations) GetEndpoint(ctx context.Context, who Session, id string) (E
 }
 
 func (o *Operations) loadEndpoint(ctx context.Context, who Session, id string) (endpoint.Endpoint, error) {
+	if !endpoint.IsID(id) {
+		return endpoint.Endpoint{}, explain(id, endpoint.ErrNotFound)
+	}
 	e, err := o.Endpoints.Store.GetEndpoint(ctx, who.Tenant, id)
 	return e, explain(id, err)
 }
 
 // CheckSettings validates an endpoint's settings without storing them.
-func (o *Operations) CheckSettings(_ context.Context, who Session, s Settings) []FieldError {
+func (o *Operations) CheckSettings(ctx context.Context, who Session, s Settings) []FieldError {
 	e := endpoint.Endpoint{Tenant: who.Tenant, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}}
-	if err := errors.Join(s.apply(&e), o.Endpoints.Validate(e)); err != nil {
+	if err := errors.Join(s.apply(&e), o.Endpoints.Validate(ctx, e)); err != nil {
 		return invalidSettings(err).Fields
 	}
 	return nil
 }
 
 // AddEndpoint adds an endpoint. The result holds its secret.
-func (o *Operations) AddEndpoint(ctx context.Context, who Session, s Settings) (WithSecret, error) {
+func (o *Operations) AddEndpoint(ctx context.Context, who Session, s NewEndpoint) (WithSecret, error) {
+	span, err := jobs.ParseSpan(s.Backfill)
+	if err != nil {
+		return WithSecret{}, &Error{Kind: Invalid, Message: "invalid backfill: " + err.Error(), Fields: []FieldError{{"backfill", err.Error()}}}
+	}
 	var id string
 	added, err := change(ctx, o, who, "endpoint.add", &id, s.URL, func() (endpoint.Endpoint, error) {
 		e := endpoint.Endpoint{Tenant: who.Tenant}
 		if s.Ed25519 {
 			e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewEd25519()}}
 		}
-		if err := errors.Join(s.apply(&e), o.Endpoints.Validate(e)); err != nil {
+		if err := errors.Join(s.apply(&e), o.Endpoints.Validate(ctx, e)); err != nil {
 			return e, invalidSettings(err)
 		}
 		added, err := o.Endpoints.Add(ctx, e)
 		id = added.ID
 		return added, err
 	})
-	return ShowSecret(added, o.Now()), err
+	v := ShowSecret(added, o.Now())
+	if err != nil || span == 0 {
+		return v, err
+	}
+	// An error must not hide the secret, which is shown only now.
+	j, err := o.StartJob(ctx, who, NewJob{Kind: jobs.Backfill, EndpointID: added.ID, From: o.Now().Add(-span)})
+	if err != nil {
+		v.BackfillError = o.shown(ctx, err)
+	} else {
+		v.Backfill = &j
+	}
+	return v, nil
 }
 
 // ChangeEndpoint replaces an endpoint's settings. It returns a Conflict if the
 // endpoint has changed since it was read.
 func (o *Operations) ChangeEndpoint(ctx context.Context, who Session, id string, s Settings) (Endpoint, error) {
-	changed, err := change(ctx, o, who, "endpoint.change", &id, s.URL, func() (endpoint.Endpoint, error) {
+	changed, err := changeEndpoint(ctx, o, who, "endpoint.change", id, s.URL, func() (endpoint.Endpoint, error) {
 		e, err := o.loadEndpoint(ctx, who, id)
 		if err != nil {
 			return e, err
@@ -257,33 +289,54 @@ func (o *Operations) ChangeEndpoint(ctx context.Context, who Session, id string,
 		if s.Version != e.Version {
 			return e, endpoint.ErrConflict
 		}
-		if err := errors.Join(s.apply(&e), o.Endpoints.Validate(e)); err != nil {
+		before := e
+		if err := errors.Join(s.apply(&e), o.Endpoints.ValidateChange(ctx, before, e)); err != nil {
 			return e, invalidSettings(err)
 		}
-		return o.Endpoints.Replace(ctx, e)
+		return o.Endpoints.Replace(ctx, before, e)
 	})
 	return o.view(changed), err
 }
 
 // EnableEndpoint enables an endpoint.
 func (o *Operations) EnableEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
-	e, err := change(ctx, o, who, "endpoint.enable", &id, "", func() (endpoint.Endpoint, error) {
+	return o.switchEndpoint(ctx, who, "endpoint.enable", id, func(string) (endpoint.Endpoint, error) {
 		return o.Endpoints.Enable(ctx, who.Tenant, id)
 	})
-	return o.view(e), err
 }
 
 // DisableEndpoint disables an endpoint; its pending deliveries are marked skipped.
 func (o *Operations) DisableEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
-	e, err := change(ctx, o, who, "endpoint.disable", &id, "", func() (endpoint.Endpoint, error) {
-		return o.Endpoints.Disable(ctx, who.Tenant, id, "by "+who.Name+" in the console")
+	return o.switchEndpoint(ctx, who, "endpoint.disable", id, func(reason string) (endpoint.Endpoint, error) {
+		return o.Endpoints.Disable(ctx, who.Tenant, id, reason)
+	})
+}
+
+// PauseEndpoint pauses an endpoint; its events wait in its backlog, up to its age limit.
+func (o *Operations) PauseEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
+	return o.switchEndpoint(ctx, who, "endpoint.pause", id, func(reason string) (endpoint.Endpoint, error) {
+		return o.Endpoints.Pause(ctx, who.Tenant, id, reason)
+	})
+}
+
+// ResumeEndpoint resumes a paused endpoint; its backlog is sent within two minutes.
+func (o *Operations) ResumeEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
+	return o.switchEndpoint(ctx, who, "endpoint.resume", id, func(string) (endpoint.Endpoint, error) {
+		return o.Endpoints.Enable(ctx, who.Tenant, id)
+	})
+}
+
+// switchEndpoint changes an endpoint's status. to gets the reason that is shown with it.
+func (o *Operations) switchEndpoint(ctx context.Context, who Session, action, id string, to func(reason string) (endpoint.Endpoint, error)) (Endpoint, error) {
+	e, err := changeEndpoint(ctx, o, who, action, id, "", func() (endpoint.Endpoint, error) {
+		return to("by " + who.Name + " in the console")
 	})
 	return o.view(e), err
 }
 
 // RotateSecret adds a new signing secret. The result holds it.
 func (o *Operations) RotateSecret(ctx context.Context, who Session, id string) (WithSecret, error) {
-	e, err := change(ctx, o, who, "endpoint.rotate_secret", &id, "", func() (endpoint.Endpoint, error) {
+	e, err := changeEndpoint(ctx, o, who, "endpoint.rotate_secret", id, "", func() (endpoint.Endpoint, error) {
 		return o.Endpoints.RotateSecret(ctx, who.Tenant, id, endpoint.RotationOverlap)
 	})
 	return ShowSecret(e, o.Now()), err
@@ -291,14 +344,14 @@ func (o *Operations) RotateSecret(ctx context.Context, who Session, id string) (
 
 // RemoveEndpoint deletes an endpoint; its pending deliveries are marked skipped.
 func (o *Operations) RemoveEndpoint(ctx context.Context, who Session, id string) (Removed, error) {
-	return change(ctx, o, who, "endpoint.remove", &id, "", func() (Removed, error) {
+	return changeEndpoint(ctx, o, who, "endpoint.remove", id, "", func() (Removed, error) {
 		return Removed{id}, o.Endpoints.Remove(ctx, who.Tenant, id)
 	})
 }
 
 // TestEndpoint sends a signed sample event to an endpoint and returns a report.
 func (o *Operations) TestEndpoint(ctx context.Context, who Session, id, eventType string) (testsend.Report, error) {
-	return change(ctx, o, who, "endpoint.test", &id, eventType, func() (report testsend.Report, err error) {
+	return changeEndpoint(ctx, o, who, "endpoint.test", id, eventType, func() (report testsend.Report, err error) {
 		if _, err := o.loadEndpoint(ctx, who, id); err != nil {
 			return report, err
 		}

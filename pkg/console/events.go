@@ -4,9 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,18 +25,36 @@ type EventType struct {
 	Schema       json.RawMessage `json:"schema"`
 }
 
-// EventTypes returns the event types of the catalog.
-func (o *Operations) EventTypes() []EventType {
-	var list []EventType
-	for _, name := range o.Catalog.Types() {
-		t, _ := o.Catalog.Type(name)
+// EventTypes returns the event types of the deployment.
+func (o *Operations) EventTypes(ctx context.Context) ([]EventType, error) {
+	known, err := o.Endpoints.Catalog.Current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []EventType{}
+	for _, name := range known.Types() {
+		t, _ := known.Type(name)
 		v := EventType{Name: t.Name, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema}
 		if len(t.Samples) > 0 {
 			v.Sample = t.Samples[0]
 		}
 		list = append(list, v)
 	}
-	return list
+	return list, nil
+}
+
+// checkTypes refuses names that are not those of event types.
+func (o *Operations) checkTypes(ctx context.Context, names []string) error {
+	known, err := o.Endpoints.Catalog.Current(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, ok := known.Type(name); !ok {
+			return errorf(Invalid, "%s", known.Unknown(name))
+		}
+	}
+	return nil
 }
 
 // Event is an event and its deliveries.
@@ -53,11 +70,12 @@ type Event struct {
 
 // Destination is an endpoint and the state of the event's delivery to it.
 type Destination struct {
-	EndpointID string         `json:"endpoint_id"`
-	URL        string         `json:"url"`
-	State      delivery.State `json:"state,omitempty" doc:"Absent if there is no delivery"`
-	Attempts   int            `json:"attempts"`
-	Note       string         `json:"note,omitempty" doc:"Why there is no delivery, or why it failed"`
+	EndpointID    string         `json:"endpoint_id"`
+	URL           string         `json:"url"`
+	State         delivery.State `json:"state,omitempty" doc:"Absent if there is no delivery"`
+	Attempts      int            `json:"attempts"`
+	NextAttemptAt time.Time      `json:"next_attempt_at,omitzero"`
+	Note          string         `json:"note,omitempty" doc:"Why there is no delivery, or why it failed"`
 }
 
 // GetEvent returns an event and its deliveries.
@@ -85,6 +103,9 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 				return err
 			default:
 				to.State, to.Attempts, to.Note = d.State, d.Attempts, d.Reason
+				if !d.InBacklog {
+					to.NextAttemptAt = d.NextAttemptAt
+				}
 			}
 			v.Destinations[i] = to
 			return nil
@@ -94,7 +115,10 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 }
 
 func (o *Operations) loadEvent(ctx context.Context, who Session, id string) (event.Accepted, event.Event, error) {
-	a, err := o.Events.GetEvent(ctx, id)
+	a, err := event.Accepted{}, event.ErrNotFound
+	if event.IsID(id) {
+		a, err = o.Events.GetEvent(ctx, id)
+	}
 	if errors.Is(err, event.ErrNotFound) || err == nil && a.Tenant != who.Tenant {
 		return a, event.Event{}, errorf(NotFound, "event %s not found; events are kept for 30 days", id)
 	}
@@ -109,27 +133,23 @@ func (o *Operations) loadEvent(ctx context.Context, who Session, id string) (eve
 func reasonNotSent(ep endpoint.Endpoint, eventType string, body []byte, accepted time.Time) string {
 	switch {
 	case ep.CreatedAt.After(accepted):
-		return "the endpoint was added later"
+		return "the endpoint was added later, at " + ep.CreatedAt.UTC().Format(time.RFC3339)
 	case !ep.Subscribes(eventType):
-		return "not subscribed to this event type"
+		return "not subscribed to " + eventType
 	case ep.Status == endpoint.Disabled:
-		return "the endpoint is disabled"
+		if ep.StatusReason == "" {
+			return "the endpoint is disabled"
+		}
+		return fmt.Sprintf("the endpoint is disabled (%s)", ep.StatusReason)
 	}
 	if len(ep.Filter) > 0 {
 		compiled, err := filter.Compile(ep.Filter)
 		doc, unread := filter.Parse(body)
 		if err == nil && unread == nil && !compiled.Matches(doc) {
-			return "the filter does not match"
+			return "the filter does not match: " + compiled.Mismatch(doc)
 		}
 	}
 	return "pending: no attempt yet"
-}
-
-func (c *Console) listEvents(r *http.Request, _ Session) (page, error) {
-	if id := strings.TrimSpace(r.URL.Query().Get("id")); id != "" {
-		return page{Redirect: "/events/" + url.PathEscape(id)}, nil
-	}
-	return page{Template: "events", Title: "Events", Nav: "events", Data: c.Operations.EventTypes()}, nil
 }
 
 func (c *Console) showEvent(r *http.Request, who Session) (page, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"math"
 	"net/url"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ var functions = template.FuncMap{
 	"asset":  assetURL,
 	"since":  func(t time.Time) string { return since(time.Since(t)) },
 	"until":  func(t time.Time) string { return "in " + ago(time.Until(t)) },
+	"past":   func(t time.Time) bool { return !time.Now().Before(t) },
 	"soon":   func(t time.Time) bool { return time.Until(t) < ExpiringWithin },
 	"minute": func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
 	"moment": func(t time.Time) string {
@@ -38,7 +40,7 @@ var functions = template.FuncMap{
 		if *f == 1 {
 			return "100 %"
 		}
-		return fmt.Sprintf("%.1f %%", *f*100)
+		return fmt.Sprintf("%.1f %%", math.Floor(*f*1e3+1e-9)/10) // 100 % means all
 	},
 	"took": func(f *float64) string {
 		if f == nil {
@@ -48,6 +50,7 @@ var functions = template.FuncMap{
 	},
 	"age":   func(ms int64) string { return ago(time.Duration(ms) * time.Millisecond) },
 	"chart": chart,
+	"args":  func(list ...any) []any { return list },
 	"query": query,
 }
 

@@ -6,12 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 // Lifetimes and limits.
@@ -20,6 +21,8 @@ const (
 	LinkTime = 10 * time.Minute
 	// SessionTime is how long a session is valid.
 	SessionTime = 12 * time.Hour
+	// MaxTokenTime is the maximum lifetime of a session token for a program.
+	MaxTokenTime = 90 * 24 * time.Hour
 	// LoginTries is the maximum number of login attempts per client network and
 	// minute.
 	LoginTries = 10
@@ -37,12 +40,13 @@ type Invitation struct {
 
 func (i Invitation) validate() error {
 	switch {
-	case i.Role != Viewer && i.Role != Admin:
-		return fmt.Errorf("unknown role %q; the roles are viewer and admin", i.Role)
+	case i.Role != Viewer && !i.Role.changes():
+		return fmt.Errorf("unknown role %q; the roles are viewer, admin and operator", i.Role)
 	case i.Name == "" || len(i.Name) > maxNameBytes:
 		return fmt.Errorf("name has %d bytes; it must have 1 to %d", len(i.Name), maxNameBytes)
-	case i.Tenant == "":
-		return errors.New("tenant is missing")
+	}
+	if err := event.CheckTenant(i.Tenant); err != nil {
+		return fmt.Errorf("tenant %w", err)
 	}
 	return nil
 }
@@ -72,6 +76,9 @@ func Invite(ctx context.Context, store SessionStore, i Invitation, now time.Time
 func Token(ctx context.Context, store SessionStore, i Invitation, now time.Time, lasts time.Duration) (string, error) {
 	if err := i.validate(); err != nil {
 		return "", err
+	}
+	if lasts <= 0 || lasts > MaxTokenTime {
+		return "", fmt.Errorf("a token that lasts %s: it must last more than 0s and at most %s (90 days)", lasts, MaxTokenTime)
 	}
 	key, err := sessionKey(ctx, store)
 	if err != nil {

@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/journal"
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
@@ -22,16 +24,26 @@ type Operations struct {
 	Endpoints   *admin.Endpoints
 	Deliveries  Deliveries
 	Events      Events
-	Catalog     *catalog.Catalog
+	Journal     journal.Source
+	Jobs        Jobs
 	Breakers    Breakers
 	Discussions Discussions
 	Statistics  Statistics
+	History     History
+	Targets     stats.Targets // of the metrics
 	Audit       Audit
-	Dispatch    Invoke
-	TestWebhook Invoke
+	// FailedChanges are the changes of the platform's table that could not become events.
+	FailedChanges FailedChanges
+	Dispatch      Invoke
+	TestWebhook   Invoke
+	Emit          Invoke
 	// Receiver is nil in a deployed stack.
 	Receiver Receiver
 	Now      func() time.Time
+	Log      *slog.Logger
+
+	// cursorKey is the session key; Console.Handler sets it.
+	cursorKey func(context.Context) ([]byte, error)
 }
 
 // Kind classifies an Error. It is the HTTP status of the answer.
@@ -77,7 +89,7 @@ const parallel = 16
 // subject is the id of the changed object; do sets it if it creates the object.
 func change[T any](ctx context.Context, o *Operations, who Session, action string, subject *string, detail string, do func() (T, error)) (T, error) {
 	var result T
-	if who.Role != Admin {
+	if !who.Role.changes() {
 		return result, forbidden()
 	}
 	entry := audit.Entry{
@@ -92,7 +104,7 @@ func change[T any](ctx context.Context, o *Operations, who Session, action strin
 	entry.Outcome, entry.Subject = audit.Done, *subject
 	if err != nil {
 		entry.Outcome = audit.Failed
-		entry.Detail = audit.Clip(strings.TrimPrefix(detail+": "+err.Error(), ": "))
+		entry.Detail = audit.Clip(strings.TrimPrefix(detail+": "+o.shown(ctx, err), ": "))
 	}
 	// Record the outcome even if the client has disconnected.
 	if failed := o.Audit.PutAudit(context.WithoutCancel(ctx), entry); failed != nil && err == nil {
@@ -101,17 +113,50 @@ func change[T any](ctx context.Context, o *Operations, who Session, action strin
 	return result, err
 }
 
+// changeEndpoint is change for an existing endpoint. A text that cannot be an endpoint's
+// id is not written to the audit log.
+func changeEndpoint[T any](ctx context.Context, o *Operations, who Session, action, id, detail string, do func() (T, error)) (T, error) {
+	if who.Role.changes() && !endpoint.IsID(id) {
+		var none T
+		return none, explain(id, endpoint.ErrNotFound)
+	}
+	return change(ctx, o, who, action, &id, detail, do)
+}
+
+// shown returns the message of an error for users and for the audit log. An error that
+// is no *Error can name tables, functions and requests of the deployment, so it goes to
+// the log only.
+func (o *Operations) shown(ctx context.Context, err error) string {
+	var known *Error
+	if errors.As(err, &known) {
+		return known.Message
+	}
+	o.Log.LogAttrs(ctx, slog.LevelError, "console.failed", slog.String("error", err.Error()))
+	return internalError
+}
+
+const internalError = "internal error; see console.failed in the log"
+
 // explain converts the errors of endpoints and discussions to errors for the user.
 func explain(id string, err error) error {
+	var rotation *endpoint.RotationError
 	switch {
+	case errors.As(err, &rotation):
+		return errorf(Conflict, "%s", err)
 	case errors.Is(err, endpoint.ErrNotFound):
 		return errorf(NotFound, "endpoint %s not found", id)
 	case errors.Is(err, endpoint.ErrConflict):
 		return errorf(Conflict, "the endpoint was changed in the meantime; reload it and repeat the change")
+	case errors.Is(err, admin.ErrTooMany):
+		return errorf(Conflict, "%s", err)
 	case errors.Is(err, platform.ErrNotFound):
 		return errorf(NotFound, "discussion %s not found", id)
-	case errors.Is(err, platform.ErrClosed), errors.Is(err, platform.ErrNotLater):
+	case errors.Is(err, platform.ErrNoFailedChange):
+		return errorf(NotFound, "%s", err)
+	case errors.Is(err, platform.ErrClosed), errors.Is(err, platform.ErrNotLater), errors.Is(err, platform.ErrChanged):
 		return errorf(Conflict, "%s", err)
+	case errors.Is(err, platform.ErrPast):
+		return errorf(Invalid, "%s", err)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"time"
 
@@ -27,15 +28,18 @@ type Overview struct {
 
 // Figures are counts over a period.
 type Figures struct {
-	Accepted  int64    `json:"accepted" doc:"Events accepted"`
-	Delivered int64    `json:"delivered"`
-	Failed    int64    `json:"failed" doc:"Failed attempts"`
-	Retried   int64    `json:"retried" doc:"Failed attempts that are retried"`
-	Dead      int64    `json:"dead" doc:"Dead letters"`
-	Skipped   int64    `json:"skipped"`
-	Success   *float64 `json:"success_rate,omitempty" doc:"Share of settled deliveries that were delivered; absent if none settled"`
-	P50       *float64 `json:"p50_ms,omitempty" doc:"Estimated time from acceptance to delivery"`
-	P95       *float64 `json:"p95_ms,omitempty"`
+	Accepted      int64    `json:"accepted" doc:"Events accepted"`
+	Delivered     int64    `json:"delivered"`
+	Failed        int64    `json:"failed" doc:"Failed attempts"`
+	Retried       int64    `json:"retried" doc:"Failed attempts that are retried"`
+	Dead          int64    `json:"dead" doc:"Dead letters"`
+	Skipped       int64    `json:"skipped"`
+	Captured      int64    `json:"captured" doc:"Changes of the platform's table that became an event"`
+	CaptureFailed int64    `json:"capture_failed" doc:"Changes that should have become an event and could not"`
+	Capture       *float64 `json:"capture_rate,omitempty" doc:"captured / (captured + capture_failed), rounded down; absent if there are none"`
+	Success       *float64 `json:"success_rate,omitempty" doc:"Share of settled deliveries that were delivered; absent if none settled"`
+	P50           *float64 `json:"p50_ms,omitempty" doc:"Estimated time from acceptance to delivery"`
+	P95           *float64 `json:"p95_ms,omitempty"`
 }
 
 // Minute is one minute of the chart.
@@ -46,7 +50,12 @@ type Minute struct {
 }
 
 func figures(c stats.Counts) Figures {
-	f := Figures{Accepted: c.Accepted, Delivered: c.Delivered, Failed: c.Failed, Retried: c.Retried, Dead: c.Dead, Skipped: c.Skipped}
+	f := Figures{Accepted: c.Accepted, Delivered: c.Delivered, Failed: c.Failed, Retried: c.Retried, Dead: c.Dead, Skipped: c.Skipped,
+		Captured: c.Captured, CaptureFailed: c.CaptureFailed}
+	if rate, ok := c.CaptureRate(); ok {
+		rate = math.Floor(rate*1e4+1e-9) / 1e4
+		f.Capture = &rate
+	}
 	if rate, ok := c.SuccessRate(); ok {
 		f.Success = &rate
 	}

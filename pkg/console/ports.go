@@ -8,6 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
@@ -41,6 +42,13 @@ type Deliveries interface {
 	QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error)
 }
 
+// Jobs reads jobs.
+type Jobs interface {
+	// GetJob returns jobs.ErrNotFound if there is no such job.
+	GetJob(ctx context.Context, k jobs.Key) (jobs.Job, error)
+	ListJobs(ctx context.Context, q jobs.Query) (jobs.Page, error)
+}
+
 // Events reads accepted events.
 type Events interface {
 	// GetEvent returns event.ErrNotFound for an unknown or expired event.
@@ -65,10 +73,26 @@ type Discussions interface {
 	CloseDiscussion(ctx context.Context, c platform.Closing) (platform.Discussion, error)
 }
 
+// FailedChanges reads the changes that could not become events.
+type FailedChanges interface {
+	// GetFailedChange returns a failed change with its record, or
+	// platform.ErrNoFailedChange.
+	GetFailedChange(ctx context.Context, id string) (platform.FailedChange, error)
+	// ListFailedChanges returns changes made since from, without their records, newest
+	// first.
+	ListFailedChanges(ctx context.Context, from time.Time, limit int, cursor string) (platform.FailedChangePage, error)
+}
+
 // Statistics reads the overview's figures; *stats.Reader implements it.
 type Statistics interface {
 	Summary(ctx context.Context) (stats.Summary, error)
 	Series(ctx context.Context, length time.Duration) ([]stats.Minute, error)
+}
+
+// History reads the statistics of past days; *stats.History implements it.
+type History interface {
+	// Last returns the last n days, the newest first.
+	Last(ctx context.Context, n int) ([]stats.Day, error)
 }
 
 // Invoke invokes another Lambda function of the stack and decodes its response.

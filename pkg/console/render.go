@@ -37,7 +37,10 @@ type page struct {
 }
 
 // Admin reports whether the session may make changes.
-func (p page) Admin() bool { return p.Session.Role == Admin }
+func (p page) Admin() bool { return p.Session.Role.changes() }
+
+// Operator reports whether the session may see failed changes.
+func (p page) Operator() bool { return p.Session.Role == Operator }
 
 // templates returns each page, parsed with the shared layout and parts.
 var templates = sync.OnceValue(func() map[string]*template.Template {
@@ -89,12 +92,15 @@ func (c *Console) render(w http.ResponseWriter, r *http.Request, p page) {
 var notices = map[string]string{
 	"changed":  "Endpoint saved. The settings take effect within 15 seconds.",
 	"enabled":  "Endpoint enabled.",
+	"paused":   "Endpoint paused. Its events wait in its backlog, up to its age limit.",
+	"resumed":  "Endpoint resumed. Its backlog is sent within two minutes.",
 	"disabled": "Endpoint disabled. Its pending deliveries are marked skipped.",
 	"closed":   "Circuit breaker closed. Pending deliveries are being sent.",
 	"extended": "Discussion extended. Subscribed endpoints receive discussion.extended.",
 	"ended":    "Discussion closed.",
 	"removed":  "Endpoint deleted. Its pending deliveries are marked skipped.",
 	"behaves":  "Receiver changed. The setting applies from its next request.",
+	"captured": "Captured again. Its event is delivered to the subscribed endpoints.",
 	"out":      "You are logged out.",
 }
 

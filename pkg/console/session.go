@@ -22,7 +22,13 @@ type Role string
 const (
 	Viewer Role = "viewer" // sees everything except signatures and secrets, changes nothing
 	Admin  Role = "admin"
+	// Operator is an admin who also operates the whole deployment: sees failed changes,
+	// which contain data of every tenant, and captures them again.
+	Operator Role = "operator"
 )
+
+// changes reports whether the role may make changes.
+func (r Role) changes() bool { return r == Admin || r == Operator }
 
 // KeyName is the Control key of the key that signs all sessions. Deleting it ends
 // them all; the next login creates a new one.

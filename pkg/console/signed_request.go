@@ -22,7 +22,7 @@ type SignedRequest struct {
 // SignRequest returns a delivery's request with a current signature. It requires the
 // admin role, because the receiver accepts the signature for five minutes.
 func (o *Operations) SignRequest(ctx context.Context, who Session, endpointID, eventID string) (SignedRequest, error) {
-	if who.Role != Admin {
+	if !who.Role.changes() {
 		return SignedRequest{}, errorf(Forbidden, "the signed request requires the admin role, because it can be sent to the receiver")
 	}
 	e, err := o.loadEndpoint(ctx, who, endpointID)
