@@ -68,7 +68,7 @@ func TestCloseDiscussionsClosesEachExpiredDiscussionOnce(t *testing.T) {
 	if got := f.invoke(t, []byte(`{}`)); string(got.body) != `{"closed":0,"spared":0,"failed":0,"done":true}` {
 		t.Errorf("second run: %s", got.body)
 	}
-	if got := f.invoke(t, []byte(`{"action":"open"}`)); got.failure == nil || !strings.Contains(got.failure.Message, "the only action is close") {
+	if got := f.invoke(t, []byte(`{"action":"open"}`)); got.failure == nil || !strings.Contains(got.failure.Message, "the actions are close and index") {
 		t.Errorf("unknown action: %+v", got)
 	}
 

@@ -25,6 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/ops/health"
+	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 	"github.com/tidings-dev/tidings/test/dynamotest"
 	"github.com/tidings-dev/tidings/test/lambdaemulator"
@@ -100,6 +101,9 @@ func build(folder, binary string) (string, error) {
 // start runs a function's binary with environment variables until the test ends.
 func start(t *testing.T, folder string, environment map[string]string) *process {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds a function")
+	}
 	binary, err := binaries[folder]()
 	if err != nil {
 		t.Fatal(err)
@@ -218,6 +222,10 @@ func TestEmitAcceptsEverySample(t *testing.T) {
 			if _, err := store.GetEvent(t.Context(), list[0].Event.ID); err != nil {
 				t.Errorf("%s: the event is not stored: %v", name, err)
 			}
+		case "emit-recapture":
+			if !strings.Contains(string(got.body), platform.ErrNoFailedChange.Error()) {
+				t.Errorf("%s: %s", name, got.body)
+			}
 		case "emit-function-url":
 			if !strings.Contains(string(got.body), `"statusCode":202`) {
 				t.Errorf("%s: %s", name, got.body)
@@ -234,7 +242,7 @@ func TestEmitAcceptsEverySample(t *testing.T) {
 	}
 	// The log comes through a pipe, so a line can arrive after the response.
 	logged := func() bool { return strings.Contains(f.log.String(), `"message":"event.refused"`) }
-	for end := time.Now().Add(10 * time.Second); !logged() && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); !logged() && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if !logged() {
@@ -272,7 +280,7 @@ func TestDispatchHandlesEverySample(t *testing.T) {
 func TestHealthReportsTheVersionOfTheBuild(t *testing.T) {
 	t.Parallel()
 	client, _ := dynamotest.New(t)
-	stage, err := lambdaemulator.Open(t.Context(), "..", "health", *client.Options().BaseEndpoint)
+	stage, err := lambdaemulator.Open(t.Context(), "..", dynamotest.StackName(t), *client.Options().BaseEndpoint)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,11 +8,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
 	"github.com/tidings-dev/tidings/functions/console/handler"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdaclient"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
+	"github.com/tidings-dev/tidings/pkg/aws/secrets"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
@@ -24,11 +27,14 @@ func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.
 		return nil, err
 	}
 	functions := lambda.NewFromConfig(access)
-	return handler.New(handler.Backend{
+	return handler.New(s, handler.Backend{
 		Store:       dynamo.New(dynamodb.NewFromConfig(access), s.Tables()),
 		Check:       destinations.Check,
 		Dispatch:    lambdaclient.Function(functions, s.DispatchFunction),
 		TestWebhook: lambdaclient.Function(functions, s.TestFunction),
+		Emit:        lambdaclient.Function(functions, s.EmitFunction),
+		Secret:      secrets.Manager{Client: secretsmanager.NewFromConfig(access)}.Secret,
 		Log:         log,
+		CacheTime:   deployed.CacheTime,
 	}), nil
 }

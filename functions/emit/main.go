@@ -12,6 +12,8 @@ import (
 	"github.com/tidings-dev/tidings/functions/emit/handler"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/aws/xraytracing"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
+	"github.com/tidings-dev/tidings/pkg/ops/metrics"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
@@ -22,5 +24,10 @@ func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.
 	if err != nil {
 		return nil, err
 	}
-	return handler.New(handler.Backend{Store: dynamo.New(dynamodb.NewFromConfig(access), s.Tables()), Tracer: tracer, Log: log}), nil
+	store := dynamo.New(dynamodb.NewFromConfig(access), s.Tables())
+	return handler.New(handler.Backend{
+		Store:      store,
+		Statistics: metrics.Writer{Next: store, Out: os.Stdout, Stack: s.StackName, All: s.Metrics == "all", Level: os.Getenv("AWS_LAMBDA_LOG_LEVEL")},
+		Tracer:     tracer, Log: log, CacheTime: deployed.CacheTime,
+	}), nil
 }

@@ -28,12 +28,14 @@ func main() { lambdamain.Start(build) }
 func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.Handler, error) {
 	queues := sqs.NewFromConfig(access)
 	return handler.New(s, handler.Backend{
-		Store:      dynamo.New(dynamodb.NewFromConfig(access), s.Tables()),
-		Work:       sqsqueue.Gauge{Client: queues, URL: s.WorkQueueURL},
-		DeadWork:   sqsqueue.Gauge{Client: queues, URL: s.WorkDeadLetterQueueURL},
-		DeadStream: sqsqueue.Gauge{Client: queues, URL: s.StreamDeadLetterQueueURL},
-		Topic:      snstopic.Topic{Client: sns.NewFromConfig(access), ARN: s.AlarmTopicARN},
-		Secret:     secrets.Manager{Client: secretsmanager.NewFromConfig(access)}.Secret,
-		Version:    version, Log: log, Now: time.Now,
+		Store:       dynamo.New(dynamodb.NewFromConfig(access), s.Tables()),
+		Work:        sqsqueue.Gauge{Client: queues, URL: s.WorkQueueURL},
+		Slow:        sqsqueue.Gauge{Client: queues, URL: s.SlowQueueURL},
+		DeadWork:    sqsqueue.Gauge{Client: queues, URL: s.WorkDeadLetterQueueURL},
+		DeadStream:  sqsqueue.Gauge{Client: queues, URL: s.StreamDeadLetterQueueURL},
+		DeadCapture: sqsqueue.Gauge{Client: queues, URL: s.CaptureDeadLetterQueueURL},
+		Topic:       snstopic.Topic{Client: sns.NewFromConfig(access), ARN: s.AlarmTopicARN},
+		Secret:      secrets.Manager{Client: secretsmanager.NewFromConfig(access)}.Secret,
+		Version:     version, Log: log, Now: time.Now,
 	})
 }

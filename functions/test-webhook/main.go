@@ -12,6 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
@@ -21,6 +22,6 @@ func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.
 	return handler.New(handler.Backend{
 		Store: dynamo.New(dynamodb.NewFromConfig(access), s.Tables()),
 		Open:  func() (*destination.Router, error) { return builtin.Open(s.Settings, builtin.Deployed(access)) },
-		Log:   log,
+		Log:   log, CacheTime: deployed.CacheTime,
 	})
 }

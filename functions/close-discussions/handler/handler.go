@@ -14,11 +14,14 @@ import (
 
 // Settings are the function's environment variables.
 type Settings struct {
-	PlatformTable string `env:"PLATFORM_TABLE,required,notEmpty"`
+	PlatformTable    string `env:"PLATFORM_TABLE,required,notEmpty"`
+	DiscussionsTable string `env:"DISCUSSIONS_TABLE,required,notEmpty"`
 }
 
 // Tables returns the names of the tables that the function uses.
-func (s Settings) Tables() dynamo.Tables { return dynamo.Tables{Platform: s.PlatformTable} }
+func (s Settings) Tables() dynamo.Tables {
+	return dynamo.Tables{Platform: s.PlatformTable, Discussions: s.DiscussionsTable}
+}
 
 // Store is what the function stores.
 type Store = discussions.Store

@@ -10,7 +10,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
@@ -21,8 +20,11 @@ type Settings struct {
 	EndpointsTable         string `env:"ENDPOINTS_TABLE,required,notEmpty"`
 	ControlTable           string `env:"CONTROL_TABLE,required,notEmpty"`
 	WorkQueueURL           string `env:"WORK_QUEUE_URL,required,notEmpty"`
+	SlowQueueURL           string `env:"SLOW_QUEUE_URL,required,notEmpty"`
 	WorkDeadLetterQueueURL string `env:"WORK_DEAD_QUEUE_URL,required,notEmpty"`
 	StackName              string `env:"STACK_NAME,required,notEmpty"` // dimension of the metrics
+	// Metrics is all, or alarms for only those that alarms look at.
+	Metrics string `env:"METRICS" envDefault:"alarms"`
 	// TraceSampling is the share, in percent, of the traces sampled by Lambda.
 	TraceSampling int `env:"TRACE_SAMPLING" envDefault:"0"`
 	builtin.Settings
@@ -44,6 +46,8 @@ type Store interface {
 	dispatch.Waiting
 	dispatch.Breakers
 	dispatch.Limits
+	dispatch.Journal
+	dispatch.Jobs
 }
 
 // Backend is what the function runs on. All fields but CacheTime are required.
@@ -51,6 +55,7 @@ type Backend struct {
 	Store       Store
 	Statistics  dispatch.Statistics
 	Queue       dispatch.Queue
+	SlowQueue   dispatch.Queue
 	DeadLetters dispatch.DeadLetters
 	Sender      dispatch.Sender
 	Tracer      dispatch.Tracer
@@ -61,9 +66,9 @@ type Backend struct {
 // New returns the function's handler.
 func New(b Backend) lambdamain.Handler {
 	d := dispatch.New(dispatch.Config{
-		Catalog: catalog.Default(), Events: b.Store, Endpoints: b.Store, Disabler: b.Store, Deliveries: b.Store, Due: b.Store,
-		Replays: b.Store, Waiting: b.Store, Breakers: b.Store, Limits: b.Store, Statistics: b.Statistics, Queue: b.Queue,
-		DeadLetters: b.DeadLetters, Sender: b.Sender, Tracer: b.Tracer, Log: b.Log, CacheTime: b.CacheTime,
+		Events: b.Store, Endpoints: b.Store, Disabler: b.Store, Deliveries: b.Store, Due: b.Store,
+		Replays: b.Store, Waiting: b.Store, Breakers: b.Store, Limits: b.Store, Journal: b.Store, Jobs: b.Store, Statistics: b.Statistics, Queue: b.Queue,
+		SlowQueue: b.SlowQueue, DeadLetters: b.DeadLetters, Sender: b.Sender, Tracer: b.Tracer, Log: b.Log, CacheTime: b.CacheTime,
 	})
 	return Route(d)
 }

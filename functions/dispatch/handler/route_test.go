@@ -7,15 +7,19 @@ import (
 
 	"github.com/tidings-dev/tidings/functions/dispatch/handler"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/local/queue"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
 
 func TestEachTriggerIsRoutedOrRefused(t *testing.T) {
 	store := memory.New(time.Now)
+	q, err := queue.Open(queue.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	d := dispatch.New(dispatch.Config{
-		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store,
-		Statistics: store, Waiting: store, Breakers: store, Limits: store, Log: slog.New(slog.DiscardHandler),
+		Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store,
+		Statistics: store, Waiting: store, Breakers: store, Limits: store, Journal: store, Jobs: store, Queue: q, Log: slog.New(slog.DiscardHandler),
 	})
 	handle := handler.Route(d)
 	for name, c := range map[string]struct {

@@ -9,38 +9,56 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
 // Settings are the function's environment variables.
 type Settings struct {
-	EventsTable  string `env:"EVENTS_TABLE,required,notEmpty"`
-	ControlTable string `env:"CONTROL_TABLE,required,notEmpty"`
+	EventsTable     string `env:"EVENTS_TABLE,required,notEmpty"`
+	DeliveriesTable string `env:"DELIVERIES_TABLE,required,notEmpty"` // of the failed changes
+	ControlTable    string `env:"CONTROL_TABLE,required,notEmpty"`
+	// DiscussionsTable is the index of the discussions in the platform's table.
+	DiscussionsTable string `env:"DISCUSSIONS_TABLE,required,notEmpty"`
+	StackName        string `env:"STACK_NAME,required,notEmpty"` // dimension of the metrics
+	// Metrics is all, or alarms for only those that alarms look at.
+	Metrics string `env:"METRICS" envDefault:"alarms"`
 	// TraceSampling is the share, in percent, of the traces sampled by Lambda.
 	TraceSampling int `env:"TRACE_SAMPLING" envDefault:"0"`
 }
 
 // Tables returns the names of the tables that the function uses.
 func (s Settings) Tables() dynamo.Tables {
-	return dynamo.Tables{Events: s.EventsTable, Control: s.ControlTable}
+	return dynamo.Tables{Events: s.EventsTable, Deliveries: s.DeliveriesTable, Control: s.ControlTable, Discussions: s.DiscussionsTable}
 }
 
 // Store is what the function stores.
 type Store interface {
+	deployed.Source
 	emit.Events
 	emit.Keys
+	emit.FailedChanges
+	emit.Recaptures
+	emit.StuckCaptures
+	emit.Discussions
 }
 
-// Backend is what the function runs on. All fields are required.
+// Backend is what the function runs on. All fields but CacheTime are required.
 type Backend struct {
-	Store  Store
-	Tracer emit.Tracer
-	Log    *slog.Logger
+	Store      Store
+	Statistics stats.Sink
+	Tracer     emit.Tracer
+	Log        *slog.Logger
+	CacheTime  time.Duration // how long event types are cached; 0 reads them every time
 }
 
 // New returns the function's handler.
 func New(b Backend) lambdamain.Handler {
-	em := &emit.Emitter{Catalog: validate.Default(), Events: b.Store, Keys: b.Store, Log: b.Log, Now: time.Now, Tracer: b.Tracer}
+	em := &emit.Emitter{
+		Catalog: &validate.Live{Types: &deployed.Live{Source: b.Store, CacheTime: b.CacheTime, Now: time.Now, Log: b.Log}}, Events: b.Store, Keys: b.Store, Discussions: b.Store, Failed: b.Store, Kept: b.Store, Stuck: b.Store, Statistics: b.Statistics,
+		Log: b.Log, Now: time.Now, Tracer: b.Tracer,
+	}
 	return Route(em)
 }

@@ -37,6 +37,18 @@ func (e *evaluators) evaluate(ctx context.Context) (alert.Result, error) {
 	return done, err
 }
 
+// test sends a test message to every channel.
+func (e *evaluators) test(ctx context.Context) ([]alert.Tested, error) {
+	e.mu.Lock()
+	e.read = time.Time{} // a URL that was changed just now is what the operator wants to test
+	e.mu.Unlock()
+	evaluator, err := e.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return evaluator.Test(ctx), nil
+}
+
 func (e *evaluators) current(ctx context.Context) (*alert.Evaluator, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

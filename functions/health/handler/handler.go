@@ -22,37 +22,43 @@ import (
 
 // Settings are the function's environment variables.
 type Settings struct {
-	EndpointsTable           string `env:"ENDPOINTS_TABLE,required,notEmpty"`
-	ControlTable             string `env:"CONTROL_TABLE,required,notEmpty"`
-	WorkQueueURL             string `env:"WORK_QUEUE_URL,required,notEmpty"`
-	WorkDeadLetterQueueURL   string `env:"WORK_DEAD_LETTER_QUEUE_URL,required,notEmpty"`
-	StreamDeadLetterQueueURL string `env:"STREAM_DEAD_LETTER_QUEUE_URL,required,notEmpty"`
-	StackName                string `env:"STACK_NAME,required,notEmpty"`
-	AlarmTopicARN            string `env:"ALARM_TOPIC_ARN,required,notEmpty"`
-	TokenSHA256              string `env:"HEALTH_TOKEN_SHA256"` // empty: the report is refused to everybody
-	AlertSecret              string `env:"ALERT_SECRET"`        // name of the secret that holds alert.Secret; empty: no Slack, no heartbeat
-	ConsoleURL               string `env:"CONSOLE_URL"`
+	EndpointsTable            string `env:"ENDPOINTS_TABLE,required,notEmpty"`
+	DeliveriesTable           string `env:"DELIVERIES_TABLE,required,notEmpty"` // of the failed changes
+	ControlTable              string `env:"CONTROL_TABLE,required,notEmpty"`
+	WorkQueueURL              string `env:"WORK_QUEUE_URL,required,notEmpty"`
+	SlowQueueURL              string `env:"SLOW_QUEUE_URL,required,notEmpty"`
+	WorkDeadLetterQueueURL    string `env:"WORK_DEAD_LETTER_QUEUE_URL,required,notEmpty"`
+	StreamDeadLetterQueueURL  string `env:"STREAM_DEAD_LETTER_QUEUE_URL,required,notEmpty"`
+	CaptureDeadLetterQueueURL string `env:"CAPTURE_DEAD_LETTER_QUEUE_URL,required,notEmpty"`
+	StackName                 string `env:"STACK_NAME,required,notEmpty"`
+	AlarmTopicARN             string `env:"ALARM_TOPIC_ARN,required,notEmpty"`
+	TokenSHA256               string `env:"HEALTH_TOKEN_SHA256"` // empty: the report is refused to everybody
+	AlertSecret               string `env:"ALERT_SECRET"`        // name of the secret with alert.Secret; empty: no Slack, no heartbeat
+	ConsoleURL                string `env:"CONSOLE_URL"`
 	alert.Thresholds
 }
 
 // Tables returns the names of the tables that the function uses.
 func (s Settings) Tables() dynamo.Tables {
-	return dynamo.Tables{Endpoints: s.EndpointsTable, Control: s.ControlTable}
+	return dynamo.Tables{Endpoints: s.EndpointsTable, Deliveries: s.DeliveriesTable, Control: s.ControlTable}
 }
 
 // Store is what the function stores.
 type Store interface {
 	health.Circuits
 	health.Endpoints
+	health.Captures
 	alert.Documents
 	stats.Source
+	stats.Days
 }
 
 // Backend is what the function runs on. All fields are required.
 type Backend struct {
 	Store Store
-	// Work, DeadWork and DeadStream are the work queue and the two dead-letter queues.
-	Work, DeadWork, DeadStream health.Queue
+	// Work and Slow are the work queue and the slow queue; DeadWork, DeadStream and
+	// DeadCapture are the dead-letter queues.
+	Work, Slow, DeadWork, DeadStream, DeadCapture health.Queue
 	// Topic sends the alerts by email.
 	Topic alert.Publisher
 	// Secret reads a secret by its name.
@@ -68,16 +74,18 @@ func New(s Settings, b Backend) (lambdamain.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("HEALTH_TOKEN_SHA256: %w", err)
 	}
+	reader := &stats.Reader{Source: b.Store, Now: b.Now}
 	h := &health.Health{
-		Statistics: &stats.Reader{Source: b.Store, Now: b.Now}, Circuits: b.Store, Endpoints: b.Store,
-		Work: b.Work, DeadWork: b.DeadWork, DeadStream: b.DeadStream, Version: b.Version, Log: b.Log, Now: b.Now,
+		Statistics: reader, History: &stats.History{Reader: reader, Days: b.Store, Now: b.Now}, Circuits: b.Store, Endpoints: b.Store, Captures: b.Store,
+		Work: b.Work, Slow: b.Slow, DeadWork: b.DeadWork, DeadStream: b.DeadStream, DeadCapture: b.DeadCapture, Targets: s.Targets, Version: b.Version, Log: b.Log, Now: b.Now,
 	}
+	sampled := h.Sampled()
 	serve := functionurl.Handler(h.Handler(credential))
 	alerts := &evaluators{
 		secret: b.Secret, name: s.AlertSecret, email: alert.Email{Publisher: b.Topic},
 		build: func(channels []alert.Channel, heartbeat *alert.Heartbeat) *alert.Evaluator {
 			return &alert.Evaluator{
-				Report: h.Report, Documents: b.Store, Thresholds: s.Thresholds, Channels: channels, Heartbeat: heartbeat,
+				Report: sampled.Evaluated, Documents: b.Store, Thresholds: s.Thresholds, Channels: channels, Heartbeat: heartbeat,
 				Stack: s.StackName, Console: s.ConsoleURL, Log: b.Log, Now: b.Now, Writer: func() string { return rand.Text()[:16] },
 			}
 		},
@@ -93,6 +101,7 @@ func New(s Settings, b Backend) (lambdamain.Handler, error) {
 		case lambdaevent.Direct:
 			var command struct {
 				Action string `json:"action"`
+				Days   int    `json:"days"` // for the action days
 			}
 			if err := json.Unmarshal(payload, &command); err != nil {
 				return nil, fmt.Errorf("command: %w", err)
@@ -100,10 +109,14 @@ func New(s Settings, b Backend) (lambdamain.Handler, error) {
 			switch command.Action {
 			case "evaluate":
 				return alerts.evaluate(ctx)
+			case "test_alerts":
+				return alerts.test(ctx)
 			case "report":
 				return h.Report(ctx)
+			case "days":
+				return h.DaysReport(ctx, command.Days)
 			}
-			return nil, fmt.Errorf("action %q is unknown; the actions are evaluate and report", command.Action)
+			return nil, fmt.Errorf("action %q is unknown; the actions are evaluate, test_alerts, report and days", command.Action)
 		}
 		return nil, fmt.Errorf("health does not serve a %s", kind)
 	}, nil

@@ -10,7 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 	"github.com/tidings-dev/tidings/pkg/testsend"
@@ -30,16 +30,18 @@ func (s Settings) Tables() dynamo.Tables {
 
 // Store is what the function stores.
 type Store interface {
+	deployed.Source
 	testsend.Endpoints
 	testsend.Limits
 }
 
-// Backend is what the function runs on. All fields are required.
+// Backend is what the function runs on. All fields but CacheTime are required.
 type Backend struct {
 	Store Store
 	// Open opens the destinations for one test, so that no test reuses a connection.
-	Open func() (*destination.Router, error)
-	Log  *slog.Logger
+	Open      func() (*destination.Router, error)
+	Log       *slog.Logger
+	CacheTime time.Duration // how long event types are cached; 0 reads them every time
 }
 
 // New returns the function's handler. It opens and closes the destinations once, so
@@ -52,8 +54,10 @@ func New(b Backend) (lambdamain.Handler, error) {
 	if err := first.Close(); err != nil {
 		return nil, err
 	}
+	types := &deployed.Live{Source: b.Store, CacheTime: b.CacheTime, Now: time.Now, Log: b.Log}
+	valid := &validate.Live{Types: types}
 	t := &testsend.Tester{
-		Catalog: catalog.Default(), Validate: validate.Default().Validate, Endpoints: b.Store, Limits: b.Store,
+		Catalog: types, Validate: valid.Validate, Endpoints: b.Store, Limits: b.Store,
 		Open: func() (testsend.Sender, error) { return b.Open() },
 		Log:  b.Log, Now: time.Now,
 	}
