@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"time"
 
 	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/console"
@@ -14,6 +15,7 @@ type Administration interface {
 	admin.Store
 	console.SessionStore
 	console.Audit
+	ListFailedChanges(ctx context.Context, from time.Time, limit int, cursor string) (platform.FailedChangePage, error)
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 	// The platform's own writes, for what simulates it.
 	PutRecord(ctx context.Context, record platform.Record) error

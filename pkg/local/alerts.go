@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -11,24 +10,20 @@ import (
 	"github.com/tidings-dev/tidings/pkg/ops/alert"
 )
 
-// Token is the bearer token of the runner's health report. It is no secret: the
-// runner listens on the loopback interface only.
-const Token = "local"
+// alertSecretName is the name of the secret with the URLs for alerts.
+const alertSecretName = StackName + "-alerts"
 
-var localToken = sha256.Sum256([]byte(Token))
-
-// slackParameter returns a placeholder for the template's SlackWebhookUrl, so that the
-// health function gets the name of the alerts secret. The secret holds the real URL.
-func slackParameter(p alert.Secret) string {
+// alertSecret returns the template's AlertSecret: "" if there are no URLs.
+func alertSecret(p alert.Secret) string {
 	if p == (alert.Secret{}) {
 		return ""
 	}
-	return "https://slack.invalid/"
+	return alertSecretName
 }
 
 // secret stands in for Secrets Manager, with the alerts secret only.
 func (s *System) secret(_ context.Context, name string) (string, error) {
-	if name != StackName+"-alerts" {
+	if name != alertSecretName {
 		return "", fmt.Errorf("secret %s does not exist in the local runner", name)
 	}
 	text, err := json.Marshal(s.options.Alerts)

@@ -44,7 +44,7 @@ func BenchmarkRunner(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := &admin.Endpoints{Store: s.Store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}
+	r := &admin.Endpoints{Store: s.Store, Catalog: catalog.Default(), Check: protocols.Check, Now: time.Now}
 	if _, err := r.Add(b.Context(), endpoint.Endpoint{Tenant: event.DefaultTenant, URL: receiver.URL + "/"}); err != nil {
 		b.Fatal(err)
 	}

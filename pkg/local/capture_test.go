@@ -41,3 +41,58 @@ func TestPlatformTableChangesArriveAsEvents(t *testing.T) {
 		})
 	}
 }
+
+// A membership that the platform writes in the user's partition and in the community's is
+// one event, on both stores.
+func TestAJoinWrittenTwiceArrivesOnce(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]local.Options{"on DynamoDB": {}, "in memory": {Memory: true}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, o, receiver.Behaviour{})
+			w.endpoint(w.url)
+			joined := platform.Membership{UserID: "u_1", CommunityID: "c_1", CommunityName: "Gophers"}
+			added := joined
+			added.AddedBy = "u_9"
+			for _, r := range []platform.Record{joined, added, platform.User{ID: "u_2"}} {
+				if err := w.Store.PutRecord(t.Context(), r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := map[string]int{}
+			for range 2 {
+				got[w.next().Type]++
+			}
+			if got["user.joined_community"] != 1 || got["user.joined_platform"] != 1 {
+				t.Errorf("arrived: %v", got)
+			}
+		})
+	}
+}
+
+// An endpoint with old names gets a renamed type under its old name, signed as it is sent.
+// The others get the new name.
+func TestARenamedTypeArrivesUnderItsOldName(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]local.Options{"on DynamoDB": {}, "in memory": {Memory: true}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, o, receiver.Behaviour{})
+			w.endpoint(w.url)
+			e := w.endpoint(w.url)
+			e.OldNames = true
+			if _, err := w.Store.UpdateEndpoint(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Store.PutRecord(t.Context(), platform.User{ID: "u_1", Email: "Ada <ada@example.org>"}); err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]bool{}
+			for range 2 {
+				arrived := w.next()
+				got[arrived.Type] = arrived.Verified
+			}
+			if !got["user.joined_platform"] || !got["user.welcome_email_sent"] {
+				t.Errorf("arrived and verified: %v", got)
+			}
+		})
+	}
+}

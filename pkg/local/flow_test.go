@@ -18,7 +18,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/queue"
@@ -90,7 +89,7 @@ func TestAFailingReceiverGetsEveryEventOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := dispatch.New(dispatch.Config{
-			Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store, Statistics: store, Waiting: store, Breakers: store, Limits: store,
+			Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store, Statistics: store, Waiting: store, Breakers: store, Limits: store, Journal: store, Jobs: store,
 			Queue: q, Sender: f, Log: slog.New(slog.DiscardHandler), CacheTime: dispatch.CacheTime,
 		})
 		fn := function(dispatchhandler.Route(d))

@@ -15,6 +15,7 @@ import (
 	dispatchfunction "github.com/tidings-dev/tidings/functions/dispatch/handler"
 	emitfunction "github.com/tidings-dev/tidings/functions/emit/handler"
 	healthfunction "github.com/tidings-dev/tidings/functions/health/handler"
+	testreceiver "github.com/tidings-dev/tidings/functions/test-receiver/handler"
 	testwebhook "github.com/tidings-dev/tidings/functions/test-webhook/handler"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/aws/xraytracing"
@@ -34,6 +35,7 @@ type Store interface {
 	dispatchfunction.Store
 	dispatch.Statistics
 	testwebhook.Store
+	testreceiver.Store
 	closediscussions.Store
 	consolefunction.Store
 	healthfunction.Store
@@ -54,7 +56,7 @@ type Backend struct {
 	Receiver    console.Receiver // nil for none
 	Log         *slog.Logger
 	Metrics     io.Writer     // nil writes none
-	CacheTime   time.Duration // how long dispatch caches endpoints
+	CacheTime   time.Duration // how long endpoints and event types are cached
 	XRay        string        // host:port of an X-Ray daemon; empty records no traces
 	Version     string
 	// Pace maps the time to the one that statistics, health and alerts use, so that an
@@ -88,7 +90,10 @@ var builders = map[string]builder{
 		if err != nil {
 			return nil, err
 		}
-		return emitfunction.New(emitfunction.Backend{Store: b.Store(s.Tables()), Tracer: tracer, Log: b.Log}), nil
+		store := b.Store(s.Tables())
+		return emitfunction.New(emitfunction.Backend{
+			Store: b.pacedEmit(store), Statistics: b.statistics(store, s.StackName), Tracer: tracer, Log: b.Log, CacheTime: b.CacheTime,
+		}), nil
 	}),
 	"dispatch": with(func(b Backend, s dispatchfunction.Settings) (lambdamain.Handler, error) {
 		sender, err := builtin.Open(s.Settings, b.Clouds)
@@ -101,13 +106,16 @@ var builders = map[string]builder{
 		}
 		store := b.Store(s.Tables())
 		return dispatchfunction.New(dispatchfunction.Backend{
-			Store: store, Statistics: b.statistics(store, s.StackName), Queue: b.Queue(s.WorkQueueURL),
+			Store: store, Statistics: b.statistics(store, s.StackName), Queue: b.Queue(s.WorkQueueURL), SlowQueue: b.Queue(s.SlowQueueURL),
 			DeadLetters: b.DeadLetters(s.WorkDeadLetterQueueURL), Sender: sender, Tracer: tracer, Log: b.Log, CacheTime: b.CacheTime,
 		}), nil
 	}),
 	"test-webhook": with(func(b Backend, s testwebhook.Settings) (lambdamain.Handler, error) {
 		open := func() (*destination.Router, error) { return builtin.Open(s.Settings, b.Clouds) }
-		return testwebhook.New(testwebhook.Backend{Store: b.Store(s.Tables()), Open: open, Log: b.Log})
+		return testwebhook.New(testwebhook.Backend{Store: b.Store(s.Tables()), Open: open, Log: b.Log, CacheTime: b.CacheTime})
+	}),
+	"test-receiver": with(func(b Backend, s testreceiver.Settings) (lambdamain.Handler, error) {
+		return testreceiver.New(testreceiver.Backend{Store: b.Store(s.Tables()), Log: b.Log}), nil
 	}),
 	"close-discussions": with(func(b Backend, s closediscussions.Settings) (lambdamain.Handler, error) {
 		return closediscussions.New(closediscussions.Backend{Store: b.Store(s.Tables()), Log: b.Log}), nil
@@ -117,15 +125,15 @@ var builders = map[string]builder{
 		if err != nil {
 			return nil, err
 		}
-		return consolefunction.New(consolefunction.Backend{
+		return consolefunction.New(s, consolefunction.Backend{
 			Store: b.Store(s.Tables()), Check: destinations.Check, Dispatch: b.Invoke(s.DispatchFunction),
-			TestWebhook: b.Invoke(s.TestFunction), Receiver: b.Receiver, Log: b.Log,
+			TestWebhook: b.Invoke(s.TestFunction), Emit: b.Invoke(s.EmitFunction), Secret: b.Secret, Receiver: b.Receiver, Log: b.Log, CacheTime: b.CacheTime,
 		}), nil
 	}),
 	"health": with(func(b Backend, s healthfunction.Settings) (lambdamain.Handler, error) {
 		return healthfunction.New(s, healthfunction.Backend{
-			Store: b.Store(s.Tables()), Work: b.Depth(s.WorkQueueURL), DeadWork: b.Depth(s.WorkDeadLetterQueueURL),
-			DeadStream: b.Depth(s.StreamDeadLetterQueueURL), Topic: b.Topic(s.AlarmTopicARN), Secret: b.Secret,
+			Store: b.Store(s.Tables()), Work: b.Depth(s.WorkQueueURL), Slow: b.Depth(s.SlowQueueURL), DeadWork: b.Depth(s.WorkDeadLetterQueueURL),
+			DeadStream: b.Depth(s.StreamDeadLetterQueueURL), DeadCapture: b.Depth(s.CaptureDeadLetterQueueURL), Topic: b.Topic(s.AlarmTopicARN), Secret: b.Secret,
 			Version: b.Version, Log: b.Log, Now: func() time.Time { return b.paced(time.Now()) },
 		})
 	}),
@@ -161,11 +169,20 @@ func (b Backend) paced(t time.Time) time.Time {
 	return b.Pace(t)
 }
 
-// statistics is where dispatch's counts go: with paced times, through the metrics,
+// pacedEmit returns the store of emit: the times of the mark that capture is stuck are
+// paced, because the health report compares them.
+func (b Backend) pacedEmit(s emitfunction.Store) emitfunction.Store {
+	if b.Pace == nil {
+		return s
+	}
+	return pacedCapture{s, b.Pace}
+}
+
+// statistics is where emit's and dispatch's counts go: with paced times, through the metrics,
 // into the store.
 func (b Backend) statistics(s dispatch.Statistics, stack string) dispatch.Statistics {
 	if b.Metrics != nil {
-		s = metrics.Writer{Next: s, Out: b.Metrics, Stack: stack}
+		s = metrics.Writer{Next: s, Out: b.Metrics, Stack: stack, All: true}
 	}
 	if b.Pace != nil {
 		s = pacedStatistics{s, b.Pace}

@@ -26,7 +26,7 @@ import (
 const maxPayload = 6 * 1024 * 1024
 
 // InvokeAPI serves Lambda's Invoke operation, so that the AWS CLI and SDKs can call
-// the functions. It does not check credentials.
+// the functions. It does not check credentials; withKey does.
 func InvokeAPI(functions []*Function) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", func(w http.ResponseWriter, r *http.Request) {

@@ -6,7 +6,7 @@ import (
 )
 
 // Pause stops a trigger of the running system until Resume: a schedule by its name
-// without the stack's ("sweep", "alerts"), or the work queue's mapping ("work").
+// without the stack's ("sweep", "alerts"), or a queue's mapping ("work", "slow").
 // When Pause returns, the trigger takes no further message. Drills use it to
 // simulate an outage.
 func (s *System) Pause(trigger string) { s.gate(trigger).set(false) }

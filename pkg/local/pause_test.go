@@ -23,7 +23,7 @@ func TestAPausedQueueKeepsItsMessages(t *testing.T) {
 	w.Pause("work")
 	id := w.emit(request(t, "user.posted_comment"))[0].ID
 	queue := w.Queues["WorkQueue"]
-	for end := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
+	for end := time.Now().Add(patience); ; runtime.Gosched() {
 		d, err := queue.Depth(t.Context())
 		if err != nil || time.Now().After(end) {
 			t.Fatalf("the message is not on the queue: %+v, %v", d, err)
@@ -59,15 +59,15 @@ func TestHealthFunctionURLAndItsToken(t *testing.T) {
 		defer answer.Body.Close()
 		return answer.StatusCode
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for ask("/", "") != http.StatusOK { // until the first sweep; health caches its response for five seconds
 		if ctx.Err() != nil {
-			t.Fatal("the runner does not become healthy within 30 s")
+			t.Fatal("the runner does not become healthy in time")
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	if with, without := ask("/report", "Bearer "+local.Token), ask("/report", ""); with != 200 || without != 401 {
+	if with, without := ask("/report", "Bearer "+w.Access.HealthToken), ask("/report", ""); with != 200 || without != 401 {
 		t.Errorf("GET /report = %d with the token, %d without; want 200 and 401", with, without)
 	}
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // defaultConcurrency is the number of concurrent invocations if the template sets no
-// limit.
-const defaultConcurrency = 50
+// limit: half of the usual quota of an account.
+const defaultConcurrency = 500
 
 // QueueMapping is the event source mapping of a queue. It receives batches and
 // invokes the function with several batches concurrently.

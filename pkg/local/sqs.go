@@ -12,6 +12,6 @@ func (s *System) listenSQS() (err error) {
 	for _, q := range s.Queues {
 		api.Serve(q)
 	}
-	s.SQSURL, err = s.Listen(sqsPort, api)
+	s.SQSURL, err = s.Listen(sqsPort, withKey(s.Access.Key, api))
 	return err
 }

@@ -8,14 +8,13 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/receiver"
 	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
 )
 
 func TestTheDeployedQueueClientWorksWithTheRunnersQueues(t *testing.T) {
 	w := newWorld(t, local.Options{Memory: true}, receiver.Behaviour{})
-	client := sqs.NewFromConfig(dynamoemulator.Config(), func(o *sqs.Options) { o.BaseEndpoint = &w.SQSURL })
+	client := sqs.NewFromConfig(w.Access.Config(), func(o *sqs.Options) { o.BaseEndpoint = &w.SQSURL })
 	url := w.SQSURL + "/" + sqsapi.Account + "/" + w.Queues["WorkDeadLetterQueue"].Name()
 	if errs := sqsqueue.New(client, url).Send(t.Context(), []work.Item{{Tenant: "t", EndpointID: "e", EventID: "v"}}); errs != nil {
 		t.Fatal(errs)

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
+	"github.com/tidings-dev/tidings/pkg/local/loopback"
 	"github.com/tidings-dev/tidings/pkg/local/queue"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/ops/alert"
@@ -89,6 +91,9 @@ type System struct {
 	URLs map[string]string
 	// DynamoURL is "" on the memory store.
 	DynamoURL string
+	// Access are the secrets of this run, which callers of the AWS APIs and of the health
+	// report need.
+	Access Access
 	// Store is for operators; the handlers have their own.
 	Store Store
 	// Queues are by their logical id.
@@ -98,6 +103,7 @@ type System struct {
 	functions []*Function
 	memory    *memory.Store
 	dynamo    *dynamoemulator.Server
+	dynamoURL string // of the emulator itself, which has no access control
 	db        *dynamodb.Client
 	lock      *os.File
 	listeners []listener
@@ -118,7 +124,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &System{options: o, Queues: map[string]*queue.Queue{}, URLs: map[string]string{}}
+	s := &System{options: o, Access: newAccess(), Queues: map[string]*queue.Queue{}, URLs: map[string]string{}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -128,12 +134,13 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	if o.XRay != "" {
 		sampling = "100"
 	}
+	token := sha256.Sum256([]byte(s.Access.HealthToken))
 	s.Stack, err = parsed.Resolve(samtemplate.Context{
 		StackName: StackName, Region: dynamoemulator.Region, Account: "000000000000",
 		Parameters: map[string]string{
-			"HealthTokenSha256": hex.EncodeToString(localToken[:]), "SlackWebhookUrl": slackParameter(o.Alerts), "HeartbeatUrl": "",
-			"TraceSampling": sampling,
-			"AllowHttp":     strconv.FormatBool(builtin.Loopback.AllowHTTP), "AllowNetworks": builtin.Loopback.AllowNetworks,
+			"HealthTokenSha256": hex.EncodeToString(token[:]), "AlertSecret": alertSecret(o.Alerts),
+			"TraceSampling": sampling, "TestReceiver": "true",
+			"AllowHttp": strconv.FormatBool(builtin.Loopback.AllowHTTP), "AllowNetworks": builtin.Loopback.AllowNetworks,
 		},
 		QueueURL: func(name string) string { return name },
 	})
@@ -154,7 +161,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 			Function: f, ARN: "arn:aws:lambda:" + dynamoemulator.Region + ":000000000000:function:" + f.Name, Log: s.options.Log, Traced: s.options.XRay != "",
 		})
 	}
-	if s.InvokeURL, err = s.Listen(0, InvokeAPI(s.functions)); err != nil {
+	if s.InvokeURL, err = s.Listen(0, withKey(s.Access.Key, InvokeAPI(s.functions))); err != nil {
 		return nil, err
 	}
 	next := 1
@@ -179,12 +186,9 @@ func (s *System) openStore(ctx context.Context) error {
 		s.Store = s.memory
 		return nil
 	}
-	s.DynamoURL = s.options.DynamoDB
-	if s.DynamoURL == "" {
-		o := dynamoemulator.Options{Log: s.options.DynamoLog}
-		if s.options.Port != 0 {
-			o.Port = s.options.Port + 9
-		}
+	s.dynamoURL, s.DynamoURL = s.options.DynamoDB, s.options.DynamoDB
+	if s.dynamoURL == "" {
+		o := dynamoemulator.Options{Log: s.options.DynamoLog, Hidden: true}
 		if s.options.StateDir != "" {
 			o.DBPath = filepath.Join(s.options.StateDir, "dynamodb.db")
 		}
@@ -192,9 +196,16 @@ func (s *System) openStore(ctx context.Context) error {
 		if s.dynamo, err = dynamoemulator.Start(ctx, o); err != nil {
 			return err
 		}
-		s.DynamoURL = s.dynamo.URL
+		s.dynamoURL = s.dynamo.URL
+		api, err := forward(s.dynamoURL)
+		if err != nil {
+			return err
+		}
+		if s.DynamoURL, err = s.Listen(dynamoPort, withKey(s.Access.Key, api)); err != nil {
+			return err
+		}
 	}
-	s.db = dynamoemulator.Client(s.DynamoURL)
+	s.db = dynamoemulator.Client(s.dynamoURL)
 	if err := dynamoemulator.CreateTables(ctx, s.db, s.Stack.Tables); err != nil {
 		return err
 	}
@@ -207,7 +218,8 @@ func Tables(stack string) dynamo.Tables {
 	return dynamo.Tables{
 		Events: stack + "-" + dynamoitem.Events, Deliveries: stack + "-" + dynamoitem.Deliveries,
 		Endpoints: stack + "-" + dynamoitem.Endpoints, Control: stack + "-" + dynamoitem.Control,
-		Platform: stack + "-" + dynamoitem.Platform,
+		Platform: stack + "-" + dynamoitem.Platform, TestReceiver: stack + "-" + dynamoitem.TestReceiver,
+		Discussions: stack + "-" + dynamoitem.Discussions,
 	}
 }
 
@@ -302,8 +314,11 @@ func (s *System) buildFunctions() error {
 	return nil
 }
 
+// dynamoPort is the port of DynamoDB, counted from the first one.
+const dynamoPort = 9
+
 // Listen adds a handler for Run to serve, n ports after the first one, and returns its
-// URL.
+// URL. It refuses requests from pages of other origins.
 func (s *System) Listen(n int, handler http.Handler) (string, error) {
 	port := 0
 	if s.options.Port != 0 {
@@ -313,7 +328,7 @@ func (s *System) Listen(n int, handler http.Handler) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("port %d is not available; choose another with --port: %w", port, err)
 	}
-	s.listeners = append(s.listeners, listener{l, handler})
+	s.listeners = append(s.listeners, listener{l, loopback.Only(handler)})
 	return "http://" + l.Addr().String(), nil
 }
 
@@ -332,7 +347,11 @@ func (s *System) Run(ctx context.Context) error {
 			<-groupCtx.Done()
 			stop, cancel := context.WithTimeout(context.WithoutCancel(groupCtx), 5*time.Second)
 			defer cancel()
-			return server.Shutdown(stop)
+			// A client's connection that never had a request counts as busy for five seconds.
+			if err := server.Shutdown(stop); !errors.Is(err, context.DeadlineExceeded) {
+				return err
+			}
+			return server.Close()
 		})
 	}
 	if s.dynamo != nil {
@@ -412,7 +431,7 @@ func (s *System) stream(f *Function, t samtemplate.StreamTrigger) (func(context.
 		return nil, err
 	}
 	return func(ctx context.Context) error {
-		stream := &DynamoStream{DB: s.db, Streams: dynamoemulator.Streams(s.DynamoURL), Table: table.Name, Checkpoints: checkpoints, Mapping: mapping}
+		stream := &DynamoStream{DB: s.db, Streams: dynamoemulator.Streams(s.dynamoURL), Table: table.Name, Checkpoints: checkpoints, Mapping: mapping}
 		return stream.Run(ctx)
 	}, nil
 }
@@ -438,8 +457,8 @@ func (s *System) lockState() error {
 	if s.options.StateDir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(s.options.StateDir, 0o700); err != nil {
-		return fmt.Errorf("state directory: %w", err)
+	if err := OpenStateDir(s.options.StateDir); err != nil {
+		return err
 	}
 	lock, err := os.OpenFile(filepath.Join(s.options.StateDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -462,6 +481,7 @@ type RunnerInfo struct {
 	SQSURL    string            `json:"sqs_url"`
 	Receiver  string            `json:"receiver_url,omitempty"`
 	PID       int               `json:"pid"`
+	Access
 }
 
 // RunnerInfoFile is its file name in the state directory.
@@ -471,6 +491,7 @@ const RunnerInfoFile = "local.json"
 func (s *System) WriteRunnerInfo(receiver string) error {
 	text, err := json.MarshalIndent(RunnerInfo{
 		Stack: StackName, InvokeURL: s.InvokeURL, URLs: s.URLs, DynamoURL: s.DynamoURL, SQSURL: s.SQSURL, Receiver: receiver, PID: os.Getpid(),
+		Access: s.Access,
 	}, "", "  ")
 	if err != nil {
 		return err

@@ -1,7 +1,7 @@
-// Package brokers runs an SQS, a Pub/Sub and a Kafka in the process, each
-// with one destination and a consumer that hands on what arrives: so that a
-// developer sees an event arrive on every protocol, with nothing installed. They
-// keep their messages in memory. Kafka asks for a login, as clusters do.
+// Package brokers runs stand-ins for SQS, Pub/Sub and Kafka in the process, each with one
+// destination and a consumer, so that a developer can see an event arrive over every
+// protocol without installing anything. Messages are kept in memory. Kafka requires a
+// login, as real clusters do.
 package brokers
 
 import (
@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/tidings-dev/tidings/pkg/local/loopback"
 	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
 )
 
@@ -41,7 +42,7 @@ const (
 	partitions   = 3
 )
 
-// Message is what a consumer got.
+// Message is a message that a consumer received.
 type Message struct {
 	Protocol   string // sqs, pubsub or kafka
 	Body       []byte
@@ -55,10 +56,9 @@ type Destination struct {
 	Ordered     bool
 }
 
-// Brokers are the three, running.
+// Brokers are the three running brokers.
 type Brokers struct {
-	// SQS is the URL of the SQS API, PubSub the emulator's host:port, Kafka the
-	// broker's.
+	// SQS is the URL of the SQS API. PubSub and Kafka are host:port.
 	SQS, PubSub, Kafka string
 
 	password string
@@ -67,8 +67,8 @@ type Brokers struct {
 	kafka    *kfake.Cluster
 }
 
-// Start starts the brokers on three ports of this machine from the given one on;
-// 0 takes free ones.
+// Start starts the brokers on three consecutive ports of the loopback interface; with 0, on
+// free ports.
 func Start(ctx context.Context, port int) (b *Brokers, err error) {
 	b = &Brokers{password: rand.Text()}
 	defer func() {
@@ -87,10 +87,10 @@ func Start(ctx context.Context, port int) (b *Brokers, err error) {
 		return b, fmt.Errorf("the local SQS: %w", err)
 	}
 	b.SQS = "http://" + listener.Addr().String()
-	b.sqs = &http.Server{Handler: sqsapi.New(queueName), ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = b.sqs.Serve(listener) }() // it ends with Close
+	b.sqs = &http.Server{Handler: loopback.Only(sqsapi.New(queueName)), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = b.sqs.Serve(listener) }() // until Close
 
-	if err := free(at(1)); err != nil { // pstest panics where the port is taken
+	if err := free(at(1)); err != nil { // pstest panics if the port is in use
 		return b, fmt.Errorf("the local Pub/Sub: %w", err)
 	}
 	b.pubsub = pstest.NewServerWithAddress(at(1))
@@ -141,7 +141,7 @@ func (b *Brokers) prepareTopic(ctx context.Context) error {
 	return err
 }
 
-// Destinations are endpoints' settings for the three.
+// Destinations are the settings of an endpoint for each broker.
 func (b *Brokers) Destinations(tenant string) []Destination {
 	return []Destination{
 		{URL: "sqs://" + sqsapi.Account + "/" + queueName + "?region=us-east-1"},
@@ -150,7 +150,7 @@ func (b *Brokers) Destinations(tenant string) []Destination {
 	}
 }
 
-// Secret returns the Kafka login, whatever the name: there is no other.
+// Secret returns the Kafka login for any name: there is only one.
 func (b *Brokers) Secret(context.Context, string) (string, error) {
 	text, err := json.Marshal(map[string]string{"username": username, "password": b.password})
 	return string(text), err
@@ -169,8 +169,8 @@ func (b *Brokers) Close() {
 	}
 }
 
-// Consume hands on every message that arrives, until ctx ends. hand is called by
-// several goroutines.
+// Consume calls hand with every message that arrives, from several goroutines, until ctx
+// ends.
 func (b *Brokers) Consume(ctx context.Context, hand func(Message)) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ended(ctx, b.consumeSQS(ctx, hand)) })
@@ -181,7 +181,7 @@ func (b *Brokers) Consume(ctx context.Context, hand func(Message)) error {
 	return group.Wait()
 }
 
-// ended hides the error with which a consumer ends because it should.
+// ended returns nil for the error of a consumer whose context has ended.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

@@ -5,6 +5,7 @@ package dynamoemulator
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -51,8 +52,12 @@ type Server struct {
 
 // Options configure Start.
 type Options struct {
-	Binary string    // path of dynoxide; "" uses BinaryVariable, `make tools` or PATH
-	Port   int       // 0 selects a free one
+	Binary string // path of dynoxide; "" uses BinaryVariable, `make tools` or PATH
+	Port   int    // 0 selects a free one
+	// Hidden binds a random loopback address out of 127.0.0.0/8 where the system has them
+	// (Linux), and 127.0.0.1 elsewhere. The emulator answers pages of every origin; this way
+	// they don't find it by trying ports.
+	Hidden bool
 	DBPath string    // database file; "" keeps the data in memory
 	Log    io.Writer // output of the process; nil discards it
 }
@@ -82,7 +87,11 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 }
 
 func start(ctx context.Context, binary string, o Options) (*Server, error) {
-	args := []string{"--host", "127.0.0.1", "--port", fmt.Sprint(o.Port)}
+	host := "127.0.0.1"
+	if o.Hidden {
+		host = hiddenHost()
+	}
+	args := []string{"--host", host, "--port", fmt.Sprint(o.Port)}
 	if o.DBPath != "" {
 		args = append(args, "--db-path", o.DBPath)
 	}
@@ -92,7 +101,7 @@ func start(ctx context.Context, binary string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the local DynamoDB: %w", err)
 	}
-	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", o.Port), process: process}
+	s := &Server{URL: "http://" + net.JoinHostPort(host, strconv.Itoa(o.Port)), process: process}
 	err = process.Ready(ctx, startTimeout, func(ctx context.Context) error {
 		_, err := s.Client().ListTables(ctx, &dynamodb.ListTablesInput{Limit: aws.Int32(1)})
 		return err
@@ -102,6 +111,19 @@ func start(ctx context.Context, binary string, o Options) (*Server, error) {
 		return nil, fmt.Errorf("start the local DynamoDB at %s: %w: check that the binary is dynoxide, that the port is free and that no other process uses the database file", s.URL, err)
 	}
 	return s, nil
+}
+
+// hiddenHost returns a random address of this machine.
+func hiddenHost() string {
+	var b [3]byte
+	_, _ = rand.Read(b[:]) // never fails since Go 1.24
+	host := fmt.Sprintf("127.%d.%d.%d", 1+b[0]%254, b[1], 1+b[2]%254)
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "127.0.0.1"
+	}
+	_ = l.Close()
+	return host
 }
 
 // Stop kills the process and waits for its exit.

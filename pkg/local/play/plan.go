@@ -93,8 +93,8 @@ const (
 
 // member is a user since a simulated time.
 type member struct {
-	id    string
-	since time.Duration
+	id, name string
+	since    time.Duration
 }
 
 // planner collects the steps.
@@ -206,16 +206,17 @@ func (p *planner) signUps() []member {
 	slices.SortFunc(people, func(a, b member) int { return int(a.since - b.since) })
 	for i := range people {
 		first, last := p.pick(firstNames), p.pick(lastNames)
-		people[i].id = p.id("u")
+		people[i].id, people[i].name = p.id("u"), first+" "+last
 		at := people[i].since
 		p.add(at, Step{EventType: signedUp, Put: platform.User{
-			Common: p.common(at), ID: people[i].id, Name: first + " " + last,
+			Common: p.common(at), ID: people[i].id, Name: people[i].name,
 			Email: fmt.Sprintf("%s.%s.%d@example.org", ascii(first), ascii(last), i+1),
 		}})
 		if i > 0 && p.chance("referral", 0.2) {
 			friend := people[p.random.IntN(i)]
 			p.occurs("referral", at+time.Second, Step{EventType: referred, Put: platform.Referral{
-				Common: p.common(at + time.Second), ReferrerID: friend.id, ReferredUserID: people[i].id,
+				Common: p.common(at + time.Second), ReferrerID: friend.id, ReferrerName: friend.name,
+				ReferredUserID: people[i].id, ReferredUserName: people[i].name,
 				Code: fmt.Sprintf("FRIEND-%04X", p.random.IntN(1<<16)),
 			}})
 		}
@@ -253,7 +254,7 @@ func (p *planner) joins(c community, rank int, people []member) []member {
 			m.AddedBy, name = members[0].id, "added"
 		}
 		if p.occurs(name, at, Step{EventType: joined, Put: m}) {
-			members = append(members, member{person.id, at})
+			members = append(members, member{person.id, person.name, at})
 		}
 	}
 	slices.SortFunc(members, func(a, b member) int { return int(a.since - b.since) })
@@ -263,12 +264,12 @@ func (p *planner) joins(c community, rank int, people []member) []member {
 // events adds registrations for a community's events, with payments for some.
 func (p *planner) events(c community, members []member) {
 	type meeting struct {
-		id   string
-		paid bool
+		id, name string
+		paid     bool
 	}
 	meetings := make([]meeting, 2+len(members)/15)
 	for i := range meetings {
-		meetings[i] = meeting{p.id("e"), i%2 == 0}
+		meetings[i] = meeting{p.id("e"), fmt.Sprintf("%s, evening %d", c.name, i+1), i%2 == 0}
 	}
 	for i, m := range members {
 		if p.random.Float64() > 0.4 && i > 1 {
@@ -276,9 +277,11 @@ func (p *planner) events(c community, members []member) {
 		}
 		where := meetings[i%len(meetings)]
 		at := p.after(m.since, p.end/80)
-		r := platform.Registration{Common: p.common(at), ID: p.id("r"), EventID: where.id, UserID: m.id, Status: platform.Success}
+		r := platform.Registration{
+			Common: p.common(at), ID: p.id("r"), EventID: where.id, EventName: where.name, CommunityID: c.id, CommunityName: c.name, UserID: m.id, Status: platform.Success,
+		}
 		if where.paid {
-			r.PaymentID, r.Status = p.id("p"), platform.Pending
+			r.PaymentID, r.Price, r.Currency, r.Status = p.id("p"), "12.5", "EUR", platform.Pending
 		}
 		if !p.add(at, Step{EventType: registered, Put: r}) {
 			continue
@@ -299,9 +302,28 @@ func (p *planner) events(c community, members []member) {
 			to(platform.Success, registered)
 		}
 		if p.chance("cancelled", 0.1) {
-			key := r.Key()
-			p.occurs("cancelled", p.after(at, p.end/30), Step{EventType: cancelled, Delete: &key})
+			at = p.after(at, p.end/30)
+			p.cancel(r, at, members[0])
 		}
+	}
+}
+
+// cancel adds the cancellation of a registration. A third are deletions; of the others,
+// half are an organiser's.
+func (p *planner) cancel(r platform.Registration, at time.Duration, organiser member) {
+	key := r.Key()
+	way := p.counts["cancelled"] % 3
+	p.counts["cancelled"]++
+	if way == 0 {
+		p.occurs("cancelled", at, Step{EventType: cancelled, Delete: &key})
+		return
+	}
+	r.Status, r.UpdatedAt, r.CancelledAt, r.CancelledBy = platform.Cancelled, p.realTime(at), p.realTime(at), r.UserID
+	if way == 2 {
+		r.CancelledBy, r.CancelReason = organiser.id, "the venue is closed"
+	}
+	if p.occurs("cancelled", at, Step{EventType: cancelled, Put: r}) {
+		p.add(p.after(at, p.end/100), Step{Delete: &key}) // it is cancelled already
 	}
 }
 
@@ -319,7 +341,7 @@ func (p *planner) discussions(c community, members []member) {
 		}
 		ends := at + life
 		d := platform.Discussion{
-			Common: p.common(at), ID: p.id("d"), CommunityID: c.id, Title: p.pick(titles), Status: platform.Open, ExpiresAt: p.realTime(ends),
+			Common: p.common(at), ID: p.id("d"), CommunityID: c.id, CommunityName: c.name, Title: p.pick(titles), Status: platform.Open, ExpiresAt: p.realTime(ends),
 		}
 		if !p.add(at, Step{Put: d}) {
 			continue
@@ -347,7 +369,10 @@ func (p *planner) comments(d platform.Discussion, from, to time.Duration, member
 			continue
 		}
 		author := members[p.random.IntN(there)]
-		c := platform.Comment{Common: p.common(at), ID: p.id("m"), DiscussionID: d.ID, UserID: author.id, Text: p.words()}
+		c := platform.Comment{
+			Common: p.common(at), ID: p.id("m"), DiscussionID: d.ID, DiscussionTitle: d.Title, CommunityID: d.CommunityID, CommunityName: d.CommunityName,
+			UserID: author.id, UserName: author.name, Text: p.words(),
+		}
 		if !p.add(at, Step{EventType: commented, Put: c}) || there < 2 || !p.chance("flag", 0.03) {
 			continue
 		}
@@ -360,7 +385,9 @@ func (p *planner) comments(d platform.Discussion, from, to time.Duration, member
 		}
 		when := p.after(at, p.end/500)
 		p.occurs("flag", when, Step{EventType: flagged, Put: platform.Flag{
-			Common: p.common(when), CommentID: c.ID, UserID: reader.id, FlaggedUserID: author.id, Reason: p.pick(complaints),
+			Common: p.common(when), CommentID: c.ID, CommentText: c.Text, DiscussionID: d.ID, DiscussionTitle: d.Title,
+			CommunityID: d.CommunityID, CommunityName: d.CommunityName, UserID: reader.id, FlaggedUserID: author.id, FlaggedUserName: author.name,
+			Reason: p.pick(complaints),
 		}})
 	}
 }

@@ -80,7 +80,7 @@ func (p *Player) Play(ctx context.Context, plan []Step) (Report, error) {
 					continue
 				}
 				n, err := p.step(playing, s)
-				late := errors.Is(err, platform.ErrClosed) || errors.Is(err, platform.ErrNotLater)
+				late := errors.Is(err, platform.ErrClosed) || errors.Is(err, platform.ErrNotLater) || errors.Is(err, platform.ErrPast)
 				mu.Lock()
 				switch {
 				case late:

@@ -5,7 +5,9 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/local/receiver"
@@ -14,7 +16,7 @@ import (
 
 const body = `{"event":"user.posted_comment"}`
 
-func send(t *testing.T, url, id string, s signature.Secret) int {
+func request(t *testing.T, url, id string, s signature.Secret) *http.Request {
 	t.Helper()
 	now := time.Now()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
@@ -24,7 +26,12 @@ func send(t *testing.T, url, id string, s signature.Secret) int {
 	r.Header.Set("webhook-id", id)
 	r.Header.Set("webhook-timestamp", strconv.FormatInt(now.Unix(), 10))
 	r.Header.Set("webhook-signature", signature.Sign([]signature.Secret{s}, id, now, []byte(body)))
-	response, err := http.DefaultClient.Do(r)
+	return r
+}
+
+func send(t *testing.T, url, id string, s signature.Secret) int {
+	t.Helper()
+	response, err := http.DefaultClient.Do(request(t, url, id, s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,20 +76,19 @@ func TestItKeepsTheRecordThatTestsAskFor(t *testing.T) {
 }
 
 func TestItNoticesOverlappingRequests(t *testing.T) {
-	s := signature.NewSecret()
-	r := receiver.New(1, receiver.Behaviour{Slow: 200 * time.Millisecond})
-	r.Secrets = func() []string { return []string{s.Reveal()} }
-	server := httptest.NewServer(r)
-	defer server.Close()
-	done := make(chan int)
-	for range 2 {
-		go func() { done <- send(t, server.URL, "a", s) }()
-	}
-	<-done
-	<-done
-	if got := r.Counts(); got.Overlaps != 1 {
-		t.Errorf("counts = %+v, want one overlap", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := signature.NewSecret()
+		r := receiver.New(1, receiver.Behaviour{Slow: 200 * time.Millisecond})
+		r.Secrets = func() []string { return []string{s.Reveal()} }
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() { r.ServeHTTP(httptest.NewRecorder(), request(t, "http://receiver", "a", s)) })
+		}
+		both.Wait()
+		if got := r.Counts(); got.Overlaps != 1 {
+			t.Errorf("counts = %+v, want one overlap", got)
+		}
+	})
 }
 
 func TestParseRate(t *testing.T) {

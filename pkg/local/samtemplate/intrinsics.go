@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -13,8 +14,9 @@ import (
 type resolver struct {
 	*Template
 	Context
-	kinds map[string]string // resource type by logical id
-	depth int               // recursion depth of eval
+	kinds map[string]string      // resource type by logical id
+	depth int                    // recursion depth of eval
+	roles map[string][]Statement // of functions, by ARN
 }
 
 var subVariable = regexp.MustCompile(`\$\{([^!}][^}]*)\}`)
@@ -144,6 +146,51 @@ func (r *resolver) call(name string, arg *yaml.Node) (any, error) {
 			parts = append(parts, fmt.Sprint(item))
 		}
 		return strings.Join(parts, arg.Content[0].Value), nil
+	case "Select":
+		if len(arg.Content) != 2 {
+			return nil, invalid("has %d arguments, want 2", len(arg.Content))
+		}
+		index, err := strconv.Atoi(arg.Content[0].Value)
+		if err != nil {
+			return nil, invalid("index %q is not a number", arg.Content[0].Value)
+		}
+		v, err := r.eval(arg.Content[1])
+		if err != nil {
+			return nil, err
+		}
+		list, ok := v.([]any)
+		if !ok || index < 0 || index >= len(list) {
+			return nil, invalid("index %d is not in the list", index)
+		}
+		return list[index], nil
+	case "Split":
+		if len(arg.Content) != 2 {
+			return nil, invalid("has %d arguments, want 2", len(arg.Content))
+		}
+		v, err := r.eval(arg.Content[1])
+		if err != nil {
+			return nil, err
+		}
+		list := []any{}
+		for _, part := range strings.Split(fmt.Sprint(v), arg.Content[0].Value) {
+			list = append(list, part)
+		}
+		return list, nil
+	case "FindInMap":
+		if len(arg.Content) != 3 {
+			return nil, invalid("has %d arguments, want 3", len(arg.Content))
+		}
+		at := child(r.root, "Mappings")
+		for _, n := range arg.Content {
+			key, err := r.eval(n)
+			if err != nil {
+				return nil, err
+			}
+			if at = child(at, fmt.Sprint(key)); at == nil {
+				return nil, invalid("finds no %v", key)
+			}
+		}
+		return r.eval(at)
 	case "If", "Equals", "Not", "And", "Or", "Condition":
 		return r.logic(name, arg, invalid)
 	}
@@ -271,8 +318,8 @@ func (r *resolver) ref(id string) (string, error) {
 
 // attribute returns the value of GetAtt.
 func (r *resolver) attribute(id, attribute string) (string, error) {
-	// SAM generates a role under this id for a function without one.
-	if of, ok := strings.CutSuffix(id, "Role"); ok && r.kinds[id] == "" && r.kinds[of] == "AWS::Serverless::Function" && attribute == "Arn" {
+	// A role has no name of its own; CloudFormation derives one from the stack's and the id.
+	if r.kinds[id] == "AWS::IAM::Role" && attribute == "Arn" {
 		return fmt.Sprintf("arn:aws:iam::%s:role/%s-%s", r.Account, r.StackName, id), nil
 	}
 	// SAM generates the function URL under this id; its real host name is unknown.
@@ -297,6 +344,8 @@ func (r *resolver) attribute(id, attribute string) (string, error) {
 		return name, nil
 	case "AWS::KMS::Key Arn":
 		return arn("kms", "key/"+name)
+	case "AWS::Logs::LogGroup Arn":
+		return arn("logs", "log-group:"+name+":*")
 	case "AWS::Serverless::Function Arn":
 		return arn("lambda", "function:"+name)
 	}

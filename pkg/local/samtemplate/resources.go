@@ -21,7 +21,7 @@ import (
 // Resolve evaluates the template for a stack. Resources whose condition is false are
 // omitted.
 func (t *Template) Resolve(c Context) (*Stack, error) {
-	r := &resolver{Template: t, Context: c, kinds: map[string]string{}}
+	r := &resolver{Template: t, Context: c, kinds: map[string]string{}, roles: map[string][]Statement{}}
 	resources := child(t.root, "Resources")
 	if resources == nil {
 		return nil, errors.New("template: no Resources")
@@ -68,12 +68,45 @@ func (t *Template) Resolve(c Context) (*Stack, error) {
 			err = r.queue(s, id, node)
 		case "AWS::Serverless::Function":
 			err = r.function(s, id, node)
+		case "AWS::IAM::Role":
+			err = r.role(id, node)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("template: %s (line %d): %w", id, node.Line, err)
 		}
 	}
-	return s, nil
+	return s, r.assignRoles(s)
+}
+
+// role reads a function's role.
+func (r *resolver) role(id string, node *yaml.Node) error {
+	var p struct {
+		AssumeRolePolicyDocument ignored
+		Policies                 []writtenPolicy
+	}
+	if err := r.decodeProperties(node, &p); err != nil {
+		return err
+	}
+	arn, err := r.attribute(id, "Arn")
+	if err != nil {
+		return err
+	}
+	list, err := statements(p.Policies)
+	r.roles[arn] = list
+	return err
+}
+
+// assignRoles gives the functions the statements of their roles.
+func (r *resolver) assignRoles(s *Stack) error {
+	for i := range s.Functions {
+		f := &s.Functions[i]
+		list, ok := r.roles[f.Role]
+		if !ok && f.Role != "" {
+			return fmt.Errorf("template: function %s has the role %s, which is not in the template", f.LogicalID, f.Role)
+		}
+		f.Statements = list
+	}
+	return nil
 }
 
 // decodeProperties evaluates a resource's properties into a struct, which must have a
@@ -269,6 +302,7 @@ type (
 	scheduleProperties struct {
 		Name               string
 		ScheduleExpression string
+		State              string
 		Input              string
 
 		Description, RetryPolicy ignored
@@ -299,7 +333,12 @@ func (r *resolver) function(s *Stack, id string, node *yaml.Node) error {
 	if err != nil {
 		return fmt.Errorf("globals: %w", err)
 	}
-	text, err := json.Marshal(merge(shared, own))
+	merged := merge(shared, own)
+	text, err := json.Marshal(merged)
+	if err != nil {
+		return err
+	}
+	configuration, err := configuration(merged)
 	if err != nil {
 		return err
 	}
@@ -311,15 +350,10 @@ func (r *resolver) function(s *Stack, id string, node *yaml.Node) error {
 		FunctionUrlConfig map[string]any
 		LoggingConfig     struct{ SystemLogLevel string }
 		Tracing           string
+		RecursiveLoop     string
+		Version           string `json:"VersionDescription"`
 		Role              string
-		Policies          []struct {
-			Statement []struct {
-				Sid, Effect      string
-				Action, Resource oneOrMore
-				Condition        map[string]any
-			}
-		}
-		Events map[string]struct {
+		Events            map[string]struct {
 			Type       string
 			Properties json.RawMessage
 		}
@@ -331,17 +365,10 @@ func (r *resolver) function(s *Stack, id string, node *yaml.Node) error {
 		LogicalID: id, Folder: Folder(id), Name: p.FunctionName, Timeout: time.Duration(p.Timeout.or(defaultTimeout)) * time.Second,
 		Environment: map[string]string{}, URL: p.FunctionUrlConfig != nil, Role: p.Role,
 		SystemLogLevel: p.LoggingConfig.SystemLogLevel, Tracing: p.Tracing,
+		Configuration: configuration, VersionDescription: p.Version, RecursiveLoop: p.RecursiveLoop,
 	}
 	for name, v := range p.Environment.Variables {
 		f.Environment[name] = fmt.Sprint(v)
-	}
-	for _, policy := range p.Policies {
-		for _, statement := range policy.Statement {
-			if statement.Effect != "Allow" {
-				return fmt.Errorf("statement %s: effect %q is not supported", statement.Sid, statement.Effect)
-			}
-			f.Statements = append(f.Statements, Statement{statement.Sid, statement.Action, statement.Resource})
-		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Events)) {
 		if err := f.addTrigger(name, p.Events[name].Type, p.Events[name].Properties); err != nil {
@@ -350,6 +377,19 @@ func (r *resolver) function(s *Stack, id string, node *yaml.Node) error {
 	}
 	s.Functions = append(s.Functions, f)
 	return nil
+}
+
+// versioned are the properties that a version keeps.
+var versioned = []string{"Architectures", "Environment", "Handler", "LoggingConfig", "MemorySize", "Runtime", "Timeout", "Tracing", "VpcConfig"}
+
+func configuration(properties any) (string, error) {
+	all, _ := properties.(map[string]any)
+	kept := map[string]any{}
+	for _, name := range versioned {
+		kept[name] = all[name]
+	}
+	text, err := json.Marshal(kept)
+	return string(text), err
 }
 
 // merge applies SAM's rules for Globals: maps are merged, lists concatenated, other
@@ -414,6 +454,9 @@ func (f *Function) addTrigger(name, kind string, properties []byte) error {
 		every, err := parseRate(p.ScheduleExpression)
 		if err != nil {
 			return err
+		}
+		if p.State == "DISABLED" {
+			return nil
 		}
 		f.Schedules = append(f.Schedules, Schedule{Name: p.Name, Every: every, Input: json.RawMessage(p.Input)})
 	default:

@@ -70,8 +70,14 @@ type Function struct {
 	URL         bool // has a function URL
 	// SystemLogLevel is the minimum level of Lambda's system log, Tracing the X-Ray mode.
 	SystemLogLevel, Tracing string
-	// Role is the ARN of a shared role: the function has the permissions of the function
-	// that owns it. "" is a role of its own, with Statements.
+	// Configuration is what a published version keeps besides the code, as JSON, and
+	// VersionDescription its description.
+	Configuration, VersionDescription string
+	// RecursiveLoop says whether Lambda stops chains of messages from the function to
+	// itself: Terminate or Allow. "" is Lambda's default, Terminate.
+	RecursiveLoop string
+	// Role is the ARN of the function's role, and Statements are the role's. Functions can
+	// share a role.
 	Role       string
 	Statements []Statement
 }
