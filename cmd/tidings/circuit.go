@@ -82,8 +82,8 @@ func (a *app) redriveCommand() *cobra.Command {
 
 A message moves to the dead-letter queue after ten failed receives: the worker
 crashed, or a service that it needs was unavailable. The log has the cause
-(deliver.failed); fix it first. Messages that cannot be decoded stay in the
-dead-letter queue.`,
+(deliver.failed); fix it first. Within ten minutes after a sweep succeeds again, the
+sweep does the same. Messages that cannot be decoded stay in the dead-letter queue.`,
 		Args: args(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			t, err := a.connect(c.Context())

@@ -19,11 +19,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/spf13/cobra"
 
+	"github.com/tidings-dev/tidings/pkg/aws/awsconfig"
 	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/local/loopback"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
 
@@ -48,7 +49,7 @@ func operator() string {
 func (a *app) invitation(c *cobra.Command) func() console.Invitation {
 	i := console.Invitation{Name: operator()}
 	role := ""
-	c.Flags().StringVar(&role, "role", string(console.Admin), "role: admin, or viewer (read-only)")
+	c.Flags().StringVar(&role, "role", string(console.Admin), "role: admin, viewer (read-only), or operator (an admin who also sees failed changes of every tenant)")
 	c.Flags().StringVar(&i.Name, "as", i.Name, "user name in the audit log")
 	return func() console.Invitation {
 		i.Role, i.Tenant = console.Role(role), a.tenant
@@ -56,16 +57,16 @@ func (a *app) invitation(c *cobra.Command) func() console.Invitation {
 	}
 }
 
-// consoleURL returns the console's function URL without a trailing slash.
-func (t *target) consoleURL(ctx context.Context) (string, error) {
+// functionURL returns a function's URL without a trailing slash.
+func (t *target) functionURL(ctx context.Context, function string) (string, error) {
 	if t.urls != nil {
-		return strings.TrimSuffix(t.urls["console"], "/"), nil
+		return strings.TrimSuffix(t.urls[function], "/"), nil
 	}
 	out, err := t.lambda.GetFunctionUrlConfig(ctx, &lambda.GetFunctionUrlConfigInput{
-		FunctionName: aws.String(t.prefix + "console"), Qualifier: aws.String(samtemplate.Alias),
+		FunctionName: aws.String(t.prefix + function), Qualifier: aws.String(samtemplate.Alias),
 	})
 	if err != nil {
-		return "", fmt.Errorf("look up the console's function URL: %w", err)
+		return "", fmt.Errorf("look up the URL of function %s: %w", function, err)
 	}
 	return strings.TrimSuffix(aws.ToString(out.FunctionUrl), "/"), nil
 }
@@ -81,13 +82,16 @@ header X-Tidings-Session.`,
 	}
 	of := a.invitation(c)
 	c.Flags().BoolVar(&token, "token", false, "print a session token for a program instead of a link")
-	c.Flags().DurationVar(&lasts, "lasts", console.SessionTime, "lifetime of the session token")
+	c.Flags().DurationVar(&lasts, "lasts", console.SessionTime, "lifetime of the session token, at most 2160h (90 days)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if token && (lasts <= 0 || lasts > console.MaxTokenTime) {
+			return usagef("--lasts is %s: a token lasts more than 0s and at most %s (90 days)", lasts, console.MaxTokenTime)
+		}
 		t, err := a.connect(c.Context())
 		if err != nil {
 			return err
 		}
-		base, err := t.consoleURL(c.Context())
+		base, err := t.functionURL(c.Context(), "console")
 		if err != nil {
 			return err
 		}
@@ -154,7 +158,7 @@ link. Ctrl-C stops it.`,
 		if err != nil {
 			return err
 		}
-		base, err := t.consoleURL(ctx)
+		base, err := t.functionURL(ctx, "console")
 		if err != nil {
 			return err
 		}
@@ -162,9 +166,9 @@ link. Ctrl-C stops it.`,
 		if err != nil {
 			return fmt.Errorf("the console's URL: %w", err)
 		}
-		cfg, err := config.LoadDefaultConfig(ctx)
+		cfg, err := awsconfig.Load(ctx, a.limits)
 		if err != nil {
-			return fmt.Errorf("AWS configuration: %w", err)
+			return err
 		}
 		path, err := console.Invite(ctx, t.store, of(), time.Now())
 		if err != nil {
@@ -186,12 +190,14 @@ link. Ctrl-C stops it.`,
 }
 
 // signingProxy signs every request for a function URL (AWS Lambda Developer Guide,
-// "Control access to Lambda function URLs"). It removes the Secure attribute from
+// "Control access to Lambda function URLs"), except those that a page of another origin can
+// make. It removes the Secure attribute from
 // cookies: some browsers do not store secure cookies for http://127.0.0.1.
 func signingProxy(to *url.URL, credentials aws.CredentialsProvider, region string, now func() time.Time) http.Handler {
 	signer := v4.NewSigner()
-	transport := http.DefaultTransport
-	return &httputil.ReverseProxy{
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = time.Minute // longer than the console runs
+	return loopback.Only(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.Out.Host = to.Host
@@ -232,7 +238,7 @@ func signingProxy(to *url.URL, credentials aws.CredentialsProvider, region strin
 			}
 			return nil
 		},
-	}
+	})
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)

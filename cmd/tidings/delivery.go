@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 )
 
 func (a *app) deliveryCommand() *cobra.Command {
@@ -23,63 +23,82 @@ func (a *app) deliveryCommand() *cobra.Command {
 }
 
 func (a *app) deliveryList() *cobra.Command {
-	var q delivery.Query
-	var state string
+	var f console.DeliveryFilter
+	var times rangeFlags
+	var state, status string
 	var dead bool
-	var since time.Duration
 	c := &cobra.Command{
 		Use: "list", Short: "List the newest deliveries", Args: args(0, "no arguments"),
+		Long: `List deliveries, the newest event first. Dead and skipped ones are found at once among any
+number of others. Every other state, --type and --status need a search; limit it with
+--since, or with --from and --to.`,
+		Example: `  tidings delivery list --dead
+  tidings delivery list --status 500..599 --from 2026-01-29T00:00:00Z --to 2026-01-30T00:00:00Z`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			q.State = delivery.State(state)
+			f.State = delivery.State(state)
 			if dead {
-				q.State = delivery.Dead
+				f.State = delivery.Dead
 			}
-			if q.State != "" && !slices.Contains(delivery.States, q.State) {
+			if f.State != "" && !slices.Contains(delivery.States, f.State) {
 				return usagef("--state %s is not one of %v", state, delivery.States)
 			}
-			if q.Limit < 1 || q.Limit > 10_000 {
+			if f.Limit < 1 || f.Limit > 10_000 {
 				return usagef("--limit must be between 1 and 10000")
 			}
-			if since > 0 {
-				q.From = time.Now().Add(-since)
+			var err error
+			if f.From, f.To, err = times.parse(); err != nil {
+				return err
+			}
+			if f.Status, err = delivery.ParseStatuses(status); err != nil {
+				return usagef("--status: %w", err)
 			}
 			t, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
-			endpoints := []string{q.EndpointID}
-			if q.EndpointID == "" {
-				list, err := t.store.ListEndpoints(c.Context(), a.tenant)
-				if err != nil {
-					return unreachable(err)
-				}
-				endpoints = endpoints[:0]
-				for _, e := range list {
-					endpoints = append(endpoints, e.ID)
-				}
+			found, more, err := a.findDeliveries(c.Context(), t, f)
+			if err != nil {
+				return unreachable(err)
 			}
-			var found []delivery.Delivery
-			for _, id := range endpoints {
-				one := q
-				one.EndpointID = id
-				page, err := t.store.QueryDeliveries(c.Context(), one)
-				if err != nil {
-					return unreachable(err)
-				}
-				found = append(found, page.Deliveries...)
+			if err := a.printDeliveries(found); err != nil {
+				return err
 			}
-			// Event ids sort by time, so this is newest first over all endpoints.
-			slices.SortStableFunc(found, func(x, y delivery.Delivery) int { return strings.Compare(y.EventID, x.EventID) })
-			return a.printDeliveries(found[:min(len(found), q.Limit)])
+			if more && !a.json {
+				fmt.Fprintln(a.err, "there are more: raise --limit")
+			}
+			return nil
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&q.EndpointID, "endpoint", "", "only deliveries to this endpoint")
-	f.StringVar(&state, "state", "", "only deliveries in this state: pending, in_flight, delivered, dead or skipped")
-	f.BoolVar(&dead, "dead", false, "only dead letters")
-	f.DurationVar(&since, "since", 0, "only events accepted within this time, such as 1h")
-	f.IntVar(&q.Limit, "limit", 20, "maximum number of deliveries")
+	flags := c.Flags()
+	flags.StringVar(&f.EndpointID, "endpoint", "", "only deliveries to this endpoint")
+	flags.StringVar(&state, "state", "", "only deliveries in this state: pending, in_flight, delivered, dead or skipped")
+	flags.BoolVar(&dead, "dead", false, "only dead letters")
+	flags.StringVar(&f.EventType, "type", "", "only deliveries of events of this type")
+	flags.StringVar(&status, "status", "", "only deliveries whose latest attempt got this response status, or one of a range such as 500..599")
+	times.add(flags)
+	flags.IntVar(&f.Limit, "limit", 20, "maximum number of deliveries")
 	return c
+}
+
+// findDeliveries returns the filter's deliveries, up to its limit, and whether there are
+// more.
+func (a *app) findDeliveries(ctx context.Context, t *target, f console.DeliveryFilter) (found []delivery.Delivery, more bool, err error) {
+	endpoints := []string{f.EndpointID}
+	if f.EndpointID == "" {
+		list, err := t.store.ListEndpoints(ctx, a.tenant)
+		if err != nil {
+			return nil, false, err
+		}
+		endpoints = endpoints[:0]
+		for _, e := range list {
+			endpoints = append(endpoints, e.ID)
+		}
+	}
+	return search(a.err, f.Limit, func(limit int, cursor string) (resultPage[delivery.Delivery], error) {
+		f.Limit, f.Cursor = limit, cursor
+		page, err := console.SearchDeliveries(ctx, t.store, endpoints, f)
+		return resultPage[delivery.Delivery]{page.Deliveries, page.Next, page.Until}, err
+	})
 }
 
 func (a *app) printDeliveries(list []delivery.Delivery) error {
@@ -101,11 +120,11 @@ func (a *app) printDeliveries(list []delivery.Delivery) error {
 	})
 }
 
-// nextAttempt is when the next attempt is due, for a table; "circuit" while the
-// circuit breaker is open.
+// nextAttempt is when the next attempt is due, for a table; "backlog" while the delivery
+// waits in its endpoint's backlog.
 func nextAttempt(d delivery.Delivery) string {
 	if d.InBacklog {
-		return "circuit"
+		return "backlog"
 	}
 	return timeUntil(d.NextAttemptAt)
 }
@@ -157,7 +176,7 @@ func (a *app) deliveryShow() *cobra.Command {
 // nextAttemptLong is nextAttempt as an absolute time, for a single delivery.
 func nextAttemptLong(d delivery.Delivery) string {
 	if d.InBacklog {
-		return "when the circuit breaker closes or uses it as a probe; see `tidings circuit list`"
+		return "when its turn in the endpoint's backlog comes; see `tidings circuit list`"
 	}
 	return formatTime(d.NextAttemptAt)
 }
@@ -165,92 +184,101 @@ func nextAttemptLong(d delivery.Delivery) string {
 func ms(n int64) string { return fmt.Sprintf("%d ms", n) }
 
 func (a *app) deliveryReplay() *cobra.Command {
-	var endpointID, from, to string
-	var dead, all bool
+	flags := jobFlags{command: dispatch.Command{Kind: jobs.Replay}}
+	var all, dead bool
 	c := &cobra.Command{
-		Use: "replay [ENDPOINT EVENT]", Short: "Replay one delivery, or the dead letters of one or all endpoints",
+		Use: "replay [ENDPOINT EVENT]", Short: "Replay one delivery, or all that match, of one or all endpoints",
+		Long: `Replay one delivery, or all settled deliveries that match the flags: dead letters, unless
+--states says otherwise.
+
+Several are replayed by a job for each endpoint. The command first counts them, and says
+how long sending takes and what it costs; with --yes, it then sends them.`,
 		Example: `  tidings delivery replay ep_01J… 01J…
-  tidings delivery replay --dead --endpoint ep_01J… --from 2026-01-29T00:00:00Z
-  tidings delivery replay --dead --all`,
+  tidings delivery replay --endpoint ep_01J… --from 2026-01-29T00:00:00Z --dry-run
+  tidings delivery replay --endpoint ep_01J… --since 24h --status 503 --yes
+  tidings delivery replay --all --yes`,
 		RunE: func(c *cobra.Command, given []string) error {
-			command := dispatch.Command{Action: "replay", Tenant: a.tenant}
+			bulk := flags.command.EndpointID != "" || all
 			switch {
-			case len(given) == 2 && !dead:
-				command.EndpointID, command.EventID = given[0], given[1]
-			case len(given) == 0 && dead && (endpointID != "") != all:
-				command.Action, command.EndpointID = "replay_dead", endpointID
+			case dead && len(flags.states) > 0:
+				return usagef("--dead and --states cannot be combined")
+			case len(given) == 2 && !bulk:
+			case len(given) == 0 && (flags.command.EndpointID != "") != all:
 			default:
-				return usagef("tidings delivery replay takes ENDPOINT EVENT, or --dead with --endpoint ENDPOINT or --all")
+				return usagef("tidings delivery replay takes ENDPOINT EVENT, or --endpoint ENDPOINT or --all")
 			}
-			for _, bound := range []struct {
-				flag, text string
-				into       *time.Time
-			}{{"--from", from, &command.From}, {"--to", to, &command.To}} {
-				if bound.text == "" {
-					continue
-				}
-				at, err := time.Parse(time.RFC3339, bound.text)
-				if err != nil {
-					return usagef("%s must be an RFC 3339 time such as 2026-01-29T12:00:00Z", bound.flag)
-				}
-				*bound.into = at
+			if _, err := delivery.ParseStatuses(flags.command.Status); err != nil {
+				return usagef("--status: %w", err)
+			}
+			if err := flags.parse(a.tenant); err != nil {
+				return err
 			}
 			t, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
-			commands := []dispatch.Command{command}
+			if !bulk {
+				return a.replayOne(c.Context(), t, given[0], given[1])
+			}
+			endpoints := []string{flags.command.EndpointID}
 			if all {
-				if commands, err = a.forEnabledEndpoints(c.Context(), t, command); err != nil {
+				if endpoints, err = a.enabledEndpoints(c.Context(), t); err != nil {
 					return err
 				}
 			}
-			total := 0
-			for _, command := range commands {
-				for {
-					var done dispatch.Replayed
-					if err := t.invoke(c.Context(), "dispatch", command, &done); err != nil {
-						return err
-					}
-					total += done.Replayed
-					if done.Next == "" {
-						break
-					}
-					fmt.Fprintf(a.err, "%d replayed so far …\n", total)
-					command.Cursor = done.Next
+			var counted error
+			for _, id := range endpoints {
+				one := flags
+				one.command.EndpointID = id
+				if all && !a.json {
+					fmt.Fprintln(a.out, id)
+				}
+				err := a.runJob(c, t, &one)
+				if errors.Is(err, errOnlyCounted) {
+					counted, err = err, nil
+				}
+				if err != nil {
+					return err
 				}
 			}
-			if a.json {
-				return a.printJSON(map[string]int{"replayed": total})
-			}
-			fmt.Fprintln(a.out, total, "replayed")
-			return nil
+			return counted
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&endpointID, "endpoint", "", "replay the dead letters of this endpoint")
-	f.BoolVar(&dead, "dead", false, "replay dead letters; needs --endpoint or --all")
-	f.BoolVar(&all, "all", false, "replay the dead letters of all enabled endpoints")
-	f.StringVar(&from, "from", "", "only events accepted at or after this time")
-	f.StringVar(&to, "to", "", "only events accepted at or before this time")
+	f.StringVar(&flags.command.EndpointID, "endpoint", "", "replay deliveries to this endpoint")
+	f.BoolVar(&all, "all", false, "replay deliveries to all endpoints that are not disabled")
+	f.BoolVar(&dead, "dead", false, "only dead letters, which is the default")
+	f.StringVar(&flags.command.Status, "status", "", "only those whose latest attempt got this response status, such as 503, or one of a range, such as 500..599")
+	flags.add(f, dispatch.ReplayStates...)
 	return c
 }
 
-// forEnabledEndpoints returns the command once per enabled endpoint. It reports the
+func (a *app) replayOne(ctx context.Context, t *target, endpointID, eventID string) error {
+	var done dispatch.Replayed
+	command := dispatch.Command{Action: "replay", Tenant: a.tenant, EndpointID: endpointID, EventID: eventID}
+	if err := t.invoke(ctx, "dispatch", command, &done); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(done)
+	}
+	fmt.Fprintln(a.out, done.Replayed, "replayed")
+	return nil
+}
+
+// enabledEndpoints returns the IDs of the endpoints that are not disabled. It reports the
 // disabled ones on standard error.
-func (a *app) forEnabledEndpoints(ctx context.Context, t *target, command dispatch.Command) ([]dispatch.Command, error) {
+func (a *app) enabledEndpoints(ctx context.Context, t *target) (ids []string, err error) {
 	list, err := t.store.ListEndpoints(ctx, a.tenant)
 	if err != nil {
 		return nil, unreachable(err)
 	}
-	var commands []dispatch.Command
 	for _, e := range list {
-		if e.Status != endpoint.Enabled {
-			fmt.Fprintf(a.err, "%s is disabled: its dead letters are not replayed\n", e.ID)
+		if e.Status == endpoint.Disabled {
+			fmt.Fprintf(a.err, "%s is disabled: its deliveries are not replayed\n", e.ID)
 			continue
 		}
-		command.EndpointID = e.ID
-		commands = append(commands, command)
+		ids = append(ids, e.ID)
 	}
-	return commands, nil
+	return ids, nil
 }

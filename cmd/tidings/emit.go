@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidings-dev/tidings/pkg/emit"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
 func (a *app) emitCommand() *cobra.Command {
@@ -30,8 +31,13 @@ func (a *app) emitCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := json.Unmarshal(text, &r); err != nil {
+				in := json.NewDecoder(bytes.NewReader(text))
+				in.DisallowUnknownFields() // a misspelt idempotency_key would be ignored
+				if err := in.Decode(&r); err != nil {
 					return fmt.Errorf("%s: %w", file, err)
+				}
+				if _, err := in.Token(); !errors.Is(err, io.EOF) {
+					return fmt.Errorf("%s: holds more than one event: publish lists by invoking emit", file)
 				}
 			} else {
 				text, err := a.text(data)
@@ -83,34 +89,4 @@ func (a *app) text(value string) ([]byte, error) {
 		return io.ReadAll(a.in)
 	}
 	return []byte(value), nil
-}
-
-func (a *app) eventsCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use: "events", Short: "List the event types", Args: args(0, "no arguments"),
-		RunE: func(*cobra.Command, []string) error {
-			known := catalog.Default()
-			if a.json {
-				return a.printJSON(known.Types())
-			}
-			return a.table("TYPE\tDESCRIPTION\tCAPTURED FROM", func(row func(...any)) {
-				for _, name := range known.Types() {
-					t, _ := known.Type(name)
-					row(name, t.Description, t.CapturedFrom)
-				}
-			})
-		},
-	}
-	c.AddCommand(&cobra.Command{
-		Use: "show TYPE", Short: "Print an event type's JSON Schema, with examples", Args: args(1, "an event type"),
-		RunE: func(_ *cobra.Command, given []string) error {
-			t, ok := catalog.Default().Type(given[0])
-			if !ok {
-				return usagef("%q is not an event type; the event types are %s", given[0], strings.Join(catalog.Default().Types(), ", "))
-			}
-			_, err := a.out.Write(t.Schema)
-			return err
-		},
-	})
-	return c
 }

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -17,52 +21,87 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/delivery/retry"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
-// adminEndpoints returns the endpoint operations. The local runner also allows receivers on
-// this machine; a deployed stack checks the address again at every attempt.
+// adminEndpoints returns the endpoint operations. They check a new URL by what the
+// deployment allows; the local runner also allows receivers on this machine.
 func (a *app) adminEndpoints(ctx context.Context) (*admin.Endpoints, error) {
 	t, err := a.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var allow builtin.Settings
-	if a.stack == "" {
-		allow = builtin.Loopback
+	check := func(to destination.Target) error {
+		allow := builtin.Loopback
+		if a.stack != "" {
+			if allow, err = t.allowed(ctx); err != nil {
+				return err
+			}
+		}
+		protocols, err := builtin.Open(allow, builtin.Clouds{})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = protocols.Close() }() // it has opened nothing
+		return protocols.Check(to)
 	}
-	protocols, err := builtin.Open(allow, builtin.Clouds{})
+	return &admin.Endpoints{Store: t.store, Catalog: t.types(), Check: check, Now: time.Now}, nil
+}
+
+// allowed returns which destinations a deployed stack allows, as its dispatch function
+// knows it.
+func (t *target) allowed(ctx context.Context) (builtin.Settings, error) {
+	name := t.prefix + "dispatch"
+	out, err := t.lambda.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &name, Qualifier: aws.String(samtemplate.Alias)})
 	if err != nil {
-		return nil, err
+		return builtin.Settings{}, fmt.Errorf("which URLs the stack allows is in the configuration of %s, which cannot be read: %w", name, err)
 	}
-	return &admin.Endpoints{Store: t.store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}, nil
+	var variables map[string]string
+	if out.Environment != nil {
+		variables = out.Environment.Variables
+	}
+	http, err := strconv.ParseBool(variables["ALLOW_HTTP"])
+	if err != nil {
+		return builtin.Settings{}, fmt.Errorf("the variable ALLOW_HTTP of %s is %q: is it a stack of Tidings?", name, variables["ALLOW_HTTP"])
+	}
+	return builtin.Settings{AllowHTTP: http, AllowNetworks: variables["ALLOW_NETWORKS"], DestinationTenants: variables["DESTINATION_TENANTS"]}, nil
 }
 
 func (a *app) endpointCommand() *cobra.Command {
 	c := &cobra.Command{Use: "endpoint", Short: "Manage endpoints: add, set, list, show, disable, enable, rotate-secret, remove"}
 	c.AddCommand(a.endpointAdd(), a.endpointSet(), a.endpointList(), a.endpointShow(), a.endpointRemove(), a.endpointRotate(),
 		a.endpointSwitch("disable", "Disable an endpoint; its pending deliveries are marked skipped"),
-		a.endpointSwitch("enable", "Enable a disabled endpoint"))
+		a.endpointSwitch("enable", "Enable a disabled endpoint"),
+		a.endpointSwitch("pause", "Pause an endpoint; its events wait in its backlog, up to its age limit"),
+		a.endpointSwitch("resume", "Resume a paused endpoint; its backlog is sent within two minutes"))
 	return c
 }
 
 func (a *app) endpointAdd() *cobra.Command {
 	var e endpoint.Endpoint
-	var filter string
+	var filter, backfill string
 	var secret, ed25519 bool
 	c := &cobra.Command{
 		Use: "add URL", Short: "Add an endpoint and print its signing secret, once",
 		Long: "Add an endpoint and print its signing secret, once.\n\nThe URL's scheme selects the protocol: https, sqs, pubsub or kafka.\ndocs/destinations.md has an example for each.",
 		Example: `  tidings endpoint add https://crm.example.com/hooks --types 'user.*'
+  tidings endpoint add https://crm.example.com/hooks --backfill 14d
   tidings endpoint add https://crm.example.com/hooks --filter '{"data":{"status":["success"]}}'
   tidings endpoint add 'sqs://123456789012/webhooks-orders?region=eu-central-1' --role-arn arn:aws:iam::123456789012:role/webhooks-tidings
   tidings endpoint add pubsub://my-project/community-events --ordered
   tidings endpoint add 'kafka://b1.example.com:9093,b2.example.com:9093/community?tls=true&sasl=scram-sha-512' --credentials tidings/default/kafka`,
 		Args: args(1, "one URL"),
 		RunE: func(c *cobra.Command, given []string) error {
+			span, err := jobs.ParseSpan(backfill)
+			if err != nil {
+				return usagef("--backfill: %w", err)
+			}
 			r, err := a.adminEndpoints(c.Context())
 			if err != nil {
 				return err
@@ -91,10 +130,20 @@ func (a *app) endpointAdd() *cobra.Command {
 			if err != nil {
 				return unreachable(err)
 			}
-			return a.showSecret(added, "added", !secret)
+			v := console.ShowSecret(added, time.Now())
+			if span > 0 {
+				j, err := a.startBackfill(c.Context(), added, span)
+				if err != nil { // it must not hide the secret
+					v.BackfillError = err.Error()
+				} else {
+					v.Backfill = &j
+				}
+			}
+			return a.showSecret(v, "added", !secret)
 		},
 	}
 	f := c.Flags()
+	f.StringVar(&backfill, "backfill", "", "send the events of the past too: days such as 14d, or a duration such as 36h")
 	f.StringSliceVar(&e.EventTypes, "types", []string{"*"}, "event types to deliver: exact names, prefixes such as user.*, or *")
 	f.StringVar(&filter, "filter", "", "EventBridge event pattern that the event's JSON must match")
 	f.StringVar(&e.Description, "description", "", "description")
@@ -102,21 +151,28 @@ func (a *app) endpointAdd() *cobra.Command {
 	f.StringVar(&e.Credentials, "credentials", "", "Kafka: name of the Secrets Manager secret with user name and password, tidings/<tenant>/…")
 	f.BoolVar(&e.Ordered, "ordered", false, "Pub/Sub: deliver the events of one subject in order")
 	f.BoolVar(&e.Traceparent, "traceparent", false, "send the W3C traceparent header (an attribute on brokers)")
+	oldNamesFlag(f, &e)
 	ruleFlags(f, &e)
 	f.BoolVar(&secret, "secret-stdin", false, "read the signing secret (whsec_…) from standard input instead of generating one")
 	f.BoolVar(&ed25519, "ed25519", false, "sign with an Ed25519 key (v1a) instead of a shared secret")
 	return c
 }
 
+// oldNamesFlag adds the flag for renamed event types.
+func oldNamesFlag(f *pflag.FlagSet, e *endpoint.Endpoint) {
+	f.BoolVar(&e.OldNames, "old-names", false, "deliver renamed event types under their old names (user.joined_platform as user.welcome_email_sent)")
+}
+
 // ruleFlags adds the flags for an endpoint's delivery settings.
 func ruleFlags(f *pflag.FlagSet, e *endpoint.Endpoint) {
 	f.DurationVar(&e.Timeout, "timeout", endpoint.DefaultTimeout, "timeout of one attempt, 1s to 30s")
-	f.IntVar(&e.Retry.MaxAttempts, "max-attempts", 0, fmt.Sprintf("maximum number of attempts, 1 to 30 (0: %d)", retry.DefaultMaxAttempts))
+	f.IntVar(&e.Retry.MaxAttempts, "max-attempts", 0, fmt.Sprintf("maximum number of attempts, 1 to %d (0: as many as fit into the maximum age)", retry.DefaultMaxAttempts))
 	f.DurationVar(&e.Retry.MaxAge, "max-age", 0, fmt.Sprintf("maximum age of an event for a further attempt, 1m to 336h (0: %s)", retry.DefaultMaxAge))
 	f.DurationVar(&e.Retry.MaxDelay, "max-delay", 0, fmt.Sprintf("maximum backoff between attempts, 1s to 24h (0: %s)", retry.DefaultMaxDelay))
 	f.IntVar(&e.Limit.PerMinute, "rate-per-minute", 0, fmt.Sprintf("rate limit in attempts per minute, 1 to %d (0: no limit)", ratelimit.MaxPerMinute))
 	f.IntVar(&e.Limit.Burst, "burst", 0, "burst size of the rate limit, 1 to 10000 (0: the limit of five seconds)")
 	f.IntVar(&e.Breaker.Failures, "breaker-failures", 0, fmt.Sprintf("consecutive failures that open the circuit breaker, 1 to 100 (0: %d)", breaker.DefaultFailures))
+	f.DurationVar(&e.Breaker.FailingFor, "breaker-failing-for", 0, fmt.Sprintf("minimum time from the first to the last of these failures, 1ms to 1h (0: %s)", breaker.DefaultFailingFor))
 	f.DurationVar(&e.Breaker.OpenFor, "breaker-open-for", 0, fmt.Sprintf("time that the circuit breaker stays open before the first probe, 1s to 1h (0: %s)", breaker.DefaultOpenFor))
 	f.DurationVar(&e.Breaker.MaxOpenFor, "breaker-max-open-for", 0, fmt.Sprintf("maximum open time; every failed probe doubles it, up to 24h (0: %s)", breaker.DefaultMaxOpenFor))
 	f.DurationVar(&e.Breaker.DisableAfter, "disable-after", 0, fmt.Sprintf("disable the endpoint after failing for this long without a success, 1h to 720h (0: %s)", breaker.DefaultDisableAfter))
@@ -126,14 +182,16 @@ func ruleFlags(f *pflag.FlagSet, e *endpoint.Endpoint) {
 func (a *app) endpointSet() *cobra.Command {
 	var wanted endpoint.Endpoint
 	c := &cobra.Command{
-		Use: "set ENDPOINT", Short: "Change an endpoint's timeout, retries, rate limit or circuit breaker",
+		Use: "set ENDPOINT", Short: "Change an endpoint's timeout, retries, rate limit, circuit breaker or old names",
 		Example: `  tidings endpoint set ep_01J… --rate-per-minute 600 --burst 20
   tidings endpoint set ep_01J… --rate-per-minute 0`,
 		Args: args(1, "an endpoint id"),
 	}
+	oldNamesFlag(c.Flags(), &wanted)
 	ruleFlags(c.Flags(), &wanted)
 	c.RunE = func(c *cobra.Command, given []string) error {
 		changes := map[string]func(*endpoint.Endpoint){
+			"old-names":            func(e *endpoint.Endpoint) { e.OldNames = wanted.OldNames },
 			"timeout":              func(e *endpoint.Endpoint) { e.Timeout = wanted.Timeout },
 			"max-attempts":         func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = wanted.Retry.MaxAttempts },
 			"max-age":              func(e *endpoint.Endpoint) { e.Retry.MaxAge = wanted.Retry.MaxAge },
@@ -141,6 +199,7 @@ func (a *app) endpointSet() *cobra.Command {
 			"rate-per-minute":      func(e *endpoint.Endpoint) { e.Limit.PerMinute = wanted.Limit.PerMinute },
 			"burst":                func(e *endpoint.Endpoint) { e.Limit.Burst = wanted.Limit.Burst },
 			"breaker-failures":     func(e *endpoint.Endpoint) { e.Breaker.Failures = wanted.Breaker.Failures },
+			"breaker-failing-for":  func(e *endpoint.Endpoint) { e.Breaker.FailingFor = wanted.Breaker.FailingFor },
 			"breaker-open-for":     func(e *endpoint.Endpoint) { e.Breaker.OpenFor = wanted.Breaker.OpenFor },
 			"breaker-max-open-for": func(e *endpoint.Endpoint) { e.Breaker.MaxOpenFor = wanted.Breaker.MaxOpenFor },
 			"disable-after":        func(e *endpoint.Endpoint) { e.Breaker.DisableAfter = wanted.Breaker.DisableAfter },
@@ -173,21 +232,40 @@ func (a *app) endpointSet() *cobra.Command {
 
 // showSecret prints an endpoint with its new signing secret. A secret that the
 // operator supplied (generated is false) is not printed.
-func (a *app) showSecret(e endpoint.Endpoint, what string, generated bool) error {
-	v := console.ShowSecret(e, time.Now())
+func (a *app) showSecret(v console.WithSecret, what string, generated bool) error {
 	if !generated {
 		v.Secret = ""
 	}
 	if a.json {
 		return a.printJSON(v)
 	}
-	if err := a.fields("endpoint", e.ID+" "+what, "url", e.URL, "types", strings.Join(e.EventTypes, ", "), "filter", string(e.Filter), "secret", v.Secret, "public key", v.PublicKey); err != nil {
+	if err := a.fields("endpoint", v.ID+" "+what, "url", v.URL, "types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "secret", v.Secret, "public key", v.PublicKey); err != nil {
 		return err
 	}
 	if v.Secret != "" {
 		fmt.Fprintln(a.out, "\nThe secret is shown only once. Receivers verify the webhook-signature header with it.")
 	}
+	if v.Backfill != nil {
+		fmt.Fprintf(a.out, "\nThe events since %s are being sent: `tidings job wait %s` follows it.\n", formatTime(v.Backfill.From), v.Backfill.ID)
+	}
+	if v.BackfillError != "" {
+		fmt.Fprintf(a.err, "the endpoint was added, but past events are not being sent: %s\n`tidings recover --endpoint %s --since …` sends them\n", v.BackfillError, v.ID)
+	}
 	return nil
+}
+
+// startBackfill starts the job that sends a new endpoint the past.
+func (a *app) startBackfill(ctx context.Context, e endpoint.Endpoint, span time.Duration) (console.Job, error) {
+	t, err := a.connect(ctx)
+	if err != nil {
+		return console.Job{}, err
+	}
+	now := time.Now()
+	var j jobs.Job
+	err = t.invoke(ctx, "dispatch", dispatch.Command{
+		Action: "start_job", Kind: jobs.Backfill, JobID: jobs.NewID(now), By: by(), Tenant: a.tenant, EndpointID: e.ID, From: now.Add(-span), To: now,
+	}, &j)
+	return console.ViewJob(j, e.Limit), err
 }
 
 func (a *app) endpointList() *cobra.Command {
@@ -252,7 +330,10 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 	if v.MaxAttempts > 0 {
 		attempts = fmt.Sprint(v.MaxAttempts)
 	}
-	role, ordered, traceparent := "", "", ""
+	role, ordered, traceparent, names := "", "", "", ""
+	if v.OldNames {
+		names = "old names of renamed types"
+	}
 	if v.Traceparent {
 		traceparent = "sent"
 	}
@@ -263,7 +344,7 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 		ordered = "by subject"
 	}
 	return a.fields("endpoint", v.ID, "status", v.Status, "reason", v.StatusReason, "url", v.URL, "description", v.Description,
-		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered, "traceparent", traceparent,
+		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered, "traceparent", traceparent, "names", names,
 		"timeout", fmt.Sprintf("%gs", v.Timeout),
 		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
 		"rate limit", rateLimit(e.Limit), "circuit breaker", breakerPolicy(e.Breaker),
@@ -284,8 +365,12 @@ func rateLimit(l ratelimit.Limit) string {
 // breakerPolicy formats the settings that differ from the defaults.
 func breakerPolicy(p breaker.Policy) string {
 	var parts []string
-	if p.Failures > 0 {
-		parts = append(parts, fmt.Sprintf("opens after %d failures", p.Failures))
+	if p.Failures > 0 || p.FailingFor > 0 {
+		opens := fmt.Sprintf("opens after %d failures", cmp.Or(p.Failures, breaker.DefaultFailures))
+		if p.FailingFor > 0 {
+			opens += fmt.Sprintf(" that span %s", p.FailingFor)
+		}
+		parts = append(parts, opens)
 	}
 	for _, d := range []struct {
 		format string
@@ -315,10 +400,13 @@ func (a *app) endpointSwitch(verb, short string) *cobra.Command {
 				return err
 			}
 			var e endpoint.Endpoint
-			if verb == "enable" {
-				e, err = r.Enable(c.Context(), a.tenant, given[0])
-			} else {
+			switch verb {
+			case "disable":
 				e, err = r.Disable(c.Context(), a.tenant, given[0], reason)
+			case "pause":
+				e, err = r.Pause(c.Context(), a.tenant, given[0], reason)
+			default:
+				e, err = r.Enable(c.Context(), a.tenant, given[0])
 			}
 			if err != nil {
 				return a.endpointError(given[0], err)
@@ -326,7 +414,7 @@ func (a *app) endpointSwitch(verb, short string) *cobra.Command {
 			return a.showEndpoint(e)
 		},
 	}
-	if verb == "disable" {
+	if verb == "disable" || verb == "pause" {
 		c.Flags().StringVar(&reason, "reason", "by an operator", "reason, shown with the endpoint and in the audit log")
 	}
 	return c
@@ -346,7 +434,7 @@ func (a *app) endpointRotate() *cobra.Command {
 			if err != nil {
 				return a.endpointError(given[0], err)
 			}
-			return a.showSecret(e, "has a new secret", true)
+			return a.showSecret(console.ShowSecret(e, time.Now()), "has a new secret", true)
 		},
 	}
 	c.Flags().DurationVar(&overlap, "overlap", endpoint.RotationOverlap, "time that webhooks are also signed with the old secret")

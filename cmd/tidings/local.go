@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net/http"
 	"os"
@@ -28,11 +29,12 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/brokers"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/receiver"
+	"github.com/tidings-dev/tidings/pkg/ops/alert"
 )
 
 // defaultPort is the port of the Invoke API; the other listeners use the ports after it.
@@ -63,6 +65,10 @@ func (a *app) localCommand() *cobra.Command {
 	var f localFlags
 	c := &cobra.Command{
 		Use: "local", Short: "Run the whole stack on this machine, with a receiver that prints webhooks", Args: args(0, "no arguments"),
+		Long: `Run the whole stack on this machine, with a receiver that prints webhooks.
+
+To send alerts as well, set TIDINGS_SLACK_WEBHOOK_URL and TIDINGS_HEARTBEAT_URL in
+the environment; "tidings alert test" shows whether they arrive.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			f.options.StateDir = a.stateDir
 			return a.local(c.Context(), f)
@@ -91,11 +97,16 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	if err != nil {
 		return usagef("--receiver-fails %w", err)
 	}
+	// From the environment, because command lines are visible to other users.
+	f.options.Alerts = alert.Secret{SlackWebhookURL: os.Getenv("TIDINGS_SLACK_WEBHOOK_URL"), HeartbeatURL: os.Getenv("TIDINGS_HEARTBEAT_URL")}
+	if err := f.options.Alerts.Check(); err != nil {
+		return fmt.Errorf("TIDINGS_SLACK_WEBHOOK_URL or TIDINGS_HEARTBEAT_URL: %w", err)
+	}
 	listed, err := readEndpoints(f.file)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(a.stateDir, 0o700); err != nil {
+	if err := local.OpenStateDir(a.stateDir); err != nil {
 		return err
 	}
 	if f.profile != "" {
@@ -152,8 +163,8 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 		if url, err = system.Listen(receiverOffset, r); err != nil {
 			return err
 		}
-		// Short open times: a developer who breaks and repairs this receiver should see the recovery soon.
-		wanted = append(wanted, endpoint.Endpoint{URL: url + "/", Breaker: breaker.Policy{OpenFor: 10 * time.Second, MaxOpenFor: time.Minute}})
+		// A short open time: a developer who breaks and repairs this receiver should see the recovery soon.
+		wanted = append(wanted, endpoint.Endpoint{URL: url + "/", Breaker: breaker.Policy{FailingFor: time.Second, MaxOpenFor: time.Minute}})
 	}
 	for _, u := range f.urls {
 		wanted = append(wanted, endpoint.Endpoint{URL: u})
@@ -170,7 +181,7 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	if err := system.WriteRunnerInfo(url); err != nil {
 		return err
 	}
-	loginPath, err := console.Invite(ctx, system.Store, console.Invitation{Name: operator(), Role: console.Admin, Tenant: a.tenant}, time.Now())
+	loginPath, err := console.Invite(ctx, system.Store, console.Invitation{Name: operator(), Role: console.Operator, Tenant: a.tenant}, time.Now())
 	if err != nil {
 		return err
 	}
@@ -278,7 +289,7 @@ func syncEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 	if err != nil {
 		return err
 	}
-	r := &admin.Endpoints{Store: store, Types: catalog.Default().Types(), Check: protocols.Check, Now: time.Now}
+	r := &admin.Endpoints{Store: store, Catalog: &deployed.Live{Source: store, Now: time.Now, Log: slog.New(slog.DiscardHandler)}, Check: protocols.Check, Now: time.Now}
 	list, err := store.ListEndpoints(ctx, event.DefaultTenant)
 	if err != nil {
 		return err
@@ -289,7 +300,7 @@ func syncEndpoints(ctx context.Context, store local.Store, wanted []endpoint.End
 		if len(w.EventTypes) == 0 {
 			w.EventTypes = []string{"*"}
 		}
-		if err := r.Validate(w); err != nil {
+		if err := r.Validate(ctx, w); err != nil {
 			return fmt.Errorf("endpoint %d of %d from the flags: %w", i+1, len(wanted), err)
 		}
 		missing[i] = w
@@ -371,11 +382,12 @@ func (a *app) printBanner(s *local.System, receiverURL, login string, brokers *b
 	if brokers != nil {
 		sqs, pubsub, kafka = brokers.SQS, brokers.PubSub, brokers.Kafka+"  SASL SCRAM-SHA-512"
 	}
-	lipgloss.Fprintln(a.out, lipgloss.NewStyle().Bold(true).Render("Tidings is running on this machine."))
+	fmt.Fprintln(a.out, paint(lipgloss.NewStyle().Bold(true), "Tidings is running on this machine."))
 	fmt.Fprintln(a.out)
 	_ = a.fields("  console", login+"  one-time login link; `tidings console login` creates another",
 		"  emit", s.URLs["emit"]+"  function URL; POST events here", "  invoke", s.InvokeURL+"  Lambda Invoke API",
-		"  health", s.URLs["health"]+"  function URL; GET / for the status, GET /report with the bearer token \""+local.Token+"\" for details",
+		"  health", s.URLs["health"]+"  function URL; GET / for the status, GET /report with the bearer token "+s.Access.HealthToken+" for details",
+		"  access key", s.Access.Key+"  AWS_ACCESS_KEY_ID for the Invoke API, DynamoDB and SQS, with any AWS_SECRET_ACCESS_KEY",
 		"  store", store, "  receiver", receiverURL, "  sqs", sqs, "  pub/sub", pubsub, "  kafka", kafka, "  log", filepath.Join(a.stateDir, logName))
 	fmt.Fprintf(a.out, `
 Try it in another shell:
@@ -395,13 +407,13 @@ func printWebhooks(out io.Writer) func(receiver.Webhook) {
 	faint := lipgloss.NewStyle().Faint(true)
 	var mu sync.Mutex
 	return func(w receiver.Webhook) {
-		mark := good.Render("✓ verified    ")
+		mark := paint(good, "✓ verified    ")
 		if !w.Verified {
-			mark = bad.Render("✗ not verified")
+			mark = paint(bad, "✗ not verified")
 		}
-		answer := good.Render(fmt.Sprint(w.Status))
+		answer := paint(good, fmt.Sprint(w.Status))
 		if w.Status >= 300 {
-			answer = bad.Render(fmt.Sprint(w.Status))
+			answer = paint(bad, fmt.Sprint(w.Status))
 		}
 		note := ""
 		if w.Attempt > 1 {
@@ -412,6 +424,6 @@ func printWebhooks(out io.Writer) func(receiver.Webhook) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		lipgloss.Fprintln(out, fmt.Sprintf("%s  %-6s  %s  %s  %-27s  %s%s", w.Began.Format("15:04:05.000"), w.Via, mark, answer, w.Type, faint.Render(w.ID), note))
+		fmt.Fprintf(out, "%s  %-6s  %s  %s  %-27s  %s%s\n", w.Began.Format("15:04:05.000"), w.Via, mark, answer, cell(w.Type), paint(faint, cell(w.ID)), note)
 	}
 }

@@ -117,7 +117,7 @@ func TestReadEndpoints(t *testing.T) {
 func TestSyncEndpointsAtRestart(t *testing.T) {
 	const a, b = "http://127.0.0.1:1/a", "http://127.0.0.1:1/b"
 	store := memory.New(time.Now)
-	r := &admin.Endpoints{Store: store, Types: catalog.Default().Types(), Check: func(destination.Target) error { return nil }, Now: time.Now}
+	r := &admin.Endpoints{Store: store, Catalog: catalog.Default(), Check: func(destination.Target) error { return nil }, Now: time.Now}
 	if _, err := r.Add(t.Context(), endpoint.Endpoint{Tenant: "default", URL: "http://127.0.0.1:1/mine", EventTypes: []string{"user.*"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestEndpointAddPerProtocol(t *testing.T) {
 		"a topic with a misspelt project":       {[]string{"pubsub://My_Project/community-events"}, "pubsub://project/topic"},
 		"a login in the URL of a Kafka":         {[]string{"kafka://u:hunter2@b.example.com:9092/community"}, "store them in a secret"},
 		"a Kafka login without credentials":     {[]string{"kafka://b.example.com:9092/community?sasl=scram-sha-256"}, "the name of the secret"},
-		"another tenant's secret":               {[]string{"kafka://b.example.com:9092/community?sasl=scram-sha-256", "--credentials", "tidings/other/kafka"}, "must begin with tidings/default/"},
+		"another tenant's secret":               {[]string{"kafka://b.example.com:9092/community?sasl=scram-sha-256", "--credentials", "tidings/other/kafka"}, "must begin with the stack's name and /default/"},
 		"a password where TLS is off":           {[]string{"kafka://b.example.com:9092/community?sasl=plain", "--credentials", "tidings/default/kafka"}, "add tls=true"},
 		"a broker at the metadata address":      {[]string{"kafka://169.254.169.254:9092/community"}, "not a public address"},
 		"a role for a web server":               {[]string{"https://example.com", "--role-arn", "arn:aws:iam::210987654321:role/webhooks"}, "role_arn"},

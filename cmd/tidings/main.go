@@ -15,14 +15,13 @@ import (
 	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/spf13/cobra"
 
+	"github.com/tidings-dev/tidings/pkg/aws/awsconfig"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
@@ -41,7 +40,8 @@ type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// app holds the global flags and the streams that all commands share.
+// app holds the global flags and the streams that all commands share. What is printed
+// goes through a screen.
 type app struct {
 	out, err io.Writer
 	in       io.Reader
@@ -49,6 +49,7 @@ type app struct {
 	stack    string
 	stateDir string
 	tenant   string
+	limits   awsconfig.Limits // of requests to AWS and the local runner
 }
 
 func main() {
@@ -60,21 +61,25 @@ func main() {
 
 // run runs one command line and returns its exit code.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	a := &app{in: in, out: out, err: errOut}
+	return (&app{in: in, out: out, err: errOut, limits: awsconfig.InCommands}).run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
+	a.out, a.err = newScreen(a.out), newScreen(a.err)
 	root := a.command()
 	root.SetArgs(args)
-	root.SetOut(out)
-	root.SetErr(errOut)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
-	if errors.Is(err, errNotDelivered) {
+	if errors.Is(err, errReported) {
 		return exitFailed // the printed report is the error message
 	}
-	fmt.Fprintln(errOut, "tidings:", err)
+	fmt.Fprintln(a.err, "tidings:", err)
 	if errors.As(err, new(usageError)) {
-		fmt.Fprintln(errOut, "tidings: run `tidings COMMAND --help` for usage")
+		fmt.Fprintln(a.err, "tidings: run `tidings COMMAND --help` for usage")
 		return exitUsage
 	}
 	return exitFailed
@@ -100,8 +105,8 @@ Exit codes: 0 success, 1 failure, 2 usage error.`,
 	flags.StringVar(&a.stateDir, "state-dir", ".tidings", "directory for the local runner's state")
 	flags.StringVar(&a.tenant, "tenant", event.DefaultTenant, "tenant that owns the endpoints and events")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.circuitCommand(), a.redriveCommand(), a.eventsCommand(), a.testCommand(),
-		a.consoleCommand(), a.playCommand())
+	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.circuitCommand(), a.redriveCommand(), a.captureCommand(), a.eventCommand(), a.explainCommand(), a.recoverCommand(), a.jobCommand(), a.typeCommand(), a.testCommand(),
+		a.consoleCommand(), a.playCommand(), a.smokeCommand(), a.loadCommand(), a.statusCommand(), a.alertCommand(), a.doctorCommand())
 	return root
 }
 
@@ -117,34 +122,54 @@ func args(n int, names string) cobra.PositionalArgs {
 
 // target is the local runner or the deployed stack that a command talks to.
 type target struct {
-	store  *dynamo.Store
+	store  *dynamo.Store // nil from connectFunctions if the local runner has none
+	db     *dynamodb.Client
+	tables dynamo.Tables
 	lambda *lambda.Client
+	config aws.Config        // of AWS; zero for the local runner
 	prefix string            // prefix of the function names
 	urls   map[string]string // function URLs by function; nil for a deployed stack
 }
 
+// connect connects to the functions and the store.
 func (a *app) connect(ctx context.Context) (*target, error) {
+	t, err := a.connectFunctions(ctx)
+	if err == nil && t.store == nil {
+		return nil, errors.New("the local runner uses the in-memory store (--memory); this command needs a runner with DynamoDB")
+	}
+	return t, err
+}
+
+// connectFunctions is connect for commands that use the functions only.
+func (a *app) connectFunctions(ctx context.Context) (*target, error) {
 	if a.stack != "" {
-		cfg, err := config.LoadDefaultConfig(ctx)
+		cfg, err := awsconfig.Load(ctx, a.limits)
 		if err != nil {
-			return nil, fmt.Errorf("AWS configuration: %w", err)
+			return nil, err
 		}
-		return &target{
-			store: dynamo.New(dynamodb.NewFromConfig(cfg), local.Tables(a.stack)), lambda: lambda.NewFromConfig(cfg), prefix: a.stack + "-",
-		}, nil
+		t := &target{lambda: lambda.NewFromConfig(cfg), config: cfg, prefix: a.stack + "-"}
+		t.use(dynamodb.NewFromConfig(cfg), local.Tables(a.stack))
+		return t, nil
 	}
 	info, err := local.ReadRunnerInfo(a.stateDir)
 	if err != nil {
 		return nil, fmt.Errorf("no local runner found in %s: start one with `make run`, or name a deployed stack with --stack", a.stateDir)
 	}
-	if info.DynamoURL == "" {
-		return nil, errors.New("the local runner uses the in-memory store (--memory); this command needs a runner with DynamoDB")
-	}
-	return &target{
-		store:  dynamo.New(dynamoemulator.Client(info.DynamoURL), local.Tables(info.Stack)),
-		lambda: lambda.NewFromConfig(dynamoemulator.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(info.InvokeURL) }),
+	cfg := info.Config()
+	a.limits.Apply(&cfg)
+	t := &target{
+		lambda: lambda.NewFromConfig(cfg, func(o *lambda.Options) { o.BaseEndpoint = aws.String(info.InvokeURL) }),
 		prefix: info.Stack + "-", urls: info.URLs,
-	}, nil
+	}
+	if info.DynamoURL != "" {
+		t.use(dynamodb.NewFromConfig(cfg, func(o *dynamodb.Options) { o.BaseEndpoint = &info.DynamoURL }), local.Tables(info.Stack))
+	}
+	return t, nil
+}
+
+// use makes the tables the target's store.
+func (t *target) use(db *dynamodb.Client, tables dynamo.Tables) {
+	t.db, t.tables, t.store = db, tables, dynamo.New(db, tables)
 }
 
 // invoke calls a function and decodes its response into answer.

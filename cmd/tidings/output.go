@@ -40,7 +40,7 @@ func printRow(w io.Writer, cells ...any) {
 		if i > 0 {
 			fmt.Fprint(w, "\t")
 		}
-		fmt.Fprint(w, c)
+		fmt.Fprint(w, cell(fmt.Sprint(c)))
 	}
 	fmt.Fprintln(w)
 }

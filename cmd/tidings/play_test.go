@@ -46,7 +46,7 @@ func TestPlayedEventsArrive(t *testing.T) {
 		t.Errorf("played %+v", report)
 	}
 	got, ids := map[string]int{}, map[string]bool{}
-	timeout := time.After(time.Minute)
+	timeout := time.After(patience)
 	for len(ids) < want {
 		select {
 		case w := <-arrived:

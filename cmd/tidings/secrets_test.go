@@ -119,7 +119,7 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 	// await waits until the endpoint's delivery is in the state.
 	await := func(endpoint, state string) {
 		t.Helper()
-		for end := time.Now().Add(60 * time.Second); time.Now().Before(end); {
+		for end := time.Now().Add(patience); time.Now().Before(end); {
 			var list []console.Delivery
 			x.json(&list, "delivery", "list", "--endpoint", endpoint)
 			if len(list) == 1 && string(list[0].State) == state {
@@ -137,7 +137,7 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 	do(0, "", "endpoint", "disable", retried)
 	await(retried, "skipped")
 	do(0, "", "delivery", "replay", dead, accepted.ID)
-	do(0, "", "delivery", "replay", "--dead", "--endpoint", dead)
+	do(0, "", "delivery", "replay", "--dead", "--endpoint", dead, "--yes")
 
 	for _, id := range ids {
 		do(0, "", "endpoint", "show", id)

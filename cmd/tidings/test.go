@@ -18,8 +18,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
-// errNotDelivered makes run exit with 1 without a message: the report is printed already.
-var errNotDelivered = errors.New("the test was not delivered")
+// errReported makes run exit with 1 without a message: the report is printed already.
+var errReported = errors.New("the test failed")
 
 func (a *app) testCommand() *cobra.Command {
 	var r testsend.Request
@@ -83,7 +83,7 @@ Exit codes: 0 delivered, 1 not delivered, 2 usage error.`,
 				printReport(a.out, report)
 			}
 			if err == nil && report.Verdict != testsend.Delivered {
-				err = errNotDelivered
+				err = errReported
 			}
 			return err
 		},
@@ -108,17 +108,17 @@ func printReport(out io.Writer, r testsend.Report) {
 		heading = lipgloss.NewStyle().Bold(true)
 		faint   = lipgloss.NewStyle().Faint(true)
 	)
-	print := func(text string) { lipgloss.Fprintln(out, text) }
+	print := func(text string) { fmt.Fprintln(out, text) }
 	block := func(style lipgloss.Style, text string) {
 		for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
-			print("    " + style.Render(strings.ReplaceAll(line, "\t", "  ")))
+			print("    " + paint(style, strings.ReplaceAll(line, "\t", "  ")))
 		}
 	}
 	plain := lipgloss.NewStyle()
 
-	verdict := good.Bold(true).Render("✓ delivered")
+	verdict := paint(good.Bold(true), "✓ delivered")
 	if r.Verdict != testsend.Delivered {
-		verdict = bad.Bold(true).Render("✗ not delivered")
+		verdict = paint(bad.Bold(true), "✗ not delivered")
 	}
 	what := string(r.Outcome)
 	if r.Status != 0 {
@@ -129,7 +129,7 @@ func printReport(out io.Writer, r testsend.Report) {
 	if r.Sample {
 		sample = " (the catalog's sample)"
 	}
-	print(faint.Render(fmt.Sprintf("%s%s  event %s  over %s", r.Event, sample, r.EventID, r.Protocol)))
+	print(paint(faint, fmt.Sprintf("%s%s  event %s  over %s", r.Event, sample, r.EventID, r.Protocol)))
 	if r.Hint != nil {
 		print("")
 		for i, line := range wrap(r.Hint.Text, 96) {
@@ -137,12 +137,13 @@ func printReport(out io.Writer, r testsend.Report) {
 			if i == 0 {
 				mark = "→ "
 			}
-			print(advice.Render(mark + line))
+			print(paint(advice, mark+line))
 		}
-		print(faint.Render("  " + map[testsend.Consequence]string{
+		print(paint(faint, "  "+map[testsend.Consequence]string{
 			testsend.ConsequenceRetried: "A delivery would be retried.", testsend.ConsequenceDeadLetter: "A delivery would become a dead letter immediately.",
-			testsend.ConsequenceDisabled: "A delivery would disable the endpoint.",
-		}[r.Consequence] + "  [" + string(r.Hint.Code) + "]"))
+			testsend.ConsequenceRetriedBriefly: "A delivery would be retried for three minutes and then become a dead letter.",
+			testsend.ConsequenceDisabled:       "A delivery would disable the endpoint.",
+		}[r.Consequence]+"  ["+string(r.Hint.Code)+"]"))
 	}
 	for _, note := range r.Notes {
 		for i, line := range wrap(note, 94) {
@@ -154,14 +155,14 @@ func printReport(out io.Writer, r testsend.Report) {
 		}
 	}
 
-	print("\n" + heading.Render("Request"))
+	print("\n" + paint(heading, "Request"))
 	block(plain, requestLine(r))
 	for _, f := range r.Request.Headers {
-		block(plain, faint.Render(f.Name+":")+" "+f.Value)
+		block(plain, paint(faint, f.Name+":")+" "+f.Value)
 	}
 	print("")
 	block(plain, indentJSON(r.Request.Body))
-	print("\n" + heading.Render("Signature") + faint.Render("  id.timestamp.body"))
+	print("\n" + paint(heading, "Signature") + paint(faint, "  id.timestamp.body"))
 	block(faint, r.Request.Signature.Base)
 	for _, s := range r.Request.Signature.By {
 		who := s.Secret + "  fingerprint " + s.Fingerprint
@@ -171,7 +172,7 @@ func printReport(out io.Writer, r testsend.Report) {
 		block(plain, who+"  →  "+s.Signature)
 	}
 
-	print("\n" + heading.Render("Response"))
+	print("\n" + paint(heading, "Response"))
 	if r.Response == nil {
 		block(faint, "none: "+r.Error)
 	} else {
@@ -179,7 +180,7 @@ func printReport(out io.Writer, r testsend.Report) {
 			block(plain, strings.TrimSpace(r.Response.Proto+" "+what))
 		}
 		for _, f := range r.Response.Headers {
-			block(plain, faint.Render(f.Name+":")+" "+f.Value)
+			block(plain, paint(faint, f.Name+":")+" "+f.Value)
 		}
 		if r.Response.Body != "" {
 			print("")
@@ -190,7 +191,7 @@ func printReport(out io.Writer, r testsend.Report) {
 		}
 	}
 
-	print("\n" + heading.Render("Timing"))
+	print("\n" + paint(heading, "Timing"))
 	longest := max(r.Timings.Total, 0.01)
 	for _, p := range []struct {
 		name  string
@@ -206,9 +207,9 @@ func printReport(out io.Writer, r testsend.Report) {
 		bar, end := strings.Repeat("▇", max(1, int(30*p.ms/longest))), ""
 		style := good
 		if r.Verdict != testsend.Delivered && r.Timings.Ended == p.phase {
-			style, end = bad, bad.Render("  failed here")
+			style, end = bad, paint(bad, "  failed here")
 		}
-		print(fmt.Sprintf("    %-10s  %9s  %s%s", p.name, millis(p.ms), style.Render(bar), end))
+		print(fmt.Sprintf("    %-10s  %9s  %s%s", p.name, millis(p.ms), paint(style, bar), end))
 	}
 }
 

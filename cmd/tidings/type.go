@@ -1,0 +1,336 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
+)
+
+// types is the source of the target's event types.
+func (t *target) types() *deployed.Live {
+	return &deployed.Live{Source: t.store, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+}
+
+// checkTypes returns a usage error for a name that is not that of an event type.
+func (t *target) checkTypes(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	known, err := t.types().Current(ctx)
+	if err != nil {
+		return unreachable(err)
+	}
+	for _, name := range names {
+		if _, ok := known.Type(name); !ok {
+			return usagef("%s", known.Unknown(name))
+		}
+	}
+	return nil
+}
+
+func (a *app) typeCommand() *cobra.Command {
+	c := &cobra.Command{Use: "type", Short: "List, show, check and change the event types"}
+	c.AddCommand(a.typeList(), a.typeShow(), a.typeTest(), a.typeApply(), a.typeDiff(), a.typeRemove())
+	return c
+}
+
+// known returns the event types of the target, or the shipped ones.
+func (a *app) known(ctx context.Context, shipped bool) (*catalog.Catalog, error) {
+	if shipped {
+		return catalog.Default(), nil
+	}
+	t, err := a.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known, err := t.types().Current(ctx)
+	return known, unreachable(err)
+}
+
+func shippedFlag(c *cobra.Command, shipped *bool) {
+	c.Flags().BoolVar(shipped, "shipped", false, "the types that come with Tidings; needs no deployment")
+}
+
+func (a *app) typeList() *cobra.Command {
+	var shipped bool
+	c := &cobra.Command{
+		Use: "list", Short: "List the event types", Args: args(0, "no arguments"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			known, err := a.known(c.Context(), shipped)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(known.Types())
+			}
+			return a.table("TYPE\tDESCRIPTION", func(row func(...any)) {
+				for _, name := range known.Types() {
+					t, _ := known.Type(name)
+					row(name, t.Description)
+				}
+			})
+		},
+	}
+	shippedFlag(c, &shipped)
+	return c
+}
+
+func (a *app) typeShow() *cobra.Command {
+	var shipped bool
+	c := &cobra.Command{
+		Use: "show TYPE", Short: "Print an event type's JSON Schema, with examples", Args: args(1, "an event type"),
+		RunE: func(c *cobra.Command, given []string) error {
+			known, err := a.known(c.Context(), shipped)
+			if err != nil {
+				return err
+			}
+			t, ok := known.Type(given[0])
+			if !ok {
+				return usagef("%s", known.Unknown(given[0]))
+			}
+			_, err = a.out.Write(append(slices.Clip(t.Schema), '\n'))
+			return err
+		},
+	}
+	shippedFlag(c, &shipped)
+	return c
+}
+
+func (a *app) typeTest() *cobra.Command {
+	var shipped bool
+	c := &cobra.Command{
+		Use: "test TYPE [FILE]", Short: "Check an event's data against a type's schema",
+		Long: `Check an event's data against a type's schema, as emit does. The data is the JSON
+object of FILE, or of the standard input. Nothing is published.`,
+		Example: `  echo '{"user_id":"u_1042"}' | tidings type test user.joined_platform`,
+		Args: func(c *cobra.Command, given []string) error {
+			if len(given) < 1 || len(given) > 2 {
+				return usagef("%s takes an event type, and a file or - for the standard input", c.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, given []string) error {
+			known, err := a.known(c.Context(), shipped)
+			if err != nil {
+				return err
+			}
+			if _, ok := known.Type(given[0]); !ok {
+				return usagef("%s", known.Unknown(given[0]))
+			}
+			in := a.in
+			if len(given) == 2 && given[1] != "-" {
+				file, err := os.Open(given[1])
+				if err != nil {
+					return err
+				}
+				defer func() { _ = file.Close() }() // it was only read
+				in = file
+			}
+			data, err := io.ReadAll(io.LimitReader(in, event.MaxBodyBytes+1))
+			if err != nil {
+				return err
+			}
+			if err := validate.New(known).Validate(given[0], data); err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, "conforms to", given[0])
+			return nil
+		},
+	}
+	shippedFlag(c, &shipped)
+	return c
+}
+
+func (a *app) typeApply() *cobra.Command {
+	var dryRun, force bool
+	c := &cobra.Command{
+		Use: "apply FILE|DIR...", Short: "Add or change event types",
+		Long: `Add or change event types. Each file defines one type by a JSON Schema (draft
+2020-12) whose title is the type's name; of a directory, all .json files count.
+
+All changes take effect together, within a minute. A definition that is stored already
+changes nothing, so the command can be repeated. A change that can break an endpoint
+(a field is removed, retyped or no longer required, an enum has new values, …) is
+refused, and so is one that touches a field that an endpoint's filter names; --force
+applies it nevertheless.`,
+		Example: `  tidings type apply types/ --dry-run
+  tidings type apply types/order.paid.json`,
+		Args: someArgs("files or directories"),
+		RunE: func(c *cobra.Command, given []string) error { return a.applyTypes(c.Context(), given, dryRun, force) },
+	}
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "the same as tidings type diff")
+	c.Flags().BoolVar(&force, "force", false, "apply changes that can break endpoints")
+	return c
+}
+
+func (a *app) typeDiff() *cobra.Command {
+	return &cobra.Command{
+		Use: "diff FILE|DIR...", Short: "Say what apply would change, and which endpoints it concerns",
+		Long: `Say what "tidings type apply" would change, field by field, and which endpoints a
+change concerns. The exit code is 1 if a change would be refused.`,
+		Args: someArgs("files or directories"),
+		RunE: func(c *cobra.Command, given []string) error { return a.applyTypes(c.Context(), given, true, false) },
+	}
+}
+
+func (a *app) applyTypes(ctx context.Context, paths []string, dryRun, force bool) error {
+	list, err := readDefinitions(paths)
+	if err != nil {
+		return err
+	}
+	return a.changeTypes(ctx, eventtypes.Request{Types: list}, dryRun, force)
+}
+
+func (a *app) typeRemove() *cobra.Command {
+	var yes, force bool
+	c := &cobra.Command{
+		Use: "remove TYPE...", Short: "Remove event types",
+		Long: `Remove event types. Emit refuses events of a removed type; those that were accepted
+are delivered. A type that comes with Tidings is switched off, and comes back with
+"tidings type show --shipped TYPE" and "tidings type apply".
+
+A type that enabled endpoints subscribe to, by its name or its group, is removed only
+with --force.`,
+		Args: someArgs("event types"),
+		RunE: func(c *cobra.Command, given []string) error {
+			return a.changeTypes(c.Context(), eventtypes.Request{Remove: given}, !yes, force)
+		},
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "remove them; without it, the command only says what it would do")
+	c.Flags().BoolVar(&force, "force", false, "remove types that endpoints subscribe to")
+	return c
+}
+
+// someArgs requires at least one positional argument; names describes them in the error.
+func someArgs(names string) cobra.PositionalArgs {
+	return func(c *cobra.Command, given []string) error {
+		if len(given) == 0 {
+			return usagef("%s takes %s", c.CommandPath(), names)
+		}
+		return nil
+	}
+}
+
+// changeTypes plans a request, prints the plan, and applies it unless it is a dry run.
+func (a *app) changeTypes(ctx context.Context, r eventtypes.Request, dryRun, force bool) error {
+	t, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	m := &eventtypes.Manager{Store: t.store, Endpoints: t.store, Now: time.Now}
+	plan, err := m.Plan(ctx, r)
+	if err != nil {
+		return unreachable(err)
+	}
+	refused := plan.Refused() && !force
+	if !dryRun && !refused {
+		if err := m.Apply(ctx, plan, force, "cli", event.NewID(time.Now())); err != nil {
+			return unreachable(err)
+		}
+	}
+	if a.json {
+		err = a.printJSON(struct {
+			eventtypes.Plan
+			Applied bool `json:"applied"`
+		}{plan, !dryRun && !refused})
+	} else {
+		a.printPlan(plan)
+	}
+	switch {
+	case err != nil:
+		return err
+	case refused:
+		return fmt.Errorf("refused: nothing was changed; --force applies it nevertheless")
+	case a.json:
+	case dryRun:
+		fmt.Fprintln(a.out, "nothing was changed yet")
+	case !plan.Empty():
+		fmt.Fprintln(a.out, "stored; in effect within a minute")
+	}
+	return nil
+}
+
+func (a *app) printPlan(plan eventtypes.Plan) {
+	for _, item := range plan.Items {
+		fmt.Fprintf(a.out, "%-6s  %s\n", item.Action, item.Type)
+		for _, change := range item.Changes {
+			mark := " "
+			if change.Breaking {
+				mark = "!"
+			}
+			fmt.Fprintf(a.out, "      %s %s\n", mark, change)
+		}
+		if item.Refused != "" {
+			fmt.Fprintf(a.out, "      ✗ %s\n", item.Refused)
+		}
+		for _, e := range item.Endpoints {
+			fmt.Fprintf(a.out, "        %s %s: %s\n", e.Tenant, e.ID, e.Why)
+		}
+	}
+}
+
+// readDefinitions reads the definitions of files, and of the .json files of directories.
+// Its errors name the file, the line and the column.
+func readDefinitions(paths []string) ([]catalog.Type, error) {
+	var files []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			files = append(files, path)
+			continue
+		}
+		before := len(files)
+		err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && strings.HasSuffix(name, ".json") {
+				files = append(files, name)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(files) == before {
+			return nil, fmt.Errorf("%s: there is no .json file in it", path)
+		}
+	}
+	var list []catalog.Type
+	var problems []error
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		t, err := catalog.Parse(text)
+		if err == nil {
+			err = validate.Check(t)
+		}
+		if err != nil {
+			var at *catalog.DefinitionError
+			if errors.As(err, &at) {
+				err = fmt.Errorf("%s:%d:%d: %s", name, at.Line, at.Column, at.Message)
+			}
+			problems = append(problems, err)
+		}
+		list = append(list, t)
+	}
+	return list, errors.Join(problems...)
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
+)
+
+const orderPaid = `{
+  "title": "order.paid",
+  "description": "An order was paid",
+  "x-subject": "order_id",
+  "type": "object",
+  "properties": {
+    "order_id": {"type": "string"},
+    "status": {"enum": ["paid", "late"]}
+  },
+  "required": ["order_id"],
+  "additionalProperties": false,
+  "examples": [{"order_id": "o_1", "status": "paid"}]
+}
+`
+
+// A type is added, published, changed and removed while the deployment runs.
+func TestEventTypesAtRunTime(t *testing.T) {
+	t.Parallel()
+	x := newTool(t)
+	received := make(chan string, 8)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // an incomplete body is reported below
+		received <- string(body)
+	}))
+	t.Cleanup(receiver.Close)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "order.paid.json")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(orderPaid)
+	shipped := strings.Replace(orderPaid, "order.paid", "order.shipped", 1)
+	if err := os.WriteFile(filepath.Join(dir, "order.shipped.json"), []byte(shipped), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	if out, _ := x.do(0, "", "type", "diff", dir); !strings.Contains(out, "add     order.paid\nadd     order.shipped\nnothing was changed yet\n") {
+		t.Errorf("diff:\n%s", out)
+	}
+	x.do(1, "", "endpoint", "add", receiver.URL, "--types", "order.*") // nothing has such a type yet
+	if out, _ := x.do(0, "", "type", "apply", dir); !strings.Contains(out, "stored; in effect within a minute") {
+		t.Errorf("apply:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "apply", dir); out != "keep    order.paid\nkeep    order.shipped\n" {
+		t.Errorf("a second apply:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "list"); strings.Count(out, "\n") != 12 || !strings.Contains(out, "order.paid") {
+		t.Errorf("list:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "list", "--shipped"); strings.Count(out, "\n") != 10 {
+		t.Errorf("list of the shipped types:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "show", "order.paid"); strings.TrimSpace(out) != strings.TrimSpace(orderPaid) {
+		t.Errorf("show:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "show", "user.joined_community"); !json.Valid([]byte(out)) {
+		t.Errorf("schema:\n%s", out)
+	}
+	x.do(0, `{"order_id":"o_1"}`, "type", "test", "order.paid")
+	if _, complaint := x.do(1, `{"order_id":7}`, "type", "test", "order.paid", "-"); !strings.Contains(complaint, "data.order_id: must be string") {
+		t.Errorf("test: %s", complaint)
+	}
+
+	x.do(0, "", "endpoint", "add", receiver.URL, "--types", "order.*", "--filter", `{"data":{"status":["paid"]}}`)
+	emit := func(code int, data string) (complaint string) {
+		t.Helper()
+		// The runner reads the types again after a moment.
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			out, err := x.try("emit", "order.paid", "--data", data)
+			if err == code || time.Now().After(end) {
+				if err != code {
+					t.Fatalf("emit %s: exit code %d, want %d: %s", data, err, code, out)
+				}
+				return out
+			}
+		}
+	}
+	emit(0, `{"order_id":"o_77","status":"paid"}`)
+	select {
+	case body := <-received:
+		if !strings.Contains(body, `"event":"order.paid"`) || !strings.Contains(body, `"order_id":"o_77"`) {
+			t.Errorf("received %s", body)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("no webhook")
+	}
+
+	write(strings.Replace(orderPaid, `"late"`, `"overdue"`, 1))
+	out, complaint := x.do(1, "", "type", "apply", dir)
+	if !strings.Contains(out, `! data.status can be "overdue" instead of "late"`) || !strings.Contains(out, "its filter names data.status") || !strings.Contains(complaint, "refused: nothing was changed") {
+		t.Errorf("a breaking change:\n%s%s", out, complaint)
+	}
+	var plan struct {
+		Types   []eventtypes.Item `json:"types"`
+		Applied bool              `json:"applied"`
+	}
+	x.json(&plan, "type", "apply", dir, "--force")
+	if !plan.Applied || len(plan.Types) != 2 || plan.Types[0].Action != eventtypes.Change || len(plan.Types[0].Endpoints) != 1 {
+		t.Errorf("plan %+v", plan)
+	}
+	emit(0, `{"order_id":"o_78","status":"overdue"}`)
+
+	if out, _ := x.do(1, "", "type", "remove", "order.paid"); !strings.Contains(out, "remove  order.paid\n      ✗ 1 enabled endpoints subscribe to it") {
+		t.Errorf("remove:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "remove", "order.paid", "--force"); !strings.HasSuffix(out, "nothing was changed yet\n") {
+		t.Errorf("remove without --yes:\n%s", out)
+	}
+	x.do(0, "", "type", "remove", "order.paid", "--force", "--yes")
+	if complaint := emit(1, `{"order_id":"o_79"}`); !strings.Contains(complaint, "is not an event type") {
+		t.Errorf("a removed type: %s", complaint)
+	}
+	x.do(2, "", "type", "show", "order.paid")
+
+	write(strings.Replace(orderPaid, `"string"`, `"text"`, 1))
+	if _, complaint := x.do(1, "", "type", "diff", file); !strings.Contains(complaint, "order.paid.json:7:18: value must be one of") {
+		t.Errorf("a wrong definition: %s", complaint)
+	}
+	x.do(1, "", "type", "apply", t.TempDir())
+	x.do(2, "", "type", "apply")
+}
