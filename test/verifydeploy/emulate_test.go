@@ -47,10 +47,17 @@ func runsOn(binary, architecture string) error {
 // answerTime is the limit for one answer, on a busy machine.
 const answerTime = time.Minute
 
+// variables returns a function's environment variables in a deployment.
+type variables func(*lambdaemulator.Deployment, *samtemplate.Function) (map[string]string, error)
+
 // emulate runs every function with every sample event, each time in a new
 // process and on tables of its own, and compares the answers with those in
 // events/answers.
-func (v *verifier) emulate(ctx context.Context) error {
+func (v *verifier) emulate(ctx context.Context) error { return v.invokeAll(ctx, "verify", deployed) }
+
+// invokeAll does what emulate does, with any environment. The name distinguishes its
+// stacks.
+func (v *verifier) invokeAll(ctx context.Context, stacks string, environment variables) error {
 	architecture, err := host()
 	if err != nil {
 		return err
@@ -72,9 +79,12 @@ func (v *verifier) emulate(ctx context.Context) error {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight|tabwriter.DiscardEmptyColumns)
 	fmt.Fprintln(table, "EVENT\tINIT\tFIRST ANSWER\tSECOND\tANSWER\t")
 	for _, sample := range samples {
-		r, err := v.invoke(ctx, emulators[0], v.built(architecture), dynamo.URL, sample, 0)
-		for try := 1; errors.Is(err, errPort) && try < 3; try++ {
-			r, err = v.invoke(ctx, emulators[0], v.built(architecture), dynamo.URL, sample, try)
+		try := func(n int) (result, error) {
+			return v.invoke(ctx, emulators[0], v.built(architecture), dynamo.URL, sample, fmt.Sprintf("%s%d", stacks, n), environment)
+		}
+		r, err := try(0)
+		for n := 1; errors.Is(err, errPort) && n < 3; n++ {
+			r, err = try(n)
 		}
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("%s: %w", filepath.Base(sample), err))
@@ -130,13 +140,13 @@ func (l *log) String() string {
 var errPort = errors.New("the emulator could not start")
 
 // invoke starts the sample's function in the emulator and invokes it twice.
-func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sample string, try int) (r result, err error) {
+func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sample, stack string, environment variables) (r result, err error) {
 	payload, err := os.ReadFile(sample)
 	if err != nil {
 		return r, err
 	}
 	name := strings.TrimSuffix(filepath.Base(sample), ".json")
-	deployment, err := lambdaemulator.Open(ctx, v.project, fmt.Sprintf("verify%d-%s", try, name), dynamoURL)
+	deployment, err := lambdaemulator.Open(ctx, v.project, stack+"-"+name, dynamoURL)
 	if err != nil {
 		return r, err
 	}
@@ -160,7 +170,13 @@ func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sampl
 	output := &log{}
 	c := exec.Command(emulator, "--runtime-interface-emulator-address", address,
 		"--runtime-api-address", fmt.Sprintf("127.0.0.1:%d", runtimeAPI), filepath.Join(built, f.LogicalID, "bootstrap"))
-	c.Env = environment(deployment, f)
+	set, err := environment(deployment, f)
+	if err != nil {
+		return r, err
+	}
+	for name, value := range set {
+		c.Env = append(c.Env, name+"="+value)
+	}
 	c.Stdout, c.Stderr = output, output
 	process, err := process.Start(c)
 	if err != nil {
@@ -215,16 +231,14 @@ func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sampl
 	return r, err
 }
 
-func environment(deployment *lambdaemulator.Deployment, f *samtemplate.Function) (list []string) {
+// deployed returns the environment that Lambda gives to a deployed function.
+func deployed(deployment *lambdaemulator.Deployment, f *samtemplate.Function) (map[string]string, error) {
 	variables := deployment.Environment(f)
 	variables["AWS_LAMBDA_FUNCTION_NAME"] = f.Name
 	variables["AWS_LAMBDA_FUNCTION_TIMEOUT"] = fmt.Sprint(int(f.Timeout.Seconds()))
 	// There is no X-Ray daemon.
 	variables["AWS_XRAY_CONTEXT_MISSING"] = "IGNORE_ERROR"
-	for name, value := range variables {
-		list = append(list, name+"="+value)
-	}
-	return list
+	return variables, nil
 }
 
 // report matches the emulator's log line about the init phase.

@@ -36,10 +36,11 @@ func TestVerifyDeploy(t *testing.T) {
 		{"sam validate --lint", v.validate},
 		{"cfn-lint, no warnings", v.lint},
 		{"checkov, with a reason for each exception", v.checkov},
+		{"cfn-lint of what SAM translates it to", v.translated},
 		{"sam build for arm64", func(ctx context.Context) error { return v.build(ctx, "arm64") }},
-		{"sam build for x86_64", func(ctx context.Context) error { return v.build(ctx, "x86_64") }},
+		{"sam build for this machine, if it is another", v.buildForHost},
 		{"each function in the Lambda emulator", v.emulate},
-		{"the translated template in moto's CloudFormation", v.create},
+		{"each function as `sam local invoke` runs it", v.samLocal},
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "STEP\tTOOK\tVERDICT\t")
