@@ -22,12 +22,13 @@ type Gate struct {
 	mu       sync.Mutex
 	listener net.Listener
 	open     map[net.Conn]struct{}
+	dropped  *atomic.Bool // of the connections that are opened now
 }
 
 // NewGate starts a relay to the backend, host:port, for the duration of the test.
 func NewGate(t testing.TB, backend string) *Gate {
 	t.Helper()
-	g := &Gate{t: t, backend: backend, open: map[net.Conn]struct{}{}, Address: "127.0.0.1:0"}
+	g := &Gate{t: t, backend: backend, open: map[net.Conn]struct{}{}, dropped: new(atomic.Bool), Address: "127.0.0.1:0"}
 	g.Up()
 	t.Cleanup(g.Down)
 	return g
@@ -80,6 +81,15 @@ func (g *Gate) Down() {
 // Freeze keeps connections open and accepts new ones, but drops all data until Down.
 func (g *Gate) Freeze() { g.frozen.Store(true) }
 
+// Drop drops all data of the connections that are open now, and keeps them open, as a NAT
+// gateway does that has forgotten them. New connections work.
+func (g *Gate) Drop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.dropped.Store(true)
+	g.dropped = new(atomic.Bool)
+}
+
 func (g *Gate) relay(front net.Conn) {
 	back, err := net.Dial("tcp", g.backend)
 	if err != nil {
@@ -88,11 +98,12 @@ func (g *Gate) relay(front net.Conn) {
 	}
 	g.mu.Lock()
 	g.open[front], g.open[back] = struct{}{}, struct{}{}
+	dropped := g.dropped
 	g.mu.Unlock()
 	var both sync.WaitGroup
 	for _, way := range [][2]net.Conn{{front, back}, {back, front}} {
 		both.Go(func() {
-			_, _ = io.Copy(writer{g, way[0]}, way[1])
+			_, _ = io.Copy(writer{g, dropped, way[0]}, way[1])
 			_, _ = way[0].Close(), way[1].Close()
 		})
 	}
@@ -103,14 +114,15 @@ func (g *Gate) relay(front net.Conn) {
 	g.mu.Unlock()
 }
 
-// writer drops data while the gate is frozen.
+// writer drops data while the gate is frozen, and once its connection is dropped.
 type writer struct {
-	gate *Gate
-	to   net.Conn
+	gate    *Gate
+	dropped *atomic.Bool
+	to      net.Conn
 }
 
 func (w writer) Write(p []byte) (int, error) {
-	if w.gate.frozen.Load() {
+	if w.gate.frozen.Load() || w.dropped.Load() {
 		return len(p), nil
 	}
 	return w.to.Write(p)
