@@ -1,7 +1,7 @@
-// Command simulate runs the simulation of the delivery system (test/simulation) over
-// many seeds, on every core, and prints the totals. With -mutants it does so
-// with deliberate defects, each in a copy of the source, and prints which seed
-// found each: a proof that can't fail proves nothing.
+// Command simulate runs the simulation of the delivery system (test/simulation) with many
+// seeds, on all cores, and prints the totals. With -mutants it does so for each of a list of
+// deliberate defects, in a copy of the source, and prints the seed that found it: a test
+// that cannot fail shows nothing.
 package main
 
 import (
@@ -74,21 +74,21 @@ func build(ctx context.Context, binary, overlay string) error {
 type batch struct {
 	first, step uint64
 	seeds       int
-	twice       int // every so many'th seed is run again and compared
+	twice       int // every nth seed is run again and compared
 	patience    time.Duration
 }
 
-// finding is how a process found something.
+// finding is a violation that a process found.
 type finding struct {
 	seed uint64
-	said string // what was broken, and the trace
+	said string // the violation and its trace
 	what string // the invariant
 }
 
 func (f *finding) Error() string { return f.said }
 
-// play runs a batch; tell is called with each result. It returns a *finding if a
-// seed broke an invariant or the process.
+// play runs a batch and calls tell with each result. It returns a *finding if a seed
+// violated an invariant or ended the process.
 func play(ctx context.Context, binary string, b batch, tell func(simulation.Result)) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -154,7 +154,7 @@ func play(ctx context.Context, binary string, b batch, tell func(simulation.Resu
 	return &finding{seed: current, what: what, said: rest.String() + complaints.String()}
 }
 
-// processor is the time that the processes have spent computing, in nanoseconds.
+// processor is the CPU time of the processes in nanoseconds.
 var processor atomic.Int64
 
 // many runs seeds on all cores.
@@ -199,18 +199,18 @@ func many(ctx context.Context, work string, first uint64, seeds int) error {
 	took := time.Since(began)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-	line("seeds", "%d (%d to %d), every 20th run twice: the same, step by step", runs, first, first+uint64(runs)-1)
-	line("simulated", "%.0f hours in %s: %.0f hours a minute on %d cores", simulated.Hours(), took.Truncate(100*time.Millisecond), simulated.Hours()/took.Minutes(), cores)
+	line("seeds", "%d (%d to %d); every 20th ran twice with the same steps", runs, first, first+uint64(runs)-1)
+	line("simulated", "%.0f hours in %s: %.0f hours per minute on %d cores", simulated.Hours(), took.Truncate(100*time.Millisecond), simulated.Hours()/took.Minutes(), cores)
 	computed := time.Duration(processor.Load())
-	line("", "(%s of computing: %.0f hours a minute where two cores are free)", computed.Truncate(100*time.Millisecond), 2*simulated.Hours()/computed.Minutes())
+	line("", "(%s of CPU time: %.0f hours per minute on two idle cores)", computed.Truncate(100*time.Millisecond), 2*simulated.Hours()/computed.Minutes())
 	line("steps", "%d", steps)
 	line("events", "%d accepted, %d deliveries: %d delivered, %d dead, %d skipped", all.Events, all.Deliveries, all.Delivered, all.Dead, all.Skipped)
-	line("attempts", "%d, of which %d duplicates, each with the death or the lost write that made it", all.Attempts, all.Duplicates)
+	line("attempts", "%d, of which %d duplicates, each caused by a dead worker or a lost write", all.Attempts, all.Duplicates)
 	line("invocations", "%d, of which %d sweeps", all.Invocations, all.Sweeps)
-	line("faults", "%d workers killed, %d requests throttled, %d answers lost, %d slow, %d arrived late", all.Killed, all.Throttled, all.LostAnswers, all.Slow, all.Late)
-	line("", "%d stream batches replayed, %d messages twice, %d redriven", all.StreamReplays, all.QueueDuplicates, all.Redriven)
+	line("faults", "%d workers killed, %d requests throttled, %d responses lost, %d slow, %d arrived late", all.Killed, all.Throttled, all.LostAnswers, all.Slow, all.Late)
+	line("", "%d stream batches replayed, %d messages delivered twice, %d redriven", all.StreamReplays, all.QueueDuplicates, all.Redriven)
 	line("circuits", "%d opened, %d probes, %d deliveries parked, %d slots reserved", all.Opened, all.Probes, all.Parked, all.Limited)
-	line("operators", "%d acts, %d deliveries replayed", all.Edits, all.Replayed)
+	line("operators", "%d actions, %d deliveries replayed", all.Edits, all.Replayed)
 	line("broken", "nothing")
 	return w.Flush()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -17,23 +18,26 @@ import (
 	"github.com/tidings-dev/tidings/test/simulation"
 )
 
-// mutant is a deliberate defect: in one file, one text instead of another.
+// mutant is a deliberate defect: it replaces one text in one file.
 type mutant struct {
 	name     string
 	file     string
 	old, new string
+	// test is the unit test that finds it, with its package and flags: "pkg/dispatch TestName".
+	// Empty for those that the simulation finds.
+	test string
 }
 
-// overlay writes a copy of the file with the defect, and the overlay that puts it
-// in its place. It fails loudly where the text to be replaced is not there, or
-// there twice: the mutant would be another one than its name says.
+// overlay writes a copy of the file with the defect, and the overlay that replaces the
+// file. It is an error if the text to be replaced does not occur exactly once: the mutant
+// would not be what its name says.
 func (m mutant) overlay(dir string) (string, error) {
 	text, err := os.ReadFile(m.file)
 	if err != nil {
 		return "", err
 	}
 	if n := strings.Count(string(text), m.old); n != 1 {
-		return "", fmt.Errorf("mutant %q: its text stands %d times in %s, and not once: adapt it in test/simulate/mutants.go\n%s", m.name, n, m.file, m.old)
+		return "", fmt.Errorf("mutant %q: its text occurs %d times in %s; it must occur once: adapt it in test/simulate/mutants.go\n%s", m.name, n, m.file, m.old)
 	}
 	mutated := filepath.Join(dir, "mutated.go")
 	if err := os.WriteFile(mutated, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o600); err != nil {
@@ -51,7 +55,7 @@ func (m mutant) overlay(dir string) (string, error) {
 	return path, os.WriteFile(path, overlay, 0o600)
 }
 
-// found is what became of a mutant.
+// found is the result of a mutant.
 type found struct {
 	mutant
 	*finding
@@ -86,7 +90,7 @@ func checkMutants(ctx context.Context, work string, seeds int, only string) erro
 	}
 	running.Wait()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "MUTANT\tFOUND BY SEED\tINVARIANT BROKEN")
+	fmt.Fprintln(w, "MUTANT\tFOUND BY\tINVARIANT BROKEN, OR TEST")
 	var errs []error
 	for _, r := range results {
 		switch {
@@ -94,10 +98,16 @@ func checkMutants(ctx context.Context, work string, seeds int, only string) erro
 			errs = append(errs, r.err)
 			fmt.Fprintf(w, "%s\t–\t%s\n", r.name, "could not be run")
 		case r.finding == nil:
-			errs = append(errs, fmt.Errorf("mutant %q lives: %d seeds did not find it", r.name, r.runs))
+			by := fmt.Sprintf("%d seeds did", r.runs)
+			if r.test != "" {
+				by = r.test + " does"
+			}
+			errs = append(errs, fmt.Errorf("mutant %q: %s not find it", r.name, by))
 			fmt.Fprintf(w, "%s\tNOT FOUND\t\n", r.name)
+		case r.test != "":
+			fmt.Fprintf(w, "%s\ttest\t%s\n", r.name, r.what)
 		default:
-			fmt.Fprintf(w, "%s\t%d\t%s\n", r.name, r.seed, r.what)
+			fmt.Fprintf(w, "%s\tseed %d\t%s\n", r.name, r.seed, r.what)
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -112,6 +122,8 @@ func (f found) verdict() string {
 		return f.err.Error()
 	case f.finding == nil:
 		return fmt.Sprintf("NOT FOUND in %d seeds", f.runs)
+	case f.test != "":
+		return f.what
 	}
 	return fmt.Sprintf("seed %d, %q", f.seed, f.what)
 }
@@ -128,6 +140,10 @@ func check(ctx context.Context, dir string, m mutant, seeds int) (f found) {
 		f.err = err
 		return f
 	}
+	if m.test != "" {
+		f.finding, f.err = unitTest(ctx, overlay, m.test)
+		return f
+	}
 	binary := filepath.Join(dir, "simulation")
 	if f.err = build(ctx, binary, overlay); f.err != nil {
 		return f
@@ -138,6 +154,23 @@ func check(ctx context.Context, dir string, m mutant, seeds int) (f found) {
 		f.err = err
 	}
 	return f
+}
+
+// unitTest runs a test with a mutant, and returns what it finds, or nil.
+func unitTest(ctx context.Context, overlay, test string) (*finding, error) {
+	words := strings.Fields(test)
+	test = strings.Join(words[:2], " ")
+	arguments := append([]string{"test", "-vet=off", "-overlay", overlay, "-run", "^" + words[1] + "$", "./" + words[0], "-args"}, words[2:]...)
+	out, err := exec.CommandContext(ctx, "go", arguments...).CombinedOutput()
+	switch text := string(out); {
+	case strings.Contains(text, "[build failed]"), strings.Contains(text, "[setup failed]"):
+		return nil, fmt.Errorf("test %s with the mutant: %w\n%s", test, err, text)
+	case strings.Contains(text, "no tests to run"):
+		return nil, fmt.Errorf("there is no test %s", test)
+	case err != nil:
+		return &finding{what: test, said: text}, nil
+	}
+	return nil, nil
 }
 
 var mutants = []mutant{
@@ -183,8 +216,19 @@ var mutants = []mutant{
 	},
 	{
 		name: "a fan-out that acknowledges what it could not queue", file: "pkg/dispatch/fanout.go",
-		old: "			failed = min(failed, owner[i])",
-		new: "			_ = owner[i]",
+		old: "		failed = min(failed, owner[i])",
+		new: "		_ = owner[i]",
+	},
+	{
+		name: "events are matched with the endpoints in the cache, also after a change", file: "pkg/dispatch/endpoint_cache.go",
+		old:  "	for t.version < version {",
+		new:  "	for t.version < version-1<<60 {",
+		test: "pkg/dispatch TestAnEventDoesNotMissAnEndpointThatWasJustChanged",
+	},
+	{
+		name: "a fan-out that acknowledges what it could not record", file: "pkg/dispatch/fanout.go",
+		old: "					failed = min(failed, place[e.ID])",
+		new: "					_ = place[e.ID]",
 	},
 	{
 		name: "an item is acknowledged although its claim failed", file: "pkg/dispatch/claim.go",
@@ -192,9 +236,22 @@ var mutants = []mutant{
 		new: "		return nil",
 	},
 	{
+		name: "a paused endpoint is sent events", file: "pkg/dispatch/admit.go",
+		old:  "	if ep.Status == endpoint.Paused {",
+		new:  "	if false {",
+		test: "pkg/dispatch TestAPausedEndpointKeepsItsBacklog",
+	},
+	{
+		name: "the backlog of a paused endpoint is skipped", file: "pkg/dispatch/drain.go",
+		old:  "gone || ep.Status == endpoint.Disabled, ep.Status == endpoint.Paused",
+		new:  "gone || ep.Status != endpoint.Enabled, false",
+		test: "pkg/dispatch TestAPausedEndpointKeepsItsBacklog",
+	},
+	{
 		name: "skipped as the cache says", file: "pkg/dispatch/admit.go",
-		old: "		ep, err = d.endpoints.fresh(ctx, item.Tenant, item.EndpointID)",
-		new: "		_ = 0",
+		old:  "		ep, err = d.endpoints.fresh(ctx, item.Tenant, item.EndpointID)",
+		new:  "		_ = 0",
+		test: "pkg/dispatch TestSkippingIgnoresTheCache",
 	},
 	{
 		name: "a failed answer is taken for success", file: "pkg/delivery/retry/retry.go",
@@ -217,9 +274,19 @@ var mutants = []mutant{
 		new: "",
 	},
 	{
-		name: "let go without a backstop", file: "pkg/dispatch/drain.go",
-		old: "DueAt: next.Add(Backstop)",
-		new: "DueAt: next.Add(10000 * time.Hour)",
+		name: "nobody looks after the backlog", file: "pkg/dispatch/park.go",
+		old: "return s.Hold(d.Now())",
+		new: "return s, false",
+	},
+	{
+		name: "a drain forgets what it queued", file: "pkg/delivery/breaker/drain.go",
+		old: "		return Scan{Cursor: d.Cursor}\n",
+		new: "		return Scan{Cursor: d.Cursor, After: d.Cursor}\n",
+	},
+	{
+		name: "a drain takes no slots", file: "pkg/dispatch/drain.go",
+		old: "	if limit := ep.Limit; limit.Enabled() {",
+		new: "	if limit := ep.Limit; limit.PerMinute < 0 {",
 	},
 	{
 		name: "a failure counts twice", file: "pkg/delivery/breaker/breaker.go",
@@ -253,8 +320,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a limiter that ignores reservations", file: "pkg/delivery/ratelimit/ratelimit.go",
-		old: "	if at.Before(now) {\n		at = now\n	}\n	return at.Add(cost)",
-		new: "	return now.Add(cost)",
+		old: "	if at.Before(r.Now) || at.After(r.Stale) {",
+		new: "	if true {",
 	},
 	{
 		name: "a slot that has passed is used", file: "pkg/dispatch/admit.go",
@@ -265,5 +332,281 @@ var mutants = []mutant{
 		name: "a key that is reserved twice", file: "pkg/store/memory/control.go",
 		old: "ok && s.now().Before(holds.expires) {",
 		new: "ok && s.now().After(holds.expires) {",
+	},
+	{
+		name: "capture acknowledges what it could not store", file: "pkg/emit/capture.go",
+		old:  "				fail(slices.Min(item[n:]))",
+		new:  "				fail(len(batch) + slices.Min(item[n:]))",
+		test: "pkg/emit TestAFailedRecordIsReportedByItsSequenceNumber",
+	},
+	{
+		name: "a join in two places is two events", file: "pkg/emit/once.go",
+		old: "if holds.EventID != c.Event.ID && c.IsSame(holds) {",
+		new: "if holds.EventID != c.Event.ID && c.IsSame(holds) && changed {",
+	},
+	{
+		name: "a failed change that could not be kept is acknowledged", file: "pkg/emit/capture.go",
+		old:  "		return fmt.Errorf(\"a change cannot become an event (%s), and could not be kept: %w\", refused.Message, err)",
+		new:  "		return nil",
+		test: "pkg/emit TestAFailedChangeThatCannotBeKeptIsDeliveredAgain",
+	},
+	{
+		name: "a drain queues a step at once", file: "pkg/dispatch/drain.go",
+		old: "at[i] = now.Add(time.Duration(i) * time.Second / time.Duration(max(1, s.Drain.Rate)))",
+		new: "at[i] = now",
+	},
+	{
+		name: "a drain starts at full speed", file: "pkg/delivery/breaker/drain.go",
+		old: "Drain{Rate: StartRate,",
+		new: "Drain{Rate: MaxRate,",
+	},
+	{
+		name: "a verdict that could not be stored is acknowledged", file: "pkg/dispatch/verdict.go",
+		old: "		return fmt.Errorf(\"store the verdict on %s: %w\", claimed.Key, err)",
+		new: "		return nil",
+	},
+	{
+		name: "an event of two items is found twice", file: "pkg/event/journal/search.go",
+		old:  "			if e.ID != m.lastID {",
+		new:  "			if e.ID != \"\" {",
+		test: "pkg/event/journal TestEachEventIsFoundOnceNewestFirst -rapid.nofailfile",
+	},
+	{
+		name: "a search reads one page of each shard", file: "pkg/event/journal/search.go",
+		old:  "		if n := len(s.items); n > 0 {",
+		new:  "		if s.more = false; len(s.items) > 0 {\n			n := len(s.items)",
+		test: "pkg/event/journal TestEachEventIsFoundOnceNewestFirst -rapid.nofailfile",
+	},
+	{
+		name: "a search returns what it has, not the newest", file: "pkg/event/journal/search.go",
+		old:  "(newest == nil || m.read[0].ID > newest.items[0].newest())",
+		new:  "(newest == nil || m.read[0].ID != newest.items[0].newest())",
+		test: "pkg/event/journal TestEachEventIsFoundOnceNewestFirst -rapid.nofailfile",
+	},
+	{
+		name: "a page begins with the last event of the one before", file: "pkg/event/journal/search.go",
+		old:  "		before, err = event.IDBefore(string(id))",
+		new:  "		before = string(id)\n		_, err = event.IDBefore(string(id))",
+		test: "pkg/event/journal TestEachEventIsFoundOnceNewestFirst -rapid.nofailfile",
+	},
+	{
+		name: "a page skips what it did not examine", file: "pkg/event/journal/search.go",
+		old:  "		enough := page.Examined >=",
+		new:  "		covered = e.ID\n		enough := page.Examined >=",
+		test: "pkg/event/journal TestEachEventIsFoundOnceNewestFirst -rapid.nofailfile",
+	},
+	{
+		name: "nothing is kept of the lease", file: "pkg/dispatch/dispatch.go",
+		old:  "leaseReserve = 5 * time.Second",
+		new:  "leaseReserve = 0 * time.Second",
+		test: "pkg/dispatch TestNothingIsSentInTheLastFiveSecondsOfTheLease",
+	},
+	{
+		name: "a suspect whose put-back failed is acknowledged", file: "pkg/dispatch/deliver.go",
+		old:  "errs[i] = d.requeueSuspect(",
+		new:  "_ = d.requeueSuspect(",
+		test: "pkg/dispatch TestASuspectThatCannotBePutBackIsNotAcknowledged",
+	},
+	{
+		name: "a failed put-back is acknowledged", file: "pkg/dispatch/claim.go",
+		old:  "\t\treturn fmt.Errorf(\"requeue %s/%s: %w\", item.EndpointID, item.EventID, errs[0])",
+		new:  "\t\treturn nil",
+		test: "pkg/dispatch TestAMessageThatCannotBePutBackIsNotAcknowledged",
+	},
+	{
+		name: "the sweep reads one page", file: "pkg/dispatch/sweep.go",
+		old:  "\t\t\t\tif next == \"\" {",
+		new:  "\t\t\t\tif next == \"\" || true {",
+		test: "pkg/dispatch TestASweepReadsEveryPage",
+	},
+	{
+		name: "a verdict stored under the invocation's context", file: "pkg/dispatch/verdict.go",
+		old:  "context.WithTimeout(context.WithoutCancel(ctx), verdictTime)",
+		new:  "context.WithTimeout(ctx, verdictTime)",
+		test: "pkg/dispatch TestAVerdictIsStoredAfterTheInvocationWasCancelled",
+	},
+	{
+		name: "a batch that outlives its invocation", file: "pkg/dispatch/dispatch.go",
+		old:  "endReserve = 3 * time.Second",
+		new:  "endReserve = -30 * time.Second",
+		test: "pkg/dispatch TestABatchEndsBeforeItsInvocation",
+	},
+	{
+		name: "a delivery that kills its workers for ever", file: "pkg/dispatch/attempt.go",
+		old:  "const maxLost = 8",
+		new:  "const maxLost = 8000",
+		test: "pkg/dispatch TestADeliveryWhoseWorkersAllDiedBecomesADeadLetter",
+	},
+	{
+		name: "nobody is a suspect", file: "pkg/dispatch/deliver.go",
+		old:  "suspectAfter = 2",
+		new:  "suspectAfter = 2000",
+		test: "pkg/dispatch TestAMessageThatCrashesItsWorkerDoesNotAffectOthers",
+	},
+	{
+		name: "an event that cannot be read is acknowledged", file: "pkg/dispatch/admit.go",
+		old:  "\t\tif err != nil {\n\t\t\treturn nil, fmt.Errorf(\"event %s: %w\", item.EventID, err)\n\t\t}\n\t}\n\tif item.Trace",
+		new:  "\t\tif err != nil {\n\t\t\treturn nil, nil\n\t\t}\n\t}\n\tif item.Trace",
+		test: "pkg/dispatch TestAMessageIsNotAcknowledgedWhatEverCannotBeRead",
+	},
+	{
+		name: "an endpoint that cannot be read is acknowledged", file: "pkg/dispatch/admit.go",
+		old:  "\tcase err != nil:\n\t\treturn nil, err\n\tcase ep.Status",
+		new:  "\tcase err != nil:\n\t\treturn nil, nil\n\tcase ep.Status",
+		test: "pkg/dispatch TestAMessageIsNotAcknowledgedWhatEverCannotBeRead",
+	},
+	{
+		name: "age counts from the id although the event was stored late", file: "pkg/dispatch/fanout.go",
+		old:  "const lateAfter = 10 * time.Minute",
+		new:  "const lateAfter = 10000 * time.Hour",
+		test: "pkg/dispatch TestAgeCountsFromWhenTheEventWasStored",
+	},
+	{
+		name: "a redrive that removes what it could not queue", file: "pkg/dispatch/redrive.go",
+		old:  "if errs == nil || errs[i] == nil {",
+		new:  "if errs == nil || errs[i] == nil || true {",
+		test: "pkg/dispatch TestALetterThatCannotBeQueuedStays",
+	},
+	{
+		name: "a delay rounded down", file: "pkg/aws/sqsqueue/queue.go",
+		old:  "work.MaxDelay) + time.Second - 1) / time.Second",
+		new:  "work.MaxDelay)) / time.Second",
+		test: "pkg/aws/sqsqueue TestDelaysAreWholeSecondsRoundedUp",
+	},
+	{
+		name: "an entry that failed counts as sent", file: "pkg/aws/sqsqueue/queue.go",
+		old:  "\t\t\terrs[position] = fmt.Errorf(\"send to the work queue: %s: %s\"",
+		new:  "\t\t\t_ = fmt.Errorf(\"send to the work queue: %s: %s\"",
+		test: "pkg/aws/sqsqueue TestFailuresAreReportedPerItem",
+	},
+	{
+		name: "eleven entries in a request", file: "pkg/aws/sqsqueue/queue.go",
+		old:  "batchSize = 10",
+		new:  "batchSize = 11",
+		test: "pkg/aws/sqsqueue TestSendPutsTenItemsInEachRequest",
+	},
+	{
+		name: "a TTL that ends before the age limit", file: "pkg/delivery/delivery.go",
+		old: "Retention = 30 * 24 * time.Hour",
+		new: "Retention = 2 * 24 * time.Hour",
+	},
+	{
+		name: "a delivery is read without consistency", file: "pkg/store/dynamo/deliveries.go",
+		old:  "dynamoitem.DeliveryKey(k), true)",
+		new:  "dynamoitem.DeliveryKey(k), false)",
+		test: "pkg/store/dynamo TestEachReadIsAsConsistentAsItsCallerNeeds",
+	},
+	{
+		name: "an endpoint is read without consistency", file: "pkg/store/dynamo/endpoints.go",
+		old:  "dynamoitem.EndpointKey(tenant, id), true)",
+		new:  "dynamoitem.EndpointKey(tenant, id), false)",
+		test: "pkg/store/dynamo TestEachReadIsAsConsistentAsItsCallerNeeds",
+	},
+	{
+		name: "a missing event is not looked for again", file: "pkg/store/dynamo/events.go",
+		old:  "[]bool{false, true}",
+		new:  "[]bool{false, false}",
+		test: "pkg/store/dynamo TestEachReadIsAsConsistentAsItsCallerNeeds",
+	},
+	{
+		name: "a breaker is read as the cache likes", file: "pkg/store/dynamo/control.go",
+		old:  "dynamoitem.BreakerKey(endpointID), consistent)",
+		new:  "dynamoitem.BreakerKey(endpointID), false)",
+		test: "pkg/store/dynamo TestEachReadIsAsConsistentAsItsCallerNeeds",
+	},
+	{
+		name: "a replay over another replay", file: "pkg/store/dynamo/deliveries.go",
+		old:  "\"#state = :was AND #attempts = :attempts\"",
+		new:  "\"(#state = :was OR #state <> :was) AND #attempts = :attempts\"",
+		test: "pkg/store/dynamo TestAReplayDoesNotUndoWhatHappensBeforeItsWrite",
+	},
+	{
+		name: "a replay over a later attempt", file: "pkg/store/dynamo/deliveries.go",
+		old:  "\"#state = :was AND #attempts = :attempts\"",
+		new:  "\"#state = :was AND (#attempts = :attempts OR #attempts <> :attempts)\"",
+		test: "pkg/store/dynamo TestAReplayDoesNotUndoWhatHappensBeforeItsWrite",
+	},
+	{
+		name: "a verdict over another claim", file: "pkg/store/dynamo/deliveries.go",
+		old:  "\"#state = :in_flight AND #claim_id = :claim_id AND #attempts = :attempts\"",
+		new:  "\"#state = :in_flight AND (#claim_id = :claim_id OR #claim_id <> :claim_id) AND #attempts = :attempts\"",
+		test: "pkg/store/dynamo TestConformance$/^conclusions",
+	},
+	{
+		name: "a step of a job stores its cursor before its work", file: "pkg/dispatch/refill.go",
+		old:  "		if err != nil {\n			return done, err\n		}\n	}\n	if j.DryRun",
+		new:  "		if err != nil {\n			done.rest = len(list)\n			return done, nil\n		}\n	}\n	if j.DryRun",
+		test: "pkg/dispatch TestAJobSendsEachEventOnceWhateverHappensToItsWorkers",
+	},
+	{
+		name: "a repeated step of a job sends again", file: "pkg/dispatch/refill.go",
+		old:  "InBacklog: true, SettledBefore: j.StartedAt, Now: now",
+		new:  "InBacklog: true, Now: now",
+		test: "pkg/dispatch TestARepeatedStepSendsNothingAgain",
+	},
+	{
+		name: "a cancelled job goes on", file: "pkg/ops/jobs/jobs.go",
+		old:  "if j.State != Running || now.Before(j.NextAt) ||",
+		new:  "if j.State == Done || now.Before(j.NextAt) ||",
+		test: "pkg/ops/jobs TestACancelledJobTakesNoFurtherStep",
+	},
+	{
+		name: "two workers advance one job at once", file: "pkg/ops/jobs/jobs.go",
+		old:  " || j.Lease != \"\" && now.Before(j.LeaseUntil) {",
+		new:  " {",
+		test: "pkg/ops/jobs TestOneWorkerHoldsAJob",
+	},
+	{
+		name: "a worker without the lease records a step", file: "pkg/ops/jobs/jobs.go",
+		old:  "return lease != \"\" && j.Lease == lease",
+		new:  "return lease != \"\"",
+		test: "pkg/ops/jobs TestOneWorkerHoldsAJob",
+	},
+	{
+		name: "a backlog whose job's worker died is not drained", file: "pkg/dispatch/refill.go",
+		old:  "if held > 0 && s.Phase == breaker.Closed {",
+		new:  "if held > maxGoal && s.Phase == breaker.Closed {",
+		test: "pkg/dispatch TestAJobSendsEachEventOnceWhateverHappensToItsWorkers",
+	},
+	{
+		name: "a backlog is not drained after a step that failed", file: "pkg/dispatch/refill.go",
+		old:  "if err != nil && waiting && !j.DryRun {",
+		new:  "if err == nil && waiting && !j.DryRun {",
+		test: "pkg/dispatch TestAFailedStepLeavesNothingBehind",
+	},
+	{
+		name: "no attempt marks its endpoint as slow", file: "pkg/dispatch/slowlane.go",
+		old:  "time.AfterFunc(breaker.SlowLaneAfter,",
+		new:  "time.AfterFunc(time.Hour,",
+		test: "pkg/dispatch TestAnAttemptMarksItsEndpointAsSlowWhileItIsUnderWay",
+	},
+	{
+		name: "an endpoint is marked as slow when its answer comes", file: "pkg/dispatch/slowlane.go",
+		old:  "\t\tfor err := error(nil); err == nil; err = sleep(ctx, breaker.SlowLaneRenew) {\n\t\t\td.markSlow(ctx, ep)\n\t\t}\n",
+		new:  "\t\t<-ctx.Done()\n\t\td.markSlow(context.WithoutCancel(ctx), ep)\n",
+		test: "pkg/dispatch TestAnAttemptMarksItsEndpointAsSlowWhileItIsUnderWay",
+	},
+	{
+		name: "an endpoint never leaves the slow lane", file: "pkg/delivery/breaker/slow.go",
+		old:  "return now.Before(s.SlowUntil)",
+		new:  "return !s.SlowUntil.IsZero()",
+		test: "pkg/dispatch TestDeliveriesOfASlowEndpointMoveToTheSlowQueue",
+	},
+	{
+		name: "what could not be moved to the slow queue is acknowledged", file: "pkg/dispatch/slowlane.go",
+		old: "\t\treturn false\n",
+		new: "\t\treturn true\n",
+	},
+	{
+		name: "every attempt under way writes its own mark", file: "pkg/delivery/breaker/slow.go",
+		old:  "if s.SlowUntil.Sub(now) > SlowLaneFor-SlowLaneRenew {",
+		new:  "if s.SlowUntil.Sub(now) > SlowLaneFor {",
+		test: "pkg/dispatch TestAMarkCostsOneWritePerFewSeconds",
+	},
+	{
+		name: "a slow endpoint's items are sent to the work queue", file: "pkg/dispatch/slowlane.go",
+		old:  "\t\treturn l.slow.Send(ctx, items)",
+		new:  "\t\treturn l.work.Send(ctx, items)",
+		test: "pkg/dispatch TestDeliveriesOfASlowEndpointMoveToTheSlowQueue",
 	},
 }

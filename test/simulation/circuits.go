@@ -40,8 +40,17 @@ type endpointLog struct {
 	probes    int       // failed ones since the circuit opened
 	nextProbe time.Time // not before
 
-	starts []time.Time
-	gone   bool // it answered 410
+	starts []time.Time // of late
+	all    []time.Time // of all attempts
+	phases []phaseChange
+	drains []time.Time // claims of deliveries from the backlog
+	gone   bool        // it answered 410
+}
+
+// phaseChange is when a circuit changed its phase.
+type phaseChange struct {
+	at    time.Time
+	phase breaker.Phase
 }
 
 func (j *checker) endpointLog(endpointID string) *endpointLog {
@@ -67,7 +76,8 @@ func (j *checker) breakerFault(endpointID string) func(string) {
 }
 
 // policies returns the bounds of all breaker policies that an endpoint has had.
-func (j *checker) policies(endpointID string) (openFor, maxOpenFor, disableAfter time.Duration, least, most int) {
+func (j *checker) policies(endpointID string) (openFor, maxOpenFor, disableAfter time.Duration, least, most int, span, longestSpan time.Duration) {
+	span = time.Hour
 	openFor, maxOpenFor, disableAfter, least = 24*time.Hour, 24*time.Hour, 30*24*time.Hour, 100
 	for _, v := range j.past[endpointID] {
 		if v.endpoint == nil {
@@ -91,9 +101,14 @@ func (j *checker) policies(endpointID string) (openFor, maxOpenFor, disableAfter
 			after = breaker.DefaultDisableAfter
 		}
 		openFor, maxOpenFor, disableAfter = min(openFor, wait), min(maxOpenFor, longest), min(disableAfter, after)
+		failingFor := p.FailingFor
+		if failingFor == 0 {
+			failingFor = breaker.DefaultFailingFor
+		}
 		least, most = min(least, failures), max(most, failures)
+		span, longestSpan = min(span, failingFor), max(longestSpan, failingFor)
 	}
-	return openFor, maxOpenFor, disableAfter, least, most
+	return openFor, maxOpenFor, disableAfter, least, most, span, longestSpan
 }
 
 // circuit checks a circuit's new state in the store.
@@ -101,7 +116,10 @@ func (j *checker) circuit(before, after breaker.State) {
 	key, now := delivery.Key{EndpointID: after.EndpointID}, time.Now()
 	x := j.endpointLog(after.EndpointID)
 	x.state = after
-	openFor, maxOpenFor, _, least, _ := j.policies(after.EndpointID)
+	if before.Phase != after.Phase {
+		x.phases = append(x.phases, phaseChange{now, after.Phase})
+	}
+	openFor, maxOpenFor, _, least, _, span, _ := j.policies(after.EndpointID)
 	if after.Failures > 0 {
 		// Failures from before the count may be reported late.
 		from, seen := x.clean.Add(-j.lag()-dispatchTimeout), 0
@@ -124,6 +142,9 @@ func (j *checker) circuit(before, after breaker.State) {
 		if after.Failures < least {
 			j.violated(patience, key, "the circuit opened after %d failures; the policy says %d", after.Failures, least)
 		}
+		if spans := after.Since.Sub(after.FailingSince); spans < span-j.tolerance() {
+			j.violated(patience, key, "the circuit opened after failures that span %s; the policy says %s", spans, span)
+		}
 	}
 	if before.Phase == breaker.Open && after.Phase == breaker.Open && after.Failures > before.Failures {
 		// The probe failed.
@@ -143,6 +164,7 @@ func (j *checker) circuit(before, after breaker.State) {
 // start checks the start of an attempt against the circuit.
 func (j *checker) start(a *attempt) {
 	x, now := j.endpointLog(a.key.EndpointID), time.Now()
+	x.all = append(x.all, now)
 	if x.state.Phase == breaker.Open {
 		switch a.probe = a.claimID != "" && a.claimID == x.state.ProbeID; {
 		case !a.probe && now.Sub(x.opened) > j.lag():
@@ -210,7 +232,7 @@ func (j *checker) pace(a *attempt, x *endpointLog) {
 func (j *checker) stop(a *attempt) {
 	id, now := a.key.EndpointID, time.Now()
 	x := j.endpointLog(id)
-	_, _, _, _, most := j.policies(id)
+	_, _, disableAfter, _, most, _, span := j.policies(id)
 	wait := 20*time.Second + j.lag()
 	since := x.state.Since
 	// A slow read from before the end of the attempt may delay its report.
@@ -233,7 +255,11 @@ func (j *checker) stop(a *attempt) {
 			x.streak = 0
 			return
 		}
-		if x.streak++; x.streak == 1 {
+		quiet := false // the failures' span begins anew after hours of silence
+		if n := len(x.failures); n > 1 {
+			quiet = now.Sub(x.failures[n-2]) > min(12*time.Hour, disableAfter/2)-j.lag()
+		}
+		if x.streak++; x.streak == 1 || quiet {
 			x.streakFrom = now
 		}
 		from, streak := x.streakFrom, x.streak
@@ -243,7 +269,7 @@ func (j *checker) stop(a *attempt) {
 				x.fault, x.streak = time.Now(), 0
 				return
 			}
-			if streak >= most && x.streak >= streak && x.streakFrom.Equal(from) && x.opened.Before(from) && !x.success.After(from.Add(-wait)) {
+			if streak >= most && now.Sub(from) >= span+j.lag() && x.streak >= streak && x.streakFrom.Equal(from) && x.opened.Before(from) && !x.success.After(from.Add(-wait)) {
 				j.violated(opens, a.key, "%d attempts in a row have failed since %s, and the circuit is not open", streak, clock(from.Sub(j.s.start)))
 			}
 		})
@@ -259,7 +285,7 @@ func (j *checker) disabled(e endpoint.Endpoint, reason string) {
 		}
 		return
 	}
-	_, _, after, _, _ := j.policies(e.ID)
+	_, _, after, _, _, _, _ := j.policies(e.ID)
 	if failing := time.Since(x.success); failing < after-j.lag()-dispatchTimeout && !x.fault.After(x.success.Add(-time.Minute)) {
 		j.violated(disabling, key, "it was disabled (%s), but an attempt succeeded %s ago", reason, failing)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
@@ -34,26 +35,28 @@ const (
 	queueBatch      = 10
 	streamBatch     = 100
 	sweepEvery      = time.Minute
+	streamRetention = 24 * time.Hour // of DynamoDB Streams
 )
-
-// settleTime is the limit for coming to rest after the faults: the age limit of the
-// youngest delivery, and a reserve.
-const settleTime = 100 * time.Hour
 
 // cloud is everything between the functions: Lambda, streams, queue, schedule,
 // producers and operators.
 type cloud struct {
 	s       *sim
 	queue   *workQueue
-	workers []*worker // all, dead ones included
+	slow    *workQueue // of endpoints that answer slowly
+	workers []*worker  // all, dead ones included
 	idle    map[string][]*worker
 	running int // goroutines of invocations, those of dead workers included
 
 	shards []*shard
-	read   string // sequence number up to which the store's stream was read
+	read   string // sequence number up to which the Events table's stream was read
+
+	captured *shard // the stream of the platform's table
+	changes  string // sequence number up to which it was read
 
 	nextTick  time.Time
-	producing int // producers that still retry
+	producing int // producers that still retry, and streams
+	puts      int // events of streams
 }
 
 // invocation is one call of a function.
@@ -67,10 +70,11 @@ type invocation struct {
 
 func newCloud(s *sim) *cloud {
 	c := &cloud{s: s, idle: map[string][]*worker{}}
-	c.queue = newQueue(s)
+	c.queue, c.slow = newQueues(s)
 	for i := range s.plan.shards {
-		c.shards = append(c.shards, &shard{c: c, number: i})
+		c.shards = append(c.shards, &shard{c: c, number: i, function: "dispatch", what: "fan out", begins: s.checker.fanOutBegins, done: s.checker.fannedOut})
 	}
+	c.captured = &shard{c: c, function: "emit", what: "capture", begins: func(string) {}, done: func(string) {}}
 	return c
 }
 
@@ -86,8 +90,16 @@ func (c *cloud) begin() {
 			s.at(p.at, func() { c.produce(i, p) })
 		}
 	}
+	for i, f := range s.plan.streams {
+		c.producing++
+		s.at(f.from, func() { c.flow(i, f) })
+	}
 	for _, o := range s.plan.operators {
 		s.at(o.at, func() { c.operate(o) })
+	}
+	for i, change := range s.plan.changes {
+		c.producing++
+		s.at(change.at, func() { c.change(i, change) })
 	}
 	s.at(s.start.Add(s.plan.busy), func() {
 		s.calm = true
@@ -167,13 +179,13 @@ func (c *cloud) worker(function string) *worker {
 	p := ports{w}
 	switch function {
 	case "emit":
-		em := &emit.Emitter{Catalog: eventTypes, Events: p, Keys: p, Log: w.logger(), Now: w.Now, NewID: w.eventID}
+		em := &emit.Emitter{Catalog: eventTypes, Events: p, Keys: p, Failed: p, Stuck: p, Statistics: p, Log: w.logger(), Now: w.Now, NewID: w.eventID}
 		w.serve = emithandler.Route(em)
 	case "dispatch":
 		d := dispatch.New(dispatch.Config{
-			Catalog: eventTypes.Catalog, Events: p, Endpoints: p, Disabler: p, Deliveries: p, Due: p, Replays: p,
-			Waiting: p, Breakers: p, Limits: p, Statistics: p,
-			Queue: sqsqueue.New(p, "work"), Sender: p, Log: w.logger(), CacheTime: dispatch.CacheTime,
+			Events: p, Endpoints: p, Disabler: p, Deliveries: p, Due: p, Replays: p,
+			Waiting: p, Breakers: p, Limits: p, Journal: p, Jobs: p, Statistics: p,
+			Queue: sqsqueue.New(p, "work"), SlowQueue: sqsqueue.New(p, "slow"), DeadLetters: sqsqueue.NewDeadLetters(p, "dead"), Sender: p, Log: w.logger(), CacheTime: dispatch.CacheTime,
 			Now: w.Now, Random: w.Random, ClaimID: w.ClaimID, BeforeLock: w.beforeLock,
 		})
 		w.serve = dispatchhandler.Route(d)
@@ -219,13 +231,18 @@ func (c *cloud) produce(number int, p produced) {
 // shard is an ordered part of the stream. It hands out one batch at a time, and
 // retries it until it succeeds.
 type shard struct {
-	c       *cloud
-	number  int
-	records []events.DynamoDBEventRecord
-	ids     []string
-	next    int // first record that is not processed
-	busy    bool
-	tries   int
+	c        *cloud
+	number   int
+	function string
+	what     string
+	begins   func(id string) // of a record that is handed out
+	done     func(id string) // of one that was processed
+	records  []events.DynamoDBEventRecord
+	ids      []string
+	at       []time.Time // when each was written
+	next     int         // first record that is not processed
+	busy     bool
+	tries    int
 }
 
 var noWait, stop = context.WithCancel(context.Background())
@@ -245,6 +262,7 @@ func (c *cloud) pump() {
 			c.s.checker.stored(id)
 			sh := c.shards[hash(id)%uint64(len(c.shards))]
 			sh.records, sh.ids = append(sh.records, r), append(sh.ids, id)
+			sh.at = append(sh.at, time.Now())
 			sh.poll()
 		}
 	}
@@ -257,16 +275,26 @@ func (sh *shard) poll() {
 	}
 	sh.busy = true
 	s.after(s.between(0, 300*time.Millisecond)+min(time.Duration(sh.tries)*time.Second, 30*time.Second), func() {
+		// DynamoDB Streams keep a record for 24 hours.
+		for sh.next < len(sh.records) && time.Since(sh.at[sh.next]) > streamRetention {
+			s.note(delivery.Key{EventID: sh.ids[sh.next]}, "the stream trims the record of %s", sh.ids[sh.next])
+			s.checker.trimmed[sh.ids[sh.next]] = true
+			sh.next++
+		}
+		if sh.next == len(sh.records) {
+			sh.busy = false
+			return
+		}
 		size := 1 + s.rng.IntN(streamBatch)
-		if s.chance(0.5) {
+		if s.chance(0.5) && len(s.plan.streams) == 0 {
 			size = 1 + s.rng.IntN(4)
 		}
 		from, to := sh.next, min(sh.next+size, len(sh.records))
 		for _, id := range sh.ids[from:to] {
-			s.checker.fanOutBegins(id)
+			sh.begins(id)
 		}
-		s.note(delivery.Key{}, "shard %d hands out records %d to %d", sh.number, from, to-1)
-		sh.c.invoke("dispatch", "fan out", events.DynamoDBEvent{Records: sh.records[from:to]}, func(answer any, err error) {
+		s.note(delivery.Key{}, "shard %d hands out records %d to %d to %s", sh.number, from, to-1, sh.function)
+		sh.c.invoke(sh.function, sh.what, events.DynamoDBEvent{Records: sh.records[from:to]}, func(answer any, err error) {
 			sh.busy = false
 			done := to
 			if err == nil {
@@ -284,7 +312,7 @@ func (sh *shard) poll() {
 				sh.tries = 0
 			}
 			for _, id := range sh.ids[from:done] {
-				s.checker.fannedOut(id)
+				sh.done(id)
 			}
 			sh.next = done
 			if s.faulty(s.plan.faults.streamReplay) {
@@ -304,12 +332,13 @@ func (sh *shard) poll() {
 func (c *cloud) tick() {
 	s := c.s
 	now := time.Now()
+	s.checker.expire()
 	idle := !c.due(now.Add(dispatch.Lookahead + 5*time.Second))
 	if s.calm && c.settled() {
 		s.over = true
 		return
 	}
-	if now.Sub(s.start) > s.plan.busy+settleTime {
+	if now.Sub(s.start) > s.plan.busy+s.plan.settle {
 		s.over = true
 		s.checker.unsettled()
 		return
@@ -325,7 +354,7 @@ func (c *cloud) tick() {
 	next := c.nextTick.Add(sweepEvery)
 	if idle {
 		// Nothing changes before the next scheduled function.
-		until := now.Add(settleTime)
+		until := now.Add(s.plan.settle)
 		if s.agenda.Len() > 0 {
 			until = s.agenda.At(0).at
 		}
@@ -361,11 +390,11 @@ func (c *cloud) earliestDue() (earliest time.Time, ok bool) {
 	}
 	for _, circuit := range circuits {
 		// An open one for which nothing waits is looked after in vain.
-		waiting, err := c.s.store.ListBacklog(context.Background(), circuit.EndpointID, 1)
+		waiting, err := c.s.store.ListBacklog(context.Background(), circuit.EndpointID, "", 1)
 		if err != nil {
 			panic(err)
 		}
-		if (len(waiting) > 0 || circuit.Phase != breaker.Open) && (!ok || circuit.WakeAt.Before(earliest)) {
+		if (len(waiting.Deliveries) > 0 || circuit.Phase != breaker.Open) && (!ok || circuit.WakeAt.Before(earliest)) {
 			earliest, ok = circuit.WakeAt, true
 		}
 	}
@@ -396,13 +425,13 @@ func (c *cloud) settled() bool {
 	if c.waits() || c.producing > 0 {
 		return false
 	}
-	for _, sh := range c.shards {
+	for _, sh := range append(slices.Clip(c.shards), c.captured) {
 		if sh.busy || sh.next < len(sh.records) {
 			return false
 		}
 	}
 	c.queue.redrive()
-	if !c.queue.empty() {
+	if !c.queue.empty() || !c.slow.empty() {
 		return false
 	}
 	for _, w := range c.workers {
@@ -454,7 +483,7 @@ func (c *cloud) operate(o operation) {
 		}
 		s.checker.endpointChanged(e.Tenant, e.ID)
 	case o.what == "replay" || o.what == "replay dead":
-		command := dispatch.Command{Action: "replay_dead", Tenant: e.Tenant, EndpointID: e.ID}
+		command := dispatch.Command{Action: "start_job", Kind: jobs.Replay, JobID: fmt.Sprintf("job_%s", event.DerivedID(time.Now(), e.ID)), Tenant: e.Tenant, EndpointID: e.ID}
 		if o.what == "replay" {
 			page, err := s.store.QueryDeliveries(ctx, delivery.Query{EndpointID: e.ID, Limit: 1000})
 			if err != nil {
@@ -463,18 +492,20 @@ func (c *cloud) operate(o operation) {
 			if len(page.Deliveries) == 0 {
 				return
 			}
-			command.Action, command.EventID = "replay", page.Deliveries[s.rng.IntN(len(page.Deliveries))].EventID
+			command.Action, command.Kind, command.EventID = "replay", "", page.Deliveries[s.rng.IntN(len(page.Deliveries))].EventID
 		}
 		s.note(delivery.Key{EndpointID: e.ID, EventID: command.EventID}, "an operator asks for a %s", command.Action)
 		c.invoke("dispatch", "replay", command, func(answer any, err error) {
 			s.note(delivery.Key{EndpointID: e.ID, EventID: command.EventID}, "%s: %+v, %v", command.Action, answer, err)
 		})
-	case o.what == "edit" || o.what == "disable" || o.what == "enable":
+	case o.what == "edit" || o.what == "disable" || o.what == "pause" || o.what == "enable":
 		switch o.what {
 		case "edit":
 			shape(s.rng, &e)
 		case "disable":
 			e.Status, e.StatusReason = endpoint.Disabled, "disabled by an operator"
+		case "pause":
+			e.Status, e.StatusReason = endpoint.Paused, "paused by an operator"
 		case "enable":
 			e.Status, e.StatusReason = endpoint.Enabled, ""
 		}

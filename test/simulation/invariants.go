@@ -15,6 +15,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/filter"
+	"github.com/tidings-dev/tidings/pkg/event/journal"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 // The invariants, by the name that a violation reports.
@@ -24,12 +26,14 @@ const (
 	truthful    = "delivered means delivered"             // the receiver got it, byte for byte
 	unasked     = "nothing goes where it was not wanted"  // types, filter, tenant, disabled and deleted endpoints
 	apart       = "attempts do not overlap"               //
+	alone       = "a quick receiver never works on two"   // of one delivery at once: it ends within its timeout
 	final       = "nothing is attempted after delivered"  // except after a replay
 	early       = "no attempt before its time"            // backoff, Retry-After
 	counted     = "no more attempts than the policy says" //
 	duplicates  = "duplicates only where a worker died"   // or its verdict was lost
 	durable     = "what emit answered for is stored"      //
 	idempotent  = "one key is one event"                  //
+	recorded    = "every event is in the journal"         // once, also where nobody subscribed
 	growing     = "attempts only grow"                    //
 	quiet       = "everything comes to rest"              // queue, streams and due index, in time
 	maxViolated = 5                                       // a run ends after so many violations
@@ -43,6 +47,11 @@ type checker struct {
 	keys       map[string]string       // event by idempotency key
 	past       map[string][]version    // of each endpoint
 	endpoints  map[string]*endpointLog // by endpoint
+
+	open    map[delivery.Key]delivery.Delivery
+	deleted map[delivery.Key]bool // by TTL
+	trimmed map[string]bool       // records of a stream, by the id of their event or change
+	expired time.Time             // when TTL was last looked after
 }
 
 // deliveryLog is what the checker knows of a delivery.
@@ -74,7 +83,8 @@ type version struct {
 }
 
 func newChecker(s *sim) *checker {
-	return &checker{s: s, deliveries: map[delivery.Key]*deliveryLog{}, events: map[string]*eventLog{}, keys: map[string]string{}, past: map[string][]version{}, endpoints: map[string]*endpointLog{}}
+	return &checker{s: s, deliveries: map[delivery.Key]*deliveryLog{}, events: map[string]*eventLog{}, keys: map[string]string{}, past: map[string][]version{}, endpoints: map[string]*endpointLog{},
+		open: map[delivery.Key]delivery.Delivery{}, deleted: map[delivery.Key]bool{}, trimmed: map[string]bool{}, expired: s.start}
 }
 
 // violated reports a violation.
@@ -199,7 +209,7 @@ func (j *checker) sent(a *attempt) {
 	j.start(a)
 
 	most, wanted := 0, false
-	for _, v := range j.versions(a.key.EndpointID, now.Add(-dispatch.CacheTime-dispatchTimeout-j.tolerance()), now) {
+	for _, v := range j.versions(a.key.EndpointID, now.Add(-dispatch.CacheTime-dispatchTimeout-maxLag-j.tolerance()), now) {
 		if v.endpoint != nil && v.endpoint.Status == endpoint.Enabled {
 			wanted = true
 		}
@@ -222,6 +232,27 @@ func (j *checker) sent(a *attempt) {
 	f := j.events[a.key.EventID]
 	if f == nil || !a.sameBody(f.event.Body) {
 		j.violated(truthful, a.key, "%s sends another body than was accepted", a.w)
+	}
+}
+
+// arrived checks an attempt at its receiver, which may go on working after an attempt ended
+// for its worker. As docs/receiving.md says: a receiver whose response comes within its
+// timeout never has two requests of one delivery at once.
+func (j *checker) arrived(a *attempt) {
+	now, shortest := time.Now(), endpoint.MaxTimeout
+	for _, v := range j.past[a.key.EndpointID] {
+		if v.endpoint != nil {
+			shortest = min(shortest, v.endpoint.AttemptTimeout())
+		}
+	}
+	for _, before := range j.delivery(a.key).attempts {
+		if before == a || before.arrived.IsZero() || !before.works.After(now) {
+			continue
+		}
+		// The timeout counts from when the request was sent: it can travel for seconds.
+		if since := now.Sub(before.sent); since < shortest-j.tolerance() && before.outcome.Class != delivery.Protocol {
+			j.violated(alone, a.key, "an attempt of %s arrives %s after that of %s was sent, on which the receiver is working; its timeout is %s", a.w, since, before.w, shortest)
+		}
 	}
 }
 
@@ -304,13 +335,13 @@ func (j *checker) unsettled() {
 	}
 	due, _ := c.earliestDue()
 	j.violated(quiet, delivery.Key{}, "%s after the faults ended there is still work: messages %+v, %d producers, earliest due %s, busy:%s",
-		settleTime, c.queue.queue.Stats(), c.producing, clock(due.Sub(j.s.start)), busy)
+		j.s.plan.settle, c.queue.queue.Stats(), c.producing, clock(due.Sub(j.s.start)), busy)
 }
 
 // wants reports whether a version of an endpoint is subscribed to an event.
 func (v version) wants(f *eventLog) bool {
 	e := v.endpoint
-	if e == nil || e.Status != endpoint.Enabled || e.Tenant != f.event.Tenant || !e.Subscribes(f.decoded.Type) {
+	if e == nil || e.Status == endpoint.Disabled || e.Tenant != f.event.Tenant || !e.Subscribes(f.decoded.Type) {
 		return false
 	}
 	if len(e.Filter) == 0 {
@@ -327,30 +358,62 @@ func (v version) wants(f *eventLog) bool {
 	return p.Matches(doc)
 }
 
+// findAll searches the journals of all tenants.
+func (j *checker) findAll(ctx context.Context) {
+	found, tenants := map[string]int{}, map[string]bool{}
+	for _, f := range j.events {
+		tenants[f.event.Tenant] = true
+	}
+	for tenant := range tenants {
+		for q := (journal.Query{Tenant: tenant, Limit: 100, Examine: 1000}); ; {
+			page, err := journal.Search(ctx, j.s.store, q)
+			if err != nil {
+				panic(err)
+			}
+			for _, e := range page.Entries {
+				found[e.ID]++
+			}
+			if q.Cursor = page.Next; q.Cursor == "" {
+				break
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(j.events)) {
+		if found[id] != 1 {
+			j.violated(recorded, delivery.Key{EventID: id}, "it is found %d times", found[id])
+		}
+	}
+}
+
 // finish checks the whole run.
 func (j *checker) finish() {
 	if len(j.s.Violations) > 0 {
 		return
 	}
+	j.judgeLoad()
+	j.judgeCapture()
 	ctx := context.Background()
+	j.findAll(ctx)
 	for _, id := range slices.Sorted(maps.Keys(j.past)) {
 		for _, eventID := range slices.Sorted(maps.Keys(j.events)) {
 			f, key := j.events[eventID], delivery.Key{EndpointID: id, EventID: eventID}
 			d, err := j.s.store.GetDelivery(ctx, key)
 			has := err == nil
 			must, may := true, false
-			for _, v := range j.versions(id, f.first.Add(-dispatch.CacheTime-j.tolerance()), f.done) {
+			for _, v := range j.versions(id, f.first.Add(-j.tolerance()), f.done) {
 				must = must && v.wants(f)
 			}
-			if len(j.past[id]) > 0 && j.past[id][0].from.After(f.first.Add(-dispatch.CacheTime-j.tolerance())) {
+			if len(j.past[id]) > 0 && j.past[id][0].from.After(f.first.Add(-j.tolerance())) {
 				must = false
 			}
 			for _, v := range j.versions(id, f.first.Add(-dispatch.CacheTime-j.tolerance()), f.last.Add(dispatchTimeout)) {
 				may = may || v.wants(f)
 			}
 			switch {
+			case j.deleted[key]: // it was settled, a month ago
+				continue
 			case must && !has:
-				j.violated(settles, key, "there is no delivery of an event that the endpoint was always subscribed to")
+				j.violated(settles, key, "there is no delivery of an event that the endpoint was subscribed to from before it was fanned out")
 				continue
 			case has && !may:
 				j.violated(unasked, key, "there is a delivery of an event that the endpoint was never subscribed to")
@@ -367,7 +430,7 @@ func (j *checker) finish() {
 }
 
 // settled checks a delivery after the run. wanted says that its endpoint was
-// subscribed to the event from the beginning.
+// subscribed to the event before it was fanned out.
 func (j *checker) settled(key delivery.Key, d delivery.Delivery, wanted bool) {
 	t := j.delivery(key)
 	switch d.State {
@@ -394,9 +457,11 @@ func (j *checker) settled(key delivery.Key, d delivery.Delivery, wanted bool) {
 			from = f.stored
 		}
 		for _, v := range j.versions(key.EndpointID, from, d.UpdatedAt.Add(j.tolerance())) {
-			off = off || v.endpoint == nil || v.endpoint.Status != endpoint.Enabled
+			off = off || v.endpoint == nil || v.endpoint.Status == endpoint.Disabled
 		}
-		if !off || d.Reason == "" {
+		// A replay may come when the event has been deleted.
+		gone := d.UpdatedAt.Sub(f.stored) > dynamoitem.EventRetention-time.Hour
+		if !off && !gone || d.Reason == "" {
 			j.violated(reasons, key, "it is skipped (%q), but the endpoint was never off", d.Reason)
 		}
 	default:
@@ -408,15 +473,11 @@ func (j *checker) settled(key delivery.Key, d delivery.Delivery, wanted bool) {
 	}
 }
 
-// wellTime is the time after which no delivery to a healthy receiver may expire: the
-// longest backoff, plus the longest time that a circuit stays open, and a reserve.
-const wellTime = 8 * time.Hour
-
 func (j *checker) dead(key delivery.Key, d delivery.Delivery, t *deliveryLog, wanted bool) {
 	if d.Reason == "" {
 		j.violated(reasons, key, "it is dead without a reason")
 	}
-	least, youngest := 30, retry.DefaultMaxAge
+	least, youngest := retry.DefaultMaxAttempts, retry.DefaultMaxAge
 	for _, v := range j.past[key.EndpointID] {
 		if v.endpoint != nil {
 			n, age := v.endpoint.Retry.MaxAttempts, v.endpoint.Retry.MaxAge
@@ -435,7 +496,7 @@ func (j *checker) dead(key delivery.Key, d delivery.Delivery, t *deliveryLog, wa
 	}
 	switch {
 	case last.Class == delivery.Gone:
-	case d.CountedAttempts() >= least:
+	case d.CountedAttempts() >= least, last.Class == delivery.Lost && d.Attempts > 8: // eight workers died in a row
 	default:
 		// It expired.
 		age := d.UpdatedAt.Sub(d.Since)
@@ -443,9 +504,15 @@ func (j *checker) dead(key delivery.Key, d delivery.Delivery, t *deliveryLog, wa
 		if age < youngest-soon {
 			j.violated(reasons, key, "it is dead (%s) after %d attempts and %s; the policy allowed at least %d attempts and %s", d.Reason, d.Attempts, age, least, youngest)
 		}
-		// A replayed batch may create the delivery hours later, when it has expired.
-		if since, well := j.s.network.receivers[key.EndpointID].upSince(d.UpdatedAt); wanted && well && d.UpdatedAt.Sub(since) > wellTime && d.UpdatedAt.Sub(d.Since) > wellTime {
-			j.violated(reasons, key, "it expired (%s), but its receiver had been healthy for %s", d.Reason, d.UpdatedAt.Sub(since))
+		// Nothing dies of age but for a receiver that was down, or saturated, all the time. A
+		// replayed batch may create the delivery hours later, when it has expired.
+		from := d.Since
+		if f := j.events[key.EventID]; f.done.After(from) {
+			from = f.done
+		}
+		pause := j.longestPause(key.EndpointID, len(t.attempts) > 0)
+		if longest, share := j.reachable(key, from, d.UpdatedAt); wanted && longest > pause && share < 0.9 {
+			j.violated(used, key, "it expired (%s) after %d attempts, but its receiver had been healthy for %s (no more than %s may pass), its limit used by %.0f %%", d.Reason, len(t.attempts), longest, pause, 100*share)
 		}
 	}
 }

@@ -33,6 +33,7 @@ type attempt struct {
 	probe    bool // of its endpoint's circuit
 
 	took    bool           // the receiver got it
+	works   time.Time      // until then the receiver works on it
 	acked   bool           // and a living worker got the response
 	stored  delivery.State // stored verdict
 	excuses []string       // faults that may have prevented the write of its verdict
@@ -56,6 +57,7 @@ const (
 	throttles  behaviour = "answers 429"
 	flaps      behaviour = "flaps"
 	slow       behaviour = "is slow"
+	drags      behaviour = "takes five seconds"
 	lies       behaviour = "takes it and breaks the connection"
 	unwilling  behaviour = "answers 410"
 	overloaded behaviour = "answers 503 with Retry-After"
@@ -137,6 +139,7 @@ func (n *network) arrive(a *attempt) {
 		return
 	}
 	a.arrived = time.Now()
+	s.checker.arrived(a)
 	s.note(a.key, "receiver sees an attempt of %s and %s", a.w, m)
 	takes := s.between(5*time.Millisecond, 300*time.Millisecond)
 	out := delivery.Outcome{Class: delivery.Answered, Status: 500, Error: "the receiver answered 500"}
@@ -145,6 +148,8 @@ func (n *network) arrive(a *attempt) {
 		out = delivery.Outcome{Class: delivery.Success, Status: 200}
 	case slow:
 		out, takes = delivery.Outcome{Class: delivery.Success, Status: 200}, s.between(time.Second, 14*time.Second)
+	case drags:
+		out, takes = delivery.Outcome{Class: delivery.Success, Status: 200}, 5*time.Second
 	case hangs:
 		takes = time.Hour
 	case lies:
@@ -161,6 +166,14 @@ func (n *network) arrive(a *attempt) {
 		ends, out = a.deadline, delivery.Outcome{Class: delivery.Timeout, Error: "no answer in time"}
 		// The receiver may or may not have processed it.
 		a.took = m == slow && s.chance(0.5)
+	}
+	// It goes on working after the connection was closed, or for as long as it hangs.
+	a.works = ends
+	if m == slow || m == hangs || m == lies {
+		a.works = a.arrived.Add(takes)
+		if s.chance(0.3) {
+			a.works = a.works.Add(s.between(0, 2*time.Minute))
+		}
 	}
 	a.planned = s.at(ends, func() {
 		if out.Class == delivery.Success || m == lies {
@@ -202,6 +215,10 @@ func (n *network) end(a *attempt, out delivery.Outcome) {
 // cut ends the attempt of a killed worker.
 func (n *network) cut(a *attempt, why string) {
 	n.s.cancel(a.planned)
+	if a.arrived.IsZero() && n.s.chance(0.3) {
+		// The request is on its way.
+		n.s.after(n.s.between(0, 5*time.Second), func() { n.late(a) })
+	}
 	a.ended, a.outcome = time.Now(), delivery.Outcome{Class: delivery.Lost}
 	a.excuse("its worker died during it")
 	if !a.arrived.IsZero() && n.s.chance(0.5) {
@@ -210,6 +227,19 @@ func (n *network) cut(a *attempt, why string) {
 	n.forget(a)
 	n.s.note(a.key, "%s dies during its attempt: %s", a.w, why)
 	a.finish(a.outcome)
+}
+
+// late has the receiver handle a request whose worker died while it was on its way.
+func (n *network) late(a *attempt) {
+	if m := n.receivers[a.key.EndpointID].at(time.Now()); m == refuses {
+		return
+	} else if m == up || m == slow || m == lies {
+		a.took = true
+	}
+	a.arrived = time.Now()
+	a.works = a.arrived.Add(n.s.between(0, time.Minute))
+	n.s.checker.arrived(a)
+	n.s.note(a.key, "receiver sees an attempt of %s, which is dead", a.w)
 }
 
 func (n *network) forget(a *attempt) {

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/delivery/retry"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
@@ -25,9 +27,17 @@ type plan struct {
 	endpoints []planned
 	producers []produced
 	operators []operation
-	shards    int
-	workers   int           // batches of deliveries at a time
-	maxSkew   time.Duration // maximum error of a clock, in both directions
+	streams   []stream // of a load
+	hot       []hotPartition
+	changes   []change // of the platform's table
+	// settle is the limit for coming to rest after the faults: the age limit of the
+	// youngest delivery, and a reserve.
+	settle  time.Duration
+	shards  int
+	workers int // batches of deliveries at a time
+	// slowWorkers is the same for endpoints that answer slowly.
+	slowWorkers int
+	maxSkew     time.Duration // maximum error of a clock, in both directions
 }
 
 // faults are probabilities per input or output.
@@ -45,6 +55,32 @@ type storm struct {
 	from, to time.Time
 	times    float64
 }
+
+// hotPartition is a time in which DynamoDB throttles a share of the requests to one
+// partition: an endpoint's, or one of an index. A write that an index cannot take is
+// throttled, too.
+type hotPartition struct {
+	partition string // see partitions
+	from, to  time.Time
+	share     float64
+}
+
+// partitions are those that a request uses.
+func (o *ioCall) partitions() []string {
+	list := o.indexes
+	if o.key.EndpointID != "" {
+		list = append(list, o.key.EndpointID)
+		if o.key.EventID != "" && !o.read {
+			list = append(list, duePartition(o.key.DueShard()))
+		}
+	}
+	return list
+}
+
+// wakePartition is the partition of the index of wake-up times, which has only one.
+const wakePartition = "wake"
+
+func duePartition(shard int) string { return fmt.Sprint("due ", shard) }
 
 type planned struct {
 	endpoint   endpoint.Endpoint
@@ -79,6 +115,20 @@ func (s *sim) faulty(p float64) bool {
 	return s.rng.Float64() < p
 }
 
+// hot reports whether DynamoDB throttles a request because of a partition.
+func (s *sim) hot(o *ioCall) bool {
+	if s.calm || len(s.plan.hot) == 0 {
+		return false
+	}
+	now, used := time.Now(), o.partitions()
+	for _, h := range s.plan.hot {
+		if slices.Contains(used, h.partition) && !now.Before(h.from) && now.Before(h.to) {
+			return s.chance(h.share)
+		}
+	}
+	return false
+}
+
 func newPlan(r *rand.Rand, start time.Time) plan {
 	some := func(p, of float64) float64 {
 		if r.Float64() >= of {
@@ -88,11 +138,16 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 	}
 	upTo := func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d))) }
 	p := plan{
-		busy:    time.Hour + time.Duration(r.ExpFloat64()*float64(24*time.Hour)),
-		shards:  1 + r.IntN(3),
-		workers: 2 + r.IntN(5),
+		busy:        time.Hour + time.Duration(r.ExpFloat64()*float64(24*time.Hour)),
+		shards:      1 + r.IntN(3),
+		workers:     2 + r.IntN(5),
+		slowWorkers: 2,
 	}
-	p.busy = min(p.busy, 96*time.Hour)
+	p.busy, p.settle = min(p.busy, 96*time.Hour), 100*time.Hour
+	long := r.Float64() < 0.02
+	if long { // longer than the retention, with the longest age limits
+		p.busy, p.settle = time.Duration(20+r.IntN(25))*24*time.Hour, 16*24*time.Hour
+	}
 	if r.Float64() > 0.1 {
 		p.faults = faults{
 			kill: some(0.002, 0.7), throttle: some(0.01, 0.6), lose: some(0.004, 0.6), twice: some(0.01, 0.5), slow: some(0.003, 0.5),
@@ -111,6 +166,23 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 	tenants := []string{event.DefaultTenant, "other"}[:1+r.IntN(2)]
 	for i := range 1 + r.IntN(5) {
 		p.endpoints = append(p.endpoints, newEndpoint(r, i, tenants[r.IntN(len(tenants))], start, p.busy))
+		if long {
+			lasting(r, &p.endpoints[i], start, p.busy)
+		}
+	}
+
+	if p.faults != (faults{}) && r.Float64() < 0.3 {
+		for range 1 + r.IntN(3) {
+			from := start.Add(upTo(p.busy))
+			partition := p.endpoints[r.IntN(len(p.endpoints))].endpoint.ID
+			switch r.IntN(4) {
+			case 0:
+				partition = duePartition(r.IntN(delivery.DueShards))
+			case 1:
+				partition = wakePartition
+			}
+			p.hot = append(p.hot, hotPartition{partition, from, from.Add(upTo(30 * time.Minute)), 0.3 + 0.65*r.Float64()})
+		}
 	}
 
 	// Events are published one by one and in bursts.
@@ -141,17 +213,29 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 	}
 	slices.SortStableFunc(p.producers, func(a, b produced) int { return a.at.Compare(b.at) })
 
+	if r.Float64() < 0.08 && !long {
+		newLoad(r, &p, start)
+		return p
+	}
+
+	if r.Float64() < 0.4 {
+		p.changes = newChanges(r, tenants, start, p.busy)
+	}
+
 	if r.Float64() < 0.6 {
 		for range r.IntN(12) {
 			at := start.Add(upTo(p.busy))
 			if r.Float64() < 0.5 { // while events are published
 				at = p.producers[r.IntN(len(p.producers))].at.Add(upTo(5 * time.Second))
 			}
-			what := []string{"edit", "edit", "disable", "blink", "enable", "enable", "remove", "add", "replay", "replay", "replay", "replay dead", "redrive", "close circuit"}[r.IntN(14)]
+			what := []string{"edit", "edit", "disable", "blink", "pause", "enable", "enable", "remove", "add", "replay", "replay", "replay", "replay dead", "redrive", "close circuit"}[r.IntN(15)]
 			one := operation{at: at, endpoint: r.IntN(len(p.endpoints)), what: what}
 			if what == "blink" { // disable and enable again
 				one.what = "disable"
 				p.operators = append(p.operators, operation{at: at.Add(upTo(20 * time.Second)), endpoint: one.endpoint, what: "enable"})
+			}
+			if what == "pause" {
+				p.operators = append(p.operators, operation{at: at.Add(upTo(2 * time.Hour)), endpoint: one.endpoint, what: "enable"})
 			}
 			p.operators = append(p.operators, one)
 		}
@@ -183,12 +267,27 @@ func newEndpoint(r *rand.Rand, number int, tenant string, start time.Time, busy 
 		one.behaviours = append(one.behaviours, period{at, up})
 		at = at.Add(time.Minute + time.Duration(r.ExpFloat64()*float64(2*time.Hour)))
 	}
+	one.behaviours = slices.DeleteFunc(one.behaviours, func(p period) bool { return p.from.After(start.Add(busy)) })
 	if one.hopeless = r.Float64() < 0.1; one.hopeless {
 		one.behaviours = append(one.behaviours, period{start.Add(busy), []behaviour{refuses, fails, hangs, throttles}[r.IntN(4)]})
 	} else {
 		one.behaviours = append(one.behaviours, period{start.Add(busy), up})
 	}
 	return one
+}
+
+// lasting makes an endpoint one that is down for weeks, and whose deliveries may be old.
+func lasting(r *rand.Rand, p *planned, start time.Time, busy time.Duration) {
+	p.endpoint.Retry.MaxAge = time.Duration(3+r.IntN(12)) * 24 * time.Hour
+	p.endpoint.Breaker.DisableAfter = 30 * 24 * time.Hour
+	p.behaviours = []period{{start, up}}
+	for at := start.Add(time.Duration(r.Int64N(int64(busy / 2)))); at.Before(start.Add(busy)); {
+		p.behaviours = append(p.behaviours, period{at, []behaviour{refuses, fails, hangs, overloaded}[r.IntN(4)]})
+		at = at.Add(time.Duration(r.ExpFloat64() * float64(15*24*time.Hour)))
+		p.behaviours = append(p.behaviours, period{at, up})
+		at = at.Add(time.Duration(r.ExpFloat64() * float64(3*24*time.Hour)))
+	}
+	slices.SortStableFunc(p.behaviours, func(a, b period) int { return a.from.Compare(b.from) })
 }
 
 // shape gives an endpoint random settings.
@@ -214,7 +313,7 @@ func shape(r *rand.Rand, e *endpoint.Endpoint) {
 		}
 	}
 	if r.Float64() < 0.4 {
-		e.Breaker = breaker.Policy{Failures: 1 + r.IntN(10), OpenFor: time.Second + time.Duration(r.Int64N(int64(20*time.Minute))).Truncate(time.Second)}
+		e.Breaker = breaker.Policy{Failures: 1 + r.IntN(10), FailingFor: time.Duration(math.Exp(r.Float64()*12)) * time.Millisecond, OpenFor: time.Second + time.Duration(r.Int64N(int64(20*time.Minute))).Truncate(time.Second)}
 		if r.Float64() < 0.2 {
 			e.Breaker.DisableAfter = time.Hour + time.Duration(r.ExpFloat64()*float64(5*time.Hour)).Truncate(time.Second)
 		}
@@ -231,7 +330,7 @@ func shape(r *rand.Rand, e *endpoint.Endpoint) {
 			}
 		}
 	}
-	if err := e.Validate([]string{"user.joined_community", "user.posted_comment"}); err != nil {
+	if err := e.Validate(catalog.Default()); err != nil {
 		panic(fmt.Sprintf("simulation: %v", err))
 	}
 }

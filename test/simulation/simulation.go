@@ -87,7 +87,7 @@ func Run(t *testing.T, seed uint64, trace bool) (r Result) {
 
 // maxSteps is the limit for a run. A usual one takes 7,000 steps; one with a backlog
 // behind a limit of three per minute takes 300,000.
-const maxSteps = 500_000
+const maxSteps = 2_000_000
 
 // sim is one run. Only the scheduler's goroutine uses it, except for the fields that
 // mu guards: a worker's goroutine runs only while the scheduler waits for it.

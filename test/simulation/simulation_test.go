@@ -78,6 +78,9 @@ func TestSeeds(t *testing.T) {
 }
 
 func TestTheSameSeedIsTheSameRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs many seeds")
+	}
 	for seed := range uint64(10) {
 		a, b := Run(t, 1000+seed, true), Run(t, 1000+seed, true)
 		tidy()

@@ -83,6 +83,7 @@ type ioCall struct {
 	what    string
 	key     delivery.Key
 	detail  string
+	indexes []string     // partitions of indexes, beside those of the key
 	read    bool         // has no effect, so lost or repeated requests do not matter
 	effect  func() error // runs in the scheduler's goroutine
 	onFault func(string) // called for faults after which the caller may not know the outcome
@@ -200,7 +201,7 @@ func (o *ioCall) arrive() {
 		w.kill("killed before " + o.what)
 		o.finish(errKilled)
 		return
-	case s.faulty(f.throttle):
+	case s.faulty(f.throttle), s.hot(o):
 		s.Counts.Throttled++
 		o.say("throttled")
 		o.faulted("throttled")
