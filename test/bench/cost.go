@@ -244,7 +244,7 @@ func (d distant) BatchGetItem(ctx context.Context, in *dynamodb.BatchGetItemInpu
 func (d durations) event(u Units, w cost.Observability) cost.Count {
 	runs := u.runs()
 	return cost.Count{
-		WriteUnits: u.Writes + u.Statistics, ReadUnits: u.Reads, SQSRequests: u.SQS, Runs: runs,
+		WriteUnits: u.Writes + u.Statistics + u.Journal, ReadUnits: u.Reads, SQSRequests: u.SQS, Runs: runs,
 		Seconds:   u.Emits*d.emit.Median + u.Captures*d.capture.Median + u.FanOuts*d.fanOut.Median + u.Delivers*d.deliver.Median + u.Sending*cost.ReceiverSeconds,
 		LogBytes:  u.LogBytes + runs*w.LogBytes,
 		Traces:    runs * w.Traced,

@@ -46,8 +46,8 @@ func (q *countedSQS) SendMessageBatch(_ context.Context, in *sqs.SendMessageBatc
 		body, delay := aws.ToString(e.MessageBody), time.Duration(e.DelaySeconds)*time.Second
 		size += len(body)
 		// A worker waits for the rest of the second on its own clock, which is not the
-		// bench's.
-		if item, err := work.Decode(body); err == nil {
+		// bench's. Those of a backlog really wait, because they share a batch.
+		if item, err := work.Decode(body); err == nil && !item.Backlog {
 			delay = max(delay, item.Slot.Sub(q.now()))
 		}
 		if _, err := q.queue.Put(body, aws.ToString(e.MessageGroupId), delay); err != nil {

@@ -28,7 +28,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
 )
@@ -163,8 +162,8 @@ func newEngine(to *receiver) (*engine, error) {
 func (e *engine) renew() error {
 	store := memory.New(time.Now)
 	e.handle = dispatchhandler.Route(dispatch.New(dispatch.Config{
-		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store,
-		Statistics: store, Waiting: store, Breakers: store, Limits: store, Queue: &e.again, Sender: e.sender,
+		Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store,
+		Statistics: store, Waiting: store, Breakers: store, Limits: store, Journal: store, Jobs: store, Queue: &e.again, Sender: e.sender,
 		Log: e.log, CacheTime: dispatch.CacheTime,
 	}))
 	return store.AddEndpoint(context.Background(), e.to)

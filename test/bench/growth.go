@@ -23,7 +23,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/journal"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
@@ -306,7 +306,7 @@ func countChores(ctx context.Context, endpoints, deliveries int) (map[string]rea
 			}
 		}
 		d := dispatch.New(dispatch.Config{
-			Catalog: catalog.Default(), Events: dynamo.New(p.meter, tables), Endpoints: dynamo.New(p.meter, tables), Statistics: noStatistics{},
+			Events: dynamo.New(p.meter, tables), Endpoints: dynamo.New(p.meter, tables), Statistics: noStatistics{}, Journal: noStatistics{},
 			Queue: &sinkQueue{}, Log: slog.New(slog.DiscardHandler), CacheTime: dispatch.CacheTime,
 		})
 		batch, err := commentBatch(1)
@@ -325,12 +325,13 @@ func countChores(ctx context.Context, endpoints, deliveries int) (map[string]rea
 	return reads, nil
 }
 
-// noStatistics are what a fan out writes and not reads.
-type noStatistics struct{}
+// noStatistics are what a fan-out writes and does not read.
+type noStatistics struct{ journal.Source }
 
-// AddStatistics and NoteSweep keep nothing.
+// AddStatistics, NoteSweep and PutJournal keep nothing.
 func (noStatistics) AddStatistics(context.Context, stats.Batch) error { return nil }
 func (noStatistics) NoteSweep(context.Context, stats.Sweep) error     { return nil }
+func (noStatistics) PutJournal(context.Context, journal.Item) error   { return nil }
 
 // fill puts n items into a table, as many at a time as a request takes.
 func fill(ctx context.Context, db *dynamodb.Client, table string, n int, item func(i int) dynamoitem.Item) error {
@@ -374,7 +375,7 @@ func commentBatch(n int) ([]event.Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		item, err := dynamoitem.EncodeEvent(event.Accepted{ID: id, Tenant: event.DefaultTenant, Body: body})
+		item, err := dynamoitem.EncodeEvent(event.Accepted{ID: id, Tenant: event.DefaultTenant, Body: body, Subject: "d_0"})
 		if err != nil {
 			return nil, err
 		}
@@ -385,8 +386,8 @@ func commentBatch(n int) ([]event.Change, error) {
 
 func memoryDispatch(store *memory.Store, queue dispatch.Queue) *dispatch.Dispatcher {
 	return dispatch.New(dispatch.Config{
-		Catalog: catalog.Default(), Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store,
-		Statistics: store, Waiting: store, Breakers: store, Limits: store, Queue: queue, Log: slog.New(slog.DiscardHandler), CacheTime: time.Hour,
+		Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store,
+		Statistics: store, Waiting: store, Breakers: store, Limits: store, Journal: store, Jobs: store, Queue: queue, Log: slog.New(slog.DiscardHandler), CacheTime: time.Hour,
 	})
 }
 

@@ -16,6 +16,9 @@ func TestThousands(t *testing.T) {
 // What is called beside delivering reads as much whatever is stored, and the health
 // report little; on a real DynamoDB API, by the functions as they are assembled.
 func TestChoresReadAsMuchWhateverIsStored(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a store")
+	}
 	t.Chdir("../..")
 	few, err := countChores(t.Context(), 3, 200)
 	if err != nil {
@@ -25,7 +28,7 @@ func TestChoresReadAsMuchWhateverIsStored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(few) != len(chores)+1 || few["health report"].requests < 3 || few["health report"].requests >= 10 || few["sweep"].units == 0 {
+	if len(few) != len(chores)+1 || few["health report"].requests < 3 || few["health report"].requests > 12 || few["sweep"].units == 0 {
 		t.Errorf("few read %+v", few)
 	}
 	for chore, a := range few {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -97,8 +96,9 @@ func (nobody) Publish(_ context.Context, subject, _ string) error {
 	return fmt.Errorf("an idle deployment says %q", subject)
 }
 
-// written is how many metrics of its own an idle deployment writes: the sweep's.
-const written = 4
+// written is how many metrics of its own an idle deployment writes by default: those of
+// the sweep that alarms look at.
+const written = 2
 
 // standingOf reads from the template what costs whether or not anything happens:
 // its resources by their types, as far as they are made by default.
@@ -118,9 +118,8 @@ func standingOf(path string) (s cost.Fixed, err error) {
 		return s, fmt.Errorf("%s: %w", path, err)
 	}
 	s.Metrics = written
-	byDefault := []string{"", "MakesSecretsKey"}
 	for name, r := range parsed.Resources {
-		if !slices.Contains(byDefault, r.Condition) {
+		if r.Condition != "" { // no condition holds by default
 			continue
 		}
 		switch r.Type {
@@ -186,7 +185,7 @@ func idleCost(r *Report, stack *samtemplate.Stack, units map[string]Units) error
 	}
 	add("DynamoDB write units: the sweep's note", month.WriteUnits, 0, p.WriteUnits, 1e6)
 	add("DynamoDB read units: the sweep's and the alerts' look at indexes, circuits and statistics", month.ReadUnits, 0, p.ReadUnits, 1e6)
-	add("SQS requests: Lambda's polling by five, 20 s each, and the alerts' look at three queues", month.SQSRequests, cost.FreeSQSRequests, p.SQSRequests, 1e6)
+	add("SQS requests: Lambda's polling of two queues by five, 20 s each, and the alerts' look at five queues", month.SQSRequests, cost.FreeSQSRequests, p.SQSRequests, 1e6)
 	add("Lambda requests: sweep and alerts each minute, discussions each hour", month.Runs, cost.FreeLambdaRequests, p.LambdaRequests, 1e6)
 	add("Lambda GB-seconds of them", month.Seconds*cost.MemoryGB, cost.FreeLambdaGBSeconds, p.LambdaGBSeconds, 1e6)
 	add("EventBridge schedules that call them", stands.Schedules, cost.FreeSchedules, p.Schedules, 1e6)
@@ -195,22 +194,21 @@ func idleCost(r *Report, stack *samtemplate.Stack, units map[string]Units) error
 	add("metrics that alarms look at", stands.Alarms, cost.FreeAlarms, p.Alarm, 1)
 	add("metrics of its own that are written while idle", stands.Metrics, cost.FreeMetrics, p.Metric, 1)
 	add("dashboard", stands.Dashboards, cost.FreeDashboards, p.Dashboard, 1)
-	running, free := list, beyond
-	add("KMS key of the endpoints' secrets", stands.Keys, 0, p.Key, 1)
 	t.add("all of it", Cell{Text: "–"}, of(list), of(beyond))
-	t.add("total with an existing key (SecretsKeyArn)", Cell{Text: "–"}, of(running), of(free))
+	t.add("with a key of its own (SecretsKeyArn=create)", Cell{Text: "–"}, of(list+p.Key), of(beyond+p.Key))
+	more := max(0, cost.AllMetrics-cost.FreeMetrics) * p.Metric
+	t.add("with all metrics, in use, and the dashboard (Dashboard=true)", Cell{Text: "–"}, of(list+p.Dashboard+(cost.AllMetrics-written)*p.Metric), of(beyond+more))
 	t.Notes = []string{"The template with its default parameters, counted by running its schedules on empty tables. " +
 		"The permanent free tier is per account: a million SQS requests, a million Lambda requests and 400,000 GB-seconds, 14 million schedules, 5 GB of logs, 100,000 traces, ten alarm metrics, ten metrics, three dashboards. Other stacks in the account share it. " +
 		"DynamoDB's on-demand units and KMS keys have no free tier. KMS requests ($0.03 for 10,000 beyond 20,000 a month) are not included, because DynamoDB caches a table's key and the number of requests cannot be counted here."}
-	r.under(1, list, "$ a month", "idle, at list prices")
-	r.under(1, beyond, "$ a month", "… beyond the permanent free tier")
-	r.under(1, free, "$ a month", "… and with an existing KMS key")
+	r.under(1, beyond, "$ a month", "idle, beyond the permanent free tier")
 	return nil
 }
 
 // idleMonth is what the schedules of a month take, and Lambda's polling.
 func idleMonth(stack *samtemplate.Stack, units map[string]Units) (month cost.Count, err error) {
 	const length = 30 * 24 * time.Hour
+	month.SQSRequests = cost.SampledReads
 	for _, f := range stack.Functions {
 		watched := cost.ObservabilityOf(f.SystemLogLevel, f.Tracing)
 		traces := 0.0

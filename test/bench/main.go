@@ -77,8 +77,10 @@ func parts() []part {
 		{"engine", measureEngine},
 		{"runner", measureRunner},
 		{"days", measureDays},
+		{"isolation", measureIsolation},
 		{"start", measureStart},
 		{"growth", measureGrowth},
+		{"search", measureSearch},
 		{"cost", measureCost},
 	}
 }

@@ -31,9 +31,18 @@ func (m *meter) take() Units {
 	return u
 }
 
+// account is what a call's units are counted for.
+type account int
+
+const (
+	reads      account = iota
+	writes             // of the event's own items
+	statistics         // of the items of Control that belong to no single event
+	journaled          // of the journal
+)
+
 // note counts a call. A refused condition is billed as a write of the item it read.
-// Statistics are the items of Control that belong to no single event.
-func (m *meter) note(write, statistics bool, c *types.ConsumedCapacity, err error) {
+func (m *meter) note(to account, c *types.ConsumedCapacity, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.units.Requests++
@@ -46,28 +55,27 @@ func (m *meter) note(write, statistics bool, c *types.ConsumedCapacity, err erro
 		m.units.Refused++
 		units = float64(max(1, (dynamoitem.Size(refused.Item)+1023)/1024))
 	}
-	switch {
-	case !write:
-		m.units.Reads += units
-	case statistics:
-		m.units.Statistics += units
-	default:
-		m.units.Writes += units
-	}
+	*map[account]*float64{reads: &m.units.Reads, writes: &m.units.Writes, statistics: &m.units.Statistics, journaled: &m.units.Journal}[to] += units
 }
 
-func isStatistics(item dynamoitem.Item) bool {
-	key, ok := item[dynamoitem.Key].(*types.AttributeValueMemberS)
-	return ok && (strings.HasPrefix(key.Value, "stats#") || key.Value == dynamoitem.SweepKey)
+// accountOf returns what a write of an item, or of the item with a key, is counted for.
+func accountOf(item dynamoitem.Item) account {
+	if key, ok := item[dynamoitem.Key].(*types.AttributeValueMemberS); ok && (strings.HasPrefix(key.Value, "stats#") || key.Value == dynamoitem.SweepKey) {
+		return statistics
+	}
+	if key, ok := item[dynamoitem.EndpointID].(*types.AttributeValueMemberS); ok && strings.HasPrefix(key.Value, "journal#") {
+		return journaled
+	}
+	return writes
 }
 
 // wrote counts a write, whose output is nil where it failed.
-func wrote[Out any](m *meter, statistics bool, out *Out, err error, consumed func(*Out) *types.ConsumedCapacity) (*Out, error) {
+func wrote[Out any](m *meter, to account, out *Out, err error, consumed func(*Out) *types.ConsumedCapacity) (*Out, error) {
 	var c *types.ConsumedCapacity
 	if out != nil {
 		c = consumed(out)
 	}
-	m.note(true, statistics, c, err)
+	m.note(to, c, err)
 	return out, err
 }
 
@@ -76,7 +84,7 @@ func (m *meter) GetItem(ctx context.Context, in *dynamodb.GetItemInput, o ...fun
 	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
 	out, err := m.Client.GetItem(ctx, in, o...)
 	if err == nil {
-		m.note(false, false, out.ConsumedCapacity, nil)
+		m.note(reads, out.ConsumedCapacity, nil)
 	}
 	return out, err
 }
@@ -90,21 +98,21 @@ func (m *meter) PutItem(ctx context.Context, in *dynamodb.PutItemInput, o ...fun
 		m.put = append(m.put, in.Item)
 		m.mu.Unlock()
 	}
-	return wrote(m, isStatistics(in.Item), out, err, func(o *dynamodb.PutItemOutput) *types.ConsumedCapacity { return o.ConsumedCapacity })
+	return wrote(m, accountOf(in.Item), out, err, func(o *dynamodb.PutItemOutput) *types.ConsumedCapacity { return o.ConsumedCapacity })
 }
 
 // UpdateItem counts a write.
 func (m *meter) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, o ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
 	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
 	out, err := m.Client.UpdateItem(ctx, in, o...)
-	return wrote(m, isStatistics(in.Key), out, err, func(o *dynamodb.UpdateItemOutput) *types.ConsumedCapacity { return o.ConsumedCapacity })
+	return wrote(m, accountOf(in.Key), out, err, func(o *dynamodb.UpdateItemOutput) *types.ConsumedCapacity { return o.ConsumedCapacity })
 }
 
 // DeleteItem counts a write.
 func (m *meter) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput, o ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error) {
 	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
 	out, err := m.Client.DeleteItem(ctx, in, o...)
-	return wrote(m, false, out, err, func(o *dynamodb.DeleteItemOutput) *types.ConsumedCapacity { return o.ConsumedCapacity })
+	return wrote(m, writes, out, err, func(o *dynamodb.DeleteItemOutput) *types.ConsumedCapacity { return o.ConsumedCapacity })
 }
 
 // Query counts a read.
@@ -112,7 +120,7 @@ func (m *meter) Query(ctx context.Context, in *dynamodb.QueryInput, o ...func(*d
 	in.ReturnConsumedCapacity = types.ReturnConsumedCapacityTotal
 	out, err := m.Client.Query(ctx, in, o...)
 	if err == nil {
-		m.note(false, false, out.ConsumedCapacity, nil)
+		m.note(reads, out.ConsumedCapacity, nil)
 	}
 	return out, err
 }
@@ -123,7 +131,7 @@ func (m *meter) BatchGetItem(ctx context.Context, in *dynamodb.BatchGetItemInput
 	out, err := m.Client.BatchGetItem(ctx, in, o...)
 	if err == nil {
 		for _, c := range out.ConsumedCapacity {
-			m.note(false, false, &c, nil)
+			m.note(reads, &c, nil)
 		}
 	}
 	return out, err

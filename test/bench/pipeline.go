@@ -21,7 +21,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/ops/metrics"
@@ -84,7 +83,10 @@ func newPipeline(db dynamo.Client, receiver *wire) *pipeline {
 	p := &pipeline{now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC), meter: &meter{Client: db}, log: &ledger{}, receiver: receiver}
 	p.sqs = newCountedSQS(p.time)
 	p.store = dynamo.New(p.meter, local.Tables(local.StackName))
-	p.emitter = &emit.Emitter{Catalog: validate.Default(), Events: p.store, Keys: p.store, Log: p.log.logger(), Now: p.time}
+	p.emitter = &emit.Emitter{
+		Catalog: validate.Default(), Events: p.store, Keys: p.store, Failed: p.store, Stuck: p.store,
+		Statistics: metrics.Writer{Next: p.store, Out: p.log, Stack: local.StackName, All: true}, Log: p.log.logger(), Now: p.time,
+	}
 	p.dispatch = p.dispatcher()
 	return p
 }
@@ -92,9 +94,9 @@ func newPipeline(db dynamo.Client, receiver *wire) *pipeline {
 // dispatcher is a dispatch function that knows nothing yet.
 func (p *pipeline) dispatcher() *dispatch.Dispatcher {
 	return dispatch.New(dispatch.Config{
-		Catalog: catalog.Default(), Events: p.store, Endpoints: p.store, Disabler: p.store, Deliveries: p.store, Due: p.store, Replays: p.store,
-		Statistics: metrics.Writer{Next: p.store, Out: p.log, Stack: local.StackName},
-		Waiting:    p.store, Breakers: p.store, Limits: p.store, Queue: sqsqueue.New(p.sqs, "work"), Sender: p, Log: p.log.logger(),
+		Events: p.store, Endpoints: p.store, Disabler: p.store, Deliveries: p.store, Due: p.store, Replays: p.store,
+		Statistics: metrics.Writer{Next: p.store, Out: p.log, Stack: local.StackName, All: true}, // the dearer setting
+		Waiting:    p.store, Breakers: p.store, Limits: p.store, Journal: p.store, Jobs: p.store, Queue: sqsqueue.New(p.sqs, "work"), Sender: p, Log: p.log.logger(),
 		CacheTime: dispatch.CacheTime, Now: p.time, Random: func() float64 { return 0.5 },
 	})
 }
@@ -215,6 +217,7 @@ func (p *pipeline) open(ctx context.Context, tenant string, ids []string) error 
 		return o
 	}
 	for range breaker.DefaultFailures {
+		p.pass(time.Second) // failures at one instant open nothing
 		events, err := p.accept(ctx, tenant, 1, 512)
 		if err != nil {
 			return err

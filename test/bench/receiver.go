@@ -34,8 +34,8 @@ type arrivals struct {
 
 // receiving is the receiver. It runs in a process of its own, so that its CPU time is
 // measured separately. The first path element sets its behaviour: tenth fails the
-// first attempt at one event in ten, fail fails every request, hang never answers,
-// swallow answers without recording; any other path answers with success.
+// first attempt at one event in ten, fail fails every request, hang never answers, nine
+// answers after nine seconds, swallow answers without recording; any other path answers with success.
 type receiving struct {
 	count     atomic.Int64 // successful deliveries, duplicates excluded
 	hanging   atomic.Int64
@@ -83,6 +83,16 @@ func (r *receiving) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		r.hanging.Add(1)
 		defer r.hanging.Add(-1)
 		<-request.Context().Done()
+		return
+	case "nine":
+		_, _ = io.Copy(io.Discard, request.Body)
+		r.hanging.Add(1)
+		defer r.hanging.Add(-1)
+		select {
+		case <-time.After(9 * time.Second):
+			w.WriteHeader(http.StatusNoContent)
+		case <-request.Context().Done():
+		}
 		return
 	}
 	body, err := io.ReadAll(request.Body)

@@ -33,8 +33,9 @@ var tight = ratelimit.Limit{PerMinute: 6000}
 type Units struct {
 	Writes     float64 `json:"write_units"`            // of the event's own items, their indexes included
 	Reads      float64 `json:"read_units"`             //
-	Requests   float64 `json:"dynamodb_requests"`      // all, those of the statistics included
+	Requests   float64 `json:"dynamodb_requests"`      // all, those of the statistics and the journal included
 	Statistics float64 `json:"statistics_write_units"` // what its batches wrote, once a batch
+	Journal    float64 `json:"journal_write_units"`    // of the list of events, once a batch
 	SQS        float64 `json:"sqs_requests"`           // sends, receives and deletes, as SQS bills them
 	Refused    float64 `json:"refused_writes"`         // conditions that failed; billed as writes, and counted there too
 
@@ -65,7 +66,7 @@ var bodies = []int{512, 4096, 65536}
 
 // wholeKilobyte is the largest body whose event is an item of one kilobyte, which
 // is one write unit: what "an event of 1 KB" means to DynamoDB.
-const wholeKilobyte = 876
+const wholeKilobyte = 866
 
 func kilobytes(n int) string { return number(float64(n)/1024) + " KB" }
 
@@ -154,7 +155,7 @@ func measureUnits(ctx context.Context, r *Report) (map[string]Units, error) {
 	if err := countIdle(ctx, server.Client(), stack, measured); err != nil {
 		return nil, fmt.Errorf("units of an idle deployment: %w", err)
 	}
-	t := r.table("units", "What AWS counts for one event", "event", "DynamoDB write units", "read units", "requests", "statistics write units", "SQS requests", "invocations")
+	t := r.table("units", "What AWS counts for one event", "event", "DynamoDB write units", "read units", "requests", "statistics write units", "journal write units", "SQS requests", "invocations")
 	t.Notes = []string{"Exact, from ConsumedCapacity of the local DynamoDB, indexes included. One at a time: all caches have expired, each batch " +
 		"holds one message, and all endpoints have the same outcome. 100 at a time: each event is emitted by its own request, and batches are full. Captured: batches of the platform's stream are full, too. The figures of an event include all its endpoints. " +
 		"An event with a body of " + kilobytes(wholeKilobyte) + " is stored as an item of 1 KB."}
@@ -167,13 +168,15 @@ func measureUnits(ctx context.Context, r *Report) (map[string]Units, error) {
 			return nil, fmt.Errorf("units, %s: %w", m, err)
 		}
 		measured[m.String()] = u
-		t.add(m.String(), of(u.Writes), of(u.Reads), of(u.Requests), of(u.Statistics), of(u.SQS), of(u.runs()))
+		t.add(m.String(), of(u.Writes), of(u.Reads), of(u.Requests), of(u.Statistics), of(u.Journal), of(u.SQS), of(u.runs()))
 		if m.fan == 1 {
 			b.add(m.String(), of(u.Attempts), of(u.LogLines), of(u.LogBytes), of(u.AttemptLog), of(u.Sent))
 		}
 	}
 	one, three, busy := measured[mix("first try", 1, wholeKilobyte, false)], measured[mix("first try", 3, 512, false)], measured[mix("first try", 1, wholeKilobyte, true)]
-	r.atMost(3, one.Writes, "", "write units per event of 1 KB, one endpoint, first try, one at a time, without statistics")
+	r.atMost(3, one.Writes, "", "write units per event of 1 KB, one endpoint, first try, one at a time, without statistics and journal")
+	r.atMost(1, one.Journal, "", "… write units of the journal, one at a time")
+	r.atMost(0.1, busy.Journal, "", "… write units of the journal, full batches")
 	r.atMost(1, one.Reads, "", "… read units, one at a time")
 	r.atMost(0.5, busy.SQS, "", "… SQS requests, full batches")
 	r.atMost(2, (three.Writes-one.Writes)/2, "", "… write units per additional endpoint")
@@ -255,6 +258,8 @@ func countUnits(ctx context.Context, db *dynamodb.Client, receiver *wire, number
 		switch m.outcome {
 		case "one retry", "ten retries":
 			e.Breaker = breaker.Policy{Failures: 100} // what an open circuit costs is counted by itself
+		case "circuit open":
+			e.Breaker = breaker.Policy{FailingFor: time.Millisecond}
 		case "rate-limited":
 			e.Limit = tight
 		}
@@ -297,8 +302,8 @@ func countUnits(ctx context.Context, db *dynamodb.Client, receiver *wire, number
 		}
 	case "rate-limited":
 		for _, id := range ids {
-			// Others have used up the burst and the next ten seconds.
-			if _, err := p.store.ReserveSlots(ctx, tight.Key(id), 60*time.Second, p.time()); err != nil {
+			// Others have used up the burst and the next fifteen seconds: there is still a slot.
+			if _, err := p.store.ReserveSlots(ctx, tight.Key(id), 20*time.Second, p.time()); err != nil {
 				return Units{}, err
 			}
 		}
