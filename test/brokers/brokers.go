@@ -46,20 +46,23 @@ func fetched(name string) (string, error) {
 	return dir, nil
 }
 
-// ports returns n ports that are free now.
+// ports returns n different ports that are free now. It holds each until it has all of
+// them: the kernel may give the same port twice.
 func ports(n int) ([]int, error) {
 	list := make([]int, n)
 	for i := range list {
-		var err error
-		if list[i], err = process.FreePort(); err != nil {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
 			return nil, err
 		}
+		defer l.Close()
+		list[i] = l.Addr().(*net.TCPAddr).Port
 	}
 	return list, nil
 }
 
-// answers reports whether a URL answers over HTTP, with any status.
-func answers(url string) func(context.Context) error {
+// Answers reports whether a URL answers over HTTP, with any status.
+func Answers(url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
@@ -119,7 +122,7 @@ func ElasticMQ(ctx context.Context, log io.Writer) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Address: fmt.Sprintf("127.0.0.1:%d", port)}
-	s.process, err = launch(ctx, log, answers("http://"+s.Address+"/"), "java", "-Xmx256m", "-cp", filepath.Join(dir, "*"),
+	s.process, err = launch(ctx, log, Answers("http://"+s.Address+"/"), "java", "-Xmx256m", "-cp", filepath.Join(dir, "*"),
 		fmt.Sprintf("-Drest-sqs.bind-port=%d", port), "-Drest-sqs.bind-hostname=127.0.0.1", "-Drest-stats.enabled=false",
 		fmt.Sprintf("-Dnode-address.port=%d", port), "-Dnode-address.host=127.0.0.1", "org.elasticmq.server.Main")
 	return s, err
@@ -137,7 +140,7 @@ func Moto(ctx context.Context, log io.Writer) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Address: fmt.Sprintf("127.0.0.1:%d", port)}
-	s.process, err = launch(ctx, log, answers("http://"+s.Address+"/moto-api/"), filepath.Join(dir, "bin", "python3"),
+	s.process, err = launch(ctx, log, Answers("http://"+s.Address+"/moto-api/"), filepath.Join(dir, "bin", "python3"),
 		filepath.Join(dir, "..", "..", "moto_server.py"), "127.0.0.1", fmt.Sprint(port))
 	return s, err
 }
@@ -161,7 +164,7 @@ func PubSub(ctx context.Context, log io.Writer) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Address: fmt.Sprintf("127.0.0.1:%d", port)}
-	s.process, err = launch(ctx, log, answers("http://"+s.Address+"/"), "java", "-Xmx256m", "-jar", jars[0], "--host=127.0.0.1", fmt.Sprintf("--port=%d", port))
+	s.process, err = launch(ctx, log, Answers("http://"+s.Address+"/"), "java", "-Xmx256m", "-jar", jars[0], "--host=127.0.0.1", fmt.Sprintf("--port=%d", port))
 	return s, err
 }
 

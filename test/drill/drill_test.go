@@ -1,6 +1,6 @@
 //go:build rig
 
-// Package drill_test breaks the local runner in ten ways, each in a runner of its own. It
+// Package drill_test breaks the local runner in eleven ways, each in a runner of its own. It
 // prints which alerts came, how soon, and that each was resolved after its cause was
 // removed. An HTTP server takes the place of Slack and checks every message against
 // Block Kit's rules. The test fails if an alert is missing, invalid or not resolved.
@@ -30,6 +30,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/receiver"
 	"github.com/tidings-dev/tidings/pkg/ops/alert"
+	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/test/alerttest"
 	"github.com/tidings-dev/tidings/test/localrunner"
@@ -39,8 +40,8 @@ const (
 	// haste is the factor of the faster clock: a minute takes half a second.
 	haste = 120
 	// patience is the limit for an alert and for its resolution. An alert is resolved
-	// when its hour's window has passed, which takes thirty seconds.
-	patience = 100 * time.Second
+	// when its hour's window has passed, which takes thirty seconds on an idle machine.
+	patience = 4 * time.Minute
 )
 
 // incident is one way to break the runner.
@@ -73,7 +74,7 @@ func patient(attempts int) func(*endpoint.Endpoint) {
 
 // breaking has a circuit that opens after three failures.
 func breaking(e *endpoint.Endpoint) {
-	e.Breaker = breaker.Policy{Failures: 3, OpenFor: 5 * time.Second, MaxOpenFor: 5 * time.Second}
+	e.Breaker = breaker.Policy{Failures: 3, FailingFor: time.Millisecond, OpenFor: 5 * time.Second, MaxOpenFor: 5 * time.Second}
 }
 
 func ill(b receiver.Behaviour, endpoints, events int, settings func(*endpoint.Endpoint)) func(context.Context, *stage) error {
@@ -133,6 +134,22 @@ var incidents = []incident{
 		check:  func(ctx context.Context, s *stage) error { return s.receiver.Wait(ctx, 114, patience) },
 	},
 	{
+		name: "a platform change that cannot become an event",
+		cause: func(ctx context.Context, s *stage) error {
+			bad := platform.Comment{Common: platform.Common{Tenant: "no/tenant"}, ID: "m_1", DiscussionID: "d_1", UserID: "u_1", Text: "hello"}
+			return s.system.Store.PutRecord(ctx, bad)
+		},
+		cure:   func(context.Context, *stage) error { return nil }, // an hour passes
+		alerts: []alert.Rule{alert.Capture},
+		check: func(ctx context.Context, s *stage) error {
+			kept, err := s.system.Store.ListFailedChanges(ctx, time.Time{}, 0, "")
+			if err == nil && len(kept.Changes) != 1 {
+				err = fmt.Errorf("%d failed changes are kept, want 1", len(kept.Changes))
+			}
+			return err
+		},
+	},
+	{
 		name: "Slack down meanwhile",
 		cause: func(ctx context.Context, s *stage) error {
 			s.slack.Down(true)
@@ -186,7 +203,7 @@ func (s *stage) emit(ctx context.Context, n int) error {
 type heard struct{ fired, resolved time.Time }
 
 var rules = []alert.Rule{
-	alert.FailureRate, alert.PendingHigh, alert.CircuitOpen, alert.Silent, alert.DeadLetters, alert.Slow, alert.SuccessRate, alert.FailedToday, alert.EndpointOff,
+	alert.FailureRate, alert.PendingHigh, alert.CircuitOpen, alert.Silent, alert.DeadLetters, alert.Slow, alert.SuccessRate, alert.FailedToday, alert.EndpointOff, alert.Capture,
 }
 
 // heard returns what Slack received since the incident began.

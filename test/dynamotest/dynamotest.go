@@ -31,11 +31,17 @@ func New(t testing.TB) (*dynamodb.Client, *samtemplate.Stack) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stack := Stack(t, fmt.Sprintf("t%d-%s", counter.Add(1), t.Name()))
+	stack := Stack(t, StackName(t))
 	if err := dynamoemulator.CreateTables(t.Context(), server.Client(), stack.Tables); err != nil {
 		t.Fatal(err)
 	}
 	return server.Client(), stack
+}
+
+// StackName returns a name that no other test of the binary has, nor another run of this
+// one (-count).
+func StackName(t testing.TB) string {
+	return tableSafe(fmt.Sprintf("t%d-%s", counter.Add(1), t.Name()))
 }
 
 // Stack resolves this project's template with a stack name for this test.
@@ -49,7 +55,7 @@ func Stack(t testing.TB, name string) *samtemplate.Stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stack, err := parsed.Resolve(samtemplate.Context{StackName: tableSafe(name), Region: dynamoemulator.Region, Account: "000000000000"})
+	stack, err := parsed.Resolve(samtemplate.Context{StackName: tableSafe(name), Region: dynamoemulator.Region, Account: "000000000000", Parameters: map[string]string{"TestReceiver": "true"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,7 @@
 // address that serves the AWS APIs which the functions call, Lambda's Runtime API,
 // and the sample data that the files in events/ refer to. It promises to record
 // every AWS call as IAM checks it, as an action on a resource, including calls that
-// fail.
+// fail, and to refuse what a function's role does not allow.
 package lambdaemulator
 
 import (
@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
+	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
 )
 
@@ -41,10 +42,45 @@ type AWS struct {
 	// Secrets are the values in Secrets Manager, by name.
 	Secrets map[string]string
 
+	// Roles are the statements by access key id, which says who calls. A caller without
+	// an entry may do everything.
+	Roles map[string][]samtemplate.Statement
+	// Partitions are the names of the partition keys by resource, such as table/Events or
+	// table/Control/index/wake.
+	Partitions map[string]string
+
 	queues *sqsapi.Service
 	dynamo *httputil.ReverseProxy
 	mu     sync.Mutex
-	calls  map[Call]int
+	calls  map[string]samtemplate.Request
+	denied []Call
+	sent   []Message
+}
+
+// Message is a message that a function has sent to a queue.
+type Message struct {
+	Body string
+	// Trace is the trace header of the request, which SQS keeps with the message and
+	// Lambda passes to the function that receives it.
+	Trace string
+}
+
+// Sent returns the messages that were sent since it was last called.
+func (a *AWS) Sent() []Message {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	sent := a.sent
+	a.sent = nil
+	return sent
+}
+
+// recordSent records the messages of a call of SQS.
+func (a *AWS) recordSent(c call, trace string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range c.in.Entries {
+		a.sent = append(a.sent, Message{e.Body, trace})
+	}
 }
 
 // New returns an AWS whose tables are in the DynamoDB at a URL.
@@ -54,23 +90,25 @@ func New(dynamoURL string, queues ...string) (*AWS, error) {
 		return nil, fmt.Errorf("lambdaemulator: URL of the local DynamoDB: %w", err)
 	}
 	return &AWS{
-		Secrets: map[string]string{},
-		queues:  sqsapi.New(queues...),
-		dynamo:  &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }},
-		calls:   map[Call]int{},
+		Secrets: map[string]string{}, Roles: map[string][]samtemplate.Statement{}, Partitions: map[string]string{},
+		queues: sqsapi.New(queues...),
+		dynamo: &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }},
+		calls:  map[string]samtemplate.Request{},
 	}, nil
 }
 
 // AddQueue creates an SQS queue.
 func (a *AWS) AddQueue(name string) { a.queues.Add(name) }
 
-// Calls returns the distinct calls so far, sorted.
-func (a *AWS) Calls() []Call {
+// Calls returns the distinct calls so far, sorted, with the values of their condition
+// keys.
+func (a *AWS) Calls() (list []samtemplate.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(a.calls), func(x, y Call) int {
-		return strings.Compare(x.Action+x.Resource, y.Action+y.Resource)
-	})
+	for _, text := range slices.Sorted(maps.Keys(a.calls)) {
+		list = append(list, a.calls[text])
+	}
+	return list
 }
 
 // Forget clears the recorded calls.
@@ -80,16 +118,16 @@ func (a *AWS) Forget() {
 	clear(a.calls)
 }
 
-func (a *AWS) record(calls ...Call) {
+func (a *AWS) record(calls ...samtemplate.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, c := range calls {
-		a.calls[c]++
+		a.calls[fmt.Sprint(c, c.Context)] = c // fmt sorts maps
 	}
 }
 
 // scope is the credential scope of a signature, which names the service.
-var scope = regexp.MustCompile(`Credential=[^/]+/[0-9]+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request`)
+var scope = regexp.MustCompile(`Credential=([^/]+)/[0-9]+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request`)
 
 // ServeHTTP serves one call.
 func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -104,21 +142,60 @@ func (a *AWS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the call is not signed", http.StatusForbidden)
 		return
 	}
-	c := call{region: signed[1], service: signed[2], operation: operation(r, body), body: body}
+	c := call{caller: signed[1], region: signed[2], service: signed[3], operation: operation(r, body), body: body}
 	if strings.HasPrefix(strings.TrimSpace(string(body)), "{") {
 		_ = json.Unmarshal(body, &c.in) // an unreadable body has no resource, which IAM never allows
 	} else if form, err := url.ParseQuery(string(body)); err == nil {
 		c.in = fields{Role: form.Get("RoleArn"), Topic: form.Get("TopicArn")}
 	}
-	a.record(c.actions()...)
+	requests := a.requests(c)
+	a.record(requests...)
+	if a.denies(c.caller, requests) {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.Header().Set("X-Amzn-Errortype", "AccessDeniedException")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"%s may not call %s"}`, c.caller, c.operation)
+		return
+	}
 	switch c.service {
 	case "dynamodb":
 		a.dynamo.ServeHTTP(w, r)
 	case "sqs":
+		a.recordSent(c, r.Header.Get("X-Amzn-Trace-Id"))
 		a.queues.ServeHTTP(w, r)
 	default:
 		a.answer(w, c)
 	}
+}
+
+// Deny refuses these calls from now on, as without a permission, and no others.
+func (a *AWS) Deny(calls ...Call) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.denied = calls
+}
+
+func (a *AWS) denies(caller string, requests []samtemplate.Request) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	role, enforced := a.Roles[caller]
+	return slices.ContainsFunc(requests, func(r samtemplate.Request) bool {
+		return slices.Contains(a.denied, Call{r.Action, r.Resource}) ||
+			enforced && r.Action != "sts:GetCallerIdentity" && !samtemplate.Allows(role, r)
+	})
+}
+
+// requests returns what IAM evaluates for a call.
+func (a *AWS) requests(c call) (list []samtemplate.Request) {
+	for _, one := range c.actions() {
+		r := samtemplate.Request{Action: one.Action, Resource: one.Resource}
+		if c.service == "dynamodb" {
+			table := one.Resource[strings.Index(one.Resource, "table/"):]
+			r.Context = dynamoContext(c.operation, c.body, table, a.Partitions[table])
+		}
+		list = append(list, r)
+	}
+	return list
 }
 
 // operation is the API's operation, in each of AWS's protocols.
@@ -137,9 +214,9 @@ func operation(r *http.Request, body []byte) string {
 
 // call is one request.
 type call struct {
-	region, service, operation string
-	body                       []byte
-	in                         fields
+	caller, region, service, operation string
+	body                               []byte
+	in                                 fields
 }
 
 // fields are the parameters of a request that name its resource.
@@ -154,6 +231,9 @@ type fields struct {
 	Plain    []byte `json:"Plaintext"`
 	Topic    string `json:"TopicArn"`
 	Role     string
+	Entries  []struct {
+		Body string `json:"MessageBody"`
+	}
 	// of transactions and batches
 	Transact []map[string]struct {
 		Table string `json:"TableName"`

@@ -81,8 +81,8 @@ func Open(ctx context.Context, project, name, dynamoURL string) (d *Deployment, 
 	s.Stack, err = parsed.Resolve(samtemplate.Context{
 		StackName: name, Region: dynamoemulator.Region, Account: Account,
 		Parameters: map[string]string{
-			"AllowHttp": "true", "AllowNetworks": "127.0.0.0/8",
-			"HeartbeatUrl": "https://heartbeat.example/", // so that health has a secret to read
+			"SecretsKeyArn": "create", "AllowHttp": "true", "AllowNetworks": "127.0.0.0/8", "TestReceiver": "true",
+			"AlertSecret": name + "-alerts", // so that health has a secret to read
 		},
 		QueueURL: func(queue string) string { return s.URL + "/" + Account + "/" + queue },
 	})
@@ -97,6 +97,15 @@ func Open(ctx context.Context, project, name, dynamoURL string) (d *Deployment, 
 		return nil, err
 	}
 	s.AWS.Secrets[name+"-alerts"] = `{}` // no alert channels
+	for _, f := range s.Stack.Functions {
+		s.AWS.Roles[f.Folder] = f.Statements
+	}
+	for _, t := range s.Stack.Tables {
+		s.AWS.Partitions["table/"+t.Name] = *t.Input.KeySchema[0].AttributeName
+		for _, index := range t.Input.GlobalSecondaryIndexes {
+			s.AWS.Partitions["table/"+t.Name+"/index/"+*index.IndexName] = *index.KeySchema[0].AttributeName
+		}
+	}
 	s.serve(listener, s.AWS)
 	if listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, err
@@ -143,9 +152,10 @@ func (s *Deployment) Function(folder string) *samtemplate.Function {
 }
 
 // Environment returns the environment variables of a function, from Lambda and from
-// the template.
+// the template. The function calls AWS as its role: the access key id is its folder.
 func (s *Deployment) Environment(f *samtemplate.Function) map[string]string {
 	variables := Variables(s.URL)
+	variables["AWS_ACCESS_KEY_ID"] = f.Folder
 	maps.Copy(variables, f.Environment)
 	return variables
 }

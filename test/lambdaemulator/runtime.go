@@ -21,6 +21,9 @@ type Runtime struct {
 	// which ends its init phase.
 	Asked chan time.Time
 
+	// Trace is the X-Amzn-Trace-Id of the next invocations; set it between them.
+	Trace string
+
 	server   *http.Server
 	payloads chan []byte
 	answers  chan Answer
@@ -68,6 +71,9 @@ func (r *Runtime) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 			h.Set("Lambda-Runtime-Aws-Request-Id", fmt.Sprintf("7c1a2f0e-0000-4000-8000-%012d", r.number.Add(1)))
 			h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(time.Now().Add(time.Minute).UnixMilli(), 10))
 			h.Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:us-east-1:123456789012:function:f")
+			if r.Trace != "" {
+				h.Set("Lambda-Runtime-Trace-Id", r.Trace)
+			}
 			_, _ = w.Write(payload)
 		case <-request.Context().Done():
 		}

@@ -25,11 +25,11 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/process"
 	"github.com/tidings-dev/tidings/pkg/local/receiver"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
+	"github.com/tidings-dev/tidings/pkg/systemtest"
 )
 
 // startTime is the limit for the start of a runner.
@@ -81,7 +81,7 @@ func StartRunner(ctx context.Context, binary, dir string, args ...string) (*Runn
 		return nil, fmt.Errorf("the runner: %w", err)
 	}
 	if r.Note.DynamoURL != "" {
-		r.Store = dynamo.New(dynamoemulator.Client(r.Note.DynamoURL), local.Tables(r.Note.Stack))
+		r.Store = dynamo.New(r.Note.DynamoDB(), local.Tables(r.Note.Stack))
 	}
 	return r, nil
 }
@@ -227,25 +227,18 @@ func Post(ctx context.Context, url string, body any) ([]emit.Result, error) {
 func PostAtRate(ctx context.Context, url string, rate, n int) (map[string]time.Time, error) {
 	began := make(map[string]time.Time)
 	var mu sync.Mutex
-	var calls sync.WaitGroup
 	var failed error
-	tick := time.NewTicker(time.Second / time.Duration(rate))
-	defer tick.Stop()
-	for i := range n {
-		<-tick.C
-		calls.Go(func() {
-			at := time.Now()
-			results, err := Post(ctx, url, Comment(i))
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed = err
-				return
-			}
-			began[results[0].ID] = at
-		})
-	}
-	calls.Wait()
+	systemtest.AtRate(ctx, rate, n, func(i int) {
+		at := time.Now()
+		results, err := Post(ctx, url, Comment(i))
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			failed = err
+			return
+		}
+		began[results[0].ID] = at
+	})
 	return began, failed
 }
 
@@ -302,10 +295,10 @@ func Deliveries(ctx context.Context, store Queries, endpointID string) ([]delive
 	}
 }
 
-// CountDelivered counts the delivered deliveries. It waits up to a minute until there
+// CountDelivered counts the delivered deliveries. It waits up to five minutes until there
 // are as many as wanted.
 func CountDelivered(ctx context.Context, store Queries, endpointID string, want int) (int, error) {
-	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		all, err := Deliveries(ctx, store, endpointID)
 		if err != nil {
 			return 0, err

@@ -25,10 +25,10 @@ const module = "github.com/tidings-dev/tidings/"
 // only from its own layer and from those before it. The longest matching prefix
 // decides, so a new package below a listed one needs no line of its own.
 var layers = []layer{
-	{"vocabulary", []string{"pkg/event", "pkg/signature", "pkg/platform"}},
+	{"vocabulary", []string{"pkg/event", "pkg/signature", "pkg/platform", "pkg/systemtest/testrun"}},
 	{"policies", []string{"pkg/delivery", "pkg/endpoint", "pkg/emit/capture", "pkg/ops"}},
 	{"adapters", []string{"pkg/aws", "pkg/store", "pkg/destination"}},
-	{"features", []string{"pkg/admin", "pkg/testsend", "pkg/emit", "pkg/dispatch", "pkg/platform/discussions", "pkg/console", "pkg/ops/health", "pkg/ops/alert"}},
+	{"features", []string{"pkg/admin", "pkg/testsend", "pkg/emit", "pkg/dispatch", "pkg/platform/discussions", "pkg/platform/remote", "pkg/console", "pkg/ops/health", "pkg/ops/alert", "pkg/systemtest"}},
 	{"functions", []string{"functions"}},
 	{"local", []string{"pkg/local", "cmd/tidings", "examples"}},
 	{"test", []string{"test", "docs"}},
@@ -52,6 +52,8 @@ var deny = map[string][]string{
 		sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
 	"health": {xray, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/destination", module + "pkg/dispatch", module + "pkg/emit", module + "pkg/console",
 		sdk + "lambda"},
+	"test-receiver": {xray, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/ops/health", module + "pkg/destination", module + "pkg/dispatch",
+		module + "pkg/emit", module + "pkg/console", module + "pkg/admin", sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
 	"test-webhook": {xray, huma, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/dispatch", module + "pkg/emit", sdk + "lambda", sdk + "sns"},
 }
 
@@ -70,7 +72,7 @@ const (
 var core = []string{"pkg/event", "pkg/endpoint", "pkg/delivery", "pkg/emit", "pkg/dispatch"}
 
 // pure lists the packages that do no I/O and read no clock.
-var pure = []string{"pkg/event", "pkg/signature", "pkg/delivery", "pkg/endpoint", "pkg/emit/capture", "pkg/platform", "pkg/ops/stats", "pkg/ops/audit", "pkg/ops/tracing", "pkg/ops/cost"}
+var pure = []string{"pkg/event", "pkg/signature", "pkg/delivery", "pkg/endpoint", "pkg/emit/capture", "pkg/platform", "pkg/ops/stats", "pkg/ops/audit", "pkg/ops/tracing", "pkg/ops/cost", "pkg/systemtest/testrun"}
 
 func layerOf(layers []layer, dir string) (at int, name string) {
 	longest := -1
@@ -185,6 +187,9 @@ func denied(deny map[string][]string, function string, dependencies []string) (p
 }
 
 func TestPolicyFunctionsLinkOnlyWhatTheyRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("lists the dependencies of every function")
+	}
 	mains, err := filepath.Glob("../../functions/*/main.go")
 	if err != nil || len(mains) != len(deny)-1 {
 		t.Fatalf("%d functions, %d deny lists besides the common one (%v)", len(mains), len(deny)-1, err)
@@ -238,6 +243,9 @@ func TestPolicyDenyCheckFindsPackagesBelowADeniedOne(t *testing.T) {
 }
 
 func TestPolicyPackagesAreDocumented(t *testing.T) {
+	if testing.Short() {
+		t.Skip("lists every package")
+	}
 	for _, l := range packages(t) {
 		documented := false
 		for _, file := range l.GoFiles {
@@ -258,6 +266,9 @@ func TestPolicyPackagesAreDocumented(t *testing.T) {
 
 // The vocabulary and the policies get their clock and their randomness from the caller.
 func TestPolicyPurePackagesDoNoIO(t *testing.T) {
+	if testing.Short() {
+		t.Skip("lists the dependencies of every package")
+	}
 	for _, l := range packages(t) {
 		if !isPure(l.dir()) {
 			continue

@@ -44,7 +44,7 @@ func statistics(t *testing.T, s Store) {
 
 	full := stats.Batch{
 		ID: "one", At: start, Worked: true, LastEvent: start.Add(-time.Second),
-		Counts:    stats.Counts{Accepted: 1, Queued: 2, Attempts: 30, Delivered: 20, Failed: 10, Retried: 6, Dead: 4, Skipped: 5},
+		Counts:    stats.Counts{Accepted: 1, Queued: 2, Attempts: 30, Delivered: 20, Failed: 10, Retried: 6, Dead: 4, Skipped: 5, Captured: 7, CaptureFailed: 3},
 		Latencies: []time.Duration{time.Millisecond, time.Second, time.Minute, time.Hour, 1000 * time.Hour},
 	}
 	for range 2 { // the second call repeats the first
@@ -68,6 +68,15 @@ func statistics(t *testing.T, s Store) {
 		}
 	}
 	want.Disabled = off
+	same(t, read(start, start), want)
+	// Kinds are foreign text.
+	kinds := map[string]int64{"User": 2, "(none)": 1, "a #kind: é": 5}
+	for i := range 2 {
+		if err := s.AddStatistics(ctx, stats.Batch{ID: fmt.Sprint("kinds ", i), At: start, UnknownKinds: kinds}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want.UnknownKinds = map[string]int64{"User": 4, "(none)": 2, "a #kind: é": 10}
 	same(t, read(start, start), want)
 	if got := must[map[stats.Endpoint]string](t)(s.DisabledEndpoints(ctx, nil)); len(got) != 0 {
 		t.Errorf("of no endpoints %v are disabled", got)
@@ -125,6 +134,65 @@ func statistics(t *testing.T, s Store) {
 	// A whole day can be read, however full it is.
 	if r := read(day.Add(-23*time.Hour), day.Add(2*time.Hour)); len(r.Minutes) != len(all) {
 		t.Errorf("a day has %d minutes, want %d", len(r.Minutes), len(all))
+	}
+}
+
+// days tests that a day replaces the one that it was computed from, and no other.
+func days(t *testing.T, s Store) {
+	ctx := t.Context()
+	today := stats.Midnight(start)
+	dates := []time.Time{today, today.Add(-24 * time.Hour), today.Add(-48 * time.Hour)}
+	read := func(want ...stats.Day) {
+		t.Helper()
+		byDate := map[time.Time]stats.Day{}
+		for _, d := range want {
+			byDate[d.Date] = d
+		}
+		same(t, must[map[time.Time]stats.Day](t)(s.ReadDays(ctx, dates)), byDate)
+	}
+	put := func(d stats.Day, was time.Time, want bool) {
+		t.Helper()
+		if stored, err := s.PutDay(ctx, d, was); err != nil || stored != want {
+			t.Errorf("put %s over %s: %v, %v; want %v", d.Date.Format(time.DateOnly), was, stored, err, want)
+		}
+	}
+	read()
+	full := stats.Batch{
+		Counts:    stats.Counts{Accepted: 1, Queued: 2, Attempts: 30, Delivered: 20, Failed: 10, Retried: 6, Dead: 4, Skipped: 5, Captured: 7, CaptureFailed: 3},
+		Latencies: []time.Duration{time.Millisecond, time.Second, time.Minute, time.Hour, 1000 * time.Hour},
+	}.Totals()
+	first := stats.Day{Date: today, Counts: full, OpenCircuits: 2, At: start}
+	put(first, start.Add(-time.Hour), false) // there is none from an hour ago
+	put(first, time.Time{}, true)
+	put(first, time.Time{}, true) // repeated
+	read(first)
+	second := stats.Day{Date: today, Counts: stats.Counts{Delivered: 1}, At: start.Add(time.Minute), Complete: true}
+	put(second, time.Time{}, false)
+	put(second, start.Add(-time.Second), false)
+	read(first)
+	put(second, first.At, true)
+	put(second, first.At, true) // repeated
+	put(stats.Day{Date: today, At: start.Add(time.Second)}, first.At, false)
+	before := stats.Day{Date: dates[1], At: start, Complete: true} // a day without counts
+	put(before, time.Time{}, true)
+	read(second, before)
+
+	var stored atomic.Int32
+	var running sync.WaitGroup
+	for i := range 16 {
+		running.Go(func() {
+			ok, err := s.PutDay(ctx, stats.Day{Date: today, At: start.Add(time.Hour + time.Duration(i)*time.Second)}, second.At)
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				stored.Add(1)
+			}
+		})
+	}
+	running.Wait()
+	if stored.Load() != 1 {
+		t.Errorf("%d of 16 writers over one day have stored", stored.Load())
 	}
 }
 
@@ -199,19 +267,23 @@ func sweeps(t *testing.T, s Store) {
 	}
 }
 
-// alerts tests the versions of the alerts' document.
-func alerts(t *testing.T, s Store) {
+// documents tests the versions of documents.
+func documents(t *testing.T, s Store) {
 	ctx := t.Context()
+	const name = "alerts"
+	if stored, err := s.WriteDocument(ctx, "other", []byte("of another name"), 0, "a"); err != nil || !stored {
+		t.Error(stored, err)
+	}
 	read := func(want string, wantVersion int) {
 		t.Helper()
-		document, version, err := s.ReadAlerts(ctx)
+		document, version, err := s.ReadDocument(ctx, name)
 		if err != nil || string(document) != want || version != wantVersion {
 			t.Errorf("read %q, version %d, %v; want %q, %d", document, version, err, want, wantVersion)
 		}
 	}
 	write := func(document string, was int, writer string, want bool) {
 		t.Helper()
-		if stored, err := s.WriteAlerts(ctx, []byte(document), was, writer); err != nil || stored != want {
+		if stored, err := s.WriteDocument(ctx, name, []byte(document), was, writer); err != nil || stored != want {
 			t.Errorf("write %q over version %d: %v, %v; want %v", document, was, stored, err, want)
 		}
 	}
@@ -230,7 +302,7 @@ func alerts(t *testing.T, s Store) {
 	var running sync.WaitGroup
 	for i := range 16 {
 		running.Go(func() {
-			ok, err := s.WriteAlerts(ctx, []byte("three"), 2, fmt.Sprint("writer ", i))
+			ok, err := s.WriteDocument(ctx, name, []byte("three"), 2, fmt.Sprint("writer ", i))
 			if err != nil {
 				t.Error(err)
 			}

@@ -20,6 +20,7 @@ import (
 
 	closediscussions "github.com/tidings-dev/tidings/functions/close-discussions/handler"
 	"github.com/tidings-dev/tidings/pkg/admin"
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
@@ -29,16 +30,22 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/journal"
 	"github.com/tidings-dev/tidings/pkg/ops/alert"
 	"github.com/tidings-dev/tidings/pkg/ops/health"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/systemtest/testreceiver"
 )
 
 // Store is what the suite tests: the interfaces that the functions declare.
 type Store interface {
 	emit.Events
 	emit.Keys
+	emit.FailedChanges
+	emit.Recaptures
+	emit.StuckCaptures
+	failedChangesReader
 	dispatch.Events
 	dispatch.Endpoints
 	dispatch.Disabler
@@ -48,8 +55,13 @@ type Store interface {
 	dispatch.Waiting
 	dispatch.Breakers
 	dispatch.Limits
+	dispatch.Journal
+	dispatch.Jobs
+	console.Jobs
+	journal.Source
 	dispatch.Statistics
 	stats.Source
+	stats.Days
 	closediscussions.Store
 	admin.Store
 	console.SessionStore
@@ -57,8 +69,12 @@ type Store interface {
 	console.Discussions
 	health.Endpoints
 	alert.Documents
+	eventtypes.Endpoints
 	Platform
+	testreceiver.Store
 	DeleteValue(ctx context.Context, key string) error
+	// ReserveSlots is testsend's.
+	ReserveSlots(ctx context.Context, key string, cost time.Duration, now time.Time) (time.Time, error)
 }
 
 // start is a time with milliseconds.
@@ -81,13 +97,18 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("bindings and counters", func(t *testing.T) { sessionStore(t, open(t)) })
 	t.Run("audit log", func(t *testing.T) { auditLog(t, open(t)) })
 	t.Run("endpoints", func(t *testing.T) { endpoints(t, open(t)) })
-	t.Run("discussions", func(t *testing.T) { discussions(t, open(t)) })
-	t.Run("lists of discussions", func(t *testing.T) { discussionLists(t, open(t)) })
-	t.Run("concurrent extension and closing", func(t *testing.T) { extendAgainstClose(t, open(t)) })
-	t.Run("random discussion changes agree with the pure transitions", func(t *testing.T) { discussionModel(t, open(t)) })
+	RunDiscussions(t, func(t *testing.T) Discussions { return open(t) })
 	t.Run("statistics", func(t *testing.T) { statistics(t, open(t)) })
 	t.Run("concurrent statistics", func(t *testing.T) { concurrentStatistics(t, open(t)) })
-	t.Run("alerts", func(t *testing.T) { alerts(t, open(t)) })
+	t.Run("statistics of days", func(t *testing.T) { days(t, open(t)) })
+	t.Run("failed changes", func(t *testing.T) { failedChanges(t, open(t)) })
+	t.Run("the mark that capture is stuck", func(t *testing.T) { stuckCapture(t, open(t)) })
+	t.Run("jobs", func(t *testing.T) { storedJobs(t, open(t)) })
+	t.Run("replays of jobs", func(t *testing.T) { replaysOfJobs(t, open(t)) })
+	t.Run("the size of a backlog", func(t *testing.T) { backlogCount(t, open(t)) })
+	t.Run("journal", func(t *testing.T) { journalItems(t, open(t)) })
+	t.Run("documents", func(t *testing.T) { documents(t, open(t)) })
+	t.Run("test runs", func(t *testing.T) { testRuns(t, open(t)) })
 	t.Run("sweeps", func(t *testing.T) { sweeps(t, open(t)) })
 	t.Run("concurrent workers", func(t *testing.T) { manyWorkers(t, open(t)) })
 	t.Run("random operations agree with the pure transitions", func(t *testing.T) { model(t, open(t)) })
@@ -139,7 +160,7 @@ func events(t *testing.T, s Store) {
 		"numbers as said": `{"n":1e21,"m":1.0}`,
 		"256 KiB":         `{"t":"` + strings.Repeat("x", event.MaxBodyBytes-8) + `"}`,
 	} {
-		a := event.Accepted{ID: event.NewID(start), Tenant: "t1", Body: []byte(body), Trace: "Root=1-2-3"}
+		a := event.Accepted{ID: event.NewID(start), Tenant: "t1", Body: []byte(body), Trace: "Root=1-2-3", Subject: "d_1", OldType: "t.old"}
 		if err := s.PutEvent(ctx, a); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -299,6 +320,35 @@ func conclusions(t *testing.T, s Store) {
 	if d := must[delivery.Delivery](t)(s.GetDelivery(ctx, slow.Key)); d.State != delivery.InFlight {
 		t.Errorf("the fenced write was applied: %+v", d)
 	}
+	// The claim, the attempt and the state each count: a claim's ID is kept after its end.
+	held := must[delivery.Delivery](t)(s.GetDelivery(ctx, slow.Key))
+	for name, change := range map[string]func(d *delivery.Delivery){
+		"another claim":   func(d *delivery.Delivery) { d.ClaimID = "worker 1" },
+		"another attempt": func(d *delivery.Delivery) { d.Attempts = 1 },
+	} {
+		stale := conclusion(delivery.Delivered).Apply(held)
+		change(&stale)
+		if err := s.Complete(ctx, stale); !errors.Is(err, delivery.ErrFenced) {
+			t.Errorf("completed with %s: %v, want ErrFenced", name, err)
+		}
+	}
+	if err := s.Complete(ctx, conclusion(delivery.Delivered).Apply(held)); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(d *delivery.Delivery){
+		"another claim":   func(d *delivery.Delivery) { d.ClaimID = "worker 1" },
+		"another attempt": func(d *delivery.Delivery) { d.Attempts = 1 },
+		"another verdict": func(d *delivery.Delivery) { d.State = delivery.Dead },
+	} {
+		stale := conclusion(delivery.Delivered).Apply(held)
+		change(&stale)
+		if err := s.Complete(ctx, stale); !errors.Is(err, delivery.ErrFenced) {
+			t.Errorf("completed again with %s: %v, want ErrFenced", name, err)
+		}
+	}
+	if d := must[delivery.Delivery](t)(s.GetDelivery(ctx, slow.Key)); d.State != delivery.Delivered || d.Attempts != 2 {
+		t.Errorf("a fenced write was applied: %+v", d)
+	}
 	nobody := mine
 	nobody.EventID = event.NewID(start)
 	if err := s.Complete(ctx, nobody); !errors.Is(err, delivery.ErrFenced) {
@@ -341,6 +391,16 @@ func skipsAndReplays(t *testing.T, s Store) {
 		}
 		same(t, must[delivery.Delivery](t)(s.GetDelivery(ctx, k)), d)
 	}
+	// A replay can wait in the endpoint's backlog.
+	skipped := newClaim().Key
+	if err := skip(skipped, start.Add(lease)); err != nil {
+		t.Fatal(err)
+	}
+	must[delivery.Delivery](t)(s.Replay(ctx, delivery.Replay{Key: skipped, InBacklog: true, Now: at, DueAt: at.Add(time.Hour)}))
+	backlog := must[delivery.Backlog](t)(s.ListBacklog(ctx, skipped.EndpointID, "", 10))
+	if len(backlog.Deliveries) != 1 || backlog.Deliveries[0].EventID != skipped.EventID || !backlog.Deliveries[0].InBacklog {
+		t.Errorf("the backlog after a replay into it: %+v", backlog)
+	}
 	_, err := s.Replay(ctx, delivery.Replay{Key: dead.Key, Now: at.Add(time.Second), DueAt: at})
 	refused(t, err, delivery.CauseEarly)
 	dead.Attempts, dead.ID, dead.Now = before.Attempts, "worker 2", at
@@ -378,22 +438,29 @@ func parking(t *testing.T, s Store) {
 		same(t, must[delivery.Delivery](t)(s.GetDelivery(ctx, waiting[i].Key)), d)
 	}
 	oldest := func() (ids []string) {
-		for _, w := range must[[]delivery.BacklogEntry](t)(s.ListBacklog(ctx, endpointID, 3)) {
+		for _, w := range must[delivery.Backlog](t)(s.ListBacklog(ctx, endpointID, "", 3)).Deliveries {
 			ids = append(ids, w.EventID)
 		}
 		return ids
 	}
 	same(t, oldest(), []string{waiting[0].EventID, waiting[1].EventID, waiting[2].EventID})
+	for after, want := range map[string][]int{"": {0, 1, 2}, waiting[0].EventID: {1, 2, 3}, waiting[2].EventID: {3, 4}, waiting[4].EventID: {}} {
+		page := must[delivery.Backlog](t)(s.ListBacklog(ctx, endpointID, after, 3))
+		var whole []delivery.Delivery
+		for _, i := range want {
+			whole = append(whole, must[delivery.Delivery](t)(s.GetDelivery(ctx, waiting[i].Key)))
+		}
+		same(t, page.Deliveries, whole)
+		last := ""
+		if n := len(want); n > 0 {
+			last = waiting[want[n-1]].EventID
+		}
+		if more := last != "" && last != waiting[4].EventID; page.Last != last || page.More != more {
+			t.Errorf("the page after %q ends with %q, more %t; want %q, %t", after, page.Last, page.More, last, more)
+		}
+	}
+	must[delivery.Delivery](t)(s.Claim(ctx, waiting[0]))
 
-	// Only one of two releases succeeds; a released delivery is no longer parked.
-	release := delivery.Release{Key: waiting[0].Key, NextAt: start.Add(time.Second), DueAt: start.Add(time.Minute), Now: start}
-	d := must[delivery.Delivery](t)(s.Release(ctx, release))
-	if d.InBacklog || !d.NextAttemptAt.Equal(release.NextAt) || !d.DueAt.Equal(release.DueAt) {
-		t.Errorf("released = %+v", d)
-	}
-	if _, err := s.Release(ctx, release); !errors.Is(err, delivery.ErrFenced) {
-		t.Errorf("released twice: %v", err)
-	}
 	// A claim of a parked delivery, such as the probe, also ends its parking.
 	must[delivery.Delivery](t)(s.Claim(ctx, waiting[1]))
 	same(t, oldest(), []string{waiting[2].EventID, waiting[3].EventID, waiting[4].EventID})
@@ -401,7 +468,7 @@ func parking(t *testing.T, s Store) {
 	// No attempt may begin before its slot.
 	slot := start.Add(30 * time.Second)
 	limited := newClaim()
-	d = must[delivery.Delivery](t)(park(limited, false, slot))
+	d := must[delivery.Delivery](t)(park(limited, false, slot))
 	if d.InBacklog || !d.Slot.Equal(slot) {
 		t.Errorf("parked for a slot = %+v", d)
 	}
@@ -434,7 +501,7 @@ func parking(t *testing.T, s Store) {
 	expired.Attempts = 2
 	_, err = park(expired, true, time.Time{})
 	refused(t, err, delivery.CauseSuperseded)
-	if got := must[[]delivery.BacklogEntry](t)(s.ListBacklog(ctx, endpoint.NewID(start), 3)); len(got) != 0 {
+	if got := must[delivery.Backlog](t)(s.ListBacklog(ctx, endpoint.NewID(start), "", 3)); len(got.Deliveries) != 0 || got.Last != "" || got.More {
 		t.Errorf("of an endpoint for which nothing waits: %v", got)
 	}
 }
@@ -447,9 +514,12 @@ func circuits(t *testing.T, s Store) {
 
 	// Every field is stored.
 	open := breaker.State{
-		EndpointID: id, Tenant: "t1", Phase: breaker.Open, Failures: 5, FailingSince: start, Cause: "the receiver answered 503",
+		EndpointID: id, Tenant: "t1", Phase: breaker.Open, Failures: 5, FailingSince: start, FailedAt: start.Add(time.Minute), Cause: "the receiver answered 503",
 		Since: start.Add(time.Second), OpenFor: 5 * time.Minute, Until: start.Add(time.Hour), ProbeID: "p", ProbeUntil: start.Add(2 * time.Hour), WriteID: "w",
-		WakeAt: start.Add(time.Hour), Slow: 3 * time.Second,
+		SlowUntil: start.Add(4 * time.Second), WakeAt: start.Add(time.Hour), Drain: breaker.Drain{
+			Rate: 40, RateAt: start, Cursor: "a", SentAt: start.Add(time.Second), Mark: "b", MarkAt: start.Add(2 * time.Second), Behind: true,
+			KeepUntil: start.Add(3 * time.Second),
+		},
 	}
 	stored := must[breaker.State](t)(s.PutBreaker(ctx, open, start))
 	open.Version = 1
@@ -472,7 +542,7 @@ func circuits(t *testing.T, s Store) {
 	// The index has the circuits that need a wake-up, earliest first.
 	other := breaker.State{EndpointID: endpoint.NewID(start), Tenant: "t1", Phase: breaker.Draining, Since: start, WakeAt: start}
 	other = must[breaker.State](t)(s.PutBreaker(ctx, other, start))
-	failing := breaker.State{EndpointID: endpoint.NewID(start), Tenant: "t1", Failures: 1, FailingSince: start}
+	failing := breaker.State{EndpointID: endpoint.NewID(start), Tenant: "t1", Failures: 1, FailingSince: start, SlowUntil: start.Add(time.Minute)}
 	must[breaker.State](t)(s.PutBreaker(ctx, failing, start))
 	same(t, must[[]breaker.State](t)(s.ListCircuits(ctx, time.Time{})), []breaker.State{other, open})
 	same(t, must[[]breaker.State](t)(s.ListCircuits(ctx, start)), []breaker.State{other})
@@ -540,6 +610,29 @@ func limits(t *testing.T, s Store) {
 	if immediate := slices.IndexFunc(at, func(slot time.Time) bool { return slot.After(later) }); immediate < 7 || immediate > 10 {
 		t.Errorf("%d of 20 may begin at once after a pause, want up to the burst of 10", immediate)
 	}
+	// A reservation that reaches too far is refused, and changes nothing.
+	refused := limit.Reserve(1, later, later.Add(-time.Second))
+	from, ok, err := s.Reserve(ctx, id, refused)
+	if err != nil || ok || !from.Equal(after) {
+		t.Errorf("reserved too far ahead: from %s, %t, %v; want refused from %s", from, ok, err, after)
+	}
+	far := limit.Reserve(2, later, later.Add(time.Hour))
+	for _, want := range []time.Time{after.Add(limit.Cost(2)), after.Add(limit.Cost(4))} {
+		if at, ok, err := s.Reserve(ctx, id, far); err != nil || !ok || !at.Equal(want) {
+			t.Errorf("reserved %s, %t, %v; want %s", at, ok, err, want)
+		}
+	}
+	fresh := endpoint.NewID(start)
+	if at, ok, err := s.Reserve(ctx, fresh, far); err != nil || !ok || !at.Equal(later.Add(limit.Cost(2))) {
+		t.Errorf("reserved for the first time: %s, %t, %v", at, ok, err)
+	}
+	// A time from before the limit was used by these rules is ignored.
+	must[time.Time](t)(s.ReserveSlots(ctx, fresh, 100*time.Hour, later))
+	if at, ok, err := s.Reserve(ctx, fresh, far); err != nil || !ok || !at.Equal(later.Add(limit.Cost(2))) {
+		t.Errorf("reserved after a time in days: %s, %t, %v", at, ok, err)
+	}
+	after = after.Add(limit.Cost(4)) // by both reservations
+
 	// A returned slot is available for the next reservation.
 	if back := must[time.Time](t)(s.ReserveSlots(ctx, id, -limit.Cost(1), later)); !back.Equal(after.Add(-limit.Cost(1))) {
 		t.Errorf("given back: %s, want %s", back, after.Add(-limit.Cost(1)))
@@ -651,7 +744,15 @@ func queries(t *testing.T, s Store) {
 			func(i int, d delivery.Delivery) bool { return (24-i)%15 == 0 }},
 		"a state nobody is in, few looked at for a page": {delivery.Query{State: delivery.Skipped, Examine: 3}, func(int, delivery.Delivery) bool { return false }},
 		"everything, few looked at for a page":           {delivery.Query{Examine: 3}, func(int, delivery.Delivery) bool { return true }},
-		"an open range":                                  {delivery.Query{From: start.Add(20 * time.Minute)}, func(i int, _ delivery.Delivery) bool { return 24-i >= 20 }},
+		"a status, few looked at for a page":             {delivery.Query{Status: delivery.Statuses{Min: 500, Max: 599}, Examine: 7}, func(int, delivery.Delivery) bool { return true }},
+		"a status that nobody answered":                  {delivery.Query{Status: delivery.Statuses{Min: 400, Max: 499}}, func(int, delivery.Delivery) bool { return false }},
+		"a state and a status":                           {delivery.Query{State: delivery.Dead, Status: delivery.Statuses{Min: 503, Max: 503}}, func(_ int, d delivery.Delivery) bool { return d.State == delivery.Dead }},
+		"a state within a time range": {delivery.Query{State: delivery.Dead, From: start.Add(5 * time.Minute), To: start.Add(12 * time.Minute)},
+			func(i int, d delivery.Delivery) bool {
+				n := 24 - i
+				return d.State == delivery.Dead && n >= 5 && n <= 12
+			}},
+		"an open range": {delivery.Query{From: start.Add(20 * time.Minute)}, func(i int, _ delivery.Delivery) bool { return 24-i >= 20 }},
 	} {
 		for _, limit := range []int{1, 4, 25, 0} {
 			var want, got []delivery.Delivery
@@ -679,6 +780,14 @@ func queries(t *testing.T, s Store) {
 			same(t, got, want)
 		}
 	}
+	dead := must[delivery.Page](t)(s.QueryDeliveries(ctx, delivery.Query{EndpointID: id, State: delivery.Dead, Limit: 4}))
+	if dead.Examined != 5 {
+		t.Errorf("%d deliveries were read for a page of four dead letters, want 5: only those that are dead", dead.Examined)
+	}
+	backwards := delivery.Query{EndpointID: id, From: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), To: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}
+	if _, err := s.QueryDeliveries(ctx, backwards); err == nil || !strings.Contains(err.Error(), "from (2030-01-01T00:00:00Z) is after to (2020-01-01T00:00:00Z)") {
+		t.Errorf("a range that ends before it begins: %v", err)
+	}
 	if _, err := s.QueryDeliveries(ctx, delivery.Query{EndpointID: id, Cursor: "no cursor"}); err == nil {
 		t.Error("a malformed cursor is accepted")
 	}
@@ -690,7 +799,7 @@ func endpoints(t *testing.T, s Store) {
 		Tenant: "t1", ID: endpoint.NewID(start), URL: "https://example.com/ä?x=1", Description: "CRM", EventTypes: []string{"user.*", "discussion.extended"},
 		Filter:  []byte(`{"data":{"status":["success"]}}`),
 		Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}, {Secret: signature.NewEd25519(), ExpiresAt: start.Add(time.Hour)}},
-		RoleARN: "arn:aws:iam::123456789012:role/tidings", Credentials: "tidings/t1/kafka", Ordered: true, Traceparent: true,
+		RoleARN: "arn:aws:iam::123456789012:role/tidings", Credentials: "tidings/t1/kafka", Ordered: true, Traceparent: true, OldNames: true,
 		Timeout: 5 * time.Second, Retry: retry.Policy{MaxAttempts: 3, MaxAge: time.Hour, MaxDelay: time.Minute},
 		Status: endpoint.Enabled, Version: 1, CreatedAt: start, UpdatedAt: start,
 	}
@@ -744,16 +853,62 @@ func endpoints(t *testing.T, s Store) {
 		t.Errorf("disabling a deleted endpoint: %v", err)
 	}
 
+	// The version of the list grows with what can make an endpoint match more events.
+	version := func() int64 {
+		t.Helper()
+		list := must[endpoint.List](t)(s.ReadEndpoints(ctx, "t1", true))
+		if v := must[int64](t)(s.EndpointsVersion(ctx, "t1")); v != list.Version {
+			t.Errorf("the version of the list is %d, and the list has %d", v, list.Version)
+		}
+		return list.Version
+	}
+	before := version()
 	second := e
 	second.ID = endpoint.NewID(start.Add(time.Second))
 	if err := s.AddEndpoint(ctx, second); err != nil {
 		t.Fatal(err)
+	}
+	added := version()
+	second = must[endpoint.Endpoint](t)(s.UpdateEndpoint(ctx, second))
+	if updated := version(); before >= added || added >= updated {
+		t.Errorf("versions %d, %d and %d before and after an endpoint was added, and updated; they must grow", before, added, updated)
+	}
+	if v := must[int64](t)(s.EndpointsVersion(ctx, "t2")); v != 0 {
+		t.Errorf("version %d of a tenant without endpoints", v)
+	}
+	if list := must[endpoint.List](t)(s.ReadEndpoints(ctx, "t1", true)); len(list.Endpoints) != 2 || list.Endpoints[1].ID != second.ID {
+		t.Errorf("list = %v", list)
 	}
 	if list := must[[]endpoint.Endpoint](t)(s.ListEndpoints(ctx, "t1")); len(list) != 2 || list[1].ID != second.ID {
 		t.Errorf("list = %v", list)
 	}
 	if list := must[[]endpoint.Endpoint](t)(s.ListEndpoints(ctx, "t2")); len(list) != 0 {
 		t.Errorf("another tenant's list = %v", list)
+	}
+	other := e
+	other.Tenant, other.ID = "t2", endpoint.NewID(start.Add(2*time.Second))
+	if err := s.AddEndpoint(ctx, other); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	if err := s.EachEndpoint(ctx, func(some []endpoint.Endpoint) error {
+		for _, e := range some {
+			all = append(all, e.Tenant+" "+e.ID)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(all)
+	if want := []string{"t1 " + e.ID, "t1 " + second.ID, "t2 " + other.ID}; !slices.Equal(all, want) {
+		t.Errorf("the endpoints of all tenants are %v, want %v", all, want)
+	}
+	stop := errors.New("enough")
+	if err := s.EachEndpoint(ctx, func([]endpoint.Endpoint) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("error %v, want the one of do", err)
+	}
+	if err := s.RemoveEndpoint(ctx, "t2", other.ID); err != nil {
+		t.Fatal(err)
 	}
 	if err := s.RemoveEndpoint(ctx, "t1", e.ID); err != nil {
 		t.Fatal(err)
@@ -810,7 +965,7 @@ func model(t *testing.T, s Store) {
 		ctx := context.Background()
 		key := newClaim().Key
 		var want *delivery.Delivery
-		var held *delivery.Delivery // the claim that a worker believes to have
+		var claims []delivery.Delivery // that workers believe to have
 		now := start
 		answer := func(what string, got delivery.Delivery, err error, after delivery.Delivery, refusal *delivery.Refusal) {
 			var saw *delivery.Refusal
@@ -826,7 +981,7 @@ func model(t *testing.T, s Store) {
 		}
 		for range rapid.IntRange(1, 12).Draw(r, "moves") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 40).Draw(r, "seconds")) * time.Second)
-			switch rapid.SampledFrom([]string{"claim", "complete", "settle", "park", "release", "replay"}).Draw(r, "move") {
+			switch rapid.SampledFrom([]string{"claim", "complete", "settle", "park", "replay"}).Draw(r, "move") {
 			case "claim":
 				c := delivery.Claim{Key: key, Tenant: "t1", EventType: "x", Accepted: start, ID: rapid.SampledFrom([]string{"a", "b"}).Draw(r, "worker"), Now: now, Lease: lease,
 					Attempts: rapid.IntRange(0, 4).Draw(r, "believed")}
@@ -834,22 +989,23 @@ func model(t *testing.T, s Store) {
 				got, err := s.Claim(ctx, c)
 				answer("claim", got, err, after, refusal)
 				if refusal == nil {
-					held = &got
+					claims = append(claims, got)
 				}
 			case "complete":
-				if held == nil {
+				if len(claims) == 0 {
 					continue
 				}
+				held := rapid.SampledFrom(claims).Draw(r, "claim")
 				k := conclusion(rapid.SampledFrom([]delivery.State{delivery.Delivered, delivery.Pending, delivery.Dead}).Draw(r, "verdict"))
 				k.Now, k.Attempt.Number, k.NextAt, k.DueAt = now, held.Attempts, now.Add(10*time.Second), now.Add(time.Minute)
-				after := k.Apply(*held)
+				after := k.Apply(held)
 				err := s.Complete(ctx, after)
 				holds := want.State == delivery.InFlight && want.ClaimID == held.ClaimID && want.Attempts == held.Attempts
 				repeated := want.ClaimID == held.ClaimID && want.Attempts == held.Attempts && want.State == after.State
 				switch {
 				case holds && err == nil:
 					want = &after
-				case holds, !repeated && !errors.Is(err, delivery.ErrFenced):
+				case holds, repeated && err != nil, !repeated && !errors.Is(err, delivery.ErrFenced):
 					r.Fatalf("complete: %v; the store holds %+v", err, want)
 				}
 			case "settle":
@@ -870,19 +1026,6 @@ func model(t *testing.T, s Store) {
 				after, refusal := k.Apply(want)
 				got, err := s.Park(ctx, k)
 				answer("park", got, err, after, refusal)
-			case "release":
-				k := delivery.Release{Key: key, NextAt: now.Add(time.Second), DueAt: now.Add(time.Hour), Now: now}
-				_, err := s.Release(ctx, k)
-				switch {
-				case want != nil && want.InBacklog:
-					after, _ := k.Apply(*want)
-					if err != nil {
-						r.Fatalf("release: %v", err)
-					}
-					want = &after
-				case !errors.Is(err, delivery.ErrFenced):
-					r.Fatalf("released what does not wait: %v", err)
-				}
 			case "replay":
 				if want == nil {
 					continue
@@ -898,6 +1041,12 @@ func model(t *testing.T, s Store) {
 			got, err := s.GetDelivery(ctx, key)
 			if err != nil {
 				r.Fatal(err)
+			}
+			for _, state := range delivery.States {
+				page, err := s.QueryDeliveries(ctx, delivery.Query{EndpointID: key.EndpointID, State: state})
+				if err != nil || (len(page.Deliveries) == 1) != (state == want.State) {
+					r.Fatalf("%d deliveries that are %s, while the only one is %s; %v", len(page.Deliveries), state, want.State, err)
+				}
 			}
 			// A claim's retention is in seconds on both sides.
 			got.ExpiresAt = want.ExpiresAt
