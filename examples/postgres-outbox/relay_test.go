@@ -31,7 +31,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
-	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/process"
 	"github.com/tidings-dev/tidings/pkg/local/receiver"
 	"github.com/tidings-dev/tidings/pkg/signature"
@@ -177,7 +176,7 @@ func tidings(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := lambda.NewFromConfig(dynamoemulator.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(system.InvokeURL) })
+	client := lambda.NewFromConfig(system.Access.Config(), func(o *lambda.Options) { o.BaseEndpoint = aws.String(system.InvokeURL) })
 	call := lambdaclient.Function(client, "emit")
 	w.emit = func(ctx context.Context, list []Event) ([]Result, error) {
 		var answer struct{ Results []Result }
@@ -239,14 +238,19 @@ func TestTheTablesTellWhatHappened(t *testing.T) {
 		`UPDATE registrations SET status = 'success' WHERE id = 'r_2'`, // nothing new
 		`UPDATE registrations SET status = 'refunded' WHERE id = 'r_2'`,
 		`DELETE FROM registrations WHERE id = 'r_1'`,
+		`UPDATE registrations SET status = 'cancelled' WHERE id = 'r_3'`,
+		`UPDATE registrations SET status = 'cancelled' WHERE id = 'r_3'`, // nothing new
+		`DELETE FROM registrations WHERE id = 'r_3'`,                     // cancelled already
+		`INSERT INTO registrations VALUES ('r_5','e_1','u_1','p_4','pending')`,
+		`DELETE FROM registrations WHERE id = 'r_5'`,                                               // never succeeded
 		`BEGIN; SET LOCAL outbox.quiet = 'on'; DELETE FROM registrations WHERE id = 'r_4'; COMMIT`, // a clean-up
 		`BEGIN; INSERT INTO users VALUES ('u_3','nobody@example.org','Nobody'); ROLLBACK`,          // did not happen
-		`INSERT INTO discussions (id, title, expires_at) VALUES ('d_1','A',now() - interval '1 minute'), ('d_2','B',now() + interval '1 hour'), ('d_3','C',now())`,
+		`INSERT INTO discussions (id, title, expires_at) VALUES ('d_1','A',now() - interval '1 minute'), ('d_2','B',now() + interval '1 hour'), ('d_3','C',now() + interval '1 hour')`,
 		`INSERT INTO comments VALUES ('m_1','d_1','u_1','a < b & "c" – 🎟')`,
 		`INSERT INTO flags VALUES ('m_1','u_2','spam')`,
 		`INSERT INTO referrals VALUES ('u_2','u_1','ADA-2026')`,
-		`UPDATE discussions SET status = 'closed', close_reason = 'expired', closed_at = now() WHERE id = 'd_1' AND status = 'open' AND expires_at <= now()`,
-		`UPDATE discussions SET status = 'closed', close_reason = 'expired', closed_at = now() WHERE id = 'd_1' AND status = 'open' AND expires_at <= now()`, // again
+		`SELECT close_expired_discussions()`,
+		`SELECT close_expired_discussions()`, // again
 		`UPDATE discussions SET expires_at = expires_at + interval '1 day', extended_by = 'u_1' WHERE id = 'd_2'`,
 		`UPDATE discussions SET expires_at = expires_at - interval '1 hour' WHERE id = 'd_2'`,
 		`UPDATE discussions SET status = 'closed', close_reason = 'by_hand', closed_at = now() WHERE id = 'd_3'`,
@@ -257,7 +261,7 @@ func TestTheTablesTellWhatHappened(t *testing.T) {
 		}
 	}
 	want := map[string]int{
-		"user.joined_platform": 2, "user.joined_community": 2, "user.registered_event": 4, "user.cancelled_registration": 1, "user.posted_comment": 1,
+		"user.joined_platform": 2, "user.joined_community": 2, "user.registered_event": 5, "user.cancelled_registration": 2, "user.posted_comment": 1,
 		"user.flagged_comment": 1, "user.referred_user": 1, "discussion.auto_closed": 1, "discussion.extended": 1,
 	}
 	n := 0

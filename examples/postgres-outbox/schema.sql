@@ -12,8 +12,8 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_unsent ON outbox (id) WHERE sent_at IS NULL AND refused IS NULL;
 
-CREATE FUNCTION publish_event(event text, actor text, data jsonb) RETURNS void LANGUAGE sql AS $$
-  INSERT INTO outbox (event, actor_user_id, data) VALUES (event, actor, jsonb_strip_nulls(data));
+CREATE FUNCTION publish_event(event text, actor text, data jsonb, tenant text DEFAULT 'default') RETURNS void LANGUAGE sql AS $$
+  INSERT INTO outbox (event, tenant, actor_user_id, data) VALUES (event, tenant, actor, jsonb_strip_nulls(data));
   SELECT pg_notify('outbox', '');  -- sent at commit
 $$;
 
@@ -30,9 +30,14 @@ CREATE TABLE memberships (
   PRIMARY KEY (community_id, user_id));
 CREATE TABLE registrations (
   id text PRIMARY KEY, event_id text NOT NULL, user_id text NOT NULL REFERENCES users, payment_id text, status text NOT NULL);
+-- extended_by and closed_by are users; an operator of Tidings' console is console:NAME in the other column.
 CREATE TABLE discussions (
-  id text PRIMARY KEY, title text NOT NULL, status text NOT NULL DEFAULT 'open', expires_at timestamptz NOT NULL,
-  extended_by text, closed_at timestamptz, close_reason text);
+  id text PRIMARY KEY, tenant text NOT NULL DEFAULT 'default', community_id text REFERENCES communities, title text NOT NULL,
+  status text NOT NULL DEFAULT 'open', expires_at timestamptz NOT NULL, extended_by text, extended_by_login text,
+  closed_at timestamptz, closed_by text, closed_by_login text, close_reason text,
+  created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now());
+CREATE INDEX discussions_open ON discussions (expires_at, id) WHERE status = 'open';
+CREATE INDEX discussions_closed ON discussions (closed_at, id) WHERE status = 'closed';
 CREATE TABLE comments (
   id text PRIMARY KEY, discussion_id text NOT NULL REFERENCES discussions, user_id text NOT NULL REFERENCES users, body text NOT NULL);
 CREATE TABLE flags (
@@ -54,11 +59,16 @@ END $$;
 CREATE TRIGGER publish AFTER INSERT ON memberships FOR EACH ROW EXECUTE FUNCTION memberships_publish();
 
 CREATE FUNCTION registrations_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  IF TG_OP = 'DELETE' THEN
-    -- A clean-up is not a cancellation; it runs SET LOCAL outbox.quiet = 'on'.
+  IF TG_OP = 'DELETE' AND OLD.status NOT IN ('pending', 'waitlisted', 'failed', 'cancelled')
+     OR TG_OP = 'UPDATE' AND NEW.status = 'cancelled' AND OLD.status <> 'cancelled' THEN
+    -- Deleting what never succeeded, or was cancelled, is a clean-up. So is what runs SET LOCAL outbox.quiet = 'on'.
+    -- A platform that knows who cancelled names that user as the actor, and in cancelled_by.
     IF current_setting('outbox.quiet', true) IS DISTINCT FROM 'on' THEN
-      PERFORM publish_event('user.cancelled_registration', OLD.user_id, jsonb_build_object('event_id', OLD.event_id, 'registration_id', OLD.id));
+      PERFORM publish_event('user.cancelled_registration', OLD.user_id, jsonb_build_object(
+        'event_id', OLD.event_id, 'registration_id', OLD.id, 'user_id', OLD.user_id, 'previous_status', OLD.status));
     END IF;
+  ELSIF TG_OP = 'DELETE' THEN
+    RETURN NULL;
   ELSIF TG_OP = 'INSERT' AND NEW.status IN ('pending', 'success', 'failed')
      OR TG_OP = 'UPDATE' AND NEW.status IN ('success', 'failed') AND NEW.status <> OLD.status THEN
     PERFORM publish_event('user.registered_event', NEW.user_id,
@@ -89,12 +99,26 @@ CREATE FUNCTION referrals_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER publish AFTER INSERT ON referrals FOR EACH ROW EXECUTE FUNCTION referrals_publish();
 
-CREATE FUNCTION discussions_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION discussions_publish() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE about jsonb := jsonb_build_object('discussion_id', NEW.id, 'title', NEW.title, 'community_id', NEW.community_id,
+  'community_name', (SELECT name FROM communities WHERE id = NEW.community_id));
+BEGIN
   IF OLD.status = 'open' AND NEW.status = 'closed' AND NEW.close_reason = 'expired' THEN
-    PERFORM publish_event('discussion.auto_closed', NULL, jsonb_build_object('discussion_id', NEW.id, 'closed_at', iso(NEW.closed_at)));
-  ELSIF OLD.status = 'open' AND NEW.status = 'open' AND NEW.expires_at > OLD.expires_at THEN
-    PERFORM publish_event('discussion.extended', NEW.extended_by, jsonb_build_object('discussion_id', NEW.id, 'new_expires_at', iso(NEW.expires_at)));
+    PERFORM publish_event('discussion.auto_closed', NULL, about || jsonb_build_object('closed_at', iso(NEW.closed_at)), NEW.tenant);
+  ELSIF OLD.status = 'open' AND NEW.status = 'open' AND NEW.expires_at > OLD.expires_at AND NEW.expires_at > now() THEN
+    PERFORM publish_event('discussion.extended', NEW.extended_by, about || jsonb_build_object('new_expires_at', iso(NEW.expires_at),
+      'previous_expires_at', iso(OLD.expires_at), 'extended_by_login', CASE WHEN NEW.extended_by IS NULL THEN NEW.extended_by_login END), NEW.tenant);
   END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER publish AFTER UPDATE ON discussions FOR EACH ROW EXECUTE FUNCTION discussions_publish();
+
+-- The scheduled close: run it every few minutes, by pg_cron, the relay (--close-every) or a cron job.
+--   SELECT cron.schedule('close-discussions', '*/4 * * * *', 'SELECT close_expired_discussions()');
+-- A discussion that is extended at the same time is locked by one of the two, and the other sees the result.
+CREATE FUNCTION close_expired_discussions() RETURNS bigint LANGUAGE sql AS $$
+  WITH closed AS (
+    UPDATE discussions SET status = 'closed', close_reason = 'expired', closed_at = now(), updated_at = now()
+    WHERE status = 'open' AND expires_at <= now() RETURNING 1)
+  SELECT count(*) FROM closed
+$$;
