@@ -9,6 +9,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
+import { until } from "./until.mjs";
 
 const root = new URL("../..", import.meta.url).pathname;
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -25,17 +26,6 @@ function tidings(...words) {
 
 function emit(type, data) {
   return JSON.parse(tidings("--json", "emit", type, "--data", JSON.stringify(data))).id;
-}
-
-// until polls a condition.
-async function until(what, check, ms = 30_000) {
-  const end = Date.now() + ms;
-  for (;;) {
-    const found = await check();
-    if (found) return found;
-    assert.ok(Date.now() < end, `timed out waiting for: ${what}`);
-    await new Promise((done) => setTimeout(done, 100));
-  }
 }
 
 async function login(role, as) {
@@ -57,7 +47,7 @@ function watch(p) {
 }
 
 // pictures lists the screenshots of docs/images in addition to the light desktop one.
-const pictures = { overview: ["dark", "phone"], deliveries: ["phone"] };
+const pictures = { overview: ["dark", "phone"], deliveries: ["phone"], metrics: ["phone"] };
 const unpictured = ["secret", "event", "test", "discussions-expiring"];
 
 // look checks a page's accessibility and width in light, dark and phone layout, and
@@ -70,6 +60,10 @@ async function look(p, name) {
     const found = await p.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
     const serious = found.violations.filter((v) => v.impact === "serious" || v.impact === "critical");
     assert.deepEqual(serious.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join(" | ").slice(0, 600)}`), [], `axe on ${name}, ${scheme}, ${width} px`);
+    if (width >= 1000) {
+      const cut = await p.evaluate(() => [...document.querySelectorAll(".scroll")].filter((t) => t.scrollWidth > t.clientWidth).map((t) => `${t.scrollWidth} px in ${t.clientWidth}`));
+      assert.deepEqual(cut, [], `tables of ${name} are cut off, ${scheme}, ${width} px`);
+    }
     const overflow = await p.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     assert.ok(overflow <= 1, `${name} scrolls sideways by ${overflow} px at ${width} px`);
     const kind = scheme === "dark" ? "dark" : width < 500 ? "phone" : "";
@@ -81,7 +75,7 @@ async function look(p, name) {
   assert.notEqual(await p.title(), "pwned");
 }
 
-const see = (p, text) => p.getByText(text, { exact: false }).first().waitFor({ timeout: 20_000 });
+const see = (p, text, timeout = 60_000) => p.getByText(text, { exact: false }).first().waitFor({ timeout });
 
 // endpoint starts a receiver with a configurable response that records its requests.
 function endpoint() {
@@ -200,7 +194,7 @@ test("a delivery with its attempts and its request", async () => {
   await look(page, "delivery");
   // The page refreshes itself.
   mine.status = 200;
-  await page.locator(".chip.delivered", { hasText: "delivered" }).first().waitFor({ timeout: 30_000 });
+  await page.locator(".chip.delivered", { hasText: "delivered" }).first().waitFor({ timeout: 60_000 });
   assert.equal(mine.got.at(-1).headers["webhook-id"], id);
   // The receiver accepts the curl command.
   const before = mine.got.length;
@@ -255,14 +249,17 @@ test("page through deliveries", async () => {
 
 test("event types, and an event's deliveries", async () => {
   await page.goto(base + "/events");
-  await page.getByText("user.referred_user", { exact: true }).click();
+  await page.locator("details.type summary", { hasText: "user.referred_user" }).click();
   await see(page, "referral_code");
   await look(page, "events");
   const id = emit("user.joined_community", { community_id: "c_7", community_name: hostile });
-  await page.getByLabel("Event ID").fill(id);
+  await until("the event is listed", () => JSON.parse(tidings("--json", "event", "find", id)).length === 1);
+  await page.getByLabel("Search").fill("…" + id.slice(-8));
   await page.getByRole("button", { name: "Find" }).click();
+  await page.waitForURL(/q=/);
+  await page.locator("tbody tr", { hasText: id.slice(-8) }).getByRole("link", { name: "user.joined_community" }).click();
   await page.waitForURL(new RegExp(id));
-  await see(page, "the filter does not match");
+  await see(page, "the filter does not match: ");
   await page.locator(".chip.delivered").first().waitFor();
   await look(page, "event");
 });
@@ -316,7 +313,7 @@ test("the circuit breaker opens, closes, and the backlog is delivered", async ()
   await page.getByRole("button", { name: "Break it" }).click();
   await see(page, "Receiver changed");
   for (let n = 0; n < 8; n++) emit("user.registered_event", { event_id: "e_1", registration_id: `r_${n}`, status: "success" });
-  await page.locator(".alarm", { hasText: "circuit" }).waitFor({ timeout: 30_000 }); // live, on the overview
+  await page.locator(".alarm", { hasText: "circuit" }).waitFor({ timeout: 60_000 }); // live, on the overview
   await look(page, "overview-open");
   await page.getByRole("link", { name: "Circuit breakers", exact: true }).click();
   await page.locator(".open-circuit, .half-open-circuit").first().waitFor();
@@ -338,7 +335,7 @@ test("close a circuit breaker", async () => {
   for (let n = 0; n < 8; n++) emit("user.posted_comment", { discussion_id: "d_2", comment_id: `c_${n}`, comment_text: "hello" });
   await page.goto(base + "/circuits");
   const row = page.locator("tr", { hasText: mine.url });
-  await row.waitFor({ timeout: 30_000 });
+  await row.waitFor({ timeout: 60_000 });
   mine.status = 200;
   const before = mine.got.length;
   await row.getByRole("button", { name: "Close" }).click();
@@ -371,6 +368,30 @@ test("discussions: extend one, close one", async () => {
   await look(page, "discussions-expiring");
 });
 
+test("discussions: two admins extend one at the same time", async () => {
+  const other = await login("admin", "Grace");
+  await page.goto(base + "/discussions");
+  await other.goto(base + "/discussions");
+  const id = (await page.locator("tbody tr").last().locator(".id").first().textContent()).split(" ")[0];
+  const extend = async (admin) => {
+    const row = admin.locator("tr", { hasText: id + " " }).first();
+    await row.getByRole("combobox").selectOption("7");
+    await row.getByRole("button", { name: "Extend" }).click();
+  };
+  await extend(page);
+  await see(page, "Discussion extended");
+  const answer = other.waitForResponse((r) => r.url().endsWith("/extend"));
+  await extend(other);
+  assert.equal((await answer).status(), 409);
+  await see(other, "changed in the meantime");
+  await see(other, "it is now");
+  const until = page.locator("tr", { hasText: id + " " }).first().locator("time").first();
+  const end = await until.getAttribute("datetime");
+  await page.reload();
+  assert.equal(await until.getAttribute("datetime"), end, "the discussion was extended twice");
+  await other.context().close();
+});
+
 test("the overview", async () => {
   await page.goto(base + "/");
   await page.locator("#chart canvas").waitFor();
@@ -383,6 +404,82 @@ test("the overview", async () => {
   console.log(`the overview: ${timing.bytes} bytes with all its assets, answered after ${Math.round(timing.ms)} ms`);
 });
 
+// put writes an item into a table of the runner, with the access key of this run.
+async function put(table, item) {
+  const { dynamodb_url, access_key } = JSON.parse(readFileSync(join(state, "local.json"), "utf8"));
+  const answer = await fetch(dynamodb_url, {
+    method: "POST", body: JSON.stringify({ TableName: table, Item: item }),
+    headers: {
+      "Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": "DynamoDB_20120810.PutItem", "X-Amz-Date": "20260101T000000Z",
+      Authorization: `AWS4-HMAC-SHA256 Credential=${access_key}/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0`,
+    },
+  });
+  assert.equal(answer.status, 200, await answer.text());
+}
+
+// storeDay writes the statistics of a past day, as the health function does: the item
+// of pkg/store/dynamoitem's EncodeDay. A letter is a count; "h" is the latencies of half
+// a second to a second, "o" those of one to two minutes.
+async function storeDay(ago, counts) {
+  const at = new Date(Date.now() - ago * 86_400_000);
+  const { stack } = JSON.parse(readFileSync(join(state, "local.json"), "utf8"));
+  const item = { key: { S: "stats-day#" + at.toISOString().slice(0, 10) }, summed_at: { N: String(at.getTime()) } };
+  for (const [name, n] of Object.entries({ complete: 1, open_circuits: 0, ...counts })) item[name] = { N: String(n) };
+  await put(stack + "-Control", item);
+}
+
+test("metrics, now and by day", async () => {
+  for (let ago = 1; ago < 26; ago++) await storeDay(ago, { D: 1000 + ago, X: ago % 3, C: 500, h: 1000 + ago });
+  await storeDay(4, { D: 949, X: 51, C: 99, E: 1, o: 949, open_circuits: 2 });
+  await page.goto(base + "/");
+  await page.getByRole("link", { name: "Metrics" }).click();
+  await page.waitForURL(base + "/metrics");
+  const now = page.locator("#now tbody tr");
+  assert.deepEqual(await now.locator("[data-label=Metric]").allTextContents(),
+    ["Delivery success rate", "Average latency (p95)", "Failed deliveries (24 h)", "Circuit breakers open", "Events captured"]);
+  assert.deepEqual(await now.locator("[data-label=Target]").allTextContents(), ["> 95 %", "< 1 min", "< 50", "0", "100 %"]);
+  assert.match(await now.nth(4).locator("[data-label=Status]").textContent(), /^(ok|no data)$/);
+  // The breakers that the tests above opened are closed again, and today remembers them.
+  await until("no circuit breaker is open", async () => {
+    if (await now.nth(3).locator("[data-label=Status]").textContent() === "ok") return true;
+    await page.reload();
+  });
+  // A missed target is said in words, not only by colour.
+  const days = page.locator("#days tbody tr");
+  assert.equal(await days.count(), 30);
+  const missed = days.nth(4);
+  for (const [column, value] of Object.entries({ "Success rate": /^94.9 %/, "Latency (p95)": /^1m\d+s/, "Failed deliveries": /^51/, "Breakers open": /^2/, Captured: /^99 %/ })) {
+    const text = await missed.locator(`[data-label="${column}"]`).textContent();
+    assert.match(text, value);
+    assert.match(text, /missed/, `${column} of the day that missed every target`);
+  }
+  assert.equal(await days.nth(5).getByText("missed").count(), 0);
+  await now.nth(0).getByRole("img", { name: /^Last 30 days: \d+ ok, [12] missed, [45] without data$/ }).waitFor();
+  await look(page, "metrics");
+});
+
+test("capture: a failed change is listed, shown and captured again", async () => {
+  await put("tidings-local-Platform", {
+    pk: { S: "DISCUSSION#d_lost" }, sk: { S: "COMMENT#m_lost" }, kind: { S: "comment" }, comment_text: { S: "<b>a comment without ids</b>" },
+  });
+  await until("the change is kept", async () => {
+    await page.goto(base + "/capture");
+    return page.getByRole("link", { name: "comment INSERT" }).isVisible();
+  });
+  await look(page, "capture");
+  await page.getByRole("link", { name: "comment INSERT" }).click();
+  await see(page, "<b>a comment without ids</b>");
+  await look(page, "failed-change");
+  const answer = page.waitForResponse((r) => r.url().endsWith("/redrive"));
+  await page.getByRole("button", { name: "Capture again" }).click();
+  assert.equal((await answer).status(), 409);
+  await see(page, "was not captured");
+  const other = await login("admin", "Grace");
+  await other.goto(base + "/");
+  assert.equal(await other.getByRole("link", { name: "Capture", exact: true }).count(), 0);
+  await other.context().close();
+});
+
 test("by keyboard", async () => {
   await page.goto(base + "/");
   await page.keyboard.press("Tab");
@@ -393,7 +490,7 @@ test("by keyboard", async () => {
 
 test("a viewer can change nothing", async () => {
   const viewer = await login("viewer", "Vera");
-  for (const path of ["/", "/endpoints", "/deliveries", "/circuits", "/discussions", "/audit"]) {
+  for (const path of ["/", "/metrics", "/endpoints", "/deliveries", "/circuits", "/discussions", "/audit"]) {
     await viewer.goto(base + path);
     assert.equal(await viewer.locator("main button").filter({ hasNotText: "Show" }).count(), 0, `${path} offers a viewer a change`);
   }
