@@ -108,6 +108,9 @@ func checkReceiver(t *testing.T, command string, args ...string) {
 }
 
 func TestReceivingInGo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a receiver")
+	}
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "receiver")
 	build := exec.Command("go", "build", "-o", binary, program(t, "go", dir, "main.go"))
