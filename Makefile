@@ -29,21 +29,37 @@ bin/tidings:
 tools: $(DYNOXIDE) ## Fetch the local DynamoDB (dynoxide, pinned in tools/dynoxide)
 
 $(DYNOXIDE): tools/dynoxide/package-lock.json
-	npm ci --prefix tools/dynoxide --no-audit --no-fund --loglevel=error
+	npm ci --ignore-scripts --prefix tools/dynoxide --no-audit --no-fund --loglevel=error
 	@# The lock file pins Linux on x86; other machines get the same version.
 	@platform=$$(node -p 'process.platform + "-" + process.arch'); \
 	  [ -x tools/dynoxide/node_modules/@dynoxide/$$platform/dynoxide ] || \
-	  npm install --no-save --prefix tools/dynoxide --no-audit --no-fund --loglevel=error @dynoxide/$$platform@1.2.1
+	  npm install --no-save --ignore-scripts --prefix tools/dynoxide --no-audit --no-fund --loglevel=error @dynoxide/$$platform@1.2.1
 	@touch $@
 
 .PHONY: test
 test: tools ## Run all tests with the race detector
 	go test -race -timeout 5m ./...
 
+.PHONY: test-short
+test-short: tools ## Run the quick tests, without the race detector (under 30 seconds once everything is compiled)
+	go test -short ./...
+
 .PHONY: test-brokers
 test-brokers: tools ## Test the adapters and the store against real brokers (Kafka, ElasticMQ, moto, Pub/Sub emulator)
 	@tools/brokers/fetch
 	go test -tags brokers -count=1 -timeout 5m -run Real ./pkg/destination/... ./pkg/store/dynamo
+
+.PHONY: test-cloud
+test-cloud: ## Deliver to a real AWS queue and Google topic (tools/cloud creates them and prints the variables to set)
+	go test -tags cloud -count=1 -v -timeout 5m -run 'TestCloud(Queue|Topic)$$' ./pkg/destination/builtin
+
+.PHONY: cover
+cover: tools ## Print the coverage of each package; fail below 90 % in the core, 80 % elsewhere
+	@tools/cover
+
+.PHONY: progress
+progress: tools ## Run every command that docs/progress.md names, and print how many rows are proven
+	@tools/progress
 
 .PHONY: fuzz
 fuzz: ## Fuzz everything that parses foreign input, a minute per target (FUZZTIME=5s, FUZZ=regexp)
@@ -57,6 +73,10 @@ simulate: ## Simulate the whole system under faults chosen by seeds (SEEDS=2000;
 simulate-mutants: ## Check that the simulation finds deliberate defects
 	@go run ./test/simulate -mutants -seeds $(or $(SEEDS),500)
 
+.PHONY: mutation
+mutation: tools ## Change the delivery path by operators, count the changes that the tests notice (SAMPLE=100; all takes hours)
+	@go run ./test/mutation -sample $(or $(SAMPLE),0) $(MUTATION)
+
 .PHONY: test-postgres
 test-postgres: ## Test the outbox example on PostgreSQL (Debian's package, installed if missing)
 	@bin=$$(tools/postgres/fetch) && TIDINGS_POSTGRES=$$bin go test -tags postgres -count=1 -timeout 5m ./examples/postgres-outbox
@@ -64,6 +84,12 @@ test-postgres: ## Test the outbox example on PostgreSQL (Debian's package, insta
 .PHONY: test-browser
 test-browser: bin/tidings tools ## Test the console in Chromium: each page and action, accessibility (SCREENSHOTS=1 keeps pictures)
 	@tools/browser/test
+
+# Every test whose name begins with TestSecurity, and the browser.
+.PHONY: test-security
+test-security: bin/tidings tools ## Attack the project: tenants, roles, terminal, limits, API fuzz; pages of other origins in Chromium (2 minutes)
+	go test -count=1 -timeout 5m -run '^TestSecurity' $$(grep -rl '^func TestSecurity' --include='*_test.go' cmd functions pkg test | xargs -n1 dirname | sort -u | sed 's|^|./|')
+	@tools/browser/test security.test.mjs
 
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint (pinned in tools/lint, installed on first use; LINTFLAGS=--fix passes flags)
@@ -83,8 +109,13 @@ size: ## Binary size and package init of every function, against their limits
 .PHONY: verify-deploy
 verify-deploy: tools ## Check the template and the built functions with AWS's own tools (sam, cfn-lint, checkov, the Lambda emulator)
 	@tools/sam/fetch
-	@tools/brokers/fetch moto
 	go test -tags rig -count=1 -v -timeout 20m ./test/verifydeploy $(UPDATE)
+
+.PHONY: test-deploy
+test-deploy: bin/tidings ## Deploy the template to an emulator of AWS and use, change, break and delete the stack, as docs/deploying.md says (about 8 minutes)
+	@tools/sam/fetch sam aws
+	@tools/ministack/fetch
+	go test -tags rig -count=1 -v -timeout 60m ./test/deploy
 
 .PHONY: crash
 crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under load, and account for every event (about 3 minutes; SEED=…)
@@ -97,7 +128,11 @@ verify-receiving: ## Run the receivers of docs/receiving.md in Go, JavaScript an
 
 .PHONY: drill
 drill: ## Break the local runner in ten ways; check which alerts come and resolve (about 2 minutes)
-	go test -tags rig -count=1 -v -timeout 10m ./test/drill
+	go test -tags rig -count=1 -v -timeout 30m ./test/drill
+
+.PHONY: hostile
+hostile: ## Play 190 misbehaving receivers to each adapter: TCP, TLS, HTTP/1, HTTP/2 frames, gRPC, Kafka (1 min; ONLY=GOAWAY)
+	go test -tags rig -count=1 -v -timeout 5m ./test/hostile -only '$(ONLY)'
 
 .PHONY: figures
 figures: bin/tidings tools ## Measure latency, failures and kill -9 with real processes (about 6 minutes; EVENTS=1000 is quicker)
