@@ -18,8 +18,6 @@ import (
 	"time"
 
 	"charm.land/lipgloss/v2"
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -248,7 +246,7 @@ func signingSecrets(ctx context.Context, store local.Store) []string {
 // It never falls back to a real cloud, so a local run sends nothing there.
 func cloudClients(brokers *brokers.Brokers) builtin.Clouds {
 	c := builtin.Clouds{
-		Config:         aws.Config{Region: dynamoemulator.Region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")},
+		Config:         dynamoemulator.Config(),
 		SQS:            os.Getenv("AWS_ENDPOINT_URL_SQS"),
 		PubSubEmulator: os.Getenv("PUBSUB_EMULATOR_HOST"),
 		Secrets:        noSecrets{},

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
@@ -41,7 +40,7 @@ func newAccess() Access { return Access{Key: "TIDINGS" + rand.Text(), HealthToke
 // Config is the AWS configuration of clients that call the runner's AWS APIs. A runner of an
 // earlier version has no key.
 func (a Access) Config() aws.Config {
-	return aws.Config{Region: dynamoemulator.Region, Credentials: credentials.NewStaticCredentialsProvider(cmp.Or(a.Key, "none"), "local", "")}
+	return dynamoemulator.ConfigFor(cmp.Or(a.Key, "none"))
 }
 
 // DynamoDB returns a client of the runner's DynamoDB.

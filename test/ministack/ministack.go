@@ -21,8 +21,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	"github.com/tidings-dev/tidings/pkg/aws/awsconfig"
 	"github.com/tidings-dev/tidings/pkg/local/process"
 	"github.com/tidings-dev/tidings/test/brokers"
 )
@@ -98,7 +100,10 @@ func (e *Emulator) Environment() []string {
 
 // Access returns the configuration of AWS clients for the emulator.
 func (e *Emulator) Access() aws.Config {
-	return aws.Config{Region: Region, BaseEndpoint: &e.URL, Credentials: credentials.NewStaticCredentialsProvider(e.session.AccessKeyID, e.session.SecretAccessKey, e.session.SessionToken)}
+	return aws.Config{
+		Region: Region, BaseEndpoint: &e.URL, HTTPClient: awsconfig.HTTPClient(awshttp.NewBuildableClient().GetTransport()),
+		Credentials: credentials.NewStaticCredentialsProvider(e.session.AccessKeyID, e.session.SecretAccessKey, e.session.SessionToken),
+	}
 }
 
 // Architecture returns this machine's, as the template's parameter of that name.

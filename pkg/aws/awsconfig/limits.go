@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -57,11 +58,12 @@ func Load(ctx context.Context, l Limits) (aws.Config, error) {
 // Apply makes all clients of the configuration keep the limits. After a timeout, idle
 // connections are closed: what dropped one may have dropped all.
 func (l Limits) Apply(access *aws.Config) {
-	transport := awshttp.NewBuildableClient().GetTransport()
-	access.HTTPClient = &http.Client{
-		Transport:     bounded{transport},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	client, ok := access.HTTPClient.(*awshttp.BuildableClient) // has the roots of AWS_CA_BUNDLE
+	if !ok {
+		client = awshttp.NewBuildableClient()
 	}
+	transport := client.GetTransport()
+	access.HTTPClient = HTTPClient(transport)
 	access.APIOptions = append(access.APIOptions, l.limit(transport.CloseIdleConnections))
 }
 
@@ -84,12 +86,30 @@ func (l Limits) limit(suspect func()) func(*middleware.Stack) error {
 	}
 }
 
-// bounded refuses 101 responses. The body of one is the connection, which does not end with
-// the context.
-type bounded struct{ next http.RoundTripper }
+// HTTPClient returns the client for requests to AWS. It follows no redirect.
+func HTTPClient(transport http.RoundTripper) *http.Client {
+	return &http.Client{
+		Transport:     careful{transport},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
 
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := b.next.RoundTrip(r)
+// careful refuses 101 responses: the body of one is the connection, which does not end with
+// the context.
+//
+// It also hides that the SDK's request body can write itself. The SDK closes that body when
+// the response arrives. If net/http then checks for more body, the body's WriteTo returns
+// io.EOF as an error, net/http closes the connection, and a response of more than 4 KB
+// cannot be read: "use of closed network connection" (aws/aws-sdk-go-v2#2737). Its Read
+// returns io.EOF as the end.
+type careful struct{ next http.RoundTripper }
+
+func (c careful) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.WithContext(r.Context()) // a RoundTripper must not change the request
+		r.Body = struct{ io.ReadCloser }{r.Body}
+	}
+	response, err := c.next.RoundTrip(r)
 	if err == nil && response.StatusCode == http.StatusSwitchingProtocols {
 		_ = response.Body.Close()
 		return nil, errors.New("the server switched to another protocol (101)")

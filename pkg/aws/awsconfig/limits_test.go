@@ -2,10 +2,13 @@ package awsconfig_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/smithy-go/middleware"
 
 	"github.com/tidings-dev/tidings/pkg/aws/awsconfig"
 )
@@ -178,4 +182,82 @@ func TestCredentialsHaveALimit(t *testing.T) {
 	if _, err := access.Credentials.Retrieve(ctx); err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "no response within") {
 		t.Errorf("%v after %d requests", err, requests.Load())
 	}
+}
+
+// A proxy that inspects TLS has a root of its own.
+func TestTheRootsOfAWS_CA_BUNDLEAreUsed(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		_, _ = w.Write([]byte("{}"))
+	}))
+	defer server.Close()
+	bundle := filepath.Join(t.TempDir(), "roots.pem")
+	if err := os.WriteFile(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"AWS_CA_BUNDLE": bundle, "AWS_ENDPOINT_URL_DYNAMODB": server.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_MAX_ATTEMPTS": "1",
+	} {
+		t.Setenv(name, value)
+	}
+	ctx := patient(t)
+	access, err := awsconfig.Load(ctx, awsconfig.InCommands)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dynamodb.NewFromConfig(access).ListTables(ctx, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// The SDK closes the request body when the response arrives, which may be before net/http
+// has seen its end. That must not close the connection: the rest of the response is lost.
+func TestAnAnswerBeforeTheEndOfTheRequestIsRead(t *testing.T) {
+	t.Parallel()
+	closed, wrote := make(chan struct{}), make(chan error, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		_, _ = io.WriteString(w, `{"TableNames":["`+strings.Repeat("x", 64*1024))
+		_ = http.NewResponseController(w).Flush()
+		if err := <-wrote; err != nil {
+			t.Errorf("the request is not whole for net/http: %v", err)
+		}
+		_, _ = io.WriteString(w, `"]}`)
+	}))
+	t.Cleanup(server.Close)
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		return slowWriter{conn, closed}, err
+	}}
+	access := aws.Config{
+		Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("k", "s", ""),
+		Retryer: func() aws.Retryer { return aws.NopRetryer{} }, HTTPClient: awsconfig.HTTPClient(transport),
+		APIOptions: []func(*middleware.Stack) error{func(stack *middleware.Stack) error {
+			return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("BodyIsClosed", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+				out, metadata, err := next.HandleDeserialize(ctx, in)
+				close(closed)
+				return out, metadata, err
+			}), middleware.After)
+		}},
+	}
+	ctx := httptrace.WithClientTrace(patient(t), &httptrace.ClientTrace{WroteRequest: func(i httptrace.WroteRequestInfo) { wrote <- i.Err }})
+	if _, err := dynamodb.NewFromConfig(access).ListTables(ctx, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// slowWriter returns from writing a JSON document only when the channel is closed.
+type slowWriter struct {
+	net.Conn
+	until <-chan struct{}
+}
+
+func (w slowWriter) Write(p []byte) (int, error) {
+	n, err := w.Conn.Write(p)
+	if strings.HasSuffix(string(p), "}") {
+		<-w.until
+	}
+	return n, err
 }

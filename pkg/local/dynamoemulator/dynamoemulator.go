@@ -18,11 +18,13 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
+	"github.com/tidings-dev/tidings/pkg/aws/awsconfig"
 	"github.com/tidings-dev/tidings/pkg/local/process"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 )
@@ -136,8 +138,14 @@ func (s *Server) Ended() <-chan struct{} { return s.process.Ended() }
 func (s *Server) Client() *dynamodb.Client { return Client(s.URL) }
 
 // Config is the AWS configuration for local services, which accept any credentials.
-func Config() aws.Config {
-	return aws.Config{Region: Region, Credentials: credentials.NewStaticCredentialsProvider("local", "local", "")}
+func Config() aws.Config { return ConfigFor("local") }
+
+// ConfigFor is the AWS configuration with an access key id, for a service that checks it.
+func ConfigFor(accessKeyID string) aws.Config {
+	return aws.Config{
+		Region: Region, Credentials: credentials.NewStaticCredentialsProvider(accessKeyID, "local", ""),
+		HTTPClient: awsconfig.HTTPClient(awshttp.NewBuildableClient().GetTransport()),
+	}
 }
 
 // Client returns a client of the DynamoDB at a URL.
