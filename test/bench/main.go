@@ -81,6 +81,7 @@ func parts() []part {
 		{"start", measureStart},
 		{"growth", measureGrowth},
 		{"search", measureSearch},
+		{"recover", measureRecover},
 		{"cost", measureCost},
 	}
 }
