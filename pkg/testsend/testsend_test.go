@@ -247,7 +247,7 @@ func TestTestEndsBeforeItsInvocation(t *testing.T) {
 	l := newLab(t)
 	l.endpoint.URL = "http://" + l.accept(silent)
 	l.endpoint.Timeout = 30 * time.Second
-	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	r, err := l.tester().Run(ctx, testsend.Request{EndpointID: "ep_1"})
 	if err != nil || r.Hint == nil || r.Hint.Code != testsend.HintAnswerTimeout || ctx.Err() != nil || len(r.Notes) != 1 {

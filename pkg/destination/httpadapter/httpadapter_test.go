@@ -263,7 +263,7 @@ func TestAnEarlyAnswerCounts(t *testing.T) {
 			}()
 			r := router(nil)
 			body := bytes.Repeat([]byte("x"), 256<<10)
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			o := r.Deliver(ctx, destination.Target{Tenant: "t", ID: "e", URL: "http://" + l.Addr().String()}, destination.Message{EventID: "e", Body: body})
 			cancel()
 			if o.Class != class || o.Status != status {
@@ -515,7 +515,7 @@ func TestAnUnsendableRequestIsInvalid(t *testing.T) {
 	for _, key := range []string{"a\nb", "a\r\nEvil: 1", "a\x00", "a\x7f", "a\x01"} {
 		m := message
 		m.Headers = map[string]string{"webhook-id": "01J", "idempotency-key": key}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		o := router(nil).Deliver(ctx, destination.Target{ID: "e", URL: server.URL}, m)
 		cancel()
 		if o.Class != delivery.Invalid || !o.Permanent || !strings.Contains(o.Error, "idempotency-key") || strings.Contains(o.Error, key) {

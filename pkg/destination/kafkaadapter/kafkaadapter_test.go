@@ -453,7 +453,7 @@ func TestAMalformedResponseEndsTheAttemptAndNotTheProcess(t *testing.T) {
 			r := destination.NewRouter(1, kafkaadapter.Kind(kafkaadapter.Options{Guard: loopback()}))
 			defer r.Close()
 			// kafka-go tries again until the attempt's end.
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			o := r.Deliver(ctx, destination.Target{Tenant: "t", ID: "e", URL: "kafka://" + broker + "/events"}, destination.Message{EventID: "e", Body: []byte("{}")})
 			if o.Class != delivery.Protocol || o.Permanent {
