@@ -387,6 +387,9 @@ func (a *app) endpointError(id string, err error) error {
 	if errors.Is(err, endpoint.ErrNotFound) {
 		return fmt.Errorf("tenant %s has no endpoint %s: `tidings endpoint list` lists its endpoints", a.tenant, id)
 	}
+	if errors.Is(err, admin.ErrDisabled) {
+		return fmt.Errorf("endpoint %s is disabled, so it cannot be paused or resumed: `tidings endpoint enable %s` enables it", id, id)
+	}
 	return unreachable(err)
 }
 
@@ -405,6 +408,8 @@ func (a *app) endpointSwitch(verb, short string) *cobra.Command {
 				e, err = r.Disable(c.Context(), a.tenant, given[0], reason)
 			case "pause":
 				e, err = r.Pause(c.Context(), a.tenant, given[0], reason)
+			case "resume":
+				e, err = r.Resume(c.Context(), a.tenant, given[0])
 			default:
 				e, err = r.Enable(c.Context(), a.tenant, given[0])
 			}

@@ -21,6 +21,8 @@ import (
 const (
 	// followEvery is how often a command that follows a job reads it.
 	followEvery = time.Second
+	// followRetries is how often one after the other it may fail to read it.
+	followRetries = 5
 	// shownEvery is how often it prints the progress.
 	shownEvery = 5 * time.Second
 )
@@ -116,7 +118,11 @@ is 1 if the job failed or was cancelled.`,
 			if err != nil {
 				return err
 			}
-			j, err := a.follow(c.Context(), t, given[0])
+			read := a.reader(t, given[0])
+			if _, err := read(c.Context()); err != nil {
+				return err
+			}
+			j, err := a.follow(c.Context(), given[0], read)
 			if err != nil {
 				return err
 			}
@@ -149,7 +155,9 @@ func (a *app) jobCancel() *cobra.Command {
 	}
 }
 
-func noJob(id string) error { return fmt.Errorf("no job %s; `tidings job list` lists them", id) }
+var errNoJob = errors.New("`tidings job list` lists them")
+
+func noJob(id string) error { return fmt.Errorf("no job %s; %w", id, errNoJob) }
 
 // by is who runs the command, as a job shows it.
 func by() string {
@@ -182,6 +190,11 @@ func (a *app) readJob(ctx context.Context, t *target, id string) (console.Job, e
 	return console.ViewJob(j, limit), nil
 }
 
+// reader returns a function that reads a job.
+func (a *app) reader(t *target, id string) func(context.Context) (console.Job, error) {
+	return func(ctx context.Context) (console.Job, error) { return a.readJob(ctx, t, id) }
+}
+
 // startAndFollow starts a job and follows it to its end.
 func (a *app) startAndFollow(ctx context.Context, t *target, command dispatch.Command) (console.Job, error) {
 	command.Action, command.By, command.JobID = "start_job", by(), jobs.NewID(time.Now())
@@ -189,21 +202,28 @@ func (a *app) startAndFollow(ctx context.Context, t *target, command dispatch.Co
 	if err := t.invoke(ctx, "dispatch", command, &j); err != nil {
 		return console.Job{}, err
 	}
-	return a.follow(ctx, t, j.ID)
+	return a.follow(ctx, j.ID, a.reader(t, j.ID))
 }
 
 // follow waits until a job has ended, and prints its progress. If the command is
 // interrupted, the job goes on.
-func (a *app) follow(ctx context.Context, t *target, id string) (console.Job, error) {
+func (a *app) follow(ctx context.Context, id string, read func(context.Context) (console.Job, error)) (console.Job, error) {
 	var shown time.Time
+	failures := 0
 	for {
-		j, err := a.readJob(ctx, t, id)
+		j, err := read(ctx)
 		if ctx.Err() != nil {
 			return j, fmt.Errorf("the job goes on: `tidings job wait %s` follows it, `tidings job cancel %s` ends it", id, id)
 		}
 		if err != nil {
-			return j, err
+			if failures++; failures > followRetries || errors.Is(err, errNoJob) {
+				return j, err
+			}
+			fmt.Fprintf(a.err, "%s cannot be read, and is read again: %s\n", id, err)
+			pause(ctx, time.Duration(failures)*followEvery)
+			continue
 		}
+		failures = 0
 		switch j.State {
 		case jobs.Running:
 		case jobs.Done:
@@ -217,10 +237,15 @@ func (a *app) follow(ctx context.Context, t *target, id string) (console.Job, er
 			}
 			shown = now
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(followEvery):
-		}
+		pause(ctx, followEvery)
+	}
+}
+
+// pause waits, unless ctx ends before.
+func pause(ctx context.Context, wait time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
 	}
 }
 

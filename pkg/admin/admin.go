@@ -50,6 +50,10 @@ const MaxEndpoints = 1000
 // ErrTooMany is the error of an endpoint above MaxEndpoints.
 var ErrTooMany = fmt.Errorf("a tenant can have %d endpoints: delete one first", MaxEndpoints)
 
+// ErrDisabled is the error of pausing or resuming an endpoint that is disabled: its events
+// are skipped, and nobody may expect them in its backlog, or enable it by mistake.
+var ErrDisabled = errors.New("the endpoint is disabled: enable it first")
+
 // Add stores a new endpoint. It sets the id, status, version and times, and
 // generates a signing secret if e has none. Nil EventTypes mean all types; an empty list is
 // an error. The returned endpoint holds the secret:
@@ -151,19 +155,35 @@ func (m *Endpoints) change(ctx context.Context, tenant, id string, do func(*endp
 // Disable disables an endpoint; its pending deliveries are marked skipped. It works for an
 // endpoint whose settings an earlier release accepted and this one does not.
 func (m *Endpoints) Disable(ctx context.Context, tenant, id, reason string) (endpoint.Endpoint, error) {
-	return m.setStatus(ctx, tenant, id, endpoint.Disabled, reason)
+	return m.change(ctx, tenant, id, func(e *endpoint.Endpoint) error {
+		e.Status, e.StatusReason = endpoint.Disabled, reason
+		return nil
+	})
 }
 
 // Pause keeps an endpoint's events in its backlog, up to its age limit, until Enable. Like
-// Disable, it works whatever the other settings are.
+// Disable, it works whatever the other settings are. It returns ErrDisabled for an endpoint
+// that is disabled.
 func (m *Endpoints) Pause(ctx context.Context, tenant, id, reason string) (endpoint.Endpoint, error) {
-	return m.setStatus(ctx, tenant, id, endpoint.Paused, reason)
+	return m.change(ctx, tenant, id, func(e *endpoint.Endpoint) error {
+		if e.Status == endpoint.Disabled {
+			return ErrDisabled
+		}
+		e.Status, e.StatusReason = endpoint.Paused, reason
+		return nil
+	})
 }
 
-func (m *Endpoints) setStatus(ctx context.Context, tenant, id string, s endpoint.Status, reason string) (endpoint.Endpoint, error) {
+// Resume enables an endpoint that is paused. It returns ErrDisabled for an endpoint that is
+// disabled.
+func (m *Endpoints) Resume(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
 	return m.change(ctx, tenant, id, func(e *endpoint.Endpoint) error {
-		e.Status, e.StatusReason = s, reason
-		return nil
+		if e.Status == endpoint.Disabled {
+			return ErrDisabled
+		}
+		before := *e
+		e.Status, e.StatusReason = endpoint.Enabled, ""
+		return m.ValidateChange(ctx, before, *e)
 	})
 }
 

@@ -135,6 +135,8 @@ func TestTheAPIMatchesItsOpenAPIDocument(t *testing.T) {
 		{"POST", "/api/endpoints/{id}/pause", "/api/endpoints/" + e.ID + "/pause", "", 200},
 		{"POST", "/api/endpoints/{id}/resume", "/api/endpoints/" + e.ID + "/resume", "", 200},
 		{"POST", "/api/endpoints/{id}/disable", "/api/endpoints/" + e.ID + "/disable", "", 200},
+		{"POST", "/api/endpoints/{id}/pause", "/api/endpoints/" + e.ID + "/pause", "", 409},
+		{"POST", "/api/endpoints/{id}/resume", "/api/endpoints/" + e.ID + "/resume", "", 409},
 		{"POST", "/api/endpoints/{id}/enable", "/api/endpoints/" + e.ID + "/enable", "", 200},
 		{"DELETE", "/api/endpoints/{id}", "/api/endpoints/" + e.ID, "", 200},
 		{"DELETE", "/api/endpoints/{id}", "/api/endpoints/" + e.ID, "", 404},

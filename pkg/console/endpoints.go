@@ -322,7 +322,7 @@ func (o *Operations) PauseEndpoint(ctx context.Context, who Session, id string) 
 // ResumeEndpoint resumes a paused endpoint; its backlog is sent within two minutes.
 func (o *Operations) ResumeEndpoint(ctx context.Context, who Session, id string) (Endpoint, error) {
 	return o.switchEndpoint(ctx, who, "endpoint.resume", id, func(string) (endpoint.Endpoint, error) {
-		return o.Endpoints.Enable(ctx, who.Tenant, id)
+		return o.Endpoints.Resume(ctx, who.Tenant, id)
 	})
 }
 

@@ -147,7 +147,7 @@ func explain(id string, err error) error {
 		return errorf(NotFound, "endpoint %s not found", id)
 	case errors.Is(err, endpoint.ErrConflict):
 		return errorf(Conflict, "the endpoint was changed in the meantime; reload it and repeat the change")
-	case errors.Is(err, admin.ErrTooMany):
+	case errors.Is(err, admin.ErrTooMany), errors.Is(err, admin.ErrDisabled):
 		return errorf(Conflict, "%s", err)
 	case errors.Is(err, platform.ErrNotFound):
 		return errorf(NotFound, "discussion %s not found", id)

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// jobSlice is how long a work item advances its job. The other messages of its batch
-	// are done meanwhile, but hold their place until it is over.
+	// jobSlice is how long a work item advances its job. The other messages of its batch,
+	// in the slow lane, are done meanwhile, but hold their place until it is over.
 	jobSlice = 10 * time.Second
 	// jobReserve is how long before the invocation's deadline a step must end: time to
 	// record it.
@@ -28,7 +28,8 @@ const (
 
 // Jobs stores jobs.
 type Jobs interface {
-	// GetJob returns jobs.ErrNotFound if there is none. The read is consistent.
+	// GetJob returns jobs.ErrNotFound if there is none, and jobs.ErrUnreadable, with the
+	// job's key and version, if it cannot be decoded. The read is consistent.
 	GetJob(ctx context.Context, k jobs.Key) (jobs.Job, error)
 	// PutJob stores a job that was read with j.Version, a new one with 0, and returns it with
 	// its new version. It returns jobs.ErrConflict if there was another write in between.
@@ -154,13 +155,19 @@ func (d *Dispatcher) advanceJob(ctx context.Context, item work.Item) error {
 	switch {
 	case errors.Is(err, jobs.ErrNotFound):
 		return nil // it has expired
+	case errors.Is(err, jobs.ErrUnreadable):
+		d.failUnreadable(ctx, j, err)
+		return nil
 	case err != nil:
 		return fmt.Errorf("job %s: %w", item.JobID, err)
 	case changed && j.State == jobs.Failed:
 		d.logEnd(ctx, j)
 		return nil
+	case j.State == jobs.Running && j.Lease == "" && j.NextAt.Equal(item.WakeAt):
+		d.queueJob(ctx, j) // the item is early: by another worker's clock, or because no item can be delayed for longer
+		return nil
 	case j.Lease != lease:
-		return nil // another worker has it, it waits, or it has ended
+		return nil // another worker has it, it waits for another item, or it has ended
 	}
 	for end := d.Now().Add(jobSlice); ; {
 		step, err := d.stepJob(ctx, j)
@@ -233,6 +240,15 @@ func (d *Dispatcher) failStep(ctx context.Context, j jobs.Job, lease string, cau
 	return nil
 }
 
+// failUnreadable ends a job whose stored form cannot be decoded. Otherwise the sweep would
+// queue it for ever.
+func (d *Dispatcher) failUnreadable(ctx context.Context, j jobs.Job, cause error) {
+	d.Log.ErrorContext(ctx, "job.unreadable", "job_id", j.ID, "tenant", j.Tenant, "error", cause.Error())
+	if _, err := d.Jobs.PutJob(ctx, j.Unreadable(cause, d.Now())); err != nil {
+		d.Log.WarnContext(ctx, "job.not_ended", "job_id", j.ID, "tenant", j.Tenant, "error", err.Error())
+	}
+}
+
 func (d *Dispatcher) logEnd(ctx context.Context, j jobs.Job) {
 	attributes := []any{"job_id", j.ID, "kind", j.Kind, "tenant", j.Tenant, "endpoint_id", j.EndpointID, "dry_run", j.DryRun, "counts", j.Counts}
 	switch j.State {
@@ -246,10 +262,11 @@ func (d *Dispatcher) logEnd(ctx context.Context, j jobs.Job) {
 }
 
 // queueJob queues the next step of a job. If the queue loses the item, the sweep queues
-// another.
+// another. Steps take seconds, so they are made in the slow lane, where they keep no worker
+// from attempts at endpoints that answer quickly.
 func (d *Dispatcher) queueJob(ctx context.Context, j jobs.Job) {
 	delay := min(max(j.NextAt.Sub(d.Now()), 0), work.MaxDelay)
-	if errs := d.Queue.Send(ctx, []work.Item{{Tenant: j.Tenant, JobID: j.ID, Delay: delay}}); errs != nil {
+	if errs := d.Queue.Send(ctx, []work.Item{{Tenant: j.Tenant, JobID: j.ID, WakeAt: j.NextAt, Slow: true, Delay: delay}}); errs != nil {
 		d.Log.WarnContext(ctx, "job.not_queued", "job_id", j.ID, "tenant", j.Tenant, "error", errs[0].Error())
 	}
 }
@@ -263,7 +280,7 @@ func (d *Dispatcher) sweepJobs(ctx context.Context, began time.Time) error {
 	}
 	items := make([]work.Item, len(due))
 	for i, k := range due {
-		items[i] = work.Item{Tenant: k.Tenant, JobID: k.ID}
+		items[i] = work.Item{Tenant: k.Tenant, JobID: k.ID, Slow: true}
 	}
 	for i, err := range d.Queue.Send(ctx, items) {
 		if err != nil {

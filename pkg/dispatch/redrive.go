@@ -130,7 +130,7 @@ func (d *Dispatcher) redriveLetters(ctx context.Context, letters []work.Letter, 
 			handled = append(handled, letter)
 			continue
 		}
-		item.Slow = false // whether its endpoint is still slow is decided anew
+		item.Slow = item.JobID != "" // whether its endpoint is still slow is decided anew
 		items, readable = append(items, item), append(readable, letter)
 	}
 	errs := d.Queue.Send(ctx, items)

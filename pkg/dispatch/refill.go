@@ -100,9 +100,9 @@ type refilled struct {
 }
 
 // refill puts the candidates that are wanted into the endpoint's backlog, in their order, up
-// to room of them. It sets the state of those that do not match the filter to "". Before it
-// returns, also with an error, somebody looks after the backlog: the job may end before its
-// next step.
+// to room of them. It sets the state of those that do not match the filter to "". Before
+// anything is added, and again before it returns, it makes sure that somebody looks after
+// the backlog: its worker may die at any point, and the job may end before its next step.
 func (d *Dispatcher) refill(ctx context.Context, j jobs.Job, ep *endpoint.Endpoint, list []candidate, room int) (done refilled, err error) {
 	waiting := false
 	for done.rest < len(list) && done.sent < room {
@@ -120,6 +120,11 @@ func (d *Dispatcher) refill(ctx context.Context, j jobs.Job, ep *endpoint.Endpoi
 			waiting = waiting || c.waiting || c.wanted
 			if c.wanted {
 				chosen = append(chosen, c)
+			}
+		}
+		if waiting && !j.DryRun {
+			if err := d.hold(ctx, ep); err != nil {
+				return done, err
 			}
 		}
 		n, err := d.addAll(ctx, j, ep, chosen)

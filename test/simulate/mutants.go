@@ -566,13 +566,19 @@ var mutants = []mutant{
 		name: "a backlog whose job's worker died is not drained", file: "pkg/dispatch/refill.go",
 		old:  "if held > 0 && s.Phase == breaker.Closed {",
 		new:  "if held > maxGoal && s.Phase == breaker.Closed {",
-		test: "pkg/dispatch TestAJobSendsEachEventOnceWhateverHappensToItsWorkers",
+		test: "pkg/dispatch TestWhatGetsIntoABacklogLateIsSent",
 	},
 	{
 		name: "a backlog is not drained after a step that failed", file: "pkg/dispatch/refill.go",
 		old:  "if err != nil && waiting && !j.DryRun {",
 		new:  "if err == nil && waiting && !j.DryRun {",
-		test: "pkg/dispatch TestAFailedStepLeavesNothingBehind",
+		test: "pkg/dispatch TestWhatGetsIntoABacklogLateIsSent",
+	},
+	{
+		name: "a job adds to a backlog that nobody looks after", file: "pkg/dispatch/refill.go",
+		old:  "		if waiting && !j.DryRun {\n			if err := d.hold",
+		new:  "		if waiting && j.DryRun {\n			if err := d.hold",
+		test: "pkg/dispatch TestWhatADeadWorkerAddedToABacklogIsSent",
 	},
 	{
 		name: "no attempt marks its endpoint as slow", file: "pkg/dispatch/slowlane.go",

@@ -53,14 +53,15 @@ type Item struct {
 	Wake       bool   `json:"wake,omitzero"`
 	// JobID is the job to advance. Such an item has no endpoint and no event.
 	JobID string `json:"job_id,omitzero"`
-	// WakeAt, with Wake, is the endpoint's wake-up time that this item stands for. An item
-	// for another time than the stored one is a duplicate, or late.
+	// WakeAt, with Wake, is the endpoint's wake-up time that this item stands for, and with
+	// JobID the time of the job's next step. An item for another time than the stored one is
+	// a duplicate, or late.
 	WakeAt time.Time `json:"wake_at,omitzero"`
 	// Backlog says that the delivery was in its endpoint's backlog when the item was made.
 	// An item that must wait can then be dropped.
 	Backlog bool `json:"backlog,omitzero"`
 	// Slow says that the item belongs on the slow queue: its endpoint answered slowly when
-	// the item was made.
+	// the item was made, or it advances a job.
 	Slow bool `json:"slow,omitzero"`
 	// EventType is stored with a delivery that has to wait.
 	EventType string `json:"event_type,omitzero"`

@@ -69,6 +69,9 @@ const (
 // ErrNotFound is returned for a job that does not exist.
 var ErrNotFound = errors.New("job not found")
 
+// ErrUnreadable is the error of a job whose stored form cannot be decoded.
+var ErrUnreadable = errors.New("the stored form of the job cannot be decoded")
+
 // ErrConflict is the error of a write of a job that has changed since it was read.
 var ErrConflict = errors.New("the job was changed in the meantime")
 
@@ -302,6 +305,12 @@ func (j Job) Cancel(by string, now time.Time) (next Job, ok bool) {
 	j = j.end(Cancelled, "cancelled by "+by, now)
 	j.Lease = lease
 	return j, true
+}
+
+// Unreadable returns the job that replaces one that cannot be decoded, of which j has the
+// key and the version: it has failed.
+func (j Job) Unreadable(cause error, now time.Time) Job {
+	return Job{ID: j.ID, Tenant: j.Tenant, Version: j.Version, StartedAt: now}.end(Failed, cause.Error(), now)
 }
 
 func (j Job) heldBy(lease string) bool { return lease != "" && j.Lease == lease }

@@ -2,6 +2,7 @@ package dynamo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -50,6 +51,9 @@ func (s *Store) ListJobs(ctx context.Context, q jobs.Query) (page jobs.Page, err
 	page.Next, err = s.listPartition(ctx, rows, func(item dynamoitem.Item) error {
 		j, err := dynamoitem.DecodeJob(item)
 		page.Jobs = append(page.Jobs, j)
+		if errors.Is(err, jobs.ErrUnreadable) {
+			return nil // it is listed as failed
+		}
 		return err
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package dynamoitem
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -42,18 +43,22 @@ func EncodeJob(j jobs.Job) (Item, error) {
 	return item, nil
 }
 
-// DecodeJob reads what EncodeJob wrote.
+// DecodeJob reads what EncodeJob wrote. With jobs.ErrUnreadable it returns a failed job with
+// the key and the version that are stored.
 func DecodeJob(item Item) (jobs.Job, error) {
 	r := reader{item: item}
-	r.must(EventID, Tenant, Version, jobDocument)
+	r.must(EndpointID, EventID, Tenant, Version, jobDocument)
 	var j jobs.Job
-	if text := r.s(jobDocument); r.err == nil {
-		if err := json.Unmarshal([]byte(text), &j); err != nil {
-			return j, fmt.Errorf("job %s: %w", r.s(EventID), err)
-		}
+	err := json.Unmarshal([]byte(r.s(jobDocument)), &j)
+	key := reader{item: item}
+	k := jobs.Key{Tenant: strings.TrimPrefix(key.s(EndpointID), jobPartition), ID: jobIDPrefix + key.s(EventID)}
+	version := int(r.n(Version))
+	if err = cmp.Or(r.err, err); err != nil {
+		err = fmt.Errorf("job %s: %w: %w", k.ID, jobs.ErrUnreadable, err)
+		return jobs.Job{ID: k.ID, Tenant: k.Tenant, Version: version}.Unreadable(err, key.seconds(ExpiresAt).Add(-jobs.Retention)), err
 	}
-	j.Tenant, j.Version = r.s(Tenant), int(r.n(Version))
-	return j, r.err
+	j.Tenant, j.Version = k.Tenant, version
+	return j, nil
 }
 
 // DecodeJobKey reads the key of a job from an entry of the index.
