@@ -122,9 +122,9 @@ crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under 
 	go test -tags rig -count=1 -v -timeout 15m ./test/crash -seed $(or $(SEED),0)
 
 .PHONY: verify-receiving
-verify-receiving: ## Run the receivers of docs/receiving.md in Go, JavaScript and Python
+verify-receiving: ## Run the receivers of docs/receiving.md in Go, JavaScript and Python; parse the AsyncAPI document officially
 	@tools/receiving/fetch
-	go test -tags receiving -count=1 -run Receiving ./docs
+	go test -tags receiving -count=1 -run Receiving ./docs ./pkg/event/catalog/reference
 
 .PHONY: drill
 drill: ## Break the local runner in ten ways; check which alerts come and resolve (about 2 minutes)

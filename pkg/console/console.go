@@ -1,7 +1,7 @@
 // Package console is the web console of Tidings and its JSON API: endpoints,
 // deliveries, events, circuit breakers, discussions and the audit log. All assets
-// are embedded in the binary. Only the login page, the assets and the source addresses
-// are served without a session. A viewer can change nothing, every change is in the
+// are embedded in the binary. Only the login page, the assets, the source addresses and, if
+// it is public, the catalog are served without a session. A viewer can change nothing, every change is in the
 // audit log before it is made, cross-site requests change nothing, and untrusted text
 // (comments, URLs, receivers' responses) is always escaped. No script or style is
 // inline, and the Content-Security-Policy forbids inline ones.
@@ -24,7 +24,9 @@ type Console struct {
 	CloseEvery time.Duration
 	// SourceAddresses are those from which webhooks are sent; empty if they are not fixed.
 	SourceAddresses SourceAddresses
-	Log             *slog.Logger
+	// PublicCatalog shows the catalog of event types without a session.
+	PublicCatalog bool
+	Log           *slog.Logger
 
 	auth *authenticator
 }
@@ -51,6 +53,10 @@ func (c *Console) Handler() http.Handler {
 	front := http.NewServeMux()
 	front.Handle("GET /assets/{file}", assets())
 	front.Handle("GET "+SourceAddressesPath, behind)
+	if c.PublicCatalog {
+		front.Handle("GET "+CatalogPath, c.identify(behind))
+		front.Handle("GET "+CatalogPath+"/", c.identify(behind))
+	}
 	front.HandleFunc("GET /login", c.showLogin)
 	front.HandleFunc("POST /login", c.login)
 	front.Handle("/", c.authenticate(behind))

@@ -65,6 +65,7 @@ func (c *Console) pages(mux *http.ServeMux) {
 	show("POST /jobs/{id}/cancel", redirectAfter(o.CancelJob, "/jobs/{id}"))
 	show("POST /jobs/{id}/send", c.sendCounted)
 	show("GET /audit", c.listAudit)
+	c.publishCatalog(mux, show)
 	show("POST /receiver", c.configureReceiver)
 	show("POST /logout", c.logout)
 	show("GET /", func(*http.Request, Session) (page, error) { return page{}, errorf(NotFound, "page not found") })

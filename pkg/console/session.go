@@ -230,4 +230,14 @@ func (c *Console) authenticate(next http.Handler) http.Handler {
 	})
 }
 
+// identify passes the session of a request on, if it has one.
+func (c *Console) identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s, csrf, _, err := c.auth.session(r); err == nil && s.ID != "" {
+			r = r.WithContext(context.WithValue(r.Context(), contextKey{}, authenticated{s, csrf}))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 func isAPI(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/api/") }

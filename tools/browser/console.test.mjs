@@ -490,7 +490,7 @@ test("by keyboard", async () => {
 
 test("a viewer can change nothing", async () => {
   const viewer = await login("viewer", "Vera");
-  for (const path of ["/", "/metrics", "/endpoints", "/deliveries", "/circuits", "/discussions", "/audit"]) {
+  for (const path of ["/", "/metrics", "/endpoints", "/deliveries", "/catalog", "/catalog/types/user.registered_event", "/circuits", "/discussions", "/audit"]) {
     await viewer.goto(base + path);
     assert.equal(await viewer.locator("main button").filter({ hasNotText: "Show" }).count(), 0, `${path} offers a viewer a change`);
   }

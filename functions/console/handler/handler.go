@@ -46,6 +46,8 @@ type Settings struct {
 	// SourceAddresses are the addresses from which webhooks are sent, which the console
 	// publishes.
 	SourceAddresses console.SourceAddresses `env:"SOURCE_ADDRESSES"`
+	// PublicCatalog shows the catalog of event types without a session.
+	PublicCatalog bool `env:"PUBLIC_CATALOG" envDefault:"false"`
 	builtin.Settings
 	stats.Targets
 }
@@ -106,7 +108,8 @@ func New(s Settings, b Backend) lambdamain.Handler {
 			Statistics: reader, History: &stats.History{Reader: reader, Days: b.Store, Now: time.Now}, Targets: s.Targets,
 			Dispatch: b.Dispatch, TestWebhook: b.TestWebhook, Emit: b.Emit, Receiver: b.Receiver, Now: time.Now,
 		},
-		Sessions: b.Store, CloseEvery: time.Duration(s.CloseEveryMinutes) * time.Minute, SourceAddresses: s.SourceAddresses, Log: b.Log,
+		Sessions: b.Store, CloseEvery: time.Duration(s.CloseEveryMinutes) * time.Minute, SourceAddresses: s.SourceAddresses,
+		PublicCatalog: s.PublicCatalog, Log: b.Log,
 	}
 	return functionurl.Handler(c.Handler())
 }

@@ -22,7 +22,7 @@ var other = map[string]string{
 	"CloseEveryMinutes": "10", "DiscussionsUrl": "https://platform.example.com/" + strings.Repeat("d", 34),
 	"VpcSubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2", "VpcSecurityGroupIds": "sg-0123456789abcdef0",
 	"SourceAddresses": "198.51.100.100,203.0.113.200/32",
-	"Metrics":         "all", "Dashboard": "true", "Producer1": "210987654321", "Producer2": "210987654322", "Producer3": "arn:aws:iam::210987654323:role/producer", "ConsoleAccess": "NONE", "HealthAccess": "NONE", "DestinationTenants": "*=sqs://webhooks-{tenant}-tt", "MaximumConcurrency": "400", "SlowConcurrency": "90", "UrlConcurrency": "10", "AlarmEmail": "a@example.com",
+	"Metrics":         "all", "Dashboard": "true", "Producer1": "210987654321", "Producer2": "210987654322", "Producer3": "arn:aws:iam::210987654323:role/producer", "ConsoleAccess": "NONE", "PublicCatalog": "true", "HealthAccess": "NONE", "DestinationTenants": "*=sqs://webhooks-{tenant}-tt", "MaximumConcurrency": "400", "SlowConcurrency": "90", "UrlConcurrency": "10", "AlarmEmail": "a@example.com",
 	"HealthTokenSha256": strings.Repeat("a", 64), "AlertFailurePercent": "60", "AlertSuccessPercent": "99", "AlertVolume": "2000", "AlertPending": "100000",
 	"AlertSilentMinutes": "10", "AlertSlowSeconds": "3600", "AlertFailedPerDay": "10000", "AlertDeadLetters": "10000", "AlertRemindMinutes": "1440", "AlertResolveMinutes": "60",
 	"LogLevel": "DEBUG", "SystemLogLevel": "DEBUG", "LogRetentionDays": "365", "TraceSampling": "50", "Rollout": "AllAtOnce", "DeletionProtection": "true",

@@ -100,9 +100,9 @@ func (c *comparison) typeKeywords(was, is map[string]any) {
 // maxReferences bounds a chain of references that refer to references.
 const maxReferences = 16
 
-// resolve follows a schema's local reference. A schema with other keywords beside its
+// Resolve follows a schema's local reference. A schema with other keywords beside its
 // reference, or whose reference leads nowhere, is returned as it is.
-func resolve(root, schema map[string]any) map[string]any {
+func Resolve(root, schema map[string]any) map[string]any {
 	for range maxReferences {
 		pointer, ok := schema["$ref"].(string)
 		if !ok || len(schema) > 1 || !strings.HasPrefix(pointer, "#/") {
@@ -124,7 +124,7 @@ func resolve(root, schema map[string]any) map[string]any {
 
 // schema compares the schemas of one field.
 func (c *comparison) schema(path string, was, is map[string]any) {
-	was, is = resolve(c.was, was), resolve(c.is, is)
+	was, is = Resolve(c.was, was), Resolve(c.is, is)
 	c.types(path, was, is)
 	c.enum(path, was, is)
 	for _, b := range bounds {

@@ -1,0 +1,130 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/catalog/reference"
+)
+
+// The catalog for the developers of receivers. With Console.PublicCatalog, these paths need
+// no session. The schemas' paths stay the same.
+const (
+	CatalogPath  = "/catalog"
+	AsyncAPIPath = "/catalog/asyncapi.json"
+	schemaPath   = "/catalog/schemas/"
+)
+
+// maxListedTypes is how many types a page of the catalog lists.
+const maxListedTypes = 200
+
+// publishCatalog registers the catalog's pages and documents.
+func (c *Console) publishCatalog(mux *http.ServeMux, show func(pattern string, f handler)) {
+	show("GET "+CatalogPath, c.listTypes)
+	show("GET "+CatalogPath+"/types/{name}", c.showType)
+	mux.HandleFunc("GET "+AsyncAPIPath, c.document("application/json", func(r *http.Request, known *catalog.Catalog) ([]byte, error) {
+		base := baseURL(r)
+		return reference.AsyncAPI(types(known), func(name string) string { return base + schemaPath + url.PathEscape(name) + ".json" })
+	}))
+	mux.HandleFunc("GET "+schemaPath+"{file}", c.document("application/schema+json", func(r *http.Request, known *catalog.Catalog) ([]byte, error) {
+		name, ok := strings.CutSuffix(r.PathValue("file"), ".json")
+		t, found := known.Type(name)
+		if !ok || !found {
+			return nil, errorf(NotFound, "there is no event type %q in the catalog", name)
+		}
+		return t.Schema, nil
+	}))
+}
+
+// document returns a handler for a document that is made from the catalog.
+func (c *Console) document(contentType string, text func(r *http.Request, known *catalog.Catalog) ([]byte, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		known, err := c.Operations.Endpoints.Catalog.Current(r.Context())
+		var out []byte
+		if err == nil {
+			out, err = text(r, known)
+		}
+		if err != nil {
+			c.fail(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", contentType)
+		_, _ = w.Write(out)
+	}
+}
+
+// baseURL is the console's URL as the caller knows it.
+func baseURL(r *http.Request) string {
+	if isLoopback(r.Host) {
+		return "http://" + r.Host
+	}
+	return "https://" + r.Host
+}
+
+func types(known *catalog.Catalog) (list []catalog.Type) {
+	for _, name := range known.Types() {
+		t, _ := known.Type(name)
+		list = append(list, t)
+	}
+	return list
+}
+
+// typeList is the data of the catalog's first page.
+type typeList struct {
+	Search string
+	Types  []catalog.Type
+	More   int // types that match beyond those listed
+}
+
+func (c *Console) listTypes(r *http.Request, _ Session) (page, error) {
+	known, err := c.Operations.Endpoints.Catalog.Current(r.Context())
+	if err != nil {
+		return page{}, err
+	}
+	v := typeList{Search: strings.TrimSpace(r.URL.Query().Get("q"))}
+	for _, t := range types(known) {
+		if !strings.Contains(strings.ToLower(t.Name+" "+t.Description), strings.ToLower(v.Search)) {
+			continue
+		}
+		if len(v.Types) == maxListedTypes {
+			v.More++
+			continue
+		}
+		v.Types = append(v.Types, t)
+	}
+	return page{Template: "catalog", Title: "Event types", Nav: "catalog", Data: v}, nil
+}
+
+// typePage is the data of a type's page.
+type typePage struct {
+	catalog.Type
+	Fields []reference.Field
+	Sample json.RawMessage // a whole body; nil without a sample
+	Schema string          // path of the schema
+}
+
+func (c *Console) showType(r *http.Request, _ Session) (page, error) {
+	v, err := c.typePage(r.Context(), r.PathValue("name"))
+	return page{Template: "type", Title: v.Name, Nav: "catalog", Data: v}, err
+}
+
+func (c *Console) typePage(ctx context.Context, name string) (typePage, error) {
+	known, err := c.Operations.Endpoints.Catalog.Current(ctx)
+	if err != nil {
+		return typePage{}, err
+	}
+	t, ok := known.Type(name)
+	if !ok {
+		return typePage{}, errorf(NotFound, "there is no event type %q in the catalog", name)
+	}
+	v := typePage{Type: t, Schema: schemaPath + url.PathEscape(t.Name) + ".json"}
+	if v.Fields, err = reference.Fields(t); err != nil {
+		return v, err
+	}
+	v.Sample, err = reference.Sample(t)
+	return v, err
+}

@@ -1,0 +1,113 @@
+package console_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+)
+
+func TestTheCatalogShowsTypesFieldsAndSamples(t *testing.T) {
+	w := newWorld(t)
+	b := w.login(console.Viewer, "default")
+	list := b.get(console.CatalogPath).Body.String()
+	for _, name := range catalog.Default().Types() {
+		if !strings.Contains(list, `href="/catalog/types/`+name+`"`) {
+			t.Errorf("the list has no link to %s", name)
+		}
+		kind, _ := catalog.Default().Type(name)
+		text := b.get("/catalog/types/" + name).Body.String()
+		for _, part := range []string{kind.Description, "/catalog/schemas/" + name + ".json", "data." + kind.Subject, "idempotency_key"} {
+			if !strings.Contains(text, part) {
+				t.Errorf("the page of %s does not have %q", name, part)
+			}
+		}
+	}
+	if found := b.get(console.CatalogPath + "?q=FLAGG").Body.String(); !strings.Contains(found, "user.flagged_comment") || strings.Contains(found, "user.joined_platform") {
+		t.Error("a search does not select types")
+	}
+	if found := b.get(console.CatalogPath + "?q=no-such").Body.String(); !strings.Contains(found, "No event type matches.") {
+		t.Error("a search that finds nothing does not say so")
+	}
+}
+
+// The URLs of schemas are those of the definitions, byte for byte.
+func TestTheCatalogServesSchemas(t *testing.T) {
+	w := newWorld(t)
+	b := w.login(console.Viewer, "default")
+	kind, _ := catalog.Default().Type("user.joined_platform")
+	a := b.get("/catalog/schemas/user.joined_platform.json")
+	if a.Code != http.StatusOK || a.Body.String() != string(kind.Schema) || a.Header().Get("Content-Type") != "application/schema+json" {
+		t.Errorf("%d %s %.100s", a.Code, a.Header().Get("Content-Type"), a.Body)
+	}
+	for _, path := range []string{"/catalog/schemas/user.joined_platform", "/catalog/schemas/no.type.json", "/catalog/schemas/..%2f.json", "/catalog/types/no.type", "/catalog/nothing"} {
+		if a := b.get(path); a.Code != http.StatusNotFound {
+			t.Errorf("%s answers %d", path, a.Code)
+		}
+	}
+}
+
+func TestTheAsyncAPIDocumentHasEveryType(t *testing.T) {
+	w := newWorld(t)
+	b := w.login(console.Viewer, "default")
+	a := b.get(console.AsyncAPIPath)
+	var document struct {
+		AsyncAPI   string
+		Channels   map[string]struct{ Address *string }
+		Components struct {
+			Messages map[string]struct {
+				ExternalDocs struct{ URL string }
+			}
+		}
+	}
+	if err := json.Unmarshal(a.Body.Bytes(), &document); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{}
+	for _, name := range catalog.Default().Types() {
+		if _, ok := document.Channels[name]; ok {
+			names = append(names, name)
+		}
+	}
+	if diff := cmp.Diff(catalog.Default().Types(), names); diff != "" || document.AsyncAPI != "3.0.0" {
+		t.Errorf("version %s, channels: %s", document.AsyncAPI, diff)
+	}
+	if url := document.Components.Messages["user.joined_platform"].ExternalDocs.URL; !strings.HasPrefix(url, "http") || !strings.HasSuffix(url, "/catalog/schemas/user.joined_platform.json") {
+		t.Errorf("the schema is said to be at %s", url)
+	}
+}
+
+// Without a session, the catalog is shown only if it is public, and nothing else is.
+func TestAPublicCatalogNeedsNoSession(t *testing.T) {
+	w := newWorld(t)
+	stranger := &browser{w: w}
+	paths := []string{console.CatalogPath, console.AsyncAPIPath, "/catalog/types/user.joined_platform", "/catalog/schemas/user.joined_platform.json"}
+	for _, path := range paths {
+		if a := stranger.get(path); a.Code != http.StatusSeeOther || a.Header().Get("Location") != "/login" {
+			t.Errorf("%s of a private catalog answers %d", path, a.Code)
+		}
+	}
+	w.console.PublicCatalog = true
+	w.handler = w.console.Handler()
+	for _, path := range paths {
+		if a := stranger.get(path); a.Code != http.StatusOK {
+			t.Errorf("%s of a public catalog answers %d", path, a.Code)
+		}
+	}
+	if text := stranger.get(console.CatalogPath).Body.String(); strings.Contains(text, "/endpoints") {
+		t.Error("a stranger sees the navigation")
+	}
+	for _, path := range []string{"/", "/endpoints", "/api/event-types", "/catalog/../endpoints", "/catalogs"} {
+		if a := stranger.get(path); a.Code == http.StatusOK {
+			t.Errorf("%s is public, too", path)
+		}
+	}
+	if text := w.login(console.Viewer, "default").get(console.CatalogPath).Body.String(); !strings.Contains(text, "/endpoints") {
+		t.Error("with a session, the navigation is missing")
+	}
+}

@@ -1,0 +1,118 @@
+package reference_test
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/catalog/reference"
+)
+
+func parse(t *testing.T, text string) catalog.Type {
+	t.Helper()
+	parsed, err := catalog.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+const order = `{
+	"$schema": "https://json-schema.org/draft/2020-12/schema",
+	"title": "order.placed", "description": "An order was placed", "type": "object",
+	"properties": {
+		"order_id": {"type": "string", "description": "The order"},
+		"placed_at": {"type": "string", "format": "date-time"},
+		"total": {"$ref": "#/$defs/money", "description": "With taxes"},
+		"lines": {"type": "array", "items": {"type": "object", "properties": {"sku": {"type": "string"}, "price": {"$ref": "#/$defs/money"}}, "required": ["sku"]}},
+		"status": {"enum": ["open", "paid"]},
+		"note": {"type": ["string", "null"]},
+		"extra": true
+	},
+	"required": ["order_id", "lines"],
+	"$defs": {"money": {"type": "object", "description": "An amount", "properties": {"amount": {"type": "integer"}, "currency": {"const": "EUR"}}, "required": ["amount"]}},
+	"examples": [{"order_id": "o_1", "lines": [{"sku": "$ref"}]}]
+}`
+
+func TestFields(t *testing.T) {
+	got, err := reference.Fields(parse(t, order))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []reference.Field{
+		{Path: "order_id", Type: "string", Required: true, Description: "The order"},
+		{Path: "placed_at", Type: "string (date-time)"},
+		{Path: "total", Type: "object", Description: "With taxes"},
+		{Path: "total.amount", Type: "integer", Required: true},
+		{Path: "total.currency", Type: "string", Values: []string{`"EUR"`}},
+		{Path: "lines", Type: "array", Required: true},
+		{Path: "lines[]", Type: "object", Required: true},
+		{Path: "lines[].sku", Type: "string", Required: true},
+		{Path: "lines[].price", Type: "object", Description: "An amount"},
+		{Path: "lines[].price.amount", Type: "integer", Required: true},
+		{Path: "lines[].price.currency", Type: "string", Values: []string{`"EUR"`}},
+		{Path: "status", Type: "string", Values: []string{`"open"`, `"paid"`}},
+		{Path: "note", Type: "string or null"},
+		{Path: "extra", Type: "any"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The official parser checks the document in make test-browser; this is its exact text.
+func TestAsyncAPI(t *testing.T) {
+	text, err := reference.AsyncAPI([]catalog.Type{parse(t, order)}, func(name string) string { return "/catalog/schemas/" + name + ".json" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const golden = "testdata/asyncapi.json"
+	var got, want any
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	if os.Getenv("UPDATE") != "" {
+		pretty, err := json.MarshalIndent(got, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(golden, append(pretty, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(file, &want); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("run the test with UPDATE=1 to accept it:\n%s", diff)
+	}
+	if strings.Contains(string(text), `"#/$defs`) || !strings.Contains(string(text), `"$ref":"#/components/schemas/order.placed/$defs/money"`) {
+		t.Error("a reference of the schema leads elsewhere in the document")
+	}
+}
+
+func TestTheVersionChangesWithTheTypes(t *testing.T) {
+	version := func(list ...catalog.Type) string {
+		text, err := reference.AsyncAPI(list, func(string) string { return "" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		var document struct{ Info struct{ Version string } }
+		if err := json.Unmarshal(text, &document); err != nil {
+			t.Fatal(err)
+		}
+		return document.Info.Version
+	}
+	one, other := parse(t, order), parse(t, strings.Replace(order, "With taxes", "Without taxes", 1))
+	if a, b := version(one), version(other); a == b || a != version(one) {
+		t.Errorf("versions %s and %s", a, b)
+	}
+}
