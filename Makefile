@@ -112,10 +112,16 @@ verify-deploy: tools ## Check the template and the built functions with AWS's ow
 	go test -tags rig -count=1 -v -timeout 20m ./test/verifydeploy $(UPDATE)
 
 .PHONY: test-deploy
-test-deploy: bin/tidings ## Deploy the template to an emulator of AWS and use, change, break and delete the stack, as docs/deploying.md says (about 8 minutes)
+test-deploy: bin/tidings ## Deploy the template to an emulator of AWS; use, change and delete the stack (under 5 minutes)
+	@tools/sam/fetch sam
+	@tools/ministack/fetch
+	go test -tags rig -count=1 -v -timeout 30m -run 'TestDeploy$$' ./test/deploy
+
+.PHONY: test-deploying
+test-deploying: bin/tidings ## Run every command of docs/deploying.md on that emulator, with GitHub's roles and a rollback (5 minutes)
 	@tools/sam/fetch sam aws
 	@tools/ministack/fetch
-	go test -tags rig -count=1 -v -timeout 60m ./test/deploy
+	go test -tags rig -count=1 -v -timeout 60m -run TestDeployingPage ./test/deploy
 
 .PHONY: crash
 crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under load, and account for every event (about 3 minutes; SEED=…)

@@ -4,7 +4,6 @@ package deploy_test
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -21,17 +20,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/tidings-dev/tidings/pkg/console"
-	"github.com/tidings-dev/tidings/pkg/systemtest"
 	"github.com/tidings-dev/tidings/test/checkout"
 	"github.com/tidings-dev/tidings/test/ministack"
 )
 
-var rate = flag.Int("rate", 10, "events per second of the load test; the emulator starts a process for each concurrent invocation")
-
 const (
-	environment = "staging" // of samconfig.toml
+	// The stacks of samconfig.toml.
+	environment = "staging"
 	stackName   = "tidings-staging"
 	secondStack = "tidings"
+	prodStack   = "tidings-prod"
 	// alertSecret has characters that are special in a shell.
 	alertSecret = "ops/alerts+a=b@c"
 )
@@ -44,9 +42,8 @@ var (
 
 // TestDeploy deploys the template to an emulator of AWS with `sam deploy` and uses the stack
 // as its users do: with the CLI, the function URLs, the platform's table and the
-// schedules. It changes parameters and code, and breaks a version and rolls it back. A
-// reader follows docs/deploying.md meanwhile, with stacks of its own: each command of the
-// page is run as it is written there.
+// schedules. It changes parameters and code, deploys a stack beside it whose console needs
+// no AWS credentials, deletes that, and deploys it again over what remains.
 func TestDeploy(t *testing.T) {
 	root, err := checkout.Path()
 	if err != nil {
@@ -55,112 +52,71 @@ func TestDeploy(t *testing.T) {
 	work := t.TempDir()
 	began := time.Now()
 	step := func(name string, do func()) { t.Helper(); step(t, name, do) }
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
+	emulator := start(t, root, work)
+	step("each edit of the template for the emulator is still needed", func() { expectGaps(t, emulator) })
+	built := filepath.Join(work, "built")
+	step("sam build", func() {
+		if err := emulator.Build(t.Context(), built); err != nil {
 			t.Fatal(err)
 		}
-	}
-
-	var emulator *ministack.Emulator
-	step("start the emulator", func() {
-		emulator, err = ministack.Start(t.Context(), root, work)
-		must(err)
 	})
-	defer emulator.Stop()
-	step("each edit of the template for the emulator is still needed", func() { expectGaps(t, emulator) })
-	admin := &stack{t: t, emulator: emulator, root: root, name: stackName}
-	// The stack as a job of GitHub Actions uses it.
-	var job *stack
+
+	first := &stack{t: t, emulator: emulator, root: root, name: stackName}
 	receiver := newReceiver(t)
-	reader := newReader(t, emulator, root, work, map[string]string{"Architecture": ministack.Architecture(), "AllowHttp": "true", "AllowNetworks": "127.0.0.0/8"})
-	step("create the roles of tools/github/role.yaml; only the environment's jobs may assume GitHub's", func() {
-		must(ministack.AdaptRoles(filepath.Join(reader.dir, "tools", "github", "role.yaml")))
-		reader.values["OWNER/REPOSITORY"] = "owner/name"
-		const section = "Deploy a tag from GitHub Actions"
-		reader.follow(section)
-		reader.run(strings.ReplaceAll(reader.commands[section][0], environment, "prod"))
-		for _, subject := range []string{"repo:owner/name:ref:refs/heads/main", "repo:owner/name:environment:prod", "repo:another/name:environment:" + environment} {
-			if _, err := emulator.AsGitHub(t.Context(), stackName, subject); err == nil || !strings.Contains(err.Error(), "AccessDenied") {
-				t.Errorf("%s may assume the role (%v)", subject, err)
-			}
-		}
-		as, err := emulator.AsGitHub(t.Context(), stackName, "repo:owner/name:environment:"+environment)
-		must(err)
-		job = admin.as(as)
-	})
-	reader.follow("1. Check the account")
-	reader.follow("2. Build and deploy")
-	folder := filepath.Join(work, "built")
-	must(os.CopyFS(folder, os.DirFS(reader.built())))
-	other := &stack{t: t, emulator: emulator, root: root, name: secondStack}
-	reader.sendsATestEvent(other, receiver)
-
 	parameters := map[string]string{
 		"AllowHttp": "true", "AllowNetworks": "127.0.0.0/8", "CloseEveryMinutes": "1", "HealthTokenSha256": firstToken[1],
-		"AlarmEmail": "ops@example.com", "AlertSecret": alertSecret, "AlertPending": "200", "DeletionProtection": "true", "HealthAccess": "NONE",
+		"AlarmEmail": "ops@example.com", "AlertSecret": alertSecret, "AlertPending": "200", "HealthAccess": "NONE",
 	}
-	deploy := func(folder string, parameters map[string]string) string {
-		t.Helper()
-		out, err := job.emulator.Deploy(t.Context(), folder, environment, ministack.StackRole(stackName), parameters)
-		if err != nil {
-			t.Fatalf("%v\n%s", err, emulator.Tail())
-		}
-		return string(out)
-	}
-	step("sam deploy, as GitHub Actions does: a new stack is protected from deletion by a second deployment", func() {
+	step("sam deploy", func() {
 		_, err := secretsmanager.NewFromConfig(emulator.Access()).CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{
 			Name: aws.String(alertSecret), SecretString: aws.String(`{"slack_webhook_url":"` + receiver.url + `/slack"}`),
 		})
-		must(err)
-		out := deploy(folder, parameters)
-		first, protected := strings.Index(out, `"DeletionProtection": "false"`), strings.LastIndex(out, `"DeletionProtection": "true"`)
-		if first < 0 || protected < first {
-			t.Errorf("a new stack is not first deployed without and then with deletion protection:\n%s", out)
+		if err != nil {
+			t.Fatal(err)
 		}
+		first.deploy(built, environment, parameters)
 	})
-	admin.use(receiver)
-	step("tidings smoke, with GitHub's permissions", func() { job.expectSuccess() })
-	step(fmt.Sprintf("tidings load, %d events a second for 10 s", *rate), func() {
-		var load systemtest.LoadReport
-		admin.tidings(&load, "load", "--rate", fmt.Sprint(*rate), "--seconds", "10", "--receiver-url", admin.testReceiver())
-		if load.Received != *rate*10 || load.Missing != 0 {
-			t.Errorf("%+v", load)
-		}
-	})
+	first.use(receiver)
 
-	second := filepath.Join(work, "second")
 	parameters = changed(parameters, map[string]string{
 		"HealthTokenSha256": secondToken[1], "LogLevel": "WARN", "SystemLogLevel": "INFO", "TraceSampling": "100", "AllowNetworks": "127.0.0.0/8,10.0.0.0/8",
 		"GoogleProvider": "projects/1/locations/global/workloadIdentityPools/tidings/providers/aws", "CloseEveryMinutes": "2", "AlertPending": "300",
 	})
 	step("sam deploy with changed parameters and code", func() {
-		before := admin.live("dispatch")
-		must(os.CopyFS(second, os.DirFS(folder)))
-		changeBinary(t, filepath.Join(second, "DispatchFunction", "bootstrap"))
-		deploy(second, parameters)
-		if after := admin.live("dispatch"); aws.ToString(after.CodeSha256) == aws.ToString(before.CodeSha256) {
+		before := first.live("dispatch")
+		copyWith(t, built, filepath.Join(work, "changed"), changeBinary)
+		first.deploy(filepath.Join(work, "changed"), environment, parameters)
+		if after := first.live("dispatch"); aws.ToString(after.CodeSha256) == aws.ToString(before.CodeSha256) {
 			t.Errorf("live has version %s with the old code", aws.ToString(after.Version))
 		}
 	})
-	step("every function's live version has the new values", func() { admin.expectNewValues() })
-	step("a version whose dispatch cannot start: smoke fails", func() {
-		broken := filepath.Join(work, "broken")
-		must(os.CopyFS(broken, os.DirFS(folder)))
-		must(os.WriteFile(filepath.Join(broken, "DispatchFunction", "bootstrap"), []byte("#!/bin/sh\necho broken >&2\nexit 1\n"), 0o755))
-		deploy(broken, parameters)
-		report, code := job.smoke("--receive-time", "10s")
-		at := slices.IndexFunc(report.Steps, func(s systemtest.Step) bool { return !s.OK })
-		if code != 1 || at < 0 || report.Steps[at].Name != "receive the webhook" || !strings.Contains(report.Steps[at].Error, "has not arrived") {
-			t.Errorf("tidings smoke exits with %d: %+v", code, report.Steps)
-		}
-	})
-	step("roll back: deploy the version from before; smoke passes", func() {
-		deploy(second, parameters)
-		job.expectSuccess()
-	})
-	reader.besides(other, admin, receiver)
+	step("every function's live version has the new values", func() { first.expectNewValues() })
+
+	beside := &stack{t: t, emulator: emulator, root: root, name: secondStack}
+	beside.besides(first, receiver, built)
 	fmt.Printf("%6.1f s  all\n", time.Since(began).Seconds())
+}
+
+// start starts the emulator.
+func start(t *testing.T, root, work string) (emulator *ministack.Emulator) {
+	t.Helper()
+	step(t, "start the emulator", func() {
+		var err error
+		if emulator, err = ministack.Start(t.Context(), root, work); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(emulator.Stop)
+	})
+	return emulator
+}
+
+// copyWith copies what was built, and changes dispatch's binary in the copy.
+func copyWith(t *testing.T, built, folder string, change func(t *testing.T, binary string)) {
+	t.Helper()
+	if err := os.CopyFS(folder, os.DirFS(built)); err != nil {
+		t.Fatal(err)
+	}
+	change(t, filepath.Join(folder, "DispatchFunction", "bootstrap"))
 }
 
 // changeBinary makes a binary another one that does the same: a program ends where its
@@ -177,13 +133,6 @@ func changeBinary(t *testing.T, path string) {
 	}
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func (s *stack) expectSuccess() {
-	s.t.Helper()
-	if report, code := s.smoke(); code != 0 || !report.OK {
-		s.t.Errorf("tidings smoke exits with %d: %+v\n%s", code, report.Steps, s.emulator.Tail())
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings/pkg/console"
@@ -170,90 +168,41 @@ func (r *reader) sendsATestEvent(s *stack, receiver *receiver) {
 	s.delivered(receiver, second, joined, onThePage)
 }
 
-const (
-	second = "/second" // path of the receiver for the page's endpoint
-	joined = "user.joined_community"
-	// onThePage is how many webhooks of the type the page's commands send: a sample of
-	// tidings test, and an event.
-	onThePage = 2
-)
+// onThePage is how many webhooks of the type joined the page's commands send: a sample of
+// tidings test, and an event.
+const onThePage = 2
 
-// besides follows the rest of the page with the stack that it has deployed beside another
-// one: it deploys a new version, deletes the stack, deploys it again over what remains,
-// and rolls back.
-func (r *reader) besides(s, first *stack, receiver *receiver) {
+// shell runs commands that are not on the page.
+func (r *reader) shell(script string) string {
 	r.t.Helper()
-	step := func(name string, do func()) { r.t.Helper(); step(r.t, name, do) }
-	shell := func(script string) string {
-		r.t.Helper()
-		out, err := r.bash(r.dir, script)
-		if err != nil {
-			r.t.Fatalf("$ %s\n%v\n%s\n%s", script, err, out, r.emulator.Tail())
-		}
-		return strings.TrimSpace(out)
+	out, err := r.bash(r.dir, script)
+	if err != nil {
+		r.t.Fatalf("$ %s\n%v\n%s\n%s", script, err, out, r.emulator.Tail())
 	}
-	emitted := onThePage
-	deliver := func() {
-		r.t.Helper()
-		emitted++
-		s.tidings(nil, "emit", "--file", filepath.Join("events", "emit-user-joined-community.json"))
-		s.delivered(receiver, second, joined, emitted)
-	}
-	step("each stack delivers its own events", func() {
-		n := len(receiver.ids("/all", joined))
-		deliver()
-		first.tidings(nil, "emit", "--file", filepath.Join("events", "emit-user-joined-community.json"))
-		first.delivered(receiver, "/all", joined, n+1)
-		its, others := receiver.ids(second, joined), receiver.ids("/all", joined)
-		if slices.ContainsFunc(its, func(id string) bool { return slices.Contains(others, id) }) || len(its) != emitted {
-			r.t.Errorf("the second stack's endpoint has got %q, the first's %q", its, others)
-		}
-	})
-	step("sign in to the console with a link, without AWS credentials", func() {
-		if status, _ := s.call(false, "console", http.MethodGet, "/api/endpoints", "", nil); status != http.StatusUnauthorized {
-			r.t.Errorf("without a session: %d", status)
-		}
-		link := strings.TrimSpace(s.tidings(nil, "console", "login"))
-		_, path, _ := strings.Cut(strings.TrimPrefix(link, "https://"), "/")
-		if status, body := s.call(false, "console", http.MethodGet, "/"+path, "", nil); status != http.StatusOK {
-			r.t.Errorf("the link: %d %s", status, body)
-		}
-	})
-	step("the source addresses, without a session", func() {
-		const want = `{"addresses":["198.51.100.10/32","203.0.113.16/28"]}`
-		if status, body := s.call(false, "console", http.MethodGet, console.SourceAddressesPath, "", nil); status != http.StatusOK || strings.TrimSpace(string(body)) != want {
-			r.t.Errorf("%d %s, want %s", status, body, want)
-		}
-	})
+	return strings.TrimSpace(out)
+}
+
+// followTheRest follows the sections after the first event, with the stacks that the page
+// has deployed: it deploys a new version, deletes a stack, deploys it again over what
+// remains, and rolls back.
+func (r *reader) followTheRest(s, prod *stack, receiver *receiver) {
+	r.t.Helper()
 	r.follow("Static source addresses")
 
 	before := s.live("dispatch")
-	shell("cd ../origin && git -c user.name=test -c user.email=test@example.com commit -q --allow-empty -m 'a new version'")
+	r.shell("cd ../origin && git -c user.name=test -c user.email=test@example.com commit -q --allow-empty -m 'a new version'")
 	r.follow("Deploy a new version")
 	if after := s.live("dispatch"); aws.ToString(after.CodeSha256) == aws.ToString(before.CodeSha256) {
 		r.t.Fatal("the new version has the old code")
 	}
 
-	tables := func() (found []string) {
-		r.t.Helper()
-		list, err := dynamodb.NewFromConfig(r.emulator.Access()).ListTables(r.t.Context(), nil)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		for _, table := range list.TableNames {
-			if strings.HasPrefix(table, s.name+"-") && !strings.HasPrefix(table, stackName) && !strings.HasPrefix(table, "tidings-prod") {
-				found = append(found, table)
-			}
-		}
-		return found
-	}
 	key := func() string {
 		r.t.Helper()
-		return shell("aws cloudformation describe-stack-resource --stack-name tidings --logical-resource-id SecretsKey --query StackResourceDetail.PhysicalResourceId --output text")
+		return r.shell("aws cloudformation describe-stack-resource --stack-name tidings --logical-resource-id SecretsKey --query StackResourceDetail.PhysicalResourceId --output text")
 	}
 	r.values["KEY"] = key()
 	r.after["sam delete"] = func(string) {
-		if got := tables(); len(got) != 6 {
+		if got := s.tables(); len(got) != 6 {
 			r.t.Errorf("these tables remain: %q", got)
 		}
 	}
@@ -264,16 +213,17 @@ func (r *reader) besides(s, first *stack, receiver *receiver) {
 		if out := s.tidings(nil, "endpoint", "list"); !strings.Contains(out, r.values["ENDPOINT"]) {
 			r.t.Errorf("the endpoint is gone:\n%s", out)
 		}
-		deliver()
-		shell("sam delete --stack-name tidings") // for the page's other way
+		s.tidings(nil, "emit", "--file", filepath.Join("events", "emit-user-joined-community.json"))
+		s.delivered(receiver, second, joined, onThePage+1)
+		r.shell("sam delete --stack-name tidings") // for the page's other way
 	}
 	r.after["for table in"] = func(string) {
-		if got := tables(); len(got) != 0 {
+		if got := s.tables(); len(got) != 0 {
 			r.t.Errorf("these tables remain: %q", got)
 		}
 	}
 	r.follow("Delete a stack, and what remains")
-	step("sam deploy --guided, with the default answer to each question", func() {
+	step(r.t, "sam deploy --guided, with the default answer to each question", func() {
 		// Enter takes what is offered. There is one more question for each URL without
 		// authentication, which offers no.
 		text, err := os.ReadFile(filepath.Join(r.built(), "template.yaml"))
@@ -294,7 +244,6 @@ func (r *reader) besides(s, first *stack, receiver *receiver) {
 		}
 	})
 
-	prod := &stack{t: r.t, emulator: r.emulator, root: s.root, name: "tidings-prod"}
 	r.values["STACK_ROLE_ARN"], r.values["RECEIVER_URL"] = ministack.StackRole(prod.name), prod.testReceiver()
 	newest := prod.live("dispatch")
 	r.after["aws lambda list-versions"] = func(out string) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
 	"github.com/tidings-dev/tidings/pkg/console"
@@ -52,6 +53,31 @@ func (s *stack) as(e *ministack.Emulator) *stack {
 	other := *s
 	other.emulator = e
 	return &other
+}
+
+// deploy deploys what was built with the parameters of an environment of samconfig.toml
+// and these. extra are further variables for tools/github/deploy.py.
+func (s *stack) deploy(built, environment string, parameters map[string]string, extra ...string) {
+	s.t.Helper()
+	if err := s.emulator.Deploy(s.t.Context(), built, environment, parameters, extra...); err != nil {
+		s.t.Fatalf("%v\n%s", err, s.emulator.Tail())
+	}
+}
+
+// tables returns the tables of a stack. Of names that begin with its name, those of the
+// other stacks are not its own.
+func (s *stack) tables() (found []string) {
+	s.t.Helper()
+	list, err := dynamodb.NewFromConfig(s.emulator.Access()).ListTables(s.t.Context(), nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, table := range list.TableNames {
+		if strings.HasPrefix(table, s.name+"-") && !strings.HasPrefix(table, stackName) && !strings.HasPrefix(table, prodStack) {
+			found = append(found, table)
+		}
+	}
+	return found
 }
 
 // run runs the CLI on the stack and returns its output and its exit code.

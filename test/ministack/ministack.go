@@ -114,16 +114,25 @@ func Architecture() string {
 	return "x86_64"
 }
 
+// Build runs `sam build` for this machine into a folder, and adapts the template there.
+func (e *Emulator) Build(ctx context.Context, folder string) error {
+	if _, err := e.output(ctx, []string{"TIDINGS_GOARCH=" + runtime.GOARCH}, "sam", "build", "--build-dir", folder, "--parameter-overrides", "Architecture="+Architecture()); err != nil {
+		return err
+	}
+	return Adapt(folder)
+}
+
 // Deploy deploys what was built and adapted, with tools/github/deploy.py, as the deploy
 // workflow does.
-// Parameters are added to those of the environment in samconfig.toml. role is
-// CloudFormation's. It returns what was printed.
-func (e *Emulator) Deploy(ctx context.Context, built, environment, role string, parameters map[string]string) ([]byte, error) {
-	set := []string{"AWS_CLOUDFORMATION_ROLE_ARN=" + role, "PARAMETER_Architecture=" + Architecture()}
+// Parameters are added to those of the environment in samconfig.toml; extra are further
+// variables for the program, such as the role of CloudFormation.
+func (e *Emulator) Deploy(ctx context.Context, built, environment string, parameters map[string]string, extra ...string) error {
+	set := append([]string{"PARAMETER_Architecture=" + Architecture()}, extra...)
 	for name, value := range parameters {
 		set = append(set, "PARAMETER_"+name+"="+value)
 	}
-	return e.output(ctx, set, "python3", filepath.Join("tools", "github", "deploy.py"), environment, "--template-file", filepath.Join(built, "template.yaml"))
+	_, err := e.output(ctx, set, "python3", filepath.Join("tools", "github", "deploy.py"), environment, "--template-file", filepath.Join(built, "template.yaml"))
+	return err
 }
 
 // output runs a program of the SAM CLI's environment in the checkout, and returns its
