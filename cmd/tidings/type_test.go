@@ -119,7 +119,7 @@ func TestEventTypesAtRunTime(t *testing.T) {
 	}
 	emit(0, `{"order_id":"o_78","status":"overdue"}`)
 
-	if out, _ := x.do(1, "", "type", "remove", "order.paid"); !strings.Contains(out, "remove  order.paid\n      ✗ 1 enabled endpoints subscribe to it") {
+	if out, _ := x.do(1, "", "type", "remove", "order.paid"); !strings.Contains(out, "remove  order.paid\n      ✗ 1 enabled endpoint subscribes to it") {
 		t.Errorf("remove:\n%s", out)
 	}
 	if out, _ := x.do(0, "", "type", "remove", "order.paid", "--force"); !strings.HasSuffix(out, "nothing was changed yet\n") {

@@ -172,7 +172,9 @@ func compare(before *catalog.Catalog, r Request) ([]Item, error) {
 		if _, ok := before.Type(name); !ok {
 			return nil, errors.New(before.Unknown(name))
 		}
-		if _, both := items[name]; both {
+		if other, both := items[name]; both && other.Action == Remove {
+			return nil, fmt.Errorf("event type %s is named twice", name)
+		} else if both {
 			return nil, fmt.Errorf("event type %s cannot be defined and removed at once", name)
 		}
 		items[name] = Item{Type: name, Action: Remove}
@@ -261,16 +263,20 @@ func overlaps(a, b string) bool {
 // refusal says why an item is refused.
 func refusal(i Item) string {
 	n := len(i.Endpoints)
-	switch {
-	case n == 0:
+	if n == 0 {
 		return ""
-	case i.Action == Remove:
-		return fmt.Sprintf("%d enabled endpoints subscribe to it", n)
+	}
+	who, subscribe, get, filters := fmt.Sprintf("%d enabled endpoints", n), "subscribe", "get", "the filters of %s name"
+	if n == 1 {
+		who, subscribe, get, filters = "1 enabled endpoint", "subscribes", "gets", "the filter of %s names"
+	}
+	if i.Action == Remove {
+		return who + " " + subscribe + " to it"
 	}
 	for _, c := range i.Changes {
 		if c.Breaking {
-			return fmt.Sprintf("%s, and %d enabled endpoints get it: define a new type instead", c, n)
+			return fmt.Sprintf("%s, and %s %s it: define a new type instead", c, who, get)
 		}
 	}
-	return fmt.Sprintf("the filters of %d enabled endpoints name fields that change", n)
+	return fmt.Sprintf(filters+" fields that change", who)
 }

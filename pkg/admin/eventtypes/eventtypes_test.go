@@ -93,17 +93,17 @@ func TestAChangeThatConcernsAnEndpointIsRefused(t *testing.T) {
 	}{
 		"a text, filtered":                    {text, "order.paid", `{"data":{"status":["paid"]}}`, endpoint.Enabled, ""},
 		"a new field":                         {added, "order.paid", ``, endpoint.Enabled, ""},
-		"a new field, filtered":               {added, "*", `{"data":{"note":[{"exists":false}]}}`, endpoint.Enabled, "the filters of 1 enabled endpoints name fields that change"},
+		"a new field, filtered":               {added, "*", `{"data":{"note":[{"exists":false}]}}`, endpoint.Enabled, "the filter of 1 enabled endpoint names fields that change"},
 		"a narrower field":                    {narrower, "order.paid", ``, endpoint.Enabled, ""},
-		"a narrower field, filtered":          {narrower, "order.*", `{"data":{"status":["late"]}}`, endpoint.Enabled, "the filters of 1 enabled endpoints name fields that change"},
-		"a narrower field, filtered in $or":   {narrower, "*", `{"$or":[{"data":{"status":["late"]}},{"event":["order.paid"]}]}`, endpoint.Enabled, "the filters of 1 enabled endpoints name fields that change"},
+		"a narrower field, filtered":          {narrower, "order.*", `{"data":{"status":["late"]}}`, endpoint.Enabled, "the filter of 1 enabled endpoint names fields that change"},
+		"a narrower field, filtered in $or":   {narrower, "*", `{"$or":[{"data":{"status":["late"]}},{"event":["order.paid"]}]}`, endpoint.Enabled, "the filter of 1 enabled endpoint names fields that change"},
 		"a narrower field, another filtered":  {narrower, "*", `{"data":{"order_id":["o_1"]}}`, endpoint.Enabled, ""},
 		"a narrower field, type not received": {narrower, "user.*", `{"data":{"status":["late"]}}`, endpoint.Enabled, ""},
-		"a narrower item, filtered":           {item, "*", `{"data":{"lines":{"sku":["a"]}}}`, endpoint.Enabled, "the filters of 1 enabled endpoints name fields that change"},
-		"a renamed value":                     {renamed, "*", ``, endpoint.Enabled, `data.status can be "overdue" instead of "late", and 1 enabled endpoints get it: define a new type instead`},
+		"a narrower item, filtered":           {item, "*", `{"data":{"lines":{"sku":["a"]}}}`, endpoint.Enabled, "the filter of 1 enabled endpoint names fields that change"},
+		"a renamed value":                     {renamed, "*", ``, endpoint.Enabled, `data.status can be "overdue" instead of "late", and 1 enabled endpoint gets it: define a new type instead`},
 		"a renamed value, disabled endpoint":  {renamed, "*", ``, endpoint.Disabled, ""},
 		"a renamed value, no endpoint":        {renamed, "", ``, endpoint.Enabled, ""},
-		"a removed field":                     {removed, "order.paid", ``, endpoint.Enabled, "data.status is removed, and 1 enabled endpoints get it: define a new type instead"},
+		"a removed field":                     {removed, "order.paid", ``, endpoint.Enabled, "data.status is removed, and 1 enabled endpoint gets it: define a new type instead"},
 		"a removed field, no endpoint":        {removed, "user.*", ``, endpoint.Enabled, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,6 +162,7 @@ func TestOneWrongDefinitionStopsAll(t *testing.T) {
 		"a pattern that is none":           {Types: []catalog.Type{good, parse(t, strings.Replace(order, `{"type":"string"}`, `{"type":"string","pattern":"(?=x)"}`, 1))}},
 		"a keyword's wrong value":          {Types: []catalog.Type{good, parse(t, strings.Replace(order, `{"type":"string"}`, `{"type":"text"}`, 1))}},
 		"defined twice":                    {Types: []catalog.Type{good, good}},
+		"removed twice":                    {Remove: []string{"user.posted_comment", "user.posted_comment"}},
 		"defined and removed":              {Types: []catalog.Type{good, parse(t, order)}, Remove: []string{"order.paid"}},
 		"the old name of another":          {Types: []catalog.Type{good, parse(t, strings.Replace(order, `"x-subject"`, `"x-replaces":"order.shipped","x-subject"`, 1))}},
 	} {
