@@ -409,6 +409,7 @@ func consoleRequests(t *testing.T, stage *lambdaemulator.Deployment) (list [][]b
 		{"PUT", sample, `{"url":"` + stage.Receiver + `/200","event_types":["*"],"version":1,"max_age":"300h"}`},
 		{"POST", sample + "/rotate-secret", ""},
 		{"POST", "/api/endpoint-checks", `{"url":"https://example.com/"}`},
+		{"POST", "/api/backfill-estimates", `{"url":"https://example.com/","backfill":"30d","filter":{"data":{"status":["success"]}}}`},
 		{"GET", "/api/deliveries/" + event + "/request", ""},
 		{"GET", "/api/failed-changes/" + failed.ID, ""},
 		{"POST", "/api/endpoints", `{"url":"` + stage.Receiver + `/200","event_types":["*"]}`},

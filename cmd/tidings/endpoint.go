@@ -86,11 +86,12 @@ func (a *app) endpointCommand() *cobra.Command {
 func (a *app) endpointAdd() *cobra.Command {
 	var e endpoint.Endpoint
 	var filter, backfill string
-	var secret, ed25519 bool
+	var secret, ed25519, dryRun bool
 	c := &cobra.Command{
 		Use: "add URL", Short: "Add an endpoint and print its signing secret, once",
 		Long: "Add an endpoint and print its signing secret, once.\n\nThe URL's scheme selects the protocol: https, sqs, pubsub or kafka.\ndocs/destinations.md has an example for each.",
 		Example: `  tidings endpoint add https://crm.example.com/hooks --types 'user.*'
+  tidings endpoint add https://crm.example.com/hooks --backfill 14d --dry-run
   tidings endpoint add https://crm.example.com/hooks --backfill 14d
   tidings endpoint add https://crm.example.com/hooks --filter '{"data":{"status":["success"]}}'
   tidings endpoint add 'sqs://123456789012/webhooks-orders?region=eu-central-1' --role-arn arn:aws:iam::123456789012:role/webhooks-tidings
@@ -126,6 +127,9 @@ func (a *app) endpointAdd() *cobra.Command {
 			case ed25519:
 				e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewEd25519()}}
 			}
+			if dryRun {
+				return a.countBackfill(c.Context(), r, e, span)
+			}
 			added, err := r.Add(c.Context(), e)
 			if err != nil {
 				return unreachable(err)
@@ -144,6 +148,7 @@ func (a *app) endpointAdd() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&backfill, "backfill", "", "send the events of the past too: days such as 14d, or a duration such as 36h")
+	f.BoolVar(&dryRun, "dry-run", false, "add nothing: check the settings, and count the events that --backfill would send")
 	f.StringSliceVar(&e.EventTypes, "types", []string{"*"}, "event types to deliver: exact names, prefixes such as user.*, or *")
 	f.StringVar(&filter, "filter", "", "EventBridge event pattern that the event's JSON must match")
 	f.StringVar(&e.Description, "description", "", "description")
@@ -250,6 +255,39 @@ func (a *app) showSecret(v console.WithSecret, what string, generated bool) erro
 	}
 	if v.BackfillError != "" {
 		fmt.Fprintf(a.err, "the endpoint was added, but past events are not being sent: %s\n`tidings recover --endpoint %s --since …` sends them\n", v.BackfillError, v.ID)
+	}
+	return nil
+}
+
+// countBackfill says what adding an endpoint would send, and adds nothing.
+func (a *app) countBackfill(ctx context.Context, r *admin.Endpoints, e endpoint.Endpoint, span time.Duration) error {
+	if err := r.Validate(ctx, e); err != nil {
+		return unreachable(err)
+	}
+	t, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	now, shown := time.Now(), time.Now()
+	b := console.Backfill{From: now, To: now}
+	if span > 0 {
+		b, err = console.CountBackfill(ctx, t.store, t.store, e, now.Add(-span), now, func(b console.Backfill) bool {
+			if time.Since(shown) >= shownEvery {
+				shown = time.Now()
+				fmt.Fprintf(a.err, "counted back to %s …\n", formatTime(b.Until))
+			}
+			return true
+		})
+		if err != nil {
+			return unreachable(err)
+		}
+	}
+	if a.json {
+		return a.printJSON(b)
+	}
+	fmt.Fprintln(a.out, "the settings are valid; nothing was added")
+	if span > 0 {
+		fmt.Fprintln(a.out, b.Text())
 	}
 	return nil
 }

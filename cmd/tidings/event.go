@@ -92,10 +92,10 @@ func (a *app) listEvents(c *cobra.Command, flags *eventFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := t.checkTypes(c.Context(), flags.filter.Types); err != nil {
+	f := flags.filter
+	if f.Types, err = a.storedTypes(c.Context(), t, f.Types); err != nil {
 		return err
 	}
-	f := flags.filter
 	found, more, err := search(a.err, f.Limit, func(limit int, cursor string) (resultPage[console.ListedEvent], error) {
 		f.Limit, f.Cursor = limit, cursor
 		page, err := console.SearchEvents(c.Context(), t.store, a.tenant, f)
@@ -181,7 +181,7 @@ func (a *app) eventShow() *cobra.Command {
 			if a.json {
 				return a.printJSON(e)
 			}
-			if err := a.fields("id", e.ID, "type", e.Type, "accepted", formatTime(e.AcceptedAt), "timestamp", formatTime(e.Timestamp), "actor", e.Actor); err != nil {
+			if err := a.fields("id", e.ID, "type", e.Type, "old type", e.OldType, "note", e.TypeNote, "accepted", formatTime(e.AcceptedAt), "timestamp", formatTime(e.Timestamp), "actor", e.Actor); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out)
@@ -199,7 +199,8 @@ func (a *app) explainCommand() *cobra.Command {
 		Use: "explain EVENT [ENDPOINT]", Short: "Explain why an event did or did not go to each endpoint",
 		Long: `Explain where an event went: for each endpoint of the tenant, the state of its
 delivery, or why there is none (event type, filter and the value that it did not
-match, disabled, added later). EVENT is an event's id or its last characters.`,
+match, disabled, added later) and what sends it. EVENT is an event's id or its last
+characters. Events of types that were renamed or removed are explained, too.`,
 		Example: `  tidings explain 01J…
   tidings explain H5TVDMP6 ep_01J…`,
 		Args: cobra.RangeArgs(1, 2),
@@ -222,6 +223,9 @@ match, disabled, added later). EVENT is an event's id or its last characters.`,
 			}
 			if a.json {
 				return a.printJSON(list)
+			}
+			if e.TypeNote != "" {
+				fmt.Fprintf(a.out, "%s: %s\n\n", e.Type, e.TypeNote)
 			}
 			return a.printDestinations(list)
 		},

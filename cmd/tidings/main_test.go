@@ -264,7 +264,7 @@ func (x *tool) findsTheEvent(id, endpointID string) {
 		x.t.Errorf("event show:\n%s", out)
 	}
 	out, _ = x.do(0, "", "explain", id)
-	if !strings.Contains(out, "added later") || !strings.Contains(out, endpointID) {
+	if !strings.Contains(out, "the filter does not match: data.community_id") || !strings.Contains(out, endpointID) {
 		x.t.Errorf("explain:\n%s", out)
 	}
 	if out, _ = x.do(0, "", "explain", id[18:], endpointID); strings.Contains(out, other.ID) || !strings.Contains(out, "dead") {
@@ -273,7 +273,10 @@ func (x *tool) findsTheEvent(id, endpointID string) {
 	x.do(1, "", "explain", id, "ep_none")
 	x.do(1, "", "event", "show", "ZZZZZZZZ")
 	x.do(2, "", "event", "show", "Z")
-	x.do(2, "", "event", "list", "--type", "user.exploded")
+	if out, errOut := x.do(0, "", "event", "list", "--type", "user.removed"); !strings.Contains(out, "no events") || !strings.Contains(errOut, "there is no event type user.removed") {
+		x.t.Errorf("a search for a removed type: %s%s", out, errOut)
+	}
+	x.do(2, "", "event", "list", "--type", "Removed")
 	x.do(2, "", "event", "list", "--from", "2026-02-01T00:00:00Z", "--to", "2026-01-01T00:00:00Z")
 	x.do(2, "", "event", "list", "--since", "1h", "--from", "2026-01-01T00:00:00Z")
 	x.do(0, "", "endpoint", "remove", other.ID)
@@ -333,6 +336,21 @@ func TestRecover(t *testing.T) {
 	x.do(2, "", "recover", "--since", "1h")
 	x.do(1, "", append(recover, "--states", "pending")...)
 
+	// A dry run counts the past, and adds nothing.
+	for settings, want := range map[string]string{
+		"":                                  "1 of 1 events match; sending them takes about 0s and costs about $0.00",
+		`{"data":{"community_id":["c_7"]}}`: "1 of 1 events match",
+		`{"data":{"community_id":["c_8"]}}`: "0 of 1 events match",
+	} {
+		if out, _ := x.do(0, "", "endpoint", "add", receiver.URL+"/second", "--filter", settings, "--backfill", "1d", "--dry-run"); !strings.Contains(out, want) || !strings.Contains(out, "nothing was added") {
+			t.Errorf("the dry run with the filter %q: %s", settings, out)
+		}
+	}
+	x.do(1, "", "endpoint", "add", "ftp://example.com", "--dry-run")
+	var endpoints []console.Endpoint
+	if x.json(&endpoints, "endpoint", "list"); len(endpoints) != 1 {
+		t.Errorf("after dry runs there are the endpoints %+v", endpoints)
+	}
 	// A new endpoint gets the past.
 	var second console.WithSecret
 	x.json(&second, "endpoint", "add", receiver.URL+"/second", "--backfill", "1d")

@@ -54,7 +54,8 @@ var errOnlyCounted = errors.New("nothing was sent: add --yes to send them")
 
 // runJob counts by a dry run, and then starts the job and follows it.
 func (a *app) runJob(c *cobra.Command, t *target, j *jobFlags) error {
-	if err := t.checkTypes(c.Context(), j.command.Types); err != nil {
+	var err error
+	if j.command.Types, err = a.storedTypes(c.Context(), t, j.command.Types); err != nil {
 		return err
 	}
 	dry := j.command

@@ -27,21 +27,24 @@ func (t *target) types() *deployed.Live {
 	return &deployed.Live{Source: t.store, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
 }
 
-// checkTypes returns a usage error for a name that is not that of an event type.
-func (t *target) checkTypes(ctx context.Context, names []string) error {
-	if len(names) == 0 {
-		return nil
+// storedTypes returns the names under which events of types are stored. A type that was
+// removed still has events, so a name that no type has is only reported.
+func (a *app) storedTypes(ctx context.Context, t *target, types []string) ([]string, error) {
+	if len(types) == 0 {
+		return nil, nil
 	}
 	known, err := t.types().Current(ctx)
 	if err != nil {
-		return unreachable(err)
+		return nil, unreachable(err)
 	}
-	for _, name := range names {
-		if _, ok := known.Type(name); !ok {
-			return usagef("%s", known.Unknown(name))
-		}
+	names, unknown, err := known.Stored(types)
+	if err != nil {
+		return nil, usagef("%w", err)
 	}
-	return nil
+	for _, name := range unknown {
+		fmt.Fprintf(a.err, "there is no event type %s: its events are found if it was removed\n", name)
+	}
+	return names, nil
 }
 
 func (a *app) typeCommand() *cobra.Command {

@@ -96,6 +96,9 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		found := o.CheckSettings(ctx, who, in.Body)
 		return Checked{OK: len(found) == 0, Fields: append([]FieldError{}, found...)}, nil
 	})
+	register(c, api, http.MethodPost, "estimate-backfill", "/api/backfill-estimates", "Count the past events that adding an endpoint with a backfill would send; nothing is added", func(ctx context.Context, who Session, in *struct{ Body NewEndpoint }) (Backfill, error) {
+		return o.EstimateBackfill(ctx, who, in.Body)
+	})
 	register(c, api, http.MethodPut, "change-endpoint", "/api/endpoints/{id}", "Replace an endpoint's settings", func(ctx context.Context, who Session, in *struct {
 		ID   string `path:"id" maxLength:"64"`
 		Body Settings

@@ -178,6 +178,13 @@ func (c *Console) saveEndpoint(r *http.Request, who Session) (page, error) {
 	switch {
 	case problems != nil:
 		err = &Error{Kind: Invalid, Fields: problems}
+	case r.PostForm.Get("count") != "":
+		var b Backfill
+		if b, err = c.Operations.EstimateBackfill(r.Context(), who, NewEndpoint{s, r.PostForm.Get("backfill")}); err == nil {
+			p, err := c.formPage(r, id, r.PostForm, nil)
+			p.Notice = "Nothing was added. " + b.Text() + "."
+			return p, err
+		}
 	case id == "":
 		added, err = c.Operations.AddEndpoint(r.Context(), who, NewEndpoint{s, r.PostForm.Get("backfill")})
 	default:
@@ -188,6 +195,9 @@ func (c *Console) saveEndpoint(r *http.Request, who Session) (page, error) {
 	case errors.As(err, &known) && (known.Kind == Invalid || known.Kind == Conflict):
 		p, err := c.formPage(r, id, r.PostForm, known.Fields)
 		p.Status, p.Problem = http.StatusUnprocessableEntity, "Not saved. Correct the marked fields."
+		if slices.ContainsFunc(known.Fields, func(f FieldError) bool { return f.Field == "backfill" }) {
+			p.Problem = "Not saved: " + known.Message + "."
+		}
 		if len(known.Fields) == 0 {
 			p.Problem = "Not saved: " + known.Message
 		}

@@ -53,11 +53,11 @@ func (o *Operations) ListEvents(ctx context.Context, who Session, f EventFilter)
 	if err := delivery.CheckRange(f.From, f.To); err != nil {
 		return EventPage{}, errorf(Invalid, "%s", err)
 	}
-	if err := o.checkTypes(ctx, f.Types); err != nil {
+	var err error
+	if f.Types, err = o.storedTypes(ctx, f.Types); err != nil {
 		return EventPage{}, err
 	}
 	of := list{tenant: who.Tenant, name: "events", filter: append([]string{f.ID, f.Subject, f.Actor, f.Text}, f.Types...)}
-	var err error
 	if f.Cursor, err = o.openCursor(ctx, of, f.Cursor); err != nil {
 		return EventPage{}, err
 	}

@@ -32,13 +32,15 @@ func TestEventsAreFoundByWhatAnOperatorKnows(t *testing.T) {
 	w.recorded("t1",
 		journal.Entry{ID: comment, Type: "user.posted_comment", Subject: "cmt_7", Actor: "u_1042", Endpoints: 2},
 		journal.Entry{Type: "user.joined_community", Subject: "c_1", Actor: "u_1042"},
-		journal.Entry{Type: "user.joined_community", Subject: "c_1", Actor: "u_2"})
+		journal.Entry{Type: "user.joined_community", Subject: "c_1", Actor: "u_2"},
+		journal.Entry{Type: "user.welcome_email_sent", Subject: "u_3"},
+		journal.Entry{Type: "order.removed", Subject: "o_1"})
 	w.recorded("t2", journal.Entry{Type: "user.joined_community", Subject: "c_1", Actor: "u_1042"})
 	for name, c := range map[string]struct {
 		filter console.EventFilter
 		want   int
 	}{
-		"all":                            {console.EventFilter{}, 3},
+		"all":                            {console.EventFilter{}, 5},
 		"a user":                         {console.EventFilter{Text: " u_1042 "}, 2},
 		"an actor":                       {console.EventFilter{Actor: "u_2"}, 1},
 		"a subject":                      {console.EventFilter{Subject: "c_1"}, 2},
@@ -46,7 +48,10 @@ func TestEventsAreFoundByWhatAnOperatorKnows(t *testing.T) {
 		"the short id of the console":    {console.EventFilter{Text: "…" + comment[18:]}, 1},
 		"a type":                         {console.EventFilter{Types: []string{"user.posted_comment"}}, 1},
 		"before all":                     {console.EventFilter{To: w.now().Add(-time.Hour)}, 0},
-		"one at a time, with more pages": {console.EventFilter{Limit: 1}, 3},
+		"one at a time, with more pages": {console.EventFilter{Limit: 1}, 5},
+		"a type under its old name":      {console.EventFilter{Types: []string{"user.joined_platform"}}, 1},
+		"an old name":                    {console.EventFilter{Types: []string{"user.welcome_email_sent"}}, 1},
+		"a removed type":                 {console.EventFilter{Types: []string{"order.removed"}}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := 0

@@ -13,7 +13,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/event/filter"
 )
 
 // EventType is an event type of the catalog.
@@ -43,24 +42,26 @@ func (o *Operations) EventTypes(ctx context.Context) ([]EventType, error) {
 	return list, nil
 }
 
-// checkTypes refuses names that are not those of event types.
-func (o *Operations) checkTypes(ctx context.Context, names []string) error {
+// storedTypes returns the names under which events of types are stored, also of types that
+// were renamed or removed. It refuses what is not the name of a type.
+func (o *Operations) storedTypes(ctx context.Context, types []string) ([]string, error) {
 	known, err := o.Endpoints.Catalog.Current(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, name := range names {
-		if _, ok := known.Type(name); !ok {
-			return errorf(Invalid, "%s", known.Unknown(name))
-		}
+	names, _, err := known.Stored(types)
+	if err != nil {
+		return nil, errorf(Invalid, "%s", err)
 	}
-	return nil
+	return names, nil
 }
 
 // Event is an event and its deliveries.
 type Event struct {
 	ID           string          `json:"id"`
 	Type         string          `json:"type"`
+	OldType      string          `json:"old_type,omitempty" doc:"The type's old name, if it was renamed: endpoints with old_names get the event under it"`
+	TypeNote     string          `json:"type_note,omitempty" doc:"What became of the type, if there is none of this name any more"`
 	Timestamp    time.Time       `json:"timestamp"`
 	AcceptedAt   time.Time       `json:"accepted_at"`
 	Actor        string          `json:"actor_user_id,omitempty"`
@@ -84,7 +85,11 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 	if err != nil {
 		return Event{}, err
 	}
-	v := Event{ID: e.ID, Type: e.Type, Timestamp: e.Timestamp, Actor: e.ActorUserID, Body: a.Body, AcceptedAt: acceptedAt(e.ID, e.Timestamp)}
+	known, err := o.Endpoints.Catalog.Current(ctx)
+	if err != nil {
+		return Event{}, err
+	}
+	v := Event{ID: e.ID, Type: e.Type, OldType: a.OldType, TypeNote: known.Gone(e.Type), Timestamp: e.Timestamp, Actor: e.ActorUserID, Body: a.Body, AcceptedAt: acceptedAt(e.ID, e.Timestamp)}
 	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
 	if err != nil {
 		return Event{}, err
@@ -98,7 +103,7 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 			d, err := o.Deliveries.GetDelivery(ctx, delivery.Key{EndpointID: ep.ID, EventID: id})
 			switch {
 			case errors.Is(err, delivery.ErrNotFound):
-				to.Note = reasonNotSent(ep, e.Type, a.Body, v.AcceptedAt)
+				to.Note = reasonNotSent(ep, a, e.Type, v.AcceptedAt, o.Now())
 			case err != nil:
 				return err
 			default:
@@ -129,25 +134,34 @@ func (o *Operations) loadEvent(ctx context.Context, who Session, id string) (eve
 	return a, e, err
 }
 
-// reasonNotSent returns why an endpoint has no delivery of an event.
-func reasonNotSent(ep endpoint.Endpoint, eventType string, body []byte, accepted time.Time) string {
+// missedAfter is how long after its acceptance an event without a delivery is missed, not
+// on its way.
+const missedAfter = time.Hour
+
+// reasonNotSent returns why an endpoint has no delivery of an event, and what sends it.
+func reasonNotSent(ep endpoint.Endpoint, accepted event.Accepted, eventType string, at, now time.Time) string {
+	sends := fmt.Sprintf("`tidings recover --endpoint %s` sends it", ep.ID)
+	sub, broken := subscriptionOf(ep)
 	switch {
-	case ep.CreatedAt.After(accepted):
-		return "the endpoint was added later, at " + ep.CreatedAt.UTC().Format(time.RFC3339)
+	case !ep.Subscribes(eventType) && accepted.OldType != "" && ep.Subscribes(accepted.OldType):
+		return fmt.Sprintf("subscribed to %s, which is called %s now, and not to that", accepted.OldType, eventType)
 	case !ep.Subscribes(eventType):
 		return "not subscribed to " + eventType
-	case ep.Status == endpoint.Disabled:
-		if ep.StatusReason == "" {
-			return "the endpoint is disabled"
-		}
-		return fmt.Sprintf("the endpoint is disabled (%s)", ep.StatusReason)
+	case broken != nil:
+		return fmt.Sprintf("the filter is invalid: %s", broken)
 	}
-	if len(ep.Filter) > 0 {
-		compiled, err := filter.Compile(ep.Filter)
-		doc, unread := filter.Parse(body)
-		if err == nil && unread == nil && !compiled.Matches(doc) {
-			return "the filter does not match: " + compiled.Mismatch(doc)
-		}
+	if why := sub.mismatch(accepted, eventType); why != "" {
+		return "the filter does not match: " + why
+	}
+	switch {
+	case ep.CreatedAt.After(at):
+		return fmt.Sprintf("the endpoint was added later, at %s; %s", ep.CreatedAt.UTC().Format(time.RFC3339), sends)
+	case ep.Status == endpoint.Disabled && ep.StatusReason == "":
+		return "the endpoint is disabled; once it is enabled, " + sends
+	case ep.Status == endpoint.Disabled:
+		return fmt.Sprintf("the endpoint is disabled (%s); once it is enabled, %s", ep.StatusReason, sends)
+	case now.Sub(at) > missedAfter:
+		return "missed: the endpoint was disabled or had other settings, or the message was lost; " + sends
 	}
 	return "pending: no attempt yet"
 }

@@ -194,7 +194,8 @@ func (o *Operations) StartJob(ctx context.Context, who Session, n NewJob) (Job, 
 			return Job{}, errorf(Invalid, "%.64q is not a state that a %s can send; the states are %v", s, n.Kind, possible)
 		}
 	}
-	if err := o.checkTypes(ctx, n.Types); err != nil {
+	var err error
+	if n.Types, err = o.storedTypes(ctx, n.Types); err != nil {
 		return Job{}, err
 	}
 	if who.Role.changes() && !endpoint.IsID(n.EndpointID) { // not written to the audit log

@@ -186,7 +186,7 @@ func TestJobsAreForAdminsAndEnabledEndpoints(t *testing.T) {
 		{"an admin", admin, e, rest, http.StatusOK},
 		{"a disabled endpoint", admin, off, rest, http.StatusConflict},
 		{"no time", admin, e, `}`, http.StatusUnprocessableEntity},
-		{"an unknown type", admin, e, `,"types":["user.exploded"]` + rest, http.StatusUnprocessableEntity},
+		{"what is no type", admin, e, `,"types":["Exploded"]` + rest, http.StatusUnprocessableEntity},
 	} {
 		if got := c.by.api("POST", "/api/jobs", `{"kind":"recover","endpoint_id":"`+c.endpoint.ID+`"`+c.rest); got.Code != c.want {
 			t.Errorf("%s: %d, want %d: %s", c.name, got.Code, c.want, got.Body)

@@ -70,7 +70,7 @@ func (c *Console) render(w http.ResponseWriter, r *http.Request, p page) {
 		http.Redirect(w, r, p.Redirect, http.StatusSeeOther)
 		return
 	}
-	p.Session, p.CSRF, p.Notice = sessionOf(r.Context()), csrfOf(r.Context()), notice(r)
+	p.Session, p.CSRF, p.Notice = sessionOf(r.Context()), csrfOf(r.Context()), cmp.Or(p.Notice, notice(r))
 	p.Path = cmp.Or(p.Path, r.URL.RequestURI())
 	if c.Operations.Receiver != nil {
 		b := c.Operations.Receiver.Behaviour()

@@ -272,6 +272,7 @@ func TestSecurityOtherTenantsIDsAreLikeThoseThatDoNotExist(t *testing.T) {
 		"POST /api/discussions/{id}/extend": `{"to":"` + later + `"}`,
 		"POST /api/endpoints":               `{"url":"ftp://example.com/","credentials":"tidings/default/kafka"}`,
 		"POST /api/endpoint-checks":         `{"url":"https://example.com/","credentials":"tidings/default/kafka"}`,
+		"POST /api/backfill-estimates":      `{"url":"https://example.com/","backfill":"30d"}`,
 		"PUT /api/receiver":                 `{"fail_percent":0,"fail_status":500,"slow_seconds":0}`,
 	}
 	raw := victim.get(console.OpenAPIPath).Body.Bytes()

@@ -131,6 +131,41 @@ func (c *Catalog) OldName(eventType string) string {
 	return ""
 }
 
+// Stored returns the names under which events of types are stored: a type that was renamed
+// has events of both names. A type that was removed still has events, so every name that a
+// type could have is accepted; unknown are those that no type has.
+func (c *Catalog) Stored(types []string) (names, unknown []string, err error) {
+	add := func(name string) {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	for _, name := range types {
+		if !nameForm.MatchString(name) || len(name) > MaxNameBytes {
+			return nil, nil, fmt.Errorf("%q is not the name of an event type, such as order.paid", clip(name))
+		}
+		add(name)
+		replacement, renamed := c.Renamed(name)
+		if _, ok := c.types[name]; !ok && !renamed {
+			unknown = append(unknown, name)
+		}
+		add(replacement)
+		add(c.OldName(name))
+	}
+	return names, unknown, nil
+}
+
+// Gone says what became of a type of which there are events: "" if it is a type.
+func (c *Catalog) Gone(name string) string {
+	if c.types[name] != nil {
+		return ""
+	}
+	if replacement, ok := c.Renamed(name); ok {
+		return "the type is called " + replacement + " now"
+	}
+	return "the type was removed; its events are delivered all the same"
+}
+
 // Unknown says that a name is not that of a type, and what to write instead: the new
 // name of a type that was renamed, or one of all types.
 func (c *Catalog) Unknown(name string) string {

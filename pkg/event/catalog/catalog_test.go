@@ -37,6 +37,34 @@ func TestARenamedTypeNamesItsReplacement(t *testing.T) {
 	}
 }
 
+// Events that were accepted before a type was renamed or removed are kept.
+func TestStoredNamesIncludeThoseOfRenamedAndRemovedTypes(t *testing.T) {
+	for name, c := range map[string]struct{ types, names, unknown []string }{
+		"none":         {nil, nil, nil},
+		"a type":       {[]string{"user.posted_comment"}, []string{"user.posted_comment"}, nil},
+		"renamed":      {[]string{"user.joined_platform"}, []string{"user.joined_platform", "user.welcome_email_sent"}, nil},
+		"an old name":  {[]string{"user.welcome_email_sent"}, []string{"user.welcome_email_sent", "user.joined_platform"}, nil},
+		"both":         {[]string{"user.welcome_email_sent", "user.joined_platform"}, []string{"user.welcome_email_sent", "user.joined_platform"}, nil},
+		"removed":      {[]string{"order.paid", "user.posted_comment"}, []string{"order.paid", "user.posted_comment"}, []string{"order.paid"}},
+		"at the limit": {[]string{"a." + strings.Repeat("b", 62)}, []string{"a." + strings.Repeat("b", 62)}, []string{"a." + strings.Repeat("b", 62)}},
+	} {
+		names, unknown, err := catalog.Default().Stored(c.types)
+		if err != nil || !slices.Equal(names, c.names) || !slices.Equal(unknown, c.unknown) {
+			t.Errorf("%s: %q, unknown %q, %v", name, names, unknown, err)
+		}
+	}
+	for _, name := range []string{"", "paid", "Order.paid", "order.*", "order.paid ", "a." + strings.Repeat("b", 63)} {
+		if names, _, err := catalog.Default().Stored([]string{"user.posted_comment", name}); err == nil {
+			t.Errorf("%q is accepted: %q", name, names)
+		}
+	}
+	for name, want := range map[string]string{"user.joined_platform": "", "user.welcome_email_sent": "the type is called user.joined_platform now", "order.paid": "the type was removed; its events are delivered all the same"} {
+		if got := catalog.Default().Gone(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestSubjectIsTheFieldThatTheTypeNames(t *testing.T) {
 	for name, c := range map[string]struct{ eventType, data, want string }{
 		"first field":        {"user.joined_community", `{"community_id":"c_7","x":1}`, "c_7"},
