@@ -52,8 +52,6 @@ type jobKind interface {
 // jobRefusal is why a job cannot go on.
 type jobRefusal struct{ error }
 
-func (r *jobRefusal) Unwrap() error { return r.error }
-
 func refusef(format string, args ...any) error { return &jobRefusal{fmt.Errorf(format, args...)} }
 
 // kinds returns the kinds of jobs.

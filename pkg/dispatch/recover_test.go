@@ -239,15 +239,17 @@ func TestBulkReplayTakesWhatMatches(t *testing.T) {
 			command dispatch.Command
 			want    int
 		}{
-			"dead letters by default":        {dispatch.Command{}, len(early) + len(dead500) + len(dead404)},
-			"of a range of times":            {dispatch.Command{From: from}, len(dead500) + len(dead404)},
-			"of a status":                    {dispatch.Command{From: from, Status: "404"}, 1},
-			"of a range of statuses":         {dispatch.Command{From: from, Status: "400..599"}, 3},
-			"of a type":                      {dispatch.Command{From: from, Types: []string{"user.posted_comment"}}, len(dead500) + len(dead404)},
-			"of another type":                {dispatch.Command{Types: []string{"user.left_community"}}, 0},
-			"of two states":                  {dispatch.Command{From: from, States: []delivery.State{delivery.Dead, delivery.Delivered}}, 4 + len(delivered)},
-			"of a state that nothing is in":  {dispatch.Command{States: []delivery.State{delivery.Skipped}}, 0},
-			"of two types, one not received": {dispatch.Command{From: from, Types: []string{"user.posted_comment", "user.left_community"}}, 3},
+			"dead letters by default":         {dispatch.Command{}, len(early) + len(dead500) + len(dead404)},
+			"of a range of times":             {dispatch.Command{From: from}, len(dead500) + len(dead404)},
+			"of a status":                     {dispatch.Command{From: from, Status: "404"}, 1},
+			"of a range of statuses":          {dispatch.Command{From: from, Status: "400..599"}, 3},
+			"of a type":                       {dispatch.Command{From: from, Types: []string{"user.posted_comment"}}, len(dead500) + len(dead404)},
+			"of another type":                 {dispatch.Command{Types: []string{"user.left_community"}}, 0},
+			"of two states":                   {dispatch.Command{From: from, States: []delivery.State{delivery.Dead, delivery.Delivered}}, 4 + len(delivered)},
+			"of a state that nothing is in":   {dispatch.Command{States: []delivery.State{delivery.Skipped}}, 0},
+			"of two types, neither received":  {dispatch.Command{Types: []string{"user.joined_community", "user.left_community"}}, 0},
+			"of two states, one of them none": {dispatch.Command{From: from, States: []delivery.State{delivery.Dead, delivery.Skipped}}, 3},
+			"of two types, one not received":  {dispatch.Command{From: from, Types: []string{"user.posted_comment", "user.left_community"}}, 3},
 		} {
 			c.command.Kind, c.command.EndpointID, c.command.DryRun = jobs.Replay, e.ID, true
 			if j := w.finish(w.start(c.command)); j.State != jobs.Done || j.Counts[jobs.Sent] != c.want {

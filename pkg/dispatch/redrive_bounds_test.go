@@ -1,15 +1,20 @@
 package dispatch_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
@@ -349,4 +354,174 @@ func TestAnEventThatIsTenMinutesLateIsYounger(t *testing.T) {
 // filtered gives an endpoint a filter.
 func filtered(filter string) func(*endpoint.Endpoint) {
 	return func(e *endpoint.Endpoint) { e.Filter = json.RawMessage(filter) }
+}
+
+// A redrive is not complete if it failed, also if another of its workers found no more letters.
+func TestARedriveThatFailedIsNotDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead := &letters{}
+		w := newWorld(t, dead.in)
+		w.endpoint()
+		dead.pages = deadItems(w.accept(30), 0)
+		var n atomic.Int64
+		w.queue.fail = func(work.Item) error {
+			if n.Add(1) != 2 {
+				return nil
+			}
+			return errStore
+		}
+		if got, err := w.Redrive(t.Context()); err == nil || got.Done {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
+}
+
+// What a sweep gives up, and what it cannot, is in its log.
+func TestASweepReportsTheLettersThatItGivesUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		fails error
+		log   string
+	}{"given up": {nil, "redrive.done redriven=0 given_up=3"}, "cannot be settled": {errStore, "redrive.failed"}} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			store, dead := &unwell{}, &letters{}
+			w := newWorld(t, store.in, dead.in, func(c *dispatch.Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+			w.endpoint()
+			dead.pages = deadItems(w.accept(3), 5)
+			store.fails = map[string]error{"settle": c.fails}
+			if _, err := w.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(log.String(), "msg="+c.log) {
+				t.Errorf("%s: the log is %s", name, log.String())
+			}
+		})
+	}
+}
+
+// A letter that wakes an endpoint or advances a job is given up without a trace, and whether
+// the endpoint of a delivery is slow is decided anew.
+func TestWhatIsRedrivenDependsOnTheItem(t *testing.T) {
+	for name, c := range map[string]struct {
+		item     work.Item
+		redriven int
+		settled  int
+		queued   int
+	}{
+		"a wake-up, once too often":       {work.Item{Tenant: "t", EndpointID: "ep_1", Wake: true}, 5, 0, 0},
+		"a job, once too often":           {work.Item{Tenant: "t", JobID: "job_1"}, 5, 0, 0},
+		"a delivery, once too often":      {work.Item{Tenant: "t", EndpointID: "ep_1", EventID: event.NewID(time.Now())}, 5, 1, 0},
+		"a delivery of a slow endpoint":   {work.Item{Tenant: "t", EndpointID: "ep_1", EventID: event.NewID(time.Now()), Slow: true}, 0, 0, 1},
+		"a wake-up that was not redriven": {work.Item{Tenant: "t", EndpointID: "ep_1", Wake: true}, 0, 0, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store, dead := &unwell{}, &letters{}
+			w := newWorld(t, store.in, dead.in)
+			dead.pages = deadItems([]work.Item{c.item}, c.redriven)
+			if _, err := w.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			sent := w.queue.take()
+			if store.calls["settle"] != c.settled || len(sent) != c.queued || dead.removed != 1 {
+				t.Fatalf("%s: %d settled, queued %+v, %d letters removed", name, store.calls["settle"], sent, dead.removed)
+			}
+			if c.queued > 0 && sent[0].Slow {
+				t.Errorf("%s: it is still for the slow lane", name)
+			}
+		})
+	}
+}
+
+// cursors notes the cursors with which the due index is read. It answers in pages.
+type cursors struct {
+	dispatch.DueIndex
+	mu   sync.Mutex
+	seen []string
+}
+
+func (c *cursors) Due(_ context.Context, shard int, _ time.Time, cursor string, _ int) ([]delivery.Due, string, error) {
+	if shard > 0 {
+		return nil, "", nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = append(c.seen, cursor)
+	return nil, map[int]string{1: "second", 2: "third"}[len(c.seen)], nil
+}
+
+func TestASweepContinuesAfterEachPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		index := &cursors{}
+		w := newWorld(t, func(c *dispatch.Config) { index.DueIndex, c.Due = c.Due, index })
+		if _, err := w.Sweep(t.Context()); err != nil || !slices.Equal(index.seen, []string{"", "second", "third"}) {
+			t.Errorf("it reads from %q, %v", index.seen, err)
+		}
+	})
+}
+
+// A circuit whose write failed is read again: the write may have been applied.
+func TestACachedCircuitIsForgottenAfterAFailedWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &circuits{putErr: errStore, apply: true}
+		w := newWorld(t, table.in)
+		w.endpoint()
+		w.receiver.answer = answering(503)
+		w.deliver(w.fannedOut())
+		before := len(table.reads)
+		w.deliver(w.fannedOut())
+		// A consistent read would be that after the conflict of the next write.
+		if len(table.reads) == before || table.reads[before] {
+			t.Errorf("reads, and whether they were consistent: %v, want another after the first %d", table.reads, before)
+		}
+	})
+}
+
+// Of a batch, the version of a tenant's endpoints is read once; if the endpoints cannot be read
+// then, nothing is fanned out to the old ones.
+func TestABatchReadsTheVersionOfEndpointsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		list := &readsOfLists{}
+		w := newWorld(t, func(c *dispatch.Config) { list.Endpoints, c.Endpoints = c.Endpoints, list })
+		e := w.endpoint()
+		w.fannedOut() // the endpoints are cached
+		var batch []event.Change
+		for range 3 {
+			_, record := w.event("user.posted_comment", comment)
+			batch = append(batch, record)
+		}
+		list.versions = 0
+		if failed := w.FanOut(t.Context(), batch); failed != nil || list.versions != 1 {
+			t.Errorf("%d reads of the version, failed %v", list.versions, failed)
+		}
+		w.queue.take()
+		w.setStatusNow(e, endpoint.Disabled) // and announced
+		list.Endpoints = unlisted{list.Endpoints}
+		if failed := w.FanOut(t.Context(), batch); len(failed) != 1 || len(w.queue.take()) != 0 {
+			t.Errorf("failed %v, want the batch", failed)
+		}
+	})
+}
+
+// unlisted has endpoints that cannot be listed.
+type unlisted struct{ dispatch.Endpoints }
+
+func (unlisted) ReadEndpoints(context.Context, string, bool) (endpoint.List, error) {
+	return endpoint.List{}, errStore
+}
+
+// A delivery that begins to wait for a drain that is under way queues no other step of it.
+func TestWhatWaitsQueuesNoSecondStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint(limited)
+		item := w.fannedOut()
+		s := breaker.State{Tenant: e.Tenant, EndpointID: e.ID}.Close(time.Now())
+		s.Drain.KeepUntil, s.WakeAt = time.Now(), time.Now().Add(time.Minute)
+		w.putCircuit(s)
+		w.take(e, 200)
+		w.deliver(item)
+		if sent := w.queue.take(); !w.delivery(item).InBacklog || len(sent) != 0 || !w.circuit(e).Drain.KeepUntil.After(time.Now()) {
+			t.Errorf("queued %+v, the circuit is %+v", sent, w.circuit(e))
+		}
+	})
 }

@@ -41,7 +41,7 @@ func backlogGoal(limit ratelimit.Limit, s breaker.State, ageLimit time.Duration,
 		rate = float64(max(s.Drain.Rate, 1))
 	}
 	goal = min(max(int(rate*min(goalSpan, ageLimit/4).Seconds()), 1), maxGoal)
-	if 2*held <= goal && held < goal {
+	if 2*held <= goal {
 		return goal, 0
 	}
 	if s.Phase == breaker.Open {

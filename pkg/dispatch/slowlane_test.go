@@ -159,6 +159,9 @@ func TestRetriesUseTheLaneOfTheirAttempt(t *testing.T) {
 	}{
 		"a timeout":       {answeringAfter(time.Hour), true},
 		"a quick failure": {answering(503), false},
+		"a second": {func(context.Context, destination.Message) delivery.Outcome {
+			return delivery.Outcome{Class: delivery.Answered, Status: 503, Timings: delivery.Timings{Total: breaker.SlowLaneAfter}}
+		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

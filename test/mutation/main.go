@@ -69,7 +69,7 @@ const patience = 3 * time.Minute
 func main() {
 	sample := flag.Int("sample", 0, "test so many mutants, chosen at random; 0 is all")
 	seed := flag.Uint64("seed", 1, "of the choice")
-	only := flag.String("only", "", "test mutants whose file matches this expression")
+	only := flag.String("only", "", "test mutants whose file, line, operator and source, as printed, match this expression")
 	least := flag.Float64("least", 95, "fail below this share of killed mutants, in percent")
 	budget := flag.Duration("time", 0, "stop after this time with what was tested; 0 is no limit")
 	unit := flag.Bool("unit", false, "run unit tests only, not the simulation")
@@ -91,7 +91,7 @@ func run(sample int, seed uint64, match *regexp.Regexp, least float64, budget ti
 	}
 	defer os.RemoveAll(work)
 	ctx := context.Background()
-	suite, err := prepare(ctx, work, match, unit)
+	all, err := instrumentAll(work)
 	if err != nil {
 		return err
 	}
@@ -99,14 +99,21 @@ func run(sample int, seed uint64, match *regexp.Regexp, least float64, budget ti
 	if err != nil {
 		return err
 	}
-	chosen := slices.DeleteFunc(slices.Clone(suite.mutants), func(m mutant) bool { return !match.MatchString(m.file) })
+	if stale := reasons.without(all.mutants); len(stale) > 0 {
+		return fmt.Errorf("test/mutation/survivors.list has reasons for mutants that do not exist any more; delete or correct them:\n  %s", strings.Join(stale, "\n  "))
+	}
+	chosen := slices.DeleteFunc(slices.Clone(all.mutants), func(m mutant) bool { return !match.MatchString(m.String()) })
 	if sample > 0 && sample < len(chosen) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		random.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 		chosen = chosen[:sample]
 		slices.SortFunc(chosen, func(a, b mutant) int { return a.id - b.id })
 	}
-	fmt.Fprintf(os.Stderr, "%d mutants, %d of them to be tested\n", len(suite.mutants), len(chosen))
+	fmt.Fprintf(os.Stderr, "%d mutants, %d of them to be tested\n", len(all.mutants), len(chosen))
+	suite, err := prepare(ctx, work, all, chosen, unit)
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	killers := make([]string, len(chosen))
 	tested := make([]bool, len(chosen))
@@ -160,14 +167,62 @@ func run(sample int, seed uint64, match *regexp.Regexp, least float64, budget ti
 	return nil
 }
 
+// mutated is the source of the packages with all mutants in it.
+type mutated struct {
+	mutants []mutant
+	replace map[string]string // files, for the compiler's overlay
+}
+
+// instrumentAll puts the mutants into the packages.
+func instrumentAll(work string) (mutated, error) {
+	all := mutated{replace: map[string]string{}}
+	id := 0
+	next := func() int { id++; return id }
+	put := func(path, text string) error {
+		original, err := filepath.Abs(path)
+		if err != nil {
+			return err
+		}
+		all.replace[original] = filepath.Join(work, strings.ReplaceAll(path, string(filepath.Separator), "_"))
+		return os.WriteFile(all.replace[original], []byte(text), 0o600)
+	}
+	for _, p := range packages {
+		info, err := build.ImportDir(p.dir, 0)
+		if err != nil {
+			return all, err
+		}
+		for _, name := range info.GoFiles {
+			if chosen := onlyFiles[p.dir]; chosen != nil && !slices.Contains(chosen, name) || slices.Contains(reports, name) {
+				continue
+			}
+			path := filepath.Join(p.dir, name)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return all, err
+			}
+			source, mutants, err := instrument(filepath.ToSlash(path), text, next)
+			if err != nil {
+				return all, err
+			}
+			all.mutants = append(all.mutants, mutants...)
+			if err := put(path, source); err != nil {
+				return all, err
+			}
+		}
+		if err := put(filepath.Join(p.dir, "mutant_switch.go"), "package "+info.Name+"\n"+switches); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
 // suite has the test binaries with all mutants in them.
 type suite struct {
-	mutants []mutant
-	binary  map[string]string   // by package, or "simulation"
-	flags   map[string][]string // of a binary, beside those of every one
-	dir     map[string]string   // where its tests run
-	tests   map[string][]string // binaries by directory of a mutant's file
-	reach   map[string][]reach  // by binary
+	binary map[string]string   // by package, or "simulation"
+	flags  map[string][]string // of a binary, beside those of every one
+	dir    map[string]string   // where its tests run
+	tests  map[string][]string // binaries by directory of a mutant's file
+	reach  map[string][]reach  // by binary
 }
 
 // reach is what one test of a binary runs.
@@ -177,61 +232,21 @@ type reach struct {
 	mutants map[int]bool
 }
 
-// prepare instruments the packages, compiles the tests and runs them once without a mutant,
-// to see that they pass and which mutants they reach.
-func prepare(ctx context.Context, work string, match *regexp.Regexp, unit bool) (*suite, error) {
+// prepare compiles the tests that the chosen mutants need and runs them once without a
+// mutant, to see that they pass and which mutants they reach.
+func prepare(ctx context.Context, work string, all mutated, chosen []mutant, unit bool) (*suite, error) {
 	s := &suite{binary: map[string]string{}, flags: map[string][]string{}, dir: map[string]string{}, tests: map[string][]string{}, reach: map[string][]reach{}}
 	needed := map[string]bool{}
-	replace := map[string]string{}
-	id := 0
-	next := func() int { id++; return id }
 	for _, p := range packages {
 		s.tests[p.dir] = p.tests
-		info, err := build.ImportDir(p.dir, 0)
-		if err != nil {
-			return nil, err
+		if slices.ContainsFunc(chosen, func(m mutant) bool { return filepath.ToSlash(filepath.Dir(m.file)) == p.dir }) {
+			for _, test := range p.tests {
+				needed[test] = true
+			}
 		}
-		for _, name := range info.GoFiles {
-			if chosen := onlyFiles[p.dir]; chosen != nil && !slices.Contains(chosen, name) || slices.Contains(reports, name) {
-				continue
-			}
-			path := filepath.Join(p.dir, name)
-			text, err := os.ReadFile(path)
-			if err != nil {
-				return nil, err
-			}
-			changed, mutants, err := instrument(filepath.ToSlash(path), text, next)
-			if err != nil {
-				return nil, err
-			}
-			s.mutants = append(s.mutants, mutants...)
-			if match.MatchString(filepath.ToSlash(path)) {
-				for _, test := range p.tests {
-					needed[test] = true
-				}
-			}
-			to := filepath.Join(work, strings.ReplaceAll(path, string(filepath.Separator), "_"))
-			if err := os.WriteFile(to, []byte(changed), 0o600); err != nil {
-				return nil, err
-			}
-			original, err := filepath.Abs(path)
-			if err != nil {
-				return nil, err
-			}
-			replace[original] = to
-		}
-		to := filepath.Join(work, strings.ReplaceAll(p.dir, "/", "_")+"_switch.go")
-		if err := os.WriteFile(to, []byte("package "+info.Name+"\n"+switches), 0o600); err != nil {
-			return nil, err
-		}
-		added, err := filepath.Abs(filepath.Join(p.dir, "mutant_switch.go"))
-		if err != nil {
-			return nil, err
-		}
-		replace[added] = to
 	}
 	overlay := filepath.Join(work, "overlay.json")
-	text, err := json.Marshal(map[string]any{"Replace": replace})
+	text, err := json.Marshal(map[string]any{"Replace": all.replace})
 	if err != nil {
 		return nil, err
 	}
@@ -412,7 +427,16 @@ func mutantNoError(id int, err error) error {
 // reasons say why a mutant lives, by file, operator and line of source.
 type reasons map[string]string
 
-func (r reasons) of(m mutant) string { return r[m.file+": "+m.operator+": "+m.source] }
+func (r reasons) of(m mutant) string { return r[m.name()] }
+
+// without returns those that are about no mutant.
+func (r reasons) without(all []mutant) []string {
+	left := maps.Clone(r)
+	for _, m := range all {
+		delete(left, m.name())
+	}
+	return slices.Sorted(maps.Keys(left))
+}
 
 // readReasons reads survivors.list: a line "file: operator: source", and an indented line with
 // the reason.

@@ -24,6 +24,9 @@ func (m mutant) String() string {
 	return fmt.Sprintf("%s:%d: %s: %s", m.file, m.line, m.operator, m.source)
 }
 
+// name is what survivors.list calls it. It does not change when other lines do.
+func (m mutant) name() string { return m.file + ": " + m.operator + ": " + m.source }
+
 // change replaces a piece of the source by one that behaves as before unless its mutant is
 // switched on. Pieces nest; format applies them from the inside out.
 type change struct {
@@ -39,11 +42,12 @@ type instrumenter struct {
 	next    func() int
 	changes []change
 	mutants []mutant
+	silent  map[ast.Node]bool // clauses that are left out
 }
 
 // instrument returns a file's source with every mutant in it, each behind a switch.
 func instrument(name string, text []byte, next func() int) (string, []mutant, error) {
-	in := &instrumenter{name: name, text: text, files: token.NewFileSet(), next: next}
+	in := &instrumenter{name: name, text: text, files: token.NewFileSet(), next: next, silent: map[ast.Node]bool{}}
 	file, err := parser.ParseFile(in.files, name, text, parser.SkipObjectResolution)
 	if err != nil {
 		return "", nil, err
@@ -71,7 +75,7 @@ func returnsError(f *ast.FuncType) bool {
 // body finds the mutants of a function.
 func (in *instrumenter) body(body *ast.BlockStmt, fails bool) {
 	ast.Inspect(body, func(n ast.Node) bool {
-		if s, ok := n.(ast.Stmt); ok && in.reports(s) {
+		if s, ok := n.(ast.Stmt); ok && (in.reports(s) || in.silent[s]) {
 			return false
 		}
 		switch n := n.(type) {
@@ -86,11 +90,7 @@ func (in *instrumenter) body(body *ast.BlockStmt, fails bool) {
 			}
 		case *ast.SwitchStmt:
 			if n.Tag == nil {
-				for _, clause := range n.Body.List {
-					for _, e := range clause.(*ast.CaseClause).List {
-						in.negate(e)
-					}
-				}
+				in.clauses(n.Body.List)
 			}
 		case *ast.BinaryExpr:
 			in.binary(n)
@@ -107,6 +107,21 @@ func (in *instrumenter) body(body *ast.BlockStmt, fails bool) {
 		}
 		return true
 	})
+}
+
+// clauses finds the mutants of the conditions of a switch without a tag. The last ones, if
+// they only report, decide about nothing else.
+func (in *instrumenter) clauses(list []ast.Stmt) {
+	last := len(list)
+	for last > 0 && !slices.ContainsFunc(list[last-1].(*ast.CaseClause).Body, func(s ast.Stmt) bool { return !in.reports(s) }) {
+		last--
+		in.silent[list[last]] = true
+	}
+	for _, clause := range list[:last] {
+		for _, e := range clause.(*ast.CaseClause).List {
+			in.negate(e)
+		}
+	}
 }
 
 func (in *instrumenter) offset(p token.Pos) int { return in.files.Position(p).Offset }
