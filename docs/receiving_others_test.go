@@ -26,3 +26,11 @@ func TestReceivingInPython(t *testing.T) {
 	}
 	checkReceiver(t, python, program(t, "python", t.TempDir(), "receiver.py"))
 }
+
+func TestReceivingInJava(t *testing.T) {
+	jar, err := filepath.Abs("../tools/receiving/.cache/java/standardwebhooks-1.2.0.jar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkReceiver(t, "java", "-cp", jar, program(t, "java", t.TempDir(), "Receiver.java"))
+}
