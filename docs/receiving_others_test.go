@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/signature"
 )
 
 // tools/receiving pins the libraries; `make verify-receiving` fetches them.
@@ -17,6 +19,10 @@ func TestReceivingInJavaScript(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	checkReceiver(t, "node", program(t, "js", dir, "receiver.mjs"))
+}
+
+func TestReceivingWithEd25519(t *testing.T) {
+	checkReceiverOf(t, signature.NewEd25519, "WEBHOOK_PUBLIC_KEY", signature.Secret.Public, "node", program(t, "javascript", t.TempDir(), "receiver.mjs"))
 }
 
 func TestReceivingInPython(t *testing.T) {

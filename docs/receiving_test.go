@@ -47,15 +47,21 @@ func program(t *testing.T, language, dir, name string) string {
 // checkReceiver starts a receiver and sends it requests that it must accept or reject.
 func checkReceiver(t *testing.T, command string, args ...string) {
 	t.Helper()
+	checkReceiverOf(t, signature.NewSecret, "WEBHOOK_SECRET", signature.Secret.Reveal, command, args...)
+}
+
+// checkReceiverOf is checkReceiver for a kind of key, which the receiver has in a variable.
+func checkReceiverOf(t *testing.T, newKey func() signature.Secret, variable string, value func(signature.Secret) string, command string, args ...string) {
+	t.Helper()
 	port, err := process.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	secret := signature.NewSecret()
+	secret := newKey()
 	var log bytes.Buffer
 	c := exec.Command(command, args...)
-	c.Env = append(os.Environ(), fmt.Sprint("PORT=", port), "WEBHOOK_SECRET="+secret.Reveal())
+	c.Env = append(os.Environ(), fmt.Sprint("PORT=", port), variable+"="+value(secret))
 	c.Stdout, c.Stderr = &log, &log
 	process, err := process.Start(c)
 	if err != nil {
@@ -82,8 +88,8 @@ func checkReceiver(t *testing.T, command string, args ...string) {
 		accept  bool
 	}{
 		"a signed webhook":           {[]signature.Secret{secret}, now, body, true},
-		"during secret rotation":     {[]signature.Secret{signature.NewSecret(), secret}, now, body, true},
-		"a wrong secret":             {[]signature.Secret{signature.NewSecret()}, now, body, false},
+		"during secret rotation":     {[]signature.Secret{newKey(), secret}, now, body, true},
+		"a wrong secret":             {[]signature.Secret{newKey()}, now, body, false},
 		"a changed body":             {[]signature.Secret{secret}, now, strings.Replace(body, "posted", "flagged", 1), false},
 		"the same JSON, reformatted": {[]signature.Secret{secret}, now, strings.Replace(body, ",", ", ", 1), false},
 		"older than five minutes":    {[]signature.Secret{secret}, now.Add(-10 * time.Minute), body, false},
