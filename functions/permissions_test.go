@@ -21,6 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/local"
@@ -240,6 +241,22 @@ func addScenarios(t *testing.T, stage *lambdaemulator.Deployment) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A person to erase, for dispatch.
+	person := event.Event{ID: event.NewID(time.Now()), Type: "user.joined_platform", Timestamp: time.Now(), Data: []byte(`{"user_id":"u_erased"}`)}
+	body, err := person.Encode()
+	if err == nil {
+		err = stage.Store().PutEvent(t.Context(), event.Accepted{ID: person.ID, Tenant: "default", Body: body, Subject: "u_erased"})
+	}
+	if err == nil {
+		_, err = stage.Store().KeepFailedChange(t.Context(), platform.FailedChange{
+			ID: person.ID, Reason: "x", FirstSeen: time.Now(), LastTried: time.Now(), Attempts: 1,
+			// Emit cannot capture it.
+			Record: []byte(`{"eventID":"1","eventName":"INSERT","eventSource":"aws:dynamodb","dynamodb":{"NewImage":{"kind":{"S":"comment"},"user_id":{"S":"u_erased"}}}}`),
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	// An open circuit, behind which deliveries wait.
 	circuit := breaker.State{EndpointID: "ep_fails", Tenant: "default"}
 	for i := range 2 * breaker.DefaultFailures {
@@ -312,6 +329,9 @@ func payloads(t *testing.T, stage *lambdaemulator.Deployment, f samtemplate.Func
 		list = append(list, messages(t, work.Item{Tenant: "default", JobID: "job_01KG4VZS4NCPSXFR1K831Q4SB7"}))
 		list = append(list, []byte(`{"action":"cancel_job","job_id":"job_01KG4VZS4NCPSXFR1K831Q4SB6","tenant":"default","by":"ada"}`))
 		list = append(list, messages(t, work.Item{Tenant: "default", EndpointID: "ep_missed", Wake: true}))
+		// Erase a person, about whom there are an event and a failed change.
+		list = append(list, []byte(`{"action":"start_job","kind":"erase","job_id":"job_01KG4VZS4NCPSXFR1K831Q4SB9","tenant":"default","subject":"u_erased"}`))
+		list = append(list, messages(t, work.Item{Tenant: "default", JobID: "job_01KG4VZS4NCPSXFR1K831Q4SB9"}))
 	}
 	return list
 }
@@ -417,6 +437,7 @@ func consoleRequests(t *testing.T, stage *lambdaemulator.Deployment) (list [][]b
 		{"POST", sample + "/resume", ""},
 		{"POST", sample + "/disable", ""},
 		{"POST", sample + "/enable", ""},
+		{"POST", "/api/erasures", `{"subject":"u_erased","dry_run":true}`},
 		{"POST", "/api/jobs", `{"kind":"recover","endpoint_id":"` + lambdaemulator.SampleEndpoint + `","from":"2026-01-01T00:00:00Z","dry_run":true}`},
 		{"GET", "/api/jobs", ""},
 		{"GET", "/api/jobs/" + running.ID, ""},
@@ -474,7 +495,7 @@ func checkAnswer(t *testing.T, payload, answer []byte) {
 	}
 	what := request.RequestContext.HTTP.Method + " " + request.RawPath
 	// The stage does not run the functions that the console invokes.
-	invokes := strings.HasSuffix(request.RawPath, "/redrive") || what == "POST /api/jobs" || strings.HasSuffix(request.RawPath, "/cancel") || strings.HasPrefix(request.RawPath, "/api/circuits/") && strings.HasSuffix(request.RawPath, "/close")
+	invokes := strings.HasSuffix(request.RawPath, "/redrive") || what == "POST /api/jobs" || what == "POST /api/erasures" || strings.HasSuffix(request.RawPath, "/cancel") || strings.HasPrefix(request.RawPath, "/api/circuits/") && strings.HasSuffix(request.RawPath, "/close")
 	if response.StatusCode >= 500 && !invokes {
 		t.Errorf("%s: %d %.300s", what, response.StatusCode, response.Body)
 	}

@@ -159,12 +159,12 @@ func attacks() []attack {
 		}, nil},
 		{"read failed changes of all tenants", func(ctx context.Context, i intruder) error {
 			return i.query(ctx, i.tables.Deliveries, "endpoint_id", "capture-failed")
-		}, []string{"console"}},
+		}, []string{"console", "dispatch", "test-webhook"}}, // an erasure reads them
 		{"count failed changes", func(ctx context.Context, i intruder) error {
 			_, err := i.db.Query(ctx, &dynamodb.QueryInput{TableName: &i.tables.Deliveries, KeyConditionExpression: aws.String("endpoint_id = :v"), Select: types.SelectCount,
 				ExpressionAttributeValues: dynamoitem.Item{":v": dynamoitem.S("capture-failed")}})
 			return err
-		}, []string{"console", "health"}},
+		}, []string{"console", "health", "dispatch", "test-webhook"}},
 		{"change a delivery", func(ctx context.Context, i intruder) error {
 			return i.update(ctx, i.tables.Deliveries, delivery, "state", "delivered")
 		}, []string{"dispatch", "test-webhook"}},

@@ -181,7 +181,7 @@ func (a *app) eventShow() *cobra.Command {
 			if a.json {
 				return a.printJSON(e)
 			}
-			if err := a.fields("id", e.ID, "type", e.Type, "old type", e.OldType, "note", e.TypeNote, "accepted", formatTime(e.AcceptedAt), "timestamp", formatTime(e.Timestamp), "actor", e.Actor); err != nil {
+			if err := a.fields("id", e.ID, "type", e.Type, "old type", e.OldType, "note", e.TypeNote, "accepted", formatTime(e.AcceptedAt), "timestamp", formatTime(e.Timestamp), "actor", e.Actor, "erased", formatTime(e.ErasedAt)); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/user"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 )
 
 func (a *app) jobCommand() *cobra.Command {
-	c := &cobra.Command{Use: "job", Short: "List, show, follow and cancel jobs: recoveries, backfills and bulk replays"}
+	c := &cobra.Command{Use: "job", Short: "List, show, follow and cancel jobs: recoveries, backfills, bulk replays and erasures"}
 	c.AddCommand(a.jobList(), a.jobShow(), a.jobWait(), a.jobCancel())
 	return c
 }
@@ -93,11 +94,19 @@ func (a *app) jobShow() *cobra.Command {
 			if a.json {
 				return a.printJSON(j)
 			}
-			return a.fields("job", j.ID, "kind", kindOf(j), "endpoint", j.EndpointID, "from", formatTime(j.From), "to", formatTime(j.To), "types", strings.Join(j.Types, ", "),
+			return a.fields("job", j.ID, "kind", kindOf(j), "endpoint", j.EndpointID, "person", j.Subject, "from", formatTime(j.From), "to", formatTime(j.To), "types", strings.Join(j.Types, ", "),
 				"states", joinStates(j.States), "status", j.Status, "state", j.State, "reason", j.Reason, "done", fmt.Sprint(j.Percent(), " %"), "found", found(j),
-				"sent", j.Sent, "started", formatTime(j.StartedAt), "by", j.By, "updated", formatTime(j.UpdatedAt))
+				"sent", j.Sent, "erased", counted(j.Erased), "stopped", counted(j.Stopped), "removed", counted(j.Removed), "started", formatTime(j.StartedAt), "by", j.By, "updated", formatTime(j.UpdatedAt))
 		},
 	}
+}
+
+// counted is a count of an erasure, which is left out if it is 0.
+func counted(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
 }
 
 func joinStates(list []delivery.State) string {
@@ -252,7 +261,7 @@ func pause(ctx context.Context, wait time.Duration) {
 // found says what a job found, missing first, such as "3 missing, 2 dead".
 func found(j console.Job) string {
 	var parts []string
-	for _, state := range append([]delivery.State{dispatch.Missing}, delivery.States...) {
+	for _, state := range append([]delivery.State{dispatch.Missing, dispatch.Erased}, delivery.States...) {
 		if n := j.Found[string(state)]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, strings.ReplaceAll(string(state), "_", " ")))
 		}
@@ -262,6 +271,9 @@ func found(j console.Job) string {
 
 // printJob prints what a job that has ended did, or in a dry run would do.
 func (a *app) printJob(j console.Job) error {
+	if j.Erasure() {
+		return a.printErasure(j)
+	}
 	if a.json {
 		return a.printJSON(j)
 	}

@@ -37,6 +37,7 @@ func TestNoCommandHangsWithItsService(t *testing.T) {
 		"event show":             {event},
 		"explain":                {event, endpoint},
 		"recover":                {"--endpoint", endpoint, "--since", "1h"},
+		"erase":                  {"--subject", "u_1042"},
 		"job list":               nil,
 		"job show":               {job},
 		"job wait":               {job},

@@ -105,7 +105,7 @@ Exit codes: 0 success, 1 failure, 2 usage error.`,
 	flags.StringVar(&a.stateDir, "state-dir", ".tidings", "directory for the local runner's state")
 	flags.StringVar(&a.tenant, "tenant", event.DefaultTenant, "tenant that owns the endpoints and events")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.circuitCommand(), a.redriveCommand(), a.captureCommand(), a.eventCommand(), a.explainCommand(), a.recoverCommand(), a.jobCommand(), a.typeCommand(), a.testCommand(),
+	root.AddCommand(a.localCommand(), a.endpointCommand(), a.emitCommand(), a.deliveryCommand(), a.circuitCommand(), a.redriveCommand(), a.captureCommand(), a.eventCommand(), a.explainCommand(), a.recoverCommand(), a.eraseCommand(), a.jobCommand(), a.typeCommand(), a.testCommand(),
 		a.consoleCommand(), a.playCommand(), a.smokeCommand(), a.loadCommand(), a.statusCommand(), a.alertCommand(), a.doctorCommand())
 	return root
 }

@@ -270,6 +270,7 @@ func TestSecurityHostileTextThroughEveryCommand(t *testing.T) {
 	do("", "explain", eventID, hostile)
 	do("", "recover", "--endpoint", e.ID, "--since", "1h", "--dry-run")
 	do("", "recover", "--endpoint", hostile, "--since", "1h", "--states", hostile)
+	do("", "erase", "--subject", hostile)
 	do("", "job", "list")
 	do("", "job", "show", job.ID)
 	do("", "job", "show", hostile)

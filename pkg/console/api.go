@@ -163,6 +163,9 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	register(c, api, http.MethodPost, "start-job", "/api/jobs", "Start a job: recover what an endpoint missed, backfill a new endpoint, or replay settled deliveries", func(ctx context.Context, who Session, in *struct{ Body NewJob }) (Job, error) {
 		return o.StartJob(ctx, who, in.Body)
 	})
+	register(c, api, http.MethodPost, "erase-person", "/api/erasures", "Start a job that erases what is stored about a person (admin role); its dry run counts it", func(ctx context.Context, who Session, in *struct{ Body NewErasure }) (Job, error) {
+		return o.StartErasure(ctx, who, in.Body)
+	})
 	register(c, api, http.MethodPost, "cancel-job", "/api/jobs/{id}/cancel", "Cancel a running job; what it has put into a backlog stays there", func(ctx context.Context, who Session, in *byJob) (Job, error) {
 		return o.CancelJob(ctx, who, in.ID)
 	})

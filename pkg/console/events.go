@@ -65,6 +65,7 @@ type Event struct {
 	Timestamp    time.Time       `json:"timestamp"`
 	AcceptedAt   time.Time       `json:"accepted_at"`
 	Actor        string          `json:"actor_user_id,omitempty"`
+	ErasedAt     time.Time       `json:"erased_at,omitzero" doc:"When the event was erased; its body is then empty, and it is not sent any more"`
 	Body         json.RawMessage `json:"body" doc:"The body exactly as receivers get it"`
 	Destinations []Destination   `json:"destinations" nullable:"false"`
 }
@@ -89,7 +90,7 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 	if err != nil {
 		return Event{}, err
 	}
-	v := Event{ID: e.ID, Type: e.Type, OldType: a.OldType, TypeNote: known.Gone(e.Type), Timestamp: e.Timestamp, Actor: e.ActorUserID, Body: a.Body, AcceptedAt: acceptedAt(e.ID, e.Timestamp)}
+	v := Event{ID: e.ID, Type: e.Type, OldType: a.OldType, TypeNote: known.Gone(e.Type), Timestamp: e.Timestamp, Actor: e.ActorUserID, Body: a.Body, ErasedAt: a.ErasedAt, AcceptedAt: acceptedAt(e.ID, e.Timestamp)}
 	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
 	if err != nil {
 		return Event{}, err
@@ -102,6 +103,8 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 			to := Destination{EndpointID: ep.ID, URL: ep.URL}
 			d, err := o.Deliveries.GetDelivery(ctx, delivery.Key{EndpointID: ep.ID, EventID: id})
 			switch {
+			case errors.Is(err, delivery.ErrNotFound) && !a.ErasedAt.IsZero():
+				to.Note = erasedAt(a)
 			case errors.Is(err, delivery.ErrNotFound):
 				to.Note = reasonNotSent(ep, a, e.Type, v.AcceptedAt, o.Now())
 			case err != nil:
@@ -132,6 +135,11 @@ func (o *Operations) loadEvent(ctx context.Context, who Session, id string) (eve
 	}
 	e, err := event.Decode(a.Body)
 	return a, e, err
+}
+
+// erasedAt says that an event was erased, and when.
+func erasedAt(a event.Accepted) string {
+	return "the event was erased at " + a.ErasedAt.UTC().Format(time.RFC3339)
 }
 
 // missedAfter is how long after its acceptance an event without a delivery is missed, not

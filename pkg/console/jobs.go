@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type Job struct {
 	Types      []string         `json:"types,omitempty"`
 	States     []delivery.State `json:"states,omitempty"`
 	Status     string           `json:"status,omitempty"`
+	Subject    string           `json:"subject,omitempty" doc:"Erasure: the person"`
 	DryRun     bool             `json:"dry_run,omitempty" doc:"The job counts, and sends nothing"`
 	By         string           `json:"by,omitempty" doc:"Who started it"`
 	State      jobs.State       `json:"state" enum:"running,done,cancelled,failed"`
@@ -37,6 +39,9 @@ type Job struct {
 	Examined   int              `json:"examined" doc:"Number of events that were looked at"`
 	Sent       int              `json:"sent" doc:"Number of deliveries that were put into the endpoint's backlog; in a dry run, that would be"`
 	Found      map[string]int   `json:"found,omitempty" doc:"Number of events or deliveries that were found, by state"`
+	Erased     int              `json:"erased,omitempty" doc:"Erasure: number of events; in a dry run, that would be erased, and so are the next two"`
+	Stopped    int              `json:"stopped,omitempty" doc:"Erasure: number of their deliveries that were pending"`
+	Removed    int              `json:"removed,omitempty" doc:"Erasure: number of failed changes"`
 	Seconds    float64          `json:"seconds" doc:"How long it takes about to send them"`
 	Dollars    float64          `json:"dollars" doc:"What it costs about to send them, in US dollars"`
 }
@@ -47,6 +52,7 @@ func ViewJob(j jobs.Job, limit ratelimit.Limit) Job {
 	v := Job{
 		ID: j.ID, Kind: j.Kind, EndpointID: j.EndpointID, From: p.From, To: p.To, Types: p.Types, States: p.States, Status: p.Status, DryRun: j.DryRun, By: j.By,
 		State: j.State, Reason: j.Reason, StartedAt: j.StartedAt, UpdatedAt: j.UpdatedAt, Progress: j.Progress, Examined: j.Counts[jobs.Examined], Sent: j.Counts[jobs.Sent],
+		Subject: p.Subject, Erased: j.Counts[jobs.Erased], Stopped: j.Counts[jobs.Stopped], Removed: j.Counts[jobs.Removed],
 	}
 	for name, n := range j.Counts {
 		if state, ok := strings.CutPrefix(name, jobs.Found("")); ok {
@@ -71,6 +77,9 @@ func (j Job) Percent() int { return int(j.Progress * 100) }
 func (j Job) Takes() time.Duration {
 	return time.Duration(j.Seconds * float64(time.Second)).Round(time.Second)
 }
+
+// Erasure reports whether the job erases what is stored about a person.
+func (j Job) Erasure() bool { return j.Kind == jobs.Erase }
 
 // NewJob selects what a job sends again.
 type NewJob struct {
@@ -241,7 +250,7 @@ func (o *Operations) CancelJob(ctx context.Context, who Session, id string) (Job
 	if !j.Running() {
 		return Job{}, errorf(Conflict, "the job has ended already: it is %s", j.State)
 	}
-	cancelled, err := change(ctx, o, who, "job.cancel", &id, fmt.Sprintf("%s of %s", j.Kind, j.EndpointID), func() (j jobs.Job, err error) {
+	cancelled, err := change(ctx, o, who, "job.cancel", &id, fmt.Sprintf("%s of %s", j.Kind, cmp.Or(j.EndpointID, j.Subject)), func() (j jobs.Job, err error) {
 		return j, o.Dispatch(ctx, dispatch.Command{Action: "cancel_job", JobID: id, By: who.Name, Tenant: who.Tenant}, &j)
 	})
 	if err != nil {
@@ -290,6 +299,10 @@ func (c *Console) sendCounted(r *http.Request, who Session) (page, error) {
 	}
 	if !dry.DryRun || dry.Running() {
 		return page{}, errorf(Conflict, "only what a dry run has counted to its end can be sent")
+	}
+	if dry.Erasure() {
+		j, err := c.Operations.StartErasure(r.Context(), who, NewErasure{Subject: dry.Subject})
+		return page{Redirect: jobPath(j)}, err
 	}
 	j, err := c.Operations.StartJob(r.Context(), who, NewJob{
 		Kind: dry.Kind, EndpointID: dry.EndpointID, From: dry.From, To: dry.To, Types: dry.Types, States: dry.States, Status: dry.Status,

@@ -64,6 +64,7 @@ func (c *Console) pages(mux *http.ServeMux) {
 	show("GET /jobs/{id}", c.showJob)
 	show("POST /jobs/{id}/cancel", redirectAfter(o.CancelJob, "/jobs/{id}"))
 	show("POST /jobs/{id}/send", c.sendCounted)
+	show("POST /erasures", c.erasePerson)
 	show("GET /audit", c.listAudit)
 	c.publishCatalog(mux, show)
 	show("POST /receiver", c.configureReceiver)

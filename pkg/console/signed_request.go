@@ -33,6 +33,9 @@ func (o *Operations) SignRequest(ctx context.Context, who Session, endpointID, e
 	if err != nil {
 		return SignedRequest{}, err
 	}
+	if !accepted.ErasedAt.IsZero() {
+		return SignedRequest{}, errorf(Conflict, "%s: it is not sent any more", erasedAt(accepted))
+	}
 	now := o.Now()
 	r := SignedRequest{
 		Method: "POST", URL: e.URL, Body: string(accepted.Body),

@@ -23,7 +23,7 @@ const (
 	InFlight  State = "in_flight" // claimed by a worker, until its lease expires
 	Delivered State = "delivered" // the receiver accepted it
 	Dead      State = "dead"      // a dead letter: no more attempts until it is replayed
-	Skipped   State = "skipped"   // no more attempts: the endpoint is disabled or deleted, or the event has expired
+	Skipped   State = "skipped"   // no more attempts: the endpoint is disabled or deleted, or the event has expired or was erased
 )
 
 // Settled reports whether the state is final until an operator replays the delivery.
@@ -102,6 +102,9 @@ type Delivery struct {
 	Snippet string    // the beginning of the last failed response
 	History []Attempt // oldest first
 
+	// ErasedAt is when the event was erased; zero if it was not. No attempt begins then.
+	ErasedAt time.Time
+
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	ExpiresAt time.Time
@@ -145,6 +148,8 @@ const (
 	CauseInFlight Cause = "in flight"
 	// CauseEarly: the next attempt may not begin before Refusal.Until.
 	CauseEarly Cause = "early"
+	// CauseErased: the event was erased at Refusal.Until.
+	CauseErased Cause = "erased"
 	// CauseSuperseded: the work item is stale. The write that made it stale has set a
 	// due time, so the item can be discarded.
 	CauseSuperseded Cause = "superseded"
@@ -154,7 +159,7 @@ const (
 // fields are those of the delivery.
 type Refusal struct {
 	Cause    Cause
-	Until    time.Time // for CauseInFlight and CauseEarly
+	Until    time.Time // for CauseInFlight and CauseEarly; for CauseErased, since when
 	DueAt    time.Time
 	Slot     time.Time
 	Attempts int
@@ -199,6 +204,8 @@ func (c Claim) Apply(current *Delivery) (Delivery, *Refusal) {
 		return d, d.refuse(CauseSettled, time.Time{})
 	case d.State == InFlight && c.Now.Before(d.LeaseUntil):
 		return d, d.refuse(CauseInFlight, d.LeaseUntil)
+	case !d.ErasedAt.IsZero():
+		return d, d.refuse(CauseErased, d.ErasedAt)
 	case d.State == InFlight:
 		return c.begin(d), nil // the lease has expired
 	case d.Attempts != c.Attempts:
@@ -395,6 +402,9 @@ type Replay struct {
 // backlog, and its retry policy restarted. It refuses a delivery that is not settled, or
 // not early enough.
 func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
+	if !d.ErasedAt.IsZero() {
+		return d, d.refuse(CauseErased, d.ErasedAt)
+	}
 	if !d.State.Settled() {
 		cause, until := CauseInFlight, d.LeaseUntil
 		if d.State == Pending {
@@ -413,6 +423,50 @@ func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
 	d.UpdatedAt = r.Now
 	d.ExpiresAt = r.Now.Add(Retention)
 	return d, nil
+}
+
+// Erased is the reason of a delivery whose event was erased.
+const Erased = "erased"
+
+// Erase ends a delivery because its event was erased, and removes what its receiver answered,
+// which can repeat the event.
+type Erase struct {
+	Key
+	Tenant    string
+	EventType string
+	Accepted  time.Time // as in Settle
+	// Create makes a record if there is none, so that a work item that is still on a queue
+	// finds one.
+	Create bool
+	Now    time.Time
+}
+
+// Apply skips a delivery that is not settled; one that is keeps its state. A delivery whose
+// attempt is under way is only marked, so that no other begins: erase it again when the
+// attempt has ended, because its verdict has the receiver's answer. ok is false if there is
+// no record to erase.
+func (e Erase) Apply(current *Delivery) (after Delivery, ok bool) {
+	d := Delivery{Key: e.Key, Tenant: e.Tenant, EventType: e.EventType, Since: e.Accepted, CreatedAt: e.Now, ExpiresAt: e.Now.Add(Retention)}
+	switch {
+	case current != nil:
+		d = *current
+	case !e.Create:
+		return d, false
+	}
+	if d.ErasedAt.IsZero() {
+		d.ErasedAt = e.Now
+	}
+	switch {
+	case d.State == InFlight && e.Now.Before(d.LeaseUntil):
+		return d, true
+	case d.State.Settled() && d.Reason == Erased && d.Snippet == "":
+		return d, true
+	case !d.State.Settled():
+		d.State = Skipped
+	}
+	d.LeaseUntil, d.NextAttemptAt, d.DueAt, d.InBacklog, d.Slot = time.Time{}, time.Time{}, time.Time{}, false, time.Time{}
+	d.Reason, d.Snippet, d.UpdatedAt = Erased, "", e.Now
+	return d, true
 }
 
 // Due is an entry of the due index: a delivery that the sweep checks at DueAt.

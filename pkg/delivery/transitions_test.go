@@ -68,6 +68,21 @@ func TestATransitionChangesExactlyItsFields(t *testing.T) {
 			d.State, d.Uncounted, d.Since, d.NextAttemptAt, d.DueAt, d.Reason, d.UpdatedAt, d.ExpiresAt =
 				delivery.Pending, 3, now, now, now.Add(time.Minute), "replayed by an operator", now, expires
 		}, delivery.Dead},
+		"an erasure of a pending delivery": {func() (delivery.Delivery, any) {
+			return erased(delivery.Erase{Key: claim().Key, Now: now}.Apply(ptr(full(delivery.Pending))))
+		}, func(d *delivery.Delivery) {
+			d.State, d.LeaseUntil, d.NextAttemptAt, d.DueAt = delivery.Skipped, time.Time{}, time.Time{}, time.Time{}
+			d.Reason, d.Snippet, d.ErasedAt, d.UpdatedAt = "erased", "", now, now
+		}, delivery.Pending},
+		"an erasure of a dead letter": {func() (delivery.Delivery, any) {
+			return erased(delivery.Erase{Key: claim().Key, Now: now}.Apply(ptr(full(delivery.Dead))))
+		}, func(d *delivery.Delivery) {
+			d.LeaseUntil, d.NextAttemptAt, d.DueAt = time.Time{}, time.Time{}, time.Time{}
+			d.Reason, d.Snippet, d.ErasedAt, d.UpdatedAt = "erased", "", now, now
+		}, delivery.Dead},
+		"an erasure during an attempt": {func() (delivery.Delivery, any) {
+			return erased(delivery.Erase{Key: claim().Key, Now: now.Add(-time.Minute)}.Apply(ptr(full(delivery.InFlight))))
+		}, func(d *delivery.Delivery) { d.ErasedAt = now.Add(-time.Minute) }, delivery.InFlight},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := full(c.from)
@@ -84,6 +99,35 @@ func TestATransitionChangesExactlyItsFields(t *testing.T) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// erased is an erasure that found a record.
+func erased(d delivery.Delivery, ok bool) (delivery.Delivery, any) {
+	if !ok {
+		return d, "no record"
+	}
+	return d, nil
+}
+
+// Nothing begins an attempt of an erased delivery, and nothing is made of none.
+func TestAnErasedDeliveryIsNeverSentAgain(t *testing.T) {
+	for _, state := range delivery.States {
+		d, _ := delivery.Erase{Key: claim().Key, Now: now}.Apply(ptr(full(state)))
+		c := claim()
+		c.Attempts = d.Attempts
+		if got, refused := c.Apply(&d); refused == nil {
+			t.Errorf("%s: claimed: %+v", state, got)
+		}
+		if got, refused := (delivery.Replay{Key: d.Key, Now: now}).Apply(d); refused == nil || refused.Cause != delivery.CauseErased {
+			t.Errorf("%s: replayed: %+v, %v", state, got, refused)
+		}
+	}
+	if _, ok := (delivery.Erase{Key: claim().Key, Now: now}).Apply(nil); ok {
+		t.Error("a record was made")
+	}
+	if d, ok := (delivery.Erase{Key: claim().Key, Create: true, Now: now}).Apply(nil); !ok || d.State != delivery.Skipped || d.Reason != delivery.Erased || d.ExpiresAt.IsZero() {
+		t.Errorf("%+v", d)
+	}
+}
 
 // claimed returns a refusal as nil if there is none.
 func claimed(d delivery.Delivery, r *delivery.Refusal) (delivery.Delivery, any) {

@@ -94,6 +94,9 @@ func (d *Dispatcher) admit(ctx context.Context, item work.Item) (*job, error) {
 			return nil, fmt.Errorf("event %s: %w", item.EventID, err)
 		}
 	}
+	if !j.accepted.ErasedAt.IsZero() {
+		return nil, d.settle(ctx, item, delivery.Skipped, delivery.Erased, time.Time{})
+	}
 	if item.Trace != "" {
 		j.accepted.Trace = item.Trace // continues the trace of the fan-out, not of emit
 	}

@@ -94,6 +94,8 @@ func (d *Dispatcher) handleRefusal(ctx context.Context, item work.Item, r *deliv
 	switch r.Cause {
 	case delivery.CauseSettled, delivery.CauseSuperseded:
 		return nil
+	case delivery.CauseErased:
+		return d.settle(ctx, item, delivery.Skipped, delivery.Erased, time.Time{})
 	}
 	wait := max(r.Until.Sub(d.Now()), 0)
 	if r.Cause == delivery.CauseEarly && wait > work.MaxDelay && !r.DueAt.IsZero() && !r.DueAt.After(r.Until.Add(Backstop)) {

@@ -77,9 +77,14 @@ type Config struct {
 	Journal     Journal
 	Statistics  Statistics
 	Jobs        Jobs
-	Log         *slog.Logger
-	Tracer      Tracer
-	CacheTime   time.Duration // how long endpoints are cached; 0 disables the cache
+	// StoredEvents, Erasures, Kept and Types are for erasures only.
+	StoredEvents StoredEvents
+	Erasures     Erasures
+	Kept         KeptChanges
+	Types        EventTypes
+	Log          *slog.Logger
+	Tracer       Tracer
+	CacheTime    time.Duration // how long endpoints are cached; 0 disables the cache
 
 	Now     func() time.Time
 	Random  func() float64 // in [0, 1), for jitter
@@ -148,6 +153,8 @@ type Command struct {
 	Types  []string         `json:"types,omitempty"`
 	States []delivery.State `json:"states,omitempty"`
 	Status string           `json:"status,omitempty"`
+	// Subject is the person whose events an erase job erases.
+	Subject string `json:"subject,omitempty"`
 	// DryRun makes the job count only.
 	DryRun bool `json:"dry_run,omitempty"`
 }

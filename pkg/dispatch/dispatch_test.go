@@ -45,7 +45,7 @@ func newWorld(t *testing.T, change ...func(*dispatch.Config)) *world {
 	w := &world{t: t, store: memory.New(time.Now), queue: &sentItems{}, receiver: &receiver{}, tick: 50 * time.Millisecond}
 	c := dispatch.Config{
 		Events: w.store, Endpoints: w.store, Disabler: w.store, Deliveries: w.store,
-		Due: w.store, Replays: w.store, Statistics: w.store, Waiting: w.store, Breakers: w.store, Limits: w.store, Journal: w.store, Jobs: w.store, Queue: w.queue, Sender: w.receiver, CacheTime: dispatch.CacheTime,
+		Due: w.store, Replays: w.store, Statistics: w.store, Waiting: w.store, Breakers: w.store, Limits: w.store, Journal: w.store, Jobs: w.store, StoredEvents: w.store, Erasures: w.store, Kept: w.store, Types: catalog.Default(), Queue: w.queue, Sender: w.receiver, CacheTime: dispatch.CacheTime,
 		Log: slog.New(slog.DiscardHandler), Random: func() float64 { return 0 },
 	}
 	for _, f := range change {

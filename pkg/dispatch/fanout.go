@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -54,7 +55,13 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFr
 			err = d.endpoints.update(ctx, accepted.Tenant)
 			updated[accepted.Tenant] = true
 		}
-		if err == nil {
+		erased := false
+		if err == nil && !record.At.IsZero() && d.Now().Sub(record.At) > lateRecord {
+			erased, err = d.erased(ctx, accepted.ID)
+		}
+		if erased {
+			accepted.Subject, e.ActorUserID = "", ""
+		} else if err == nil {
 			more, err = d.itemsOf(ctx, accepted, e, storedLate(accepted.ID, record.At))
 		}
 		// The trace shows the decision; each attempt shows that its item was queued.
@@ -92,6 +99,19 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFr
 		return nil
 	}
 	return []string{batch[failed].SequenceNumber}
+}
+
+// lateRecord is how old a record is whose event may have been erased since. The record has
+// the body as it was.
+const lateRecord = 5 * time.Minute
+
+// erased reports whether an event was erased.
+func (d *Dispatcher) erased(ctx context.Context, id string) (bool, error) {
+	held, err := d.Events.GetEvent(ctx, id)
+	if errors.Is(err, event.ErrNotFound) {
+		return false, nil
+	}
+	return !held.ErasedAt.IsZero(), err
 }
 
 // fannedOutEvent is an event of a batch; the zero value stands for a record that is none.

@@ -56,7 +56,7 @@ func refusef(format string, args ...any) error { return &jobRefusal{fmt.Errorf(f
 
 // kinds returns the kinds of jobs.
 func (d *Dispatcher) kinds() map[jobs.Kind]jobKind {
-	return map[jobs.Kind]jobKind{jobs.Recover: recovery{d}, jobs.Backfill: recovery{d}, jobs.Replay: bulkReplay{d}}
+	return map[jobs.Kind]jobKind{jobs.Recover: recovery{d}, jobs.Backfill: recovery{d}, jobs.Replay: bulkReplay{d}, jobs.Erase: erasure{d}}
 }
 
 // StartJob stores a new job and queues its first step. A job with the same ID that exists
@@ -69,7 +69,7 @@ func (d *Dispatcher) StartJob(ctx context.Context, c Command) (jobs.Job, error) 
 	now := d.Now()
 	j := jobs.Job{
 		ID: c.JobID, Tenant: c.tenant(), Kind: c.Kind, EndpointID: c.EndpointID, DryRun: c.DryRun, By: c.By,
-		Parameters: jobs.Parameters{From: c.From, To: c.To, Types: c.Types, States: c.States, Status: c.Status},
+		Parameters: jobs.Parameters{From: c.From, To: c.To, Types: c.Types, States: c.States, Status: c.Status, Subject: c.Subject},
 	}
 	if j.ID == "" {
 		j.ID = jobs.NewID(now)

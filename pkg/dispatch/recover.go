@@ -21,6 +21,9 @@ import (
 // was fanned out, or its message was lost.
 const Missing delivery.State = "missing"
 
+// Erased is the state, in a job's counts, of an event that was erased. No job sends it.
+const Erased delivery.State = "erased"
+
 // RecoverStates are the states that a recovery can send again.
 var RecoverStates = []delivery.State{Missing, delivery.Skipped, delivery.Dead, delivery.Delivered}
 
@@ -176,12 +179,14 @@ func (r recovery) candidates(ctx context.Context, ep *endpoint.Endpoint, sub sub
 		c := candidate{key: delivery.Key{EndpointID: ep.ID, EventID: e.ID}, eventType: e.Type}
 		d, found := held[e.ID]
 		switch {
+		case found && !d.ErasedAt.IsZero():
+			c.state = Erased
 		case found:
 			c.state, c.waiting = d.State, d.InBacklog
 			c.wanted = slices.Contains(states, d.State) && d.UpdatedAt.Before(j.StartedAt)
 		case ep.Subscribes(e.Type):
 			c.state, c.wanted = Missing, slices.Contains(states, Missing)
-			c.matches = func(ctx context.Context) (bool, error) { return r.matches(ctx, sub, e) }
+			c.matches = func(ctx context.Context) (delivery.State, error) { return r.matches(ctx, sub, e) }
 		}
 		list[i] = c
 	}
@@ -223,19 +228,26 @@ func (r recovery) deliveries(ctx context.Context, endpointID string, page []jour
 	}
 }
 
-// matches reports whether the endpoint's filter matches an event.
-func (r recovery) matches(ctx context.Context, sub subscription, e journal.Entry) (bool, error) {
+// matches returns Missing if the endpoint's filter matches an event, Erased if the event was
+// erased, and else "".
+func (r recovery) matches(ctx context.Context, sub subscription, e journal.Entry) (delivery.State, error) {
 	accepted, err := r.d.Events.GetEvent(ctx, e.ID)
 	if errors.Is(err, event.ErrNotFound) {
-		return false, nil // it has expired
+		return "", nil // it has expired
 	}
 	if err != nil {
-		return false, fmt.Errorf("event %s: %w", e.ID, err)
+		return "", fmt.Errorf("event %s: %w", e.ID, err)
+	}
+	if !accepted.ErasedAt.IsZero() {
+		return Erased, nil
 	}
 	if sub.filter == nil {
-		return true, nil
+		return Missing, nil
 	}
 	doc, unreadable := filter.Parse(accepted.Body)
 	// Fan-out skips what nests too deeply for a filter.
-	return unreadable == nil && sub.matches(doc, accepted, e.Type), nil
+	if unreadable != nil || !sub.matches(doc, accepted, e.Type) {
+		return "", nil
+	}
+	return Missing, nil
 }

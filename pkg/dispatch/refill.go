@@ -89,8 +89,9 @@ type candidate struct {
 	state   delivery.State
 	wanted  bool
 	waiting bool // it is in the backlog already
-	// matches, if not nil, says whether an event that is missing matches the filter.
-	matches func(context.Context) (bool, error)
+	// matches, if not nil, returns the state of an event that has no delivery: Missing if it
+	// matches the filter.
+	matches func(context.Context) (delivery.State, error)
 }
 
 // refilled is what refill did.
@@ -152,9 +153,9 @@ func matchAll(ctx context.Context, list []candidate) error {
 			continue
 		}
 		group.Go(func() error {
-			matches, err := c.matches(ctx)
-			if err == nil && !matches {
-				c.state, c.wanted = "", false
+			state, err := c.matches(ctx)
+			if err == nil && state != Missing {
+				c.state, c.wanted = state, false
 			}
 			c.matches = nil
 			return err

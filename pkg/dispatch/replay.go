@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
@@ -34,6 +35,8 @@ func (d *Dispatcher) Replay(ctx context.Context, c Command) (Replayed, error) {
 	switch {
 	case errors.Is(err, delivery.ErrNotFound):
 		return Replayed{}, fmt.Errorf("replay: no delivery of event %s to endpoint %s", c.EventID, c.EndpointID)
+	case errors.As(err, &refused) && refused.Cause == delivery.CauseErased:
+		return Replayed{}, fmt.Errorf("replay: the event was erased at %s: there is nothing left to send", refused.Until.UTC().Format(time.RFC3339))
 	case errors.As(err, &refused):
 		return Replayed{}, fmt.Errorf("replay: the delivery is already %s: nothing to replay", refused.State)
 	case err != nil:
@@ -115,7 +118,11 @@ func (r bulkReplay) step(ctx context.Context, j jobs.Job) (jobs.Step, error) {
 	var list []candidate
 	for _, d := range page.Deliveries {
 		if slices.Contains(states, d.State) && (len(p.Types) == 0 || slices.Contains(p.Types, d.EventType)) {
-			list = append(list, candidate{key: d.Key, state: d.State, wanted: d.UpdatedAt.Before(j.StartedAt)})
+			c := candidate{key: d.Key, state: d.State, wanted: d.UpdatedAt.Before(j.StartedAt)}
+			if !d.ErasedAt.IsZero() {
+				c.state, c.wanted = Erased, false
+			}
+			list = append(list, c)
 		}
 	}
 	sent, err := r.d.refill(ctx, j, ep, list, room)

@@ -53,6 +53,51 @@ type Accepted struct {
 	// that a later change of the type, or its removal, does not change the deliveries.
 	Subject string // what the event is about: the value of the data field that its type names; may be empty
 	OldType string // the type's earlier name, for endpoints that still want it; empty if it had none
+	// ErasedAt is when the event was erased (Erasure); zero if it was not. Nothing of it is
+	// sent then. ErasedBy is the job.
+	ErasedAt time.Time
+	ErasedBy string
+}
+
+// Erasure replaces what an event says by nothing. Its id, its type and when it was accepted
+// remain.
+type Erasure struct {
+	ID  string
+	By  string // the job
+	Now time.Time
+}
+
+// Apply returns the erased event. An event that is erased already stays as it is.
+func (e Erasure) Apply(a Accepted) (Accepted, error) {
+	if !a.ErasedAt.IsZero() {
+		return a, nil
+	}
+	was, err := Decode(a.Body)
+	if err != nil {
+		was.Type = "unreadable" // fan-out passed over it
+	}
+	at, err := IDTime(a.ID)
+	if err != nil {
+		return a, err
+	}
+	a.Body, err = Event{ID: a.ID, Type: was.Type, Timestamp: at, Data: jsonv1.RawMessage("{}")}.Encode()
+	a.Subject, a.ErasedAt, a.ErasedBy = "", e.Now, e.By
+	return a, err
+}
+
+// Scan selects a page of a tenant's stored events, in no order. Segments divide the events
+// of all tenants, so that the progress of a scan is known.
+type Scan struct {
+	Tenant            string
+	Segment, Segments int
+	Cursor            string // Next of the previous page of the segment
+}
+
+// ScanPage is a page of events. Next is empty on the last page of its segment. A page with a
+// Next can be empty.
+type ScanPage struct {
+	Events []Accepted
+	Next   string
 }
 
 // body is the JSON form of an event, as stored and as sent. The order of the fields is

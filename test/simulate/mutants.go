@@ -176,8 +176,8 @@ func unitTest(ctx context.Context, overlay, test string) (*finding, error) {
 var mutants = []mutant{
 	{
 		name: "claim without condition", file: "pkg/delivery/delivery.go",
-		old: "	case d.State == InFlight && c.Now.Before(d.LeaseUntil):\n		return d, d.refuse(CauseInFlight, d.LeaseUntil)\n	case d.State == InFlight:",
-		new: "	case d.State == InFlight:",
+		old: "	case d.State == InFlight && c.Now.Before(d.LeaseUntil):\n		return d, d.refuse(CauseInFlight, d.LeaseUntil)\n	case !d.ErasedAt",
+		new: "	case !d.ErasedAt",
 	},
 	{
 		name: "a settled delivery is claimed", file: "pkg/delivery/delivery.go",
@@ -445,8 +445,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "an event that cannot be read is acknowledged", file: "pkg/dispatch/admit.go",
-		old:  "\t\tif err != nil {\n\t\t\treturn nil, fmt.Errorf(\"event %s: %w\", item.EventID, err)\n\t\t}\n\t}\n\tif item.Trace",
-		new:  "\t\tif err != nil {\n\t\t\treturn nil, nil\n\t\t}\n\t}\n\tif item.Trace",
+		old:  "\t\tif err != nil {\n\t\t\treturn nil, fmt.Errorf(\"event %s: %w\", item.EventID, err)\n\t\t}\n\t}\n\tif !j.accepted",
+		new:  "\t\tif err != nil {\n\t\t\treturn nil, nil\n\t\t}\n\t}\n\tif !j.accepted",
 		test: "pkg/dispatch TestAMessageIsNotAcknowledgedWhatEverCannotBeRead",
 	},
 	{
@@ -516,15 +516,45 @@ var mutants = []mutant{
 	},
 	{
 		name: "a replay over another replay", file: "pkg/store/dynamo/deliveries.go",
-		old:  "\"#state = :was AND #attempts = :attempts\"",
-		new:  "\"(#state = :was OR #state <> :was) AND #attempts = :attempts\"",
+		old:  "\"#state = :was AND #attempts = :attempts AND attribute_not",
+		new:  "\"(#state = :was OR #state <> :was) AND #attempts = :attempts AND attribute_not",
 		test: "pkg/store/dynamo TestAReplayDoesNotUndoWhatHappensBeforeItsWrite",
 	},
 	{
 		name: "a replay over a later attempt", file: "pkg/store/dynamo/deliveries.go",
-		old:  "\"#state = :was AND #attempts = :attempts\"",
-		new:  "\"#state = :was AND (#attempts = :attempts OR #attempts <> :attempts)\"",
+		old:  "\"#state = :was AND #attempts = :attempts AND attribute_not",
+		new:  "\"#state = :was AND (#attempts = :attempts OR #attempts <> :attempts) AND attribute_not",
 		test: "pkg/store/dynamo TestAReplayDoesNotUndoWhatHappensBeforeItsWrite",
+	},
+	{
+		name: "an erased delivery is claimed", file: "pkg/delivery/delivery.go",
+		old:  "	case !d.ErasedAt.IsZero():\n		return d, d.refuse(CauseErased, d.ErasedAt)\n	case d.State == InFlight:",
+		new:  "	case d.State == InFlight:",
+		test: "pkg/dispatch TestAnErasureWaitsForTheAttemptsUnderWay",
+	},
+	{
+		name: "an erasure leaves the answers of attempts that were under way", file: "pkg/dispatch/erase.go",
+		old:  "				late = append(late, erase.Key)\n",
+		new:  "",
+		test: "pkg/dispatch TestAnErasureWaitsForTheAttemptsUnderWay",
+	},
+	{
+		name: "an erasure forgets what a worker that died has begun", file: "pkg/dispatch/erase.go",
+		old:  "again && a.ErasedBy != j.ID ||",
+		new:  "again ||",
+		test: "pkg/dispatch TestAnErasureIsCompleteWhateverHappensToItsWorkers",
+	},
+	{
+		name: "an erasure leaves messages on the queue", file: "pkg/dispatch/erase.go",
+		old:  "(getsIt[id] || maybeGotIt(ep, at))",
+		new:  "ep == nil",
+		test: "pkg/dispatch TestAnErasureErasesThePersonsEventsAndNoOthers",
+	},
+	{
+		name: "a late record of an erased event is fanned out", file: "pkg/dispatch/fanout.go",
+		old:  "return !held.ErasedAt.IsZero(), err",
+		new:  "return held.ID == \"\", err",
+		test: "pkg/dispatch TestAnErasureErasesThePersonsEventsAndNoOthers",
 	},
 	{
 		name: "a verdict over another claim", file: "pkg/store/dynamo/deliveries.go",

@@ -57,6 +57,8 @@ type Store interface {
 	dispatch.Limits
 	dispatch.Journal
 	dispatch.Jobs
+	dispatch.StoredEvents
+	dispatch.Erasures
 	console.Jobs
 	journal.Source
 	dispatch.Statistics
@@ -85,6 +87,7 @@ const lease = 25 * time.Second
 // Run runs the suite. open returns an empty store.
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("events", func(t *testing.T) { events(t, open(t)) })
+	t.Run("erased events", func(t *testing.T) { erasedEvents(t, open(t)) })
 	t.Run("idempotency keys", func(t *testing.T) { keys(t, open(t)) })
 	t.Run("claims", func(t *testing.T) { claims(t, open(t)) })
 	t.Run("conclusions", func(t *testing.T) { conclusions(t, open(t)) })
@@ -981,7 +984,7 @@ func model(t *testing.T, s Store) {
 		}
 		for range rapid.IntRange(1, 12).Draw(r, "moves") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 40).Draw(r, "seconds")) * time.Second)
-			switch rapid.SampledFrom([]string{"claim", "complete", "settle", "park", "replay"}).Draw(r, "move") {
+			switch rapid.SampledFrom([]string{"claim", "complete", "settle", "park", "replay", "erase"}).Draw(r, "move") {
 			case "claim":
 				c := delivery.Claim{Key: key, Tenant: "t1", EventType: "x", Accepted: start, ID: rapid.SampledFrom([]string{"a", "b"}).Draw(r, "worker"), Now: now, Lease: lease,
 					Attempts: rapid.IntRange(0, 4).Draw(r, "believed")}
@@ -999,6 +1002,7 @@ func model(t *testing.T, s Store) {
 				k := conclusion(rapid.SampledFrom([]delivery.State{delivery.Delivered, delivery.Pending, delivery.Dead}).Draw(r, "verdict"))
 				k.Now, k.Attempt.Number, k.NextAt, k.DueAt = now, held.Attempts, now.Add(10*time.Second), now.Add(time.Minute)
 				after := k.Apply(held)
+				after.ErasedAt = want.ErasedAt // an attempt that is under way is only marked
 				err := s.Complete(ctx, after)
 				holds := want.State == delivery.InFlight && want.ClaimID == held.ClaimID && want.Attempts == held.Attempts
 				repeated := want.ClaimID == held.ClaimID && want.Attempts == held.Attempts && want.State == after.State
@@ -1026,6 +1030,20 @@ func model(t *testing.T, s Store) {
 				after, refusal := k.Apply(want)
 				got, err := s.Park(ctx, k)
 				answer("park", got, err, after, refusal)
+			case "erase":
+				k := delivery.Erase{Key: key, Tenant: "t1", EventType: "x", Accepted: start, Create: rapid.Bool().Draw(r, "create"), Now: now}
+				after, ok := k.Apply(want)
+				got, was, err := s.EraseDelivery(ctx, k)
+				if ok != (err == nil) || !ok && !errors.Is(err, delivery.ErrNotFound) || want != nil && was != want.State || want == nil && was != "" {
+					r.Fatalf("erase: was %q, %v; the store holds %+v", was, err, want)
+				}
+				got.ExpiresAt = after.ExpiresAt // it is kept in seconds
+				if ok {
+					want = &after
+					if diff := cmp.Diff(after, got, cmpopts.EquateEmpty()); diff != "" {
+						r.Fatalf("erase (-want +got):\n%s", diff)
+					}
+				}
 			case "replay":
 				if want == nil {
 					continue

@@ -10,6 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 )
 
@@ -48,6 +49,10 @@ type Store interface {
 	dispatch.Limits
 	dispatch.Journal
 	dispatch.Jobs
+	dispatch.StoredEvents
+	dispatch.Erasures
+	dispatch.KeptChanges
+	deployed.Source
 }
 
 // Backend is what the function runs on. All fields but CacheTime are required.
@@ -67,7 +72,8 @@ type Backend struct {
 func New(b Backend) lambdamain.Handler {
 	d := dispatch.New(dispatch.Config{
 		Events: b.Store, Endpoints: b.Store, Disabler: b.Store, Deliveries: b.Store, Due: b.Store,
-		Replays: b.Store, Waiting: b.Store, Breakers: b.Store, Limits: b.Store, Journal: b.Store, Jobs: b.Store, Statistics: b.Statistics, Queue: b.Queue,
+		Replays: b.Store, Waiting: b.Store, Breakers: b.Store, Limits: b.Store, Journal: b.Store, Jobs: b.Store, StoredEvents: b.Store, Erasures: b.Store, Kept: b.Store,
+		Types: &deployed.Live{Source: b.Store, Now: time.Now, Log: b.Log}, Statistics: b.Statistics, Queue: b.Queue,
 		SlowQueue: b.SlowQueue, DeadLetters: b.DeadLetters, Sender: b.Sender, Tracer: b.Tracer, Log: b.Log, CacheTime: b.CacheTime,
 	})
 	return Route(d)

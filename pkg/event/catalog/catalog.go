@@ -38,6 +38,8 @@ type Catalog struct {
 	types   map[string]*Type
 	names   []string
 	renamed map[string]string // new names by old name
+
+	personalOf sync.Map // the paths of personal fields, by type
 }
 
 // Default returns the catalog of the embedded files. It cannot fail at run time: a

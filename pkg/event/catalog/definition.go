@@ -81,6 +81,9 @@ type definition struct {
 	offsets map[jsontext.Pointer]int // where each value begins
 	names   map[string]bool          // of the top level
 	refs    []reference
+	// personal are the schemas with x-personal, and marked those whose value is true.
+	personal []jsontext.Pointer
+	marked   map[jsontext.Pointer]bool
 }
 
 // reference is a $ref and the place that it stands at.
@@ -103,7 +106,7 @@ func (d *definition) errorAtOffset(offset int, format string, args ...any) *Defi
 
 // read goes through the text once. It notes where each value is, and each reference.
 func (d *definition) read() error {
-	d.names = map[string]bool{}
+	d.names, d.marked = map[string]bool{}, map[jsontext.Pointer]bool{}
 	in := jsontext.NewDecoder(bytes.NewReader(d.text))
 	for {
 		at := d.next(int(in.InputOffset()))
@@ -133,7 +136,29 @@ func (d *definition) read() error {
 		if err := d.noteReference(pointer, token, isName); err != nil {
 			return err
 		}
+		d.notePersonal(pointer, token, isName)
 	}
+}
+
+// notePersonal notes the x-personal whose name or value a token is, if it is one.
+func (d *definition) notePersonal(at jsontext.Pointer, token jsontext.Token, isName bool) {
+	schema := at.Parent()
+	switch {
+	case at.LastToken() != personalKeyword || isData(at) || !isSchema(schema):
+	case isName:
+		d.personal = append(d.personal, schema)
+	case token.Kind() == 't':
+		d.marked[schema] = true
+	}
+}
+
+// isSchema reports whether a place is a schema's, and not that of fields by their names.
+func isSchema(p jsontext.Pointer) bool {
+	names := false
+	for token := range p.Tokens() {
+		names = !names && namesFields(token)
+	}
+	return !names
 }
 
 // next returns the place of the token that follows a place.
@@ -230,6 +255,9 @@ func (d *definition) check(t Type) error {
 		if strings.HasPrefix(name, "x-") && !slices.Contains(extensions, name) {
 			return d.errorAt(jsontext.Pointer("").AppendToken(name), "%q is not a keyword; those beyond JSON Schema are %s", clip(name), strings.Join(extensions, ", "))
 		}
+	}
+	if err := d.checkPersonal(); err != nil {
+		return err
 	}
 	return d.checkReferences()
 }

@@ -779,7 +779,7 @@ func TestSampleEvents(t *testing.T) {
 	rest := map[string]lambdaevent.Kind{
 		"emit-list": lambdaevent.Direct, "emit-function-url": lambdaevent.FunctionURL, "emit-platform-stream": lambdaevent.Stream,
 		"dispatch-stream": lambdaevent.Stream, "dispatch-sqs": lambdaevent.Queue,
-		"close-discussions": lambdaevent.Direct, "dispatch-sweep": lambdaevent.Direct, "dispatch-replay": lambdaevent.Direct, "dispatch-replay-dead": lambdaevent.Direct, "dispatch-recover": lambdaevent.Direct,
+		"close-discussions": lambdaevent.Direct, "dispatch-sweep": lambdaevent.Direct, "dispatch-replay": lambdaevent.Direct, "dispatch-replay-dead": lambdaevent.Direct, "dispatch-recover": lambdaevent.Direct, "dispatch-erase": lambdaevent.Direct,
 	}
 	for _, eventType := range validate.Default().Types() {
 		name := "emit-" + strings.NewReplacer(".", "-", "_", "-").Replace(eventType)
@@ -972,7 +972,7 @@ func TestSampleOfTheQueue(t *testing.T) {
 }
 
 func TestSampleCommands(t *testing.T) {
-	for name, action := range map[string]string{"dispatch-sweep": "sweep", "dispatch-replay": "replay", "dispatch-replay-dead": "start_job", "dispatch-recover": "start_job"} {
+	for name, action := range map[string]string{"dispatch-sweep": "sweep", "dispatch-replay": "replay", "dispatch-replay-dead": "start_job", "dispatch-recover": "start_job", "dispatch-erase": "start_job"} {
 		var c dispatch.Command
 		sample(t, name, &c)
 		if c.Action != action {

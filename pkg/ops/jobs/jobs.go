@@ -32,6 +32,8 @@ const (
 	Backfill Kind = "backfill"
 	// Replay puts settled deliveries of an endpoint into its backlog again.
 	Replay Kind = "replay"
+	// Erase erases what is stored about a person.
+	Erase Kind = "erase"
 )
 
 // State is the state of a job.
@@ -87,6 +89,8 @@ type Parameters struct {
 	// Status limits it to deliveries whose latest attempt got this response status, or one of
 	// a range (delivery.ParseStatuses); "" means any, or none.
 	Status string `json:"status,omitempty"`
+	// Subject is the person of an erasure: the id by which events name them.
+	Subject string `json:"subject,omitempty"`
 }
 
 // Key identifies a job.
@@ -132,6 +136,12 @@ const (
 	// Sent is the number of deliveries that were put into the backlog; in a dry run, that
 	// would be.
 	Sent = "sent"
+	// Erased is the number of events that an erasure has erased, Stopped that of their
+	// deliveries that were not settled, and Removed that of failed changes; in a dry run, that
+	// it would.
+	Erased  = "erased"
+	Stopped = "stopped"
+	Removed = "removed"
 )
 
 // Found is the name of the count of what was found in a state.

@@ -3,7 +3,9 @@ package dynamo
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -58,6 +60,7 @@ func (s *Store) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery,
 	u.remove(dynamoitem.Waiting, dynamoitem.Slot)
 	condition := "(#state = :pending AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
 		" OR (#state = :state AND #lease_until <= :now AND #claim_id <> :claim_id)"
+	condition = "(" + condition + ") AND attribute_not_exists(#erased_at)"
 	if c.Attempts == 0 {
 		condition += " OR attribute_not_exists(#event_id)"
 	}
@@ -204,7 +207,7 @@ func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Deliver
 	u := update{values: dynamoitem.Item{":was": dynamoitem.S(string(before.State)), ":attempts": dynamoitem.N(int64(before.Attempts))}}
 	u.assign(item, dynamoitem.Since)
 	u.assign(item, verdictAttributes...)
-	condition := "#state = :was AND #attempts = :attempts"
+	condition := "#state = :was AND #attempts = :attempts AND attribute_not_exists(#erased_at)"
 	if !r.SettledBefore.IsZero() {
 		condition += " AND #updated_at < :settled_before"
 		u.values[":settled_before"] = dynamoitem.Millis(r.SettledBefore)
@@ -229,6 +232,50 @@ func (s *Store) Replay(ctx context.Context, r delivery.Replay) (delivery.Deliver
 		err = fmt.Errorf("replay %s: the delivery changed during the write; try again", r.Key)
 	}
 	return d, err
+}
+
+// EraseDelivery: see dispatch.Erasures.
+func (s *Store) EraseDelivery(ctx context.Context, e delivery.Erase) (after delivery.Delivery, was delivery.State, err error) {
+	var current *delivery.Delivery
+	before, err := s.GetDelivery(ctx, e.Key)
+	switch {
+	case err == nil:
+		current = &before
+	case !errors.Is(err, delivery.ErrNotFound):
+		return after, "", err
+	}
+	after, ok := e.Apply(current)
+	if !ok {
+		return after, "", delivery.ErrNotFound
+	}
+	if current != nil && reflect.DeepEqual(before, after) {
+		return after, before.State, nil
+	}
+	item := dynamoitem.EncodeDelivery(after)
+	u := update{values: dynamoitem.Item{}}
+	u.assign(item, dynamoitem.ErasedAt)
+	condition := "attribute_not_exists(#event_id)"
+	if current != nil {
+		condition = "#state = :was AND #attempts = :attempts AND #updated_at = :updated"
+		u.values[":was"], u.values[":attempts"] = dynamoitem.S(string(before.State)), dynamoitem.N(int64(before.Attempts))
+		u.values[":updated"] = dynamoitem.Millis(before.UpdatedAt)
+	} else {
+		u.assign(item, dynamoitem.Tenant, dynamoitem.EventType, dynamoitem.Attempts, dynamoitem.Since, dynamoitem.CreatedAt)
+	}
+	if after.State != delivery.InFlight {
+		u.assign(item, verdictAttributes...)
+	}
+	_, stored, ok, err := s.updateDelivery(ctx, e.Key, u, condition)
+	if err != nil {
+		return after, before.State, fmt.Errorf("erase %s: %w", e.Key, err)
+	}
+	if !ok {
+		held, err := dynamoitem.DecodeDelivery(stored)
+		if err != nil || held.State != after.State || !held.ErasedAt.Equal(after.ErasedAt) || held.Reason != after.Reason {
+			return after, before.State, errRaced("erase", e.Key)
+		}
+	}
+	return after, before.State, nil // also if it was our own write, repeated by the SDK
 }
 
 // GetDelivery returns one delivery by a consistent read, or delivery.ErrNotFound.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
@@ -46,4 +47,62 @@ func (s *Store) GetEvent(ctx context.Context, id string) (event.Accepted, error)
 		}
 	}
 	return event.Accepted{}, event.ErrNotFound
+}
+
+// ScanEvents: see dispatch.StoredEvents. It makes one read of at most 1 MB of all tenants'
+// events, for 256 read units: the read is consistent, so that it misses none.
+func (s *Store) ScanEvents(ctx context.Context, q event.Scan) (page event.ScanPage, err error) {
+	in := &dynamodb.ScanInput{
+		TableName: &s.tables.Events, Segment: aws.Int32(int32(q.Segment)), TotalSegments: aws.Int32(int32(q.Segments)), ConsistentRead: aws.Bool(true),
+		FilterExpression: aws.String("#tenant = :tenant"), ExpressionAttributeNames: map[string]string{"#tenant": dynamoitem.Tenant},
+		ExpressionAttributeValues: dynamoitem.Item{":tenant": dynamoitem.S(q.Tenant)}, ReturnConsumedCapacity: s.returnCapacity(),
+	}
+	if q.Cursor != "" {
+		in.ExclusiveStartKey = dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(q.Cursor)}
+	}
+	out, err := s.db.Scan(ctx, in)
+	if err != nil {
+		return page, fmt.Errorf("scan the events: %w", err)
+	}
+	s.recordRead(out.ConsumedCapacity)
+	for _, item := range out.Items {
+		a, err := dynamoitem.DecodeEvent(item)
+		if err != nil {
+			return page, fmt.Errorf("scan the events: %w", err)
+		}
+		page.Events = append(page.Events, a)
+	}
+	if last, ok := out.LastEvaluatedKey[dynamoitem.EventID].(*types.AttributeValueMemberS); ok {
+		page.Next = last.Value
+	}
+	return page, nil
+}
+
+// EraseEvent: see dispatch.StoredEvents. It changes no other attributes than those that the
+// function's role permits.
+func (s *Store) EraseEvent(ctx context.Context, a event.Accepted, e event.Erasure) error {
+	erased, err := e.Apply(a)
+	if err != nil {
+		return fmt.Errorf("erase event %s: %w", a.ID, err)
+	}
+	item, err := dynamoitem.EncodeEvent(erased)
+	if err != nil {
+		return fmt.Errorf("erase event %s: %w", a.ID, err)
+	}
+	u := update{values: dynamoitem.Item{}}
+	u.assign(item, dynamoitem.ErasedEventAttributes...)
+	expression, condition := u.expression(), "#event_id = :event_id AND attribute_not_exists(#erased_at)"
+	u.values[":event_id"] = dynamoitem.S(a.ID)
+	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.tables.Events, Key: dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(a.ID)}, UpdateExpression: &expression, ConditionExpression: &condition,
+		ExpressionAttributeNames: names(expression, condition), ExpressionAttributeValues: u.values, ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if _, failed := conditionFailed(err); failed {
+		return nil // it has expired, or it is erased: perhaps our own write, repeated by the SDK
+	}
+	if err != nil {
+		return fmt.Errorf("erase event %s: %w", a.ID, err)
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return nil
 }

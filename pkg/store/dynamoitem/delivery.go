@@ -53,7 +53,7 @@ func EncodeDelivery(d delivery.Delivery) Item {
 	put(item, ClaimID, d.ClaimID)
 	for name, t := range map[string]time.Time{
 		Since: d.Since, LeaseUntil: d.LeaseUntil, NextAt: d.NextAttemptAt, Slot: d.Slot,
-		CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt,
+		CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt, ErasedAt: d.ErasedAt,
 	} {
 		putTime(item, name, t)
 	}
@@ -110,7 +110,7 @@ func DecodeDelivery(item Item) (delivery.Delivery, error) {
 		ClaimID: r.s(ClaimID), LeaseUntil: r.millis(LeaseUntil),
 		NextAttemptAt: r.millis(NextAt), Slot: r.millis(Slot), DueAt: r.millis(DueAt),
 		Reason: r.s(Reason), Snippet: r.s(snippet),
-		CreatedAt: r.millis(CreatedAt), UpdatedAt: r.millis(UpdatedAt), ExpiresAt: r.seconds(ExpiresAt),
+		CreatedAt: r.millis(CreatedAt), UpdatedAt: r.millis(UpdatedAt), ExpiresAt: r.seconds(ExpiresAt), ErasedAt: r.millis(ErasedAt),
 	}
 	if text := r.s(history); text != "" && r.err == nil {
 		d.History, r.err = decodeHistory(text)

@@ -61,6 +61,7 @@ const (
 	Waiting    = "waiting" // the endpoint's id while the delivery is in its backlog
 	Listed     = "listed"  // the partition of ListedIndex
 	Slot       = "slot"
+	ErasedAt   = "erased_at"
 	WakeShard  = "wake_shard"
 	WakeAt     = "wake_at"
 	SlotsAt    = "slots_at" // microseconds, the theoretical arrival time
@@ -69,6 +70,7 @@ const (
 	trace     = "trace"
 	subject   = "subject"
 	oldType   = "old_type"
+	erasedBy  = "erased_by"
 	uncounted = "uncounted"
 	snippet   = "snippet"
 	history   = "history"

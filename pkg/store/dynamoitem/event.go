@@ -28,14 +28,21 @@ func EncodeEvent(a event.Accepted) (Item, error) {
 	put(item, trace, a.Trace)
 	put(item, subject, a.Subject)
 	put(item, oldType, a.OldType)
+	put(item, erasedBy, a.ErasedBy)
+	putTime(item, ErasedAt, a.ErasedAt)
 	return item, nil
 }
+
+// ErasedEventAttributes are the attributes that an erasure of an event changes. The rest
+// stays.
+var ErasedEventAttributes = []string{body, subject, ErasedAt, erasedBy}
 
 // DecodeEvent reads what EncodeEvent wrote.
 func DecodeEvent(item Item) (event.Accepted, error) {
 	r := reader{item: item}
 	r.must(EventID, Tenant, body)
-	a := event.Accepted{ID: r.s(EventID), Tenant: r.s(Tenant), Body: []byte(r.s(body)), Trace: r.s(trace), Subject: r.s(subject), OldType: r.s(oldType)}
+	a := event.Accepted{ID: r.s(EventID), Tenant: r.s(Tenant), Body: []byte(r.s(body)), Trace: r.s(trace), Subject: r.s(subject), OldType: r.s(oldType),
+		ErasedAt: r.millis(ErasedAt), ErasedBy: r.s(erasedBy)}
 	return a, r.err
 }
 

@@ -97,6 +97,7 @@ func (s *Store) Complete(_ context.Context, d delivery.Delivery) error {
 		}
 		return delivery.ErrFenced
 	}
+	d.ErasedAt = before.ErasedAt // the event may have been erased since the claim
 	s.save(before, d)
 	return nil
 }
@@ -126,6 +127,22 @@ func (s *Store) Replay(_ context.Context, r delivery.Replay) (delivery.Delivery,
 	}
 	s.save(before, after)
 	return after, nil
+}
+
+// EraseDelivery: see dispatch.Erasures.
+func (s *Store) EraseDelivery(_ context.Context, e delivery.Erase) (after delivery.Delivery, was delivery.State, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.find(e.Key)
+	if before != nil {
+		was = before.State
+	}
+	after, ok := e.Apply(before)
+	if !ok {
+		return after, "", delivery.ErrNotFound
+	}
+	s.save(before, after)
+	return after, was, nil
 }
 
 // GetDelivery returns one delivery, or delivery.ErrNotFound.

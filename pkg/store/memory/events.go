@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"hash/fnv"
 	"slices"
 	"time"
 
@@ -59,4 +60,50 @@ func (s *Store) GetEvent(_ context.Context, id string) (event.Accepted, error) {
 		return a, event.ErrNotFound
 	}
 	return a, nil
+}
+
+// scanPage is how many events ScanEvents reads at a time.
+const scanPage = 1000
+
+// ScanEvents: see dispatch.StoredEvents.
+func (s *Store) ScanEvents(_ context.Context, q event.Scan) (page event.ScanPage, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []string
+	for id := range s.events {
+		if id > q.Cursor && segmentOf(id, q.Segments) == q.Segment {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	if len(ids) > scanPage {
+		ids = ids[:scanPage]
+		page.Next = ids[scanPage-1]
+	}
+	for _, id := range ids {
+		if a := s.events[id]; a.Tenant == q.Tenant {
+			page.Events = append(page.Events, a)
+		}
+	}
+	return page, nil
+}
+
+func segmentOf(id string, segments int) int {
+	h := fnv.New32a()
+	h.Write([]byte(id))
+	return int(h.Sum32() % uint32(segments))
+}
+
+// EraseEvent: see dispatch.StoredEvents.
+func (s *Store) EraseEvent(_ context.Context, a event.Accepted, e event.Erasure) error {
+	erased, err := e.Apply(a)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if held, ok := s.events[a.ID]; ok && held.ErasedAt.IsZero() {
+		s.events[a.ID] = erased
+	}
+	return nil
 }

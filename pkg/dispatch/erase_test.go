@@ -1,0 +1,341 @@
+package dispatch_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/journal"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
+	"github.com/tidings-dev/tidings/pkg/platform"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
+)
+
+const person, marker = "u_1042", "MARKER"
+
+// about are events about the person: by the actor, the subject, and a field that the type
+// marks as personal.
+func (w *world) about() (events []event.Accepted, records []event.Change) {
+	w.t.Helper()
+	for _, e := range []struct{ eventType, actor, data string }{
+		{"user.posted_comment", person, `{"discussion_id":"d1","comment_id":"c1","comment_text":"MARKER","user_name":"MARKER"}`},
+		{"user.joined_platform", "", `{"user_id":"u_1042","email":"marker@example.com","name":"MARKER"}`},
+		{"user.flagged_comment", "MARKER-other", `{"comment_id":"MARKER-c","flagged_user_id":"u_1042","comment_excerpt":"MARKER"}`},
+	} {
+		a, record := w.eventOf(e.eventType, e.actor, e.data)
+		events, records = append(events, a), append(records, record)
+	}
+	return events, records
+}
+
+// eventOf is event, with an actor.
+func (w *world) eventOf(eventType, actor, data string) (event.Accepted, event.Change) {
+	w.t.Helper()
+	if actor == "" {
+		return w.event(eventType, data)
+	}
+	id := event.NewID(time.Now())
+	body, err := event.Event{ID: id, Type: eventType, Timestamp: time.Now(), ActorUserID: actor, Data: json.RawMessage(data), RequestID: marker, IdempotencyKey: marker}.Encode()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	a := event.Accepted{ID: id, Tenant: event.DefaultTenant, Body: body, Subject: "c1"}
+	if err := w.store.PutEvent(w.t.Context(), a); err != nil {
+		w.t.Fatal(err)
+	}
+	w.events++
+	return a, event.Change{Inserted: true, SequenceNumber: fmt.Sprintf("%021d", w.events), Event: a}
+}
+
+func (w *world) fanOut(records ...event.Change) {
+	w.t.Helper()
+	if failed := w.FanOut(w.t.Context(), records); failed != nil {
+		w.t.Fatal(failed)
+	}
+}
+
+func (w *world) erase(dry bool) jobs.Job {
+	w.t.Helper()
+	return w.finish(w.start(dispatch.Command{Kind: jobs.Erase, Subject: person, By: "ada", DryRun: dry}))
+}
+
+// wantErased checks that nothing that is stored of the events has the marker.
+func (w *world) wantErased(endpoints []endpoint.Endpoint, events []event.Accepted) {
+	w.t.Helper()
+	for _, a := range events {
+		held, err := w.store.GetEvent(w.t.Context(), a.ID)
+		if err != nil || held.ErasedAt.IsZero() {
+			w.t.Errorf("event %s is not erased: %v", a.ID, err)
+		}
+		w.wantNoMarker("the event", held)
+		w.wantNoMarker("its body", string(held.Body))
+		for _, e := range endpoints {
+			d, err := w.store.GetDelivery(w.t.Context(), delivery.Key{EndpointID: e.ID, EventID: a.ID})
+			if err != nil || d.ErasedAt.IsZero() || d.Reason != "erased" || !d.State.Settled() {
+				w.t.Errorf("its delivery: %+v, %v", d, err)
+			}
+			w.wantNoMarker("its delivery", d)
+		}
+	}
+	page, err := journal.Search(w.t.Context(), w.store, journal.Query{Tenant: event.DefaultTenant, Limit: 1000, Examine: 1000})
+	if err != nil || len(page.Entries) == 0 {
+		w.t.Errorf("the journal: %v, %v", page, err)
+	}
+	w.wantNoMarker("the journal", page)
+}
+
+func (w *world) wantNoMarker(what string, of any) {
+	w.t.Helper()
+	if text := fmt.Sprintf("%+v", of); strings.Contains(strings.ToUpper(text), marker) || strings.Contains(text, person) {
+		w.t.Errorf("%s has the person's data: %s", what, text)
+	}
+}
+
+func TestAnErasureErasesThePersonsEventsAndNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two := w.endpoint(), w.endpoint()
+		comments := w.endpoint(func(e *endpoint.Endpoint) {
+			e.EventTypes = []string{"user.posted_comment"}
+			e.Filter = json.RawMessage(`{"data":{"discussion_id":["d2"]}}`)
+		})
+		time.Sleep(time.Hour)
+		// The answers repeat what was sent, the first endpoint's after it failed.
+		w.receiver.answer = func(_ context.Context, m destination.Message) delivery.Outcome {
+			return delivery.Outcome{Class: delivery.Answered, Status: 400, Permanent: true, Error: "it answered 400", Snippet: string(m.Body)}
+		}
+		settled, records := w.about()
+		other, otherRecord := w.event("user.posted_comment", comment)
+		w.fanOut(append(records, otherRecord)...)
+		w.drive(time.Minute)
+		w.receiver.answer = answering(503)
+		waiting, records := w.about() // with a retry in their future
+		w.fanOut(records...)
+		w.deliver(w.queue.take()...)
+		retries := w.queue.take()
+		queued, records := w.about() // on the queue, with their bodies
+		w.fanOut(records...)
+		items := append(retries, w.queue.take()...)
+		foreign, record := w.event("user.posted_comment", strings.ReplaceAll(comment, "hello", person))
+		foreign.ID, foreign.Tenant = event.NewID(time.Now()), "other"
+		if err := w.store.PutEvent(t.Context(), foreign); err != nil {
+			t.Fatal(err)
+		}
+		_ = record
+		for id, f := range map[string]platform.FailedChange{
+			"01KG4VZS4NCPSXFR1K7QEWBC9A": {Tenant: event.DefaultTenant, Record: []byte(`{"new":{"user_id":{"S":"u_1042"}}}`)},
+			"01KG4VZS4NCPSXFR1K7QEWBC9B": {Key: `{"pk":{"S":"u_1042"}}`},
+			"01KG4VZS4NCPSXFR1K7QEWBC9C": {Tenant: event.DefaultTenant, Record: []byte(`{"new":{"user_id":{"S":"u_10420"}}}`)},
+			"01KG4VZS4NCPSXFR1K7QEWBC9D": {Tenant: "other", Record: []byte(`{"new":{"user_id":{"S":"u_1042"}}}`)},
+		} {
+			f.ID, f.Reason, f.FirstSeen = id, "x", time.Now()
+			if _, err := w.store.KeepFailedChange(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		want := map[string]int{jobs.Examined: 11, jobs.Erased: 10, jobs.Stopped: 6, jobs.Removed: 2} // one of the comments is of the foreign data
+		dry := w.erase(true)
+		if dry.State != jobs.Done || !maps.Equal(dry.Counts, want) {
+			t.Errorf("the dry run: %+v, want %v", dry, want)
+		}
+		if held, err := w.store.GetEvent(t.Context(), queued[0].ID); err != nil || string(held.Body) != string(queued[0].Body) {
+			t.Errorf("the dry run changed an event: %+v, %v", held, err)
+		}
+		sent := w.receiver.count()
+		done := w.erase(false)
+		if done.State != jobs.Done || !maps.Equal(done.Counts, want) || done.Progress != 1 {
+			t.Errorf("%+v, want %v", done, want)
+		}
+		all := append(append(settled, waiting...), queued...)
+		w.wantErased([]endpoint.Endpoint{one, two}, all)
+		for _, a := range settled {
+			if d, err := w.store.GetDelivery(t.Context(), delivery.Key{EndpointID: one.ID, EventID: a.ID}); err != nil || d.State != delivery.Dead || len(d.History) != 1 {
+				t.Errorf("a settled delivery keeps its record: %+v, %v", d, err)
+			}
+		}
+		if d, err := w.store.GetDelivery(t.Context(), delivery.Key{EndpointID: comments.ID, EventID: queued[0].ID}); err == nil {
+			t.Errorf("an endpoint that did not get the event has a record: %+v", d)
+		}
+		for _, a := range []event.Accepted{other, foreign} {
+			if held, err := w.store.GetEvent(t.Context(), a.ID); err != nil || string(held.Body) != string(a.Body) || !held.ErasedAt.IsZero() {
+				t.Errorf("an event that is not about the person: %+v, %v", held, err)
+			}
+		}
+		page, err := w.store.ListFailedChanges(t.Context(), time.Time{}, 0, "")
+		if err != nil || len(page.Changes) != 2 {
+			t.Errorf("failed changes: %+v, %v", page, err)
+		}
+
+		// Nothing of them is sent any more, whoever asks.
+		w.receiver.answer = nil
+		w.queue.Send(t.Context(), items)
+		w.drive(3 * time.Hour)
+		for _, a := range all {
+			_, err := w.Replay(t.Context(), dispatch.Command{EndpointID: one.ID, EventID: a.ID})
+			if err == nil || !strings.Contains(err.Error(), "the event was erased at ") {
+				t.Errorf("a replay: %v", err)
+			}
+		}
+		everything := dispatch.Command{EndpointID: one.ID, From: time.Now().Add(-72 * time.Hour), States: dispatch.RecoverStates}
+		if j := w.recover(everything); j.Counts[jobs.Found(dispatch.Erased)] != 9 || j.Counts[jobs.Sent] != 1 {
+			t.Errorf("a recovery: %v", j.Counts)
+		}
+		late := w.endpoint()
+		time.Sleep(dispatch.CacheTime)
+		everything.EndpointID = late.ID
+		if j := w.recover(everything); j.Counts[jobs.Found(dispatch.Erased)] != 9 || j.Counts[jobs.Sent] != 1 {
+			t.Errorf("a backfill: %v", j.Counts)
+		}
+		if j := w.finish(w.start(dispatch.Command{Kind: jobs.Replay, EndpointID: one.ID, States: dispatch.ReplayStates})); j.Counts[jobs.Found(dispatch.Erased)] != 10 {
+			t.Errorf("a bulk replay: %v", j.Counts)
+		}
+		w.drive(3 * time.Hour)
+		for _, m := range w.receiver.got[sent:] {
+			if m.EventID != other.ID {
+				t.Errorf("sent after the erasure: %s to %s", m.Body, m.EventID)
+			}
+		}
+		// The stream delivers its records again.
+		for i := range records {
+			records[i].At = time.Now().Add(-time.Hour)
+		}
+		w.fanOut(records...)
+		w.drive(3 * time.Hour)
+		for _, m := range w.receiver.got[sent:] {
+			w.wantNoMarker("a request", string(m.Body))
+		}
+		// The journal has them again; another erasure clears it.
+		if j := w.erase(false); j.Counts[jobs.Erased] != 0 {
+			t.Errorf("the second erasure: %v", j.Counts)
+		}
+	})
+}
+
+// An attempt that is under way ends; its delivery is erased after it, however it ends.
+func TestAnErasureWaitsForTheAttemptsUnderWay(t *testing.T) {
+	for name, status := range map[string]int{"it succeeds": 200, "it fails": 503} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				e := w.endpoint()
+				time.Sleep(time.Minute)
+				events, records := w.about()
+				w.fanOut(records...)
+				w.receiver.answer = func(ctx context.Context, m destination.Message) delivery.Outcome {
+					time.Sleep(5 * time.Second)
+					if status == 200 {
+						return delivery.Outcome{Class: delivery.Success, Status: status}
+					}
+					o := answering(status)(ctx, m)
+					o.Snippet = string(m.Body)
+					return o
+				}
+				items := w.queue.take()
+				ended := make(chan []string)
+				go func() { ended <- w.deliver(items...) }()
+				time.Sleep(time.Second)
+				j := w.start(dispatch.Command{Kind: jobs.Erase, Subject: person})
+				w.deliver(w.queue.take()...)
+				if j = w.job(j); j.State != jobs.Running || j.NextAt.Before(time.Now()) {
+					t.Errorf("while the attempts are under way: %+v", j)
+				}
+				if failed := <-ended; failed != nil {
+					t.Fatal(failed)
+				}
+				if j = w.finish(j); j.State != jobs.Done || j.Counts[jobs.Erased] != len(events) {
+					t.Errorf("%+v", j)
+				}
+				w.drive(3 * time.Hour)
+				w.wantErased([]endpoint.Endpoint{e}, events)
+				if n := w.receiver.count(); n != len(events) {
+					t.Errorf("%d attempts, want %d", n, len(events))
+				}
+			})
+		})
+	}
+}
+
+// dyingErasures is a store whose caller dies after every second change.
+type dyingErasures struct {
+	*memory.Store
+	n int
+}
+
+func (d *dyingErasures) died() error {
+	if d.n++; d.n%2 == 0 {
+		return fmt.Errorf("the worker is dead")
+	}
+	return nil
+}
+
+func (d *dyingErasures) EraseEvent(ctx context.Context, a event.Accepted, e event.Erasure) error {
+	if err := d.Store.EraseEvent(ctx, a, e); err != nil {
+		return err
+	}
+	return d.died()
+}
+
+func (d *dyingErasures) EraseDelivery(ctx context.Context, e delivery.Erase) (delivery.Delivery, delivery.State, error) {
+	after, was, err := d.Store.EraseDelivery(ctx, e)
+	if err != nil {
+		return after, was, err
+	}
+	return after, was, d.died()
+}
+
+func TestAnErasureIsCompleteWhateverHappensToItsWorkers(t *testing.T) {
+	for name, config := range map[string]func(*dispatch.Config, *memory.Store){
+		"workers die before they record a step": func(c *dispatch.Config, s *memory.Store) { c.Jobs = &lateJobs{Store: s} },
+		"workers die after an event is erased":  func(c *dispatch.Config, s *memory.Store) { c.StoredEvents = &dyingErasures{Store: s} },
+		"workers die after a delivery is erased": func(c *dispatch.Config, s *memory.Store) {
+			c.Erasures = &dyingErasures{Store: s}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(c *dispatch.Config) { config(c, c.Jobs.(*memory.Store)) })
+				e := w.endpoint()
+				time.Sleep(time.Minute)
+				var all []event.Accepted
+				for range 4 {
+					events, records := w.about()
+					w.fanOut(records...)
+					all = append(all, events...)
+				}
+				w.queue.take()
+				if j := w.erase(false); j.State != jobs.Done {
+					t.Errorf("%+v", j)
+				}
+				w.wantErased([]endpoint.Endpoint{e}, all)
+			})
+		})
+	}
+}
+
+func TestAnErasureNeedsAPersonAndNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		for name, c := range map[string]dispatch.Command{
+			"nobody": {}, "a letter": {Subject: "u"}, "a long text": {Subject: strings.Repeat("u", 257)}, "not UTF-8": {Subject: "u_\xff"},
+			"an endpoint": {Subject: person, EndpointID: e.ID}, "a type": {Subject: person, Types: []string{"user.posted_comment"}},
+			"a time": {Subject: person, From: time.Now().Add(-time.Hour)},
+		} {
+			c.Kind = jobs.Erase
+			if _, err := w.StartJob(t.Context(), c); err == nil {
+				t.Errorf("%s: accepted", name)
+			}
+		}
+	})
+}
