@@ -160,3 +160,38 @@ func TestACursorNamesItsEvent(t *testing.T) {
 		}
 	}
 }
+
+// A query is filtered if a store cannot look up what matches: a state that no index has, an
+// event type or a status.
+func TestAQueryIsFilteredByWhatNoIndexHas(t *testing.T) {
+	for name, c := range map[string]struct {
+		q    delivery.Query
+		want bool
+	}{
+		"any":                       {delivery.Query{}, false},
+		"an indexed state":          {delivery.Query{State: delivery.Dead}, false},
+		"another state":             {delivery.Query{State: delivery.Delivered}, true},
+		"an event type":             {delivery.Query{EventType: "user.joined_community"}, true},
+		"a status":                  {delivery.Query{Status: delivery.Statuses{Min: 500, Max: 500}}, true},
+		"an indexed state and type": {delivery.Query{State: delivery.Dead, EventType: "user.joined_community"}, true},
+	} {
+		if got := c.q.Filtered(); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+func TestAStatusIsBetween100And599(t *testing.T) {
+	for text, want := range map[string]delivery.Statuses{
+		"": {}, "100": {Min: 100, Max: 100}, "599": {Min: 599, Max: 599}, "500..500": {Min: 500, Max: 500}, "100..599": {Min: 100, Max: 599},
+	} {
+		if got, err := delivery.ParseStatuses(text); err != nil || got != want {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"99", "600", "501..500", "99..200", "500..600", "x", "500..x", "x..500", "500..", "..500", "-500", "500..99999999999999999999"} {
+		if got, err := delivery.ParseStatuses(text); err == nil {
+			t.Errorf("%q: %+v", text, got)
+		}
+	}
+}

@@ -56,6 +56,10 @@ var onlyFiles = map[string][]string{
 // reports are files that log, trace and count; a delivery does not depend on them.
 var reports = []string{"observe.go", "statistics.go", "tally.go"}
 
+// suites are the tests of a package whose subtests run alone, because all together they take
+// too long for one mutant. They are left out of quick runs of the tests (-short).
+var suites = map[string]string{"pkg/store/dynamo": "TestConformance"}
+
 // seeds is how many seeds of the simulation a mutant runs that no other test notices.
 const seeds = 120
 
@@ -295,6 +299,13 @@ func (s *suite) explore(ctx context.Context, binary, seen string) ([]reach, erro
 		}
 		names = strings.Fields(string(out))
 	}
+	if suite := suites[binary]; suite != "" {
+		parts, err := s.subtests(ctx, binary, suite)
+		if err != nil {
+			return nil, err
+		}
+		names = append(slices.DeleteFunc(names, func(name string) bool { return name == suite }), parts...)
+	}
 	all := make([]reach, len(names))
 	var running errgroup.Group
 	running.SetLimit(runtime.NumCPU())
@@ -313,12 +324,44 @@ func (s *suite) explore(ctx context.Context, binary, seen string) ([]reach, erro
 	return all, running.Wait()
 }
 
+// subtests returns the names of a test's subtests, with its own.
+func (s *suite) subtests(ctx context.Context, binary, name string) (names []string, err error) {
+	out, _, err := s.play(ctx, binary, []string{name}, 0, "", patience, "-test.v")
+	if err != nil {
+		return nil, fmt.Errorf("%s of %s fails without a mutant: %w\n%s", name, binary, err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		part, ok := strings.CutPrefix(strings.TrimSpace(line), "=== RUN   "+name+"/")
+		if ok && !strings.Contains(part, "/") {
+			names = append(names, name+"/"+part)
+		}
+	}
+	return names, nil
+}
+
+// pattern is the expression for -test.run that selects tests, or subtests of one test.
+func pattern(tests []string) string {
+	parent := ""
+	var names []string
+	for _, test := range tests {
+		name := test
+		if of, part, ok := strings.Cut(test, "/"); ok {
+			parent, name = "^"+of+"$/", part
+		}
+		names = append(names, regexp.QuoteMeta(name))
+	}
+	return parent + "^(" + strings.Join(names, "|") + ")$"
+}
+
 // play runs tests of one binary with a mutant switched on. A run that takes more CPU time
 // than the limit is killed. It returns the CPU time, too.
-func (s *suite) play(ctx context.Context, binary string, tests []string, id int, reached string, limit time.Duration) (out []byte, took time.Duration, err error) {
+func (s *suite) play(ctx context.Context, binary string, tests []string, id int, reached string, limit time.Duration, flags ...string) (out []byte, took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	arguments := []string{"-test.failfast", "-test.short", "-test.timeout", (patience - 10*time.Second).String(), "-test.run", "^(" + strings.Join(tests, "|") + ")$"}
+	arguments := append(flags, "-test.failfast", "-test.timeout", (patience - 10*time.Second).String(), "-test.run", pattern(tests))
+	if suites[binary] == "" {
+		arguments = append(arguments, "-test.short")
+	}
 	arguments = slices.Concat([]string{"-c", fmt.Sprintf(`ulimit -t %d; exec "$0" "$@"`, int(limit.Seconds())), s.binary[binary]}, arguments, s.flags[binary])
 	command := exec.CommandContext(ctx, "sh", arguments...)
 	command.Dir = s.dir[binary]
@@ -331,19 +374,22 @@ func (s *suite) play(ctx context.Context, binary string, tests []string, id int,
 }
 
 // test returns what notices a mutant, or "": of each binary, the quick tests that reach it,
-// then the others.
+// then the others, then subtests.
 func (s *suite) test(ctx context.Context, m mutant) string {
 	for _, binary := range s.tests[filepath.ToSlash(filepath.Dir(m.file))] {
-		var tests [2][]string
-		var took [2]time.Duration
+		var tests [3][]string // the quick ones, the others, subtests
+		var took [3]time.Duration
 		for _, r := range s.reach[binary] {
 			if r.mutants[m.id] {
-				slow := 0
-				if r.took > quick {
-					slow = 1
+				kind := 0
+				switch {
+				case strings.Contains(r.test, "/"):
+					kind = 2
+				case r.took > quick:
+					kind = 1
 				}
-				tests[slow] = append(tests[slow], r.test)
-				took[slow] += r.took
+				tests[kind] = append(tests[kind], r.test)
+				took[kind] += r.took
 			}
 		}
 		for i, names := range tests {

@@ -49,4 +49,7 @@ func TestDeadLetters(t *testing.T) {
 	if _, err := gone.Take(t.Context()); err == nil {
 		t.Error("a missing queue returns no error")
 	}
+	if err := gone.Remove(t.Context(), first); err == nil {
+		t.Error("letters are removed from a missing queue")
+	}
 }

@@ -149,3 +149,22 @@ func TestNewEventsGetEverySecondSlot(t *testing.T) {
 		t.Errorf("of 20 at once, %d fit (%t), want those of half the horizon: 7", n, ok)
 	}
 }
+
+// A stored time is ignored after the time from which it is stale, not at it.
+func TestATimeIsStaleAfterItsBound(t *testing.T) {
+	r := ratelimit.Limit{PerMinute: 60, Burst: 5}.Reserve(1, start, start.Add(time.Minute))
+	if at, ok := r.Apply(r.Stale); ok || !at.Equal(r.Stale) {
+		t.Errorf("at the bound: %s, %t", at, ok)
+	}
+	if at, ok := r.Apply(r.Stale.Add(time.Microsecond)); !ok || !at.Equal(start.Add(r.Cost)) {
+		t.Errorf("after it: %s, %t", at, ok)
+	}
+}
+
+func TestAReservationBeginsAtTheLaterOfTwoTimes(t *testing.T) {
+	for at, want := range map[time.Duration]time.Duration{-time.Second: time.Minute, 0: time.Minute, time.Second: time.Minute + time.Second} {
+		if got := ratelimit.Reserve(start.Add(at), start, time.Minute); !got.Equal(start.Add(want)) {
+			t.Errorf("%s from now: %s, want %s", at, got.Sub(start), want)
+		}
+	}
+}

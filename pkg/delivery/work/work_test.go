@@ -51,3 +51,51 @@ func TestSmallEventsTravelWithTheirItem(t *testing.T) {
 		}
 	}
 }
+
+// RFC 3339 has zones of less than a day.
+func TestAZoneOfADayBecomesUTC(t *testing.T) {
+	for _, offset := range []int{24 * 3600, -24 * 3600, 23 * 3600, -23 * 3600} {
+		at := time.Date(2026, 1, 29, 12, 0, 0, 0, time.FixedZone("", offset))
+		got, err := work.Decode(work.Item{Tenant: "t", EndpointID: "ep_1", EventID: "01J", Slot: at}.Encode())
+		if err != nil || !got.Slot.Equal(at) {
+			t.Errorf("an offset of %d s: %s, %v", offset, got.Slot, err)
+		}
+	}
+}
+
+func TestAnItemWithoutAnEventIsOneLine(t *testing.T) {
+	i := work.Item{Tenant: "t", EndpointID: "ep_1", EventID: "01J"}
+	if text := i.Encode(); strings.Contains(text, "\n") {
+		t.Errorf("%q", text)
+	}
+	i.Body = []byte("{}")
+	if text := i.Encode(); !strings.HasSuffix(text, "}\n{}") {
+		t.Errorf("with an event: %q", text)
+	}
+}
+
+// An item is either of a job or of an endpoint.
+func TestAnItemOfAJobHasNothingElse(t *testing.T) {
+	for name, c := range map[string]struct {
+		item work.Item
+		ok   bool
+	}{
+		"a job":                  {work.Item{Tenant: "t", JobID: "job_1"}, true},
+		"a job without a tenant": {work.Item{JobID: "job_1"}, false},
+		"a job of an endpoint":   {work.Item{Tenant: "t", JobID: "job_1", EndpointID: "ep_1"}, false},
+		"a job of an event":      {work.Item{Tenant: "t", JobID: "job_1", EventID: "01J"}, false},
+	} {
+		if got, err := work.Decode(c.item.Encode()); (err == nil) != c.ok || c.ok && got.JobID != c.item.JobID {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestAContextKnowsItsMessage(t *testing.T) {
+	if id := work.MessageID(t.Context()); id != "" {
+		t.Errorf("without a message: %q", id)
+	}
+	if id := work.MessageID(work.WithMessage(t.Context(), &work.Message{ID: "m"})); id != "m" {
+		t.Errorf("with one: %q", id)
+	}
+}
