@@ -445,6 +445,7 @@ func consoleRequests(t *testing.T, stage *lambdaemulator.Deployment) (list [][]b
 		{"DELETE", "/api/endpoints/" + slowEndpoint, ""},
 		{"GET", "/api/deliveries?endpoint=" + lambdaemulator.SampleEndpoint, ""},
 		{"GET", "/api/deliveries?state=dead", ""},
+		{"GET", "/api/deliveries?state=pending", ""},
 		{"GET", "/api/deliveries/" + event, ""},
 		{"GET", "/api/events/" + lambdaemulator.SampleEvent, ""},
 		{"GET", "/api/events?type=user.posted_comment&limit=1", ""},

@@ -29,9 +29,9 @@ func (a *app) deliveryList() *cobra.Command {
 	var dead bool
 	c := &cobra.Command{
 		Use: "list", Short: "List the newest deliveries", Args: args(0, "no arguments"),
-		Long: `List deliveries, the newest event first. Dead and skipped ones are found at once among any
-number of others. Every other state, --type and --status need a search; limit it with
---since, or with --from and --to.`,
+		Long: `List deliveries, the newest event first. Dead, skipped and pending ones are found at once
+among any number of others. Every other state, --type and --status need a search; limit it
+with --since, or with --from and --to.`,
 		Example: `  tidings delivery list --dead
   tidings delivery list --status 500..599 --from 2026-01-29T00:00:00Z --to 2026-01-30T00:00:00Z`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -96,7 +96,7 @@ func (a *app) findDeliveries(ctx context.Context, t *target, f console.DeliveryF
 	}
 	return search(a.err, f.Limit, func(limit int, cursor string) (resultPage[delivery.Delivery], error) {
 		f.Limit, f.Cursor = limit, cursor
-		page, err := console.SearchDeliveries(ctx, t.store, endpoints, f)
+		page, err := console.SearchDeliveries(ctx, t.store, endpoints, f, time.Now())
 		return resultPage[delivery.Delivery]{page.Deliveries, page.Next, page.Until}, err
 	})
 }

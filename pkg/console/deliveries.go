@@ -120,7 +120,7 @@ func (o *Operations) ListDeliveries(ctx context.Context, who Session, f Delivery
 	if f.Cursor, err = o.openCursor(ctx, of, f.Cursor); err != nil {
 		return DeliveryPage{}, err
 	}
-	found, err := SearchDeliveries(ctx, o.Deliveries, ids, f)
+	found, err := SearchDeliveries(ctx, o.Deliveries, ids, f, o.Now())
 	if err != nil {
 		return DeliveryPage{}, err
 	}

@@ -69,8 +69,13 @@ type FoundDeliveries struct {
 // cursor is Next of the previous page. What it reads depends on the page's size and on the
 // number of endpoints. If only some of the deliveries match, it reads up to maxExamined,
 // and 20 times as many as long as none has matched.
-func SearchDeliveries(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter) (FoundDeliveries, error) {
+func SearchDeliveries(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter, now time.Time) (FoundDeliveries, error) {
 	limit := min(cmp.Or(max(f.Limit, 0), defaultPage), maxPage)
+	if f.State == delivery.Pending {
+		if found, ok, err := searchPending(ctx, from, endpoints, f, limit, now); ok || err != nil {
+			return found, err
+		}
+	}
 	parts, err := partsOf(endpoints, f, limit)
 	if err != nil {
 		return FoundDeliveries{}, err
@@ -102,6 +107,56 @@ func SearchDeliveries(ctx context.Context, from Deliveries, endpoints []string, 
 			page.Until, _ = event.IDTime(end.eventID) // zero if the id has no time
 		}
 		return page, nil
+	}
+}
+
+const (
+	// pendingWithin is more than how far in the future a retry can be due: the longest
+	// backoff, 24 hours, and the backstop of its message.
+	pendingWithin = 25 * time.Hour
+	// maxDue is how many retries of all endpoints are read in each shard, to find those of
+	// some.
+	maxDue = 500
+)
+
+// searchPending is SearchDeliveries for pending deliveries. It reports false if so many
+// retries are due in the deployment that reading the endpoints' deliveries is better.
+func searchPending(ctx context.Context, from Deliveries, endpoints []string, f DeliveryFilter, limit int, now time.Time) (found FoundDeliveries, ok bool, err error) {
+	q := delivery.PendingQuery{Endpoints: endpoints, From: f.From, To: f.To, Limit: limit, DueBy: now.Add(pendingWithin), MaxDue: maxDue}
+	wanted := delivery.Query{State: f.State, EventType: f.EventType, Status: f.Status}
+	if wanted.EventType != "" || f.Status != (delivery.Statuses{}) {
+		q.Limit = maxExamined / 4 // many may not match
+	}
+	if f.Cursor != "" {
+		at, err := parsePosition(f.Cursor)
+		if err != nil || passed(at.eventID, f.From) {
+			return found, err == nil, err
+		}
+		q.After = delivery.Key{EventID: at.eventID, EndpointID: at.endpointID}
+	}
+	for examined := 0; ; examined += q.Limit {
+		page, err := from.ListPending(ctx, q)
+		if err != nil || page.Partial {
+			return FoundDeliveries{}, false, err
+		}
+		q.After = page.Last
+		for _, d := range page.Deliveries {
+			if len(found.Deliveries) == limit { // the rest of the page is for the next one
+				q.After = found.Deliveries[limit-1].Key
+				break
+			}
+			if wanted.Matches(d) {
+				found.Deliveries = append(found.Deliveries, d)
+			}
+		}
+		if q.After.EventID == "" {
+			return found, true, nil
+		}
+		if len(found.Deliveries) == limit || examined >= maxExamined && (len(found.Deliveries) > 0 || examined >= patience*maxExamined) {
+			found.Next = position{q.After.EventID, q.After.EndpointID}.place()
+			found.Until, _ = event.IDTime(q.After.EventID)
+			return found, true, nil
+		}
 	}
 }
 

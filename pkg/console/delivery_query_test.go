@@ -187,6 +187,75 @@ func TestDeadLettersAreFoundAtOnce(t *testing.T) {
 	}
 }
 
+// Pending deliveries are found at once, whatever is newer, with other filters and page by
+// page; the deliveries of the endpoints are not searched.
+func TestPendingDeliveriesAreFoundAtOnce(t *testing.T) {
+	w := newWorld(t)
+	var all, extended []string
+	for i := range 6 {
+		e := w.endpoint("default", fmt.Sprintf("https://example.com/%d", i))
+		for n := range 10 {
+			w.pass(time.Second)
+			id, eventType := newID(w), "user.posted_comment"
+			if n%5 == 0 {
+				eventType = "discussion.extended"
+				extended = append(extended, id)
+			}
+			all = append(all, id)
+			w.deliver(e, id, eventType, delivery.Pending, "", "")
+		}
+		for range 1_000 {
+			w.deliver(e, newID(w), "discussion.extended", delivery.Delivered, "", "")
+		}
+	}
+	stranger := w.endpoint("other", "https://example.com/")
+	w.deliver(stranger, newID(w), "user.posted_comment", delivery.Pending, "", "")
+	slices.Reverse(all)
+	slices.Reverse(extended)
+	read := &counting{Deliveries: w.ops.Deliveries}
+	w.ops.Deliveries = read
+	list := func(f console.DeliveryFilter) (got []string, pages int) {
+		t.Helper()
+		f.State = delivery.Pending
+		for {
+			page, err := w.ops.ListDeliveries(t.Context(), console.Session{Tenant: "default"}, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pages++
+			for _, d := range page.Deliveries {
+				got = append(got, d.EventID)
+			}
+			if f.Cursor = page.Next; f.Cursor == "" {
+				return got, pages
+			}
+			if page.Until.IsZero() || len(page.Deliveries) == 0 {
+				t.Fatalf("until %s, %d deliveries, and a next page", page.Until, len(page.Deliveries))
+			}
+		}
+	}
+	for limit, pages := range map[int]int{7: 9, 30: 2, 60: 1, 200: 1} {
+		if got, n := list(console.DeliveryFilter{Limit: limit}); !slices.Equal(got, all) || n != pages {
+			t.Errorf("limit %d: %d pending deliveries on %d pages; want %d on %d", limit, len(got), n, len(all), pages)
+		}
+	}
+	for _, limit := range []int{1, 5, 200} {
+		if got, _ := list(console.DeliveryFilter{EventType: "discussion.extended", Limit: limit}); !slices.Equal(got, extended) {
+			t.Errorf("of a type, limit %d: %q, want %q", limit, got, extended)
+		}
+	}
+	if n := read.examined.Load(); n != 0 {
+		t.Errorf("%d deliveries were searched", n)
+	}
+	// So many retries of others that reading them costs more than a search.
+	for range 501 * delivery.DueShards * 2 {
+		w.deliver(stranger, newID(w), "user.posted_comment", delivery.Pending, "", "")
+	}
+	if got, _ := list(console.DeliveryFilter{Limit: 200}); !slices.Equal(got, all) || read.examined.Load() == 0 {
+		t.Errorf("among many retries of others: %d pending deliveries, want %d; %d were searched", len(got), len(all), read.examined.Load())
+	}
+}
+
 // The time of a delivery and its response status are filters too, in the API and on the page.
 func TestDeliveriesAreFilteredByStatusAndTime(t *testing.T) {
 	w := newWorld(t)

@@ -40,6 +40,9 @@ type Deliveries interface {
 	// GetDelivery returns delivery.ErrNotFound if there is no such delivery.
 	GetDelivery(ctx context.Context, k delivery.Key) (delivery.Delivery, error)
 	QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error)
+	// ListPending returns pending deliveries at a cost that does not depend on how many others
+	// there are.
+	ListPending(ctx context.Context, q delivery.PendingQuery) (delivery.PendingPage, error)
 }
 
 // Jobs reads jobs.

@@ -123,6 +123,11 @@ func (s *steps) QueryDeliveries(ctx context.Context, q delivery.Query) (delivery
 	return s.Store.QueryDeliveries(ctx, q)
 }
 
+func (s *steps) ListPending(ctx context.Context, q delivery.PendingQuery) (delivery.PendingPage, error) {
+	s.add("ListPending")
+	return s.Store.ListPending(ctx, q)
+}
+
 func (s *steps) GetEvent(ctx context.Context, id string) (event.Accepted, error) {
 	s.add("GetEvent")
 	return s.Store.GetEvent(ctx, id)

@@ -53,7 +53,7 @@ func measureSearch(ctx context.Context, r *Report, o options) error {
 	}
 	deliveries := func(f console.DeliveryFilter) func() (int, error) {
 		return func() (int, error) {
-			page, err := console.SearchDeliveries(ctx, store, []string{endpoints[0].ID}, f)
+			page, err := console.SearchDeliveries(ctx, store, []string{endpoints[0].ID}, f, time.Now())
 			return len(page.Deliveries), err
 		}
 	}

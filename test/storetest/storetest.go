@@ -60,6 +60,7 @@ type Store interface {
 	dispatch.StoredEvents
 	dispatch.Erasures
 	console.Jobs
+	console.Deliveries
 	journal.Source
 	dispatch.Statistics
 	stats.Source
@@ -97,6 +98,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("rate limits", func(t *testing.T) { limits(t, open(t)) })
 	t.Run("due index", func(t *testing.T) { due(t, open(t)) })
 	t.Run("queries", func(t *testing.T) { queries(t, open(t)) })
+	t.Run("pending deliveries", func(t *testing.T) { pending(t, open(t)) })
 	t.Run("bindings and counters", func(t *testing.T) { sessionStore(t, open(t)) })
 	t.Run("audit log", func(t *testing.T) { auditLog(t, open(t)) })
 	t.Run("endpoints", func(t *testing.T) { endpoints(t, open(t)) })

@@ -113,6 +113,7 @@ var wantReads = map[string][]string{
 	"Due":          {"Query Deliveries's index"},
 	"ListBacklog":  {"Query Deliveries's index"}, // and BatchGetItem, if it finds any: a claim is conditional
 	"ListCircuits": {"Query Control's index"},
+	"ListPending":  {"Query Deliveries's index"}, // and BatchGetItem, if it finds any: a list for people
 	"CountBacklog": {"Query Deliveries's index"}, // a job adds a few more or less
 	// Jobs: a worker acts on what it reads. The sweep looks again a minute later.
 	"GetJob":   {"GetItem Deliveries, consistent"},
