@@ -284,6 +284,7 @@ func TestSecurityHostileTextThroughEveryCommand(t *testing.T) {
 	do("", "type", "apply", hostile)
 	do("", "type", "diff", types)
 	do("", "type", "apply", types)
+	do("", "type", "deprecate", hostile)
 	do("", "type", "remove", hostile, "--yes")
 	do("", "status", "--days", "1")
 	do("", "alert", "test")

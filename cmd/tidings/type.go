@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func (a *app) storedTypes(ctx context.Context, t *target, types []string) ([]str
 
 func (a *app) typeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "type", Short: "List, show, check and change the event types"}
-	c.AddCommand(a.typeList(), a.typeShow(), a.typeTest(), a.typeApply(), a.typeDiff(), a.typeRemove())
+	c.AddCommand(a.typeList(), a.typeShow(), a.typeTest(), a.typeApply(), a.typeDiff(), a.typeDeprecate(), a.typeRemove())
 	return c
 }
 
@@ -85,13 +86,21 @@ func (a *app) typeList() *cobra.Command {
 			return a.table("TYPE\tDESCRIPTION", func(row func(...any)) {
 				for _, name := range known.Types() {
 					t, _ := known.Type(name)
-					row(name, t.Description)
+					row(name, described(t))
 				}
 			})
 		},
 	}
 	shippedFlag(c, &shipped)
 	return c
+}
+
+// described returns a type's description, with its deprecation.
+func described(t catalog.Type) string {
+	if t.Deprecated == nil {
+		return t.Description
+	}
+	return t.Deprecated.String() + ". " + t.Description
 }
 
 func (a *app) typeShow() *cobra.Command {
@@ -198,6 +207,48 @@ func (a *app) applyTypes(ctx context.Context, paths []string, dryRun, force bool
 		return err
 	}
 	return a.changeTypes(ctx, eventtypes.Request{Types: list}, dryRun, force)
+}
+
+func (a *app) typeDeprecate() *cobra.Command {
+	var since, instead string
+	var undo bool
+	c := &cobra.Command{
+		Use: "deprecate TYPE", Short: "Mark an event type as deprecated",
+		Long: `Mark an event type as deprecated: the catalog says since when, and what to use
+instead. Its events are still published and delivered. --undo takes the mark away.`,
+		Example: `  tidings type deprecate order.paid --instead order.settled`,
+		Args:    args(1, "an event type"),
+		RunE: func(c *cobra.Command, given []string) error {
+			if undo && (since != "" || instead != "") {
+				return usagef("--undo takes neither --since nor --instead")
+			}
+			known, err := a.known(c.Context(), false)
+			if err != nil {
+				return err
+			}
+			was, ok := known.Type(given[0])
+			if !ok {
+				return usagef("%s", known.Unknown(given[0]))
+			}
+			var d *catalog.Deprecation
+			if !undo {
+				d = &catalog.Deprecation{Since: cmp.Or(since, time.Now().UTC().Format(time.DateOnly)), Instead: instead}
+			}
+			text, err := catalog.Deprecate(was.Schema, d)
+			if err != nil {
+				return err
+			}
+			is, err := catalog.Parse(text)
+			if err != nil {
+				return usagef("%w", err)
+			}
+			return a.changeTypes(c.Context(), eventtypes.Request{Types: []catalog.Type{is}}, false, false)
+		},
+	}
+	c.Flags().StringVar(&instead, "instead", "", "the type to use instead")
+	c.Flags().StringVar(&since, "since", "", "date since which it is deprecated, such as 2026-11-30 (default today)")
+	c.Flags().BoolVar(&undo, "undo", false, "the type is no longer deprecated")
+	return c
 }
 
 func (a *app) typeRemove() *cobra.Command {

@@ -119,6 +119,22 @@ func TestEventTypesAtRunTime(t *testing.T) {
 	}
 	emit(0, `{"order_id":"o_78","status":"overdue"}`)
 
+	if _, complaint := x.do(1, "", "type", "deprecate", "order.paid", "--instead", "order.settled"); !strings.Contains(complaint, "order.paid is deprecated in favour of order.settled") {
+		t.Errorf("deprecated in favour of nothing: %s", complaint)
+	}
+	x.do(2, "", "type", "deprecate", "order.paid", "--since", "yesterday")
+	if out, _ := x.do(0, "", "type", "deprecate", "order.paid", "--instead", "user.joined_platform", "--since", "2026-11-30"); !strings.Contains(out, "stored; in effect") {
+		t.Errorf("deprecate:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "list"); !strings.Contains(out, "Deprecated since 2026-11-30: use user.joined_platform. ") {
+		t.Errorf("list:\n%s", out)
+	}
+	emit(0, `{"order_id":"o_80","status":"overdue"}`) // as before
+	x.do(0, "", "type", "deprecate", "order.paid", "--undo")
+	if out, _ := x.do(0, "", "type", "list"); strings.Contains(out, "Deprecated") {
+		t.Errorf("list after --undo:\n%s", out)
+	}
+
 	if out, _ := x.do(1, "", "type", "remove", "order.paid"); !strings.Contains(out, "remove  order.paid\n      ✗ 1 enabled endpoint subscribes to it") {
 		t.Errorf("remove:\n%s", out)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
 // EventType is an event type of the catalog.
@@ -22,6 +23,8 @@ type EventType struct {
 	CapturedFrom string          `json:"captured_from"`
 	Sample       json.RawMessage `json:"sample"`
 	Schema       json.RawMessage `json:"schema"`
+	// Deprecated is absent unless the type is deprecated.
+	Deprecated *catalog.Deprecation `json:"deprecated,omitempty"`
 }
 
 // EventTypes returns the event types of the deployment.
@@ -33,7 +36,7 @@ func (o *Operations) EventTypes(ctx context.Context) ([]EventType, error) {
 	list := []EventType{}
 	for _, name := range known.Types() {
 		t, _ := known.Type(name)
-		v := EventType{Name: t.Name, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema}
+		v := EventType{Name: t.Name, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema, Deprecated: t.Deprecated}
 		if len(t.Samples) > 0 {
 			v.Sample = t.Samples[0]
 		}

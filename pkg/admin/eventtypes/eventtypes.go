@@ -109,12 +109,19 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 		return p, err
 	}
 	p.set.Types, p.set.Without = merge(set, r)
-	if _, err := p.set.Catalog(); err != nil {
+	after, err := p.set.Catalog()
+	if err != nil {
 		return p, err
 	}
 	for _, t := range r.Types {
 		if err := validate.Check(t); err != nil {
 			return p, fmt.Errorf("%s: %w", t.Name, err)
+		}
+		if t.Deprecated == nil || t.Deprecated.Instead == "" {
+			continue
+		}
+		if _, ok := after.Type(t.Deprecated.Instead); !ok {
+			return p, fmt.Errorf("%s is deprecated in favour of %s: %s", t.Name, t.Deprecated.Instead, after.Unknown(t.Deprecated.Instead))
 		}
 	}
 	err = m.Endpoints.EachEndpoint(ctx, func(list []endpoint.Endpoint) error {

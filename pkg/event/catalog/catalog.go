@@ -29,6 +29,7 @@ type Type struct {
 	CapturedFrom string            `json:"x-captured-from"` // the change of the platform's table that causes the event
 	Subject      string            `json:"x-subject"`       // the data field that identifies what the event is about
 	Replaces     string            `json:"x-replaces"`      // the old name of the type; empty if it never had another
+	Deprecated   *Deprecation      `json:"x-deprecated"`    // nil unless the type is deprecated
 	Samples      []json.RawMessage `json:"examples"`
 	Schema       json.RawMessage   `json:"-"` // the whole file
 }

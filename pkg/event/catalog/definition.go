@@ -34,7 +34,7 @@ var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$`)
 const reserved = "tidings."
 
 // extensions are the keywords of a type's schema beyond those of JSON Schema.
-var extensions = []string{"x-captured-from", "x-replaces", "x-subject"}
+var extensions = []string{"x-captured-from", deprecationKeyword, "x-replaces", "x-subject"}
 
 // DefinitionError says what is wrong with a type's definition, and where.
 type DefinitionError struct {
@@ -56,6 +56,9 @@ func Parse(text []byte) (Type, error) {
 		return t, d.errorAt("", "the definition has %d bytes; the maximum is %d", len(text), MaxDefinitionBytes)
 	}
 	if err := d.read(); err != nil {
+		return t, err
+	}
+	if err := d.checkDeprecation(); err != nil {
 		return t, err
 	}
 	if err := json.Unmarshal(text, &t); err != nil {

@@ -33,6 +33,10 @@ func AsyncAPI(types []catalog.Type, schemaURL func(name string) string) ([]byte,
 			"headers": headers, "payload": envelope(t.Name),
 			"externalDocs": object{"description": "JSON Schema (draft 2020-12) of data", "url": schemaURL(t.Name)},
 		}
+		if t.Deprecated != nil {
+			message["description"] = t.Deprecated.String() + "."
+			message["payload"].(object)["deprecated"] = true
+		}
 		body, err := Sample(t)
 		if err != nil {
 			return nil, fmt.Errorf("sample of %s: %w", t.Name, err)

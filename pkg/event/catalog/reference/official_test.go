@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
@@ -29,7 +30,8 @@ func TestReceivingTheOfficialParserAcceptsTheAsyncAPIDocument(t *testing.T) {
 		out, err := exec.CommandContext(t.Context(), "node", "../../../../tools/receiving/asyncapi.mjs", file).CombinedOutput()
 		return string(out), err
 	}
-	for name, types := range map[string][]catalog.Type{"the shipped types": shipped, "a type with references": {parse(t, order)}} {
+	for name, types := range map[string][]catalog.Type{"the shipped types": shipped, "a type with references": {parse(t, order)},
+		"a deprecated type": {parse(t, strings.Replace(order, "{", `{"x-deprecated": {"since": "2026-11-30"},`, 1))}} {
 		t.Run(name, func(t *testing.T) {
 			text, err := reference.AsyncAPI(types, schemaURL)
 			if err != nil {

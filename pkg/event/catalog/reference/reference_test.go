@@ -99,6 +99,18 @@ func TestAsyncAPI(t *testing.T) {
 	}
 }
 
+func TestADeprecatedTypeSaysSo(t *testing.T) {
+	text, err := reference.AsyncAPI([]catalog.Type{parse(t, strings.Replace(order, "{", `{"x-deprecated": {"since": "2026-11-30", "instead": "order.settled"},`, 1))}, func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{`"description":"Deprecated since 2026-11-30: use order.settled."`, `"deprecated":true`} {
+		if !strings.Contains(string(text), part) {
+			t.Errorf("the document does not have %s", part)
+		}
+	}
+}
+
 func TestTheVersionChangesWithTheTypes(t *testing.T) {
 	version := func(list ...catalog.Type) string {
 		text, err := reference.AsyncAPI(list, func(string) string { return "" })
