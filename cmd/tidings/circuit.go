@@ -43,7 +43,11 @@ func (a *app) circuitList() *cobra.Command {
 			}
 			return a.table("ENDPOINT\tSTATE\tSINCE\tFAILURES\tNEXT PROBE\tCAUSE", func(row func(...any)) {
 				for _, v := range views {
-					row(v.EndpointID, v.State, formatTime(v.Since), v.Failures, timeUntil(v.NextProbe), v.Cause)
+					state := v.State
+					if !v.SlowSince.IsZero() {
+						state += ", slow"
+					}
+					row(v.EndpointID, state, formatTime(v.Since), v.Failures, timeUntil(v.NextProbe), v.Cause)
 				}
 			})
 		},

@@ -318,11 +318,15 @@ func (a *app) endpointList() *cobra.Command {
 			if err != nil {
 				return unreachable(err)
 			}
+			t, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			views, err := console.ViewEndpoints(c.Context(), t.store, list, time.Now())
+			if err != nil {
+				return unreachable(err)
+			}
 			if a.json {
-				views := []console.Endpoint{}
-				for _, e := range list {
-					views = append(views, console.ViewEndpoint(e, time.Now()))
-				}
 				return a.printJSON(views)
 			}
 			if len(list) == 0 {
@@ -330,8 +334,12 @@ func (a *app) endpointList() *cobra.Command {
 				return nil
 			}
 			return a.table("ENDPOINT\tSTATUS\tTYPES\tURL", func(row func(...any)) {
-				for _, e := range list {
-					row(e.ID, e.Status, strings.Join(e.EventTypes, ","), e.URL)
+				for _, v := range views {
+					status := string(v.Status)
+					if !v.SlowSince.IsZero() {
+						status += ", slow for " + time.Since(v.SlowSince).Round(time.Second).String()
+					}
+					row(v.ID, status, strings.Join(v.EventTypes, ","), v.URL)
 				}
 			})
 		},

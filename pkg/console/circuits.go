@@ -21,6 +21,7 @@ type Circuit struct {
 	Failures     int       `json:"failures" doc:"Consecutive failures"`
 	NextProbe    time.Time `json:"next_probe_at,omitzero"`
 	Cause        string    `json:"cause,omitempty" doc:"The latest failure"`
+	SlowSince    time.Time `json:"slow_since,omitzero" doc:"Since when the endpoint's deliveries use the slow lane; absent if they do not"`
 }
 
 // ViewCircuit converts a circuit breaker for display; the CLI uses it too. urls maps
@@ -28,7 +29,7 @@ type Circuit struct {
 func ViewCircuit(s breaker.State, urls map[string]string, now time.Time) Circuit {
 	return Circuit{
 		EndpointID: s.EndpointID, URL: urls[s.EndpointID], State: s.Label(now), Since: s.Since, FailingSince: s.FailingSince,
-		Failures: s.Failures, NextProbe: s.Until, Cause: s.Cause,
+		Failures: s.Failures, NextProbe: s.Until, Cause: s.Cause, SlowSince: s.InSlowLane(now),
 	}
 }
 

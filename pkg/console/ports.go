@@ -58,10 +58,15 @@ type Events interface {
 	GetEvent(ctx context.Context, id string) (event.Accepted, error)
 }
 
-// Breakers reads circuit breakers.
-type Breakers interface {
+// SlowLane reads which endpoints are in the slow lane.
+type SlowLane interface {
 	// GetBreaker returns a closed breaker if none is stored.
 	GetBreaker(ctx context.Context, tenant, endpointID string, consistent bool) (breaker.State, error)
+}
+
+// Breakers reads circuit breakers.
+type Breakers interface {
+	SlowLane
 	// ListCircuits returns the breakers that are open or draining; with a zero by, all
 	// of them.
 	ListCircuits(ctx context.Context, by time.Time) ([]breaker.State, error)

@@ -521,7 +521,7 @@ func circuits(t *testing.T, s Store) {
 	open := breaker.State{
 		EndpointID: id, Tenant: "t1", Phase: breaker.Open, Failures: 5, FailingSince: start, FailedAt: start.Add(time.Minute), Cause: "the receiver answered 503",
 		Since: start.Add(time.Second), OpenFor: 5 * time.Minute, Until: start.Add(time.Hour), ProbeID: "p", ProbeUntil: start.Add(2 * time.Hour), WriteID: "w",
-		SlowUntil: start.Add(4 * time.Second), WakeAt: start.Add(time.Hour), Drain: breaker.Drain{
+		SlowUntil: start.Add(4 * time.Second), SlowSince: start.Add(3 * time.Second), WakeAt: start.Add(time.Hour), Drain: breaker.Drain{
 			Rate: 40, RateAt: start, Cursor: "a", SentAt: start.Add(time.Second), Mark: "b", MarkAt: start.Add(2 * time.Second), Behind: true,
 			KeepUntil: start.Add(3 * time.Second),
 		},

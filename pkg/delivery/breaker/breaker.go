@@ -115,6 +115,8 @@ type State struct {
 	// SlowUntil is until when the endpoint's deliveries use the slow lane; zero if its
 	// attempts have never been slow. It does not depend on the phase.
 	SlowUntil time.Time
+	// SlowSince is since when they do without a break; only as long as Slow.
+	SlowSince time.Time
 
 	// Version grows with every stored change.
 	Version int
@@ -297,7 +299,7 @@ func (s State) RecordSuccess(claimID string, now time.Time) (State, bool) {
 func (s State) Close(now time.Time) State {
 	return State{
 		EndpointID: s.EndpointID, Tenant: s.Tenant, Version: s.Version,
-		Phase: Draining, Since: now, WakeAt: now, Drain: beginDrain(now), SlowUntil: s.SlowUntil,
+		Phase: Draining, Since: now, WakeAt: now, Drain: beginDrain(now), SlowUntil: s.SlowUntil, SlowSince: s.SlowSince,
 	}
 }
 

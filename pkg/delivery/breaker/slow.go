@@ -18,10 +18,22 @@ const (
 // Slow reports whether the endpoint's deliveries use the slow lane.
 func (s State) Slow(now time.Time) bool { return now.Before(s.SlowUntil) }
 
+// InSlowLane returns since when the endpoint's deliveries use the slow lane; zero if they do
+// not.
+func (s State) InSlowLane(now time.Time) time.Time {
+	if !s.Slow(now) {
+		return time.Time{}
+	}
+	return s.SlowSince
+}
+
 // MarkSlow records that an attempt is slow. It reports whether the state changed.
 func (s State) MarkSlow(now time.Time) (State, bool) {
 	if s.SlowUntil.Sub(now) > SlowLaneFor-SlowLaneRenew {
 		return s, false
+	}
+	if !s.Slow(now) {
+		s.SlowSince = now
 	}
 	s.SlowUntil = now.Add(SlowLaneFor)
 	return s, true

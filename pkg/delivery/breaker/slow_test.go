@@ -59,3 +59,27 @@ func TestAMarkIsIndependentOfTheCircuit(t *testing.T) {
 		t.Error("an endpoint that is enabled again is slow")
 	}
 }
+
+// Marks that follow each other without a break are one stay in the lane.
+func TestAnEndpointIsSlowSinceTheFirstMarkWithoutABreak(t *testing.T) {
+	var s breaker.State
+	for _, c := range []struct {
+		at    time.Duration
+		mark  bool
+		since time.Duration // -1: not slow
+	}{{0, false, -1}, {time.Second, true, time.Second}, {2 * time.Second, true, time.Second}, {15 * time.Second, true, time.Second}, {29 * time.Second, false, time.Second}, {30 * time.Second, false, -1}, {40 * time.Second, true, 40 * time.Second}} {
+		if c.mark {
+			s, _ = s.MarkSlow(start.Add(c.at))
+		}
+		want := time.Time{}
+		if c.since >= 0 {
+			want = start.Add(c.since)
+		}
+		if got := s.InSlowLane(start.Add(c.at)); !got.Equal(want) {
+			t.Errorf("after %s: slow since %s, want %s", c.at, got, want)
+		}
+	}
+	if got := s.Close(start.Add(41 * time.Second)).InSlowLane(start.Add(41 * time.Second)); !got.Equal(start.Add(40 * time.Second)) {
+		t.Errorf("after its circuit was closed: slow since %s", got)
+	}
+}

@@ -46,7 +46,7 @@ func EncodeBreaker(s breaker.State, now time.Time) Item {
 	for name, t := range map[string]time.Time{
 		"failing_since": s.FailingSince, "failed_at": s.FailedAt, Since: s.Since, "until": s.Until, "probe_until": s.ProbeUntil, WakeAt: s.WakeAt,
 		"drain_rate_at": s.Drain.RateAt, "drain_sent_at": s.Drain.SentAt, "drain_mark_at": s.Drain.MarkAt, "keep_until": s.Drain.KeepUntil,
-		"slow_until": s.SlowUntil,
+		"slow_until": s.SlowUntil, "slow_since": s.SlowSince,
 	} {
 		putTime(item, name, t)
 	}
@@ -71,7 +71,7 @@ func DecodeBreaker(item Item) (breaker.State, error) {
 		EndpointID: r.s(EndpointID), Tenant: r.s(Tenant), Version: int(r.n(Version)), WriteID: r.s("write_id"),
 		Phase: breaker.Phase(r.s("phase")), Failures: int(r.n("failures")), FailingSince: r.millis("failing_since"), FailedAt: r.millis("failed_at"), Cause: r.s("cause"),
 		Since: r.millis(Since), OpenFor: ms("wait_ms"), Until: r.millis("until"),
-		ProbeID: r.s("probe_id"), ProbeUntil: r.millis("probe_until"), WakeAt: r.millis(WakeAt), SlowUntil: r.millis("slow_until"),
+		ProbeID: r.s("probe_id"), ProbeUntil: r.millis("probe_until"), WakeAt: r.millis(WakeAt), SlowUntil: r.millis("slow_until"), SlowSince: r.millis("slow_since"),
 		Drain: breaker.Drain{
 			Rate: int(r.n("drain_rate")), RateAt: r.millis("drain_rate_at"), SentAt: r.millis("drain_sent_at"), MarkAt: r.millis("drain_mark_at"),
 			KeepUntil: r.millis("keep_until"), Cursor: r.s("drain_cursor"), Mark: r.s("drain_mark"), Behind: r.n("drain_behind") != 0,
