@@ -275,9 +275,16 @@ func (in *instrumenter) moves(s ast.Stmt) bool {
 	return false
 }
 
+// builder is how the stores' files begin a call that adds a clause to an update expression. Such
+// clauses are of different attributes and apply at once, so their order is none.
+const builder = "u."
+
 // depend reports whether the order of two statements can matter: one is a call, or uses
 // what the other one sets.
 func (in *instrumenter) depend(a, b ast.Stmt) bool {
+	if strings.HasPrefix(in.of(a), builder) && strings.HasPrefix(in.of(b), builder) {
+		return false
+	}
 	uses := func(s ast.Stmt, list []ast.Expr) bool {
 		return slices.ContainsFunc(list, func(e ast.Expr) bool { return strings.Contains(in.of(s), in.of(e)) })
 	}

@@ -2,6 +2,7 @@ package sqsqueue_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/tidings-dev/tidings/pkg/aws/sqsqueue"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
@@ -148,7 +150,11 @@ func TestSendReportsEveryItemWhenTheRequestFails(t *testing.T) {
 	q, _ := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for i, err := range q.Send(ctx, items(12)) {
+	errs := q.Send(ctx, items(12))
+	if len(errs) != 12 {
+		t.Fatalf("%d errors for 12 items", len(errs))
+	}
+	for i, err := range errs {
 		if err == nil {
 			t.Errorf("item %d is reported as sent", i)
 		}
@@ -174,5 +180,76 @@ func TestDepth(t *testing.T) {
 	}
 	if got, err := s.queue.Depth(t.Context()); err != nil || got != want {
 		t.Errorf("local queue: %+v, %v; want %+v", got, err, want)
+	}
+}
+
+// scripted is an SQS with the answers of a test; the last one is repeated.
+type scripted struct {
+	batches    []*sqs.SendMessageBatchOutput
+	attributes map[string]string
+	err        error
+	requests   int
+}
+
+func (s *scripted) SendMessageBatch(context.Context, *sqs.SendMessageBatchInput, ...func(*sqs.Options)) (*sqs.SendMessageBatchOutput, error) {
+	s.requests++
+	return s.batches[min(s.requests, len(s.batches))-1], s.err
+}
+
+func (s *scripted) GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error) {
+	return &sqs.GetQueueAttributesOutput{Attributes: s.attributes}, s.err
+}
+
+// answer is that of a batch: the ids of the entries that were sent, and of those that were not.
+func answer(sent, failed string) *sqs.SendMessageBatchOutput {
+	out := &sqs.SendMessageBatchOutput{}
+	for _, id := range strings.Fields(sent) {
+		out.Successful = append(out.Successful, types.SendMessageBatchResultEntry{Id: &id})
+	}
+	for _, id := range strings.Fields(failed) {
+		out.Failed = append(out.Failed, types.BatchResultErrorEntry{Id: &id, Code: aws.String("Throttled")})
+	}
+	return out
+}
+
+// An item is sent if SQS says so for its id, and tried three times; other ids say nothing.
+func TestAnItemIsSentIfItsIDIsConfirmed(t *testing.T) {
+	for name, c := range map[string]struct {
+		batches  []*sqs.SendMessageBatchOutput
+		failed   []bool // of two items
+		requests int
+	}{
+		"both are sent":             {[]*sqs.SendMessageBatchOutput{answer("0 1", "")}, nil, 1},
+		"the second try succeeds":   {[]*sqs.SendMessageBatchOutput{answer("", "0 1"), answer("0 1", "")}, nil, 2},
+		"no try succeeds":           {[]*sqs.SendMessageBatchOutput{answer("", "0 1")}, []bool{true, true}, 3},
+		"the first fails":           {[]*sqs.SendMessageBatchOutput{answer("1", "0")}, []bool{true, false}, 3},
+		"failures of other entries": {[]*sqs.SendMessageBatchOutput{answer("0 1", "x -1 2")}, nil, 1},
+		"others are sent":           {[]*sqs.SendMessageBatchOutput{answer("", "0 1"), answer("x -1 2", "")}, []bool{true, true}, 2},
+	} {
+		client := &scripted{batches: c.batches}
+		errs := sqsqueue.New(client, "url").Send(t.Context(), items(2))
+		if len(errs) != len(c.failed) || client.requests != c.requests {
+			t.Errorf("%s: %v after %d requests, want %d", name, errs, client.requests, c.requests)
+			continue
+		}
+		for i, failed := range c.failed {
+			if (errs[i] != nil) != failed {
+				t.Errorf("%s: item %d: %v", name, i, errs[i])
+			}
+		}
+	}
+}
+
+func TestADepthThatIsNoNumberIsAnError(t *testing.T) {
+	good := map[string]string{"ApproximateNumberOfMessages": "1", "ApproximateNumberOfMessagesDelayed": "2", "ApproximateNumberOfMessagesNotVisible": "3"}
+	if d, err := (sqsqueue.Gauge{Client: &scripted{attributes: good}}).Depth(t.Context()); err != nil || d != (work.Depth{Visible: 1, Delayed: 2, InFlight: 3}) {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	for name, client := range map[string]*scripted{
+		"no numbers": {attributes: map[string]string{"ApproximateNumberOfMessages": "many"}}, "none": {}, "no answer": {attributes: good, err: errors.New("access denied")},
+	} {
+		if d, err := (sqsqueue.Gauge{Client: client}).Depth(t.Context()); err == nil {
+			t.Errorf("%s: %+v", name, d)
+		}
 	}
 }

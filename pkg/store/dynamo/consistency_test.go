@@ -100,7 +100,9 @@ var wantReads = map[string][]string{
 	// Deliveries and endpoints: a worker acts on what it reads.
 	"GetDelivery":      {"GetItem Deliveries, consistent"},
 	"Replay":           {"GetItem Deliveries, consistent"},
-	"QueryDeliveries":  {"Query Deliveries"}, // or its index
+	"EraseDelivery":    {"GetItem Deliveries, consistent"},
+	"ScanEvents":       {"Scan Events, consistent"}, // or an erasure misses one
+	"QueryDeliveries":  {"Query Deliveries"},        // or its index
 	"GetEndpoint":      {"GetItem Endpoints, consistent"},
 	"ListEndpoints":    {"Query Endpoints"},             // for people
 	"ReadEndpoints":    {"Query Endpoints, consistent"}, // as its caller asks
