@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -28,7 +29,12 @@ func (c *Console) publishCatalog(mux *http.ServeMux, show func(pattern string, f
 	show("GET "+CatalogPath+"/types/{name}", c.showType)
 	mux.HandleFunc("GET "+AsyncAPIPath, c.document("application/json", func(r *http.Request, known *catalog.Catalog) ([]byte, error) {
 		base := baseURL(r)
-		return reference.AsyncAPI(types(known), func(name string) string { return base + schemaPath + url.PathEscape(name) + ".json" })
+		text, err := reference.AsyncAPI(types(known), func(name string) string { return base + schemaPath + url.PathEscape(name) + ".json" })
+		var large *reference.TooLargeError
+		if errors.As(err, &large) {
+			err = errorf(Invalid, "%s", large)
+		}
+		return text, err
 	}))
 	mux.HandleFunc("GET "+schemaPath+"{file}", c.document("application/schema+json", func(r *http.Request, known *catalog.Catalog) ([]byte, error) {
 		name, ok := strings.CutSuffix(r.PathValue("file"), ".json")

@@ -125,7 +125,7 @@ func searchPending(ctx context.Context, from Deliveries, endpoints []string, f D
 	q := delivery.PendingQuery{Endpoints: endpoints, From: f.From, To: f.To, Limit: limit, DueBy: now.Add(pendingWithin), MaxDue: maxDue}
 	wanted := delivery.Query{State: f.State, EventType: f.EventType, Status: f.Status}
 	if wanted.EventType != "" || f.Status != (delivery.Statuses{}) {
-		q.Limit = maxExamined / 4 // many may not match
+		q.Limit = max(limit, maxExamined/4/max(len(endpoints), 1)) // many may not match
 	}
 	if f.Cursor != "" {
 		at, err := parsePosition(f.Cursor)
@@ -134,7 +134,7 @@ func searchPending(ctx context.Context, from Deliveries, endpoints []string, f D
 		}
 		q.After = delivery.Key{EventID: at.eventID, EndpointID: at.endpointID}
 	}
-	for examined := 0; ; examined += q.Limit {
+	for examined := 0; ; examined += len(endpoints) * q.Limit {
 		page, err := from.ListPending(ctx, q)
 		if err != nil || page.Partial {
 			return FoundDeliveries{}, false, err

@@ -117,6 +117,9 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 		if err := validate.Check(t); err != nil {
 			return p, fmt.Errorf("%s: %w", t.Name, err)
 		}
+	}
+	for _, name := range after.Types() {
+		t, _ := after.Type(name)
 		if t.Deprecated == nil || t.Deprecated.Instead == "" {
 			continue
 		}

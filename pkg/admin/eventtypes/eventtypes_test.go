@@ -165,6 +165,7 @@ func TestOneWrongDefinitionStopsAll(t *testing.T) {
 		"removed twice":                    {Remove: []string{"user.posted_comment", "user.posted_comment"}},
 		"defined and removed":              {Types: []catalog.Type{good, parse(t, order)}, Remove: []string{"order.paid"}},
 		"the old name of another":          {Types: []catalog.Type{good, parse(t, strings.Replace(order, `"x-subject"`, `"x-replaces":"order.shipped","x-subject"`, 1))}},
+		"deprecated in favour of nothing":  {Types: []catalog.Type{good, parse(t, strings.Replace(order, `"x-subject"`, `"x-deprecated":{"since":"2026-11-30","instead":"order.gone"},"x-subject"`, 1))}},
 	} {
 		w := newWorld(t)
 		_, err := w.Plan(t.Context(), r)

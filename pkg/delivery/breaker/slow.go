@@ -32,7 +32,7 @@ func (s State) MarkSlow(now time.Time) (State, bool) {
 	if s.SlowUntil.Sub(now) > SlowLaneFor-SlowLaneRenew {
 		return s, false
 	}
-	if !s.Slow(now) {
+	if !s.Slow(now) || s.SlowSince.IsZero() { // an earlier version did not record it
 		s.SlowSince = now
 	}
 	s.SlowUntil = now.Add(SlowLaneFor)

@@ -79,6 +79,11 @@ func TestAnEndpointIsSlowSinceTheFirstMarkWithoutABreak(t *testing.T) {
 			t.Errorf("after %s: slow since %s, want %s", c.at, got, want)
 		}
 	}
+	// An earlier version stored only until when.
+	old, _ := breaker.State{SlowUntil: start.Add(breaker.SlowLaneFor / 2)}.MarkSlow(start)
+	if got := old.InSlowLane(start); !got.Equal(start) {
+		t.Errorf("slow when the version changed: since %s", got)
+	}
 	if got := s.Close(start.Add(41 * time.Second)).InSlowLane(start.Add(41 * time.Second)); !got.Equal(start.Add(40 * time.Second)) {
 		t.Errorf("after its circuit was closed: slow since %s", got)
 	}

@@ -60,8 +60,9 @@ const (
 	maxBackoff = 5 * time.Minute
 	// Retention is how long a job is kept after its last step.
 	Retention = 90 * 24 * time.Hour
-	// MaxTypes is the maximum number of event types in Parameters.
-	MaxTypes = 20
+	// MaxTypes is the maximum number of event types in Parameters: 20 that a person names,
+	// each with the new and the old name of a renamed type.
+	MaxTypes = 60
 	// MaxRunning is the maximum number of jobs of a tenant that run at a time.
 	MaxRunning = 100
 	// maxReason is the maximum number of bytes of a reason.

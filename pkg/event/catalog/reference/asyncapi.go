@@ -12,6 +12,17 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
+// MaxAsyncAPIBytes is the maximum size of an AsyncAPI document: Lambda rejects responses over
+// 6 MB.
+const MaxAsyncAPIBytes = 4_000_000
+
+// TooLargeError says that a catalog is too large for one document.
+type TooLargeError struct{ Bytes int }
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("the AsyncAPI document of all types has %d bytes; the maximum is %d. Read the schemas of single types", e.Bytes, MaxAsyncAPIBytes)
+}
+
 // object is a JSON object of a document whose form a specification defines.
 type object = map[string]any
 
@@ -19,7 +30,7 @@ type object = map[string]any
 // of the types: one channel, message and send operation for each. Its version changes with
 // the types. schemaURL returns where the definition of a type can be read.
 func AsyncAPI(types []catalog.Type, schemaURL func(name string) string) ([]byte, error) {
-	channels, operations, messages, schemas := object{}, object{}, object{}, object{}
+	channels, operations, messages, schemas := object{}, object{}, object{}, object{"headers": headers} // no type's name is without a dot
 	digest := sha256.New()
 	for _, t := range types {
 		data, err := dataSchema(t)
@@ -30,7 +41,7 @@ func AsyncAPI(types []catalog.Type, schemaURL func(name string) string) ([]byte,
 		schemas[t.Name] = data
 		message := object{
 			"name": t.Name, "title": t.Name, "summary": t.Description, "contentType": "application/json",
-			"headers": headers, "payload": envelope(t.Name),
+			"headers": object{"$ref": "#/components/schemas/headers"}, "payload": envelope(t.Name),
 			"externalDocs": object{"description": "JSON Schema (draft 2020-12) of data", "url": schemaURL(t.Name)},
 		}
 		if t.Deprecated != nil {
@@ -65,7 +76,11 @@ func AsyncAPI(types []catalog.Type, schemaURL func(name string) string) ([]byte,
 		"channels":           channels, "operations": operations,
 		"components": object{"messages": messages, "schemas": schemas},
 	}
-	return json.Marshal(document)
+	text, err := json.Marshal(document)
+	if err == nil && len(text) > MaxAsyncAPIBytes {
+		return nil, &TooLargeError{Bytes: len(text)}
+	}
+	return text, err
 }
 
 var text = object{"type": "string"}

@@ -2,6 +2,8 @@ package reference_test
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -108,6 +110,18 @@ func TestADeprecatedTypeSaysSo(t *testing.T) {
 		if !strings.Contains(string(text), part) {
 			t.Errorf("the document does not have %s", part)
 		}
+	}
+}
+
+func TestADocumentThatLambdaCannotReturnIsRefused(t *testing.T) {
+	var many []catalog.Type
+	for i := range 100 {
+		many = append(many, parse(t, strings.NewReplacer("order.placed", fmt.Sprintf("order.placed_%d", i), "An order was placed", strings.Repeat("x", 20_000)).Replace(order)))
+	}
+	_, err := reference.AsyncAPI(many, func(string) string { return "" })
+	var large *reference.TooLargeError
+	if !errors.As(err, &large) || !strings.Contains(err.Error(), "the maximum is 4000000") {
+		t.Errorf("error %v", err)
 	}
 }
 
