@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
@@ -265,6 +266,17 @@ func addScenarios(t *testing.T, stage *lambdaemulator.Deployment) {
 	if _, err := stage.Store().PutBreaker(t.Context(), circuit, time.Now()); err != nil || circuit.Phase != breaker.Open {
 		t.Fatalf("the circuit is %q, %v", circuit.Phase, err)
 	}
+	// A dead letter of the stream.
+	letter := `{"DDBStreamBatchInfo":{"approximateArrivalOfFirstRecord":"2026-01-29T12:00:00Z","approximateArrivalOfLastRecord":"2026-01-29T13:00:00Z"}}`
+	for _, q := range stage.Stack.Queues {
+		if q.LogicalID == "StreamDeadLetterQueue" {
+			client := sqs.NewFromConfig(dynamoemulator.Config(), func(o *sqs.Options) { o.BaseEndpoint = &stage.URL })
+			if _, err := client.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q.URL, MessageBody: &letter}); err != nil {
+				t.Fatal(err)
+			}
+			stage.AWS.Forget()
+		}
+	}
 	// An indexed discussion whose record is gone, for close-discussions and the console.
 	for id, end := range map[string]time.Duration{"d_gone": -time.Hour, "d_gone_too": time.Hour} {
 		d := platform.Discussion{Common: platform.Common{Tenant: "default"}, ID: id, Status: platform.Open, ExpiresAt: time.Now().Add(end)}
@@ -285,6 +297,11 @@ func addScenarios(t *testing.T, stage *lambdaemulator.Deployment) {
 // payloads returns a function's samples and further payloads.
 func payloads(t *testing.T, stage *lambdaemulator.Deployment, f samtemplate.Function) (list [][]byte) {
 	t.Helper()
+	if f.Folder == "dispatch" {
+		// Fan out what the stream lost. The sample redrive then removes the dead letter.
+		list = append(list, []byte(`{"action":"start_job","kind":"stream","job_id":"job_01KG4VZS4NCPSXFR1K831Q4SB8","from":"2026-01-28T00:00:00Z","to":"2026-01-30T00:00:00Z"}`))
+		list = append(list, messages(t, work.Item{Tenant: "default", JobID: "job_01KG4VZS4NCPSXFR1K831Q4SB8"}))
+	}
 	files, err := filepath.Glob(filepath.Join("..", "events", "*.json"))
 	if err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ const (
 )
 
 func (a *app) jobCommand() *cobra.Command {
-	c := &cobra.Command{Use: "job", Short: "List, show, follow and cancel jobs: recoveries, backfills, bulk replays and erasures"}
+	c := &cobra.Command{Use: "job", Short: "List, show, follow and cancel jobs: recoveries, backfills, bulk replays, erasures, redrives of the stream"}
 	c.AddCommand(a.jobList(), a.jobShow(), a.jobWait(), a.jobCancel())
 	return c
 }
@@ -158,7 +158,7 @@ func (a *app) jobCancel() *cobra.Command {
 			if a.json {
 				return a.printJSON(console.ViewJob(j, ratelimit.Limit{}))
 			}
-			fmt.Fprintf(a.out, "%s is cancelled, %d %% done; it has put %d deliveries into the backlog\n", j.ID, int(j.Progress*100), j.Counts[jobs.Sent])
+			fmt.Fprintf(a.out, "%s is cancelled, %d %% done; it has sent %d deliveries on their way\n", j.ID, int(j.Progress*100), j.Counts[jobs.Sent])
 			return nil
 		},
 	}
@@ -269,6 +269,23 @@ func found(j console.Job) string {
 	return strings.Join(parts, ", ")
 }
 
+// printStream prints what a job of the stream that has ended did, or in a dry run would do.
+func (a *app) printStream(j console.Job) error {
+	fmt.Fprintf(a.out, "%d events examined: %d were never fanned out\n", j.Examined, j.Found[string(dispatch.Missing)])
+	if n := j.Found["unreadable"]; n > 0 {
+		fmt.Fprintf(a.out, "%d cannot be decoded, so they have no deliveries\n", n)
+	}
+	if n := j.Found["failed"]; n > 0 {
+		fmt.Fprintf(a.out, "%d could not be fanned out: job.event_failed in the log names them\n", n)
+	}
+	verb := "were queued"
+	if j.DryRun {
+		verb = "would be queued"
+	}
+	fmt.Fprintf(a.out, "%d deliveries %s; that takes about %s and costs about $%.2f\n", j.Sent, verb, j.Takes(), j.Dollars)
+	return nil
+}
+
 // printJob prints what a job that has ended did, or in a dry run would do.
 func (a *app) printJob(j console.Job) error {
 	if j.Erasure() {
@@ -276,6 +293,9 @@ func (a *app) printJob(j console.Job) error {
 	}
 	if a.json {
 		return a.printJSON(j)
+	}
+	if j.Kind == jobs.Stream {
+		return a.printStream(j)
 	}
 	what := found(j)
 	switch {

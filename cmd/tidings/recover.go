@@ -24,8 +24,13 @@ type jobFlags struct {
 // add adds the flags. states are the default.
 func (j *jobFlags) add(f *pflag.FlagSet, states ...delivery.State) {
 	f.StringSliceVar(&j.command.Types, "types", nil, "only events of these types, comma-separated")
-	j.times.add(f)
 	f.StringSliceVar(&j.states, "states", nil, fmt.Sprintf("states to send again, comma-separated: %s", joinStates(states)))
+	j.addRange(f)
+}
+
+// addRange adds the flags of every command that starts a job.
+func (j *jobFlags) addRange(f *pflag.FlagSet) {
+	j.times.add(f)
 	f.BoolVar(&j.dryRun, "dry-run", false, "count, and send nothing")
 	f.BoolVar(&j.yes, "yes", false, "do not ask")
 }
@@ -64,7 +69,7 @@ func (a *app) runJob(c *cobra.Command, t *target, j *jobFlags) error {
 	if err != nil {
 		return err
 	}
-	if j.dryRun || planned.Sent == 0 {
+	if j.dryRun || planned.Sent == 0 && planned.Found[string(dispatch.Missing)] == 0 {
 		return a.printJob(planned)
 	}
 	if !j.yes {

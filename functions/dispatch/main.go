@@ -33,11 +33,12 @@ func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.
 	}
 	store, queues := dynamo.New(dynamodb.NewFromConfig(access), s.Tables()), sqs.NewFromConfig(access)
 	return handler.New(handler.Backend{
-		Store:       store,
-		Statistics:  metrics.Writer{Next: store, Out: os.Stdout, Stack: s.StackName, All: s.Metrics == "all", Level: os.Getenv("AWS_LAMBDA_LOG_LEVEL")},
-		Queue:       sqsqueue.New(queues, s.WorkQueueURL),
-		SlowQueue:   sqsqueue.New(queues, s.SlowQueueURL),
-		DeadLetters: sqsqueue.NewDeadLetters(queues, s.WorkDeadLetterQueueURL),
-		Sender:      sender, Tracer: tracer, Log: log, CacheTime: dispatch.CacheTime,
+		Store:             store,
+		Statistics:        metrics.Writer{Next: store, Out: os.Stdout, Stack: s.StackName, All: s.Metrics == "all", Level: os.Getenv("AWS_LAMBDA_LOG_LEVEL")},
+		Queue:             sqsqueue.New(queues, s.WorkQueueURL),
+		SlowQueue:         sqsqueue.New(queues, s.SlowQueueURL),
+		DeadLetters:       sqsqueue.NewDeadLetters(queues, s.WorkDeadLetterQueueURL),
+		StreamDeadLetters: sqsqueue.NewDeadLetters(queues, s.StreamDeadLetterQueueURL),
+		Sender:            sender, Tracer: tracer, Log: log, CacheTime: dispatch.CacheTime,
 	}), nil
 }

@@ -160,7 +160,7 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	get(c, api, "get-job", "/api/jobs/{id}", "Get a job with its progress", func(ctx context.Context, who Session, in *byJob) (Job, error) {
 		return o.GetJob(ctx, who, in.ID)
 	})
-	register(c, api, http.MethodPost, "start-job", "/api/jobs", "Start a job: recover what an endpoint missed, backfill a new endpoint, or replay settled deliveries", func(ctx context.Context, who Session, in *struct{ Body NewJob }) (Job, error) {
+	register(c, api, http.MethodPost, "start-job", "/api/jobs", "Start a job: recover what an endpoint missed, backfill a new endpoint, replay settled deliveries, or fan out what fan-out lost", func(ctx context.Context, who Session, in *struct{ Body NewJob }) (Job, error) {
 		return o.StartJob(ctx, who, in.Body)
 	})
 	register(c, api, http.MethodPost, "erase-person", "/api/erasures", "Start a job that erases what is stored about a person (admin role); its dry run counts it", func(ctx context.Context, who Session, in *struct{ Body NewErasure }) (Job, error) {

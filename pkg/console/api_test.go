@@ -127,6 +127,7 @@ func TestTheAPIMatchesItsOpenAPIDocument(t *testing.T) {
 		{"POST", "/api/jobs", "", `{"kind":"replay","endpoint_id":"` + e.ID + `","status":"many"}`, 422},
 		{"POST", "/api/jobs", "", `{"kind":"recover","endpoint_id":"` + e.ID + `"}`, 422},
 		{"POST", "/api/jobs", "", `{"kind":"replay","endpoint_id":"` + e.ID + `","states":["missing"]}`, 422},
+		{"POST", "/api/jobs", "", `{"kind":"stream","from":"2026-01-01T00:00:00Z"}`, 200},
 		{"POST", "/api/jobs", "", `{"kind":"paint","endpoint_id":"` + e.ID + `"}`, 422},
 		{"POST", "/api/jobs", "", `{"kind":"replay","endpoint_id":"ep_none"}`, 404},
 		{"POST", "/api/erasures", "", `{"subject":"u_1042","dry_run":true}`, 200},

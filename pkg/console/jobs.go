@@ -15,6 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 )
 
@@ -63,6 +64,9 @@ func ViewJob(j jobs.Job, limit ratelimit.Limit) Job {
 		}
 	}
 	takes, dollars := jobs.Estimate(v.Sent, limit)
+	if j.Kind == jobs.Stream {
+		takes = time.Duration(v.Sent) * time.Second / jobs.StreamRate
+	}
 	v.Seconds, v.Dollars = takes.Seconds(), dollars
 	return v
 }
@@ -83,8 +87,8 @@ func (j Job) Erasure() bool { return j.Kind == jobs.Erase }
 
 // NewJob selects what a job sends again.
 type NewJob struct {
-	Kind       jobs.Kind        `json:"kind" enum:"recover,backfill,replay" doc:"recover: what an endpoint missed; backfill: the past, for a new endpoint; replay: settled deliveries"`
-	EndpointID string           `json:"endpoint_id" minLength:"1" maxLength:"64"`
+	Kind       jobs.Kind        `json:"kind" enum:"recover,backfill,replay,stream" doc:"recover: what an endpoint missed; backfill: the past, for a new endpoint; replay: settled deliveries; stream: events of all tenants that fan-out never handled (operator role, tenant default)"`
+	EndpointID string           `json:"endpoint_id,omitempty" required:"false" maxLength:"64" doc:"Needed, unless it is a job of the stream"`
 	From       time.Time        `json:"from,omitempty" required:"false" doc:"Events accepted at or after this time; needed unless it is a replay"`
 	To         time.Time        `json:"to,omitempty" required:"false" doc:"Events accepted at or before this time; now if absent"`
 	Types      []string         `json:"types,omitempty" required:"false" nullable:"false" maxItems:"20" doc:"Only events of these types"`
@@ -95,7 +99,7 @@ type NewJob struct {
 
 // detail describes the job for the audit log.
 func (n NewJob) detail() string {
-	parts := []string{fmt.Sprintf("%s of %s", n.Kind, n.EndpointID)}
+	parts := []string{jobTitle(n.Kind, n.EndpointID)}
 	if !n.From.IsZero() {
 		parts = append(parts, "from "+n.From.UTC().Format(time.RFC3339))
 	}
@@ -115,6 +119,14 @@ func (n NewJob) detail() string {
 		parts = append(parts, "dry run")
 	}
 	return strings.Join(parts, ", ")
+}
+
+// jobTitle says what a job is, for the audit log.
+func jobTitle(kind jobs.Kind, endpointID string) string {
+	if endpointID == "" {
+		return string(kind)
+	}
+	return fmt.Sprintf("%s of %s", kind, endpointID)
 }
 
 // JobPage is a page of jobs, newest first.
@@ -189,7 +201,7 @@ func (o *Operations) StartJob(ctx context.Context, who Session, n NewJob) (Job, 
 	possible := dispatch.RecoverStates
 	if n.Kind == jobs.Replay {
 		possible = dispatch.ReplayStates
-	} else if n.From.IsZero() {
+	} else if n.From.IsZero() && (n.Kind != jobs.Stream || operatesAll(who)) {
 		return Job{}, errorf(Invalid, "from is missing: name the time from which on to %s", n.Kind)
 	}
 	if err := delivery.CheckRange(n.From, n.To); err != nil {
@@ -206,6 +218,9 @@ func (o *Operations) StartJob(ctx context.Context, who Session, n NewJob) (Job, 
 	var err error
 	if n.Types, err = o.storedTypes(ctx, n.Types); err != nil {
 		return Job{}, err
+	}
+	if n.Kind == jobs.Stream {
+		return o.startStream(ctx, who, n)
 	}
 	if who.Role.changes() && !endpoint.IsID(n.EndpointID) { // not written to the audit log
 		return Job{}, explain(n.EndpointID, endpoint.ErrNotFound)
@@ -238,6 +253,40 @@ func (o *Operations) StartJob(ctx context.Context, who Session, n NewJob) (Job, 
 	return o.viewJob(ctx, who, started)
 }
 
+// operatesAll reports whether a session may start a job that concerns all tenants.
+func operatesAll(who Session) bool { return who.Role == Operator && who.Tenant == event.DefaultTenant }
+
+// startStream starts a job that fans out the events of all tenants that fan-out never
+// handled.
+func (o *Operations) startStream(ctx context.Context, who Session, n NewJob) (Job, error) {
+	if !operatesAll(who) {
+		return Job{}, errorf(Forbidden, "a job of the stream concerns all tenants: log in with --role operator, to the tenant %s", event.DefaultTenant)
+	}
+	if n.EndpointID != "" || len(n.Types)+len(n.States) > 0 || n.Status != "" {
+		return Job{}, errorf(Invalid, "a job of the stream concerns all endpoints, types and states: give from and to only")
+	}
+	id := jobs.NewID(o.Now())
+	started, err := change(ctx, o, who, "job.start", &id, n.detail(), func() (j jobs.Job, err error) {
+		newest, err := o.Jobs.ListJobs(ctx, jobs.Query{Tenant: who.Tenant, Limit: jobs.MaxRunning})
+		if err != nil {
+			return j, err
+		}
+		for _, one := range newest.Jobs {
+			if one.Kind == jobs.Stream && one.State == jobs.Running {
+				return j, errorf(Conflict, "job %s is doing it: wait for its end, or cancel it", one.ID)
+			}
+		}
+		err = o.Dispatch(ctx, dispatch.Command{
+			Action: "start_job", Kind: n.Kind, JobID: id, By: who.Name, Tenant: who.Tenant, From: n.From, To: n.To, DryRun: n.DryRun,
+		}, &j)
+		return j, err
+	})
+	if err != nil {
+		return Job{}, err
+	}
+	return o.viewJob(ctx, who, started)
+}
+
 // CancelJob ends a job of the tenant. What it has put into a backlog stays there.
 func (o *Operations) CancelJob(ctx context.Context, who Session, id string) (Job, error) {
 	if !who.Role.changes() {
@@ -250,7 +299,7 @@ func (o *Operations) CancelJob(ctx context.Context, who Session, id string) (Job
 	if !j.Running() {
 		return Job{}, errorf(Conflict, "the job has ended already: it is %s", j.State)
 	}
-	cancelled, err := change(ctx, o, who, "job.cancel", &id, fmt.Sprintf("%s of %s", j.Kind, cmp.Or(j.EndpointID, j.Subject)), func() (j jobs.Job, err error) {
+	cancelled, err := change(ctx, o, who, "job.cancel", &id, jobTitle(j.Kind, cmp.Or(j.EndpointID, j.Subject)), func() (j jobs.Job, err error) {
 		return j, o.Dispatch(ctx, dispatch.Command{Action: "cancel_job", JobID: id, By: who.Name, Tenant: who.Tenant}, &j)
 	})
 	if err != nil {
@@ -284,6 +333,18 @@ func (c *Console) recoverMissed(r *http.Request, who Session) (page, error) {
 		n.States = append(n.States, delivery.State(s))
 	}
 	j, err := c.Operations.StartJob(r.Context(), who, n)
+	return page{Redirect: jobPath(j)}, err
+}
+
+// recoverStream handles the form of the list of jobs: it starts a dry run, from whose page
+// the job itself is started.
+func (c *Console) recoverStream(r *http.Request, who Session) (page, error) {
+	span, ok := recoverSpans[r.PostForm.Get("since")]
+	if !ok {
+		return page{}, errorf(Invalid, "choose how far back to look")
+	}
+	now := c.Operations.Now()
+	j, err := c.Operations.StartJob(r.Context(), who, NewJob{Kind: jobs.Stream, From: now.Add(-span), To: now, DryRun: true})
 	return page{Redirect: jobPath(j)}, err
 }
 

@@ -39,6 +39,9 @@ type page struct {
 // Admin reports whether the session may make changes.
 func (p page) Admin() bool { return p.Session.Role.changes() }
 
+// OperatesAll reports whether the session may start jobs that concern all tenants.
+func (p page) OperatesAll() bool { return operatesAll(p.Session) }
+
 // Operator reports whether the session may see failed changes.
 func (p page) Operator() bool { return p.Session.Role == Operator }
 

@@ -61,6 +61,7 @@ func (c *Console) pages(mux *http.ServeMux) {
 	show("GET /capture/{id}", c.showFailedChange)
 	show("POST /capture/{id}/redrive", redirectAfter(o.RedriveFailedChange, "/capture?did=captured"))
 	show("GET /jobs", c.listJobs)
+	show("POST /jobs/stream", c.recoverStream)
 	show("GET /jobs/{id}", c.showJob)
 	show("POST /jobs/{id}/cancel", redirectAfter(o.CancelJob, "/jobs/{id}"))
 	show("POST /jobs/{id}/send", c.sendCounted)

@@ -73,10 +73,15 @@ type Config struct {
 	SlowQueue Queue
 	// DeadLetters is the queue that Redrive and the sweep empty; nil if there is none.
 	DeadLetters DeadLetters
-	Sender      Sender
-	Journal     Journal
-	Statistics  Statistics
-	Jobs        Jobs
+	// StreamDeadLetters is the queue of the batches of the Events stream that were not fanned
+	// out; nil if there is none.
+	StreamDeadLetters DeadLetters
+	Sender            Sender
+	Journal           Journal
+	Statistics        Statistics
+	Jobs              Jobs
+	JobList           JobList
+	Scan              EventScan
 	// StoredEvents, Erasures, Kept and Types are for erasures only.
 	StoredEvents StoredEvents
 	Erasures     Erasures
@@ -137,7 +142,7 @@ func New(c Config) *Dispatcher {
 // Command is a direct invocation, by the schedule or by an operator.
 type Command struct {
 	// Action is "sweep", "replay" (one delivery), "start_job", "cancel_job", "close_circuit"
-	// (of one endpoint) or "redrive" (the work queue's dead letters).
+	// (of one endpoint) or "redrive" (dead letters).
 	Action     string `json:"action"`
 	Tenant     string `json:"tenant,omitempty"` // of the endpoint or job; default if empty
 	EndpointID string `json:"endpoint_id,omitempty"`

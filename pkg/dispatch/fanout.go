@@ -30,6 +30,15 @@ import (
 // makes items that are queued twice harmless. A record that cannot be read is logged
 // with its key, counted and skipped, because retrying it would block its shard.
 func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFrom []string) {
+	if _, handled := d.fanOut(ctx, batch); handled < len(batch) {
+		return []string{batch[handled].SequenceNumber}
+	}
+	return nil
+}
+
+// fanOut is FanOut. It returns how many items it queued, and how many records of the batch
+// are handled: all those before the first that failed.
+func (d *Dispatcher) fanOut(ctx context.Context, batch []event.Change) (queued, handled int) {
 	t := &tally{}
 	ctx = context.WithValue(ctx, tallyKey{}, t)
 	items := make([]work.Item, 0, len(batch))
@@ -83,7 +92,7 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFr
 		}
 		items = append(items, more...)
 	}
-	queued := len(items)
+	queued = len(items)
 	for i, err := range d.Queue.Send(ctx, items) {
 		if err == nil {
 			continue
@@ -95,10 +104,7 @@ func (d *Dispatcher) FanOut(ctx context.Context, batch []event.Change) (failedFr
 	failed = d.record(ctx, fannedOut[:failed])
 	d.countFanOut(ctx, t, fannedOut[:failed], owner)
 	d.Log.InfoContext(ctx, "fanout.done", "records", len(batch), "malformed", malformed, "queued", queued)
-	if failed == len(batch) {
-		return nil
-	}
-	return []string{batch[failed].SequenceNumber}
+	return queued, failed
 }
 
 // lateRecord is how old a record is whose event may have been erased since. The record has

@@ -56,7 +56,7 @@ func refusef(format string, args ...any) error { return &jobRefusal{fmt.Errorf(f
 
 // kinds returns the kinds of jobs.
 func (d *Dispatcher) kinds() map[jobs.Kind]jobKind {
-	return map[jobs.Kind]jobKind{jobs.Recover: recovery{d}, jobs.Backfill: recovery{d}, jobs.Replay: bulkReplay{d}, jobs.Erase: erasure{d}}
+	return map[jobs.Kind]jobKind{jobs.Recover: recovery{d}, jobs.Backfill: recovery{d}, jobs.Replay: bulkReplay{d}, jobs.Erase: erasure{d}, jobs.Stream: streamRedrive{d}}
 }
 
 // StartJob stores a new job and queues its first step. A job with the same ID that exists

@@ -121,7 +121,7 @@ type Replays interface {
 	QueryDeliveries(ctx context.Context, q delivery.Query) (delivery.Page, error)
 }
 
-// DeadLetters is the work queue's dead-letter queue.
+// DeadLetters is a dead-letter queue.
 type DeadLetters interface {
 	// Take receives up to ten letters, which are then invisible for the queue's
 	// visibility timeout. It returns none if the queue has no visible ones.

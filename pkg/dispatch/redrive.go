@@ -40,8 +40,13 @@ type Redriven struct {
 // Redrive sends the work queue's dead letters back to the work queue, until there are
 // none or the invocation runs out of time. A letter is removed after its item was
 // queued; if that fails, the item is on both queues, and the claim makes that harmless.
+// It then starts a job if the Events stream has dead letters.
 func (d *Dispatcher) Redrive(ctx context.Context) (Redriven, error) {
-	return d.redrive(ctx, false)
+	done, err := d.redrive(ctx, false)
+	if err == nil {
+		err = d.checkStreamLetters(ctx)
+	}
+	return done, err
 }
 
 // sweepDeadLetters redrives dead letters after a sweep that succeeded: the tables and the
@@ -52,6 +57,9 @@ func (d *Dispatcher) sweepDeadLetters(ctx context.Context, began time.Time) {
 	}
 	if _, err := d.redrive(ctx, true); err != nil {
 		d.Log.WarnContext(ctx, "redrive.failed", "error", err.Error())
+	}
+	if err := d.checkStreamLetters(ctx); err != nil {
+		d.Log.WarnContext(ctx, "stream_letters.failed", "error", err.Error())
 	}
 }
 

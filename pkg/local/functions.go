@@ -47,7 +47,7 @@ type Store interface {
 type Backend struct {
 	Store       func(dynamo.Tables) Store
 	Queue       func(url string) dispatch.Queue
-	DeadLetters func(url string) dispatch.DeadLetters // of a work queue, by the dead-letter queue's URL
+	DeadLetters func(url string) dispatch.DeadLetters // by the dead-letter queue's URL
 	Depth       func(url string) health.Queue
 	Topic       func(arn string) alert.Publisher
 	Secret      func(ctx context.Context, name string) (string, error)
@@ -107,7 +107,7 @@ var builders = map[string]builder{
 		store := b.Store(s.Tables())
 		return dispatchfunction.New(dispatchfunction.Backend{
 			Store: store, Statistics: b.statistics(store, s.StackName), Queue: b.Queue(s.WorkQueueURL), SlowQueue: b.Queue(s.SlowQueueURL),
-			DeadLetters: b.DeadLetters(s.WorkDeadLetterQueueURL), Sender: sender, Tracer: tracer, Log: b.Log, CacheTime: b.CacheTime,
+			DeadLetters: b.DeadLetters(s.WorkDeadLetterQueueURL), StreamDeadLetters: b.DeadLetters(s.StreamDeadLetterQueueURL), Sender: sender, Tracer: tracer, Log: b.Log, CacheTime: b.CacheTime,
 		}), nil
 	}),
 	"test-webhook": with(func(b Backend, s testwebhook.Settings) (lambdamain.Handler, error) {

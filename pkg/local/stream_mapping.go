@@ -238,6 +238,8 @@ func (m *StreamMapping) discard(record events.DynamoDBEventRecord) {
 		"requestContext": map[string]any{"functionArn": m.Function.ARN, "condition": "RetryAttemptsExhausted"},
 		"DDBStreamBatchInfo": map[string]any{
 			"streamArn": m.Trigger.StreamARN, "startSequenceNumber": sequence, "endSequenceNumber": sequence, "batchSize": 1,
+			"approximateArrivalOfFirstRecord": record.Change.ApproximateCreationDateTime.UTC(),
+			"approximateArrivalOfLastRecord":  record.Change.ApproximateCreationDateTime.UTC(),
 		},
 	})
 	if err == nil {

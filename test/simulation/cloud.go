@@ -184,7 +184,7 @@ func (c *cloud) worker(function string) *worker {
 	case "dispatch":
 		d := dispatch.New(dispatch.Config{
 			Events: p, Endpoints: p, Disabler: p, Deliveries: p, Due: p, Replays: p,
-			Waiting: p, Breakers: p, Limits: p, Journal: p, Jobs: p, Statistics: p,
+			Waiting: p, Breakers: p, Limits: p, Journal: p, Jobs: p, JobList: p, Scan: p, Statistics: p,
 			Queue: sqsqueue.New(p, "work"), SlowQueue: sqsqueue.New(p, "slow"), DeadLetters: sqsqueue.NewDeadLetters(p, "dead"), Sender: p, Log: w.logger(), CacheTime: dispatch.CacheTime,
 			Now: w.Now, Random: w.Random, ClaimID: w.ClaimID, BeforeLock: w.beforeLock,
 		})

@@ -97,6 +97,16 @@ func (p ports) GetEvent(ctx context.Context, id string) (event.Accepted, error) 
 	})
 }
 
+// ScanRange implements dispatch.EventScan.
+func (p ports) ScanRange(ctx context.Context, q event.RangeScan) (event.RangePage, error) {
+	return do(ctx, p, ioCall{what: "scan events", read: true}, func() (event.RangePage, error) { return p.w.s.store.ScanRange(ctx, q) })
+}
+
+// ListJobs implements dispatch.JobList.
+func (p ports) ListJobs(ctx context.Context, q jobs.Query) (jobs.Page, error) {
+	return do(ctx, p, ioCall{what: "list jobs", read: true}, func() (jobs.Page, error) { return p.w.s.store.ListJobs(ctx, q) })
+}
+
 // GetEndpoint implements dispatch.Endpoints.
 func (p ports) GetEndpoint(ctx context.Context, tenant, id string) (endpoint.Endpoint, error) {
 	return do(ctx, p, ioCall{what: "get endpoint", key: delivery.Key{EndpointID: id}, read: true}, func() (endpoint.Endpoint, error) {

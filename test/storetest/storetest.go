@@ -59,6 +59,7 @@ type Store interface {
 	dispatch.Jobs
 	dispatch.StoredEvents
 	dispatch.Erasures
+	dispatch.EventScan
 	console.Jobs
 	console.Deliveries
 	journal.Source
@@ -89,6 +90,7 @@ const lease = 25 * time.Second
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("events", func(t *testing.T) { events(t, open(t)) })
 	t.Run("erased events", func(t *testing.T) { erasedEvents(t, open(t)) })
+	t.Run("scans of events", func(t *testing.T) { eventScans(t, open(t)) })
 	t.Run("idempotency keys", func(t *testing.T) { keys(t, open(t)) })
 	t.Run("claims", func(t *testing.T) { claims(t, open(t)) })
 	t.Run("conclusions", func(t *testing.T) { conclusions(t, open(t)) })

@@ -16,14 +16,15 @@ import (
 
 // Settings are the function's environment variables.
 type Settings struct {
-	EventsTable            string `env:"EVENTS_TABLE,required,notEmpty"`
-	DeliveriesTable        string `env:"DELIVERIES_TABLE,required,notEmpty"`
-	EndpointsTable         string `env:"ENDPOINTS_TABLE,required,notEmpty"`
-	ControlTable           string `env:"CONTROL_TABLE,required,notEmpty"`
-	WorkQueueURL           string `env:"WORK_QUEUE_URL,required,notEmpty"`
-	SlowQueueURL           string `env:"SLOW_QUEUE_URL,required,notEmpty"`
-	WorkDeadLetterQueueURL string `env:"WORK_DEAD_QUEUE_URL,required,notEmpty"`
-	StackName              string `env:"STACK_NAME,required,notEmpty"` // dimension of the metrics
+	EventsTable              string `env:"EVENTS_TABLE,required,notEmpty"`
+	DeliveriesTable          string `env:"DELIVERIES_TABLE,required,notEmpty"`
+	EndpointsTable           string `env:"ENDPOINTS_TABLE,required,notEmpty"`
+	ControlTable             string `env:"CONTROL_TABLE,required,notEmpty"`
+	WorkQueueURL             string `env:"WORK_QUEUE_URL,required,notEmpty"`
+	SlowQueueURL             string `env:"SLOW_QUEUE_URL,required,notEmpty"`
+	WorkDeadLetterQueueURL   string `env:"WORK_DEAD_QUEUE_URL,required,notEmpty"`
+	StreamDeadLetterQueueURL string `env:"STREAM_DEAD_QUEUE_URL,required,notEmpty"`
+	StackName                string `env:"STACK_NAME,required,notEmpty"` // dimension of the metrics
 	// Metrics is all, or alarms for only those that alarms look at.
 	Metrics string `env:"METRICS" envDefault:"alarms"`
 	// TraceSampling is the share, in percent, of the traces sampled by Lambda.
@@ -53,28 +54,31 @@ type Store interface {
 	dispatch.Erasures
 	dispatch.KeptChanges
 	deployed.Source
+	dispatch.JobList
+	dispatch.EventScan
 }
 
 // Backend is what the function runs on. All fields but CacheTime are required.
 type Backend struct {
-	Store       Store
-	Statistics  dispatch.Statistics
-	Queue       dispatch.Queue
-	SlowQueue   dispatch.Queue
-	DeadLetters dispatch.DeadLetters
-	Sender      dispatch.Sender
-	Tracer      dispatch.Tracer
-	Log         *slog.Logger
-	CacheTime   time.Duration // how long endpoints are cached; 0 reads them every time
+	Store             Store
+	Statistics        dispatch.Statistics
+	Queue             dispatch.Queue
+	SlowQueue         dispatch.Queue
+	DeadLetters       dispatch.DeadLetters
+	StreamDeadLetters dispatch.DeadLetters
+	Sender            dispatch.Sender
+	Tracer            dispatch.Tracer
+	Log               *slog.Logger
+	CacheTime         time.Duration // how long endpoints are cached; 0 reads them every time
 }
 
 // New returns the function's handler.
 func New(b Backend) lambdamain.Handler {
 	d := dispatch.New(dispatch.Config{
 		Events: b.Store, Endpoints: b.Store, Disabler: b.Store, Deliveries: b.Store, Due: b.Store,
-		Replays: b.Store, Waiting: b.Store, Breakers: b.Store, Limits: b.Store, Journal: b.Store, Jobs: b.Store, StoredEvents: b.Store, Erasures: b.Store, Kept: b.Store,
+		Replays: b.Store, Waiting: b.Store, Breakers: b.Store, Limits: b.Store, Journal: b.Store, Jobs: b.Store, JobList: b.Store, Scan: b.Store, StoredEvents: b.Store, Erasures: b.Store, Kept: b.Store,
 		Types: &deployed.Live{Source: b.Store, Now: time.Now, Log: b.Log}, Statistics: b.Statistics, Queue: b.Queue,
-		SlowQueue: b.SlowQueue, DeadLetters: b.DeadLetters, Sender: b.Sender, Tracer: b.Tracer, Log: b.Log, CacheTime: b.CacheTime,
+		SlowQueue: b.SlowQueue, DeadLetters: b.DeadLetters, StreamDeadLetters: b.StreamDeadLetters, Sender: b.Sender, Tracer: b.Tracer, Log: b.Log, CacheTime: b.CacheTime,
 	})
 	return Route(d)
 }

@@ -42,7 +42,7 @@ var advice = map[Rule]string{
 		"Once the receiver works again: `tidings --stack $STACK circuit close ENDPOINT`.",
 	Silent: "Look for errors and throttles: `aws logs tail /aws/lambda/$STACK-dispatch --since 30m`. Check that the schedule is enabled: `aws scheduler get-schedule --name $STACK-sweep`.",
 	DeadLetters: "List dead deliveries with their reason: `tidings --stack $STACK delivery list --dead`. After fixing the cause, resend them: " +
-		"`tidings --stack $STACK delivery replay --endpoint ENDPOINT --yes`; the sweep empties the work queue's dead-letter queue itself once its cause is fixed; for the stream: docs/operating.md, stream-dead-letters.",
+		"`tidings --stack $STACK delivery replay --endpoint ENDPOINT --yes`; the sweep empties the work queue's dead-letter queue itself once its cause is fixed; events that fan-out lost, too. `tidings --stack $STACK redrive --stream --since 48h --dry-run` counts those, and --yes fans them out.",
 	Slow:        "Look for slow or failing endpoints: `tidings --stack $STACK circuit list`. If all endpoints are slow, raise MaximumConcurrency.",
 	SuccessRate: "List dead deliveries with their reason: `tidings --stack $STACK delivery list --dead --since 1h`.",
 	FailedToday: "List dead deliveries with their reason: `tidings --stack $STACK delivery list --dead --since 24h`. After fixing the cause, resend them: " +

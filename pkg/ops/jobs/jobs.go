@@ -34,6 +34,9 @@ const (
 	Replay Kind = "replay"
 	// Erase erases what is stored about a person.
 	Erase Kind = "erase"
+	// Stream fans out events, of all tenants, that fan-out never handled. It belongs to
+	// event.DefaultTenant.
+	Stream Kind = "stream"
 )
 
 // State is the state of a job.
@@ -63,6 +66,9 @@ const (
 	// MaxTypes is the maximum number of event types in Parameters: 20 that a person names,
 	// each with the new and the old name of a renamed type.
 	MaxTypes = 60
+	// StreamRate is how many deliveries per second a Stream job queues at most, so that live
+	// events are not stuck behind those of a day.
+	StreamRate = 200
 	// MaxRunning is the maximum number of jobs of a tenant that run at a time.
 	MaxRunning = 100
 	// maxReason is the maximum number of bytes of a reason.

@@ -90,8 +90,8 @@ func (r *reader) must(names ...string) {
 	}
 }
 
-// textOf returns a string attribute, "" if it is missing or of another type.
-func textOf(item Item, name string) string {
+// TextOf returns a string attribute, "" if it is missing or of another type.
+func TextOf(item Item, name string) string {
 	if v, ok := item[name].(*types.AttributeValueMemberS); ok {
 		return v.Value
 	}

@@ -23,7 +23,7 @@ func EndpointKey(tenant, id string) Item {
 const EndpointsVersion = "#version"
 
 // IsEndpointsVersion reports whether an item of the table is that of EndpointsVersion.
-func IsEndpointsVersion(item Item) bool { return textOf(item, EndpointID) == EndpointsVersion }
+func IsEndpointsVersion(item Item) bool { return TextOf(item, EndpointID) == EndpointsVersion }
 
 // DecodeEndpointsVersion reads the version of a list of endpoints. Without an item, it is 0.
 func DecodeEndpointsVersion(item Item) (int64, error) {

@@ -131,7 +131,7 @@ func (r *recordReader) yes(name string) bool {
 
 // KindOf returns the kind of an item of the platform's table as written, "" if it has
 // none or it is not a text.
-func KindOf(item Item) platform.Kind { return platform.Kind(textOf(item, Kind)) }
+func KindOf(item Item) platform.Kind { return platform.Kind(TextOf(item, Kind)) }
 
 // DecodeRecord reads what EncodeRecord or another program wrote. It ignores unknown
 // attributes. It fails if an id or a status is missing, empty or not a text (an id can

@@ -264,5 +264,5 @@ type platformImage Item
 
 func (i platformImage) Kind() platform.Kind              { return KindOf(Item(i)) }
 func (i platformImage) Decode() (platform.Record, error) { return DecodeRecord(Item(i)) }
-func (i platformImage) Text(name string) string          { return textOf(Item(i), name) }
+func (i platformImage) Text(name string) string          { return TextOf(Item(i), name) }
 func (i platformImage) Attribute(name string) any        { return i[name] }

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"hash/fnv"
 	"slices"
@@ -106,4 +107,37 @@ func (s *Store) EraseEvent(_ context.Context, a event.Accepted, e event.Erasure)
 		s.events[a.ID] = erased
 	}
 	return nil
+}
+
+// rangePage is how many events ScanRange reads at a time.
+const rangePage = 1000
+
+// ScanRange: see dispatch.EventScan.
+func (s *Store) ScanRange(_ context.Context, q event.RangeScan) (page event.RangePage, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// A table is read in the order of its keys' hashes.
+	place := func(id string) uint64 {
+		h := fnv.New64a()
+		h.Write([]byte(id))
+		return h.Sum64()
+	}
+	var ids []string
+	for id := range s.events {
+		if place(id)%uint64(q.Segments) == uint64(q.Segment) && (q.After == "" || place(id) > place(q.After)) {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(place(a), place(b)) })
+	if len(ids) > rangePage {
+		ids = ids[:rangePage]
+		page.Next = ids[rangePage-1]
+	}
+	first, last := event.IDRange(q.From, q.To)
+	for _, id := range ids {
+		if id >= first && id <= last {
+			page.Events = append(page.Events, event.Change{Inserted: true, Key: id, Event: s.events[id]})
+		}
+	}
+	return page, nil
 }
