@@ -59,11 +59,9 @@ const (
 	erasePage = 2000
 	// keptPage is how many failed changes a step reads. Each can have 350 KB.
 	keptPage = 50
-	// maxQueued is how long a work item can exist: a day in the stream, and 14 on a queue or
-	// among its dead letters.
-	maxQueued = 15 * 24 * time.Hour
-	// maxStreamed is how long the stream keeps a record.
-	maxStreamed = 24 * time.Hour
+	// eraseAfter is how long an erasure waits before its first event: until fan-out checks
+	// the records of all events that were stored before it.
+	eraseAfter = lateRecord + 5*time.Second
 	// eraseWait is the longest time until an erasure looks again after an attempt under way.
 	eraseWait = 5 * time.Second
 	// maxLate is how many attempts under way an erasure remembers, in its cursor.
@@ -79,8 +77,9 @@ const (
 // with their deliveries, and the subjects and actors in the journal, in this order. A failed
 // change that becomes an event meanwhile is thus met as an event.
 //
-// A step can be repeated: an event that this job has erased is handled again, because the
-// worker may have died before its deliveries were.
+// A step can be repeated, and an erasure that was cancelled or failed is completed by
+// another: the deliveries and the journal of an event that is erased already are erased
+// again, because the worker may have died before, or their attempts have ended since.
 type erasure struct{ d *Dispatcher }
 
 // Parts of an erasure, in their order.
@@ -184,10 +183,23 @@ func (r erasure) changes(ctx context.Context, j jobs.Job, at erasePlace, s *jobs
 		s.Counts[jobs.Removed]++
 	}
 	if page.Next == "" {
+		if !j.DryRun {
+			s.Wait = eraseAfter
+		}
 		return erasePlace{Part: partEvents}, nil
 	}
 	at.Page = page.Next
 	return at, nil
+}
+
+// endpoints reads the tenant's endpoints.
+func (r erasure) endpoints(ctx context.Context, j jobs.Job) (*tenant, error) {
+	at := r.d.Now()
+	list, err := r.d.Endpoints.ReadEndpoints(ctx, j.Tenant, true)
+	if err != nil {
+		return nil, err
+	}
+	return compile(at, list.Endpoints), nil
 }
 
 // events erases events and their deliveries, from some pages of the table.
@@ -196,12 +208,11 @@ func (r erasure) events(ctx context.Context, j jobs.Job, at erasePlace, s *jobs.
 	if err != nil {
 		return at, err
 	}
-	list, err := r.d.Endpoints.ReadEndpoints(ctx, j.Tenant, true)
+	endpoints, err := r.endpoints(ctx, j)
 	if err != nil {
 		return at, err
 	}
 	began := r.d.Now()
-	endpoints := compile(began, list.Endpoints)
 	segment, page := at.N, at.Page // where the step begins
 	for read := 0; read < erasePage; {
 		found, err := r.d.StoredEvents.ScanEvents(ctx, event.Scan{Tenant: j.Tenant, Segment: at.N, Segments: eraseSegments, Cursor: at.Page})
@@ -238,7 +249,7 @@ func (r erasure) events(ctx context.Context, j jobs.Job, at erasePlace, s *jobs.
 // are under way.
 func (r erasure) event(ctx context.Context, j jobs.Job, types *catalog.Catalog, endpoints *tenant, a event.Accepted, s *jobs.Step) (late []delivery.Key, err error) {
 	again := !a.ErasedAt.IsZero()
-	if again && a.ErasedBy != j.ID || !again && !concerns(types, a, j.Parameters.Subject) {
+	if !again && !concerns(types, a, j.Parameters.Subject) {
 		return nil, nil
 	}
 	if !again {
@@ -252,6 +263,10 @@ func (r erasure) event(ctx context.Context, j jobs.Job, types *catalog.Catalog, 
 				return nil, err
 			}
 			a.ErasedAt = r.d.Now()
+			// Fan-out may have queued it until now, also for an endpoint that was added since.
+			if endpoints, err = r.endpoints(ctx, j); err != nil {
+				return nil, err
+			}
 		}
 		s.Counts[jobs.Erased]++
 	}
@@ -320,7 +335,7 @@ func (r erasure) deliveries(ctx context.Context, j jobs.Job, a event.Accepted, e
 	for id, ep := range endpoints.byID {
 		erase := delivery.Erase{
 			Key: delivery.Key{EndpointID: id, EventID: a.ID}, Tenant: a.Tenant, EventType: e.Type, Accepted: at, Now: now,
-			Create: now.Sub(at) < maxQueued && (getsIt[id] || maybeGotIt(ep, at)),
+			Create: getsIt[id] || maybeGotIt(ep, at, a.ErasedAt),
 		}
 		group.Go(func() error {
 			after, was, err := r.erase(ctx, j, erase)
@@ -343,9 +358,10 @@ func (r erasure) deliveries(ctx context.Context, j jobs.Job, a event.Accepted, e
 }
 
 // maybeGotIt reports whether an endpoint, whose settings were different, can have matched an
-// event that was accepted at a time.
-func maybeGotIt(ep *endpoint.Endpoint, at time.Time) bool {
-	return ep.UpdatedAt.After(at.Add(-CacheTime)) && ep.CreatedAt.Before(at.Add(maxStreamed))
+// event whose ID was made at a time: perhaps long before it was stored, so the endpoint may
+// have been added in between. What was added after fan-out learnt of the erasure got nothing.
+func maybeGotIt(ep *endpoint.Endpoint, made, erased time.Time) bool {
+	return ep.UpdatedAt.After(made.Add(-CacheTime)) && (erased.IsZero() || ep.CreatedAt.Before(erased.Add(eraseAfter)))
 }
 
 // erase erases a delivery. In a dry run it only reads it.

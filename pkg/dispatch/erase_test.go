@@ -69,6 +69,20 @@ func (w *world) erase(dry bool) jobs.Job {
 	return w.finish(w.start(dispatch.Command{Kind: jobs.Erase, Subject: person, By: "ada", DryRun: dry}))
 }
 
+// startErasure starts an erasure, and returns it after its first step with the events.
+func (w *world) startErasure() jobs.Job {
+	w.t.Helper()
+	j := w.start(dispatch.Command{Kind: jobs.Erase, Subject: person, By: "ada"})
+	w.deliver(w.queue.take()...)
+	j = w.job(j)
+	if wait := time.Until(j.NextAt); wait < 10*time.Second || j.Counts[jobs.Examined] != 0 {
+		w.t.Errorf("before its events it waits for %s until fan-out checks their records: %+v", wait, j)
+	}
+	time.Sleep(time.Until(j.NextAt))
+	w.deliver(w.queue.take()...)
+	return w.job(j)
+}
+
 // wantErased checks that nothing that is stored of the events has the marker.
 func (w *world) wantErased(endpoints []endpoint.Endpoint, events []event.Accepted) {
 	w.t.Helper()
@@ -87,11 +101,24 @@ func (w *world) wantErased(endpoints []endpoint.Endpoint, events []event.Accepte
 			w.wantNoMarker("its delivery", d)
 		}
 	}
+	for _, a := range events {
+		w.wantNoMarker("an entry of the journal", w.journaled(a.ID))
+	}
 	page, err := journal.Search(w.t.Context(), w.store, journal.Query{Tenant: event.DefaultTenant, Limit: 1000, Examine: 1000})
 	if err != nil || len(page.Entries) == 0 {
 		w.t.Errorf("the journal: %v, %v", page, err)
 	}
 	w.wantNoMarker("the journal", page)
+}
+
+// journaled returns everything that the journal has of an event.
+func (w *world) journaled(id string) string {
+	w.t.Helper()
+	items, err := journal.Holding(w.t.Context(), w.store, event.DefaultTenant, id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return fmt.Sprintf("%+v", items)
 }
 
 func (w *world) wantNoMarker(what string, of any) {
@@ -153,7 +180,7 @@ func TestAnErasureErasesThePersonsEventsAndNoOthers(t *testing.T) {
 			t.Errorf("the dry run changed an event: %+v, %v", held, err)
 		}
 		sent := w.receiver.count()
-		done := w.erase(false)
+		done := w.startErasure()
 		if done.State != jobs.Done || !maps.Equal(done.Counts, want) || done.Progress != 1 {
 			t.Errorf("%+v, want %v", done, want)
 		}
@@ -206,19 +233,30 @@ func TestAnErasureErasesThePersonsEventsAndNoOthers(t *testing.T) {
 				t.Errorf("sent after the erasure: %s to %s", m.Body, m.EventID)
 			}
 		}
-		// The stream delivers its records again.
+		// The stream delivers its records again, to an endpoint that was added since, too.
+		w.endpoint()
 		for i := range records {
-			records[i].At = time.Now().Add(-time.Hour)
+			records[i].At = time.Now().Add(-11 * time.Second)
 		}
 		w.fanOut(records...)
 		w.drive(3 * time.Hour)
 		for _, m := range w.receiver.got[sent:] {
 			w.wantNoMarker("a request", string(m.Body))
 		}
-		// The journal has them again; another erasure clears it.
+		w.wantErased([]endpoint.Endpoint{one, two}, all)
+		// A batch that was under way reaches the journal; another erasure clears it.
+		for _, item := range journal.Pack(event.DefaultTenant, []journal.Entry{{ID: queued[0].ID, Type: "user.posted_comment", Subject: marker, Actor: person}}) {
+			if err := w.store.PutJournal(t.Context(), item); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if held := w.journaled(queued[0].ID); !strings.Contains(held, person) {
+			t.Errorf("before the second erasure: %s", held)
+		}
 		if j := w.erase(false); j.Counts[jobs.Erased] != 0 {
 			t.Errorf("the second erasure: %v", j.Counts)
 		}
+		w.wantErased([]endpoint.Endpoint{one, two}, all)
 	})
 }
 
@@ -233,7 +271,7 @@ func TestAnErasureWaitsForTheAttemptsUnderWay(t *testing.T) {
 				events, records := w.about()
 				w.fanOut(records...)
 				w.receiver.answer = func(ctx context.Context, m destination.Message) delivery.Outcome {
-					time.Sleep(5 * time.Second)
+					time.Sleep(25 * time.Second)
 					if status == 200 {
 						return delivery.Outcome{Class: delivery.Success, Status: status}
 					}
@@ -245,9 +283,8 @@ func TestAnErasureWaitsForTheAttemptsUnderWay(t *testing.T) {
 				ended := make(chan []string)
 				go func() { ended <- w.deliver(items...) }()
 				time.Sleep(time.Second)
-				j := w.start(dispatch.Command{Kind: jobs.Erase, Subject: person})
-				w.deliver(w.queue.take()...)
-				if j = w.job(j); j.State != jobs.Running || j.NextAt.Before(time.Now()) {
+				j := w.startErasure()
+				if j.State != jobs.Running || j.NextAt.Before(time.Now()) {
 					t.Errorf("while the attempts are under way: %+v", j)
 				}
 				if failed := <-ended; failed != nil {
@@ -264,6 +301,121 @@ func TestAnErasureWaitsForTheAttemptsUnderWay(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An erasure that was cancelled while attempts were under way has emptied their events. The
+// next erasure, also of another person, completes it.
+func TestAnErasureCompletesAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		time.Sleep(time.Minute)
+		events, records := w.about()
+		w.fanOut(records...)
+		w.receiver.answer = func(_ context.Context, m destination.Message) delivery.Outcome {
+			time.Sleep(25 * time.Second)
+			return delivery.Outcome{Class: delivery.Answered, Status: 400, Permanent: true, Error: "it answered 400", Snippet: string(m.Body)}
+		}
+		items := w.queue.take()
+		ended := make(chan []string)
+		go func() { ended <- w.deliver(items...) }()
+		time.Sleep(time.Second)
+		j := w.startErasure()
+		if _, err := w.CancelJob(t.Context(), dispatch.Command{JobID: j.ID, By: "ada"}); err != nil {
+			t.Fatal(err)
+		}
+		if failed := <-ended; failed != nil {
+			t.Fatal(failed)
+		}
+		w.drive(10 * time.Second)
+		if j = w.job(j); j.State != jobs.Cancelled || j.Counts[jobs.Erased] != len(events) {
+			t.Fatalf("%+v", j)
+		}
+		d, err := w.store.GetDelivery(t.Context(), delivery.Key{EndpointID: e.ID, EventID: events[0].ID})
+		if err != nil || d.Snippet == "" {
+			t.Fatalf("the answer is not stored, so the test proves little: %+v, %v", d, err)
+		}
+		if j = w.erase(false); j.State != jobs.Done || j.Counts[jobs.Erased] != 0 {
+			t.Errorf("%+v", j)
+		}
+		w.wantErased([]endpoint.Endpoint{e}, events)
+	})
+}
+
+// A change that is captured again makes the event whose ID it had long ago, and a request
+// that is repeated with its idempotency key, too. Its messages are on the queue.
+func TestAnErasureStopsAnEventThatWasStoredLongAfterItsID(t *testing.T) {
+	for name, updated := range map[string]bool{"the endpoint is as it was": false, "it matches no longer": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				id := event.NewID(time.Now())
+				time.Sleep(29 * 24 * time.Hour)
+				e := w.endpoint()
+				time.Sleep(time.Minute)
+				body, err := event.Event{ID: id, Type: "user.posted_comment", Timestamp: time.Now(), ActorUserID: person, Data: json.RawMessage(comment)}.Encode()
+				if err != nil {
+					t.Fatal(err)
+				}
+				a := event.Accepted{ID: id, Tenant: event.DefaultTenant, Body: body}
+				if err := w.store.PutEvent(t.Context(), a); err != nil {
+					t.Fatal(err)
+				}
+				w.fanOut(event.Change{Inserted: true, SequenceNumber: "1", Event: a, At: time.Now()})
+				items := w.queue.take()
+				if updated {
+					e.EventTypes, e.UpdatedAt = []string{"user.joined_platform"}, time.Now()
+					if _, err := w.store.UpdateEndpoint(t.Context(), e); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if j := w.erase(false); j.State != jobs.Done || j.Counts[jobs.Erased] != 1 {
+					t.Errorf("%+v", j)
+				}
+				w.queue.Send(t.Context(), items)
+				w.drive(time.Minute)
+				if n := w.receiver.count(); n != 0 || len(items) != 1 {
+					t.Errorf("%d of %d messages were sent after the erasure", n, len(items))
+				}
+			})
+		})
+	}
+}
+
+// fanOutFirst is a store whose next event to be erased is fanned out just before, to an
+// endpoint that is new.
+type fanOutFirst struct {
+	*memory.Store
+	before func()
+}
+
+func (f *fanOutFirst) EraseEvent(ctx context.Context, a event.Accepted, e event.Erasure) error {
+	f.before()
+	return f.Store.EraseEvent(ctx, a, e)
+}
+
+func TestAnErasureStopsWhatIsFannedOutMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := &fanOutFirst{}
+		w := newWorld(t, func(c *dispatch.Config) {
+			late.Store = c.Jobs.(*memory.Store)
+			c.StoredEvents = late
+		})
+		a, record := w.eventOf("user.posted_comment", person, comment)
+		record.At = time.Now()
+		time.Sleep(time.Minute)
+		var e endpoint.Endpoint
+		late.before = func() {
+			e = w.endpoint()
+			w.fanOut(record)
+		}
+		j := w.erase(false)
+		w.drive(time.Minute)
+		if n := w.receiver.count(); n != 0 || j.Counts[jobs.Erased] != 1 {
+			t.Errorf("%d messages were sent after the erasure: %+v", n, j)
+		}
+		w.wantErased([]endpoint.Endpoint{e}, []event.Accepted{a})
+	})
 }
 
 // dyingErasures is a store whose caller dies after every second change.

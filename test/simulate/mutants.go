@@ -540,13 +540,13 @@ var mutants = []mutant{
 	},
 	{
 		name: "an erasure forgets what a worker that died has begun", file: "pkg/dispatch/erase.go",
-		old:  "again && a.ErasedBy != j.ID ||",
-		new:  "again ||",
+		old:  "if !again && !concerns(",
+		new:  "if again || !concerns(",
 		test: "pkg/dispatch TestAnErasureIsCompleteWhateverHappensToItsWorkers",
 	},
 	{
 		name: "an erasure leaves messages on the queue", file: "pkg/dispatch/erase.go",
-		old:  "(getsIt[id] || maybeGotIt(ep, at))",
+		old:  "getsIt[id] || maybeGotIt(ep, at, a.ErasedAt)",
 		new:  "ep == nil",
 		test: "pkg/dispatch TestAnErasureErasesThePersonsEventsAndNoOthers",
 	},
