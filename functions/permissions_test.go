@@ -267,7 +267,7 @@ func addScenarios(t *testing.T, stage *lambdaemulator.Deployment) {
 		t.Fatalf("the circuit is %q, %v", circuit.Phase, err)
 	}
 	// A dead letter of the stream.
-	letter := `{"DDBStreamBatchInfo":{"approximateArrivalOfFirstRecord":"2026-01-29T12:00:00Z","approximateArrivalOfLastRecord":"2026-01-29T13:00:00Z"}}`
+	letter := `{"DDBStreamBatchInfo":{"approximateArrivalOfFirstRecord":"2025-06-01T12:00:00Z","approximateArrivalOfLastRecord":"2025-06-01T13:00:00Z"}}`
 	for _, q := range stage.Stack.Queues {
 		if q.LogicalID == "StreamDeadLetterQueue" {
 			client := sqs.NewFromConfig(dynamoemulator.Config(), func(o *sqs.Options) { o.BaseEndpoint = &stage.URL })
@@ -299,7 +299,7 @@ func payloads(t *testing.T, stage *lambdaemulator.Deployment, f samtemplate.Func
 	t.Helper()
 	if f.Folder == "dispatch" {
 		// Fan out what the stream lost. The sample redrive then removes the dead letter.
-		list = append(list, []byte(`{"action":"start_job","kind":"stream","job_id":"job_01KG4VZS4NCPSXFR1K831Q4SB8","from":"2026-01-28T00:00:00Z","to":"2026-01-30T00:00:00Z"}`))
+		list = append(list, []byte(`{"action":"start_job","kind":"stream","job_id":"job_01KG4VZS4NCPSXFR1K831Q4SB8","from":"2025-06-01T00:00:00Z","to":"2025-06-02T00:00:00Z"}`))
 		list = append(list, messages(t, work.Item{Tenant: "default", JobID: "job_01KG4VZS4NCPSXFR1K831Q4SB8"}))
 	}
 	files, err := filepath.Glob(filepath.Join("..", "events", "*.json"))

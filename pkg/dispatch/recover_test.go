@@ -290,7 +290,7 @@ func TestAJobIsRefusedThatCannotWork(t *testing.T) {
 			`replay: "missing" is not a state that a replay can send; the states are [dead skipped deliver`: {Kind: jobs.Replay, Tenant: e.Tenant, EndpointID: e.ID, States: []delivery.State{dispatch.Missing}},
 			"recover: from (":       {Kind: jobs.Recover, Tenant: e.Tenant, EndpointID: e.ID, From: now, To: now.Add(-time.Hour)},
 			`replay: status: "many`: {Kind: jobs.Replay, Tenant: e.Tenant, EndpointID: e.ID, Status: "many"},
-			"recover: 21 event typ": {Kind: jobs.Recover, Tenant: e.Tenant, EndpointID: e.ID, From: now, Types: make([]string, 21)},
+			"recover: 61 event typ": {Kind: jobs.Recover, Tenant: e.Tenant, EndpointID: e.ID, From: now, Types: make([]string, jobs.MaxTypes+1)},
 			`recover: "job_x" is n`: {Kind: jobs.Recover, Tenant: e.Tenant, EndpointID: e.ID, From: now, JobID: "job_x"},
 		} {
 			if _, err := w.StartJob(t.Context(), c); err == nil || !strings.HasPrefix(err.Error(), want) {
