@@ -41,7 +41,7 @@ does not reach receivers, backups and logs: see docs/security.md.`,
 			if err != nil {
 				return err
 			}
-			command := dispatch.Command{Kind: jobs.Erase, Tenant: a.tenant, Subject: subject, DryRun: true}
+			command := dispatch.Command{Kind: jobs.Erase, Tenant: a.tenant, Subject: subject, DryRun: true, WithoutTenant: true}
 			counted, err := a.startAndFollow(c.Context(), t, command)
 			if err != nil {
 				return err
@@ -67,20 +67,28 @@ does not reach receivers, backups and logs: see docs/security.md.`,
 	return c
 }
 
-// eraseAndRecord runs an erasure, and records it in the audit log as the console does.
+// eraseAndRecord runs an erasure, and records in the audit log that it was started, as the
+// console does.
 func (a *app) eraseAndRecord(ctx context.Context, t *target, command dispatch.Command) (done console.Job, err error) {
+	now := time.Now()
+	command.JobID = jobs.NewID(now)
 	entry := audit.Entry{
-		ID: audit.NewID(time.Now()), Tenant: a.tenant, Who: by(), Role: "CLI", Action: "person.erase", Subject: command.Subject, Outcome: audit.Begun,
+		ID: audit.NewID(now), Tenant: a.tenant, Who: by(), Role: "CLI", Action: "person.erase", Subject: command.Subject, Outcome: audit.Begun, Detail: "job " + command.JobID,
 	}
 	if err := t.store.PutAudit(ctx, entry); err != nil {
 		return done, fmt.Errorf("write the audit log (nothing was erased): %w", unreachable(err))
 	}
-	done, err = a.startAndFollow(ctx, t, command)
-	entry.Outcome, entry.Detail = audit.Done, "job "+done.ID
+	// An interrupt must leave no doubt about whether it was started.
+	err = a.startJob(context.WithoutCancel(ctx), t, command)
+	entry.Outcome = audit.Done
 	if err != nil {
-		entry.Outcome, entry.Detail = audit.Failed, audit.Clip(err.Error())
+		entry.Outcome, entry.Detail = audit.Failed, audit.Clip(entry.Detail+": "+err.Error())
 	}
-	if failed := t.store.PutAudit(context.WithoutCancel(ctx), entry); failed != nil && err == nil {
+	failed := t.store.PutAudit(context.WithoutCancel(ctx), entry)
+	if err == nil {
+		done, err = a.follow(ctx, command.JobID, a.reader(t, command.JobID))
+	}
+	if failed != nil && err == nil {
 		return done, fmt.Errorf("the erasure is done, but its outcome is missing in the audit log: %w", failed)
 	}
 	return done, err

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -20,9 +21,11 @@ import (
 	"github.com/tidings-dev/tidings/pkg/aws/awsconfig"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
@@ -119,7 +122,7 @@ func TestErase(t *testing.T) {
 	}
 	kept := platform.FailedChange{
 		ID: event.NewID(time.Now()), Tenant: event.DefaultTenant, Key: `{"pk":{"S":"USER#MARKER"}}`, Reason: "x", FirstSeen: time.Now(), LastTried: time.Now(), Attempts: 1,
-		Record: []byte(`{"NewImage":{"user_id":{"S":"u_1042"},"name":{"S":"MARKER"}}}`),
+		Record: []byte(`{"dynamodb":{"NewImage":{"user_id":{"S":"u_1042"},"name":{"S":"MARKER"}}}}`),
 	}
 	if _, err := target.store.KeepFailedChange(t.Context(), kept); err != nil {
 		t.Fatal(err)
@@ -218,7 +221,29 @@ func TestErase(t *testing.T) {
 		t.Error("the log has the person's data")
 	}
 	page, err := target.store.ListAudit(t.Context(), event.DefaultTenant, 10, "")
-	if err != nil || len(page.Entries) != 1 || page.Entries[0].Action != "person.erase" || page.Entries[0].Subject != "u_1042" || page.Entries[0].Outcome != audit.Done {
+	if err != nil || len(page.Entries) != 1 || page.Entries[0].Action != "person.erase" || page.Entries[0].Subject != "u_1042" || page.Entries[0].Outcome != audit.Done || !strings.HasPrefix(page.Entries[0].Detail, "job job_") {
 		t.Errorf("the audit log: %+v, %v", page, err)
+	}
+	if out, _ := x.do(0, "", "job", "list"); !strings.Contains(out, "2 erased") || !strings.Contains(out, "2 counted") || !strings.Contains(out, "u_1042") {
+		t.Errorf("the list of jobs: %s", out)
+	}
+
+	// Ctrl-C as soon as there is the job ends the command; the job goes on, as the audit log says.
+	interrupted, interrupt := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	a.tenant, a.err = event.DefaultTenant, io.Discard
+	go func() {
+		_, err := a.eraseAndRecord(interrupted, target, dispatch.Command{Kind: jobs.Erase, Tenant: a.tenant, Subject: "u_7"})
+		ended <- err
+	}()
+	eventually(t, "the job", func() bool {
+		list, err := target.store.ListJobs(t.Context(), jobs.Query{Tenant: event.DefaultTenant})
+		return err == nil && len(list.Jobs) > 0 && list.Jobs[0].Parameters.Subject == "u_7"
+	})
+	interrupt()
+	err = <-ended
+	page, listErr := target.store.ListAudit(t.Context(), event.DefaultTenant, 10, "")
+	if listErr != nil || len(page.Entries) != 2 || page.Entries[0].Subject != "u_7" || page.Entries[0].Outcome != audit.Done || !strings.HasPrefix(page.Entries[0].Detail, "job job_") {
+		t.Errorf("after %v, the audit log: %+v, %v", err, page, listErr)
 	}
 }

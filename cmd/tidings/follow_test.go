@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -49,5 +50,21 @@ func TestFollowingAJobSurvivesFailedReads(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A job's error says what it has done.
+func TestAJobThatEndsEarlySaysWhatItHasDone(t *testing.T) {
+	for want, j := range map[string]console.Job{
+		"3 sent":    {Kind: jobs.Recover, Sent: 3},
+		"4 counted": {Kind: jobs.Replay, Sent: 4, DryRun: true},
+		"2 erased":  {Kind: jobs.Erase, Erased: 2},
+		"5 counted": {Kind: jobs.Erase, Erased: 5, DryRun: true},
+	} {
+		j.State = jobs.Cancelled
+		read := func(context.Context) (console.Job, error) { return j, nil }
+		if _, err := (&app{err: io.Discard}).follow(t.Context(), "job_x", read); err == nil || !strings.Contains(err.Error(), " done, "+want+": ") {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,9 +62,9 @@ func (a *app) jobList() *cobra.Command {
 				fmt.Fprintln(a.out, "no jobs")
 				return nil
 			}
-			return a.table("STARTED\tJOB\tKIND\tSTATE\tDONE\tSENT\tENDPOINT\tBY\tREASON", func(row func(...any)) {
+			return a.table("STARTED\tJOB\tKIND\tSTATE\tDONE\tRESULT\tENDPOINT OR PERSON\tBY\tREASON", func(row func(...any)) {
 				for _, j := range views {
-					row(formatTime(j.StartedAt), j.ID, kindOf(j), j.State, fmt.Sprint(j.Percent(), " %"), j.Sent, j.EndpointID, j.By, j.Reason)
+					row(formatTime(j.StartedAt), j.ID, kindOf(j), j.State, fmt.Sprint(j.Percent(), " %"), result(j), cmp.Or(j.EndpointID, j.Subject), j.By, j.Reason)
 				}
 			})
 		},
@@ -158,7 +159,14 @@ func (a *app) jobCancel() *cobra.Command {
 			if a.json {
 				return a.printJSON(console.ViewJob(j, ratelimit.Limit{}))
 			}
-			fmt.Fprintf(a.out, "%s is cancelled, %d %% done; it has sent %d deliveries on their way\n", j.ID, int(j.Progress*100), j.Counts[jobs.Sent])
+			did := fmt.Sprintf("sent %d deliveries on their way", j.Counts[jobs.Sent])
+			switch {
+			case j.Kind == jobs.Erase && j.DryRun:
+				did = fmt.Sprintf("counted %d events", j.Counts[jobs.Erased])
+			case j.Kind == jobs.Erase:
+				did = fmt.Sprintf("erased %d events", j.Counts[jobs.Erased])
+			}
+			fmt.Fprintf(a.out, "%s is cancelled, %d %% done; it has %s\n", j.ID, int(j.Progress*100), did)
 			return nil
 		},
 	}
@@ -206,12 +214,17 @@ func (a *app) reader(t *target, id string) func(context.Context) (console.Job, e
 
 // startAndFollow starts a job and follows it to its end.
 func (a *app) startAndFollow(ctx context.Context, t *target, command dispatch.Command) (console.Job, error) {
-	command.Action, command.By, command.JobID = "start_job", by(), jobs.NewID(time.Now())
-	var j jobs.Job
-	if err := t.invoke(ctx, "dispatch", command, &j); err != nil {
+	command.JobID = jobs.NewID(time.Now())
+	if err := a.startJob(ctx, t, command); err != nil {
 		return console.Job{}, err
 	}
-	return a.follow(ctx, j.ID, a.reader(t, j.ID))
+	return a.follow(ctx, command.JobID, a.reader(t, command.JobID))
+}
+
+// startJob starts a job with the ID in the command.
+func (a *app) startJob(ctx context.Context, t *target, command dispatch.Command) error {
+	command.Action, command.By = "start_job", by()
+	return t.invoke(ctx, "dispatch", command, &jobs.Job{})
 }
 
 // follow waits until a job has ended, and prints its progress. If the command is
@@ -238,16 +251,28 @@ func (a *app) follow(ctx context.Context, id string, read func(context.Context) 
 		case jobs.Done:
 			return j, nil
 		default:
-			return j, fmt.Errorf("job %s is %s, %d %% done, %d sent: %q", j.ID, j.State, j.Percent(), j.Sent, j.Reason)
+			return j, fmt.Errorf("job %s is %s, %d %% done, %s: %q", j.ID, j.State, j.Percent(), result(j), j.Reason)
 		}
 		if now := time.Now(); now.Sub(shown) >= shownEvery {
 			if !shown.IsZero() {
-				fmt.Fprintf(a.err, "%s: %d %% done, %d %s …\n", j.ID, j.Percent(), j.Sent, map[bool]string{true: "counted", false: "sent"}[j.DryRun])
+				fmt.Fprintf(a.err, "%s: %d %% done, %s …\n", j.ID, j.Percent(), result(j))
 			}
 			shown = now
 		}
 		pause(ctx, followEvery)
 	}
+}
+
+// result says how many deliveries a job has sent, or how many events it has erased, so far.
+func result(j console.Job) string {
+	n, done := j.Sent, "sent"
+	if j.Erasure() {
+		n, done = j.Erased, "erased"
+	}
+	if j.DryRun {
+		done = "counted"
+	}
+	return fmt.Sprintf("%d %s", n, done)
 }
 
 // pause waits, unless ctx ends before.

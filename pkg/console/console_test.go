@@ -173,7 +173,7 @@ func (w *world) doJob(c dispatch.Command, j *jobs.Job) error {
 	}
 	started, err := jobs.New(jobs.Job{
 		ID: c.JobID, Tenant: c.Tenant, Kind: c.Kind, EndpointID: c.EndpointID, DryRun: c.DryRun, By: c.By,
-		Parameters: jobs.Parameters{From: c.From, To: c.To, Types: c.Types, States: c.States, Status: c.Status, Subject: c.Subject},
+		Parameters: jobs.Parameters{From: c.From, To: c.To, Types: c.Types, States: c.States, Status: c.Status, Subject: c.Subject, WithoutTenant: c.WithoutTenant},
 	}, w.clock)
 	if err != nil {
 		return err

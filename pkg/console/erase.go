@@ -16,7 +16,8 @@ type NewErasure struct {
 }
 
 // StartErasure starts a job that erases what is stored about a person. The audit log gets
-// only what the operator wrote.
+// only what the operator wrote. Failed changes that have no tenant can be any tenant's, so
+// only an operator's erasure searches them.
 func (o *Operations) StartErasure(ctx context.Context, who Session, n NewErasure) (Job, error) {
 	subject := strings.TrimSpace(n.Subject)
 	if len(subject) < 2 || len(subject) > 256 {
@@ -30,6 +31,7 @@ func (o *Operations) StartErasure(ctx context.Context, who Session, n NewErasure
 	started, err := change(ctx, o, who, "person.erase", &subject, detail, func() (j jobs.Job, err error) {
 		return j, o.Dispatch(ctx, dispatch.Command{
 			Action: "start_job", Kind: jobs.Erase, JobID: id, By: who.Name, Tenant: who.Tenant, Subject: subject, DryRun: n.DryRun,
+			WithoutTenant: who.Role == Operator,
 		}, &j)
 	})
 	if err != nil {

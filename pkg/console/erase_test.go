@@ -17,7 +17,7 @@ import (
 // both, with what the operator wrote.
 func TestAnErasureIsCountedBeforeItIsDone(t *testing.T) {
 	w := newWorld(t)
-	viewer, b := w.login(console.Viewer, "t1"), w.login(console.Admin, "t1")
+	viewer, b, operator := w.login(console.Viewer, "t1"), w.login(console.Admin, "t1"), w.login(console.Operator, "t1")
 	form := func() url.Values { return url.Values{"subject": {" u_1042 "}} }
 	if strings.Contains(viewer.get("/events").Body.String(), "Erase") || !strings.Contains(b.get("/events").Body.String(), "Erase") {
 		t.Error("the form is for admins")
@@ -44,7 +44,7 @@ func TestAnErasureIsCountedBeforeItIsDone(t *testing.T) {
 	}
 	for i, c := range w.commands {
 		want := dispatch.Command{Action: "start_job", Kind: jobs.Erase, JobID: c.JobID, Tenant: "t1", Subject: "u_1042", By: "ada", DryRun: i == 0}
-		if c.Subject != want.Subject || c.Kind != want.Kind || c.Tenant != want.Tenant || c.By != want.By || c.DryRun != want.DryRun || c.EndpointID != "" {
+		if c.Subject != want.Subject || c.Kind != want.Kind || c.Tenant != want.Tenant || c.By != want.By || c.DryRun != want.DryRun || c.EndpointID != "" || c.WithoutTenant {
 			t.Errorf("%+v, want %+v", c, want)
 		}
 	}
@@ -56,6 +56,10 @@ func TestAnErasureIsCountedBeforeItIsDone(t *testing.T) {
 		if e.Action != "person.erase" || e.Subject != "u_1042" || e.Outcome != audit.Done || !strings.HasPrefix(e.Detail, "job job_") {
 			t.Errorf("%+v", e)
 		}
+	}
+	// Failed changes that have no tenant can be any tenant's.
+	if a := operator.post("/erasures", form()); a.Code != http.StatusSeeOther || !w.commands[len(w.commands)-1].WithoutTenant {
+		t.Errorf("an operator: %d, %+v", a.Code, w.commands)
 	}
 }
 

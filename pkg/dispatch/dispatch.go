@@ -160,6 +160,8 @@ type Command struct {
 	Status string           `json:"status,omitempty"`
 	// Subject is the person whose events an erase job erases.
 	Subject string `json:"subject,omitempty"`
+	// WithoutTenant makes it remove failed changes that have no tenant, too: for operators.
+	WithoutTenant bool `json:"without_tenant,omitempty"`
 	// DryRun makes the job count only.
 	DryRun bool `json:"dry_run,omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -55,7 +56,8 @@ type EventTypes interface {
 const (
 	// eraseSegments is the number of parts of the events, and of an erasure's progress.
 	eraseSegments = 64
-	// erasePage is how many events a step reads at least, unless none is left.
+	// erasePage is how many events a step reads at least, unless none is left or its time is
+	// over.
 	erasePage = 2000
 	// keptPage is how many failed changes a step reads. Each can have 350 KB.
 	keptPage = 50
@@ -154,15 +156,16 @@ func (r erasure) step(ctx context.Context, j jobs.Job) (jobs.Step, error) {
 	return s, err
 }
 
-// changes removes failed changes of the tenant, or of none that could be read, whose record
-// has the person's id.
+// changes removes failed changes of the tenant whose item has the person's id; with
+// Parameters.WithoutTenant, those of no tenant that could be read, too. They can be any
+// tenant's.
 func (r erasure) changes(ctx context.Context, j jobs.Job, at erasePlace, s *jobs.Step) (next erasePlace, err error) {
 	page, err := r.d.Kept.ListFailedChanges(ctx, time.Time{}, keptPage, at.Page)
 	if err != nil {
 		return at, err
 	}
 	for _, f := range page.Changes {
-		if f.Tenant != "" && f.Tenant != j.Tenant {
+		if f.Tenant != j.Tenant && (f.Tenant != "" || !j.Parameters.WithoutTenant) {
 			continue
 		}
 		whole, err := r.d.Kept.GetFailedChange(ctx, f.ID)
@@ -172,7 +175,7 @@ func (r erasure) changes(ctx context.Context, j jobs.Job, at erasePlace, s *jobs
 		if err != nil {
 			return at, err
 		}
-		if !catalog.HasText(whole.Record, j.Parameters.Subject) && !catalog.HasText([]byte(whole.Key), j.Parameters.Subject) {
+		if !itemHas(whole, j.Parameters.Subject) {
 			continue
 		}
 		if !j.DryRun {
@@ -190,6 +193,20 @@ func (r erasure) changes(ctx context.Context, j jobs.Job, at erasePlace, s *jobs
 	}
 	at.Page = page.Next
 	return at, nil
+}
+
+// itemHas reports whether the key or an image of a changed item has a text as a value. The
+// rest of the stream's record, such as the operation, says nothing about a person.
+func itemHas(f platform.FailedChange, text string) bool {
+	var record struct {
+		Change struct{ Keys, OldImage, NewImage json.RawMessage } `json:"dynamodb"`
+	}
+	parts := [][]byte{[]byte(f.Key), f.Record}
+	if json.Unmarshal(f.Record, &record) == nil {
+		c := record.Change
+		parts = [][]byte{[]byte(f.Key), c.Keys, c.OldImage, c.NewImage}
+	}
+	return slices.ContainsFunc(parts, func(part []byte) bool { return catalog.HasText(part, text) })
 }
 
 // endpoints reads the tenant's endpoints.
@@ -214,10 +231,11 @@ func (r erasure) events(ctx context.Context, j jobs.Job, at erasePlace, s *jobs.
 	}
 	began := r.d.Now()
 	segment, page := at.N, at.Page // where the step begins
-	for read := 0; read < erasePage; {
+	over := func() bool { return r.d.Now().Sub(began) > jobSlice && (at.N != segment || at.Page != page) }
+	for read := 0; read < erasePage && !over(); {
 		found, err := r.d.StoredEvents.ScanEvents(ctx, event.Scan{Tenant: j.Tenant, Segment: at.N, Segments: eraseSegments, Cursor: at.Page})
 		for i := 0; err == nil && i < len(found.Events); i++ {
-			if len(at.Late) >= maxLate || r.d.Now().Sub(began) > jobSlice {
+			if len(at.Late) >= maxLate || over() {
 				return at, nil
 			}
 			a := found.Events[i]
@@ -325,7 +343,8 @@ func (r erasure) deliveries(ctx context.Context, j jobs.Job, a event.Accepted, e
 	if a.ErasedAt.IsZero() {
 		doc, unreadable := filter.Parse(a.Body)
 		for _, sub := range endpoints.subs {
-			getsIt[sub.endpoint.ID] = sub.endpoint.Subscribes(e.Type) && sub.broken == nil && unreadable == nil && sub.matches(doc, a, e.Type)
+			getsIt[sub.endpoint.ID] = sub.endpoint.Subscribes(e.Type) && sub.broken == nil &&
+				(sub.filter == nil || unreadable == nil && sub.matches(doc, a, e.Type))
 		}
 	}
 	now := r.d.Now()

@@ -66,13 +66,13 @@ func (w *world) fanOut(records ...event.Change) {
 
 func (w *world) erase(dry bool) jobs.Job {
 	w.t.Helper()
-	return w.finish(w.start(dispatch.Command{Kind: jobs.Erase, Subject: person, By: "ada", DryRun: dry}))
+	return w.finish(w.start(dispatch.Command{Kind: jobs.Erase, Subject: person, By: "ada", DryRun: dry, WithoutTenant: true}))
 }
 
 // startErasure starts an erasure, and returns it after its first step with the events.
 func (w *world) startErasure() jobs.Job {
 	w.t.Helper()
-	j := w.start(dispatch.Command{Kind: jobs.Erase, Subject: person, By: "ada"})
+	j := w.start(dispatch.Command{Kind: jobs.Erase, Subject: person, By: "ada", WithoutTenant: true})
 	w.deliver(w.queue.take()...)
 	j = w.job(j)
 	if wait := time.Until(j.NextAt); wait < 10*time.Second || j.Counts[jobs.Examined] != 0 {
@@ -160,10 +160,10 @@ func TestAnErasureErasesThePersonsEventsAndNoOthers(t *testing.T) {
 		}
 		_ = record
 		for id, f := range map[string]platform.FailedChange{
-			"01KG4VZS4NCPSXFR1K7QEWBC9A": {Tenant: event.DefaultTenant, Record: []byte(`{"new":{"user_id":{"S":"u_1042"}}}`)},
+			"01KG4VZS4NCPSXFR1K7QEWBC9A": {Tenant: event.DefaultTenant, Record: []byte(`{"dynamodb":{"NewImage":{"user_id":{"S":"u_1042"}}}}`)},
 			"01KG4VZS4NCPSXFR1K7QEWBC9B": {Key: `{"pk":{"S":"u_1042"}}`},
-			"01KG4VZS4NCPSXFR1K7QEWBC9C": {Tenant: event.DefaultTenant, Record: []byte(`{"new":{"user_id":{"S":"u_10420"}}}`)},
-			"01KG4VZS4NCPSXFR1K7QEWBC9D": {Tenant: "other", Record: []byte(`{"new":{"user_id":{"S":"u_1042"}}}`)},
+			"01KG4VZS4NCPSXFR1K7QEWBC9C": {Tenant: event.DefaultTenant, Record: []byte(`{"dynamodb":{"NewImage":{"user_id":{"S":"u_10420"}}}}`)},
+			"01KG4VZS4NCPSXFR1K7QEWBC9D": {Tenant: "other", Record: []byte(`{"dynamodb":{"NewImage":{"user_id":{"S":"u_1042"}}}}`)},
 		} {
 			f.ID, f.Reason, f.FirstSeen = id, "x", time.Now()
 			if _, err := w.store.KeepFailedChange(t.Context(), f); err != nil {
@@ -233,30 +233,35 @@ func TestAnErasureErasesThePersonsEventsAndNoOthers(t *testing.T) {
 				t.Errorf("sent after the erasure: %s to %s", m.Body, m.EventID)
 			}
 		}
-		// The stream delivers its records again, to an endpoint that was added since, too.
+		// The stream delivers its records again. While they are new, fan-out does not check them.
+		for i := range records {
+			records[i].At = time.Now().Add(-5 * time.Second)
+		}
+		w.fanOut(records...)
+		w.queue.take()
+		lost := event.NewID(time.Now()) // its event is gone
+		if err := w.store.PutJournal(t.Context(), journal.Item{Tenant: event.DefaultTenant, Entries: []journal.Entry{{ID: lost, Actor: person}}}); err != nil {
+			t.Fatal(err)
+		}
+		if held := w.journaled(queued[0].ID); !strings.Contains(held, person) {
+			t.Errorf("the journal does not have it again, so the test proves little: %s", held)
+		}
+		if j := w.erase(false); j.Counts[jobs.Erased] != 0 {
+			t.Errorf("the second erasure: %v", j.Counts)
+		}
+		w.wantErased([]endpoint.Endpoint{one, two}, all)
+		w.wantNoMarker("the entry of an event that is gone", w.journaled(lost))
+		// It delivers them later, to an endpoint that was added since, too.
 		w.endpoint()
 		for i := range records {
 			records[i].At = time.Now().Add(-11 * time.Second)
 		}
 		w.fanOut(records...)
 		w.drive(3 * time.Hour)
+		w.wantErased([]endpoint.Endpoint{one, two}, all)
 		for _, m := range w.receiver.got[sent:] {
 			w.wantNoMarker("a request", string(m.Body))
 		}
-		w.wantErased([]endpoint.Endpoint{one, two}, all)
-		// A batch that was under way reaches the journal; another erasure clears it.
-		for _, item := range journal.Pack(event.DefaultTenant, []journal.Entry{{ID: queued[0].ID, Type: "user.posted_comment", Subject: marker, Actor: person}}) {
-			if err := w.store.PutJournal(t.Context(), item); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if held := w.journaled(queued[0].ID); !strings.Contains(held, person) {
-			t.Errorf("before the second erasure: %s", held)
-		}
-		if j := w.erase(false); j.Counts[jobs.Erased] != 0 {
-			t.Errorf("the second erasure: %v", j.Counts)
-		}
-		w.wantErased([]endpoint.Endpoint{one, two}, all)
 	})
 }
 
@@ -376,6 +381,117 @@ func TestAnErasureStopsAnEventThatWasStoredLongAfterItsID(t *testing.T) {
 				w.drive(time.Minute)
 				if n := w.receiver.count(); n != 0 || len(items) != 1 {
 					t.Errorf("%d of %d messages were sent after the erasure", n, len(items))
+				}
+			})
+		})
+	}
+}
+
+// Failed changes that have no tenant can be any tenant's: only an operator's erasure removes
+// them. It looks in the item only.
+func TestAnErasureRemovesFailedChangesOfItsTenant(t *testing.T) {
+	record := func(part string) []byte {
+		return []byte(`{"eventName":"INSERT","awsRegion":"eu-west-1","dynamodb":{"StreamViewType":"NEW_AND_OLD_IMAGES",` + part + `}}`)
+	}
+	images := record(`"Keys":{"pk":{"S":"a key"}},"OldImage":{"name":{"S":"before"}},"NewImage":{"name":{"S":"after"}}`)
+	for name, c := range map[string]struct {
+		subject       string
+		change        platform.FailedChange
+		withoutTenant bool
+		want          int
+	}{
+		"its tenant's, by the old image":         {"before", platform.FailedChange{Tenant: event.DefaultTenant, Record: images}, false, 1},
+		"its tenant's, by the new image":         {"after", platform.FailedChange{Tenant: event.DefaultTenant, Record: images}, false, 1},
+		"its tenant's, by the key in the record": {"a key", platform.FailedChange{Tenant: event.DefaultTenant, Record: images}, false, 1},
+		"its tenant's, by the key":               {"k_1", platform.FailedChange{Tenant: event.DefaultTenant, Key: `{"pk":{"S":"k_1"}}`}, false, 1},
+		"the operation":                          {"INSERT", platform.FailedChange{Tenant: event.DefaultTenant, Record: images}, true, 0},
+		"the region":                             {"eu-west-1", platform.FailedChange{Tenant: event.DefaultTenant, Record: images}, true, 0},
+		"the name of a field":                    {"name", platform.FailedChange{Tenant: event.DefaultTenant, Record: images}, true, 0},
+		"an unreadable record":                   {"after", platform.FailedChange{Tenant: event.DefaultTenant, Record: images[:len(images)-2]}, false, 1},
+		"of no tenant, by an admin":              {"after", platform.FailedChange{Record: images}, false, 0},
+		"of no tenant, by an operator":           {"after", platform.FailedChange{Record: images}, true, 1},
+		"another tenant's, by an operator":       {"after", platform.FailedChange{Tenant: "other", Record: images}, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				c.change.ID, c.change.Reason, c.change.FirstSeen = "01KG4VZS4NCPSXFR1K7QEWBC9A", "x", time.Now()
+				if _, err := w.store.KeepFailedChange(t.Context(), c.change); err != nil {
+					t.Fatal(err)
+				}
+				j := w.finish(w.start(dispatch.Command{Kind: jobs.Erase, Subject: c.subject, WithoutTenant: c.withoutTenant}))
+				left, err := w.store.ListFailedChanges(t.Context(), time.Time{}, 0, "")
+				if err != nil || j.State != jobs.Done || j.Counts[jobs.Removed] != c.want || len(left.Changes) != 1-c.want {
+					t.Errorf("%+v, %d left, %v; want %d removed", j, len(left.Changes), err, c.want)
+				}
+			})
+		})
+	}
+}
+
+// An event that nests too deeply for filters goes to endpoints without a filter.
+func TestAnErasureStopsAnEventThatFiltersCannotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.endpoint()
+		w.endpoint(func(e *endpoint.Endpoint) { e.Filter = json.RawMessage(`{"data":{"discussion_id":["d1"]}}`) })
+		time.Sleep(time.Minute)
+		depth := 2000
+		a, record := w.eventOf("user.posted_comment", person, `{"discussion_id":"d1","comment_id":"c1","deep":`+strings.Repeat("[", depth)+strings.Repeat("]", depth)+`}`)
+		w.fanOut(record)
+		items := w.queue.take()
+		if len(items) != 1 || items[0].EndpointID != e.ID {
+			t.Fatalf("queued: %+v", items)
+		}
+		w.erase(false)
+		w.queue.Send(t.Context(), items)
+		w.drive(time.Minute)
+		if n := w.receiver.count(); n != 0 {
+			t.Errorf("%d messages were sent after the erasure", n)
+		}
+		w.wantErased([]endpoint.Endpoint{e}, []event.Accepted{a})
+	})
+}
+
+// slowScans is a store whose pages of events take their time.
+type slowScans struct {
+	*memory.Store
+	takes time.Duration
+}
+
+func (s *slowScans) ScanEvents(ctx context.Context, q event.Scan) (event.ScanPage, error) {
+	time.Sleep(s.takes)
+	return s.Store.ScanEvents(ctx, q)
+}
+
+// A step ends after its time also if the tenant has no events on the pages that it reads, and
+// gets on also if one page takes longer.
+func TestAnErasureMakesShortStepsThatGetOn(t *testing.T) {
+	for name, c := range map[string]struct {
+		events      int
+		takes, step time.Duration
+	}{
+		"pages without events": {1, time.Second, 12 * time.Second},
+		"slow pages":           {20, 12 * time.Second, 13 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(config *dispatch.Config) {
+					config.StoredEvents = &slowScans{config.Jobs.(*memory.Store), c.takes}
+				})
+				var all []event.Accepted
+				for range c.events {
+					events, _ := w.about()
+					all = append(all, events...)
+				}
+				j := w.start(dispatch.Command{Kind: jobs.Erase, Subject: person, DryRun: true})
+				began := time.Now()
+				w.deliver(w.queue.take()...)
+				if took := time.Since(began); took < c.takes || took > c.step {
+					t.Errorf("a step took %s", took)
+				}
+				if j = w.finish(j); j.State != jobs.Done || j.Counts[jobs.Erased] != len(all) || j.Counts[jobs.Examined] != len(all) {
+					t.Errorf("%+v", j)
 				}
 			})
 		})

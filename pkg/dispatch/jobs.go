@@ -69,7 +69,7 @@ func (d *Dispatcher) StartJob(ctx context.Context, c Command) (jobs.Job, error) 
 	now := d.Now()
 	j := jobs.Job{
 		ID: c.JobID, Tenant: c.tenant(), Kind: c.Kind, EndpointID: c.EndpointID, DryRun: c.DryRun, By: c.By,
-		Parameters: jobs.Parameters{From: c.From, To: c.To, Types: c.Types, States: c.States, Status: c.Status, Subject: c.Subject},
+		Parameters: jobs.Parameters{From: c.From, To: c.To, Types: c.Types, States: c.States, Status: c.Status, Subject: c.Subject, WithoutTenant: c.WithoutTenant},
 	}
 	if j.ID == "" {
 		j.ID = jobs.NewID(now)

@@ -98,6 +98,8 @@ type Parameters struct {
 	Status string `json:"status,omitempty"`
 	// Subject is the person of an erasure: the id by which events name them.
 	Subject string `json:"subject,omitempty"`
+	// WithoutTenant makes an erasure remove failed changes that have no tenant, too.
+	WithoutTenant bool `json:"without_tenant,omitempty"`
 }
 
 // Key identifies a job.
