@@ -255,6 +255,13 @@ func addScenarios(t *testing.T, stage *lambdaemulator.Deployment) {
 			Record: []byte(`{"eventID":"1","eventName":"INSERT","eventSource":"aws:dynamodb","dynamodb":{"NewImage":{"kind":{"S":"comment"},"user_id":{"S":"u_erased"}}}}`),
 		})
 	}
+	if err == nil {
+		var j jobs.Job
+		j, err = jobs.New(jobs.Job{ID: erasing, Tenant: "default", Kind: jobs.Erase, Parameters: jobs.Parameters{Subject: "u_erased"}, Cursor: `{"part":"events"}`}, time.Now())
+		if err == nil {
+			_, err = stage.Store().PutJob(t.Context(), j)
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,11 +354,16 @@ func payloads(t *testing.T, stage *lambdaemulator.Deployment, f samtemplate.Func
 		list = append(list, []byte(`{"action":"cancel_job","job_id":"job_01KG4VZS4NCPSXFR1K831Q4SB6","tenant":"default","by":"ada"}`))
 		list = append(list, messages(t, work.Item{Tenant: "default", EndpointID: "ep_missed", Wake: true}))
 		// Erase a person, about whom there are an event and a failed change.
-		list = append(list, []byte(`{"action":"start_job","kind":"erase","job_id":"job_01KG4VZS4NCPSXFR1K831Q4SB9","tenant":"default","subject":"u_erased"}`))
+		list = append(list, []byte(`{"action":"start_job","kind":"erase","job_id":"job_01KG4VZS4NCPSXFR1K831Q4SB9","tenant":"default","subject":"u_erased","without_tenant":true}`))
 		list = append(list, messages(t, work.Item{Tenant: "default", JobID: "job_01KG4VZS4NCPSXFR1K831Q4SB9"}))
+		// One that is past its wait for the fan-outs under way.
+		list = append(list, messages(t, work.Item{Tenant: "default", JobID: erasing}))
 	}
 	return list
 }
+
+// erasing is the ID of an erasure that empties events.
+const erasing = "job_01KG4VZS4NCPSXFR1K831Q4SC0"
 
 // failCaptures makes emit keep a change that cannot become an event, capture kept changes
 // again, and mark that it is stuck.

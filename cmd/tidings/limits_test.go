@@ -60,6 +60,7 @@ func TestNoCommandHangsWithItsService(t *testing.T) {
 		"type test":              {"user.joined_community"},
 		"type apply":             {filepath.Join("..", "..", "pkg", "event", "catalog", "schemas")},
 		"type diff":              {filepath.Join("..", "..", "pkg", "event", "catalog", "schemas")},
+		"type deprecate":         {"user.joined_community"},
 		"type remove":            {"user.joined_community"},
 		"test":                   {endpoint},
 		"console login":          nil,
