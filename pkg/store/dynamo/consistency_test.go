@@ -102,6 +102,7 @@ var wantReads = map[string][]string{
 	"Replay":           {"GetItem Deliveries, consistent"},
 	"EraseDelivery":    {"GetItem Deliveries, consistent"},
 	"ScanEvents":       {"Scan Events, consistent"}, // or an erasure misses one
+	"ScanRange":        {"Scan Events"},             // events of more than five minutes ago
 	"QueryDeliveries":  {"Query Deliveries"},        // or its index
 	"GetEndpoint":      {"GetItem Endpoints, consistent"},
 	"ListEndpoints":    {"Query Endpoints"},             // for people
