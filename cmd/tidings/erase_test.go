@@ -66,29 +66,11 @@ func (x *tool) dump() string {
 	return text.String()
 }
 
-// lockedBuffer collects the log.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	log bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.log.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.log.String()
-}
-
 // After an erasure, nothing that is stored, printed or logged has the person's data, and
 // nothing of it is sent.
 func TestErase(t *testing.T) {
 	t.Parallel()
-	var log lockedBuffer
+	var log syncBuffer
 	x := newTool(t, func(o *local.Options) {
 		o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})

@@ -204,7 +204,7 @@ func TestAnErasureErasesThePersonsEventsAndNoOthers(t *testing.T) {
 			t.Errorf("failed changes: %+v, %v", page, err)
 		}
 
-		// Nothing of them is sent any more, whoever asks.
+		// Nothing of them is sent any more, by any command.
 		w.receiver.answer = nil
 		w.queue.Send(t.Context(), items)
 		w.drive(3 * time.Hour)
