@@ -39,4 +39,13 @@ type Image interface {
 	Text(name string) string
 	// Attribute returns an attribute's value for comparisons, nil if it is missing.
 	Attribute(name string) any
+	// Value returns an attribute's value: a string, a Number, a bool, []byte, []any for a
+	// list or a set, or map[string]any. It is nil if the attribute is missing, NULL, or
+	// malformed.
+	Value(name string) any
+	// Names returns the names of the attributes, in no order.
+	Names() []string
 }
+
+// Number is a number with its digits as they were written.
+type Number string

@@ -9,6 +9,7 @@ package capture
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -28,6 +29,26 @@ type Captured struct {
 	OnceKeys []string
 
 	recorded time.Time
+}
+
+// New returns the event of a change: e with its ID, and with the time of the change if its
+// timestamp is missing or no event can have it. before is how many events of its type the
+// change gave already. It fails if the change has no time.
+func New(c platform.Change, tenant string, e event.Event, before int) (Captured, error) {
+	recorded := c.At.UTC()
+	if !plausible(recorded) {
+		return Captured{}, errors.New("the stream record has no time")
+	}
+	// Sequence numbers are unique within a stream; a recreated table has a new one.
+	source := strings.Join([]string{c.Stream, c.ID, c.SequenceNumber, e.Type}, "\n")
+	if before > 0 {
+		source += fmt.Sprint("\n", before)
+	}
+	e.ID = event.DerivedID(recorded, source)
+	if !plausible(e.Timestamp) {
+		e.Timestamp = recorded
+	}
+	return Captured{Tenant: tenant, Event: e, recorded: recorded}, nil
 }
 
 // The data of each event, as in the catalog's schemas. An empty optional field is left
@@ -156,7 +177,7 @@ func Events(c platform.Change) ([]Captured, error) {
 	}
 	captured := Captured{Tenant: f.common.Tenant, Event: e, recorded: recorded}
 	if join, ok := f.data.(joinedCommunity); ok {
-		captured.OnceKeys = onceKeys(f.eventType, f.actor, join.CommunityID, recorded)
+		captured.OnceKeys = onceKeys(f.eventType, recorded, f.actor, join.CommunityID)
 	}
 	return []Captured{captured}, nil
 }

@@ -17,7 +17,14 @@ const JoinWindow = time.Minute
 // happens to be the same is not taken for one.
 const onceDigest = "captured"
 
-// onceKeys are the idempotency keys of a join. Time is divided into buckets of
+// Once returns the event with the keys by which it is recognised if another record states
+// the same fact within JoinWindow. The parts identify the fact.
+func (c Captured) Once(parts ...string) Captured {
+	c.OnceKeys = onceKeys(c.Event.Type, c.recorded, parts...)
+	return c
+}
+
+// onceKeys are the idempotency keys of a fact. Time is divided into buckets of
 // JoinWindow, and each bucket has a key that it shares with the one before it. A record
 // reserves the two keys of its bucket, in order of time. Two records within JoinWindow
 // are in one bucket or in two neighbours, so they share a key, and the first
@@ -25,9 +32,17 @@ const onceDigest = "captured"
 //
 // The buckets are of the records' own times. Neither the order in which shards are read
 // nor how late they are read changes the result.
-func onceKeys(eventType, userID, communityID string, at time.Time) []string {
+func onceKeys(eventType string, at time.Time, parts ...string) []string {
 	bucket := at.Unix() / int64(JoinWindow/time.Second)
-	who := sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(userID), userID, communityID))
+	var fact []byte
+	for n, part := range parts {
+		if n < len(parts)-1 {
+			fact = fmt.Appendf(fact, "%d %s ", len(part), part)
+		} else {
+			fact = append(fact, part...)
+		}
+	}
+	who := sha256.Sum256(fact)
 	return []string{
 		fmt.Sprintf("captured/%s/%x/%d", eventType, who[:16], bucket),
 		fmt.Sprintf("captured/%s/%x/%d", eventType, who[:16], bucket+1),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -114,7 +115,7 @@ func ReadChanges(payload []byte) ([]platform.Change, error) {
 		}
 		item := make(Item, len(i))
 		for name, a := range i {
-			item[name] = a.value(name)
+			item[name] = a.value()
 		}
 		return platformImage(item)
 	}
@@ -176,19 +177,24 @@ func (l *located) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return err
 }
 
-// attribute is an attribute's value, of the types that records use.
+// attribute is an attribute's value. The types that the platform's records do not use are
+// parsed when a capture rule reads them; see plain.
 type attribute struct {
-	S    *string
-	N    *string
-	BOOL *bool
-	NULL bool
+	S               *string
+	N               *string
+	BOOL            *bool
+	NULL            bool
+	M, L, SS, NS, B jsontext.Value
+	BS              jsontext.Value
 }
 
-// value keeps the name of an attribute of another type: decoding refuses it if it
-// is needed.
-func (a *attribute) value(name string) types.AttributeValue {
+// value returns the attribute's value: of another type as it is written, for which
+// Decode fails if a record needs it.
+func (a *attribute) value() types.AttributeValue {
+	if a == nil {
+		return &types.UnknownUnionMember{}
+	}
 	switch {
-	case a == nil:
 	case a.S != nil:
 		return S(*a.S)
 	case a.N != nil:
@@ -198,7 +204,15 @@ func (a *attribute) value(name string) types.AttributeValue {
 	case a.NULL:
 		return &types.AttributeValueMemberNULL{Value: true}
 	}
-	return &types.UnknownUnionMember{Tag: name}
+	for _, other := range []struct {
+		tag   string
+		value jsontext.Value
+	}{{"M", a.M}, {"L", a.L}, {"SS", a.SS}, {"NS", a.NS}, {"B", a.B}, {"BS", a.BS}} {
+		if other.value != nil {
+			return &types.UnknownUnionMember{Tag: other.tag, Value: other.value}
+		}
+	}
+	return &types.UnknownUnionMember{}
 }
 
 // EncodeKey returns a primary key in the form of platform.Change's Key.
@@ -259,10 +273,12 @@ func DecodeKey(text string) (Item, error) {
 // PlatformImage returns an item of the platform's table as a version of it.
 func PlatformImage(item Item) platform.Image { return platformImage(item) }
 
-// platformImage is a version of an item of the platform's table.
+// platformImage is a version of an item of a captured table.
 type platformImage Item
 
 func (i platformImage) Kind() platform.Kind              { return KindOf(Item(i)) }
 func (i platformImage) Decode() (platform.Record, error) { return DecodeRecord(Item(i)) }
 func (i platformImage) Text(name string) string          { return TextOf(Item(i), name) }
 func (i platformImage) Attribute(name string) any        { return i[name] }
+func (i platformImage) Value(name string) any            { return plain(i[name]) }
+func (i platformImage) Names() []string                  { return slices.Collect(maps.Keys(i)) }
