@@ -54,6 +54,7 @@ type localFlags struct {
 	receiver bool
 	brokers  bool
 	urls     []string
+	tables   []string
 	file     string
 	profile  string
 	quiet    bool
@@ -83,6 +84,7 @@ the environment; "tidings alert test" shows whether they arrive.`,
 	flags.BoolVar(&f.receiver, "receiver", true, "run a receiver and add an endpoint for it")
 	flags.StringArrayVar(&f.urls, "endpoint", nil, "also deliver all events to this URL (repeatable)")
 	flags.StringVar(&f.file, "endpoints", "", "also deliver to the endpoints in this file: a JSON list of {\"url\", \"types\", \"filter\"}")
+	flags.StringArrayVar(&f.tables, "table", nil, "also create this table of yours, as NAME=KEY or NAME=KEY,SORTKEY, and capture its changes by capture rules (repeatable)")
 	flags.BoolVar(&f.brokers, "all-protocols", false, "also run SQS, Pub/Sub and Kafka in the process, each with an endpoint and a consumer")
 	flags.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile to this file")
 	_ = flags.MarkHidden("cpuprofile") // fails only for an unknown flag
@@ -103,6 +105,13 @@ func (a *app) local(ctx context.Context, f localFlags) error {
 	listed, err := readEndpoints(f.file)
 	if err != nil {
 		return err
+	}
+	for _, text := range f.tables {
+		table, err := local.ParseOwnTable(text)
+		if err != nil {
+			return usagef("--table: %w", err)
+		}
+		f.options.OwnTables = append(f.options.OwnTables, table)
 	}
 	if err := local.OpenStateDir(a.stateDir); err != nil {
 		return err

@@ -39,6 +39,9 @@ import (
 // StackName is the stack name of the local runner.
 const StackName = "tidings-local"
 
+// account is the AWS account of the local runner.
+const account = "000000000000"
+
 // cacheTime is how long dispatch caches endpoints: short, so that a new endpoint takes
 // effect immediately.
 const cacheTime = 200 * time.Millisecond
@@ -76,6 +79,9 @@ type Options struct {
 	Clouds builtin.Clouds
 	// Version is the version that the health report gives.
 	Version string
+	// OwnTables are tables besides those of the template, whose changes emit captures as if
+	// they were the parameters CaptureStream1 and so on. They need a DynamoDB.
+	OwnTables []OwnTable
 	// Receiver is the receiver whose behaviour the console can change; nil for none.
 	Receiver console.Receiver
 	// DynamoLog receives the output of the started DynamoDB; nil drops it.
@@ -135,18 +141,23 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 		sampling = "100"
 	}
 	token := sha256.Sum256([]byte(s.Access.HealthToken))
+	parameters := map[string]string{
+		"HealthTokenSha256": hex.EncodeToString(token[:]), "AlertSecret": alertSecret(o.Alerts),
+		"TraceSampling": sampling, "TestReceiver": "true",
+		"AllowHttp": strconv.FormatBool(builtin.Loopback.AllowHTTP), "AllowNetworks": builtin.Loopback.AllowNetworks,
+	}
+	own, err := ownTables(o, parameters)
+	if err != nil {
+		return nil, err
+	}
 	s.Stack, err = parsed.Resolve(samtemplate.Context{
-		StackName: StackName, Region: dynamoemulator.Region, Account: "000000000000",
-		Parameters: map[string]string{
-			"HealthTokenSha256": hex.EncodeToString(token[:]), "AlertSecret": alertSecret(o.Alerts),
-			"TraceSampling": sampling, "TestReceiver": "true",
-			"AllowHttp": strconv.FormatBool(builtin.Loopback.AllowHTTP), "AllowNetworks": builtin.Loopback.AllowNetworks,
-		},
+		StackName: StackName, Region: dynamoemulator.Region, Account: account, Parameters: parameters,
 		QueueURL: func(name string) string { return name },
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.Stack.Tables = append(s.Stack.Tables, own...)
 	if err := s.lockState(); err != nil {
 		return nil, err
 	}
@@ -158,7 +169,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	}
 	for _, f := range s.Stack.Functions {
 		s.functions = append(s.functions, &Function{
-			Function: f, ARN: "arn:aws:lambda:" + dynamoemulator.Region + ":000000000000:function:" + f.Name, Log: s.options.Log, Traced: s.options.XRay != "",
+			Function: f, ARN: "arn:aws:lambda:" + dynamoemulator.Region + ":" + account + ":function:" + f.Name, Log: s.options.Log, Traced: s.options.XRay != "",
 		})
 	}
 	if s.InvokeURL, err = s.Listen(0, withKey(s.Access.Key, InvokeAPI(s.functions))); err != nil {

@@ -17,6 +17,8 @@ type resolver struct {
 	kinds map[string]string      // resource type by logical id
 	depth int                    // recursion depth of eval
 	roles map[string][]Statement // of functions, by ARN
+
+	mappings []separateMapping
 }
 
 var subVariable = regexp.MustCompile(`\$\{([^!}][^}]*)\}`)
@@ -304,6 +306,11 @@ func (r *resolver) physicalName(id string) (string, error) {
 
 // ref returns the value of Ref for a resource.
 func (r *resolver) ref(id string) (string, error) {
+	// SAM generates the alias of a function under this id.
+	if of, ok := strings.CutSuffix(id, "Alias"+Alias); ok && r.kinds[id] == "" && r.kinds[of] == "AWS::Serverless::Function" {
+		name, err := r.physicalName(of)
+		return r.aliasARN(name), err
+	}
 	name, err := r.physicalName(id)
 	switch {
 	case err == nil && r.kinds[id] == "AWS::SNS::Topic":

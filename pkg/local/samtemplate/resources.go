@@ -70,12 +70,55 @@ func (t *Template) Resolve(c Context) (*Stack, error) {
 			err = r.function(s, id, node)
 		case "AWS::IAM::Role":
 			err = r.role(id, node)
+		case "AWS::Lambda::EventSourceMapping":
+			err = r.mapping(id, node)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("template: %s (line %d): %w", id, node.Line, err)
 		}
 	}
+	if err := r.assignMappings(s); err != nil {
+		return nil, err
+	}
 	return s, r.assignRoles(s)
+}
+
+// mapping reads an event source mapping of a stream that is a resource of its own, which
+// can have a condition, unlike an entry of a function's Events.
+func (r *resolver) mapping(id string, node *yaml.Node) error {
+	var p struct {
+		FunctionName, EventSourceArn string
+		streamProperties
+	}
+	if err := r.decodeProperties(node, &p); err != nil {
+		return err
+	}
+	p.Stream = p.EventSourceArn
+	r.mappings = append(r.mappings, separateMapping{p.FunctionName, p.trigger(id)})
+	return nil
+}
+
+// separateMapping is the trigger of a function by an event source mapping.
+type separateMapping struct {
+	function string // ARN of its alias
+	trigger  StreamTrigger
+}
+
+// assignMappings gives the functions the triggers of the separate mappings.
+func (r *resolver) assignMappings(s *Stack) error {
+	for _, m := range r.mappings {
+		i := slices.IndexFunc(s.Functions, func(f Function) bool { return m.function == r.aliasARN(f.Name) })
+		if i < 0 {
+			return fmt.Errorf("template: %s: the function %s is not in the template, or not its alias %s", m.trigger.Name, m.function, Alias)
+		}
+		s.Functions[i].Streams = append(s.Functions[i].Streams, m.trigger)
+	}
+	return nil
+}
+
+// aliasARN returns the ARN of a function's alias.
+func (r *resolver) aliasARN(function string) string {
+	return fmt.Sprintf("arn:aws:lambda:%s:%s:function:%s:%s", r.Region, r.Account, function, Alias)
 }
 
 // role reads a function's role.
@@ -416,27 +459,33 @@ func merge(shared, own any) any {
 	return own
 }
 
+// reports is the function response type of functions that report the items that failed.
+const reports = "ReportBatchItemFailures"
+
+func (p streamProperties) trigger(name string) StreamTrigger {
+	t := StreamTrigger{
+		Name: name, StreamARN: p.Stream, BatchSize: p.BatchSize.or(defaultStreamBatch), MaxRetries: p.MaximumRetryAttempts.or(-1),
+		Bisect: bool(p.BisectBatchOnFunctionError), ReportsItems: slices.Contains(p.FunctionResponseTypes, reports),
+		FailureARN: p.DestinationConfig.OnFailure.Destination, FromBeginning: p.StartingPosition == "TRIM_HORIZON",
+	}
+	if age := p.MaximumRecordAgeInSeconds.or(-1); age > 0 {
+		t.MaxAge = time.Duration(age) * time.Second
+	}
+	for _, filter := range p.FilterCriteria.Filters {
+		t.Filters = append(t.Filters, json.RawMessage(filter.Pattern))
+	}
+	return t
+}
+
 // addTrigger adds an entry of the function's Events.
 func (f *Function) addTrigger(name, kind string, properties []byte) error {
-	const reports = "ReportBatchItemFailures"
 	switch kind {
 	case "DynamoDB":
 		var p streamProperties
 		if err := decodeStrict(properties, &p); err != nil {
 			return err
 		}
-		t := StreamTrigger{
-			Name: name, StreamARN: p.Stream, BatchSize: p.BatchSize.or(defaultStreamBatch), MaxRetries: p.MaximumRetryAttempts.or(-1),
-			Bisect: bool(p.BisectBatchOnFunctionError), ReportsItems: slices.Contains(p.FunctionResponseTypes, reports),
-			FailureARN: p.DestinationConfig.OnFailure.Destination, FromBeginning: p.StartingPosition == "TRIM_HORIZON",
-		}
-		if age := p.MaximumRecordAgeInSeconds.or(-1); age > 0 {
-			t.MaxAge = time.Duration(age) * time.Second
-		}
-		for _, filter := range p.FilterCriteria.Filters {
-			t.Filters = append(t.Filters, json.RawMessage(filter.Pattern))
-		}
-		f.Streams = append(f.Streams, t)
+		f.Streams = append(f.Streams, p.trigger(name))
 	case "SQS":
 		var p queueProperties
 		if err := decodeStrict(properties, &p); err != nil {

@@ -910,6 +910,48 @@ func TestAPlatformsOwnStreamIsFollowed(t *testing.T) {
 	}
 }
 
+// Each CaptureStream is a stream that emit follows as it follows the platform's, with
+// permission on that stream and no other.
+func TestOtherTablesStreamsAreFollowed(t *testing.T) {
+	parsed, err := samtemplate.Parse([]byte(text(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/%s/stream/2026-01-29T00:00:00.000"
+	given := map[string]string{}
+	for n := 0; n <= 5; n++ {
+		if n > 0 {
+			given[fmt.Sprintf("CaptureStream%d", n)] = fmt.Sprintf(arn, fmt.Sprintf("orders%d", n))
+		}
+		s, err := parsed.Resolve(samtemplate.Context{StackName: "mine", Region: "eu-west-1", Account: "123456789012", Parameters: given})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := slices.IndexFunc(s.Functions, func(f samtemplate.Function) bool { return f.Folder == "emit" })
+		emit := s.Functions[at]
+		if len(emit.Streams) != n+1 {
+			t.Fatalf("with %d streams, emit follows %+v", n, emit.Streams)
+		}
+		platforms := emit.Streams[0]
+		for i, stream := range emit.Streams {
+			want := platforms
+			want.Name, want.StreamARN = stream.Name, stream.StreamARN
+			if !reflect.DeepEqual(stream, want) || i > 0 && stream.StreamARN != fmt.Sprintf(arn, fmt.Sprintf("orders%d", i)) {
+				t.Errorf("stream %d is followed as %+v, want %+v", i, stream, want)
+			}
+		}
+		for i := 1; i <= 5; i++ {
+			read := samtemplate.Request{Action: "dynamodb:GetRecords", Resource: fmt.Sprintf(arn, fmt.Sprintf("orders%d", i))}
+			if allowed := samtemplate.Allows(emit.Statements, read); allowed != (i <= n) {
+				t.Errorf("with %d streams, emit may read that of orders%d: %t", n, i, allowed)
+			}
+		}
+	}
+	if _, err := parsed.Resolve(samtemplate.Context{StackName: "mine", Parameters: map[string]string{"CaptureStream3": "orders"}}); err == nil {
+		t.Error("a name that is no stream's ARN is taken")
+	}
+}
+
 // The sample has a new member and an expired registration.
 func TestSampleOfThePlatformsStream(t *testing.T) {
 	var batch events.DynamoDBEvent
