@@ -15,14 +15,16 @@ import (
 
 func (a *app) captureCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "capture", Short: "Show what could not be captured, capture it again, verify that nothing is missing",
-		Long: `Show what could not be captured, capture it again, verify that nothing is missing.
+		Use: "capture", Short: "Change the rules of capture; show what could not be captured, capture it again, verify",
+		Long: `Change the rules of capture (apply, rules, test, remove-rules), which say what change
+of a table becomes which event. Show what could not be captured (list, show, remove),
+capture it again (redrive), verify that nothing is missing (verify, kinds).
 
-A change of the platform's table that should become an event and cannot is kept for
-30 days with its reason and its images, which contain the platform's data. The
-commands are for the whole deployment: they ignore --tenant.`,
+A change that should become an event and cannot is kept for 30 days with its reason and
+its images, which contain the platform's data. The commands are for the whole
+deployment: they ignore --tenant.`,
 	}
-	c.AddCommand(a.captureList(), a.captureShow(), a.captureRedrive(), a.captureRemove(), a.captureVerify(), a.captureKinds())
+	c.AddCommand(a.captureApply(), a.captureRules(), a.captureTest(), a.captureRemoveRules(), a.captureList(), a.captureShow(), a.captureRedrive(), a.captureRemove(), a.captureVerify(), a.captureKinds())
 	return c
 }
 

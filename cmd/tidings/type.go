@@ -145,16 +145,11 @@ object of FILE, or of the standard input. Nothing is published.`,
 			if _, ok := known.Type(given[0]); !ok {
 				return usagef("%s", known.Unknown(given[0]))
 			}
-			in := a.in
-			if len(given) == 2 && given[1] != "-" {
-				file, err := os.Open(given[1])
-				if err != nil {
-					return err
-				}
-				defer func() { _ = file.Close() }() // it was only read
-				in = file
+			path := "-"
+			if len(given) == 2 {
+				path = given[1]
 			}
-			data, err := io.ReadAll(io.LimitReader(in, event.MaxBodyBytes+1))
+			data, err := a.readInput(path, event.MaxBodyBytes+1)
 			if err != nil {
 				return err
 			}
@@ -167,6 +162,19 @@ object of FILE, or of the standard input. Nothing is published.`,
 	}
 	shippedFlag(c, &shipped)
 	return c
+}
+
+// readInput reads a file, or the standard input if path is -, up to a number of bytes.
+func (a *app) readInput(path string, limit int64) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(io.LimitReader(a.in, limit))
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	return io.ReadAll(io.LimitReader(file, limit))
 }
 
 func (a *app) typeApply() *cobra.Command {

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
+	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
+	"github.com/tidings-dev/tidings/pkg/admin/capturerules/compile"
 	"github.com/tidings-dev/tidings/pkg/aws/functionurl"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/pkg/emit"
@@ -15,8 +18,8 @@ import (
 )
 
 // Route returns the Lambda function: capture for the stream of the platform's table,
-// HTTP for the function URL, and events or {"action":"recapture","ids":[…]} by direct
-// invocation.
+// HTTP for the function URL, and by direct invocation events, {"action":"recapture",
+// "ids":[…]}, or {"action":"check_rules","files":[{"path":…,"text":…}]} for the console.
 func Route(em *emit.Emitter) func(context.Context, json.RawMessage) (any, error) {
 	serve := functionurl.Handler(em)
 	return func(ctx context.Context, payload json.RawMessage) (any, error) {
@@ -37,12 +40,11 @@ func Route(em *emit.Emitter) func(context.Context, json.RawMessage) (any, error)
 			}
 			return lambdaevent.Failed(em.Capture(ctx, batch)), nil
 		case lambdaevent.Direct:
-			if ids, ok, err := recapture(payload); ok {
+			if c, ok, err := readCommand(payload); ok {
 				if err != nil {
 					return nil, err
 				}
-				results, err := em.Recapture(ctx, ids, dynamoitem.ReadChange)
-				return map[string][]emit.Recaptured{"results": results}, err
+				return c.run(ctx, em)
 			}
 			return em.Invoke(ctx, payload)
 		}
@@ -50,23 +52,43 @@ func Route(em *emit.Emitter) func(context.Context, json.RawMessage) (any, error)
 	}
 }
 
-// recapture reads the command to capture failed changes again. ok is false if the payload
-// has no action, as events do not.
-func recapture(payload []byte) (ids []string, ok bool, err error) {
+// command is what emit does besides storing events.
+type command struct {
+	Action string              `json:"action"`
+	IDs    []string            `json:"ids"`   // for recapture
+	Files  []capturerules.File `json:"files"` // for check_rules
+}
+
+// The actions of commands.
+const (
+	recapture  = "recapture"
+	checkRules = "check_rules"
+)
+
+// readCommand reads a command. ok is false if the payload has no action, as events do not.
+func readCommand(payload []byte) (c command, ok bool, err error) {
 	if !bytes.Contains(payload, []byte(`"action"`)) { // so that large lists are not parsed twice
-		return nil, false, nil
+		return c, false, nil
 	}
-	var command struct {
-		Action string   `json:"action"`
-		IDs    []string `json:"ids"`
-	}
-	if err := json.Unmarshal(payload, &command); command.Action == "" {
-		return nil, false, nil // emit says what is wrong with it
+	if err := json.Unmarshal(payload, &c); c.Action == "" {
+		return c, false, nil // emit says what is wrong with it
 	} else if err != nil {
-		return nil, true, &emit.Error{Code: emit.MalformedJSON, Message: "command: " + err.Error()}
+		return c, true, &emit.Error{Code: emit.MalformedJSON, Message: "command: " + err.Error()}
 	}
-	if command.Action != "recapture" {
-		return nil, true, &emit.Error{Code: emit.InvalidField, Field: "action", Message: fmt.Sprintf("action %.64q is unknown; the only one is recapture", command.Action)}
+	if c.Action != recapture && c.Action != checkRules {
+		return c, true, &emit.Error{Code: emit.InvalidField, Field: "action", Message: fmt.Sprintf("action %.64q is unknown; there are %s and %s", c.Action, recapture, checkRules)}
 	}
-	return command.IDs, true, nil
+	return c, true, nil
+}
+
+func (c command) run(ctx context.Context, em *emit.Emitter) (any, error) {
+	if c.Action == recapture {
+		results, err := em.Recapture(ctx, c.IDs, dynamoitem.ReadChange)
+		return map[string][]emit.Recaptured{"results": results}, err
+	}
+	list, err := compile.Check(ctx, c.Files)
+	if errors.Is(err, capturerules.ErrWrong) {
+		return capturerules.Checked{Problems: err.Error()}, nil
+	}
+	return capturerules.Checked{Rules: list}, err
 }

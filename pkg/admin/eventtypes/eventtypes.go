@@ -1,8 +1,9 @@
 // Package eventtypes changes the event types of a deployment: it adds, changes, deprecates
 // and removes them. It compares each change with the endpoints that get the type, and
 // promises that a change that can break one of them is refused, with the endpoints that it
-// concerns, unless it is forced; and that all changes of one call take effect together or
-// not at all.
+// concerns, unless it is forced; that a type that a capture rule of the deployment publishes
+// is not removed, unless that is forced; and that all changes of one call take effect
+// together or not at all.
 package eventtypes
 
 import (
@@ -91,7 +92,7 @@ func (p Plan) Empty() bool {
 
 // ErrRefused is the error of a plan that is applied without force although a change is
 // refused.
-var ErrRefused = errors.New("a change would break an endpoint: nothing was changed")
+var ErrRefused = errors.New("a change would break an endpoint or a capture rule: nothing was changed")
 
 // Plan says what a request does, without doing it. It fails if a definition cannot be used
 // or a type to be removed does not exist.
@@ -139,7 +140,11 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 		return p, fmt.Errorf("compare the changes with the endpoints: %w", err)
 	}
 	for i := range p.Items {
-		p.Items[i].Refused = refusal(p.Items[i])
+		item := &p.Items[i]
+		item.Refused = refusal(*item)
+		if file, ok := set.Rules.Publishes(item.Type); ok && item.Action == Remove && item.Refused == "" {
+			item.Refused = fmt.Sprintf("the capture rules %s publish it: change or remove them first", file)
+		}
 	}
 	return p, nil
 }

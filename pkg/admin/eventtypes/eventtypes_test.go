@@ -188,3 +188,28 @@ func TestOfTwoConcurrentChangesOneIsAConflict(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestTheRemovalOfATypeThatACaptureRulePublishesIsRefused(t *testing.T) {
+	w := newWorld(t)
+	set, err := deployed.Read(t.Context(), w.store, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.Rules.Files = []deployed.RuleFile{{Name: "orders", Text: "rules: []", Events: []string{"order.paid"}}}
+	if _, err := deployed.Write(t.Context(), w.store, set, "op", "rules", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	remove := eventtypes.Request{Remove: []string{"order.paid"}}
+	if p := w.apply(remove, false, eventtypes.ErrRefused); p.Items[0].Refused != "the capture rules orders publish it: change or remove them first" {
+		t.Errorf("%+v", p.Items)
+	}
+	// A change is no removal, and keeps the rules; nor does a shipped rule keep its type.
+	w.apply(eventtypes.Request{Types: []catalog.Type{parse(t, strings.Replace(order, "was paid", "is paid", 1))}, Remove: []string{"user.posted_comment"}}, false, nil)
+	if set, err := deployed.Read(t.Context(), w.store, -1); err != nil || len(set.Rules.Files) != 1 {
+		t.Errorf("after a change of a type, there are the rules %+v, %v", set.Rules, err)
+	}
+	w.apply(remove, true, nil)
+	if w.has("order.paid") {
+		t.Error("it is not removed by force")
+	}
+}

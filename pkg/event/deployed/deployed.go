@@ -1,8 +1,10 @@
 // Package deployed holds the event types of one deployment: the shipped ones, without
-// those that were switched off, and those that the deployment added. It stores them as one
-// compressed set, so that a change of many types takes effect at once, and reads them
-// again every minute. It promises that a reader never sees half of a change, and that a
-// set that can be read can be used.
+// those that were switched off, and those that the deployment added. With them, it holds
+// the files of capture rules, as texts: what they say is up to package rules. It stores
+// all as one compressed set, so that a change of many types takes effect at once and a
+// rule and its type cannot be changed apart, and reads it again every minute. It promises
+// that a reader never sees half of a change, and that the types of a set that can be read
+// can be used.
 package deployed
 
 import (
@@ -34,6 +36,8 @@ const (
 	maxStored = 2 * MaxBytes
 	// MaxTypes is the maximum number of types of a deployment.
 	MaxTypes = 10_000
+	// MaxRuleFiles is the maximum number of files of capture rules of a deployment.
+	MaxRuleFiles = 100
 	// maxReads is how often a read begins again because the set was replaced meanwhile.
 	maxReads = 3
 )
@@ -58,13 +62,38 @@ type Store interface {
 	DeleteValue(ctx context.Context, key string) error
 }
 
-// Set is what a deployment changed in the shipped catalog.
+// Set is what a deployment changed in the shipped catalog and the shipped capture rules.
 type Set struct {
 	Revision  int            // 0: nothing was changed yet
 	Types     []catalog.Type // added, or instead of a shipped one of the same name; sorted by name
 	Without   []string       // names of shipped types that are switched off; sorted
+	Rules     Rules
 	ChangedAt time.Time
 	ChangedBy string
+}
+
+// Rules are the capture rules that a deployment added to the shipped ones.
+type Rules struct {
+	Files          []RuleFile // sorted by name
+	WithoutShipped bool       // the shipped rules are switched off
+}
+
+// RuleFile is a file of capture rules.
+type RuleFile struct {
+	Name   string   `json:"name"`   // unique in the deployment
+	Text   string   `json:"text"`   // as it was written
+	Events []string `json:"events"` // types of the events that the rules publish; sorted
+}
+
+// Publishes reports whether a rule of the deployment's own publishes events of a type, and
+// the file of the first one.
+func (r Rules) Publishes(eventType string) (file string, ok bool) {
+	for _, f := range r.Files {
+		if slices.Contains(f.Events, eventType) {
+			return f.Name, true
+		}
+	}
+	return "", false
 }
 
 // Catalog returns the deployment's event types.
@@ -99,8 +128,10 @@ type head struct {
 
 // body is the stored set, compressed and cut into parts.
 type body struct {
-	Types   []string `json:"types"` // definitions, as they were written
-	Without []string `json:"without,omitempty"`
+	Types        []string   `json:"types"` // definitions, as they were written
+	Without      []string   `json:"without,omitempty"`
+	Rules        []RuleFile `json:"rules,omitempty"`
+	WithoutRules bool       `json:"without_rules,omitempty"` // the shipped ones
 }
 
 // Read returns the stored set; revision 0 if there is none. If its revision is known, it
@@ -201,21 +232,27 @@ func Write(ctx context.Context, store Store, set Set, by, writer string, now tim
 }
 
 func encode(set Set) ([]byte, error) {
-	b := body{Types: []string{}, Without: set.Without}
+	if len(set.Rules.Files) > MaxRuleFiles {
+		return nil, fmt.Errorf("%d files of capture rules; the maximum is %d", len(set.Rules.Files), MaxRuleFiles)
+	}
+	b := body{Types: []string{}, Without: set.Without, Rules: set.Rules.Files, WithoutRules: set.Rules.WithoutShipped}
 	size := 0
+	for _, f := range set.Rules.Files {
+		size += len(f.Text)
+	}
 	for _, t := range set.Types {
 		size += len(t.Schema)
 		b.Types = append(b.Types, string(t.Schema))
 	}
 	if size > MaxBytes {
-		return nil, fmt.Errorf("the definitions have %d bytes together; the maximum is %d", size, MaxBytes)
+		return nil, fmt.Errorf("the definitions and rules have %d bytes together; the maximum is %d", size, MaxBytes)
 	}
 	plain, err := json.Marshal(b)
 	if err != nil {
 		return nil, err
 	}
 	if len(plain) > maxStored {
-		return nil, fmt.Errorf("the definitions have %d bytes together as they are stored; the maximum is %d: their quotes, < and > take two to six bytes", len(plain), maxStored)
+		return nil, fmt.Errorf("the definitions and rules have %d bytes together as they are stored; the maximum is %d: their quotes, < and > take two to six bytes", len(plain), maxStored)
 	}
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
@@ -239,7 +276,7 @@ func decode(text []byte) (Set, error) {
 	if err := json.Unmarshal(plain, &b); err != nil {
 		return Set{}, err
 	}
-	set := Set{Without: b.Without, Types: make([]catalog.Type, len(b.Types))}
+	set := Set{Without: b.Without, Types: make([]catalog.Type, len(b.Types)), Rules: Rules{Files: b.Rules, WithoutShipped: b.WithoutRules}}
 	for i, schema := range b.Types {
 		if err := json.Unmarshal([]byte(schema), &set.Types[i]); err != nil {
 			return Set{}, err

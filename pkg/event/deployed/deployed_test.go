@@ -213,3 +213,41 @@ func TestTypesAreReadAgainAfterAMinute(t *testing.T) {
 		has("order.paid", false)
 	})
 }
+
+func TestRulesAreStoredAndReadWithTheTypes(t *testing.T) {
+	s := memory.New(time.Now)
+	orders := deployed.RuleFile{Name: "orders", Text: strings.Repeat("# a rule\n", 1000), Events: []string{"order.paid"}}
+	first := write(t, s, deployed.Set{Types: []catalog.Type{kind(t, "order.paid", "Paid")}, Rules: deployed.Rules{Files: []deployed.RuleFile{orders}, WithoutShipped: true}}, "a")
+	live := &deployed.Live{Source: s, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	both := func() deployed.Both {
+		t.Helper()
+		now, err := live.Both(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now
+	}
+	before := both()
+	if len(before.Rules.Files) != 1 || before.Rules.Files[0].Text != orders.Text || !before.Rules.WithoutShipped {
+		t.Errorf("read %+v", before.Rules)
+	}
+	if file, ok := before.Rules.Publishes("order.paid"); file != "orders" || !ok {
+		t.Errorf("order.paid is published by %q, %t", file, ok)
+	}
+	if _, ok := before.Rules.Publishes("order.shipped"); ok {
+		t.Error("order.shipped is published")
+	}
+	if again := both(); again.Types != before.Types {
+		t.Error("an unchanged set is read as a new one")
+	}
+	first.Rules = deployed.Rules{}
+	write(t, s, first, "b")
+	if after := both(); len(after.Rules.Files) != 0 || after.Rules.WithoutShipped || after.Types == before.Types {
+		t.Errorf("after the removal: %+v", after.Rules)
+	}
+	first.Revision++
+	first.Rules.Files = make([]deployed.RuleFile, deployed.MaxRuleFiles+1)
+	if _, err := deployed.Write(t.Context(), s, first, "op", "c", time.Now()); err == nil {
+		t.Error("too many files are stored")
+	}
+}

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+)
+
+var shop = filepath.Join("..", "..", "examples", "shop")
+
+// newShop returns a runner with the shop's table, and a receiver of its events.
+func newShop(t *testing.T) (x *tool, put func(dynamoitem.Item), received <-chan string) {
+	t.Helper()
+	table, err := local.ParseOwnTable("Orders=order_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x = newTool(t, func(o *local.Options) { o.OwnTables = []local.OwnTable{table} })
+	info, err := local.ReadRunnerInfo(x.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, name := info.DynamoDB(), "Orders"
+	put = func(item dynamoitem.Item) {
+		t.Helper()
+		if _, err := db.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &name, Item: item}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bodies := make(chan string, 100)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // an incomplete body fails the test
+		bodies <- string(body)
+	}))
+	t.Cleanup(receiver.Close)
+	x.do(0, "", "type", "apply", filepath.Join(shop, "types"))
+	x.do(0, "", "endpoint", "add", receiver.URL, "--types", "order.*")
+	return x, put, bodies
+}
+
+func order(id, status string) dynamoitem.Item {
+	return dynamoitem.Item{
+		"order_id": dynamoitem.S(id), "status": dynamoitem.S(status), "currency": dynamoitem.S("EUR"),
+		"total": dynamoitem.N(42), "items": dynamoitem.N(1),
+	}
+}
+
+// eventually repeats a check for up to half a minute.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+// Rules take effect while the deployment runs. A change that should become an event and
+// cannot is kept, and becomes one when the rule is mended and it is captured again.
+func TestARuleIsMendedAndTheChangeCapturedAgain(t *testing.T) {
+	t.Parallel()
+	x, put, received := newShop(t)
+	file := filepath.Join(t.TempDir(), "orders.yaml")
+	text, err := os.ReadFile(filepath.Join(shop, "rules", "orders.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(string(text))
+	x.do(0, "", "capture", "apply", file)
+	put(order("o_1", "placed")) // without a customer, which the rule needs
+	var failed []struct {
+		ID        string `json:"id"`
+		EventType string `json:"event_type"`
+		Reason    string `json:"reason"`
+	}
+	eventually(t, "the change is kept", func() bool {
+		x.json(&failed, "capture", "list")
+		return len(failed) == 1
+	})
+	if !strings.Contains(failed[0].Reason, "order.placed (orders:10)") {
+		t.Errorf("reason %q", failed[0].Reason)
+	}
+	if out, _ := x.try("capture", "redrive", failed[0].ID); !strings.Contains(out, "0 captured, 1 failed again") {
+		t.Errorf("redriven before the rule is mended:\n%s", out)
+	}
+	mended := strings.ReplaceAll(string(text), "      customer_id: id(new.customer.id)\n", "")
+	write(strings.ReplaceAll(mended, "  actor: new.customer.id\n", ""))
+	if out, _ := x.do(0, "", "capture", "apply", file); !strings.Contains(out, "-      customer_id: id(new.customer.id)") || !strings.HasSuffix(out, "in effect within a minute\n") {
+		t.Errorf("apply:\n%s", out)
+	}
+	eventually(t, "the change is captured by the mended rule", func() bool {
+		out, _ := x.try("capture", "redrive", failed[0].ID)
+		return strings.Contains(out, "1 captured, 0 failed again")
+	})
+	select {
+	case body := <-received:
+		if !strings.Contains(body, `"event":"order.placed"`) || !strings.Contains(body, `"order_id":"o_1"`) || strings.Contains(body, "customer") {
+			t.Errorf("received %s", body)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("no webhook")
+	}
+	if out, _ := x.do(0, "", "capture", "list"); out != "no failed changes\n" {
+		t.Errorf("failed changes:\n%s", out)
+	}
+}
+
+func TestCaptureRulesAreAppliedListedAndRemoved(t *testing.T) {
+	t.Parallel()
+	x, put, received := newShop(t)
+	folder := filepath.Join(shop, "rules")
+	if out, _ := x.do(0, "", "capture", "apply", folder, "--dry-run"); out != "add     orders  order.paid, order.placed, order.shipped\nnothing was changed yet\n" {
+		t.Errorf("dry run:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "capture", "apply", folder); !strings.HasSuffix(out, "stored; in effect within a minute\n") {
+		t.Errorf("apply:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "capture", "apply", folder); out != "keep    orders  order.paid, order.placed, order.shipped\n" {
+		t.Errorf("apply again:\n%s", out)
+	}
+	var plan struct {
+		Files   []struct{ File, Action string } `json:"files"`
+		Applied bool                            `json:"applied"`
+	}
+	x.json(&plan, "capture", "apply", folder)
+	if !plan.Applied || len(plan.Files) != 1 || plan.Files[0].Action != "keep" {
+		t.Errorf("plan %+v", plan)
+	}
+	var list []ruleFile
+	x.json(&list, "capture", "rules")
+	if len(list) != 2 || list[0].File != "shipped" || len(list[0].Events) != 9 || !list[0].On || list[1].File != "orders" || len(list[1].Events) != 3 {
+		t.Errorf("rules %+v", list)
+	}
+	text, err := os.ReadFile(filepath.Join(folder, "orders.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := x.do(0, "", "capture", "rules", "orders"); out != string(text) {
+		t.Errorf("rules orders:\n%s", out)
+	}
+	x.do(2, "", "capture", "rules", "none")
+
+	if out, complaint := x.do(1, "", "type", "remove", "order.paid", "--yes"); !strings.Contains(out, "the capture rules orders publish it") {
+		t.Errorf("a type in use is removed:\n%s%s", out, complaint)
+	}
+
+	wrong := filepath.Join(t.TempDir(), "wrong.yaml")
+	if err := os.WriteFile(wrong, []byte(strings.Replace(string(text), "order.paid", "order.payed", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, complaint := x.do(1, "", "capture", "apply", wrong); !strings.Contains(complaint, wrong+":19:12: ") || !strings.Contains(complaint, "order.payed") {
+		t.Errorf("an unknown type: %s", complaint)
+	}
+	x.do(2, "", "capture", "apply")
+	x.do(1, "", "capture", "apply", t.TempDir())
+
+	if out, _ := x.do(0, "", "capture", "remove-rules", "orders", "shipped"); !strings.HasSuffix(out, "nothing was changed yet\n") {
+		t.Errorf("remove-rules without --yes:\n%s", out)
+	}
+	x.do(0, "", "capture", "remove-rules", "orders", "shipped", "--yes")
+	x.json(&list, "capture", "rules")
+	if len(list) != 1 || list[0].On {
+		t.Errorf("rules after the removal %+v", list)
+	}
+	x.do(0, "", "capture", "apply", folder, "--shipped")
+	complete := order("o_1", "placed")
+	complete["customer"] = &types.AttributeValueMemberM{Value: dynamoitem.Item{"id": dynamoitem.S("c_1")}}
+	put(complete)
+	select {
+	case body := <-received:
+		if !strings.Contains(body, `"event":"order.placed"`) || !strings.Contains(body, `"actor_user_id":"c_1"`) {
+			t.Errorf("received %s", body)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("no webhook")
+	}
+}
+
+// Rules are tested on a stream's records without a deployment.
+func TestCaptureRulesAreTestedOffline(t *testing.T) {
+	t.Parallel()
+	x := &tool{t, t.TempDir()}
+	rules, records, definitions := filepath.Join(shop, "rules"), filepath.Join(shop, "records.json"), filepath.Join(shop, "types")
+	out, _ := x.do(0, "", "capture", "test", rules, records, "--types", definitions)
+	for _, line := range []string{
+		`record 1: insert of {"order_id":{"S":"o_1001"}} in Orders`, `order.placed                 event (`, `record 3: modify of `, `order.shipped                no match (`,
+		`"event":"order.paid"`, `"total":42.50`, `"payment":"card"`,
+	} {
+		if !strings.Contains(out, line) {
+			t.Errorf("%q is missing:\n%s", line, out)
+		}
+	}
+	if strings.Count(out, "→") != 2 {
+		t.Errorf("not two events:\n%s", out)
+	}
+	text, err := os.ReadFile(records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batch struct{ Records []json.RawMessage }
+	if err := json.Unmarshal(text, &batch); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := x.do(0, string(batch.Records[0]), "capture", "test", rules, "-", "--types", definitions); strings.Count(out, "→") != 1 {
+		t.Errorf("one record on the standard input:\n%s", out)
+	}
+	var list []tested
+	broken := strings.Replace(string(batch.Records[0]), `"customer": { "M": { "id": { "S": "c_7" } } },`, "", 1)
+	out, _ = x.do(1, broken, "capture", "test", rules, "-", "--types", definitions, "--json")
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 || len(list[0].Events) != 0 || !strings.HasPrefix(list[0].Rules[0].Outcome, "fails: ") {
+		t.Errorf("a record without a customer: %+v, %v", list, err)
+	}
+	if _, complaint := x.do(1, "", "capture", "test", rules, records); !strings.Contains(complaint, "--types names files of other types") {
+		t.Errorf("without the types: %s", complaint)
+	}
+	if _, complaint := x.do(1, `{"order_id":"o_1"}`, "capture", "test", rules, "-", "--types", definitions); !strings.Contains(complaint, "there is no record of a DynamoDB stream in it") {
+		t.Errorf("what is no record: %s", complaint)
+	}
+	if out, _ := x.do(0, "", "capture", "test", "shipped", filepath.Join("..", "..", "events", "emit-platform-stream.json")); !strings.Contains(out, `"event":"user.joined_community"`) {
+		t.Errorf("the shipped rules:\n%s", out)
+	}
+	x.do(2, "", "capture", "test", rules)
+}
