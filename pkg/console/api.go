@@ -244,6 +244,13 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		return o.RedriveFailedChange(ctx, who, in.ID)
 	})
 
+	get(c, api, "list-capture-rules", "/api/capture-rules", "List the capture rules of the deployment (operator role)", func(ctx context.Context, who Session, _ *struct{}) (CaptureRules, error) {
+		return o.ListCaptureRules(ctx, who)
+	})
+	register(c, api, http.MethodPost, "change-capture-rules", "/api/capture-rules", "Add, replace and remove capture rules, all or nothing; or, as a dry run, check them (operator role)", func(ctx context.Context, who Session, in *struct{ Body CaptureRulesChange }) (CaptureRulesPlan, error) {
+		return o.ChangeCaptureRules(ctx, who, in.Body)
+	})
+
 	get(c, api, "list-audit", "/api/audit", "List the audit log, newest entry first", func(ctx context.Context, who Session, in *struct {
 		Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 		Cursor string `query:"cursor" maxLength:"200"`

@@ -18,6 +18,8 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/tidings-dev/tidings/pkg/admin"
+	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
+	"github.com/tidings-dev/tidings/pkg/admin/capturerules/compile"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
@@ -26,6 +28,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
@@ -58,7 +61,7 @@ type world struct {
 // store is a store of the console and of those that fill it.
 type store interface {
 	local.Store
-	DeleteValue(ctx context.Context, key string) error
+	deployed.Store
 }
 
 // failingAudit is an audit log that can be made to fail.
@@ -133,6 +136,7 @@ func (w *world) on(store store) *world {
 		Endpoints:  &admin.Endpoints{Store: w.store, Catalog: known, Check: protocols(t).Check, Now: w.now},
 		Deliveries: w.store, Events: w.store, Journal: w.store, Jobs: w.store, Audit: w.audit, Receiver: receiver, Now: w.now,
 		Breakers: w.store, Discussions: w.store, FailedChanges: w.store, Emit: w.emit, Statistics: reader,
+		Rules:   &capturerules.Manager{Store: w.store, Check: compile.Check, Now: w.now},
 		History: &stats.History{Reader: reader, Days: w.store, Now: w.now}, Targets: stats.Targets{SuccessPercent: 95, SlowSeconds: 60, FailedPerDay: 50},
 		TestWebhook: invoking(&testsend.Tester{
 			Catalog: known, Validate: (&validate.Live{Types: known}).Validate, Endpoints: w.store, Limits: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now,

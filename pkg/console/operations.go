@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/admin"
+	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event/journal"
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
@@ -34,9 +35,11 @@ type Operations struct {
 	Audit       Audit
 	// FailedChanges are the changes of the platform's table that could not become events.
 	FailedChanges FailedChanges
-	Dispatch      Invoke
-	TestWebhook   Invoke
-	Emit          Invoke
+	// Rules changes the capture rules.
+	Rules       *capturerules.Manager
+	Dispatch    Invoke
+	TestWebhook Invoke
+	Emit        Invoke
 	// Receiver is nil in a deployed stack.
 	Receiver Receiver
 	Now      func() time.Time

@@ -60,6 +60,8 @@ func (c *Console) pages(mux *http.ServeMux) {
 	show("GET /capture", c.listFailedChanges)
 	show("GET /capture/{id}", c.showFailedChange)
 	show("POST /capture/{id}/redrive", redirectAfter(o.RedriveFailedChange, "/capture?did=captured"))
+	show("GET /capture-rules", c.showRules)
+	show("POST /capture-rules", c.changeRules)
 	show("GET /jobs", c.listJobs)
 	show("POST /jobs/stream", c.recoverStream)
 	show("GET /jobs/{id}", c.showJob)

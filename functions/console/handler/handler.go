@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/admin"
+	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
 	"github.com/tidings-dev/tidings/pkg/aws/functionurl"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/console"
@@ -63,7 +64,7 @@ func (s Settings) Tables() dynamo.Tables {
 // Store is what the function stores.
 type Store interface {
 	admin.Store
-	deployed.Source
+	deployed.Store
 	console.Deliveries
 	console.Events
 	journal.Source
@@ -105,6 +106,7 @@ func New(s Settings, b Backend) lambdamain.Handler {
 		Operations: &console.Operations{
 			Endpoints:  &admin.Endpoints{Store: b.Store, Catalog: types, Check: b.Check, Now: time.Now},
 			Deliveries: b.Store, Events: b.Store, Journal: b.Store, Jobs: b.Store, Audit: b.Store, Breakers: b.Store, Discussions: discussions, FailedChanges: b.Store,
+			Rules:      &capturerules.Manager{Store: b.Store, Check: capturerules.Remote(b.Emit), Now: time.Now},
 			Statistics: reader, History: &stats.History{Reader: reader, Days: b.Store, Now: time.Now}, Targets: s.Targets,
 			Dispatch: b.Dispatch, TestWebhook: b.TestWebhook, Emit: b.Emit, Receiver: b.Receiver, Now: time.Now,
 		},
