@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
@@ -164,8 +165,16 @@ type captureResult struct {
 // captureOne stores the events of one record. An *Error means that retrying cannot
 // help.
 func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got captureResult, err error) {
-	list, err := capture.Events(change)
+	set, err := em.rules(ctx)
 	if err != nil {
+		return got, err
+	}
+	list, err := set.Events(change)
+	if err != nil {
+		var wrong *rules.EvaluationError
+		if errors.As(err, &wrong) {
+			got.refused = wrong.Rule.Event
+		}
 		return got, &Error{Code: InvalidData, Message: err.Error()}
 	}
 	for _, c := range list {
@@ -207,6 +216,14 @@ func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got 
 		em.Log.LogAttrs(ctx, slog.LevelDebug, "event.captured", slog.String("event_id", c.Event.ID), slog.String("event_type", c.Event.Type), slog.String("tenant", c.Tenant))
 	}
 	return got, nil
+}
+
+// rules returns the capture rules as they are now.
+func (em *Emitter) rules(ctx context.Context) (*rules.Set, error) {
+	if em.Rules == nil {
+		return rules.Shipped(), nil
+	}
+	return em.Rules.Current(ctx)
 }
 
 // markOf returns the mark of a subsegment that stored an event.

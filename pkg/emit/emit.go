@@ -108,6 +108,8 @@ type Emitter struct {
 	Catalog Catalog
 	Events  Events
 	Keys    Keys
+	// Rules are the capture rules; nil for the shipped ones.
+	Rules Rules
 	// Failed, Kept, Stuck and Statistics are for Capture and Recapture only.
 	Failed     FailedChanges
 	Kept       Recaptures

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/platform"
@@ -13,6 +14,12 @@ import (
 type Catalog interface {
 	// Current returns the types as they are now, or were a minute ago.
 	Current(ctx context.Context) (*validate.Catalog, error)
+}
+
+// Rules is the source of the capture rules.
+type Rules interface {
+	// Current returns the rules as they are now, or were a minute ago.
+	Current(ctx context.Context) (*rules.Set, error)
 }
 
 // Events stores accepted events.

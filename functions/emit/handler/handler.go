@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/emit"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/live"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
@@ -51,13 +52,14 @@ type Backend struct {
 	Statistics stats.Sink
 	Tracer     emit.Tracer
 	Log        *slog.Logger
-	CacheTime  time.Duration // how long event types are cached; 0 reads them every time
+	CacheTime  time.Duration // how long event types and capture rules are cached; 0 reads them every time
 }
 
 // New returns the function's handler.
 func New(b Backend) lambdamain.Handler {
+	types := &deployed.Live{Source: b.Store, CacheTime: b.CacheTime, Now: time.Now, Log: b.Log}
 	em := &emit.Emitter{
-		Catalog: &validate.Live{Types: &deployed.Live{Source: b.Store, CacheTime: b.CacheTime, Now: time.Now, Log: b.Log}}, Events: b.Store, Keys: b.Store, Discussions: b.Store, Failed: b.Store, Kept: b.Store, Stuck: b.Store, Statistics: b.Statistics,
+		Catalog: &validate.Live{Types: types}, Rules: &live.Rules{Source: types, Log: b.Log}, Events: b.Store, Keys: b.Store, Discussions: b.Store, Failed: b.Store, Kept: b.Store, Stuck: b.Store, Statistics: b.Statistics,
 		Log: b.Log, Now: time.Now, Tracer: b.Tracer,
 	}
 	return Route(em)

@@ -142,8 +142,11 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 	for i := range p.Items {
 		item := &p.Items[i]
 		item.Refused = refusal(*item)
-		if file, ok := set.Rules.Publishes(item.Type); ok && item.Action == Remove && item.Refused == "" {
-			item.Refused = fmt.Sprintf("the capture rules %s publish it: change or remove them first", file)
+		if file, ok := set.Rules.Publishes(item.Type); ok && item.Action == Remove {
+			if item.Refused != "" {
+				item.Refused += ", and "
+			}
+			item.Refused += fmt.Sprintf("the capture rules %s publish it", file)
 		}
 	}
 	return p, nil

@@ -200,7 +200,7 @@ func TestTheRemovalOfATypeThatACaptureRulePublishesIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	remove := eventtypes.Request{Remove: []string{"order.paid"}}
-	if p := w.apply(remove, false, eventtypes.ErrRefused); p.Items[0].Refused != "the capture rules orders publish it: change or remove them first" {
+	if p := w.apply(remove, false, eventtypes.ErrRefused); p.Items[0].Refused != "the capture rules orders publish it" {
 		t.Errorf("%+v", p.Items)
 	}
 	// A change is no removal, and keeps the rules; nor does a shipped rule keep its type.

@@ -272,6 +272,11 @@ func (r *resolver) lookup(name string) (string, error) {
 	if _, ok := r.kinds[name]; ok {
 		return r.ref(name)
 	}
+	// SAM generates the alias of a function under this id.
+	if of, ok := strings.CutSuffix(name, "Alias"+Alias); ok && r.kinds[of] == "AWS::Serverless::Function" {
+		function, err := r.physicalName(of)
+		return r.aliasARN(function), err
+	}
 	return "", fmt.Errorf("%s is neither a parameter nor a resource", name)
 }
 
@@ -306,11 +311,6 @@ func (r *resolver) physicalName(id string) (string, error) {
 
 // ref returns the value of Ref for a resource.
 func (r *resolver) ref(id string) (string, error) {
-	// SAM generates the alias of a function under this id.
-	if of, ok := strings.CutSuffix(id, "Alias"+Alias); ok && r.kinds[id] == "" && r.kinds[of] == "AWS::Serverless::Function" {
-		name, err := r.physicalName(of)
-		return r.aliasARN(name), err
-	}
 	name, err := r.physicalName(id)
 	switch {
 	case err == nil && r.kinds[id] == "AWS::SNS::Topic":
