@@ -358,9 +358,9 @@ func tableName(stream string) string {
 
 func (a *app) printTested(list []tested) {
 	for _, t := range list {
-		fmt.Fprintf(a.out, "record %d: %s of %s in %s\n", t.Record, t.Change, t.Key, cmp.Or(t.Table, "an unknown table"))
+		fmt.Fprintf(a.out, "record %d: %s of %s in %s\n", t.Record, cell(t.Change), cell(string(t.Key)), cell(cmp.Or(t.Table, "an unknown table")))
 		for _, r := range t.Rules {
-			fmt.Fprintf(a.out, "  %-28s %s (%s)\n", r.Event, r.Outcome, r.Place)
+			fmt.Fprintf(a.out, "  %-28s %s (%s)\n", r.Event, cell(r.Outcome), r.Place)
 		}
 		for _, e := range t.Events {
 			fmt.Fprintf(a.out, "  → %s\n", e)

@@ -55,6 +55,9 @@ func TestNoCommandHangsWithItsService(t *testing.T) {
 		"capture remove":         {"x"},
 		"capture kinds":          nil,
 		"capture verify":         nil,
+		"capture apply":          {filepath.Join("..", "..", "examples", "shop", "rules")},
+		"capture rules":          nil,
+		"capture remove-rules":   {"shipped"},
 		"type list":              nil,
 		"type show":              {"user.joined_community"},
 		"type test":              {"user.joined_community"},
@@ -74,7 +77,7 @@ func TestNoCommandHangsWithItsService(t *testing.T) {
 	}
 	onlyStack := []string{"console open", "doctor"}
 	// These call no service that can hang: they are local, or run a runner of their own.
-	offline := []string{"local", "play"}
+	offline := []string{"local", "play", "capture test"}
 
 	over := make(chan struct{})
 	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -284,6 +284,35 @@ func TestSecurityHostileTextThroughEveryCommand(t *testing.T) {
 	do("", "type", "apply", hostile)
 	do("", "type", "diff", types)
 	do("", "type", "apply", types)
+	// Rules with hostile texts, and records of a stream.
+	rules := filepath.Join(t.TempDir(), "own.yaml")
+	file, err := json.Marshal(map[string]any{
+		"description": text, "rules": []any{map[string]any{"event": "a.b", "when": `change == "insert"`, "data": map[string]string{text: "new.x", "y": `id(new["` + text[:7] + `"])`}}},
+	})
+	if err == nil {
+		err = os.WriteFile(rules, file, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := json.Marshal(map[string]any{
+		"eventName": "INSERT", "eventID": text, "eventSourceARN": "arn:aws:dynamodb:r:1:table/" + text + "/stream/x",
+		"dynamodb": map[string]any{"ApproximateCreationDateTime": 1796040000, "Keys": map[string]any{text: map[string]string{"S": text}}, "NewImage": map[string]any{"x": map[string]string{"S": text}, "hostile": map[string]string{"S": text}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	do("", "capture", "apply", rules)
+	do("", "capture", "apply", hostile)
+	do("", "capture", "rules")
+	do("", "capture", "rules", "own")
+	do("", "capture", "rules", hostile)
+	do(string(record), "capture", "test", rules, "-", "--types", types)
+	do(strings.Replace(string(record), "INSERT", "\\u202e", 1), "capture", "test", rules, "-", "--types", types)
+	do(hostile, "capture", "test", rules, "-", "--types", types)
+	do("", "capture", "test", hostile, hostile)
+	do("", "capture", "remove-rules", hostile)
+	do("", "capture", "remove-rules", "own", "--yes")
 	do("", "type", "deprecate", hostile)
 	do("", "type", "remove", hostile, "--yes")
 	do("", "status", "--days", "1")
