@@ -73,6 +73,7 @@ func (a *app) emitCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&data, "data", "", "event data: JSON, @FILE, or - for standard input")
+	f.IntVar(&r.Version, "version", 0, "version of the event type that the data is of (default: the newest that fits)")
 	f.StringVar(&r.ActorUserID, "actor", "", "id of the user who caused the event")
 	f.StringVar(&r.IdempotencyKey, "key", "", "idempotency key: publishing again with the same key creates no second event")
 	f.StringVar(&r.Timestamp, "timestamp", "", "time of the event, RFC 3339 (default: now)")

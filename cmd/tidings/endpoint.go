@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -157,6 +159,7 @@ func (a *app) endpointAdd() *cobra.Command {
 	f.BoolVar(&e.Ordered, "ordered", false, "Pub/Sub: deliver the events of one subject in order")
 	f.BoolVar(&e.Traceparent, "traceparent", false, "send the W3C traceparent header (an attribute on brokers)")
 	oldNamesFlag(f, &e)
+	typeVersionsFlag(f, &e)
 	ruleFlags(f, &e)
 	f.BoolVar(&secret, "secret-stdin", false, "read the signing secret (whsec_…) from standard input instead of generating one")
 	f.BoolVar(&ed25519, "ed25519", false, "sign with an Ed25519 key (v1a) instead of a shared secret")
@@ -166,6 +169,11 @@ func (a *app) endpointAdd() *cobra.Command {
 // oldNamesFlag adds the flag for renamed event types.
 func oldNamesFlag(f *pflag.FlagSet, e *endpoint.Endpoint) {
 	f.BoolVar(&e.OldNames, "old-names", false, "deliver renamed event types under their old names (user.joined_platform as user.welcome_email_sent)")
+}
+
+// typeVersionsFlag adds the flag for the versions of event types.
+func typeVersionsFlag(f *pflag.FlagSet, e *endpoint.Endpoint) {
+	f.StringToIntVar(&e.TypeVersions, "type-version", nil, "deliver a version of an event type, such as order.paid=1 (default: the newest when the endpoint was added)")
 }
 
 // ruleFlags adds the flags for an endpoint's delivery settings.
@@ -187,16 +195,18 @@ func ruleFlags(f *pflag.FlagSet, e *endpoint.Endpoint) {
 func (a *app) endpointSet() *cobra.Command {
 	var wanted endpoint.Endpoint
 	c := &cobra.Command{
-		Use: "set ENDPOINT", Short: "Change an endpoint's timeout, retries, rate limit, circuit breaker or old names",
+		Use: "set ENDPOINT", Short: "Change an endpoint's timeout, retries, rate limit, circuit breaker, old names or versions",
 		Example: `  tidings endpoint set ep_01J… --rate-per-minute 600 --burst 20
   tidings endpoint set ep_01J… --rate-per-minute 0`,
 		Args: args(1, "an endpoint id"),
 	}
 	oldNamesFlag(c.Flags(), &wanted)
+	typeVersionsFlag(c.Flags(), &wanted)
 	ruleFlags(c.Flags(), &wanted)
 	c.RunE = func(c *cobra.Command, given []string) error {
 		changes := map[string]func(*endpoint.Endpoint){
 			"old-names":            func(e *endpoint.Endpoint) { e.OldNames = wanted.OldNames },
+			"type-version":         func(e *endpoint.Endpoint) { pinVersions(e, wanted.TypeVersions) },
 			"timeout":              func(e *endpoint.Endpoint) { e.Timeout = wanted.Timeout },
 			"max-attempts":         func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = wanted.Retry.MaxAttempts },
 			"max-age":              func(e *endpoint.Endpoint) { e.Retry.MaxAge = wanted.Retry.MaxAge },
@@ -233,6 +243,18 @@ func (a *app) endpointSet() *cobra.Command {
 		return a.showEndpoint(e)
 	}
 	return c
+}
+
+// pinVersions changes the versions of the event types that are named. 0 takes away what was
+// set.
+func pinVersions(e *endpoint.Endpoint, wanted map[string]int) {
+	all := maps.Clone(e.TypeVersions)
+	if all == nil {
+		all = map[string]int{}
+	}
+	maps.Copy(all, wanted)
+	maps.DeleteFunc(all, func(_ string, version int) bool { return version == 0 })
+	e.TypeVersions = all
 }
 
 // showSecret prints an endpoint with its new signing secret. A secret that the
@@ -377,6 +399,10 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 		attempts = fmt.Sprint(v.MaxAttempts)
 	}
 	role, ordered, traceparent, names := "", "", "", ""
+	var pinned []string
+	for _, name := range slices.Sorted(maps.Keys(v.TypeVersions)) {
+		pinned = append(pinned, fmt.Sprintf("%s=%d", name, v.TypeVersions[name]))
+	}
 	if v.OldNames {
 		names = "old names of renamed types"
 	}
@@ -390,7 +416,7 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 		ordered = "by subject"
 	}
 	return a.fields("endpoint", v.ID, "status", v.Status, "reason", v.StatusReason, "url", v.URL, "description", v.Description,
-		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered, "traceparent", traceparent, "names", names,
+		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered, "traceparent", traceparent, "names", names, "versions", strings.Join(pinned, ", "),
 		"timeout", fmt.Sprintf("%gs", v.Timeout),
 		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
 		"rate limit", rateLimit(e.Limit), "circuit breaker", breakerPolicy(e.Breaker),

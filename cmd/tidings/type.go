@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/event/versions"
 )
 
 // types is the source of the target's event types.
@@ -83,16 +85,45 @@ func (a *app) typeList() *cobra.Command {
 			if a.json {
 				return a.printJSON(known.Types())
 			}
-			return a.table("TYPE\tDESCRIPTION", func(row func(...any)) {
+			return a.table("TYPE\tVERSIONS\tDESCRIPTION", func(row func(...any)) {
 				for _, name := range known.Types() {
 					t, _ := known.Type(name)
-					row(name, described(t))
+					row(name, numbers(known.Versions(name)), described(t))
 				}
 			})
 		},
 	}
 	shippedFlag(c, &shipped)
 	return c
+}
+
+// numbers formats the numbers of a type's versions.
+func numbers(versions []catalog.Type) string {
+	oldest, newest := versions[0].Version, versions[len(versions)-1].Version
+	if oldest == newest {
+		return strconv.Itoa(newest)
+	}
+	return fmt.Sprintf("%d-%d", oldest, newest)
+}
+
+// typeVersion returns a version of a type, or the newest if the number is 0.
+func typeVersion(known *catalog.Catalog, name string, number int) (catalog.Type, error) {
+	newest, ok := known.Type(name)
+	if !ok {
+		return newest, usagef("%s", known.Unknown(name))
+	}
+	if number == 0 {
+		return newest, nil
+	}
+	t, ok := known.Version(name, number)
+	if !ok {
+		return t, usagef("%s has no version %d; it has %s", name, number, numbers(known.Versions(name)))
+	}
+	return t, nil
+}
+
+func versionFlag(c *cobra.Command, number *int, what string) {
+	c.Flags().IntVar(number, "version", 0, what)
 }
 
 // described returns a type's description, with its deprecation.
@@ -105,6 +136,7 @@ func described(t catalog.Type) string {
 
 func (a *app) typeShow() *cobra.Command {
 	var shipped bool
+	var number int
 	c := &cobra.Command{
 		Use: "show TYPE", Short: "Print an event type's JSON Schema, with examples", Args: args(1, "an event type"),
 		RunE: func(c *cobra.Command, given []string) error {
@@ -112,24 +144,27 @@ func (a *app) typeShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t, ok := known.Type(given[0])
-			if !ok {
-				return usagef("%s", known.Unknown(given[0]))
+			t, err := typeVersion(known, given[0], number)
+			if err != nil {
+				return err
 			}
 			_, err = a.out.Write(append(slices.Clip(t.Schema), '\n'))
 			return err
 		},
 	}
 	shippedFlag(c, &shipped)
+	versionFlag(c, &number, "the version to show (default: the newest)")
 	return c
 }
 
 func (a *app) typeTest() *cobra.Command {
 	var shipped bool
+	var number int
 	c := &cobra.Command{
 		Use: "test TYPE [FILE]", Short: "Check an event's data against a type's schema",
-		Long: `Check an event's data against a type's schema, as emit does. The data is the JSON
-object of FILE, or of the standard input. Nothing is published.`,
+		Long: `Check an event's data against a type's schema, as emit does, and whether the other
+versions of the type can be made of it. The data is the JSON object of FILE, or of
+the standard input. Nothing is published.`,
 		Example: `  echo '{"user_id":"u_1042"}' | tidings type test user.joined_platform`,
 		Args: func(c *cobra.Command, given []string) error {
 			if len(given) < 1 || len(given) > 2 {
@@ -142,8 +177,8 @@ object of FILE, or of the standard input. Nothing is published.`,
 			if err != nil {
 				return err
 			}
-			if _, ok := known.Type(given[0]); !ok {
-				return usagef("%s", known.Unknown(given[0]))
+			if _, err := typeVersion(known, given[0], number); err != nil {
+				return err
 			}
 			path := "-"
 			if len(given) == 2 {
@@ -153,14 +188,20 @@ object of FILE, or of the standard input. Nothing is published.`,
 			if err != nil {
 				return err
 			}
-			if err := validate.New(known).Validate(given[0], data); err != nil {
+			var maker versions.Maker
+			made, err := maker.Make(validate.New(known), given[0], number, data)
+			if err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out, "conforms to", given[0])
+			if made.Stored != nil {
+				fmt.Fprintf(a.out, "endpoints get it in the versions %s\n", numbers(known.Versions(given[0])))
+			}
 			return nil
 		},
 	}
 	shippedFlag(c, &shipped)
+	versionFlag(c, &number, "the version that the data is of (default: as emit finds it)")
 	return c
 }
 
@@ -219,6 +260,7 @@ func (a *app) applyTypes(ctx context.Context, paths []string, dryRun, force bool
 
 func (a *app) typeDeprecate() *cobra.Command {
 	var since, instead string
+	var number int
 	var undo bool
 	c := &cobra.Command{
 		Use: "deprecate TYPE", Short: "Mark an event type as deprecated",
@@ -234,9 +276,9 @@ instead. Its events are still published and delivered. --undo takes the mark awa
 			if err != nil {
 				return err
 			}
-			was, ok := known.Type(given[0])
-			if !ok {
-				return usagef("%s", known.Unknown(given[0]))
+			was, err := typeVersion(known, given[0], number)
+			if err != nil {
+				return err
 			}
 			var d *catalog.Deprecation
 			if !undo {
@@ -256,11 +298,13 @@ instead. Its events are still published and delivered. --undo takes the mark awa
 	c.Flags().StringVar(&instead, "instead", "", "the type to use instead")
 	c.Flags().StringVar(&since, "since", "", "date since which it is deprecated, such as 2026-11-30 (default today)")
 	c.Flags().BoolVar(&undo, "undo", false, "the type is no longer deprecated")
+	versionFlag(c, &number, "the version to mark (default: the newest)")
 	return c
 }
 
 func (a *app) typeRemove() *cobra.Command {
 	var yes, force bool
+	var number int
 	c := &cobra.Command{
 		Use: "remove TYPE...", Short: "Remove event types",
 		Long: `Remove event types. Emit refuses events of a removed type; those that were accepted
@@ -271,11 +315,19 @@ A type that enabled endpoints subscribe to, by its name or its group, is removed
 with --force.`,
 		Args: someArgs("event types"),
 		RunE: func(c *cobra.Command, given []string) error {
-			return a.changeTypes(c.Context(), eventtypes.Request{Remove: given}, !yes, force)
+			r := eventtypes.Request{Remove: given}
+			if number != 0 {
+				r = eventtypes.Request{RemoveVersions: map[string]int{}}
+				for _, name := range given {
+					r.RemoveVersions[name] = number
+				}
+			}
+			return a.changeTypes(c.Context(), r, !yes, force)
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "remove them; without it, the command only says what it would do")
 	c.Flags().BoolVar(&force, "force", false, "remove types that endpoints subscribe to")
+	versionFlag(c, &number, "remove only this version, the oldest or the newest; endpoints that get it get the nearest one")
 	return c
 }
 
@@ -330,7 +382,11 @@ func (a *app) changeTypes(ctx context.Context, r eventtypes.Request, dryRun, for
 
 func (a *app) printPlan(plan eventtypes.Plan) {
 	for _, item := range plan.Items {
-		fmt.Fprintf(a.out, "%-6s  %s\n", item.Action, item.Type)
+		name := item.Type
+		if item.Version > 0 {
+			name = fmt.Sprintf("%s version %d", item.Type, item.Version)
+		}
+		fmt.Fprintf(a.out, "%-6s  %s\n", item.Action, name)
 		for _, change := range item.Changes {
 			mark := " "
 			if change.Breaking {
@@ -384,6 +440,9 @@ func readDefinitions(paths []string) ([]catalog.Type, error) {
 		t, err := catalog.Parse(text)
 		if err == nil {
 			err = validate.Check(t)
+		}
+		if err == nil {
+			err = versions.Check(nil, t)
 		}
 		if err != nil {
 			var at *catalog.DefinitionError

@@ -154,3 +154,94 @@ func TestEventTypesAtRunTime(t *testing.T) {
 	x.do(1, "", "type", "apply", t.TempDir())
 	x.do(2, "", "type", "apply")
 }
+
+const orderPaid2 = `{
+  "title": "order.paid",
+  "x-version": 2,
+  "x-downgrade": {"status": "data.state == 'settled' ? 'paid' : 'late'"},
+  "description": "An order was paid",
+  "x-subject": "order_id",
+  "type": "object",
+  "properties": {
+    "order_id": {"type": "string"},
+    "state": {"enum": ["settled", "overdue"]}
+  },
+  "required": ["order_id", "state"],
+  "additionalProperties": false,
+  "examples": [{"order_id": "o_1", "state": "settled"}]
+}
+`
+
+// Version 2 of a type is published while the endpoint of version 1 stays as it is.
+func TestVersionsOfATypeSideBySide(t *testing.T) {
+	t.Parallel()
+	x := newTool(t)
+	type arrival struct{ path, body string }
+	received := make(chan arrival, 8)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // an incomplete body is reported below
+		received <- arrival{r.URL.Path, string(body)}
+	}))
+	t.Cleanup(receiver.Close)
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	x.do(0, "", "type", "apply", write("order.paid.json", orderPaid))
+	x.do(0, "", "endpoint", "add", receiver.URL+"/old", "--types", "order.paid")
+	write("order.paid.v2.json", orderPaid2)
+	if _, complaint := x.do(1, "", "type", "diff", write("wrong.json", strings.Replace(orderPaid2, "data.state ==", "data.state =", 1))); !strings.Contains(complaint, "wrong.json:4:19: x-downgrade: status: column 12 of the expression: ") {
+		t.Errorf("a wrong expression: %s", complaint)
+	}
+	if err := os.Remove(filepath.Join(dir, "wrong.json")); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := x.do(0, "", "type", "apply", dir); out != "keep    order.paid\nadd     order.paid version 2\nstored; in effect within a minute\n" {
+		t.Errorf("apply:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "list"); !strings.Contains(out, "1-2 ") {
+		t.Errorf("list:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "show", "order.paid"); out != orderPaid2+"\n" && strings.TrimSpace(out) != strings.TrimSpace(orderPaid2) {
+		t.Errorf("show:\n%s", out)
+	}
+	if out, _ := x.do(0, "", "type", "show", "order.paid", "--version", "1"); strings.TrimSpace(out) != strings.TrimSpace(orderPaid) {
+		t.Errorf("show version 1:\n%s", out)
+	}
+	x.do(2, "", "type", "show", "order.paid", "--version", "3")
+	x.do(0, `{"order_id":"o_1","state":"settled"}`, "type", "test", "order.paid")
+	x.do(1, `{"order_id":"o_1","state":"settled"}`, "type", "test", "order.paid", "--version", "1")
+	x.do(0, "", "endpoint", "add", receiver.URL+"/new", "--types", "order.*", "--filter", `{"data":{"state":["settled"]}}`)
+	x.do(0, "", "endpoint", "add", receiver.URL+"/pinned", "--type-version", "order.paid=1", "--filter", `{"data":{"status":["paid"]}}`)
+	x.do(1, "", "endpoint", "add", receiver.URL+"/pinned", "--type-version", "order.paid=3")
+
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) { // the runner reads the types again after a moment
+		out, code := x.try("emit", "order.paid", "--data", `{"order_id":"o_7","state":"settled"}`)
+		if code == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("emit: %s", out)
+		}
+	}
+	want := map[string]string{"/old": `"data":{"order_id":"o_7","status":"paid"}`, "/new": `"version":2,`, "/pinned": `"data":{"order_id":"o_7","status":"paid"}`}
+	for len(want) > 0 {
+		select {
+		case got := <-received:
+			if part, ok := want[got.path]; !ok || !strings.Contains(got.body, part) {
+				t.Errorf("%s received %s, want %s", got.path, got.body, part)
+			}
+			delete(want, got.path)
+		case <-time.After(time.Minute):
+			t.Fatalf("no webhook for %v", want)
+		}
+	}
+	if out, _ := x.do(1, "", "type", "remove", "order.paid", "--version", "1"); !strings.Contains(out, "remove  order.paid version 1\n      ✗ 2 enabled endpoints get version 1") {
+		t.Errorf("remove version 1:\n%s", out)
+	}
+}

@@ -41,6 +41,7 @@ func (s subscription) mismatch(accepted event.Accepted, eventType string) string
 	if s.filter == nil {
 		return ""
 	}
+	accepted = destination.InVersion(s.endpoint, accepted, eventType)
 	doc, err := filter.Parse(accepted.Body)
 	if err != nil {
 		return err.Error()

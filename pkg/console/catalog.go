@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
@@ -29,7 +30,7 @@ func (c *Console) publishCatalog(mux *http.ServeMux, show func(pattern string, f
 	show("GET "+CatalogPath+"/types/{name}", c.showType)
 	mux.HandleFunc("GET "+AsyncAPIPath, c.document("application/json", func(r *http.Request, known *catalog.Catalog) ([]byte, error) {
 		base := baseURL(r)
-		text, err := reference.AsyncAPI(types(known), func(name string) string { return base + schemaPath + url.PathEscape(name) + ".json" })
+		text, err := reference.AsyncAPI(allVersions(known), func(label string) string { return base + schemaPath + url.PathEscape(label) + ".json" })
 		var large *reference.TooLargeError
 		if errors.As(err, &large) {
 			err = errorf(Invalid, "%s", large)
@@ -37,10 +38,10 @@ func (c *Console) publishCatalog(mux *http.ServeMux, show func(pattern string, f
 		return text, err
 	}))
 	mux.HandleFunc("GET "+schemaPath+"{file}", c.document("application/schema+json", func(r *http.Request, known *catalog.Catalog) ([]byte, error) {
-		name, ok := strings.CutSuffix(r.PathValue("file"), ".json")
-		t, found := known.Type(name)
+		label, ok := strings.CutSuffix(r.PathValue("file"), ".json")
+		t, found := known.Labelled(label)
 		if !ok || !found {
-			return nil, errorf(NotFound, "there is no event type %q in the catalog", name)
+			return nil, errorf(NotFound, "there is no event type %q in the catalog", label)
 		}
 		return t.Schema, nil
 	}))
@@ -79,6 +80,14 @@ func types(known *catalog.Catalog) (list []catalog.Type) {
 	return list
 }
 
+// allVersions lists all versions of all types.
+func allVersions(known *catalog.Catalog) (list []catalog.Type) {
+	for _, name := range known.Types() {
+		list = append(list, known.Versions(name)...)
+	}
+	return list
+}
+
 // typeList is the data of the catalog's first page.
 type typeList struct {
 	Search string
@@ -111,23 +120,34 @@ type typePage struct {
 	Fields []reference.Field
 	Sample json.RawMessage // a whole body; nil without a sample
 	Schema string          // path of the schema
+	Others []catalog.Type  // the other versions
 }
 
 func (c *Console) showType(r *http.Request, _ Session) (page, error) {
-	v, err := c.typePage(r.Context(), r.PathValue("name"))
+	v, err := c.typePage(r.Context(), r.PathValue("name"), r.URL.Query().Get("version"))
 	return page{Template: "type", Title: v.Name, Nav: "catalog", Data: v}, err
 }
 
-func (c *Console) typePage(ctx context.Context, name string) (typePage, error) {
+// typePage describes a version of a type: the newest one if the version is empty.
+func (c *Console) typePage(ctx context.Context, name, version string) (typePage, error) {
 	known, err := c.Operations.Endpoints.Catalog.Current(ctx)
 	if err != nil {
 		return typePage{}, err
 	}
 	t, ok := known.Type(name)
-	if !ok {
-		return typePage{}, errorf(NotFound, "there is no event type %q in the catalog", name)
+	if number, err := strconv.Atoi(version); ok && version != "" {
+		t, ok = known.Version(name, number)
+		ok = ok && err == nil
 	}
-	v := typePage{Type: t, Schema: schemaPath + url.PathEscape(t.Name) + ".json"}
+	if !ok {
+		return typePage{}, errorf(NotFound, "there is no event type %q in the catalog, or not in this version", name)
+	}
+	v := typePage{Type: t, Schema: schemaPath + url.PathEscape(t.Label()) + ".json"}
+	for _, other := range known.Versions(name) {
+		if other.Version != t.Version {
+			v.Others = append(v.Others, other)
+		}
+	}
 	if v.Fields, err = reference.Fields(t); err != nil {
 		return v, err
 	}

@@ -29,6 +29,7 @@ func filled(t *testing.T) []endpoint.Endpoint {
 	queue, topic, kafka := rules, rules, rules
 	queue.URL, queue.RoleARN = "sqs://123456789012/orders?region=eu-central-1", "arn:aws:iam::123456789012:role/tidings"
 	topic.URL, topic.Ordered, topic.OldNames = "pubsub://project-1/happenings", true, true
+	topic.TypeVersions = map[string]int{"user.joined_platform": 1}
 	kafka.URL, kafka.Credentials = "kafka://broker.example.com:9096/events?tls=true&sasl=scram-sha-512", "tidings/default/kafka"
 	list := []endpoint.Endpoint{queue, topic, kafka}
 	for i := range reflect.TypeFor[endpoint.Endpoint]().NumField() {

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // form is the endpoint form: the values as entered, valid or not.
@@ -95,8 +97,12 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 		return n
 	}
 	text := func(field string) string { return strings.TrimSpace(v.Get(field)) }
+	pinned, err := parseVersions(text("type_versions"))
+	if err != nil {
+		problems = append(problems, FieldError{"type_versions", err.Error()})
+	}
 	s := Settings{
-		Options: Options{
+		Options: Options{TypeVersions: pinned,
 			URL: v.Get("url"), Description: text("description"), RoleARN: text("role_arn"), Credentials: text("credentials"),
 			Filter: json.RawMessage(text("filter")), Ordered: v.Get("ordered") != "", Traceparent: v.Get("traceparent") != "", OldNames: v.Get("old_names") != "",
 			MaxAttempts: int(number("max_attempts")), MaxAge: text("max_age"), MaxDelay: text("max_delay"),
@@ -110,11 +116,38 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 	return s, problems
 }
 
+// parseVersions reads versions of event types, such as "order.paid=1 order.sent=2".
+func parseVersions(text string) (map[string]int, error) {
+	var pinned map[string]int
+	for one := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+		name, number, _ := strings.Cut(one, "=")
+		version, err := strconv.Atoi(number)
+		if err != nil || version < 1 {
+			return nil, fmt.Errorf("%q is not a type and its version, such as order.paid=1", one)
+		}
+		if pinned == nil {
+			pinned = map[string]int{}
+		}
+		pinned[name] = version
+	}
+	return pinned, nil
+}
+
+// Pinned formats the versions of event types as the form has them.
+func (o Options) Pinned() string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(o.TypeVersions)) {
+		list = append(list, fmt.Sprintf("%s=%d", name, o.TypeVersions[name]))
+	}
+	return strings.Join(list, " ")
+}
+
 // values returns an endpoint's settings as form values.
 func (e Endpoint) values() url.Values {
 	v := url.Values{
 		"url": {e.URL}, "description": {e.Description}, "event_types": e.EventTypes, "filter": {""},
-		"role_arn": {e.RoleARN}, "credentials": {e.Credentials}, "max_age": {e.MaxAge}, "max_delay": {e.MaxDelay},
+		"type_versions": {e.Pinned()},
+		"role_arn":      {e.RoleARN}, "credentials": {e.Credentials}, "max_age": {e.MaxAge}, "max_delay": {e.MaxDelay},
 		"breaker.failing_for": {e.Breaker.FailingFor}, "breaker.open_for": {e.Breaker.OpenFor}, "breaker.max_open_for": {e.Breaker.MaxOpenFor}, "breaker.disable_after": {e.Breaker.DisableAfter},
 		"version": {strconv.Itoa(e.Version)},
 	}

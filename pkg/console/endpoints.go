@@ -50,20 +50,21 @@ type Settings struct {
 // Options are the settings that have the same form in Endpoint and Settings. Empty
 // ones have the default.
 type Options struct {
-	URL         string          `json:"url" doc:"The scheme selects the protocol"`
-	Description string          `json:"description,omitempty"`
-	Filter      json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern that the body must match"`
-	RoleARN     string          `json:"role_arn,omitempty"`
-	Credentials string          `json:"credentials,omitempty" doc:"Name of the secret, not its value"`
-	Ordered     bool            `json:"ordered,omitempty"`
-	Traceparent bool            `json:"traceparent,omitempty" doc:"Send the W3C traceparent header (brokers: attribute)"`
-	OldNames    bool            `json:"old_names,omitempty" doc:"Deliver renamed event types under their old names"`
-	MaxAttempts int             `json:"max_attempts,omitempty"`
-	MaxAge      string          `json:"max_age,omitempty" doc:"Maximum age of a delivery, such as 72h"`
-	MaxDelay    string          `json:"max_delay,omitempty" doc:"Maximum backoff, such as 6h"`
-	PerMinute   int             `json:"rate_per_minute,omitempty" doc:"Rate limit in attempts per minute; no limit if 0"`
-	Burst       int             `json:"burst,omitempty" doc:"Burst size of the rate limit"`
-	Breaker     BreakerSettings `json:"breaker,omitempty"`
+	URL          string          `json:"url" doc:"The scheme selects the protocol"`
+	Description  string          `json:"description,omitempty"`
+	Filter       json.RawMessage `json:"filter,omitempty" doc:"An EventBridge event pattern that the body must match"`
+	RoleARN      string          `json:"role_arn,omitempty"`
+	Credentials  string          `json:"credentials,omitempty" doc:"Name of the secret, not its value"`
+	Ordered      bool            `json:"ordered,omitempty"`
+	Traceparent  bool            `json:"traceparent,omitempty" doc:"Send the W3C traceparent header (brokers: attribute)"`
+	OldNames     bool            `json:"old_names,omitempty" doc:"Deliver renamed event types under their old names"`
+	TypeVersions map[string]int  `json:"type_versions,omitempty" doc:"The version of each event type to deliver, by the type's name. A type that is not named has the version that was the newest when the endpoint was added"`
+	MaxAttempts  int             `json:"max_attempts,omitempty"`
+	MaxAge       string          `json:"max_age,omitempty" doc:"Maximum age of a delivery, such as 72h"`
+	MaxDelay     string          `json:"max_delay,omitempty" doc:"Maximum backoff, such as 6h"`
+	PerMinute    int             `json:"rate_per_minute,omitempty" doc:"Rate limit in attempts per minute; no limit if 0"`
+	Burst        int             `json:"burst,omitempty" doc:"Burst size of the rate limit"`
+	Breaker      BreakerSettings `json:"breaker,omitempty"`
 }
 
 // Replaced is a previous secret that still signs.
@@ -105,7 +106,7 @@ func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
 		ID: e.ID, Tenant: e.Tenant, Protocol: destination.TargetOf(e).Protocol(),
 		Options: Options{
 			URL: e.URL, Description: e.Description, Filter: e.Filter, RoleARN: e.RoleARN, Credentials: e.Credentials,
-			Ordered: e.Ordered, Traceparent: e.Traceparent, OldNames: e.OldNames, PerMinute: e.Limit.PerMinute, Burst: e.Limit.Burst,
+			Ordered: e.Ordered, Traceparent: e.Traceparent, OldNames: e.OldNames, TypeVersions: e.TypeVersions, PerMinute: e.Limit.PerMinute, Burst: e.Limit.Burst,
 			MaxAttempts: r.MaxAttempts, MaxAge: formatDuration(r.MaxAge), MaxDelay: formatDuration(r.MaxDelay),
 			Breaker: BreakerSettings{b.Failures, formatDuration(b.FailingFor), formatDuration(b.OpenFor), formatDuration(b.MaxOpenFor), formatDuration(b.DisableAfter)},
 		},
@@ -171,7 +172,7 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 		e.Filter = nil
 	}
 	e.RoleARN, e.Credentials, e.Ordered, e.Traceparent = s.RoleARN, s.Credentials, s.Ordered, s.Traceparent
-	e.OldNames = s.OldNames
+	e.OldNames, e.TypeVersions = s.OldNames, s.TypeVersions
 	e.Timeout = time.Duration(s.Timeout * float64(time.Second))
 	e.Retry.MaxAttempts = s.MaxAttempts
 	e.Retry.MaxAge, e.Retry.MaxDelay = duration("max_age", s.MaxAge), duration("max_delay", s.MaxDelay)
@@ -185,7 +186,7 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 
 // settingFields are the field names that a validation message may begin with.
 var settingFields = []string{
-	"url", "description", "event_types", "filter", "role_arn", "credentials", "ordered", "traceparent", "old_names", "timeout_seconds",
+	"url", "description", "event_types", "filter", "role_arn", "credentials", "ordered", "traceparent", "old_names", "type_versions", "timeout_seconds",
 	"max_attempts", "max_age", "max_delay", "rate_per_minute", "burst",
 	"breaker.failures", "breaker.failing_for", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after",
 }

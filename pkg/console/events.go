@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
@@ -23,6 +24,7 @@ type EventType struct {
 	CapturedFrom string          `json:"captured_from"`
 	Sample       json.RawMessage `json:"sample"`
 	Schema       json.RawMessage `json:"schema"`
+	Version      int             `json:"version" doc:"The newest version of the type, whose schema and sample this is"`
 	// Deprecated is absent unless the type is deprecated.
 	Deprecated *catalog.Deprecation `json:"deprecated,omitempty"`
 }
@@ -36,7 +38,7 @@ func (o *Operations) EventTypes(ctx context.Context) ([]EventType, error) {
 	list := []EventType{}
 	for _, name := range known.Types() {
 		t, _ := known.Type(name)
-		v := EventType{Name: t.Name, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema, Deprecated: t.Deprecated}
+		v := EventType{Name: t.Name, Version: t.Version, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema, Deprecated: t.Deprecated}
 		if len(t.Samples) > 0 {
 			v.Sample = t.Samples[0]
 		}
@@ -63,6 +65,7 @@ func (o *Operations) storedTypes(ctx context.Context, types []string) ([]string,
 type Event struct {
 	ID           string          `json:"id"`
 	Type         string          `json:"type"`
+	Version      int             `json:"version,omitempty" doc:"The version of the type that the body is of, if it is not the first"`
 	OldType      string          `json:"old_type,omitempty" doc:"The type's old name, if it was renamed: endpoints with old_names get the event under it"`
 	TypeNote     string          `json:"type_note,omitempty" doc:"What became of the type, if there is none of this name any more"`
 	Timestamp    time.Time       `json:"timestamp"`
@@ -79,6 +82,7 @@ type Destination struct {
 	URL           string         `json:"url"`
 	State         delivery.State `json:"state,omitempty" doc:"Absent if there is no delivery"`
 	Attempts      int            `json:"attempts"`
+	Version       int            `json:"version,omitempty" doc:"The version of the event's type that the endpoint gets, if the event has several"`
 	NextAttemptAt time.Time      `json:"next_attempt_at,omitzero"`
 	Note          string         `json:"note,omitempty" doc:"Why there is no delivery, or why it failed"`
 }
@@ -93,7 +97,7 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 	if err != nil {
 		return Event{}, err
 	}
-	v := Event{ID: e.ID, Type: e.Type, OldType: a.OldType, TypeNote: known.Gone(e.Type), Timestamp: e.Timestamp, Actor: e.ActorUserID, Body: a.Body, ErasedAt: a.ErasedAt, AcceptedAt: acceptedAt(e.ID, e.Timestamp)}
+	v := Event{ID: e.ID, Type: e.Type, Version: e.Version, OldType: a.OldType, TypeNote: known.Gone(e.Type), Timestamp: e.Timestamp, Actor: e.ActorUserID, Body: a.Body, ErasedAt: a.ErasedAt, AcceptedAt: acceptedAt(e.ID, e.Timestamp)}
 	list, err := o.Endpoints.Store.ListEndpoints(ctx, who.Tenant)
 	if err != nil {
 		return Event{}, err
@@ -103,7 +107,7 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 	group.SetLimit(parallel)
 	for i, ep := range list {
 		group.Go(func() error {
-			to := Destination{EndpointID: ep.ID, URL: ep.URL}
+			to := Destination{EndpointID: ep.ID, URL: ep.URL, Version: versionFor(ep, a, e.Type)}
 			d, err := o.Deliveries.GetDelivery(ctx, delivery.Key{EndpointID: ep.ID, EventID: id})
 			switch {
 			case errors.Is(err, delivery.ErrNotFound) && !a.ErasedAt.IsZero():
@@ -138,6 +142,19 @@ func (o *Operations) loadEvent(ctx context.Context, who Session, id string) (eve
 	}
 	e, err := event.Decode(a.Body)
 	return a, e, err
+}
+
+// versionFor returns the version of an event's type that an endpoint gets; 0 if the event has
+// one.
+func versionFor(ep endpoint.Endpoint, a event.Accepted, eventType string) int {
+	if len(a.Versions) == 0 {
+		return 0
+	}
+	sent, err := event.Decode(destination.InVersion(ep, a, eventType).Body)
+	if err != nil {
+		return 0
+	}
+	return max(sent.Version, 1)
 }
 
 // erasedAt says that an event was erased, and when.

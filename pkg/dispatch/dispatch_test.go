@@ -320,6 +320,72 @@ func TestFiltersMatchBothNamesOfARenamedType(t *testing.T) {
 	}
 }
 
+// An endpoint's filter sees the version that the endpoint gets, and it gets the same version
+// in each attempt.
+func TestEachEndpointGetsItsVersionOfAnEvent(t *testing.T) {
+	const one, two = `{"data":{"status":["paid"]}}`, `{"data":{"state":["settled"]}}`
+	for name, c := range map[string]struct {
+		pin    int
+		before bool // created before version 2
+		filter string
+		want   string // the data that it gets; none if empty
+	}{
+		"an old endpoint":                   {0, true, ``, `{"status":"paid"}`},
+		"an old endpoint, filtered":         {0, true, one, `{"status":"paid"}`},
+		"an old endpoint, filtered by 2":    {0, true, two, ``},
+		"an old endpoint, pinned to 2":      {2, true, two, `{"state":"settled"}`},
+		"a new endpoint":                    {0, false, ``, `{"state":"settled"}`},
+		"a new endpoint, filtered":          {0, false, two, `{"state":"settled"}`},
+		"a new endpoint, filtered by 1":     {0, false, one, ``},
+		"a new endpoint, pinned to 1":       {1, false, one, `{"status":"paid"}`},
+		"a new endpoint, pinned, no filter": {1, false, ``, `{"status":"paid"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.endpoint(func(e *endpoint.Endpoint) {
+					e.Filter, e.TypeVersions = json.RawMessage(c.filter), map[string]int{"order.paid": c.pin}
+					if c.pin == 0 {
+						e.TypeVersions = nil
+					}
+					if c.before {
+						e.CreatedAt = e.CreatedAt.Add(-time.Hour)
+					}
+				})
+				a := event.Accepted{ID: event.NewID(time.Now()), Tenant: event.DefaultTenant}
+				var err error
+				if a.Body, err = (event.Event{ID: a.ID, Type: "order.paid", Version: 2, Timestamp: time.Now(), Data: []byte(`{"state":"settled"}`)}).Encode(); err != nil {
+					t.Fatal(err)
+				}
+				if a.Versions, err = event.EncodeVersions([]event.Version{{Number: 2, Since: time.Now().Add(-time.Minute)}, {Number: 1, Data: []byte(`{"status":"paid"}`)}}); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.store.PutEvent(t.Context(), a); err != nil {
+					t.Fatal(err)
+				}
+				w.receiver.answer = answering(500)
+				w.FanOut(t.Context(), []event.Change{{Inserted: true, SequenceNumber: "1", Event: a}})
+				items := w.queue.take()
+				if len(items) == 0 && c.want == "" {
+					return
+				}
+				if len(items) != 1 || c.want == "" {
+					t.Fatalf("queued %+v, want the data %s", items, c.want)
+				}
+				w.run(items[0], 10*time.Second)
+				if w.receiver.count() < 2 {
+					t.Fatal("there was no second attempt")
+				}
+				for _, m := range w.receiver.got {
+					if !strings.Contains(string(m.Body), `"data":`+c.want) || !bytes.Equal(m.Body, w.receiver.got[0].Body) {
+						t.Errorf("sent %s, want the data %s", m.Body, c.want)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestFanOutSkipsMalformedRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -114,10 +114,20 @@ func (c *endpointCache) subscribers(ctx context.Context, accepted event.Accepted
 	return found, nil
 }
 
-// matches reports whether the filter matches an event, by either name of its type. doc is
-// its parsed body.
+// matches reports whether the filter matches an event as the endpoint gets it, by either
+// name of its type. doc is its parsed body.
 func (s subscription) matches(doc filter.Document, accepted event.Accepted, eventType string) bool {
-	return s.filter == nil || s.filter.Matches(doc) || s.matchesOldName(accepted, eventType)
+	if s.filter == nil {
+		return true
+	}
+	if len(accepted.Versions) > 0 {
+		var err error
+		accepted = destination.InVersion(*s.endpoint, accepted, eventType)
+		if doc, err = filter.Parse(accepted.Body); err != nil {
+			return false
+		}
+	}
+	return s.filter.Matches(doc) || s.matchesOldName(accepted, eventType)
 }
 
 // matchesOldName reports whether the filter matches the body that the endpoint gets, if

@@ -213,7 +213,7 @@ func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e eve
 	items := make([]work.Item, len(found.matching))
 	for i, id := range found.matching {
 		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, EventType: e.Type, Since: since, Trace: accepted.Trace}
-		if work.Carries(accepted.Body) {
+		if work.Carries(accepted.Body) && len(accepted.Versions) == 0 { // a body alone has one version
 			items[i].Body, items[i].Subject, items[i].OldType = accepted.Body, accepted.Subject, accepted.OldType
 		}
 	}

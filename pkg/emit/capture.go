@@ -183,10 +183,11 @@ func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got 
 		if err != nil {
 			return got, err
 		}
-		subject, err := checkCaptured(types, c)
+		checked, err := em.checkCaptured(types, c)
 		if err != nil {
 			return got, err
 		}
+		c.Event.Version, c.Event.Data = checked.event.Version, checked.event.Data
 		c.Event.TraceID = tracing.ID(tracing.FromContext(ctx))
 		body, err := c.Event.Encode()
 		if err != nil {
@@ -202,7 +203,7 @@ func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got 
 		}
 		under, end := em.begin(ctx, "capture event")
 		err = em.Events.PutEvent(ctx, event.Accepted{
-			ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: under, Subject: subject, OldType: types.OldName(c.Event.Type),
+			ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: under, Subject: checked.subject, OldType: types.OldName(c.Event.Type), Versions: checked.versions,
 		})
 		end(markOf(err), map[string]any{"event_id": c.Event.ID, "event_type": c.Event.Type, "tenant": c.Tenant})
 		switch {
@@ -235,7 +236,6 @@ func markOf(err error) string {
 }
 
 // checkCaptured applies the rules for producers' requests to a captured event.
-func checkCaptured(types *validate.Catalog, c capture.Captured) (subject string, err error) {
-	_, subject, err = check(types, Request{Event: c.Event.Type, Tenant: c.Tenant, ActorUserID: c.Event.ActorUserID, RequestID: c.Event.RequestID, Data: c.Event.Data})
-	return subject, err
+func (em *Emitter) checkCaptured(types *validate.Catalog, c capture.Captured) (checked, error) {
+	return em.check(types, Request{Event: c.Event.Type, Tenant: c.Tenant, ActorUserID: c.Event.ActorUserID, RequestID: c.Event.RequestID, Data: c.Event.Data})
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/event/versions"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
@@ -44,6 +45,7 @@ const (
 // Request is a producer's request to publish one event.
 type Request struct {
 	Event          string          `json:"event"`
+	Version        int             `json:"version,omitempty"`       // of the type; see versions.Maker's Make if 0
 	Tenant         string          `json:"tenant,omitempty"`        // default if empty
 	Timestamp      string          `json:"timestamp,omitempty"`     // RFC 3339; now if empty
 	ActorUserID    string          `json:"actor_user_id,omitempty"` // the user who caused the event
@@ -123,8 +125,9 @@ type Emitter struct {
 	NewID  func(now time.Time) string
 	Tracer Tracer // nil for none
 
-	stuck stuckMark
-	kinds kindNames
+	stuck    stuckMark
+	kinds    kindNames
+	versions versions.Maker
 }
 
 type requestID struct{}
@@ -215,10 +218,11 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	if err != nil {
 		return "", false, err
 	}
-	e, subject, err := check(types, r)
+	checked, err := em.check(types, r)
 	if err != nil {
 		return "", false, err
 	}
+	e := checked.event
 	now := em.Now()
 	e.ID = em.newID(now)
 	if e.RequestID == "" {
@@ -250,7 +254,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 		}
 	}
 	err = em.Events.PutEvent(ctx, event.Accepted{
-		ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace, Subject: subject, OldType: types.OldName(e.Type),
+		ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace, Subject: checked.subject, OldType: types.OldName(e.Type), Versions: checked.versions,
 	})
 	switch {
 	case errors.Is(err, event.ErrExists):
@@ -279,44 +283,56 @@ func stamped(e event.Event) event.Event {
 	return e
 }
 
-// check returns the event of a valid request, and its subject.
-func check(types *validate.Catalog, r Request) (e event.Event, subject string, err error) {
+// checked is the event of a valid request, its subject, and its versions if its type has
+// several.
+type checked struct {
+	event    event.Event
+	subject  string
+	versions []byte
+}
+
+func (em *Emitter) check(types *validate.Catalog, r Request) (c checked, err error) {
 	if err := event.CheckTenant(r.Tenant); err != nil {
-		return e, "", &Error{Code: InvalidField, Field: "tenant", Message: "tenant: " + err.Error()}
+		return c, &Error{Code: InvalidField, Field: "tenant", Message: "tenant: " + err.Error()}
 	}
 	if r.Event == "" {
-		return e, "", &Error{Code: InvalidField, Field: "event", Message: "event: is missing; " + types.Summary()}
+		return c, &Error{Code: InvalidField, Field: "event", Message: "event: is missing; " + types.Summary()}
 	}
 	for _, f := range []struct{ field, value string }{
 		{"actor_user_id", r.ActorUserID}, {"request_id", r.RequestID}, {"idempotency_key", r.IdempotencyKey},
 	} {
 		if len(f.value) > maxText {
-			return e, "", &Error{Code: InvalidField, Field: f.field, Message: fmt.Sprintf("%s: is %d bytes; the limit is %d", f.field, len(f.value), maxText)}
+			return c, &Error{Code: InvalidField, Field: f.field, Message: fmt.Sprintf("%s: is %d bytes; the limit is %d", f.field, len(f.value), maxText)}
 		}
 		if err := event.CheckText(f.value); err != nil {
-			return e, "", &Error{Code: InvalidText, Field: f.field, Message: f.field + ": " + err.Error()}
+			return c, &Error{Code: InvalidText, Field: f.field, Message: f.field + ": " + err.Error()}
 		}
 	}
 	at, ok := r.at()
 	if !ok {
-		return e, "", &Error{Code: InvalidField, Field: "timestamp", Message: "timestamp: must be an RFC 3339 date and time, such as 2026-01-29T12:34:56.789Z"}
+		return c, &Error{Code: InvalidField, Field: "timestamp", Message: "timestamp: must be an RFC 3339 date and time, such as 2026-01-29T12:34:56.789Z"}
 	}
 	if len(r.Data) > event.MaxBodyBytes {
-		return e, "", asRefusal(&event.TooLargeError{Bytes: len(r.Data)})
+		return c, asRefusal(&event.TooLargeError{Bytes: len(r.Data)})
 	}
-	if err := types.Validate(r.Event, r.Data); err != nil {
-		return e, "", asRefusal(err)
+	if r.Version < 0 {
+		return c, &Error{Code: InvalidField, Field: "version", Message: "version: must be 1 or more"}
 	}
-	subject = types.Subject(r.Event, r.Data)
-	if err := event.CheckText(subject); err != nil {
+	made, err := em.versions.Make(types, r.Event, r.Version, r.Data)
+	if err != nil {
+		return c, asRefusal(err)
+	}
+	c.subject, c.versions = types.Subject(r.Event, made.Data), made.Stored
+	if err := event.CheckText(c.subject); err != nil {
 		t, _ := types.Type(r.Event)
 		field := "data." + t.Subject
-		return e, "", &Error{Code: InvalidText, Field: field, Message: fmt.Sprintf("%s: %s: %s", r.Event, field, err.Error())}
+		return c, &Error{Code: InvalidText, Field: field, Message: fmt.Sprintf("%s: %s: %s", r.Event, field, err.Error())}
 	}
-	return event.Event{
-		Type: r.Event, Timestamp: at, ActorUserID: r.ActorUserID, Data: r.Data,
+	c.event = event.Event{
+		Type: r.Event, Version: made.Version, Timestamp: at, ActorUserID: r.ActorUserID, Data: made.Data,
 		RequestID: r.RequestID, IdempotencyKey: r.IdempotencyKey,
-	}, subject, nil
+	}
+	return c, nil
 }
 
 // asRefusal converts errors of validation and encoding to an *Error. A schema that does not
@@ -326,11 +342,16 @@ func asRefusal(err error) error {
 	var invalid *validate.InvalidDataError
 	var large *event.TooLargeError
 	var unusable *validate.SchemaError
+	var version *versions.UnknownVersionError
 	switch {
 	case errors.As(err, &unusable):
 		return err
 	case errors.As(err, &unknown):
 		return &Error{Code: UnknownType, Field: "event", Message: "event: " + err.Error()}
+	case errors.As(err, &version):
+		return &Error{Code: InvalidData, Field: "version", Message: "version: " + err.Error()}
+	case errors.As(err, new(*versions.MappingError)):
+		return &Error{Code: InvalidData, Field: "data", Message: err.Error()}
 	case errors.As(err, &invalid):
 		return &Error{Code: InvalidData, Field: invalid.Problems[0].Field, Message: err.Error()}
 	case errors.As(err, &large):
@@ -350,6 +371,9 @@ func digest(r Request) string {
 	if r.Timestamp != "" {
 		instant, _ := r.at() // cannot fail, either
 		at = instant.UTC().Format(time.RFC3339Nano)
+	}
+	if r.Version > 0 {
+		at += fmt.Sprintf(" version %d", r.Version)
 	}
 	return hash("values", r.Event, at, r.ActorUserID, string(data))
 }

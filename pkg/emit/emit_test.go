@@ -127,26 +127,29 @@ func TestErrorsNameTheFieldAndNothingIsStored(t *testing.T) {
 		code    emit.Code
 		field   string
 	}{
-		"no JSON":               {`{"event":`, emit.MalformedJSON, ""},
-		"empty":                 {` `, emit.MalformedJSON, ""},
-		"no type":               {`{"data":{}}`, emit.InvalidField, "event"},
-		"unknown type":          {`{"event":"user.exploded","data":{}}`, emit.UnknownType, "event"},
-		"no data":               {`{"event":"user.joined_community"}`, emit.InvalidData, "data"},
-		"a field missing":       {`{"event":"user.joined_community","data":{"community_name":"n"}}`, emit.InvalidData, "data.community_id"},
-		"a field of wrong type": {`{"event":"user.joined_community","data":{"community_id":"c","community_name":5}}`, emit.InvalidData, "data.community_name"},
-		"a field unknown":       {`{"event":"user.joined_community","data":{"community_id":"c","community_name":"n","x":1}}`, emit.InvalidData, "data.x"},
-		"an envelope misspelt":  {`{"event":"user.joined_community","idempotencyKey":"k","data":{}}`, emit.InvalidField, "idempotencyKey"},
-		"a type that is none":   {`{"event":5,"data":{}}`, emit.InvalidField, "event"},
-		"a bad timestamp":       {`{"event":"user.joined_community","timestamp":"yesterday","data":{}}`, emit.InvalidField, "timestamp"},
-		"beyond the last year":  {`{"event":"user.joined_community","timestamp":"9999-12-31T23:59:59-23:59","data":{}}`, emit.InvalidField, "timestamp"},
-		"before the first":      {`{"event":"user.joined_community","timestamp":"0000-01-01T00:00:00+23:59","data":{}}`, emit.InvalidField, "timestamp"},
-		"a bad tenant":          {`{"event":"user.joined_community","tenant":"a/b","data":{}}`, emit.InvalidField, "tenant"},
-		"a long key":            {`{"event":"user.joined_community","idempotency_key":"` + strings.Repeat("k", 257) + `","data":{}}`, emit.InvalidField, "idempotency_key"},
-		"too large":             {`{"event":"user.posted_comment","data":{"discussion_id":"d","comment_id":"c","comment_text":` + big[:len(big)-1] + strings.Repeat("\U0001F39F", 50_000) + `"}}`, emit.TooLarge, "data"},
-		"an empty list":         {`{"events":[]}`, emit.InvalidField, "events"},
-		"too many, one invalid": {`[5,{"x":1},` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
-		"too many, no JSON":     {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `,]`, emit.MalformedJSON, ""},
-		"too many":              {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
+		"no JSON":                {`{"event":`, emit.MalformedJSON, ""},
+		"empty":                  {` `, emit.MalformedJSON, ""},
+		"no type":                {`{"data":{}}`, emit.InvalidField, "event"},
+		"unknown type":           {`{"event":"user.exploded","data":{}}`, emit.UnknownType, "event"},
+		"no data":                {`{"event":"user.joined_community"}`, emit.InvalidData, "data"},
+		"a field missing":        {`{"event":"user.joined_community","data":{"community_name":"n"}}`, emit.InvalidData, "data.community_id"},
+		"a field of wrong type":  {`{"event":"user.joined_community","data":{"community_id":"c","community_name":5}}`, emit.InvalidData, "data.community_name"},
+		"a field unknown":        {`{"event":"user.joined_community","data":{"community_id":"c","community_name":"n","x":1}}`, emit.InvalidData, "data.x"},
+		"an envelope misspelt":   {`{"event":"user.joined_community","idempotencyKey":"k","data":{}}`, emit.InvalidField, "idempotencyKey"},
+		"a type that is none":    {`{"event":5,"data":{}}`, emit.InvalidField, "event"},
+		"a bad timestamp":        {`{"event":"user.joined_community","timestamp":"yesterday","data":{}}`, emit.InvalidField, "timestamp"},
+		"beyond the last year":   {`{"event":"user.joined_community","timestamp":"9999-12-31T23:59:59-23:59","data":{}}`, emit.InvalidField, "timestamp"},
+		"before the first":       {`{"event":"user.joined_community","timestamp":"0000-01-01T00:00:00+23:59","data":{}}`, emit.InvalidField, "timestamp"},
+		"a bad tenant":           {`{"event":"user.joined_community","tenant":"a/b","data":{}}`, emit.InvalidField, "tenant"},
+		"a long key":             {`{"event":"user.joined_community","idempotency_key":"` + strings.Repeat("k", 257) + `","data":{}}`, emit.InvalidField, "idempotency_key"},
+		"too large":              {`{"event":"user.posted_comment","data":{"discussion_id":"d","comment_id":"c","comment_text":` + big[:len(big)-1] + strings.Repeat("\U0001F39F", 50_000) + `"}}`, emit.TooLarge, "data"},
+		"no such version":        {`{"event":"user.joined_community","version":2,"data":{"community_id":"c"}}`, emit.InvalidData, "version"},
+		"a negative version":     {`{"event":"user.joined_community","version":-1,"data":{"community_id":"c"}}`, emit.InvalidField, "version"},
+		"a version that is none": {`{"event":"user.joined_community","version":"2","data":{"community_id":"c"}}`, emit.InvalidField, "version"},
+		"an empty list":          {`{"events":[]}`, emit.InvalidField, "events"},
+		"too many, one invalid":  {`[5,{"x":1},` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
+		"too many, no JSON":      {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `,]`, emit.MalformedJSON, ""},
+		"too many":               {`[` + strings.Repeat(joined+`,`, emit.MaxList) + joined + `]`, emit.TooMany, "events"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			em, store := newEmitter()
@@ -167,7 +170,7 @@ func TestErrorsNameTheFieldAndNothingIsStored(t *testing.T) {
 
 // Names are case-sensitive, and duplicate keys are rejected.
 func TestTheEnvelopeIsStrict(t *testing.T) {
-	const fields = "is not a field of an event; names are case-sensitive, and the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"
+	const fields = "is not a field of an event; names are case-sensitive, and the fields are event, version, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"
 	for payload, want := range map[string]emit.Error{
 		`{"tenant":"a","tenant":"b","event":"x","data":{}}`: {Code: emit.InvalidField, Field: "tenant", Message: `tenant: duplicate key "tenant" at byte 23`},
 		`{"data":{},"event":"x","data":{}}`:                 {Code: emit.InvalidField, Field: "data", Message: `data: duplicate key "data" at byte 30`},
@@ -207,7 +210,7 @@ func TestADuplicateKeyInDataRejectsOnlyThatEvent(t *testing.T) {
 
 // An item of a list that is not an event is refused by itself, with its index.
 func TestAMalformedItemDoesNotAffectTheOthers(t *testing.T) {
-	const fields = "is not a field of an event; names are case-sensitive, and the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"
+	const fields = "is not a field of an event; names are case-sensitive, and the fields are event, version, tenant, timestamp, actor_user_id, data, request_id, idempotency_key"
 	for item, want := range map[string]emit.Error{
 		strings.Replace(joined, `{"event"`, `{"foo":1,"event"`, 1): {Code: emit.InvalidField, Field: "foo", Message: "foo: " + fields},
 		`{"idempotencyKey":"k"}`:                                   {Code: emit.InvalidField, Field: "idempotencyKey", Message: "idempotencyKey: " + fields},

@@ -16,6 +16,7 @@ import (
 // are rejected.
 type envelope struct {
 	Event          once[string]         `json:"event"`
+	Version        once[int]            `json:"version"`
 	Tenant         once[string]         `json:"tenant"`
 	Timestamp      once[string]         `json:"timestamp"`
 	ActorUserID    once[string]         `json:"actor_user_id"`
@@ -26,14 +27,14 @@ type envelope struct {
 
 func (e envelope) request() Request {
 	return Request{
-		Event: e.Event.value, Tenant: e.Tenant.value, Timestamp: e.Timestamp.value, ActorUserID: e.ActorUserID.value,
+		Event: e.Event.value, Version: e.Version.value, Tenant: e.Tenant.value, Timestamp: e.Timestamp.value, ActorUserID: e.ActorUserID.value,
 		Data: []byte(e.Data.value), RequestID: e.RequestID.value, IdempotencyKey: e.IdempotencyKey.value,
 	}
 }
 
 // given reports whether any field is present.
 func (e envelope) given() bool {
-	return e.Event.given || e.Tenant.given || e.Timestamp.given || e.ActorUserID.given || e.Data.given || e.RequestID.given || e.IdempotencyKey.given
+	return e.Event.given || e.Version.given || e.Tenant.given || e.Timestamp.given || e.ActorUserID.given || e.Data.given || e.RequestID.given || e.IdempotencyKey.given
 }
 
 // once is a field that must not be repeated. The decoder's own check would not name the
@@ -192,7 +193,7 @@ func refusal(err error, whole string) *Error {
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		return invalid("duplicate key %q at byte %d", wrong.JSONPointer.LastToken(), wrong.ByteOffset)
 	case errors.Is(err, json.ErrUnknownName):
-		return invalid("is not a field of an event; names are case-sensitive, and the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key")
+		return invalid("is not a field of an event; names are case-sensitive, and the fields are event, version, tenant, timestamp, actor_user_id, data, request_id, idempotency_key")
 	}
 	return invalid("must be %s, not %s", typeName(wrong.GoType), kindName(wrong.JSONKind))
 }

@@ -268,7 +268,7 @@ func TestTheResponseToAListWithRefusedItems(t *testing.T) {
 	em.NewID = func(time.Time) string { return "01KG4VZS4NCPSXFR1K7QEWBC9B" }
 	w := post(em, `[{"foo":1},`+joined+`,{"event":"user.joined_community","request_id":"a\nb","data":{"community_id":"c"}}]`)
 	const want = `{"results":[` +
-		`{"duplicate":false,"error":{"code":"invalid_field","message":"foo: is not a field of an event; names are case-sensitive, and the fields are event, tenant, timestamp, actor_user_id, data, request_id, idempotency_key","field":"foo","index":0}},` +
+		`{"duplicate":false,"error":{"code":"invalid_field","message":"foo: is not a field of an event; names are case-sensitive, and the fields are event, version, tenant, timestamp, actor_user_id, data, request_id, idempotency_key","field":"foo","index":0}},` +
 		`{"id":"01KG4VZS4NCPSXFR1K7QEWBC9B","duplicate":false},` +
 		`{"duplicate":false,"error":{"code":"invalid_text","message":"request_id: has the control character U+000A at byte 1","field":"request_id","index":2}}]}`
 	if got := strings.TrimSpace(w.Body.String()); w.Code != 207 || got != want {

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -79,6 +81,9 @@ type Endpoint struct {
 	// OldNames delivers events of a renamed type under its old name, for a receiver that
 	// does not know the new one yet. The filter matches both names.
 	OldNames bool
+	// TypeVersions pins event types to versions, by the type's name. A type that is not in it has
+	// the version that was the newest when the endpoint was created.
+	TypeVersions map[string]int
 
 	Timeout time.Duration // per attempt; 0 means DefaultTimeout
 	Retry   retry.Policy
@@ -193,6 +198,18 @@ func (e Endpoint) Rotate(fresh signature.Secret, now time.Time, overlap time.Dur
 	return e, nil
 }
 
+// TypeVersion returns which of a type's versions the endpoint gets: like event.Accepted's
+// InVersion. versions are those of catalog.Catalog's Versions, at least one.
+func (e Endpoint) TypeVersion(versions []catalog.Type) catalog.Type {
+	for _, t := range slices.Backward(versions) {
+		pinned := e.TypeVersions[t.Name]
+		if pinned != 0 && t.Version <= pinned || pinned == 0 && !t.AddedAt.After(e.CreatedAt) {
+			return t
+		}
+	}
+	return versions[0]
+}
+
 // Subscribes reports whether the endpoint subscribes to the event type. It does not
 // apply the filter.
 func (e Endpoint) Subscribes(eventType string) bool {
@@ -236,6 +253,17 @@ func (e Endpoint) Validate(known *catalog.Catalog) error {
 			add("event_types: %q matches no event type; %s", t, known.Summary())
 		}
 	}
+	if len(e.TypeVersions) > MaxEventTypes {
+		add("type_versions has %d entries; the limit is %d", len(e.TypeVersions), MaxEventTypes)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.TypeVersions)) {
+		switch list := known.Versions(name); {
+		case len(list) == 0:
+			add("type_versions: %s", known.Unknown(name))
+		case !slices.ContainsFunc(list, func(t catalog.Type) bool { return t.Version == e.TypeVersions[name] }):
+			add("type_versions: %s has no version %d; it has %s", name, e.TypeVersions[name], numbers(list))
+		}
+	}
 	if len(e.Filter) > MaxFilterBytes {
 		add("filter is %d bytes; the limit is %d", len(e.Filter), MaxFilterBytes)
 	} else if len(e.Filter) > 0 {
@@ -263,6 +291,15 @@ func (e Endpoint) Validate(known *catalog.Catalog) error {
 		add("secrets has %d entries; it must have 1 to %d", len(e.Secrets), MaxSecrets)
 	}
 	return errors.Join(errs...)
+}
+
+// numbers lists the numbers of versions.
+func numbers(versions []catalog.Type) string {
+	var list []string
+	for _, t := range versions {
+		list = append(list, strconv.Itoa(t.Version))
+	}
+	return strings.Join(list, ", ")
 }
 
 // renamedIn returns the first old name of an event type that a filter asks for in its

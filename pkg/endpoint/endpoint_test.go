@@ -47,12 +47,16 @@ func TestValidateNamesTheField(t *testing.T) {
 		"a filter with the name in other data": {func(e *endpoint.Endpoint) {
 			e.Filter = json.RawMessage(`{"data":{"comment_text":["user.welcome_email_sent"]}}`)
 		}, ""},
-		"an invalid filter":          {func(e *endpoint.Endpoint) { e.Filter = json.RawMessage(`{"data":"x"}`) }, "filter: data: must be a list"},
-		"a filter that is too long":  {func(e *endpoint.Endpoint) { e.Filter = make([]byte, 5000) }, "filter is 5000 bytes"},
-		"a timeout of half a second": {func(e *endpoint.Endpoint) { e.Timeout = time.Second / 2 }, "timeout_seconds is 0.5"},
-		"a timeout of a minute":      {func(e *endpoint.Endpoint) { e.Timeout = time.Minute }, "timeout_seconds is 60"},
-		"a policy out of bounds":     {func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = 9999 }, "retry.max_attempts"},
-		"no secret":                  {func(e *endpoint.Endpoint) { e.Secrets = nil }, "secrets"},
+		"an invalid filter":           {func(e *endpoint.Endpoint) { e.Filter = json.RawMessage(`{"data":"x"}`) }, "filter: data: must be a list"},
+		"a filter that is too long":   {func(e *endpoint.Endpoint) { e.Filter = make([]byte, 5000) }, "filter is 5000 bytes"},
+		"a timeout of half a second":  {func(e *endpoint.Endpoint) { e.Timeout = time.Second / 2 }, "timeout_seconds is 0.5"},
+		"a timeout of a minute":       {func(e *endpoint.Endpoint) { e.Timeout = time.Minute }, "timeout_seconds is 60"},
+		"a policy out of bounds":      {func(e *endpoint.Endpoint) { e.Retry.MaxAttempts = 9999 }, "retry.max_attempts"},
+		"a version":                   {func(e *endpoint.Endpoint) { e.TypeVersions = map[string]int{"user.joined_platform": 1} }, ""},
+		"a version of no type":        {func(e *endpoint.Endpoint) { e.TypeVersions = map[string]int{"user.exploded": 1} }, `type_versions: "user.exploded" is not an event type`},
+		"a version that is none":      {func(e *endpoint.Endpoint) { e.TypeVersions = map[string]int{"user.joined_platform": 2} }, "type_versions: user.joined_platform has no version 2; it has 1"},
+		"a version of a renamed type": {func(e *endpoint.Endpoint) { e.TypeVersions = map[string]int{"user.welcome_email_sent": 1} }, `was replaced by "user.joined_platform"`},
+		"no secret":                   {func(e *endpoint.Endpoint) { e.Secrets = nil }, "secrets"},
 	} {
 		e := endpoint.Endpoint{Tenant: "t", URL: "https://example.com", EventTypes: []string{"*"}, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}}
 		c.change(&e)

@@ -35,6 +35,7 @@ const timeLayout = "2006-01-02T15:04:05.000Z"
 type Event struct {
 	ID             string            // ULID; its time part is when the event was accepted
 	Type           string            // one of the catalog's types
+	Version        int               // of the type; 0 and 1 are the first
 	Timestamp      time.Time         // when it happened; millisecond precision
 	ActorUserID    string            // the user who caused it; empty for a discussion closed by schedule
 	Data           jsonv1.RawMessage // an object that conforms to the type's schema
@@ -53,6 +54,9 @@ type Accepted struct {
 	// that a later change of the type, or its removal, does not change the deliveries.
 	Subject string // what the event is about: the value of the data field that its type names; may be empty
 	OldType string // the type's earlier name, for endpoints that still want it; empty if it had none
+	// Versions are the versions of the type that the event has, encoded by EncodeVersions;
+	// empty if its type has one. Body is the newest.
+	Versions []byte
 	// ErasedAt is when the event was erased (Erasure); zero if it was not. Nothing of it is
 	// sent then. ErasedBy is the job.
 	ErasedAt time.Time
@@ -81,7 +85,7 @@ func (e Erasure) Apply(a Accepted) (Accepted, error) {
 		return a, err
 	}
 	a.Body, err = Event{ID: a.ID, Type: was.Type, Timestamp: at, Data: jsonv1.RawMessage("{}")}.Encode()
-	a.Subject, a.ErasedAt, a.ErasedBy = "", e.Now, e.By
+	a.Subject, a.Versions, a.ErasedAt, a.ErasedBy = "", nil, e.Now, e.By
 	return a, err
 }
 
@@ -105,6 +109,7 @@ type ScanPage struct {
 type body struct {
 	ID             string         `json:"id"`
 	Type           string         `json:"event"`
+	Version        int            `json:"version,omitzero"` // absent for 1
 	Timestamp      string         `json:"timestamp"`
 	ActorUserID    string         `json:"actor_user_id,omitzero"`
 	Data           jsontext.Value `json:"data"`
@@ -132,8 +137,12 @@ func (e Event) Encode() ([]byte, error) {
 	if len(e.Data) == 0 {
 		return nil, fmt.Errorf("event data is missing")
 	}
+	version := e.Version
+	if version == 1 {
+		version = 0
+	}
 	out, err := json.Marshal(body{
-		ID: e.ID, Type: e.Type, Timestamp: e.Timestamp.UTC().Format(timeLayout), ActorUserID: e.ActorUserID, Data: jsontext.Value(e.Data),
+		ID: e.ID, Type: e.Type, Version: version, Timestamp: e.Timestamp.UTC().Format(timeLayout), ActorUserID: e.ActorUserID, Data: jsontext.Value(e.Data),
 		RequestID: e.RequestID, TraceID: e.TraceID, IdempotencyKey: cmp.Or(e.IdempotencyKey, e.ID),
 	}, options)
 	if err != nil {
@@ -178,7 +187,7 @@ func Decode(text []byte) (Event, error) {
 		return Event{}, fmt.Errorf("event body: id or event is missing")
 	}
 	return Event{
-		ID: b.ID, Type: b.Type, Timestamp: at, ActorUserID: b.ActorUserID, Data: jsonv1.RawMessage(b.Data),
+		ID: b.ID, Type: b.Type, Version: b.Version, Timestamp: at, ActorUserID: b.ActorUserID, Data: jsonv1.RawMessage(b.Data),
 		RequestID: b.RequestID, TraceID: b.TraceID, IdempotencyKey: b.IdempotencyKey,
 	}, nil
 }
@@ -197,10 +206,15 @@ var (
 	ErrNotFound = errors.New("event not found")
 )
 
-// TooLargeError means that an event's body exceeds MaxBodyBytes.
-type TooLargeError struct{ Bytes int }
+// TooLargeError means that an event's body exceeds MaxBodyBytes or, if Versions is not 0,
+// that its data in so many versions of its type exceeds MaxVersionsBytes.
+type TooLargeError struct{ Bytes, Versions int }
 
 func (e *TooLargeError) Error() string {
+	if e.Versions > 0 {
+		return fmt.Sprintf("event data is %d bytes in the %d versions of its type together; the limit is %d: send a reference to large content instead of the content",
+			e.Bytes, e.Versions, MaxVersionsBytes)
+	}
 	return fmt.Sprintf("event is %d bytes with its envelope; the limit is %d (256 KiB): send a reference to large content instead of the content",
 		e.Bytes, MaxBodyBytes)
 }

@@ -210,8 +210,8 @@ type Catalog interface {
 // Tester makes tests. All fields are required.
 type Tester struct {
 	Catalog Catalog
-	// Validate checks data against its event type's schema.
-	Validate  func(ctx context.Context, eventType string, data json.RawMessage) error
+	// Validate checks data against the schema of a version of its event type.
+	Validate  func(ctx context.Context, eventType string, version int, data json.RawMessage) error
 	Endpoints Endpoints
 	Limits    Limits
 	// Open returns a new sender for each test, because a reused connection would
@@ -408,11 +408,14 @@ func (t *Tester) sample(ctx context.Context, known *catalog.Catalog, r Request, 
 		}
 	}
 	kind, exists := known.Type(name)
+	if exists && r.EndpointID != "" {
+		kind = ep.TypeVersion(known.Versions(name))
+	}
 	data, sample := r.Data, len(r.Data) == 0
 	if sample && exists {
 		data = kind.Samples[0]
 	}
-	if err := t.Validate(ctx, name, data); err != nil {
+	if err := t.Validate(ctx, name, kind.Version, data); err != nil {
 		field := "data"
 		if !exists {
 			field = "event"
@@ -420,7 +423,7 @@ func (t *Tester) sample(ctx context.Context, known *catalog.Catalog, r Request, 
 		return event.Event{}, sample, &Refusal{Code: Invalid, Field: field, Message: err.Error()}
 	}
 	id := event.NewID(now)
-	return event.Event{ID: id, Type: name, Timestamp: now, ActorUserID: "test", Data: data, RequestID: "test", IdempotencyKey: id}, sample, nil
+	return event.Event{ID: id, Type: name, Version: kind.Version, Timestamp: now, ActorUserID: "test", Data: data, RequestID: "test", IdempotencyKey: id}, sample, nil
 }
 
 // defaultType returns the type of a test that names none: sampleType or, if the endpoint

@@ -39,7 +39,7 @@ func erasedEvents(t *testing.T, s Store) {
 			Data: fmt.Appendf(nil, `{"text":"PERSON%s"}`, strings.Repeat("x", 90<<10)), RequestID: "PERSON", IdempotencyKey: "PERSON", // several pages
 		}
 		body := must[[]byte](t)(e.Encode())
-		a := event.Accepted{ID: e.ID, Tenant: fmt.Sprint("t", i%2+1), Body: body, Trace: "Root=1-2-3", Subject: "PERSON", OldType: "old.type"}
+		a := event.Accepted{ID: e.ID, Tenant: fmt.Sprint("t", i%2+1), Body: body, Trace: "Root=1-2-3", Subject: "PERSON", OldType: "old.type", Versions: []byte(`[{"version":2},{"version":1,"data":{"by":"PERSON"}}]`)}
 		if err := s.PutEvent(ctx, a); err != nil {
 			t.Fatal(err)
 		}

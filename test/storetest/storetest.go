@@ -167,7 +167,7 @@ func events(t *testing.T, s Store) {
 		"numbers as said": `{"n":1e21,"m":1.0}`,
 		"256 KiB":         `{"t":"` + strings.Repeat("x", event.MaxBodyBytes-8) + `"}`,
 	} {
-		a := event.Accepted{ID: event.NewID(start), Tenant: "t1", Body: []byte(body), Trace: "Root=1-2-3", Subject: "d_1", OldType: "t.old"}
+		a := event.Accepted{ID: event.NewID(start), Tenant: "t1", Body: []byte(body), Trace: "Root=1-2-3", Subject: "d_1", OldType: "t.old", Versions: []byte(`[{"version":2},{"version":1,"data":{"é":1e2}}]`)}
 		if err := s.PutEvent(ctx, a); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -806,7 +806,7 @@ func endpoints(t *testing.T, s Store) {
 		Tenant: "t1", ID: endpoint.NewID(start), URL: "https://example.com/ä?x=1", Description: "CRM", EventTypes: []string{"user.*", "discussion.extended"},
 		Filter:  []byte(`{"data":{"status":["success"]}}`),
 		Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}, {Secret: signature.NewEd25519(), ExpiresAt: start.Add(time.Hour)}},
-		RoleARN: "arn:aws:iam::123456789012:role/tidings", Credentials: "tidings/t1/kafka", Ordered: true, Traceparent: true, OldNames: true,
+		RoleARN: "arn:aws:iam::123456789012:role/tidings", Credentials: "tidings/t1/kafka", Ordered: true, Traceparent: true, OldNames: true, TypeVersions: map[string]int{"order.paid": 2},
 		Timeout: 5 * time.Second, Retry: retry.Policy{MaxAttempts: 3, MaxAge: time.Hour, MaxDelay: time.Minute},
 		Status: endpoint.Enabled, Version: 1, CreatedAt: start, UpdatedAt: start,
 	}

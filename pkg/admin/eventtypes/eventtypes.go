@@ -21,6 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/event/versions"
 )
 
 // Endpoints lists the endpoints of all tenants.
@@ -39,8 +40,10 @@ type Manager struct {
 
 // Request is what to change.
 type Request struct {
-	Types  []catalog.Type // to add, or to replace those of the same name
-	Remove []string       // names
+	Types  []catalog.Type // to add, or to replace those of the same name and version
+	Remove []string       // names; all versions are removed
+	// RemoveVersions are single versions to remove, by the type's name: its oldest or newest.
+	RemoveVersions map[string]int
 }
 
 // Action is what a request does to a type.
@@ -57,6 +60,7 @@ const (
 // Item is what a request does to one type.
 type Item struct {
 	Type    string          `json:"type"`
+	Version int             `json:"version,omitempty"` // of the type; 0 if it has one version, and for the removal of all
 	Action  Action          `json:"action"`
 	Changes []compat.Change `json:"changes,omitempty"`
 	// Endpoints are the endpoints, without the disabled ones, that a breaking change or a removal concerns, or
@@ -109,14 +113,17 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 	if p.Items, err = compare(before, r); err != nil {
 		return p, err
 	}
-	p.set.Types, p.set.Without = merge(set, r)
+	p.set.Types, p.set.Without = merge(set, r, m.Now())
 	after, err := p.set.Catalog()
 	if err != nil {
 		return p, err
 	}
 	for _, t := range r.Types {
 		if err := validate.Check(t); err != nil {
-			return p, fmt.Errorf("%s: %w", t.Name, err)
+			return p, fmt.Errorf("%s: %w", t.Label(), err)
+		}
+		if err := checkMappings(after, t.Name); err != nil {
+			return p, err
 		}
 	}
 	for _, name := range after.Types() {
@@ -131,7 +138,7 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 	err = m.Endpoints.EachEndpoint(ctx, func(list []endpoint.Endpoint) error {
 		for _, e := range list {
 			for i := range p.Items {
-				concern(&p.Items[i], e)
+				concern(&p.Items[i], e, before)
 			}
 		}
 		return nil
@@ -141,8 +148,8 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 	}
 	for i := range p.Items {
 		item := &p.Items[i]
-		item.Refused = refusal(*item)
-		if file, ok := set.Rules.Publishes(item.Type); ok && item.Action == Remove {
+		item.Refused = refusal(*item, after)
+		if file, ok := set.Rules.Publishes(item.Type); ok && item.Action == Remove && item.Version == 0 {
 			if item.Refused != "" {
 				item.Refused += ", and "
 			}
@@ -170,11 +177,14 @@ func (m *Manager) Apply(ctx context.Context, p Plan, force bool, by, writer stri
 func compare(before *catalog.Catalog, r Request) ([]Item, error) {
 	items := map[string]Item{}
 	for _, t := range r.Types {
-		if _, twice := items[t.Name]; twice {
-			return nil, fmt.Errorf("event type %s is defined twice", t.Name)
+		if _, twice := items[t.Label()]; twice {
+			return nil, fmt.Errorf("event type %s is defined twice", t.Label())
 		}
 		item := Item{Type: t.Name, Action: Add}
-		if was, ok := before.Type(t.Name); ok {
+		if t.Version > 1 {
+			item.Version = t.Version
+		}
+		if was, ok := before.Version(t.Name, t.Version); ok {
 			changes, err := compat.Compare(was.Schema, t.Schema)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", t.Name, err)
@@ -184,18 +194,31 @@ func compare(before *catalog.Catalog, r Request) ([]Item, error) {
 				item.Action = Keep
 			}
 		}
-		items[t.Name] = item
+		items[t.Label()] = item
 	}
 	for _, name := range r.Remove {
 		if _, ok := before.Type(name); !ok {
 			return nil, errors.New(before.Unknown(name))
 		}
-		if other, both := items[name]; both && other.Action == Remove {
-			return nil, fmt.Errorf("event type %s is named twice", name)
-		} else if both {
-			return nil, fmt.Errorf("event type %s cannot be defined and removed at once", name)
+		if err := only(items, name); err != nil {
+			return nil, err
 		}
 		items[name] = Item{Type: name, Action: Remove}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.RemoveVersions)) {
+		list, version := before.Versions(name), r.RemoveVersions[name]
+		switch _, ok := before.Version(name, version); {
+		case len(list) == 0:
+			return nil, errors.New(before.Unknown(name))
+		case !ok:
+			return nil, fmt.Errorf("event type %s has no version %d", name, version)
+		case len(list) == 1:
+			return nil, fmt.Errorf("version %d is the only one of event type %s: remove the type", version, name)
+		}
+		if err := only(items, name); err != nil {
+			return nil, err
+		}
+		items[catalog.Label(name, version)] = Item{Type: name, Version: version, Action: Remove}
 	}
 	var list []Item
 	for _, name := range slices.Sorted(maps.Keys(items)) {
@@ -204,18 +227,66 @@ func compare(before *catalog.Catalog, r Request) ([]Item, error) {
 	return list, nil
 }
 
+// only refuses a removal of a type that a request names otherwise, too.
+func only(items map[string]Item, name string) error {
+	for _, other := range items {
+		if other.Type == name && other.Action == Remove {
+			return fmt.Errorf("event type %s is named twice", name)
+		} else if other.Type == name {
+			return fmt.Errorf("event type %s cannot be defined and removed at once", name)
+		}
+	}
+	return nil
+}
+
+// checkMappings reports whether each version of a type can be made of the others'
+// examples.
+func checkMappings(after *catalog.Catalog, name string) error {
+	list := after.Versions(name)
+	for i, t := range list[1:] {
+		if err := versions.Check(&list[i], t); err != nil {
+			return fmt.Errorf("%s: %w", t.Label(), err)
+		}
+	}
+	return nil
+}
+
 // merge returns a set's types, and the shipped ones that are switched off, after a request.
-func merge(set deployed.Set, r Request) (types []catalog.Type, without []string) {
-	replaced := map[string]bool{}
+func merge(set deployed.Set, r Request, now time.Time) (types []catalog.Type, without []string) {
+	// Types that are replaced or removed, by their labels; all versions by the name's.
+	replaced, removed, added := map[string]bool{}, map[string]bool{}, map[string]time.Time{}
 	for _, t := range r.Types {
-		replaced[t.Name] = true
+		replaced[t.Label()] = true
 	}
 	for _, name := range r.Remove {
-		replaced[name] = true
+		removed[name] = true
 	}
-	types = append(slices.DeleteFunc(slices.Clone(set.Types), func(t catalog.Type) bool { return replaced[t.Name] }), r.Types...)
-	slices.SortFunc(types, func(a, b catalog.Type) int { return strings.Compare(a.Name, b.Name) })
-	without = slices.DeleteFunc(slices.Clone(set.Without), func(name string) bool { return replaced[name] })
+	for name, version := range r.RemoveVersions {
+		replaced[catalog.Label(name, version)] = true
+		if version == 1 && deployed.IsShipped(name) {
+			without = append(without, name)
+		}
+	}
+	for _, t := range set.Types {
+		added[t.Label()] = t.AddedAt
+		if !replaced[t.Label()] && !removed[t.Name] {
+			types = append(types, t)
+		}
+	}
+	for _, t := range r.Types {
+		if at, was := added[t.Label()]; was {
+			t.AddedAt = at
+		} else if t.Version > 1 {
+			t.AddedAt = now.UTC().Truncate(time.Millisecond)
+		}
+		types = append(types, t)
+	}
+	slices.SortFunc(types, catalog.Order)
+	for _, name := range set.Without {
+		if !replaced[name] && !removed[name] {
+			without = append(without, name)
+		}
+	}
 	for _, name := range r.Remove {
 		if deployed.IsShipped(name) {
 			without = append(without, name)
@@ -225,17 +296,24 @@ func merge(set deployed.Set, r Request) (types []catalog.Type, without []string)
 	return types, slices.Compact(without)
 }
 
-// concern adds an endpoint to an item if the item's change concerns it.
-func concern(i *Item, e endpoint.Endpoint) {
+// concern adds an endpoint to an item if the item's change concerns it. before are the types
+// without the change.
+func concern(i *Item, e endpoint.Endpoint, before *catalog.Catalog) {
 	if e.Status == endpoint.Disabled || !e.Subscribes(i.Type) {
 		return
+	}
+	list := before.Versions(i.Type)
+	if one := i.Action == Change || i.Version > 0; one && len(list) > 1 && e.TypeVersion(list).Version != max(i.Version, 1) {
+		return // it gets another version
 	}
 	add := func(format string, args ...any) {
 		i.Endpoints = append(i.Endpoints, Concerned{e.Tenant, e.ID, fmt.Sprintf(format, args...)})
 	}
 	switch i.Action {
 	case Remove:
-		if !slices.Contains(e.EventTypes, "*") {
+		if len(list) > 1 && i.Version > 0 {
+			add("gets version %d", i.Version)
+		} else if !slices.Contains(e.EventTypes, "*") {
 			add("subscribes to %s", strings.Join(e.EventTypes, ", "))
 		}
 		return
@@ -279,7 +357,7 @@ func overlaps(a, b string) bool {
 }
 
 // refusal says why an item is refused.
-func refusal(i Item) string {
+func refusal(i Item, after *catalog.Catalog) string {
 	n := len(i.Endpoints)
 	if n == 0 {
 		return ""
@@ -288,12 +366,17 @@ func refusal(i Item) string {
 	if n == 1 {
 		who, subscribe, get, filters = "1 enabled endpoint", "subscribes", "gets", "the filter of %s names"
 	}
-	if i.Action == Remove {
+	switch {
+	case i.Action == Remove && i.Version > 0:
+		return fmt.Sprintf("%s %s version %d", who, get, i.Version)
+	case i.Action == Remove:
 		return who + " " + subscribe + " to it"
 	}
+	list := after.Versions(i.Type)
+	next := list[len(list)-1].Version + 1
 	for _, c := range i.Changes {
 		if c.Breaking {
-			return fmt.Sprintf("%s, and %s %s it: define a new type instead", c, who, get)
+			return fmt.Sprintf("%s, and %s %s it: define version %d instead", c, who, get, next)
 		}
 	}
 	return fmt.Sprintf(filters+" fields that change", who)

@@ -100,10 +100,10 @@ func TestAChangeThatConcernsAnEndpointIsRefused(t *testing.T) {
 		"a narrower field, another filtered":  {narrower, "*", `{"data":{"order_id":["o_1"]}}`, endpoint.Enabled, ""},
 		"a narrower field, type not received": {narrower, "user.*", `{"data":{"status":["late"]}}`, endpoint.Enabled, ""},
 		"a narrower item, filtered":           {item, "*", `{"data":{"lines":{"sku":["a"]}}}`, endpoint.Enabled, "the filter of 1 enabled endpoint names fields that change"},
-		"a renamed value":                     {renamed, "*", ``, endpoint.Enabled, `data.status can be "overdue" instead of "late", and 1 enabled endpoint gets it: define a new type instead`},
+		"a renamed value":                     {renamed, "*", ``, endpoint.Enabled, `data.status can be "overdue" instead of "late", and 1 enabled endpoint gets it: define version 2 instead`},
 		"a renamed value, disabled endpoint":  {renamed, "*", ``, endpoint.Disabled, ""},
 		"a renamed value, no endpoint":        {renamed, "", ``, endpoint.Enabled, ""},
-		"a removed field":                     {removed, "order.paid", ``, endpoint.Enabled, "data.status is removed, and 1 enabled endpoint gets it: define a new type instead"},
+		"a removed field":                     {removed, "order.paid", ``, endpoint.Enabled, "data.status is removed, and 1 enabled endpoint gets it: define version 2 instead"},
 		"a removed field, no endpoint":        {removed, "user.*", ``, endpoint.Enabled, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -211,5 +211,120 @@ func TestTheRemovalOfATypeThatACaptureRulePublishesIsRefused(t *testing.T) {
 	w.apply(remove, true, nil)
 	if w.has("order.paid") {
 		t.Error("it is not removed by force")
+	}
+}
+
+const second = `{"title":"order.paid","x-version":2,"description":"An order was paid","x-subject":"order_id","type":"object",
+	"properties":{"order_id":{"type":"string"},"state":{"type":"string","maxLength":9}},"required":["order_id","state"],
+	"x-downgrade":{"status":"data.state == 'paid' ? 'paid' : 'late'"},"examples":[{"order_id":"o_1","state":"paid"}]}`
+
+// What breaks receivers of version 1 can be version 2: who was there before keeps version 1,
+// and a change concerns only those that get the version.
+func TestANewVersionConcernsNoEndpointThatWasThere(t *testing.T) {
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	w := newWorld(t)
+	w.Now = func() time.Time { return now }
+	add := func(created time.Time, pin int) {
+		e := endpoint.Endpoint{Tenant: "t1", ID: endpoint.NewID(created), URL: "https://x.example", EventTypes: []string{"*"}, Status: endpoint.Enabled, CreatedAt: created}
+		if pin > 0 {
+			e.TypeVersions = map[string]int{"order.paid": pin}
+		}
+		if err := w.store.AddEndpoint(w.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(now.Add(-time.Hour), 0)
+	r := eventtypes.Request{Types: []catalog.Type{parse(t, second)}}
+	p := w.apply(r, false, nil)
+	if len(p.Items) != 1 || p.Items[0].Action != eventtypes.Add || p.Items[0].Version != 2 || len(p.Items[0].Endpoints) != 0 {
+		t.Fatalf("%+v", p.Items)
+	}
+	if again := w.apply(r, false, nil); !again.Empty() {
+		t.Errorf("a second time it does %+v", again.Items)
+	}
+	wider := strings.Replace(second, `,"maxLength":9`, ``, 1)
+	change := func(text string, want error, endpoints int, says string) {
+		t.Helper()
+		p := w.apply(eventtypes.Request{Types: []catalog.Type{parse(t, text)}}, false, want)
+		if len(p.Items[0].Endpoints) != endpoints || !strings.Contains(p.Items[0].Refused, says) {
+			t.Errorf("%+v", p.Items[0])
+		}
+	}
+	change(wider, nil, 0, "") // nobody gets version 2 yet
+	change(second, nil, 0, "")
+	add(now, 0) // as new as version 2
+	add(now.Add(time.Hour), 1)
+	change(wider, eventtypes.ErrRefused, 1, "and 1 enabled endpoint gets it: define version 3 instead")
+	change(strings.Replace(order, `"sku":{"type":"string"}`, `"sku":{}`, 1), eventtypes.ErrRefused, 2, "define version 3 instead")
+	for version, want := range map[int]int{1: 2, 2: 1} {
+		p := w.apply(eventtypes.Request{RemoveVersions: map[string]int{"order.paid": version}}, false, eventtypes.ErrRefused)
+		if len(p.Items) != 1 || len(p.Items[0].Endpoints) != want || p.Items[0].Version != version {
+			t.Errorf("remove version %d: %+v", version, p.Items)
+		}
+	}
+	// Version 1 is removed in spite of it, and is not added again by the next change.
+	w.apply(eventtypes.Request{RemoveVersions: map[string]int{"order.paid": 1}}, true, nil)
+	set, err := deployed.Read(t.Context(), w.store, -1)
+	if err != nil || len(set.Types) != 1 || set.Types[0].Version != 2 || !set.Types[0].AddedAt.Equal(now) {
+		t.Errorf("%v %+v", err, set.Types)
+	}
+}
+
+// A shipped type gets versions, too, beside the shipped one.
+func TestAShippedTypeGetsAVersion(t *testing.T) {
+	w := newWorld(t)
+	shipped, _ := catalog.Default().Type("user.joined_community")
+	next := strings.Replace(string(shipped.Schema), "{", `{"x-version": 2, "x-downgrade": {},`, 1)
+	w.apply(eventtypes.Request{Types: []catalog.Type{parse(t, next)}}, false, nil)
+	numbers := func() (list []int) {
+		set, err := deployed.Read(t.Context(), w.store, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known, err := set.Catalog()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range known.Versions(shipped.Name) {
+			list = append(list, v.Version)
+		}
+		return list
+	}
+	if got := numbers(); fmt.Sprint(got) != "[1 2]" {
+		t.Error(got)
+	}
+	w.apply(eventtypes.Request{RemoveVersions: map[string]int{shipped.Name: 1}}, false, nil)
+	if got := numbers(); fmt.Sprint(got) != "[2]" {
+		t.Error(got)
+	}
+	w.apply(eventtypes.Request{Types: []catalog.Type{shipped}}, false, nil)
+	if got := numbers(); fmt.Sprint(got) != "[1 2]" {
+		t.Error(got)
+	}
+	w.apply(eventtypes.Request{Remove: []string{shipped.Name}}, false, nil)
+	if got := numbers(); got != nil {
+		t.Error(got)
+	}
+}
+
+func TestARequestForVersionsThatMakesNoSenseIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.apply(eventtypes.Request{Types: []catalog.Type{parse(t, second)}}, false, nil)
+	for name, c := range map[string]struct {
+		request eventtypes.Request
+		want    string
+	}{
+		"a gap":                 {eventtypes.Request{Types: []catalog.Type{parse(t, strings.Replace(second, `"x-version":2`, `"x-version":4`, 1))}}, "has the versions 2 and 4"},
+		"a mapping that fails":  {eventtypes.Request{Types: []catalog.Type{parse(t, strings.Replace(second, "data.state ==", "data.stat ==", 1))}}, "order.paid.v2: line 3, column"},
+		"a version before it":   {eventtypes.Request{Types: []catalog.Type{parse(t, strings.Replace(order, `"status":{"enum":["paid","late"]}`, `"status":{"enum":["paid","overdue"]}`, 1)), parse(t, strings.Replace(second, `"state":"paid"}]`, `"state":"x"}]`, 1))}}, "order.paid.v2: line 3"},
+		"a version that is not": {eventtypes.Request{RemoveVersions: map[string]int{"order.paid": 3}}, "has no version 3"},
+		"the only version":      {eventtypes.Request{RemoveVersions: map[string]int{"user.posted_comment": 1}}, "remove the type"},
+		"a type that is not":    {eventtypes.Request{RemoveVersions: map[string]int{"order.payed": 1}}, "is not an event type"},
+		"removed in two ways":   {eventtypes.Request{Remove: []string{"order.paid"}, RemoveVersions: map[string]int{"order.paid": 1}}, "is named twice"},
+		"removed and defined":   {eventtypes.Request{Types: []catalog.Type{parse(t, second)}, RemoveVersions: map[string]int{"order.paid": 1}}, "cannot be defined and removed at once"},
+	} {
+		if _, err := w.Plan(t.Context(), c.request); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
 	}
 }

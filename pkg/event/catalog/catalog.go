@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -30,13 +31,20 @@ type Type struct {
 	Subject      string            `json:"x-subject"`       // the data field that identifies what the event is about
 	Replaces     string            `json:"x-replaces"`      // the old name of the type; empty if it never had another
 	Deprecated   *Deprecation      `json:"x-deprecated"`    // nil unless the type is deprecated
+	Version      int               `json:"x-version"`       // 1 if the definition names none
+	Downgrade    Mapping           `json:"x-downgrade"`     // how the version before is made of this one's data; nil in version 1
+	Upgrade      Mapping           `json:"x-upgrade"`       // how this version is made of the data of the one before; may be nil
 	Samples      []json.RawMessage `json:"examples"`
 	Schema       json.RawMessage   `json:"-"` // the whole file
+	// AddedAt is when the version was added to the deployment; zero for the first one.
+	// Endpoints that existed then keep the version before.
+	AddedAt time.Time `json:"-"`
 }
 
 // Catalog is a set of event types. It is immutable and safe for concurrent use.
 type Catalog struct {
-	types   map[string]*Type
+	types   map[string]*Type  // the newest version
+	all     map[string][]Type // every version, ascending
 	names   []string
 	renamed map[string]string // new names by old name
 
@@ -76,19 +84,24 @@ func load() (*Catalog, error) {
 	return New(list)
 }
 
-// New returns a catalog of types, each from Parse. It fails if two types have one name, or
-// if one replaces the name of another.
+// New returns a catalog of types, each from Parse. It fails if two definitions have one name
+// and version, if a version is missing between two, or if a type replaces the name of
+// another.
 func New(list []Type) (*Catalog, error) {
-	c := &Catalog{types: make(map[string]*Type, len(list)), renamed: map[string]string{}}
-	for i := range list {
-		t := &list[i]
-		if c.types[t.Name] != nil {
-			return nil, fmt.Errorf("event type %s is defined twice", t.Name)
+	c := &Catalog{types: make(map[string]*Type, len(list)), all: make(map[string][]Type, len(list)), renamed: map[string]string{}}
+	for _, t := range list {
+		t.Version = max(t.Version, 1)
+		if len(c.all[t.Name]) == 0 {
+			c.names = append(c.names, t.Name)
 		}
-		c.types[t.Name] = t
-		c.names = append(c.names, t.Name)
+		c.all[t.Name] = append(c.all[t.Name], t)
 	}
 	slices.Sort(c.names)
+	for _, name := range c.names {
+		if err := c.order(name); err != nil {
+			return nil, err
+		}
+	}
 	for _, name := range c.names {
 		old := c.types[name].Replaces
 		switch {
@@ -110,7 +123,7 @@ func (c *Catalog) Current(context.Context) (*Catalog, error) { return c, nil }
 // Types returns the names of all types, sorted.
 func (c *Catalog) Types() []string { return slices.Clone(c.names) }
 
-// Type returns the type of that name, or false if there is none.
+// Type returns the newest version of the type of that name, or false if there is none.
 func (c *Catalog) Type(name string) (Type, bool) {
 	t, ok := c.types[name]
 	if !ok {

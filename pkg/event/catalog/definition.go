@@ -34,7 +34,7 @@ var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$`)
 const reserved = "tidings."
 
 // extensions are the keywords of a type's schema beyond those of JSON Schema.
-var extensions = []string{"x-captured-from", deprecationKeyword, "x-replaces", "x-subject"}
+var extensions = []string{"x-captured-from", deprecationKeyword, downgradeKeyword, "x-replaces", "x-subject", upgradeKeyword, versionKeyword}
 
 // DefinitionError says what is wrong with a type's definition, and where.
 type DefinitionError struct {
@@ -61,9 +61,13 @@ func Parse(text []byte) (Type, error) {
 	if err := d.checkDeprecation(); err != nil {
 		return t, err
 	}
+	if err := d.checkVersion(); err != nil {
+		return t, err
+	}
 	if err := json.Unmarshal(text, &t); err != nil {
 		return t, d.errorAt("", "%s", err)
 	}
+	t.Version = max(t.Version, 1)
 	if err := d.check(t); err != nil {
 		return t, err
 	}

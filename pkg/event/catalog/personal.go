@@ -89,8 +89,13 @@ func (c *Catalog) personal(eventType string) [][]string {
 		return cached.([][]string)
 	}
 	var paths [][]string
-	if t, ok := c.types[eventType]; ok {
-		paths = t.Personal()
+	for _, t := range c.all[eventType] { // an event can be of any of them
+		of := t.Personal()
+		if len(of) == 0 {
+			paths = nil
+			break
+		}
+		paths = append(paths, of...)
 	}
 	c.personalOf.Store(eventType, paths)
 	return paths

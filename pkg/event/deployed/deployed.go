@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
@@ -65,7 +64,7 @@ type Store interface {
 // Set is what a deployment changed in the shipped catalog and the shipped capture rules.
 type Set struct {
 	Revision  int            // 0: nothing was changed yet
-	Types     []catalog.Type // added, or instead of a shipped one of the same name; sorted by name
+	Types     []catalog.Type // added, or instead of a shipped one of the same name and version; in catalog.Order
 	Without   []string       // names of shipped types that are switched off; sorted
 	Rules     Rules
 	ChangedAt time.Time
@@ -101,9 +100,9 @@ func (s Set) Catalog() (*catalog.Catalog, error) {
 	list := slices.Clone(s.Types)
 	shipped := catalog.Default()
 	for _, name := range shipped.Types() {
-		own := slices.ContainsFunc(s.Types, func(t catalog.Type) bool { return t.Name == name })
+		t, _ := shipped.Type(name)
+		own := slices.ContainsFunc(s.Types, func(o catalog.Type) bool { return o.Label() == t.Label() })
 		if !own && !slices.Contains(s.Without, name) {
-			t, _ := shipped.Type(name)
 			list = append(list, t)
 		}
 	}
@@ -128,10 +127,12 @@ type head struct {
 
 // body is the stored set, compressed and cut into parts.
 type body struct {
-	Types        []string   `json:"types"` // definitions, as they were written
-	Without      []string   `json:"without,omitempty"`
-	Rules        []RuleFile `json:"rules,omitempty"`
-	WithoutRules bool       `json:"without_rules,omitempty"` // the shipped ones
+	Types []string `json:"types"` // definitions, as they were written
+	// AddedAt is when versions were added, by their label.
+	AddedAt      map[string]time.Time `json:"added_at,omitempty"`
+	Without      []string             `json:"without,omitempty"`
+	Rules        []RuleFile           `json:"rules,omitempty"`
+	WithoutRules bool                 `json:"without_rules,omitempty"` // the shipped ones
 }
 
 // Read returns the stored set; revision 0 if there is none. If its revision is known, it
@@ -235,7 +236,7 @@ func encode(set Set) ([]byte, error) {
 	if len(set.Rules.Files) > MaxRuleFiles {
 		return nil, fmt.Errorf("%d files of capture rules; the maximum is %d", len(set.Rules.Files), MaxRuleFiles)
 	}
-	b := body{Types: []string{}, Without: set.Without, Rules: set.Rules.Files, WithoutRules: set.Rules.WithoutShipped}
+	b := body{Types: []string{}, Without: set.Without, AddedAt: map[string]time.Time{}, Rules: set.Rules.Files, WithoutRules: set.Rules.WithoutShipped}
 	size := 0
 	for _, f := range set.Rules.Files {
 		size += len(f.Text)
@@ -243,6 +244,9 @@ func encode(set Set) ([]byte, error) {
 	for _, t := range set.Types {
 		size += len(t.Schema)
 		b.Types = append(b.Types, string(t.Schema))
+		if !t.AddedAt.IsZero() {
+			b.AddedAt[t.Label()] = t.AddedAt.UTC()
+		}
 	}
 	if size > MaxBytes {
 		return nil, fmt.Errorf("the definitions and rules have %d bytes together; the maximum is %d", size, MaxBytes)
@@ -278,11 +282,13 @@ func decode(text []byte) (Set, error) {
 	}
 	set := Set{Without: b.Without, Types: make([]catalog.Type, len(b.Types)), Rules: Rules{Files: b.Rules, WithoutShipped: b.WithoutRules}}
 	for i, schema := range b.Types {
-		if err := json.Unmarshal([]byte(schema), &set.Types[i]); err != nil {
+		t, err := catalog.FromStored([]byte(schema))
+		if err != nil {
 			return Set{}, err
 		}
-		set.Types[i].Schema = json.RawMessage(schema)
+		t.AddedAt = b.AddedAt[t.Label()]
+		set.Types[i] = t
 	}
-	slices.SortFunc(set.Types, func(a, b catalog.Type) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(set.Types, catalog.Order)
 	return set, nil
 }

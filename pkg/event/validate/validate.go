@@ -29,7 +29,7 @@ import (
 // Catalog is a catalog whose types can be validated. It is safe for concurrent use.
 type Catalog struct {
 	*catalog.Catalog
-	schemas map[string]func() (*jsonschema.Schema, error)
+	schemas map[string]func() (*jsonschema.Schema, error) // by label
 }
 
 // Default returns catalog.Default with validation.
@@ -40,8 +40,9 @@ var Default = sync.OnceValue(func() *Catalog { return New(catalog.Default()) })
 func New(types *catalog.Catalog) *Catalog {
 	c := &Catalog{Catalog: types, schemas: map[string]func() (*jsonschema.Schema, error){}}
 	for _, name := range types.Types() {
-		t, _ := types.Type(name)
-		c.schemas[name] = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile(t) })
+		for _, t := range types.Versions(name) {
+			c.schemas[t.Label()] = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile(t) })
+		}
 	}
 	return c
 }
@@ -54,7 +55,7 @@ func Check(t catalog.Type) error {
 		return catalog.At(t.Schema, "/x-replaces", "%s", err)
 	}
 	c := New(list)
-	if _, err := c.schemas[t.Name](); err != nil {
+	if _, err := c.schemas[t.Label()](); err != nil {
 		var wrong *jsonschema.SchemaValidationError
 		if errors.As(err, &wrong) {
 			at, text := deepest(wrong.Err)
@@ -131,13 +132,18 @@ func (l *Live) Current(ctx context.Context) (*Catalog, error) {
 	return l.current, nil
 }
 
-// Validate is Catalog.Validate with the types as they are now.
-func (l *Live) Validate(ctx context.Context, eventType string, data jsonv1.RawMessage) error {
+// Validate is ValidateVersion with the types as they are now. It returns *UnknownTypeError
+// for a version that there is none of.
+func (l *Live) Validate(ctx context.Context, eventType string, version int, data jsonv1.RawMessage) error {
 	c, err := l.Current(ctx)
 	if err != nil {
 		return err
 	}
-	return c.Validate(eventType, data)
+	t, ok := c.Version(eventType, version)
+	if !ok {
+		return &UnknownTypeError{Type: eventType, Known: c.Types(), text: c.Unknown(eventType)}
+	}
+	return c.ValidateVersion(t, data)
 }
 
 func compile(t catalog.Type) (*jsonschema.Schema, error) {
@@ -210,18 +216,25 @@ func (e *InvalidDataError) Error() string {
 	return e.Type + ": " + strings.Join(parts, "; ")
 }
 
-// Validate checks data against a type's schema. It returns *UnknownTypeError,
+// Validate checks data against the schema of a type's newest version. It returns *UnknownTypeError,
 // *InvalidDataError or *SchemaError. Duplicate keys are refused, because receivers' parsers disagree
 // about which value counts; so are texts that are not Unicode and numbers outside the range
 // of a double, because strict parsers refuse the whole event.
 func (c *Catalog) Validate(eventType string, data jsonv1.RawMessage) error {
-	compiled, ok := c.schemas[eventType]
+	t, ok := c.Type(eventType)
 	if !ok {
 		return &UnknownTypeError{Type: eventType, Known: c.Types(), text: c.Unknown(eventType)}
 	}
-	schema, err := compiled()
+	return c.ValidateVersion(t, data)
+}
+
+// ValidateVersion checks data against the schema of one of the catalog's types, like
+// Validate.
+func (c *Catalog) ValidateVersion(t catalog.Type, data jsonv1.RawMessage) error {
+	eventType := t.Name
+	schema, err := c.schemas[t.Label()]()
 	if err != nil {
-		return &SchemaError{eventType, err}
+		return &SchemaError{t.Label(), err}
 	}
 	invalid := func(problems ...Problem) error { return &InvalidDataError{Type: eventType, Problems: problems} }
 	if len(bytes.TrimSpace(data)) == 0 {

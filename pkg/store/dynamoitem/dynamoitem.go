@@ -70,6 +70,7 @@ const (
 	trace     = "trace"
 	subject   = "subject"
 	oldType   = "old_type"
+	versions  = "versions"
 	erasedBy  = "erased_by"
 	uncounted = "uncounted"
 	snippet   = "snippet"

@@ -59,6 +59,13 @@ func EncodeEndpoint(e endpoint.Endpoint) Item {
 		panic(err) // a list of strings
 	}
 	item["event_types"] = S(string(subscribed))
+	if len(e.TypeVersions) > 0 {
+		pinned, err := json.Marshal(e.TypeVersions)
+		if err != nil {
+			panic(err) // numbers by name
+		}
+		item["type_versions"] = S(string(pinned))
+	}
 	put(item, "filter", string(e.Filter))
 	secrets := make([]storedSecret, len(e.Secrets))
 	for i, s := range e.Secrets {
@@ -118,6 +125,11 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 	}
 	if err := json.Unmarshal([]byte(r.s("event_types")), &e.EventTypes); err != nil {
 		return e, fmt.Errorf("endpoint %s: event_types: %w", e.ID, err)
+	}
+	if text := r.s("type_versions"); text != "" {
+		if err := json.Unmarshal([]byte(text), &e.TypeVersions); err != nil {
+			return e, fmt.Errorf("endpoint %s: type_versions: %w", e.ID, err)
+		}
 	}
 	var secrets []storedSecret
 	if err := json.Unmarshal([]byte(r.s("secrets")), &secrets); err != nil {

@@ -28,6 +28,7 @@ func EncodeEvent(a event.Accepted) (Item, error) {
 	put(item, trace, a.Trace)
 	put(item, subject, a.Subject)
 	put(item, oldType, a.OldType)
+	put(item, versions, string(a.Versions))
 	put(item, erasedBy, a.ErasedBy)
 	putTime(item, ErasedAt, a.ErasedAt)
 	return item, nil
@@ -35,7 +36,7 @@ func EncodeEvent(a event.Accepted) (Item, error) {
 
 // ErasedEventAttributes are the attributes that an erasure of an event changes. The rest
 // stays.
-var ErasedEventAttributes = []string{body, subject, ErasedAt, erasedBy}
+var ErasedEventAttributes = []string{body, subject, versions, ErasedAt, erasedBy}
 
 // DecodeEvent reads what EncodeEvent wrote.
 func DecodeEvent(item Item) (event.Accepted, error) {
@@ -43,6 +44,9 @@ func DecodeEvent(item Item) (event.Accepted, error) {
 	r.must(EventID, Tenant, body)
 	a := event.Accepted{ID: r.s(EventID), Tenant: r.s(Tenant), Body: []byte(r.s(body)), Trace: r.s(trace), Subject: r.s(subject), OldType: r.s(oldType),
 		ErasedAt: r.millis(ErasedAt), ErasedBy: r.s(erasedBy)}
+	if text := r.s(versions); text != "" {
+		a.Versions = []byte(text)
+	}
 	return a, r.err
 }
 
@@ -61,7 +65,7 @@ func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValu
 	text(EventID, a.ID)
 	text(Tenant, a.Tenant)
 	text(body, string(a.Body))
-	for name, value := range map[string]string{trace: a.Trace, subject: a.Subject, oldType: a.OldType} {
+	for name, value := range map[string]string{trace: a.Trace, subject: a.Subject, oldType: a.OldType, versions: string(a.Versions)} {
 		if value != "" {
 			text(name, value)
 		}
@@ -85,6 +89,7 @@ func EventFromImage(image map[string]events.DynamoDBAttributeValue) (event.Accep
 		{trace, func(s string) { a.Trace = s }, true},
 		{subject, func(s string) { a.Subject = s }, true},
 		{oldType, func(s string) { a.OldType = s }, true},
+		{versions, func(s string) { a.Versions = []byte(s) }, true},
 	} {
 		v, ok := image[f.name]
 		switch {

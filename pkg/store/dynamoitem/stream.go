@@ -41,6 +41,8 @@ func ReadEvents(payload []byte) ([]event.Change, error) {
 					// Subject and OldType: only if the event's type has them.
 					Subject *text `json:"subject"`
 					OldType *text `json:"old_type"`
+					// Versions: only if the type has several.
+					Versions *text `json:"versions"`
 				}
 			} `json:"dynamodb"`
 		}
@@ -61,7 +63,7 @@ func ReadEvents(payload []byte) ([]event.Change, error) {
 		read := func(name string, t *text) []byte {
 			switch {
 			case c.Err != nil:
-			case t == nil && name != trace && name != subject && name != oldType:
+			case t == nil && name != trace && name != subject && name != oldType && name != versions:
 				c.Err = fmt.Errorf("stream image: attribute %q is missing", name)
 			case t != nil && t.S == nil:
 				c.Err = fmt.Errorf("stream image: attribute %q is not a string", name)
@@ -73,7 +75,7 @@ func ReadEvents(payload []byte) ([]event.Change, error) {
 		image := r.Change.NewImage
 		c.Event = event.Accepted{
 			ID: string(read(EventID, image.ID)), Tenant: string(read(Tenant, image.Tenant)), Body: read(body, image.Body), Trace: string(read(trace, image.Trace)),
-			Subject: string(read(subject, image.Subject)), OldType: string(read(oldType, image.OldType)),
+			Subject: string(read(subject, image.Subject)), OldType: string(read(oldType, image.OldType)), Versions: read(versions, image.Versions),
 		}
 	}
 	return changes, nil

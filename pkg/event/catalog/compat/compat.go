@@ -85,6 +85,10 @@ func (c *comparison) typeKeywords(was, is map[string]any) {
 		if reflect.DeepEqual(was[name], is[name]) || !texted[name] && !strings.HasPrefix(name, "x-") {
 			continue
 		}
+		if name == "x-downgrade" || name == "x-upgrade" {
+			c.addf("", Changed, false, "has another %s: other versions are made in another way", name)
+			continue
+		}
 		// A keyword that the type did not have gives receivers something new to ignore.
 		if why, ok := breakingTypeKeywords[name]; ok && was[name] != nil {
 			c.addf("", Changed, true, "%s", why)

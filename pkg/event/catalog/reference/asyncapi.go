@@ -27,9 +27,10 @@ func (e *TooLargeError) Error() string {
 type object = map[string]any
 
 // AsyncAPI returns an AsyncAPI 3.0 document (https://www.asyncapi.com/docs/reference/specification/v3.0.0)
-// of the types: one channel, message and send operation for each. Its version changes with
-// the types. schemaURL returns where the definition of a type can be read.
-func AsyncAPI(types []catalog.Type, schemaURL func(name string) string) ([]byte, error) {
+// of the types: one channel and send operation for each, with a message for each of its
+// versions, named by its label. Its version changes with the types. schemaURL returns where
+// the definition with a label can be read.
+func AsyncAPI(types []catalog.Type, schemaURL func(label string) string) ([]byte, error) {
 	channels, operations, messages, schemas := object{}, object{}, object{}, object{"headers": headers} // no type's name is without a dot
 	digest := sha256.New()
 	for _, t := range types {
@@ -38,11 +39,12 @@ func AsyncAPI(types []catalog.Type, schemaURL func(name string) string) ([]byte,
 			return nil, err
 		}
 		_, _ = digest.Write(t.Schema) // never fails
-		schemas[t.Name] = data
+		label := t.Label()
+		schemas[label] = data
 		message := object{
-			"name": t.Name, "title": t.Name, "summary": t.Description, "contentType": "application/json",
-			"headers": object{"$ref": "#/components/schemas/headers"}, "payload": envelope(t.Name),
-			"externalDocs": object{"description": "JSON Schema (draft 2020-12) of data", "url": schemaURL(t.Name)},
+			"name": label, "title": label, "summary": t.Description, "contentType": "application/json",
+			"headers": object{"$ref": "#/components/schemas/headers"}, "payload": envelope(t),
+			"externalDocs": object{"description": "JSON Schema (draft 2020-12) of data", "url": schemaURL(label)},
 		}
 		if t.Deprecated != nil {
 			message["description"] = t.Deprecated.String() + "."
@@ -55,15 +57,15 @@ func AsyncAPI(types []catalog.Type, schemaURL func(name string) string) ([]byte,
 		if body != nil {
 			message["examples"] = []any{object{"name": "sample", "payload": body}}
 		}
-		messages[t.Name] = message
-		channels[t.Name] = object{
-			"address": nil, "title": t.Name, "description": "The URL of each endpoint that subscribes to the type",
-			"messages": object{t.Name: object{"$ref": "#/components/messages/" + t.Name}},
+		messages[label] = message
+		if channels[t.Name] == nil {
+			channels[t.Name] = object{"address": nil, "title": t.Name, "description": "The URL of each endpoint that subscribes to the type", "messages": object{}}
+			operations["send-"+t.Name] = object{"action": "send", "channel": object{"$ref": "#/channels/" + t.Name}, "messages": []any{}}
 		}
-		operations["send-"+t.Name] = object{
-			"action": "send", "summary": t.Description, "channel": object{"$ref": "#/channels/" + t.Name},
-			"messages": []any{object{"$ref": "#/channels/" + t.Name + "/messages/" + t.Name}},
-		}
+		channels[t.Name].(object)["messages"].(object)[label] = object{"$ref": "#/components/messages/" + label}
+		send := operations["send-"+t.Name].(object)
+		send["summary"] = t.Description // the newest version's, which comes last
+		send["messages"] = append(send["messages"].([]any), object{"$ref": "#/channels/" + t.Name + "/messages/" + label})
 	}
 	document := object{
 		"asyncapi": "3.0.0",
@@ -96,20 +98,26 @@ var headers = object{
 }
 
 // envelope is the schema of a type's body. The fields are those of event.Event's Encode.
-func envelope(name string) object {
-	return object{
+func envelope(t catalog.Type) object {
+	name := t.Name
+	schema := object{
 		"type": "object", "required": []any{"id", "event", "timestamp", "data", "idempotency_key"},
 		"properties": object{
 			"id":              object{"type": "string", "description": "ULID of the event"},
 			"event":           object{"type": "string", "const": name},
 			"timestamp":       object{"type": "string", "format": "date-time", "description": "When it happened, in UTC"},
 			"actor_user_id":   object{"type": "string", "description": "Who caused it"},
-			"data":            object{"$ref": "#/components/schemas/" + name},
+			"data":            object{"$ref": "#/components/schemas/" + t.Label()},
 			"request_id":      text,
 			"trace_id":        text,
 			"idempotency_key": object{"type": "string", "description": "The producer's key; the event's ID if it gave none"},
 		},
 	}
+	if t.Version > 1 {
+		schema["properties"].(object)["version"] = object{"type": "integer", "const": t.Version, "description": "Version of the type; absent in version 1"}
+		schema["required"] = append(schema["required"].([]any), "version")
+	}
+	return schema
 }
 
 // Sample returns a body with the type's first sample; nil if it has none.
@@ -118,7 +126,7 @@ func Sample(t catalog.Type) (json.RawMessage, error) {
 		return nil, nil
 	}
 	at := time.Date(2026, 1, 29, 12, 0, 0, 0, time.UTC) // any
-	return event.Event{ID: "01KG4W1KQ0V3PDM80DZ1Q650HY", Type: t.Name, Timestamp: at, Data: t.Samples[0]}.Encode()
+	return event.Event{ID: "01KG4W1KQ0V3PDM80DZ1Q650HY", Type: t.Name, Version: t.Version, Timestamp: at, Data: t.Samples[0]}.Encode()
 }
 
 // dataSchema returns the schema of a type's data as a part of the document: its references
@@ -130,7 +138,7 @@ func dataSchema(t catalog.Type) (object, error) {
 	}
 	delete(schema, "$schema") // AsyncAPI's schemas are of its own dialect
 	delete(schema, "$id")     // or references would be relative to it
-	root := "#/components/schemas/" + t.Name
+	root := "#/components/schemas/" + t.Label()
 	var rebase func(v any)
 	rebase = func(v any) {
 		switch v := v.(type) {
