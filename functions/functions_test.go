@@ -226,6 +226,10 @@ func TestEmitAcceptsEverySample(t *testing.T) {
 			if !strings.Contains(string(got.body), platform.ErrNoFailedChange.Error()) {
 				t.Errorf("%s: %s", name, got.body)
 			}
+		case "emit-check-rules":
+			if string(got.body) != `{"rules":[[{"event":"order.paid","line":2,"column":12}]]}` {
+				t.Errorf("%s: %s", name, got.body)
+			}
 		case "emit-function-url":
 			if !strings.Contains(string(got.body), `"statusCode":202`) {
 				t.Errorf("%s: %s", name, got.body)

@@ -184,6 +184,57 @@ func TestCaptureRulesAreAppliedListedAndRemoved(t *testing.T) {
 	}
 }
 
+// The console changes rules by its API. It asks emit to compile them.
+func TestTheConsoleChangesCaptureRules(t *testing.T) {
+	t.Parallel()
+	x := newTool(t)
+	info, err := local.ReadRunnerInfo(x.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _ := x.do(0, "", "console", "login", "--token", "--role", "operator")
+	change := func(body string, status int) string {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, info.URLs["console"]+"/api/capture-rules", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-Tidings-Session", strings.TrimSpace(token))
+		request.Header.Set("Content-Type", "application/json")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != status {
+			t.Fatalf("%s: status %d, want %d: %s, %v", body, response.StatusCode, status, text, err)
+		}
+		return string(text)
+	}
+	file := func(event, when string) string {
+		text, err := json.Marshal("rules:\n  - event: " + event + "\n    when: " + when + "\n    data:\n      user_id: id(new.user_id)\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return `{"files":[{"name":"own","text":` + string(text) + `}]}`
+	}
+	if answer := change(file("user.joined_platform", `change == "inser`), 422); !strings.Contains(answer, "own:3:") {
+		t.Errorf("a wrong expression: %s", answer)
+	}
+	if answer := change(file("user.left_platform", `change == "remove"`), 422); !strings.Contains(answer, "own:2:12: ") {
+		t.Errorf("an unknown type: %s", answer)
+	}
+	if answer := change(file("user.joined_platform", `change == "insert" && new.kind == "guest"`), 200); !strings.Contains(answer, `"applied":true`) {
+		t.Errorf("right rules: %s", answer)
+	}
+	var list []ruleFile
+	x.json(&list, "capture", "rules")
+	if len(list) != 2 || list[1].File != "own" {
+		t.Errorf("rules %+v", list)
+	}
+}
+
 // Rules are tested on a stream's records without a deployment.
 func TestCaptureRulesAreTestedOffline(t *testing.T) {
 	t.Parallel()
