@@ -142,3 +142,47 @@ func TestTheVersionChangesWithTheTypes(t *testing.T) {
 		t.Errorf("versions %s and %s", a, b)
 	}
 }
+
+// Each version is a message of its type's channel, under its label.
+func TestEachVersionIsAMessage(t *testing.T) {
+	second := parse(t, strings.Replace(order, `"title": "order.placed", "description": "An order was placed"`, `"title": "order.placed", "x-version": 2, "x-downgrade": {}, "description": "Placed, in version 2"`, 1))
+	text, err := reference.AsyncAPI([]catalog.Type{parse(t, order), second}, func(label string) string { return "https://x.example/" + label })
+	if err != nil {
+		t.Fatal(err)
+	}
+	type payload struct {
+		Required   []string
+		Properties map[string]struct {
+			Const any
+			Ref   string `json:"$ref"`
+		}
+	}
+	var doc struct {
+		Channels   map[string]struct{ Messages map[string]any }
+		Operations map[string]struct {
+			Summary  string
+			Messages []any
+		}
+		Components struct {
+			Messages map[string]struct {
+				Payload      payload
+				ExternalDocs struct{ URL string }
+				Examples     []struct{ Payload map[string]any }
+			}
+			Schemas map[string]any
+		}
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.Channels) != 1 || len(doc.Channels["order.placed"].Messages) != 2 || len(doc.Operations["send-order.placed"].Messages) != 2 || doc.Operations["send-order.placed"].Summary != "Placed, in version 2" {
+		t.Errorf("channels %+v, operations %+v", doc.Channels, doc.Operations)
+	}
+	for label, version := range map[string]any{"order.placed": nil, "order.placed.v2": 2.0} {
+		m := doc.Components.Messages[label]
+		if m.Payload.Properties["version"].Const != version || m.Payload.Properties["event"].Const != "order.placed" || m.Payload.Properties["data"].Ref != "#/components/schemas/"+label ||
+			doc.Components.Schemas[label] == nil || m.ExternalDocs.URL != "https://x.example/"+label || m.Examples[0].Payload["version"] != version {
+			t.Errorf("%s: %+v", label, m)
+		}
+	}
+}
