@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
@@ -81,7 +81,7 @@ func TestCloseDiscussionsClosesEachExpiredDiscussionOnce(t *testing.T) {
 	lastRead := make(chan struct{})
 	handle := func(_ context.Context, batch events.DynamoDBEvent) (any, error) {
 		for _, r := range batch.Records {
-			list, err := capture.Events(streamtest.Changes(r)[0])
+			list, err := rules.Shipped().Events(streamtest.Changes(r)[0])
 			if err != nil {
 				t.Error(err)
 			}

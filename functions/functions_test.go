@@ -21,7 +21,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/emit"
-	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
 	"github.com/tidings-dev/tidings/pkg/ops/health"
@@ -215,7 +215,7 @@ func TestEmitAcceptsEverySample(t *testing.T) {
 			if err := json.Unmarshal(sample(t, name), &batch); err != nil {
 				t.Fatal(err)
 			}
-			list, err := capture.Events(streamtest.Changes(batch.Records...)[0])
+			list, err := rules.Shipped().Events(streamtest.Changes(batch.Records...)[0])
 			if err != nil || len(list) != 1 {
 				t.Fatalf("%s: captured %+v, error %v; want one event", name, list, err)
 			}

@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/spf13/cobra"
 
-	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ops/cost"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
@@ -164,7 +164,7 @@ func (t *target) verify(ctx context.Context, table string, keys []string, v *ver
 		if err != nil {
 			return fmt.Errorf("event %s: %w", accepted.ID, err)
 		}
-		delete(expected, accepted.Tenant+"\x00"+capture.Identity(e))
+		delete(expected, accepted.Tenant+"\x00"+rules.Identity(e))
 		return nil
 	})
 	if err != nil {
@@ -185,7 +185,7 @@ func (t *target) verify(ctx context.Context, table string, keys []string, v *ver
 // expect adds what an item proves.
 func (v *verification) expect(item dynamoitem.Item, keys []string, expected map[string][]missing) {
 	image := dynamoitem.PlatformImage(item)
-	e, ok, err := capture.Expect(image)
+	e, ok, err := rules.Expect(image)
 	if !ok && err == nil {
 		return
 	}

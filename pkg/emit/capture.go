@@ -60,8 +60,12 @@ func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed
 			return nil
 		})
 	}
-	_ = group.Wait()                                  // errors are logged above
-	t.kinds = em.kinds.count(batch[:first], em.Now()) // the stream delivers the others again
+	_ = group.Wait() // errors are logged above
+	set, err := em.rules(ctx)
+	if err != nil {
+		set = nil
+	}
+	t.kinds = em.kinds.count(batch[:first], set, em.Now()) // the stream delivers the others again
 	em.Log.InfoContext(ctx, "capture.done", "records", len(batch), "captured", t.events,
 		"duplicates", t.duplicates, "malformed", t.malformed, "unknown_kinds", t.kinds)
 	em.countCapture(ctx, &t)
@@ -219,7 +223,8 @@ func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got 
 	return got, nil
 }
 
-// rules returns the capture rules as they are now.
+// rules returns the capture rules. They are read, and compiled, at the first change that is
+// captured, so that emit's other work does not wait for them.
 func (em *Emitter) rules(ctx context.Context) (*rules.Set, error) {
 	if em.Rules == nil {
 		return rules.Shipped(), nil

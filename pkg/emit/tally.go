@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
@@ -60,8 +61,9 @@ type kindNames struct {
 	names  map[string]bool
 }
 
-// count counts the changes of unknown kinds; nil if there are none.
-func (k *kindNames) count(changes []platform.Change, now time.Time) map[string]int64 {
+// count counts the changes of unknown kinds; nil if there are none. set has the rules, nil
+// if they could not be read: a table that a rule names need not have the platform's kinds.
+func (k *kindNames) count(changes []platform.Change, set *rules.Set, now time.Time) map[string]int64 {
 	var kinds map[string]int64
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -70,7 +72,7 @@ func (k *kindNames) count(changes []platform.Change, now time.Time) map[string]i
 	}
 	for _, c := range changes {
 		image := imageOf(c)
-		if image == nil || c.ByTTL || image.Kind().IsKnown() {
+		if image == nil || c.ByTTL || image.Kind().IsKnown() || set != nil && set.NamesTable(c) {
 			continue
 		}
 		name := recordKind(image.Text("kind"))

@@ -19,7 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/emit"
-	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local"
@@ -169,7 +169,7 @@ func (p *pipeline) capture(ctx context.Context, tenant string, n, body int) ([]e
 	if err != nil {
 		return nil, err
 	}
-	list, err := capture.Events(streamtest.Changes(one...)[0])
+	list, err := rules.Shipped().Events(streamtest.Changes(one...)[0])
 	if err != nil || len(list) != 1 {
 		return nil, fmt.Errorf("a comment is %d events (%w)", len(list), err)
 	}

@@ -43,22 +43,23 @@ type layer struct {
 // folder; "" is for all functions. A name matches the package and those below it.
 var deny = map[string][]string{
 	"": {module + "test", module + "pkg/local", module + "pkg/store/memory", "testing"},
-	"close-discussions": {xray, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch",
+	"close-discussions": {xray, cel, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch",
 		module + "pkg/emit", module + "pkg/console", sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
-	"console": {xray, module + "pkg/ops/alert", jsonschema, sdk + "sns"},
-	"dispatch": {huma, jsonschema, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/emit", module + "pkg/testsend", sdk + "lambda",
+	"console": {xray, cel, module + "pkg/ops/alert", jsonschema, sdk + "sns"},
+	"dispatch": {cel, huma, jsonschema, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/emit", module + "pkg/testsend", sdk + "lambda",
 		sdk + "sns"},
 	"emit": {huma, kafka, pubsub, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch", module + "pkg/console",
 		sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
-	"health": {xray, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/destination", module + "pkg/dispatch", module + "pkg/emit", module + "pkg/console",
+	"health": {xray, cel, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/destination", module + "pkg/dispatch", module + "pkg/emit", module + "pkg/console",
 		sdk + "lambda"},
-	"test-receiver": {xray, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/ops/health", module + "pkg/destination", module + "pkg/dispatch",
+	"test-receiver": {xray, cel, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/ops/health", module + "pkg/destination", module + "pkg/dispatch",
 		module + "pkg/emit", module + "pkg/console", module + "pkg/admin", sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
-	"test-webhook": {xray, huma, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/dispatch", module + "pkg/emit", sdk + "lambda", sdk + "sns"},
+	"test-webhook": {xray, cel, huma, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/dispatch", module + "pkg/emit", sdk + "lambda", sdk + "sns"},
 }
 
 const (
 	huma       = "github.com/danielgtaylor/huma"
+	cel        = "cel.dev/cel-go"
 	jsonschema = "github.com/santhosh-tekuri/jsonschema"
 	kafka      = "github.com/segmentio/kafka-go"
 	pubsub     = "cloud.google.com/go/pubsub"

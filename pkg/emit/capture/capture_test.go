@@ -21,6 +21,7 @@ import (
 	emithandler "github.com/tidings-dev/tidings/functions/emit/handler"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local"
@@ -119,7 +120,7 @@ func TestChangesGiveTheEventsOfTheCatalog(t *testing.T) {
 	seen := map[string]bool{}
 	for n, c := range all {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := capture.Events(c.change(n))
+			got, err := rules.Shipped().Events(c.change(n))
 			if c.failed != "" {
 				if err == nil && len(got) == 1 {
 					err = validate.Default().Validate(got[0].Event.Type, got[0].Event.Data)
@@ -135,7 +136,7 @@ func TestChangesGiveTheEventsOfTheCatalog(t *testing.T) {
 			if diff := cmp.Diff(c.want, asSaid(got, recorded)); diff != "" {
 				t.Errorf("means (-want +got):\n%s", diff)
 			}
-			again, _ := capture.Events(c.change(n))
+			again, _ := rules.Shipped().Events(c.change(n))
 			for i, one := range got {
 				seen[one.Event.Type] = true
 				if again[i].Event.ID != one.Event.ID {
@@ -164,7 +165,7 @@ func TestChangesGiveTheEventsOfTheCatalog(t *testing.T) {
 func TestEventsCarryTheChangesRequestID(t *testing.T) {
 	for written, want := range map[string]string{"req-1": "req-1", " req\r\n1\x00\u007f\u0085 ": "req1", "\ufffd\uffff": "", strings.Repeat("ü", 200): strings.Repeat("ü", 126) + "…"} {
 		c := change{after: item(user, "request_id", written)}
-		got, err := capture.Events(c.change(1))
+		got, err := rules.Shipped().Events(c.change(1))
 		if err != nil || got[0].Event.RequestID != want {
 			t.Errorf("%+v, %v", got, err)
 		}
@@ -176,7 +177,7 @@ func TestEventsCarryTheChangesRequestID(t *testing.T) {
 func TestIDsDependOnTheStreamRecord(t *testing.T) {
 	c := change{after: item(user)}
 	id := func(r platform.Change) string {
-		got, err := capture.Events(r)
+		got, err := rules.Shipped().Events(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +190,7 @@ func TestIDsDependOnTheStreamRecord(t *testing.T) {
 	}
 	timeless := c.change(1)
 	timeless.At = time.Time{}
-	if _, err := capture.Events(timeless); err == nil {
+	if _, err := rules.Shipped().Events(timeless); err == nil {
 		t.Error("a record without a time has an id")
 	}
 }
@@ -257,7 +258,7 @@ func TestChangesOfARealTable(t *testing.T) {
 			put(n, c.before)
 			writes++
 			// What stood there had to be written, which may mean something itself.
-			first, err := capture.Events(change{after: c.before}.change(n))
+			first, err := rules.Shipped().Events(change{after: c.before}.change(n))
 			if err != nil {
 				failed++
 			}
@@ -319,7 +320,7 @@ func TestChangesOfARealTable(t *testing.T) {
 	got := map[string][]said{}
 	total := 0
 	for _, r := range records {
-		list, _ := capture.Events(streamtest.Changes(r)[0]) // a failed change is none
+		list, _ := rules.Shipped().Events(streamtest.Changes(r)[0]) // a failed change is none
 		list = slices.DeleteFunc(list, func(c capture.Captured) bool { return validate.Default().Validate(c.Event.Type, c.Event.Data) != nil })
 		pk := r.Change.Keys[dynamoitem.PK].String()
 		got[pk] = append(got[pk], asSaid(list, r.Change.ApproximateCreationDateTime.UTC())...)
@@ -359,7 +360,7 @@ func TestTheLargestEventsFit(t *testing.T) {
 			{after: item(comment, "user_id", wide, "request_id", wide, "comment_text", text, "comment_id", wide, "discussion_id", wide, "discussion_title", text, "user_name", text, "community_id", wide, "community_name", text)},
 			{after: item(flag, "user_id", wide, "request_id", wide, "comment_id", wide, "flagged_user_id", wide, "reason", text, "comment_text", text, "discussion_title", text, "discussion_id", text)},
 		} {
-			got, err := capture.Events(c.change(1))
+			got, err := rules.Shipped().Events(c.change(1))
 			if err != nil {
 				t.Fatal(err)
 			}

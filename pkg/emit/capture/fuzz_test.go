@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
@@ -40,8 +40,8 @@ func FuzzEvents(f *testing.F) {
 			return
 		}
 		r := batch[0]
-		got, err := capture.Events(r)
-		again, errAgain := capture.Events(r)
+		got, err := rules.Shipped().Events(r)
+		again, errAgain := rules.Shipped().Events(r)
 		if !reflect.DeepEqual(got, again) || (err == nil) != (errAgain == nil) {
 			t.Errorf("read twice, it means %+v (%v) and %+v (%v)", got, err, again, errAgain)
 		}
@@ -81,7 +81,7 @@ func FuzzEvents(f *testing.F) {
 		}
 		moved := r
 		moved.SequenceNumber += "1"
-		if others, err := capture.Events(moved); err == nil && len(got) > 0 && len(others) > 0 && others[0].Event.ID == got[0].Event.ID {
+		if others, err := rules.Shipped().Events(moved); err == nil && len(got) > 0 && len(others) > 0 && others[0].Event.ID == got[0].Event.ID {
 			t.Errorf("two records give one id, %s", got[0].Event.ID)
 		}
 	})

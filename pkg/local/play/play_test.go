@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/local/play"
 	"github.com/tidings-dev/tidings/pkg/platform"
@@ -164,7 +164,7 @@ func TestTheReportMatchesTheCapturedEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range streamtest.Changes(records...) {
-			list, err := capture.Events(r)
+			list, err := rules.Shipped().Events(r)
 			if err != nil {
 				t.Error(err)
 			}

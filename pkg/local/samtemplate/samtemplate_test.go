@@ -25,7 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/emit"
-	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/filter"
@@ -958,7 +958,7 @@ func TestSampleOfThePlatformsStream(t *testing.T) {
 	sample(t, "emit-platform-stream", &batch)
 	var got []string
 	for _, r := range streamtest.Changes(batch.Records...) {
-		list, err := capture.Events(r)
+		list, err := rules.Shipped().Events(r)
 		if err != nil {
 			t.Fatal(err)
 		}

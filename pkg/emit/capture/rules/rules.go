@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
@@ -96,6 +97,12 @@ func (s *Set) Rules() []Rule {
 		all[n] = r.Rule
 	}
 	return all
+}
+
+// NamesTable reports whether a rule is for the table of a change by the table's name.
+func (s *Set) NamesTable(c platform.Change) bool {
+	table := tableOf(c.Stream)
+	return slices.ContainsFunc(s.rules, func(r *rule) bool { return r.Table != "" && r.isOf(table) })
 }
 
 // Events returns the events of a change, in the order of the rules. It fails, without

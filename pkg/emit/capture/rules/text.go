@@ -10,15 +10,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// The limits of the catalog's schemas, in characters.
-const (
-	maxLabel    = 256 // ids, names and titles
-	maxCurrency = 16
-	maxReason   = 4000
-	maxComment  = 200_000
-	// maxExcerpt is ours: enough to see what was flagged.
-	maxExcerpt = 280
-)
+// maxLabel is the limit of the catalog's schemas for ids, names and titles, in characters.
+const maxLabel = 256
 
 // Limits in bytes.
 const (

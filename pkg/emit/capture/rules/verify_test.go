@@ -1,10 +1,10 @@
-package capture_test
+package rules_test
 
 import (
 	"testing"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/emit/capture"
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
@@ -22,12 +22,12 @@ func TestARecordProvesTheEventOfItsInsertion(t *testing.T) {
 		"user.referred_user":    platform.Referral{Common: common, ReferrerID: "u_1", ReferredUserID: "u_2"},
 	} {
 		image := dynamoitem.PlatformImage(dynamoitem.EncodeRecord(record))
-		expected, ok, err := capture.Expect(image)
+		expected, ok, err := rules.Expect(image)
 		if err != nil || !ok || expected.Type != want || expected.Tenant != "acme" || !expected.At.Equal(created) {
 			t.Errorf("%s: %+v, %v, %v", want, expected, ok, err)
 		}
-		list, err := capture.Events(platform.Change{Operation: platform.Insert, New: image, At: created, SequenceNumber: "1"})
-		if err != nil || len(list) != 1 || capture.Identity(list[0].Event) != expected.Identity {
+		list, err := rules.Shipped().Events(platform.Change{Operation: platform.Insert, New: image, At: created, SequenceNumber: "1"})
+		if err != nil || len(list) != 1 || rules.Identity(list[0].Event) != expected.Identity {
 			t.Errorf("%s is captured as %+v (%v), and expected as %q", want, list, err, expected.Identity)
 		}
 	}
@@ -53,19 +53,19 @@ func TestWhatRecordsProve(t *testing.T) {
 		"an open discussion":          {discussion(platform.Open, ""), ""},
 		"a comment without a time":    {platform.Comment{ID: "m_1", DiscussionID: "d_1", UserID: "u_1"}, "user.posted_comment\x00d_1\x00m_1"},
 	} {
-		got, ok, err := capture.Expect(dynamoitem.PlatformImage(dynamoitem.EncodeRecord(c.record)))
+		got, ok, err := rules.Expect(dynamoitem.PlatformImage(dynamoitem.EncodeRecord(c.record)))
 		if err != nil || got.Identity != c.want || ok != (c.want != "") {
 			t.Errorf("%s: %+v, %v, %v", name, got, ok, err)
 		}
 	}
 	unknown := dynamoitem.EncodeRecord(registration(platform.Success))
 	unknown["kind"] = dynamoitem.S("invoice")
-	if _, ok, err := capture.Expect(dynamoitem.PlatformImage(unknown)); ok || err != nil {
+	if _, ok, err := rules.Expect(dynamoitem.PlatformImage(unknown)); ok || err != nil {
 		t.Errorf("an unknown kind: %v, %v", ok, err)
 	}
 	broken := dynamoitem.EncodeRecord(registration(platform.Success))
 	delete(broken, "registration_id")
-	if got, ok, err := capture.Expect(dynamoitem.PlatformImage(broken)); ok || err == nil || !got.At.Equal(at) {
+	if got, ok, err := rules.Expect(dynamoitem.PlatformImage(broken)); ok || err == nil || !got.At.Equal(at) {
 		t.Errorf("a registration without an id: %+v, %v, %v", got, ok, err)
 	}
 }

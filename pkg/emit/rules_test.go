@@ -1,0 +1,91 @@
+package emit_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
+	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+)
+
+// source is a source of rules that changes.
+type source struct {
+	set *rules.Set
+	err error
+}
+
+func (s *source) Current(context.Context) (*rules.Set, error) { return s.set, s.err }
+
+func ruleSet(t *testing.T, text string) *rules.Set {
+	t.Helper()
+	set, err := rules.Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// A change that a wrong rule cannot evaluate is kept with the event and the expression, and
+// is captured after the rule was mended, as the event that it would have been.
+func TestAChangeIsCapturedAfterItsRuleWasMended(t *testing.T) {
+	em, store := newEmitter()
+	batch := changes(t, comment(1))
+	wrong := ruleSet(t, "rules:\n- event: user.posted_comment\n  when: change == \"insert\"\n  data: {comment_id: id(new.commentid)}\n")
+	from := &source{set: wrong}
+	em.Rules = from
+	if again := capture(t, em, batch); len(again) != 0 {
+		t.Fatalf("the stream has to deliver %v again", again)
+	}
+	list := failedChanges(t, store)
+	if len(list) != 1 || list[0].EventType != "user.posted_comment" || !strings.Contains(list[0].Reason, `(test.yaml:2): data.comment_id: id(new.commentid): attribute "commentid" is missing`) {
+		t.Fatalf("kept %+v", list)
+	}
+	from.set = rules.Shipped()
+	results, err := em.Recapture(t.Context(), []string{list[0].ID}, dynamoitem.ReadChange)
+	if err != nil || len(results) != 1 || !results[0].Captured || results[0].Events != 1 {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	capture(t, em, batch)
+	if all := stored(t, store); len(all) != 1 || len(failedChanges(t, store)) != 0 {
+		t.Errorf("%d events are stored, %d changes are kept", len(all), len(failedChanges(t, store)))
+	}
+}
+
+// Without its rules, capture captures nothing, and loses nothing.
+func TestChangesWaitForRulesThatCannotBeRead(t *testing.T) {
+	em, store := newEmitter()
+	batch := changes(t, comment(1), comment(2))
+	from := &source{err: errors.New("throttled")}
+	em.Rules = from
+	if again := capture(t, em, batch); len(again) != 1 || again[0] != batch.Records[0].Change.SequenceNumber {
+		t.Errorf("the stream delivers again from %v", again)
+	}
+	if len(failedChanges(t, store)) != 0 || len(stored(t, store)) != 0 {
+		t.Error("a change was stored or kept")
+	}
+	from.set, from.err = rules.Shipped(), nil
+	if again := capture(t, em, batch); len(again) != 0 || len(stored(t, store)) != 2 {
+		t.Errorf("%v, %d events", again, len(stored(t, store)))
+	}
+}
+
+// A table that a rule names need not have the platform's kinds.
+func TestKindsOfATableThatARuleNamesAreNotUnknown(t *testing.T) {
+	em, store := newEmitter()
+	batch := changes(t, comment(1))
+	batch.Records[0].EventSourceArn = "arn:aws:dynamodb:eu-central-1:1:table/shop-Orders/stream/1"
+	delete(batch.Records[0].Change.NewImage, "kind")
+	rule := "rules:\n- event: user.posted_comment\n  table: '*Orders'\n  when: change == \"remove\"\n  data: {comment_id: id(old.comment_id)}\n"
+	em.Rules = &source{set: ruleSet(t, rule)}
+	capture(t, em, batch)
+	if kinds := counts(t, store).UnknownKinds; len(kinds) != 0 {
+		t.Errorf("counted %v", kinds)
+	}
+	em.Rules = &source{set: ruleSet(t, strings.Replace(rule, "Orders", "Users", 1))}
+	capture(t, em, batch)
+	if kinds := counts(t, store).UnknownKinds; kinds["(none)"] != 1 {
+		t.Errorf("counted %v", kinds)
+	}
+}
