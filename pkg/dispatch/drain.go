@@ -244,7 +244,7 @@ func (d *Dispatcher) drain(ctx context.Context, ep *endpoint.Endpoint, s breaker
 	if err != nil {
 		return err
 	}
-	if from.After(step.Next) { // there is no slot before
+	if from.After(step.Next) { // there is no other slot before
 		step.Next = from
 	}
 	queued, taken := fill(at, list, ep.Retry.AgeLimit())
@@ -255,7 +255,9 @@ func (d *Dispatcher) drain(ctx context.Context, ep *endpoint.Endpoint, s breaker
 		}
 	}
 	d.sendWaiting(ctx, ep, s, queued, at)
-	step.Sent = len(queued)
+	if step.Sent = len(queued); step.Sent > 0 && ep.Limit.Enabled() {
+		step.Slot = at[step.Sent-1]
+	}
 	s, changed, err := d.circuits.update(ctx, ep.Tenant, ep.ID, false, func(s breaker.State) (breaker.State, bool) {
 		next := s.Advance(step, d.Now())
 		return next, next != s
@@ -286,17 +288,16 @@ func fill(at []time.Time, list []delivery.Delivery, limit time.Duration) (queued
 	return queued, taken
 }
 
-// drainTimes returns when up to n deliveries of a backlog may be attempted. If there is no
-// slot soon, it returns when to ask again.
+// drainTimes returns when up to n deliveries of a backlog may be attempted. If the limit
+// has room for fewer, it also returns when it has room for another one.
 func (d *Dispatcher) drainTimes(ctx context.Context, ep *endpoint.Endpoint, s breaker.State, n int, now time.Time) (at []time.Time, from time.Time, err error) {
 	if limit := ep.Limit; limit.Enabled() {
 		until := now.Add(limit.DrainAhead())
 		granted, after, err := d.reserve(ctx, limit.Key(ep.ID), n, func(n int) ratelimit.Reservation { return limit.Reserve(n, now, until) }, limit.Fits)
-		if err != nil || granted > 0 || n == 0 {
-			return limit.Slots(after, granted, now), from, err
+		if err == nil && granted < n {
+			from = roundUpToMillisecond(now.Add(limit.Reserve(1, now, until).Missing(after)))
 		}
-		full := limit.Reserve(0, now, until) // a time not after AtMost leaves room again
-		return nil, now.Add(after.Sub(full.AtMost) + time.Second), nil
+		return limit.Slots(after, granted, now), from, err
 	}
 	at = make([]time.Time, n)
 	for i := range at {

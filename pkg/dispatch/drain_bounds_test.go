@@ -54,6 +54,40 @@ func TestADrainWithoutASlotComesBackWhenThereIsOne(t *testing.T) {
 	})
 }
 
+// A drain makes a step for each slot: no slot is missed, and no step finds the limit full.
+func TestADrainUnderALowLimitMakesAStepPerSlot(t *testing.T) {
+	for _, limit := range []ratelimit.Limit{{PerMinute: 1}, {PerMinute: 5}, {PerMinute: 20}, {PerMinute: 1, Burst: 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			e := w.endpoint(func(e *endpoint.Endpoint) { e.Limit = limit })
+			const held = 40
+			items, wake := w.draining(e, held)
+			began, steps, sent := time.Now(), 0, 0
+			var queued []work.Item
+			for s := w.circuit(e); s.Phase == breaker.Draining && steps <= 2*held; s = w.circuit(e) {
+				if len(queued) > 0 && queued[0].Slot.Before(s.WakeAt) {
+					time.Sleep(time.Until(queued[0].Slot))
+					w.deliver(queued[0])
+					queued, sent = queued[1:], sent+1
+					continue
+				}
+				time.Sleep(time.Until(s.WakeAt))
+				w.deliver(wake)
+				queued, steps, wake = append(queued, w.sentDeliveries()...), steps+1, wakeOf(w.circuit(e))
+			}
+			for _, item := range queued {
+				time.Sleep(time.Until(item.Slot))
+				w.deliver(item)
+				sent++
+			}
+			took, nominal := time.Since(began), time.Duration(held)*time.Minute/time.Duration(limit.PerMinute)
+			if sent != len(items) || steps > held+3 || took > nominal*11/10+10*time.Second {
+				t.Errorf("%+v: %d sent in %d steps and %s; want %d in at most %d and %s", limit, sent, steps, took, held, held+3, nominal)
+			}
+		})
+	}
+}
+
 // A step reads as many as it has slots for, and no more than five hundred.
 func TestAStepReadsWhatItHasSlotsFor(t *testing.T) {
 	for name, c := range map[string]struct {

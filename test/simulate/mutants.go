@@ -284,6 +284,18 @@ var mutants = []mutant{
 		new: "		return Scan{Cursor: d.Cursor, After: d.Cursor}\n",
 	},
 	{
+		name: "a delivery with a slot ahead counts as lost", file: "pkg/delivery/breaker/drain.go",
+		old:  "d.SentAt = later(now, step.Slot)",
+		new:  "d.SentAt = now",
+		test: "pkg/dispatch TestADrainUnderALowLimitMakesAStepPerSlot",
+	},
+	{
+		name: "a drain asks for slots every two seconds", file: "pkg/dispatch/drain.go",
+		old:  "if from.After(step.Next) {",
+		new:  "if false {",
+		test: "pkg/dispatch TestADrainUnderALowLimitMakesAStepPerSlot",
+	},
+	{
 		name: "a drain takes no slots", file: "pkg/dispatch/drain.go",
 		old: "	if limit := ep.Limit; limit.Enabled() {",
 		new: "	if limit := ep.Limit; limit.PerMinute < 0 {",

@@ -13,9 +13,11 @@ type Drain struct {
 	RateAt time.Time // when it changed
 	// Cursor is the last event that was queued in this pass.
 	Cursor string
-	SentAt time.Time // when anything was queued last
-	// Mark was the cursor at MarkAt. What still waits before it a minute later was
-	// queued and got lost, or had to give way.
+	// SentAt is when the last delivery that was queued may be attempted: under a low rate
+	// limit, its slot is minutes ahead.
+	SentAt time.Time
+	// Mark was the cursor, and what was queued until then had its slots by MarkAt. What
+	// still waits before it a minute later was queued and got lost, or had to give way.
 	Mark   string
 	MarkAt time.Time
 	// Behind says that the last step left something in the backlog. New events then get
@@ -39,7 +41,8 @@ const (
 	SlowAfter = 2 * time.Second
 	// IndexLag is how long the index of the backlog may lag behind its table.
 	IndexLag = 10 * time.Second
-	// Unclaimed is the time after which a queued delivery that still waits counts as lost.
+	// Unclaimed is the time after its slot from which a queued delivery that still waits
+	// counts as lost.
 	Unclaimed = time.Minute
 )
 
@@ -79,8 +82,8 @@ type Scan struct {
 	UpTo   string // what is not later than this counts as lost, and comes first; "" for none
 }
 
-// Scan returns what the next step reads. When nothing was queued for a while, all that was
-// queued has had its time, so the step reads the whole backlog.
+// Scan returns what the next step reads. A while after the last slot, all that was queued
+// has had its time, so the step reads the whole backlog.
 func (d Drain) Scan(now time.Time) Scan {
 	switch {
 	case now.Sub(d.SentAt) >= IndexLag:
@@ -96,7 +99,9 @@ type Step struct {
 	Scan
 	Last string // the last event that it queued or settled after Scan.After; "" for none
 	Sent int    // deliveries queued
-	Done bool   // nothing is left after Last
+	// Slot is the time of the last of them; the time of the step if it is zero.
+	Slot time.Time
+	Done bool // nothing is left after Last
 	Next time.Time
 	// Direct says that new events do not have to wait: once the backlog is empty, the next
 	// step can wait until what was queued has had its time.
@@ -114,13 +119,13 @@ func (s State) Advance(step Step, now time.Time) State {
 		d.Cursor = step.Last
 	}
 	if step.Sent > 0 {
-		d.SentAt = now
+		d.SentAt = later(now, step.Slot)
 		if now.Sub(d.RateAt) >= DoubleEvery && d.Rate < MaxRate {
 			d.Rate, d.RateAt = min(2*max(d.Rate, 1), MaxRate), now
 		}
 	}
 	if now.Sub(d.MarkAt) >= Unclaimed {
-		d.Mark, d.MarkAt = d.Cursor, now
+		d.Mark, d.MarkAt = d.Cursor, later(now, d.SentAt)
 	}
 	s.WakeAt, d.Behind = step.Next, !step.Done
 	if step.Done && (step.Sent == 0 || step.Direct) {

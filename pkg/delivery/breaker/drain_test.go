@@ -84,6 +84,29 @@ func TestADrainEndsOnlyWhenNothingCanBeLeft(t *testing.T) {
 	}
 }
 
+// Under a low limit, slots are minutes ahead. What has one is queued once.
+func TestADeliveryWithASlotAheadIsNotLost(t *testing.T) {
+	s, _ := breaker.State{}.Hold(start)
+	slot := start.Add(2 * time.Minute)
+	s = s.Advance(breaker.Step{Scan: s.Drain.Scan(start), Last: "b", Sent: 2, Slot: slot, Next: start.Add(time.Minute)}, start)
+	s = s.Advance(breaker.Step{Scan: s.Drain.Scan(start.Add(time.Minute)), Next: slot}, start.Add(time.Minute)) // marks b
+	for _, at := range []time.Duration{0, breaker.IndexLag - time.Second} {
+		if scan := s.Drain.Scan(slot.Add(at)); scan.After != "b" || scan.UpTo != "" {
+			t.Errorf("%s after the slot: %+v", at, scan)
+		}
+	}
+	if scan := s.Drain.Scan(slot.Add(breaker.IndexLag)); scan.After != "" {
+		t.Errorf("after the last slot, the step reads from %+v, want the whole backlog", scan)
+	}
+	s = s.Advance(breaker.Step{Scan: breaker.Scan{Cursor: "b", After: "b"}, Last: "c", Sent: 1, Slot: slot.Add(time.Minute), Next: slot}, slot)
+	if scan := s.Drain.Scan(slot.Add(breaker.Unclaimed - time.Second)); scan.UpTo != "" {
+		t.Errorf("within a minute of its slot, b counts as lost: %+v", scan)
+	}
+	if scan := s.Drain.Scan(slot.Add(breaker.Unclaimed)); scan.UpTo != "b" {
+		t.Errorf("a minute after its slot, b does not count as lost: %+v", scan)
+	}
+}
+
 func TestADrainReturnsToWhatWasQueuedAndStillWaits(t *testing.T) {
 	s, _ := breaker.State{}.Hold(start)
 	s = step(s, start.Add(time.Second), "b", 5, false)

@@ -149,6 +149,10 @@ func (r Reservation) Apply(at time.Time) (after time.Time, ok bool) {
 	return after, true
 }
 
+// Missing returns how long it takes until the reservation would be granted, if the
+// theoretical arrival time is at and nobody else reserves.
+func (r Reservation) Missing(at time.Time) time.Duration { return max(0, at.Add(r.Cost).Sub(r.AtMost)) }
+
 // Fits returns how many attempts a refused reservation has room for, at most n.
 func (l Limit) Fits(r Reservation, from time.Time, n int) int {
 	spacing, _ := l.shape()
