@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 DYNOXIDE := tools/dynoxide/node_modules/.package-lock.json
+COVERED := ./pkg/...,./cmd/...,./functions/...
 FUNCTIONS := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go))
 # The version that the binaries report.
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
@@ -37,8 +38,8 @@ $(DYNOXIDE): tools/dynoxide/package-lock.json
 	@touch $@
 
 .PHONY: test
-test: tools ## Run all tests with the race detector
-	go test -race -timeout 10m ./...
+test: tools ## Run all tests with the race detector (COVER=bin/cover.out also writes a profile for tools/cover)
+	go test -race -timeout 10m $(if $(COVER),-covermode=atomic -coverpkg=$(COVERED) -coverprofile=$(COVER)) ./...
 
 .PHONY: test-short
 test-short: tools ## Run the quick tests, without the race detector (under 30 seconds once everything is compiled)
