@@ -150,7 +150,7 @@ bench-quick: tools ## Count an event's read and write units and requests, agains
 	go run ./test/bench -quick
 
 .PHONY: bench
-bench: bin/tidings tools ## Measure how fast and how cheap it is (under 15 minutes); rewrites the tables in docs/performance.md
+bench: bin/tidings tools ## Measure how fast and how cheap it is (half an hour); rewrites the tables in docs/performance.md
 	@mkdir -p bin && go build -trimpath -o bin/bench ./test/bench
 	bin/bench -json bin/bench.json -docs docs/performance.md $(BENCH)
 
