@@ -20,22 +20,26 @@ import (
 
 var shop = filepath.Join("..", "..", "examples", "shop")
 
-// newShop returns a runner with the shop's table, and a receiver of its events.
-func newShop(t *testing.T) (x *tool, put func(dynamoitem.Item), received <-chan string) {
+// newShop returns a runner with two tables of the shop, and a receiver of its events.
+func newShop(t *testing.T) (x *tool, put func(table string, item dynamoitem.Item), received <-chan string) {
 	t.Helper()
-	table, err := local.ParseOwnTable("Orders=order_id")
-	if err != nil {
-		t.Fatal(err)
+	var tables []local.OwnTable
+	for _, text := range []string{"Orders=order_id", "Returns=order_id"} {
+		table, err := local.ParseOwnTable(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables = append(tables, table)
 	}
-	x = newTool(t, func(o *local.Options) { o.OwnTables = []local.OwnTable{table} })
+	x = newTool(t, func(o *local.Options) { o.OwnTables = tables })
 	info, err := local.ReadRunnerInfo(x.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, name := info.DynamoDB(), "Orders"
-	put = func(item dynamoitem.Item) {
+	db := info.DynamoDB()
+	put = func(table string, item dynamoitem.Item) {
 		t.Helper()
-		if _, err := db.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &name, Item: item}); err != nil {
+		if _, err := db.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: &table, Item: item}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -75,7 +79,7 @@ func TestARuleIsMendedAndTheChangeCapturedAgain(t *testing.T) {
 	}
 	write(string(text))
 	x.do(0, "", "capture", "apply", file)
-	put(order("o_1", "placed")) // without a customer, which the rule needs
+	put("Orders", order("o_1", "placed")) // without a customer, which the rule needs
 	var failed []struct {
 		ID        string `json:"id"`
 		EventType string `json:"event_type"`
@@ -110,6 +114,54 @@ func TestARuleIsMendedAndTheChangeCapturedAgain(t *testing.T) {
 	}
 	if out, _ := x.do(0, "", "capture", "list"); out != "no failed changes\n" {
 		t.Errorf("failed changes:\n%s", out)
+	}
+}
+
+// Several tables are captured at once, each by its own rules; a rule without a table is for
+// all of them.
+func TestEachTableHasItsOwnCaptureRules(t *testing.T) {
+	t.Parallel()
+	x, put, received := newShop(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"orders":  "rules:\n  - {event: order.placed, table: Orders, when: change == 'insert', data: &DATA}\n",
+		"returns": "rules:\n  - {event: order.paid, table: 'Ret*', when: change == 'insert', data: &DATA}\n",
+		"all":     "rules:\n  - {event: order.shipped, when: change == 'insert' && new.status == 'both', data: &DATA}\n",
+	} {
+		text = strings.Replace(text, "&DATA", "{order_id: new.order_id, total: new.total, currency: new.currency, tracking: table}", 1)
+		if name != "all" {
+			text = strings.Replace(text, ", tracking: table", "", 1)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name+".yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x.do(0, "", "capture", "apply", dir)
+	put("Orders", order("o_1", "both"))
+	put("Returns", order("o_2", "both"))
+	got := map[string]bool{}
+	for range 4 {
+		select {
+		case body := <-received:
+			var e struct {
+				Event string
+				Data  struct {
+					OrderID  string `json:"order_id"`
+					Tracking string
+				}
+			}
+			if err := json.Unmarshal([]byte(body), &e); err != nil {
+				t.Fatal(err)
+			}
+			got[strings.TrimSpace(e.Event+" "+e.Data.OrderID+" "+e.Data.Tracking)] = true
+		case <-time.After(patience):
+			t.Fatalf("only %v", got)
+		}
+	}
+	for _, want := range []string{"order.placed o_1", "order.paid o_2", "order.shipped o_1 Orders", "order.shipped o_2 Returns"} {
+		if !got[want] {
+			t.Errorf("no %s in %v", want, got)
+		}
 	}
 }
 
@@ -173,7 +225,7 @@ func TestCaptureRulesAreAppliedListedAndRemoved(t *testing.T) {
 	x.do(0, "", "capture", "apply", folder, "--shipped")
 	complete := order("o_1", "placed")
 	complete["customer"] = &types.AttributeValueMemberM{Value: dynamoitem.Item{"id": dynamoitem.S("c_1")}}
-	put(complete)
+	put("Orders", complete)
 	select {
 	case body := <-received:
 		if !strings.Contains(body, `"event":"order.placed"`) || !strings.Contains(body, `"actor_user_id":"c_1"`) {
