@@ -314,6 +314,7 @@ func TestSecurityHostileTextThroughEveryCommand(t *testing.T) {
 	do("", "capture", "remove-rules", hostile)
 	do("", "capture", "remove-rules", "own", "--yes")
 	do("", "type", "deprecate", hostile)
+	do("", "type", "undefined", hostile)
 	do("", "type", "remove", hostile, "--yes")
 	do("", "status", "--days", "1")
 	do("", "alert", "test")

@@ -52,7 +52,7 @@ func (a *app) storedTypes(ctx context.Context, t *target, types []string) ([]str
 
 func (a *app) typeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "type", Short: "List, show, check and change the event types"}
-	c.AddCommand(a.typeList(), a.typeShow(), a.typeTest(), a.typeApply(), a.typeDiff(), a.typeDeprecate(), a.typeRemove())
+	c.AddCommand(a.typeList(), a.typeShow(), a.typeTest(), a.typeApply(), a.typeDiff(), a.typeDeprecate(), a.typeRemove(), a.typeUndefined())
 	return c
 }
 
@@ -329,6 +329,55 @@ with --force.`,
 	c.Flags().BoolVar(&force, "force", false, "remove types that endpoints subscribe to")
 	versionFlag(c, &number, "remove only this version, the oldest or the newest; endpoints that get it get the nearest one")
 	return c
+}
+
+func (a *app) typeUndefined() *cobra.Command {
+	return &cobra.Command{
+		Use: "undefined [allow|refuse]", Short: "Say whether events of types without a definition are accepted, or change it",
+		Long: `Say whether events of types without a definition are accepted, or change it. By
+default, emit refuses them, because a misspelt name would reach nobody. If they are
+allowed, emit accepts any JSON object as their data, and endpoints can subscribe to
+any name. Types with a definition are checked as before. A change takes effect within
+a minute.`,
+		Example:   `  tidings type undefined allow`,
+		ValidArgs: []string{"allow", "refuse"},
+		Args: func(c *cobra.Command, given []string) error {
+			if len(given) > 1 || len(given) == 1 && given[0] != "allow" && given[0] != "refuse" {
+				return usagef("%s takes allow or refuse, or nothing", c.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, given []string) error {
+			t, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			known, err := t.types().Current(c.Context())
+			if err != nil {
+				return unreachable(err)
+			}
+			open, changed := known.IsOpen(), false
+			if len(given) == 1 {
+				open = given[0] == "allow"
+				m := &eventtypes.Manager{Store: t.store, Endpoints: t.store, Now: time.Now}
+				if changed, err = m.SetOpen(c.Context(), open, "cli", event.NewID(time.Now())); err != nil {
+					return unreachable(err)
+				}
+			}
+			if a.json {
+				return a.printJSON(map[string]bool{"allowed": open, "changed": changed})
+			}
+			text := "refused"
+			if open {
+				text = "allowed"
+			}
+			if changed {
+				text += "; in effect within a minute"
+			}
+			fmt.Fprintln(a.out, "types without a definition are", text)
+			return nil
+		},
+	}
 }
 
 // someArgs requires at least one positional argument; names describes them in the error.

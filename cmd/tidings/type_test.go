@@ -245,3 +245,65 @@ func TestVersionsOfATypeSideBySide(t *testing.T) {
 		t.Errorf("remove version 1:\n%s", out)
 	}
 }
+
+// A deployment can allow types without a definition. Names must still be those of types, and
+// types with a definition are checked as before.
+func TestTypesWithoutADefinition(t *testing.T) {
+	t.Parallel()
+	x := newTool(t)
+	received := make(chan string, 8)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // an incomplete body is reported below
+		received <- string(body)
+	}))
+	t.Cleanup(receiver.Close)
+	x.do(2, "", "type", "undefined", "maybe")
+	if out, _ := x.do(0, "", "type", "undefined"); out != "types without a definition are refused\n" {
+		t.Errorf("by default: %s", out)
+	}
+	if _, complaint := x.do(1, "", "emit", "stock.counted", "--data", `{"n":1}`); !strings.Contains(complaint, `"stock.counted" is not an event type`) {
+		t.Errorf("refused: %s", complaint)
+	}
+	if out, _ := x.do(0, "", "type", "undefined", "allow"); out != "types without a definition are allowed; in effect within a minute\n" {
+		t.Errorf("allow: %s", out)
+	}
+	if out, _ := x.do(0, "", "type", "undefined", "allow"); out != "types without a definition are allowed\n" {
+		t.Errorf("allow again: %s", out)
+	}
+	x.do(0, "", "endpoint", "add", receiver.URL, "--types", "stock.*", "--filter", `{"data":{"n":[1]}}`)
+	x.do(0, "", "endpoint", "add", receiver.URL, "--types", "stock.moved")
+	x.do(1, "", "endpoint", "add", receiver.URL, "--types", "Stock")
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) { // the runner reads the types again after a moment
+		out, code := x.try("emit", "stock.counted", "--data", `{"n":1,"what":{"ever":[]}}`)
+		if code == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("emit: %s", out)
+		}
+	}
+	select {
+	case body := <-received:
+		if !strings.Contains(body, `"event":"stock.counted"`) || !strings.Contains(body, `"data":{"n":1,"what":{"ever":[]}}`) {
+			t.Errorf("received %s", body)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("no webhook")
+	}
+	for name, c := range map[string]struct{ eventType, data, says string }{
+		"no object":             {"stock.counted", `[1]`, "data: must be object, not array"},
+		"a duplicate key":       {"stock.counted", `{"n":1,"n":2}`, "data.n: is a duplicate key"},
+		"a reserved name":       {"tidings.counted", `{"n":1}`, "is not an event type"},
+		"no name of a type":     {"stock", `{"n":1}`, "is not an event type"},
+		"a renamed type":        {"user.welcome_email_sent", `{"user_id":"u"}`, `was replaced by "user.joined_platform"`},
+		"one with a definition": {"user.joined_platform", `{"user":"u"}`, "data.user_id: is missing"},
+	} {
+		if _, complaint := x.do(1, "", "emit", c.eventType, "--data", c.data); !strings.Contains(complaint, c.says) {
+			t.Errorf("%s: %s", name, complaint)
+		}
+	}
+	x.do(0, "", "type", "undefined", "refuse")
+	if out, _ := x.do(0, "", "type", "undefined"); out != "types without a definition are refused\n" {
+		t.Errorf("refused again: %s", out)
+	}
+}

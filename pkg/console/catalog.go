@@ -92,7 +92,8 @@ func allVersions(known *catalog.Catalog) (list []catalog.Type) {
 type typeList struct {
 	Search string
 	Types  []catalog.Type
-	More   int // types that match beyond those listed
+	More   int  // types that match beyond those listed
+	Open   bool // types without a definition are allowed
 }
 
 func (c *Console) listTypes(r *http.Request, _ Session) (page, error) {
@@ -100,7 +101,7 @@ func (c *Console) listTypes(r *http.Request, _ Session) (page, error) {
 	if err != nil {
 		return page{}, err
 	}
-	v := typeList{Search: strings.TrimSpace(r.URL.Query().Get("q"))}
+	v := typeList{Open: known.IsOpen(), Search: strings.TrimSpace(r.URL.Query().Get("q"))}
 	for _, t := range types(known) {
 		if !strings.Contains(strings.ToLower(t.Name+" "+t.Description), strings.ToLower(v.Search)) {
 			continue

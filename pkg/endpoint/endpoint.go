@@ -249,7 +249,7 @@ func (e Endpoint) Validate(known *catalog.Catalog) error {
 			add("event_types: %q: use a wildcard alone (*) or after a dot (user.*)", t)
 		} else if name, ok := known.Renamed(t); ok {
 			add("event_types: %q was replaced by %q: use the new name, and old_names if the receiver needs the old one for now", t, name)
-		} else if t != "*" && !slices.ContainsFunc(known.Types(), func(k string) bool { return TypeMatches(t, k) }) {
+		} else if t != "*" && !slices.ContainsFunc(known.Types(), func(k string) bool { return TypeMatches(t, k) }) && !known.Allows(strings.Replace(t, "*", "x", 1)) {
 			add("event_types: %q matches no event type; %s", t, known.Summary())
 		}
 	}

@@ -173,6 +173,19 @@ func (m *Manager) Apply(ctx context.Context, p Plan, force bool, by, writer stri
 	return err
 }
 
+// SetOpen allows types without a definition, or forbids them. It reports whether that is a
+// change, and returns deployed.ErrConflict if the types changed meanwhile. by is who does it;
+// writer must be unique.
+func (m *Manager) SetOpen(ctx context.Context, open bool, by, writer string) (changed bool, err error) {
+	set, err := deployed.Read(ctx, m.Store, -1)
+	if err != nil || set.Open == open {
+		return false, err
+	}
+	set.Open = open
+	_, err = deployed.Write(ctx, m.Store, set, by, writer, m.Now())
+	return err == nil, err
+}
+
 // compare returns what a request does to each type.
 func compare(before *catalog.Catalog, r Request) ([]Item, error) {
 	items := map[string]Item{}

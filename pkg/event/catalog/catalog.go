@@ -47,6 +47,7 @@ type Catalog struct {
 	all     map[string][]Type // every version, ascending
 	names   []string
 	renamed map[string]string // new names by old name
+	open    bool
 
 	personalOf sync.Map // the paths of personal fields, by type
 }
@@ -171,6 +172,20 @@ func (c *Catalog) Stored(types []string) (names, unknown []string, err error) {
 	return names, unknown, nil
 }
 
+// Opened returns the catalog with types without a definition allowed.
+func (c *Catalog) Opened() *Catalog {
+	return &Catalog{types: c.types, all: c.all, names: c.names, renamed: c.renamed, open: true}
+}
+
+// Allows reports whether events of a type without a definition are accepted: the catalog is
+// open, and the name is one that a type can have.
+func (c *Catalog) Allows(name string) bool {
+	return c.open && c.types[name] == nil && c.renamed[name] == "" && nameForm.MatchString(name) && len(name) <= MaxNameBytes && !strings.HasPrefix(name, reserved)
+}
+
+// IsOpen reports whether types without a definition are allowed.
+func (c *Catalog) IsOpen() bool { return c.open }
+
 // Gone says what became of a type of which there are events: "" if it is a type.
 func (c *Catalog) Gone(name string) string {
 	if c.types[name] != nil {
@@ -178,6 +193,9 @@ func (c *Catalog) Gone(name string) string {
 	}
 	if replacement, ok := c.Renamed(name); ok {
 		return "the type is called " + replacement + " now"
+	}
+	if c.Allows(name) {
+		return "the type has no definition"
 	}
 	return "the type was removed; its events are delivered all the same"
 }

@@ -92,3 +92,18 @@ func TestACatalogHasAllVersionsInOrder(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOpenCatalogAllowsNamesThatTypesCanHave(t *testing.T) {
+	open := catalog.Default().Opened()
+	for name, want := range map[string]bool{
+		"stock.counted": true, "a.b.c": true, "user.joined_platform": false, "user.welcome_email_sent": false, "tidings.test": false,
+		"stock": false, "Stock.counted": false, "stock.*": false, "": false, "a." + strings.Repeat("b", 62): true, "a." + strings.Repeat("b", 63): false,
+	} {
+		if open.Allows(name) != want || catalog.Default().Allows(name) {
+			t.Errorf("%q: %v, want %v; closed: %v", name, open.Allows(name), want, catalog.Default().Allows(name))
+		}
+	}
+	if open.Gone("stock.counted") != "the type has no definition" || len(open.Types()) != 9 {
+		t.Error(open.Gone("stock.counted"), open.Types())
+	}
+}

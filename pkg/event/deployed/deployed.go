@@ -63,9 +63,11 @@ type Store interface {
 
 // Set is what a deployment changed in the shipped catalog and the shipped capture rules.
 type Set struct {
-	Revision  int            // 0: nothing was changed yet
-	Types     []catalog.Type // added, or instead of a shipped one of the same name and version; in catalog.Order
-	Without   []string       // names of shipped types that are switched off; sorted
+	Revision int            // 0: nothing was changed yet
+	Types    []catalog.Type // added, or instead of a shipped one of the same name and version; in catalog.Order
+	Without  []string       // names of shipped types that are switched off; sorted
+	// Open allows types without a definition.
+	Open      bool
 	Rules     Rules
 	ChangedAt time.Time
 	ChangedBy string
@@ -109,7 +111,11 @@ func (s Set) Catalog() (*catalog.Catalog, error) {
 	if len(list) > MaxTypes {
 		return nil, fmt.Errorf("%d event types; the maximum is %d", len(list), MaxTypes)
 	}
-	return catalog.New(list)
+	known, err := catalog.New(list)
+	if err == nil && s.Open {
+		known = known.Opened()
+	}
+	return known, err
 }
 
 // IsShipped reports whether a type is one of those that come with Tidings.
@@ -132,6 +138,7 @@ type body struct {
 	AddedAt      map[string]time.Time `json:"added_at,omitempty"`
 	Without      []string             `json:"without,omitempty"`
 	Rules        []RuleFile           `json:"rules,omitempty"`
+	Open         bool                 `json:"open,omitempty"`
 	WithoutRules bool                 `json:"without_rules,omitempty"` // the shipped ones
 }
 
@@ -236,7 +243,7 @@ func encode(set Set) ([]byte, error) {
 	if len(set.Rules.Files) > MaxRuleFiles {
 		return nil, fmt.Errorf("%d files of capture rules; the maximum is %d", len(set.Rules.Files), MaxRuleFiles)
 	}
-	b := body{Types: []string{}, Without: set.Without, AddedAt: map[string]time.Time{}, Rules: set.Rules.Files, WithoutRules: set.Rules.WithoutShipped}
+	b := body{Types: []string{}, Without: set.Without, AddedAt: map[string]time.Time{}, Open: set.Open, Rules: set.Rules.Files, WithoutRules: set.Rules.WithoutShipped}
 	size := 0
 	for _, f := range set.Rules.Files {
 		size += len(f.Text)
@@ -280,7 +287,7 @@ func decode(text []byte) (Set, error) {
 	if err := json.Unmarshal(plain, &b); err != nil {
 		return Set{}, err
 	}
-	set := Set{Without: b.Without, Types: make([]catalog.Type, len(b.Types)), Rules: Rules{Files: b.Rules, WithoutShipped: b.WithoutRules}}
+	set := Set{Without: b.Without, Open: b.Open, Types: make([]catalog.Type, len(b.Types)), Rules: Rules{Files: b.Rules, WithoutShipped: b.WithoutRules}}
 	for i, schema := range b.Types {
 		t, err := catalog.FromStored([]byte(schema))
 		if err != nil {

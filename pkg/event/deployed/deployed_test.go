@@ -72,9 +72,9 @@ func TestASetIsReadAsItWasWritten(t *testing.T) {
 	if err != nil || empty.Revision != 0 || len(empty.Types) != 0 {
 		t.Fatalf("%+v, %v", empty, err)
 	}
-	first := write(t, s, deployed.Set{Types: []catalog.Type{kind(t, "order.paid", "Paid"), kind(t, "order.shipped", "Shipped")}, Without: []string{"user.posted_comment"}}, "a")
+	first := write(t, s, deployed.Set{Types: []catalog.Type{kind(t, "order.paid", "Paid"), kind(t, "order.shipped", "Shipped")}, Without: []string{"user.posted_comment"}, Open: true}, "a")
 	got, err := deployed.Read(t.Context(), s, -1)
-	if err != nil || got.Revision != 1 || got.ChangedBy != "op" || len(got.Types) != 2 || !slices.Equal(got.Without, first.Without) {
+	if err != nil || got.Revision != 1 || got.ChangedBy != "op" || len(got.Types) != 2 || !slices.Equal(got.Without, first.Without) || !got.Open {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if string(got.Types[1].Schema) != string(first.Types[1].Schema) || got.Types[0].Subject != "id" || len(got.Types[0].Samples) != 1 {

@@ -140,6 +140,9 @@ func (l *Live) Validate(ctx context.Context, eventType string, version int, data
 		return err
 	}
 	t, ok := c.Version(eventType, version)
+	if !ok && version == 0 {
+		return c.Validate(eventType, data)
+	}
 	if !ok {
 		return &UnknownTypeError{Type: eventType, Known: c.Types(), text: c.Unknown(eventType)}
 	}
@@ -216,12 +219,21 @@ func (e *InvalidDataError) Error() string {
 	return e.Type + ": " + strings.Join(parts, "; ")
 }
 
-// Validate checks data against the schema of a type's newest version. It returns *UnknownTypeError,
+// undefined is the schema of a type without a definition: its data is an object.
+var undefined = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	return compile(catalog.Type{Name: "undefined", Schema: jsonv1.RawMessage(`{"type":"object"}`)})
+})
+
+// Validate checks data against the schema of a type's newest version, or, if the catalog
+// allows the type without a definition, that it is an object. It returns *UnknownTypeError,
 // *InvalidDataError or *SchemaError. Duplicate keys are refused, because receivers' parsers disagree
 // about which value counts; so are texts that are not Unicode and numbers outside the range
 // of a double, because strict parsers refuse the whole event.
 func (c *Catalog) Validate(eventType string, data jsonv1.RawMessage) error {
 	t, ok := c.Type(eventType)
+	if !ok && c.Allows(eventType) {
+		return check(eventType, undefined, data)
+	}
 	if !ok {
 		return &UnknownTypeError{Type: eventType, Known: c.Types(), text: c.Unknown(eventType)}
 	}
@@ -231,14 +243,22 @@ func (c *Catalog) Validate(eventType string, data jsonv1.RawMessage) error {
 // ValidateVersion checks data against the schema of one of the catalog's types, like
 // Validate.
 func (c *Catalog) ValidateVersion(t catalog.Type, data jsonv1.RawMessage) error {
-	eventType := t.Name
-	schema, err := c.schemas[t.Label()]()
+	return check(t.Name, c.schemas[t.Label()], data)
+}
+
+// check checks data against a schema.
+func check(eventType string, compiled func() (*jsonschema.Schema, error), data jsonv1.RawMessage) error {
+	schema, err := compiled()
 	if err != nil {
-		return &SchemaError{t.Label(), err}
+		return &SchemaError{eventType, err}
 	}
 	invalid := func(problems ...Problem) error { return &InvalidDataError{Type: eventType, Problems: problems} }
 	if len(bytes.TrimSpace(data)) == 0 {
-		return invalid(Problem{"data", "is missing; it must be an object with " + strings.Join(schema.Required, ", ")})
+		text := "is missing; it must be an object"
+		if len(schema.Required) > 0 {
+			text += " with " + strings.Join(schema.Required, ", ")
+		}
+		return invalid(Problem{"data", text})
 	}
 	var large *numberError
 	doc, err := decode(data)

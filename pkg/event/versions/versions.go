@@ -89,6 +89,9 @@ func (m *Maker) Make(types *validate.Catalog, name string, given int, data jsonv
 		if len(list) == 1 && given != 0 && given != list[0].Version {
 			return Made{}, &UnknownVersionError{fmt.Sprintf("%s has no version %d; it has version %d", name, given, list[0].Version)}
 		}
+		if len(list) == 0 && given > 1 && types.Allows(name) {
+			return Made{}, &UnknownVersionError{fmt.Sprintf("%s has no definition, and so no version %d", name, given)}
+		}
 		made := Made{Data: data}
 		if len(list) == 1 {
 			made.Version = list[0].Version
