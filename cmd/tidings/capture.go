@@ -20,8 +20,8 @@ func (a *app) captureCommand() *cobra.Command {
 of a table becomes which event. Show what could not be captured (list, show, remove),
 capture it again (redrive), verify that nothing is missing (verify, kinds).
 
-A change that should become an event and cannot is kept for 30 days with its reason and
-its images, which contain the platform's data. The commands are for the whole
+A change that should become an event and cannot is kept for 30 days
+(RetentionDays) with its reason and its images, which contain the platform's data. The commands are for the whole
 deployment: they ignore --tenant.`,
 	}
 	c.AddCommand(a.captureApply(), a.captureRules(), a.captureTest(), a.captureRemoveRules(), a.captureList(), a.captureShow(), a.captureRedrive(), a.captureRemove(), a.captureVerify(), a.captureKinds())
@@ -72,7 +72,7 @@ func (a *app) captureList() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.DurationVar(&since, "since", 0, "only changes made within this time, such as 24h (default: all of 30 days)")
+	f.DurationVar(&since, "since", 0, "only changes made within this time, such as 24h (default: all)")
 	f.IntVar(&limit, "limit", 20, "maximum number of changes")
 	return c
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/ops/cost"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
@@ -57,6 +58,7 @@ type missing struct {
 func (a *app) captureVerify() *cobra.Command {
 	var since time.Duration
 	var table string
+	var retention int
 	var yes bool
 	c := &cobra.Command{
 		Use: "verify", Short: "Compare the platform's table with the events, and list what is missing", Args: args(0, "no arguments"),
@@ -73,11 +75,21 @@ The command reads both tables as a whole, prints what that costs, and needs --ye
 		Example: `  tidings capture verify --since 24h
   tidings --stack tidings capture verify --since 1h --table Community --json`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if since <= freshTime || since > dynamoitem.EventRetention-24*time.Hour {
-				return usagef("--since must be more than %s and at most %.0f h, because events are kept for 30 days", freshTime, (dynamoitem.EventRetention - 24*time.Hour).Hours())
+			if retention < 1 || retention > event.MaxRetentionDays {
+				return usagef("--retention-days must be 1 to %d, as the stack's RetentionDays", event.MaxRetentionDays)
+			}
+			if err := checkSince(since, retention); err != nil {
+				return err
 			}
 			t, err := a.connect(c.Context())
 			if err != nil {
+				return err
+			}
+			known, err := t.types().Current(c.Context())
+			if err != nil {
+				return unreachable(err)
+			}
+			if err := checkSince(since, shortestRetention(known, retention)); err != nil {
 				return err
 			}
 			if table == "" {
@@ -107,6 +119,7 @@ The command reads both tables as a whole, prints what that costs, and needs --ye
 	}
 	f := c.Flags()
 	f.DurationVar(&since, "since", 24*time.Hour, "check records created within this time")
+	f.IntVar(&retention, "retention-days", event.DefaultRetentionDays, "the stack's RetentionDays: how far back there are events")
 	f.StringVar(&table, "table", "", "the platform's table (default: the stack's own)")
 	f.BoolVar(&yes, "yes", false, "do not ask, whatever it costs")
 	return c
@@ -270,6 +283,24 @@ func (a *app) printVerification(v verification) error {
 	fmt.Fprintf(a.out, "%d of %d records from %s to %s have their event\n", v.Checked-len(v.Missing), v.Checked, formatTime(v.Since), formatTime(v.Until))
 	if v.WithoutTime > 0 {
 		fmt.Fprintf(a.out, "%d records have no created_at and were not checked\n", v.WithoutTime)
+	}
+	return nil
+}
+
+// shortestRetention returns how many days the events of all captured types are kept at least.
+func shortestRetention(known *catalog.Catalog, days int) int {
+	for _, name := range known.Types() {
+		if t, _ := known.Type(name); t.CapturedFrom != "" && t.RetentionDays > 0 {
+			days = min(days, t.RetentionDays)
+		}
+	}
+	return days
+}
+
+// checkSince refuses a time in which events have expired already, or records are too young.
+func checkSince(since time.Duration, days int) error {
+	if longest := event.Retention(event.StoredDays("", time.Time{}, days)) - 24*time.Hour; since <= freshTime || since > longest {
+		return usagef("--since must be more than %s and at most %.0f h, because events are kept for %d days", freshTime, longest.Hours(), days)
 	}
 	return nil
 }

@@ -56,7 +56,8 @@ func (a *app) eventList() *cobra.Command {
 		Use: "list", Short: "List the newest events", Args: args(0, "no arguments"),
 		Long: `List the newest events, also those that no endpoint is subscribed to.
 
-A new event appears within seconds. Events are kept for 30 days. The column TO is the
+A new event appears within seconds. Events are kept for 30 days, unless the
+parameter RetentionDays or their type says otherwise. The column TO is the
 number of endpoints that matched; tidings explain says which ones, and why others did
 not.`,
 		Example: `  tidings event list --since 1h --type user.posted_comment
@@ -148,7 +149,7 @@ func (a *app) eventID(ctx context.Context, t *target, given string) (string, err
 	}
 	switch len(found) {
 	case 0:
-		return "", fmt.Errorf("no event of tenant %s ends with %s; events are kept for 30 days", a.tenant, given)
+		return "", fmt.Errorf("no event of tenant %s ends with %s; events are kept for 30 days, unless RetentionDays or their type says otherwise", a.tenant, given)
 	case 1:
 		return found[0].ID, nil
 	}

@@ -118,6 +118,7 @@ func (c *Console) listTypes(r *http.Request, _ Session) (page, error) {
 // typePage is the data of a type's page.
 type typePage struct {
 	catalog.Type
+	Kept   int // days
 	Fields []reference.Field
 	Sample json.RawMessage // a whole body; nil without a sample
 	Schema string          // path of the schema
@@ -143,7 +144,7 @@ func (c *Console) typePage(ctx context.Context, name, version string) (typePage,
 	if !ok {
 		return typePage{}, errorf(NotFound, "there is no event type %q in the catalog, or not in this version", name)
 	}
-	v := typePage{Type: t, Schema: schemaPath + url.PathEscape(t.Label()) + ".json"}
+	v := typePage{Type: t, Kept: c.Operations.retentionDays(t), Schema: schemaPath + url.PathEscape(t.Label()) + ".json"}
 	for _, other := range known.Versions(name) {
 		if other.Version != t.Version {
 			v.Others = append(v.Others, other)

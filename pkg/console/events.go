@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,12 +20,13 @@ import (
 
 // EventType is an event type of the catalog.
 type EventType struct {
-	Name         string          `json:"name"`
-	Description  string          `json:"description"`
-	CapturedFrom string          `json:"captured_from"`
-	Sample       json.RawMessage `json:"sample"`
-	Schema       json.RawMessage `json:"schema"`
-	Version      int             `json:"version" doc:"The newest version of the type, whose schema and sample this is"`
+	Name          string          `json:"name"`
+	Description   string          `json:"description"`
+	CapturedFrom  string          `json:"captured_from"`
+	Sample        json.RawMessage `json:"sample"`
+	Schema        json.RawMessage `json:"schema"`
+	Version       int             `json:"version" doc:"The newest version of the type, whose schema and sample this is"`
+	RetentionDays int             `json:"retention_days" doc:"How many days its events are kept after they were accepted"`
 	// Deprecated is absent unless the type is deprecated.
 	Deprecated *catalog.Deprecation `json:"deprecated,omitempty"`
 }
@@ -38,13 +40,18 @@ func (o *Operations) EventTypes(ctx context.Context) ([]EventType, error) {
 	list := []EventType{}
 	for _, name := range known.Types() {
 		t, _ := known.Type(name)
-		v := EventType{Name: t.Name, Version: t.Version, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema, Deprecated: t.Deprecated}
+		v := EventType{Name: t.Name, Version: t.Version, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema, Deprecated: t.Deprecated, RetentionDays: o.retentionDays(t)}
 		if len(t.Samples) > 0 {
 			v.Sample = t.Samples[0]
 		}
 		list = append(list, v)
 	}
 	return list, nil
+}
+
+// retentionDays returns how many days events of a type are kept.
+func (o *Operations) retentionDays(t catalog.Type) int {
+	return cmp.Or(t.RetentionDays, o.RetentionDays, event.DefaultRetentionDays)
 }
 
 // storedTypes returns the names under which events of types are stored, also of types that
@@ -135,7 +142,7 @@ func (o *Operations) loadEvent(ctx context.Context, who Session, id string) (eve
 		a, err = o.Events.GetEvent(ctx, id)
 	}
 	if errors.Is(err, event.ErrNotFound) || err == nil && a.Tenant != who.Tenant {
-		return a, event.Event{}, errorf(NotFound, "event %s not found; events are kept for 30 days", id)
+		return a, event.Event{}, errorf(NotFound, "event %s not found; events are kept for %d days, or as long as their type says", id, o.retentionDays(catalog.Type{}))
 	}
 	if err != nil {
 		return a, event.Event{}, err

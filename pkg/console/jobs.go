@@ -16,6 +16,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 )
 
@@ -323,7 +324,7 @@ func jobPath(j Job) string { return "/jobs/" + url.PathEscape(j.ID) }
 // recoverMissed handles the form of the endpoint's page: it starts a dry run, from whose
 // page the recovery itself is started.
 func (c *Console) recoverMissed(r *http.Request, who Session) (page, error) {
-	span, ok := recoverSpans[r.PostForm.Get("since")]
+	span, ok := c.lookBack(r)
 	if !ok {
 		return page{}, errorf(Invalid, "choose how far back to look")
 	}
@@ -339,7 +340,7 @@ func (c *Console) recoverMissed(r *http.Request, who Session) (page, error) {
 // recoverStream handles the form of the list of jobs: it starts a dry run, from whose page
 // the job itself is started.
 func (c *Console) recoverStream(r *http.Request, who Session) (page, error) {
-	span, ok := recoverSpans[r.PostForm.Get("since")]
+	span, ok := c.lookBack(r)
 	if !ok {
 		return page{}, errorf(Invalid, "choose how far back to look")
 	}
@@ -348,8 +349,34 @@ func (c *Console) recoverStream(r *http.Request, who Session) (page, error) {
 	return page{Redirect: jobPath(j)}, err
 }
 
-// recoverSpans are the form's ranges. Events are kept for 30 days.
-var recoverSpans = map[string]time.Duration{"1h": time.Hour, "24h": 24 * time.Hour, "72h": 72 * time.Hour, "7d": 7 * 24 * time.Hour, "30d": 30 * 24 * time.Hour}
+// span is a range of a form: how far to look back.
+type span struct {
+	Value, Text string
+	length      time.Duration
+}
+
+// spans are the ranges that the forms offer: no longer than events are kept.
+func (o *Operations) spans() []span {
+	days := o.retentionDays(catalog.Type{})
+	all, text := event.Retention(days), fmt.Sprintf("%d days", days)
+	if days == 1 {
+		text = "day"
+	}
+	list := slices.DeleteFunc([]span{
+		{"1h", "hour", time.Hour}, {"24h", "24 hours", 24 * time.Hour}, {"72h", "72 hours", 72 * time.Hour}, {"7d", "7 days", 7 * 24 * time.Hour},
+	}, func(s span) bool { return s.length >= all })
+	return append(list, span{fmt.Sprintf("%dd", days), text, all})
+}
+
+// lookBack returns the range that a form has chosen.
+func (c *Console) lookBack(r *http.Request) (time.Duration, bool) {
+	for _, s := range c.Operations.spans() {
+		if s.Value == r.PostForm.Get("since") {
+			return s.length, true
+		}
+	}
+	return 0, false
+}
 
 // sendCounted starts the job that a dry run has counted: with the same range, although time
 // has passed.

@@ -42,8 +42,11 @@ type Operations struct {
 	Emit        Invoke
 	// Receiver is nil in a deployed stack.
 	Receiver Receiver
-	Now      func() time.Time
-	Log      *slog.Logger
+	// RetentionDays is how many days events are kept whose type has no retention of its own;
+	// 0 means event.DefaultRetentionDays.
+	RetentionDays int
+	Now           func() time.Time
+	Log           *slog.Logger
 
 	// cursorKey is the session key; Console.Handler sets it.
 	cursorKey func(context.Context) ([]byte, error)

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
 //go:embed pages/*.html
@@ -33,7 +35,11 @@ type page struct {
 	Notice  string // result of the last change
 	Problem string // why the last change failed
 	Demo    *Behaviour
-	Data    any
+	// RetentionDays is how many days events are kept whose type says nothing else, and Spans
+	// are the ranges of time that forms offer.
+	RetentionDays int
+	Spans         []span
+	Data          any
 }
 
 // Admin reports whether the session may make changes.
@@ -75,6 +81,7 @@ func (c *Console) render(w http.ResponseWriter, r *http.Request, p page) {
 	}
 	p.Session, p.CSRF, p.Notice = sessionOf(r.Context()), csrfOf(r.Context()), cmp.Or(p.Notice, notice(r))
 	p.Path = cmp.Or(p.Path, r.URL.RequestURI())
+	p.RetentionDays, p.Spans = c.Operations.retentionDays(catalog.Type{}), c.Operations.spans()
 	if c.Operations.Receiver != nil {
 		b := c.Operations.Receiver.Behaviour()
 		p.Demo = &b

@@ -83,7 +83,7 @@ func TestAParkedDeliveryHasTheFieldsOfItsWait(t *testing.T) {
 		p.Key, p.Attempts, p.Now, p.DueAt, p.Reason = claim().Key, 3, now, due, "waits"
 		want := full(delivery.InFlight)
 		want.State, want.DueAt, want.Reason, want.ClaimID, want.LeaseUntil = delivery.Pending, due, "waits", "", time.Time{}
-		want.UpdatedAt, want.ExpiresAt = now, now.Add(delivery.Retention)
+		want.UpdatedAt, want.ExpiresAt = now, now.Add(event.Retention(0))
 		c.want(&want)
 		got, refused := p.Apply(ptr(full(delivery.InFlight)))
 		if diff := cmp.Diff(want, got); refused != nil || diff != "" {

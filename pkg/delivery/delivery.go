@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"time"
+
+	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 // State is the state of a delivery.
@@ -37,8 +39,11 @@ func (s State) Indexed() bool { return s == Dead || s == Skipped }
 var States = []State{Pending, InFlight, Delivered, Dead, Skipped}
 
 const (
-	// Retention is how long a delivery is kept after its last write.
-	Retention = 30 * 24 * time.Hour
+	// UnsettledRetention is how long a delivery that is not settled is kept at least after its
+	// last write, however short the retention of its event is. It is the longest age limit, 14
+	// days, and a week, in which the sweep settles what is older. TTL so deletes nothing that
+	// is pending, also if its endpoint's age limit was raised after the write.
+	UnsettledRetention = 21 * 24 * time.Hour
 	// MaxHistory is the maximum number of attempts in a delivery's history. It keeps
 	// the item below 1 KB, which is one write unit. The log has every attempt.
 	MaxHistory = 8
@@ -105,9 +110,24 @@ type Delivery struct {
 	// ErasedAt is when the event was erased; zero if it was not. No attempt begins then.
 	ErasedAt time.Time
 
+	// RetentionDays is that of the event: how many days the delivery is kept after its last
+	// write, once it is settled. 0 means event.DefaultRetentionDays.
+	RetentionDays int
+
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	ExpiresAt time.Time
+}
+
+// Expiry returns when a delivery in a state, written now, is deleted: as many days later as
+// its event is kept after it was accepted. So it is there for as long as the event and the
+// journal are, and a recovery or a batch of the stream that comes again finds it.
+func Expiry(s State, now time.Time, days int) time.Time {
+	keep := event.Retention(days)
+	if !s.Settled() {
+		keep = max(keep, UnsettledRetention)
+	}
+	return now.Add(keep)
 }
 
 // CountedAttempts is how many attempts count towards the retry policy.
@@ -129,7 +149,8 @@ type Claim struct {
 	EventType string
 	// Accepted is when the event was accepted: the time in its ID, or the time at which it
 	// was stored if that was much later.
-	Accepted time.Time
+	Accepted      time.Time
+	RetentionDays int // of the event
 	// Attempts is how many attempts the worker believes have begun.
 	Attempts int
 	// ID identifies this claim. It is unique among all workers.
@@ -223,11 +244,16 @@ func (c Claim) begin(d Delivery) Delivery {
 	d.InBacklog, d.Slot = false, time.Time{}
 	d.ClaimID = c.ID
 	d.LeaseUntil = c.Now.Add(c.Lease)
-	d.UpdatedAt = c.Now
-	d.ExpiresAt = c.Now.Add(Retention)
+	d.keep(c.RetentionDays, c.Now)
 	// DueAt stays, because changing it costs two index writes. A sweep that finds a
 	// claimed delivery queues a work item whose claim is refused.
 	return d
+}
+
+// keep sets the times of a write. A record that has no retention yet gets that of the event.
+func (d *Delivery) keep(days int, now time.Time) {
+	d.RetentionDays = cmp.Or(d.RetentionDays, days)
+	d.UpdatedAt, d.ExpiresAt = now, Expiry(d.State, now, days)
 }
 
 func (d Delivery) refuse(cause Cause, until time.Time) *Refusal {
@@ -273,8 +299,7 @@ func (c Conclusion) Apply(d Delivery) Delivery {
 	if c.State == Pending {
 		d.NextAttemptAt, d.DueAt = c.NextAt, c.DueAt
 	}
-	d.UpdatedAt = c.Now
-	d.ExpiresAt = c.Now.Add(Retention)
+	d.keep(d.RetentionDays, c.Now)
 	return d
 }
 
@@ -286,8 +311,9 @@ type Settle struct {
 	EventType string // empty if unknown
 	// Accepted is when the event was accepted: the time in its ID, or the time at which it
 	// was stored if that was much later.
-	Accepted time.Time
-	State    State // Skipped or Dead
+	Accepted      time.Time
+	RetentionDays int   // of the event
+	State         State // Skipped or Dead
 	// SinceBefore, if not zero, refuses a delivery whose Since is later: it was
 	// replayed in the meantime.
 	SinceBefore time.Time
@@ -317,8 +343,7 @@ func (s Settle) Apply(current *Delivery) (Delivery, *Refusal) {
 	d.State = s.State
 	d.Reason = s.Reason
 	d.LeaseUntil, d.NextAttemptAt, d.DueAt, d.InBacklog, d.Slot = time.Time{}, time.Time{}, time.Time{}, false, time.Time{}
-	d.UpdatedAt = s.Now
-	d.ExpiresAt = s.Now.Add(Retention)
+	d.keep(s.RetentionDays, s.Now)
 	return d, nil
 }
 
@@ -330,7 +355,8 @@ type Park struct {
 	EventType string
 	// Accepted is when the event was accepted: the time in its ID, or the time at which it
 	// was stored if that was much later.
-	Accepted time.Time
+	Accepted      time.Time
+	RetentionDays int // of the event
 	// Attempts is how many attempts the worker believes have begun.
 	Attempts  int
 	InBacklog bool      // until the endpoint's drain queues it
@@ -372,8 +398,7 @@ func (p Park) Apply(current *Delivery) (Delivery, *Refusal) {
 	d.DueAt = p.DueAt
 	d.Reason = p.Reason
 	d.ClaimID, d.LeaseUntil = "", time.Time{} // an expired lease
-	d.UpdatedAt = p.Now
-	d.ExpiresAt = p.Now.Add(Retention)
+	d.keep(p.RetentionDays, p.Now)
 	return d, nil
 }
 
@@ -420,8 +445,7 @@ func (r Replay) Apply(d Delivery) (Delivery, *Refusal) {
 	d.Since = r.Now
 	d.NextAttemptAt, d.DueAt = r.Now, r.DueAt
 	d.Reason = "replayed by an operator"
-	d.UpdatedAt = r.Now
-	d.ExpiresAt = r.Now.Add(Retention)
+	d.keep(d.RetentionDays, r.Now)
 	return d, nil
 }
 
@@ -435,6 +459,8 @@ type Erase struct {
 	Tenant    string
 	EventType string
 	Accepted  time.Time // as in Settle
+	// RetentionDays is that of the event.
+	RetentionDays int
 	// Create makes a record if there is none, so that a work item that is still on a queue
 	// finds one.
 	Create bool
@@ -446,7 +472,7 @@ type Erase struct {
 // attempt has ended, because its verdict has the receiver's answer. ok is false if there is
 // no record to erase.
 func (e Erase) Apply(current *Delivery) (after Delivery, ok bool) {
-	d := Delivery{Key: e.Key, Tenant: e.Tenant, EventType: e.EventType, Since: e.Accepted, CreatedAt: e.Now, ExpiresAt: e.Now.Add(Retention)}
+	d := Delivery{Key: e.Key, Tenant: e.Tenant, EventType: e.EventType, Since: e.Accepted, RetentionDays: e.RetentionDays, CreatedAt: e.Now, ExpiresAt: Expiry(Skipped, e.Now, e.RetentionDays)}
 	switch {
 	case current != nil:
 		d = *current

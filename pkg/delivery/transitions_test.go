@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 // full is a delivery in which every field is set, as far as one can be.
@@ -22,7 +23,7 @@ func full(state delivery.State) delivery.Delivery {
 // A transition that leaves a field as it was, or changes one that is not its own, shows up
 // much later, if ever: so each is compared whole.
 func TestATransitionChangesExactlyItsFields(t *testing.T) {
-	expires := now.Add(delivery.Retention)
+	expires := now.Add(event.Retention(0))
 	attempt := delivery.Attempt{Number: 3, Class: delivery.Answered, Status: 503}
 	for name, c := range map[string]struct {
 		got  func() (delivery.Delivery, any)

@@ -34,7 +34,7 @@ func (d *Dispatcher) claimAndAttempt(ctx context.Context, j *job) error {
 		}
 	}
 	claimed, err := d.Deliveries.Claim(ctx, delivery.Claim{
-		Key: j.key(), Tenant: j.item.Tenant, EventType: j.event.Type, Accepted: j.since,
+		Key: j.key(), Tenant: j.item.Tenant, EventType: j.event.Type, Accepted: j.since, RetentionDays: j.item.RetentionDays,
 		Attempts: j.item.Attempts, ID: claimID, Now: now, Lease: lease,
 	})
 	if err != nil && j.probe {

@@ -72,7 +72,8 @@ type subscription struct {
 
 // subscribers are the endpoints that an event concerns.
 type subscribers struct {
-	matching []string // IDs
+	matching []string      // IDs
+	ageLimit time.Duration // the longest of theirs
 	// unreadable are the IDs of those whose filter cannot be evaluated on the event, which
 	// nests too deeply: trying again would block the event's shard.
 	unreadable []string
@@ -110,6 +111,7 @@ func (c *endpointCache) subscribers(ctx context.Context, accepted event.Accepted
 			}
 		}
 		found.matching = append(found.matching, s.endpoint.ID)
+		found.ageLimit = max(found.ageLimit, s.endpoint.Retry.AgeLimit())
 	}
 	return found, nil
 }

@@ -353,7 +353,7 @@ func (r erasure) deliveries(ctx context.Context, j jobs.Job, a event.Accepted, e
 	group.SetLimit(recoverWorkers)
 	for id, ep := range endpoints.byID {
 		erase := delivery.Erase{
-			Key: delivery.Key{EndpointID: id, EventID: a.ID}, Tenant: a.Tenant, EventType: e.Type, Accepted: at, Now: now,
+			Key: delivery.Key{EndpointID: id, EventID: a.ID}, Tenant: a.Tenant, EventType: e.Type, Accepted: at, RetentionDays: a.RetentionDays, Now: now,
 			Create: getsIt[id] || maybeGotIt(ep, at, a.ErasedAt),
 		}
 		group.Go(func() error {

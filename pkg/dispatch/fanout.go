@@ -1,10 +1,12 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,7 +86,7 @@ func (d *Dispatcher) fanOut(ctx context.Context, batch []event.Change) (queued, 
 			failed = i
 			break
 		}
-		fannedOut[i] = fannedOutEvent{accepted.Tenant, journal.Entry{
+		fannedOut[i] = fannedOutEvent{journalGroup{accepted.Tenant, accepted.RetentionDays}, journal.Entry{
 			ID: accepted.ID, Type: e.Type, Subject: accepted.Subject, Actor: e.ActorUserID, Endpoints: len(more),
 		}}
 		for range more {
@@ -123,22 +125,28 @@ func (d *Dispatcher) erased(ctx context.Context, id string) (bool, error) {
 
 // fannedOutEvent is an event of a batch; the zero value stands for a record that is none.
 type fannedOutEvent struct {
-	tenant string
+	journalGroup
 	journal.Entry
 }
 
+// journalGroup is what the events of an item of the journal have in common.
+type journalGroup struct {
+	tenant        string
+	retentionDays int
+}
+
 // journalWriters bounds the concurrent writes of a batch to the journal: one for each
-// tenant, or few more.
+// tenant and retention, or few more.
 const journalWriters = 8
 
 // record writes the events to the journal. It returns the place of the first event that
 // could not be written, len(events) if there is none.
 func (d *Dispatcher) record(ctx context.Context, events []fannedOutEvent) (failed int) {
-	byTenant := map[string][]journal.Entry{}
+	groups := map[journalGroup][]journal.Entry{}
 	place := make(map[string]int, len(events)) // by event ID
 	for i, e := range events {
 		if e.ID != "" {
-			byTenant[e.tenant] = append(byTenant[e.tenant], e.Entry)
+			groups[e.journalGroup] = append(groups[e.journalGroup], e.Entry)
 			place[e.ID] = i
 		}
 	}
@@ -146,14 +154,17 @@ func (d *Dispatcher) record(ctx context.Context, events []fannedOutEvent) (faile
 	group.SetLimit(journalWriters)
 	var mu sync.Mutex
 	failed = len(events)
-	for _, tenant := range slices.Sorted(maps.Keys(byTenant)) {
-		for _, item := range journal.Pack(tenant, byTenant[tenant]) {
+	for _, g := range slices.SortedFunc(maps.Keys(groups), func(a, b journalGroup) int {
+		return cmp.Or(strings.Compare(a.tenant, b.tenant), a.retentionDays-b.retentionDays)
+	}) {
+		for _, item := range journal.Pack(g.tenant, groups[g]) {
+			item.RetentionDays = g.retentionDays
 			group.Go(func() error {
 				err := d.Journal.PutJournal(ctx, item)
 				if err == nil {
 					return nil
 				}
-				d.Log.ErrorContext(ctx, "fanout.not_recorded", "tenant", tenant, "events", len(item.Entries), "error", err.Error())
+				d.Log.ErrorContext(ctx, "fanout.not_recorded", "tenant", g.tenant, "events", len(item.Entries), "error", err.Error())
 				mu.Lock()
 				defer mu.Unlock()
 				for _, e := range item.Entries {
@@ -192,7 +203,7 @@ func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e eve
 	}
 	// The record of a skipped delivery lets an operator find the event, and replay it.
 	skip := func(endpointID, reason string) error {
-		item := work.Item{Tenant: accepted.Tenant, EndpointID: endpointID, EventID: accepted.ID, EventType: e.Type, Since: since}
+		item := work.Item{Tenant: accepted.Tenant, EndpointID: endpointID, EventID: accepted.ID, EventType: e.Type, Since: since, RetentionDays: accepted.RetentionDays}
 		return d.settle(ctx, item, delivery.Skipped, reason, time.Time{})
 	}
 	for _, id := range found.unreadable {
@@ -210,10 +221,22 @@ func (d *Dispatcher) itemsOf(ctx context.Context, accepted event.Accepted, e eve
 			return nil, err
 		}
 	}
+	carried := work.Carries(accepted.Body) && len(accepted.Versions) == 0 // a body alone has one version
+	if !carried && len(found.matching) > 0 {
+		// Until a worker has the message, only the table has the event.
+		from := since
+		if from.IsZero() {
+			from, _ = event.IDTime(accepted.ID) // readRecord has checked it
+		}
+		until := from.Add(found.ageLimit)
+		if _, err := d.keepEvent(ctx, accepted.ID, event.RetainedUntil(accepted.ID, accepted.RetentionDays), until, until); err != nil {
+			return nil, err
+		}
+	}
 	items := make([]work.Item, len(found.matching))
 	for i, id := range found.matching {
-		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, EventType: e.Type, Since: since, Trace: accepted.Trace}
-		if work.Carries(accepted.Body) && len(accepted.Versions) == 0 { // a body alone has one version
+		items[i] = work.Item{Tenant: accepted.Tenant, EndpointID: id, EventID: accepted.ID, EventType: e.Type, Since: since, RetentionDays: accepted.RetentionDays, Trace: accepted.Trace}
+		if carried {
 			items[i].Body, items[i].Subject, items[i].OldType = accepted.Body, accepted.Subject, accepted.OldType
 		}
 	}

@@ -65,6 +65,10 @@ func (d *Dispatcher) wait(ctx context.Context, j *job, reason string) error {
 // the item needs nothing more.
 func (d *Dispatcher) park(ctx context.Context, j *job, p delivery.Park) (held delivery.Delivery, handled bool, err error) {
 	p.Key, p.Tenant, p.EventType, p.Accepted, p.Attempts, p.Now = j.key(), j.item.Tenant, j.event.Type, j.since, j.item.Attempts, d.Now()
+	p.RetentionDays = j.item.RetentionDays
+	if _, err := d.keepEvent(ctx, p.EventID, j.expires(), p.DueAt, j.until); err != nil {
+		return held, false, err
+	}
 	held, err = d.Deliveries.Park(ctx, p)
 	var refused *delivery.Refusal
 	if errors.As(err, &refused) {
@@ -89,7 +93,7 @@ func (d *Dispatcher) requeue(ctx context.Context, j *job, item work.Item) error 
 func itemOf(held delivery.Delivery, wait time.Duration) work.Item {
 	item := work.Item{
 		Tenant: held.Tenant, EndpointID: held.EndpointID, EventID: held.EventID, EventType: held.EventType,
-		Attempts: held.Attempts, Since: held.Since, Delay: min(max(wait, 0), work.MaxDelay),
+		Attempts: held.Attempts, Since: held.Since, RetentionDays: held.RetentionDays, Delay: min(max(wait, 0), work.MaxDelay),
 	}
 	return item
 }

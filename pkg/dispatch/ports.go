@@ -18,6 +18,9 @@ import (
 type Events interface {
 	// GetEvent returns event.ErrNotFound if the event does not exist or has expired.
 	GetEvent(ctx context.Context, id string) (event.Accepted, error)
+	// KeepEvent prolongs the time until an event is deleted. It never shortens it, and does
+	// nothing if there is no such event.
+	KeepEvent(ctx context.Context, id string, until time.Time) error
 }
 
 // Endpoints reads endpoints. The dispatcher caches what it returns.

@@ -173,6 +173,10 @@ func (absentTable) GetEvent(context.Context, string) (event.Accepted, error) {
 	return event.Accepted{}, errors.New("the table is away")
 }
 
+func (absentTable) KeepEvent(context.Context, string, time.Time) error {
+	return errors.New("the table is away")
+}
+
 func (absentTable) GetEndpoint(context.Context, string, string) (endpoint.Endpoint, error) {
 	return endpoint.Endpoint{}, errors.New("the table is away")
 }

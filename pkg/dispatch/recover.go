@@ -186,7 +186,7 @@ func (r recovery) candidates(ctx context.Context, ep *endpoint.Endpoint, sub sub
 			c.wanted = slices.Contains(states, d.State) && d.UpdatedAt.Before(j.StartedAt)
 		case ep.Subscribes(e.Type):
 			c.state, c.wanted = Missing, slices.Contains(states, Missing)
-			c.matches = func(ctx context.Context) (delivery.State, error) { return r.matches(ctx, sub, e) }
+			c.matches = func(ctx context.Context) (unsent, error) { return r.matches(ctx, sub, e) }
 		}
 		list[i] = c
 	}
@@ -230,24 +230,26 @@ func (r recovery) deliveries(ctx context.Context, endpointID string, page []jour
 
 // matches returns Missing if the endpoint's filter matches an event, Erased if the event was
 // erased, and else "".
-func (r recovery) matches(ctx context.Context, sub subscription, e journal.Entry) (delivery.State, error) {
+func (r recovery) matches(ctx context.Context, sub subscription, e journal.Entry) (unsent, error) {
 	accepted, err := r.d.Events.GetEvent(ctx, e.ID)
 	if errors.Is(err, event.ErrNotFound) {
-		return "", nil // it has expired
+		return unsent{}, nil // it has expired
 	}
 	if err != nil {
-		return "", fmt.Errorf("event %s: %w", e.ID, err)
+		return unsent{}, fmt.Errorf("event %s: %w", e.ID, err)
 	}
 	if !accepted.ErasedAt.IsZero() {
-		return Erased, nil
+		return unsent{state: Erased}, nil
 	}
-	if sub.filter == nil {
-		return Missing, nil
+	if isPast(e.ID, accepted.RetentionDays, r.d.Now()) {
+		return unsent{}, nil // another endpoint needs it; the delivery to this one may be gone
 	}
-	doc, unreadable := filter.Parse(accepted.Body)
-	// Fan-out skips what nests too deeply for a filter.
-	if unreadable != nil || !sub.matches(doc, accepted, e.Type) {
-		return "", nil
+	if sub.filter != nil {
+		doc, unreadable := filter.Parse(accepted.Body)
+		// Fan-out skips what nests too deeply for a filter.
+		if unreadable != nil || !sub.matches(doc, accepted, e.Type) {
+			return unsent{}, nil
+		}
 	}
-	return Missing, nil
+	return unsent{Missing, accepted.RetentionDays}, nil
 }

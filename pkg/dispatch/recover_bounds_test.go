@@ -209,7 +209,7 @@ func TestTheProgressOfAReplay(t *testing.T) {
 			command := dispatch.Command{Kind: jobs.Replay, EndpointID: e.ID, From: from}
 			whole := time.Since(from)
 			if all {
-				command.From, whole = time.Time{}, delivery.Retention
+				command.From, whole = time.Time{}, event.Retention(0)
 			}
 			want := float64(time.Since(first)) / float64(whole)
 			if j := w.advance(command); j.Counts[jobs.Sent] != 60 || j.Progress < want-0.002 || j.Progress > want+0.002 {

@@ -12,6 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 )
 
@@ -84,14 +85,22 @@ func (d *Dispatcher) roomFor(ctx context.Context, j jobs.Job, ep *endpoint.Endpo
 type candidate struct {
 	key       delivery.Key
 	eventType string
+	// retentionDays is that of the event. Of one without a delivery, matches finds it.
+	retentionDays int
 	// state is that of the delivery; Missing if there is none; "" if the endpoint does not
 	// subscribe to the event.
 	state   delivery.State
 	wanted  bool
 	waiting bool // it is in the backlog already
-	// matches, if not nil, returns the state of an event that has no delivery: Missing if it
-	// matches the filter.
-	matches func(context.Context) (delivery.State, error)
+	// matches, if not nil, looks at an event that has no delivery: it is Missing if it matches
+	// the filter.
+	matches func(context.Context) (unsent, error)
+}
+
+// unsent is an event that has no delivery.
+type unsent struct {
+	state         delivery.State // Missing, Erased or ""
+	retentionDays int
 }
 
 // refilled is what refill did.
@@ -153,10 +162,11 @@ func matchAll(ctx context.Context, list []candidate) error {
 			continue
 		}
 		group.Go(func() error {
-			state, err := c.matches(ctx)
-			if err == nil && state != Missing {
-				c.state, c.wanted = state, false
+			f, err := c.matches(ctx)
+			if err == nil && f.state != Missing {
+				c.state, c.wanted = f.state, false
 			}
+			c.retentionDays = f.retentionDays
 			c.matches = nil
 			return err
 		})
@@ -196,10 +206,14 @@ func (d *Dispatcher) addAll(ctx context.Context, j jobs.Job, ep *endpoint.Endpoi
 // add puts a delivery into the backlog. Its age counts from now.
 func (d *Dispatcher) add(ctx context.Context, j jobs.Job, ep *endpoint.Endpoint, c candidate) error {
 	now := d.Now()
-	due := now.Add(ep.Retry.AgeLimit() + time.Millisecond) // as in wait
+	until := now.Add(ep.Retry.AgeLimit())
+	due := until.Add(time.Millisecond) // as in wait
+	if _, err := d.keepEvent(ctx, c.key.EventID, event.RetainedUntil(c.key.EventID, c.retentionDays), until, until); err != nil {
+		return err
+	}
 	if c.state == Missing {
 		_, err := d.Deliveries.Park(ctx, delivery.Park{
-			Key: c.key, Tenant: ep.Tenant, EventType: c.eventType, Accepted: now, InBacklog: true, DueAt: due, Reason: "recovered by an operator", Now: now,
+			Key: c.key, Tenant: ep.Tenant, EventType: c.eventType, Accepted: now, RetentionDays: c.retentionDays, InBacklog: true, DueAt: due, Reason: "recovered by an operator", Now: now,
 		})
 		return err
 	}

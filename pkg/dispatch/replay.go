@@ -26,7 +26,8 @@ func (d *Dispatcher) Replay(ctx context.Context, c Command) (Replayed, error) {
 	if c.EndpointID == "" || c.EventID == "" {
 		return Replayed{}, errors.New("replay: endpoint_id and event_id are required")
 	}
-	if _, err := d.enabled(ctx, c.tenant(), c.EndpointID); err != nil {
+	ep, err := d.enabled(ctx, c.tenant(), c.EndpointID)
+	if err != nil {
 		return Replayed{}, fmt.Errorf("replay: %w", err)
 	}
 	now, key := d.Now(), delivery.Key{EndpointID: c.EndpointID, EventID: c.EventID}
@@ -43,6 +44,10 @@ func (d *Dispatcher) Replay(ctx context.Context, c Command) (Replayed, error) {
 		return Replayed{}, err
 	}
 	d.Log.InfoContext(ctx, "delivery.replayed", "endpoint_id", key.EndpointID, "event_id", key.EventID)
+	until := now.Add(ep.Retry.AgeLimit())
+	if _, err := d.keepEvent(ctx, key.EventID, event.RetainedUntil(key.EventID, held.RetentionDays), until, until); err != nil {
+		return Replayed{}, fmt.Errorf("replay: it is pending again, but its event may expire: %w", err)
+	}
 	// If it cannot be queued, the sweep queues it by its due time.
 	if errs := d.Queue.Send(ctx, []work.Item{itemOf(held, held.NextAttemptAt.Sub(d.Now()))}); errs != nil {
 		d.Log.WarnContext(ctx, "replay.not_queued", "endpoint_id", key.EndpointID, "event_id", key.EventID, "error", errs[0].Error())
@@ -118,7 +123,7 @@ func (r bulkReplay) step(ctx context.Context, j jobs.Job) (jobs.Step, error) {
 	var list []candidate
 	for _, d := range page.Deliveries {
 		if slices.Contains(states, d.State) && (len(p.Types) == 0 || slices.Contains(p.Types, d.EventType)) {
-			c := candidate{key: d.Key, state: d.State, wanted: d.UpdatedAt.Before(j.StartedAt)}
+			c := candidate{key: d.Key, retentionDays: d.RetentionDays, state: d.State, wanted: d.UpdatedAt.Before(j.StartedAt)}
 			if !d.ErasedAt.IsZero() {
 				c.state, c.wanted = Erased, false
 			}
@@ -141,7 +146,7 @@ func (r bulkReplay) step(ctx context.Context, j jobs.Job) (jobs.Step, error) {
 		at, _ := event.IDTime(id) // checked by CursorEvent
 		from := p.From
 		if from.IsZero() {
-			from = p.To.Add(-delivery.Retention) // few deliveries are older
+			from = p.To.Add(-event.Retention(0)) // a guess: few deliveries are older
 		}
 		s.Progress = share(p.To.Sub(at), p.To.Sub(from))
 	}

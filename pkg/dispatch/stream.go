@@ -173,8 +173,8 @@ func (r streamRedrive) lost(ctx context.Context, page []event.Change) (lost []lo
 		}
 	}
 	for i, c := range page {
-		if !c.Event.ErasedAt.IsZero() {
-			continue // nothing of it is sent
+		if !c.Event.ErasedAt.IsZero() || broken[i] == nil && isPast(c.Event.ID, c.Event.RetentionDays, r.d.Now()) {
+			continue // nothing of it is sent; or its items of the journal have expired
 		}
 		if broken[i] != nil || !recorded[c.Event.Tenant][c.Event.ID] {
 			lost = append(lost, lostEvent{c, i, broken[i]})

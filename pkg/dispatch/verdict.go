@@ -30,6 +30,17 @@ func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j 
 		State: decision.State, Reason: decision.Reason, Snippet: outcome.Snippet, Attempt: attempt,
 		NotSent: outcome.Class == delivery.CalledOff, Now: now,
 	}
+	item := j.item
+	if decision.State == delivery.Pending {
+		kept, err := d.keepEvent(ctx, claimed.EventID, j.expires(), decision.At, j.until)
+		if err != nil { // the event is still there: the next attempt, soon, tries again
+			d.Log.WarnContext(ctx, "event.not_kept", "endpoint_id", ep.ID, "event_id", claimed.EventID, "error", err.Error())
+			decision.At = earlier(decision.At, now.Add(work.MaxDelay))
+		}
+		if kept {
+			dropEvent(&item)
+		}
+	}
 	wait := decision.At.Sub(now)
 	if decision.State == delivery.Pending {
 		conclusion.NextAt = decision.At.Truncate(time.Millisecond)
@@ -54,7 +65,6 @@ func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j 
 		}
 	}
 	if decision.State == delivery.Pending && wait <= work.MaxDelay {
-		item := j.item
 		item.Redriven = 0 // it was processed
 		item.Slow = outcome.Timings.Total >= breaker.SlowLaneAfter
 		item.Attempts, item.Since, item.Slot, item.Backlog, item.Delay = next.Attempts, next.Since, time.Time{}, false, max(wait, 0)
@@ -64,6 +74,13 @@ func (d *Dispatcher) conclude(ctx context.Context, claimed delivery.Delivery, j 
 		}
 	}
 	return reportErr
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // settle ends a delivery without an attempt. If sinceBefore is not zero, only a
@@ -79,7 +96,7 @@ func (d *Dispatcher) settle(ctx context.Context, item work.Item, state delivery.
 		accepted = at
 	}
 	err := d.Deliveries.Settle(ctx, delivery.Settle{
-		Key: key, Tenant: item.Tenant, EventType: item.EventType, Accepted: accepted,
+		Key: key, Tenant: item.Tenant, EventType: item.EventType, Accepted: accepted, RetentionDays: item.RetentionDays,
 		State: state, Reason: reason, SinceBefore: sinceBefore, Now: d.Now(),
 	})
 	var refused *delivery.Refusal

@@ -80,6 +80,9 @@ func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed
 // to deliver the change again.
 func (em *Emitter) keep(ctx context.Context, change platform.Change, eventType string, refused *Error, t *captureTally) error {
 	f := failedChange(change, eventType, refused, em.Now())
+	if em.RetentionDays != event.DefaultRetentionDays {
+		f.RetentionDays = em.RetentionDays
+	}
 	isNew, err := em.Failed.KeepFailedChange(ctx, f)
 	if err != nil {
 		return fmt.Errorf("a change cannot become an event (%s), and could not be kept: %w", refused.Message, err)
@@ -208,6 +211,7 @@ func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got 
 		under, end := em.begin(ctx, "capture event")
 		err = em.Events.PutEvent(ctx, event.Accepted{
 			ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: under, Subject: checked.subject, OldType: types.OldName(c.Event.Type), Versions: checked.versions,
+			RetentionDays: event.StoredDays(c.Event.ID, em.Now(), em.retentionDays(types, c.Event.Type)),
 		})
 		end(markOf(err), map[string]any{"event_id": c.Event.ID, "event_type": c.Event.Type, "tenant": c.Tenant})
 		switch {

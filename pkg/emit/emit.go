@@ -7,6 +7,7 @@ package emit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -33,7 +34,8 @@ import (
 const (
 	// MaxList is the maximum number of events per call.
 	MaxList = 500
-	// KeyRetention is how long an idempotency key is remembered.
+	// KeyRetention is how long an idempotency key is remembered, or as long as its event is
+	// kept, if that is shorter: a key without its event would store the event again.
 	KeyRetention = 7 * 24 * time.Hour
 	// maxText is the maximum length of IDs and keys, in bytes.
 	maxText = 256
@@ -119,8 +121,11 @@ type Emitter struct {
 	Statistics stats.Sink
 	// Discussions is the index of the discussions in the captured table; nil for none.
 	Discussions Discussions
-	Log         *slog.Logger
-	Now         func() time.Time
+	// RetentionDays is how many days events are kept whose type has no retention of its own,
+	// and failed changes; 0 means event.DefaultRetentionDays.
+	RetentionDays int
+	Log           *slog.Logger
+	Now           func() time.Time
 	// NewID returns a new event ID; nil means event.NewID.
 	NewID  func(now time.Time) string
 	Tracer Tracer // nil for none
@@ -236,9 +241,10 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	if err != nil {
 		return "", false, asRefusal(err)
 	}
+	retention := em.retentionDays(types, e.Type)
 	if r.IdempotencyKey != "" {
 		mine := event.Reservation{EventID: e.ID, Digest: digest(r)}
-		holds, err := em.Keys.ReserveKey(ctx, r.Tenant, r.IdempotencyKey, mine, now.Add(KeyRetention))
+		holds, err := em.Keys.ReserveKey(ctx, r.Tenant, r.IdempotencyKey, mine, now.Add(keyRetention(retention)))
 		if err != nil {
 			return "", false, fmt.Errorf("reserve idempotency key: %w", err)
 		}
@@ -255,6 +261,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	}
 	err = em.Events.PutEvent(ctx, event.Accepted{
 		ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace, Subject: checked.subject, OldType: types.OldName(e.Type), Versions: checked.versions,
+		RetentionDays: event.StoredDays(e.ID, now, retention),
 	})
 	switch {
 	case errors.Is(err, event.ErrExists):
@@ -265,6 +272,19 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 		return "", false, fmt.Errorf("put event: %w", err)
 	}
 	return e.ID, false, nil
+}
+
+// retentionDays returns how many days events of a type are kept. It is stored with the event,
+// so that a later change counts for later events.
+func (em *Emitter) retentionDays(types *validate.Catalog, eventType string) int {
+	t, _ := types.Type(eventType)
+	return cmp.Or(t.RetentionDays, em.RetentionDays)
+}
+
+// keyRetention is how long the key of an event is remembered that is kept for some days. It
+// ends before the event does.
+func keyRetention(days int) time.Duration {
+	return min(KeyRetention, event.Retention(days)-time.Hour)
 }
 
 func (em *Emitter) newID(now time.Time) string {

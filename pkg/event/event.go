@@ -61,6 +61,12 @@ type Accepted struct {
 	// sent then. ErasedBy is the job.
 	ErasedAt time.Time
 	ErasedBy string
+	// RetentionDays is how many days the event is kept after it was accepted (RetainedUntil);
+	// 0 means DefaultRetentionDays.
+	RetentionDays int
+	// ExpiresAt is when a stored event is deleted: at the end of its retention, or later if a
+	// delivery needs it. It is zero in an event that was not read from the store.
+	ExpiresAt time.Time
 }
 
 // Erasure replaces what an event says by nothing. Its id, its type and when it was accepted

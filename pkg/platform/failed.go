@@ -8,12 +8,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// FailedChangeRetention is how long a failed change is kept.
-const FailedChangeRetention = 30 * 24 * time.Hour
-
 // ErrNoFailedChange means that there is no failed change with the ID: it expired, or it
 // was captured again.
-var ErrNoFailedChange = errors.New("there is no failed change with this ID; it was captured again, or is older than 30 days")
+var ErrNoFailedChange = errors.New("there is no failed change with this ID; it was captured again, or it is older than the retention (RetentionDays)")
 
 // FailedChange is a change that should have become an event and could not. It is kept
 // until it is captured again. Record contains the platform's data.
@@ -36,6 +33,9 @@ type FailedChange struct {
 	Record []byte
 	// RecordBytes is the size of the stream's record.
 	RecordBytes int
+	// RetentionDays is how many days it is kept; 0 means event.DefaultRetentionDays. It is the
+	// deployment's: the type of the event may be unknown.
+	RetentionDays int
 }
 
 // MaxKeptRecord is the maximum size of a record that is kept, in bytes: DynamoDB's limit

@@ -264,7 +264,7 @@ func countChores(ctx context.Context, endpoints, deliveries int) (map[string]rea
 		at := now.Add(-time.Duration(deliveries-i) * time.Millisecond)
 		return dynamoitem.EncodeDelivery(delivery.Delivery{
 			Key: delivery.Key{EndpointID: list[i%endpoints].ID, EventID: event.NewID(at)}, Tenant: event.DefaultTenant, EventType: "user.posted_comment",
-			State: delivery.Delivered, Attempts: 1, Since: at, CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(delivery.Retention),
+			State: delivery.Delivered, Attempts: 1, Since: at, CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(event.Retention(0)),
 		})
 	})
 	if err != nil {

@@ -95,7 +95,7 @@ func anyDelivery(endpointID string, i, n int, now time.Time) delivery.Delivery {
 	attempt := delivery.Attempt{Number: 1, At: at, Class: delivery.Success, Status: 204}
 	d := delivery.Delivery{
 		Key: delivery.Key{EndpointID: endpointID, EventID: event.NewID(at)}, Tenant: event.DefaultTenant, EventType: "user.posted_comment",
-		State: delivery.Delivered, Attempts: 1, Since: at, CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(delivery.Retention),
+		State: delivery.Delivered, Attempts: 1, Since: at, CreatedAt: at, UpdatedAt: at, ExpiresAt: at.Add(event.Retention(0)),
 	}
 	if i%1000 == 0 {
 		attempt.Class, attempt.Status = delivery.Answered, 503

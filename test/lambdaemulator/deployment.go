@@ -223,7 +223,7 @@ func (s *Deployment) samples(ctx context.Context, project string) error {
 	}
 	base := delivery.Delivery{
 		Tenant: event.DefaultTenant, EventType: "user.joined_community", Attempts: 1, Since: sampleTime,
-		CreatedAt: sampleTime, UpdatedAt: sampleTime, ExpiresAt: time.Now().Add(delivery.Retention),
+		CreatedAt: sampleTime, UpdatedAt: sampleTime, ExpiresAt: time.Now().Add(event.Retention(0)),
 	}
 	dead, due := base, base
 	dead.Key, dead.State, dead.Reason = delivery.Key{EndpointID: SampleEndpoint, EventID: DeadEvent}, delivery.Dead, "the receiver answered 500, and it was the last attempt"

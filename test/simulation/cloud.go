@@ -179,7 +179,7 @@ func (c *cloud) worker(function string) *worker {
 	p := ports{w}
 	switch function {
 	case "emit":
-		em := &emit.Emitter{Catalog: eventTypes, Events: p, Keys: p, Failed: p, Stuck: p, Statistics: p, Log: w.logger(), Now: w.Now, NewID: w.eventID}
+		em := &emit.Emitter{Catalog: eventTypes, Events: p, Keys: p, Failed: p, Stuck: p, Statistics: p, Log: w.logger(), Now: w.Now, NewID: w.eventID, RetentionDays: w.s.plan.retentionDays}
 		w.serve = emithandler.Route(em)
 	case "dispatch":
 		d := dispatch.New(dispatch.Config{

@@ -16,7 +16,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 	"github.com/tidings-dev/tidings/pkg/event/journal"
-	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
 // The invariants, by the name that a violation reports.
@@ -459,8 +458,8 @@ func (j *checker) settled(key delivery.Key, d delivery.Delivery, wanted bool) {
 		for _, v := range j.versions(key.EndpointID, from, d.UpdatedAt.Add(j.tolerance())) {
 			off = off || v.endpoint == nil || v.endpoint.Status == endpoint.Disabled
 		}
-		// A replay may come when the event has been deleted.
-		gone := d.UpdatedAt.Sub(f.stored) > dynamoitem.EventRetention-time.Hour
+		// A replay may come when the event has been deleted. Nothing else outlives its event.
+		gone := d.Since.After(f.stored.Add(time.Minute)) && d.UpdatedAt.Sub(f.stored) > event.Retention(j.s.plan.retentionDays)-time.Hour
 		if !off && !gone || d.Reason == "" {
 			j.violated(reasons, key, "it is skipped (%q), but the endpoint was never off", d.Reason)
 		}

@@ -38,6 +38,8 @@ type plan struct {
 	// slowWorkers is the same for endpoints that answer slowly.
 	slowWorkers int
 	maxSkew     time.Duration // maximum error of a clock, in both directions
+	// retentionDays is that of all events; 0 for the default.
+	retentionDays int
 }
 
 // faults are probabilities per input or output.
@@ -239,6 +241,9 @@ func newPlan(r *rand.Rand, start time.Time) plan {
 			}
 			p.operators = append(p.operators, one)
 		}
+	}
+	if r.Float64() < 0.3 || long && r.Float64() < 0.5 { // shorter than most age limits
+		p.retentionDays = 1 + r.IntN(3)
 	}
 	return p
 }

@@ -97,6 +97,11 @@ func (p ports) GetEvent(ctx context.Context, id string) (event.Accepted, error) 
 	})
 }
 
+// KeepEvent implements dispatch.Events.
+func (p ports) KeepEvent(ctx context.Context, id string, until time.Time) error {
+	return p.w.call(ctx, &ioCall{what: "keep event", key: delivery.Key{EventID: id}, effect: func() error { return p.w.s.store.KeepEvent(ctx, id, until) }})
+}
+
 // ScanRange implements dispatch.EventScan.
 func (p ports) ScanRange(ctx context.Context, q event.RangeScan) (event.RangePage, error) {
 	return do(ctx, p, ioCall{what: "scan events", read: true}, func() (event.RangePage, error) { return p.w.s.store.ScanRange(ctx, q) })

@@ -59,7 +59,7 @@ func erasedEvents(t *testing.T, s Store) {
 		got := must[event.Accepted](t)(s.GetEvent(ctx, all[0].ID))
 		same(t, string(got.Body), fmt.Sprintf(`{"id":%q,"event":"user.posted_comment","timestamp":"2026-01-29T12:34:56.789Z","data":{},"idempotency_key":%[1]q}`, got.ID))
 		got.Body = nil
-		same(t, got, event.Accepted{ID: all[0].ID, Tenant: "t1", Trace: "Root=1-2-3", OldType: "old.type", ErasedAt: start.Add(time.Hour), ErasedBy: "job_1"})
+		same(t, got, event.Accepted{ID: all[0].ID, Tenant: "t1", Trace: "Root=1-2-3", OldType: "old.type", ErasedAt: start.Add(time.Hour), ErasedBy: "job_1", ExpiresAt: start.Add(event.Retention(0))})
 		erasure.By, erasure.Now = "job_2", start.Add(2*time.Hour)
 	}
 	same(t, scanned(t, s, "t1"), want["t1"])

@@ -89,6 +89,7 @@ const lease = 25 * time.Second
 // Run runs the suite. open returns an empty store.
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("events", func(t *testing.T) { events(t, open(t)) })
+	t.Run("retention", func(t *testing.T) { retention(t, open(t)) })
 	t.Run("erased events", func(t *testing.T) { erasedEvents(t, open(t)) })
 	t.Run("scans of events", func(t *testing.T) { eventScans(t, open(t)) })
 	t.Run("idempotency keys", func(t *testing.T) { keys(t, open(t)) })
@@ -171,6 +172,7 @@ func events(t *testing.T, s Store) {
 		if err := s.PutEvent(ctx, a); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
+		a.ExpiresAt = start.Add(event.Retention(0))
 		same(t, must[event.Accepted](t)(s.GetEvent(ctx, a.ID)), a)
 		other := a
 		other.Body = []byte(`{}`)

@@ -49,6 +49,8 @@ type Settings struct {
 	SourceAddresses console.SourceAddresses `env:"SOURCE_ADDRESSES"`
 	// PublicCatalog shows the catalog of event types without a session.
 	PublicCatalog bool `env:"PUBLIC_CATALOG" envDefault:"false"`
+	// RetentionDays is how many days events are kept whose type has no retention of its own.
+	RetentionDays int `env:"RETENTION_DAYS" envDefault:"30"`
 	builtin.Settings
 	stats.Targets
 }
@@ -108,7 +110,7 @@ func New(s Settings, b Backend) lambdamain.Handler {
 			Deliveries: b.Store, Events: b.Store, Journal: b.Store, Jobs: b.Store, Audit: b.Store, Breakers: b.Store, Discussions: discussions, FailedChanges: b.Store,
 			Rules:      &capturerules.Manager{Store: b.Store, Check: capturerules.Remote(b.Emit), Now: time.Now},
 			Statistics: reader, History: &stats.History{Reader: reader, Days: b.Store, Now: time.Now}, Targets: s.Targets,
-			Dispatch: b.Dispatch, TestWebhook: b.TestWebhook, Emit: b.Emit, Receiver: b.Receiver, Now: time.Now,
+			Dispatch: b.Dispatch, TestWebhook: b.TestWebhook, Emit: b.Emit, Receiver: b.Receiver, Now: time.Now, RetentionDays: s.RetentionDays,
 		},
 		Sessions: b.Store, CloseEvery: time.Duration(s.CloseEveryMinutes) * time.Minute, SourceAddresses: s.SourceAddresses,
 		PublicCatalog: s.PublicCatalog, Log: b.Log,

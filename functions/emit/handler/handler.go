@@ -28,6 +28,8 @@ type Settings struct {
 	Metrics string `env:"METRICS" envDefault:"alarms"`
 	// TraceSampling is the share, in percent, of the traces sampled by Lambda.
 	TraceSampling int `env:"TRACE_SAMPLING" envDefault:"0"`
+	// RetentionDays is how many days events are kept whose type has no retention of its own.
+	RetentionDays int `env:"RETENTION_DAYS" envDefault:"30"`
 }
 
 // Tables returns the names of the tables that the function uses.
@@ -53,6 +55,8 @@ type Backend struct {
 	Tracer     emit.Tracer
 	Log        *slog.Logger
 	CacheTime  time.Duration // how long event types and capture rules are cached; 0 reads them every time
+	// RetentionDays is the setting of this name; 0 means its default.
+	RetentionDays int
 }
 
 // New returns the function's handler.
@@ -60,7 +64,7 @@ func New(b Backend) lambdamain.Handler {
 	types := &deployed.Live{Source: b.Store, CacheTime: b.CacheTime, Now: time.Now, Log: b.Log}
 	em := &emit.Emitter{
 		Catalog: &validate.Live{Types: types}, Rules: &live.Rules{Source: types, Log: b.Log}, Events: b.Store, Keys: b.Store, Discussions: b.Store, Failed: b.Store, Kept: b.Store, Stuck: b.Store, Statistics: b.Statistics,
-		Log: b.Log, Now: time.Now, Tracer: b.Tracer,
+		Log: b.Log, Now: time.Now, Tracer: b.Tracer, RetentionDays: b.RetentionDays,
 	}
 	return Route(em)
 }

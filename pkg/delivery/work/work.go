@@ -71,6 +71,9 @@ type Item struct {
 	// Slot is the time before which the attempt must not begin: the one reserved under
 	// the endpoint's rate limit, or by the drain of its backlog; zero means none.
 	Slot time.Time `json:"slot,omitzero"`
+	// RetentionDays is that of the event; 0 means the default. It is not in the message of
+	// most events, so that they stay short.
+	RetentionDays int `json:"retention_days,omitzero"`
 	// Redriven is how often the sweep has sent the item back from the dead-letter queue.
 	Redriven int `json:"redriven,omitzero"`
 	// Trace is the X-Ray trace header that the attempt continues; may be empty.

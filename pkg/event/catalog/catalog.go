@@ -25,17 +25,19 @@ var files embed.FS
 
 // Type is one event type.
 type Type struct {
-	Name         string            `json:"title"`
-	Description  string            `json:"description"`
-	CapturedFrom string            `json:"x-captured-from"` // the change of the platform's table that causes the event
-	Subject      string            `json:"x-subject"`       // the data field that identifies what the event is about
-	Replaces     string            `json:"x-replaces"`      // the old name of the type; empty if it never had another
-	Deprecated   *Deprecation      `json:"x-deprecated"`    // nil unless the type is deprecated
-	Version      int               `json:"x-version"`       // 1 if the definition names none
-	Downgrade    Mapping           `json:"x-downgrade"`     // how the version before is made of this one's data; nil in version 1
-	Upgrade      Mapping           `json:"x-upgrade"`       // how this version is made of the data of the one before; may be nil
-	Samples      []json.RawMessage `json:"examples"`
-	Schema       json.RawMessage   `json:"-"` // the whole file
+	Name         string       `json:"title"`
+	Description  string       `json:"description"`
+	CapturedFrom string       `json:"x-captured-from"` // the change of the platform's table that causes the event
+	Subject      string       `json:"x-subject"`       // the data field that identifies what the event is about
+	Replaces     string       `json:"x-replaces"`      // the old name of the type; empty if it never had another
+	Deprecated   *Deprecation `json:"x-deprecated"`    // nil unless the type is deprecated
+	Version      int          `json:"x-version"`       // 1 if the definition names none
+	Downgrade    Mapping      `json:"x-downgrade"`     // how the version before is made of this one's data; nil in version 1
+	Upgrade      Mapping      `json:"x-upgrade"`       // how this version is made of the data of the one before; may be nil
+	// RetentionDays is how many days its events are kept, 1 to 365; 0: as the deployment does.
+	RetentionDays int               `json:"x-retention-days"`
+	Samples       []json.RawMessage `json:"examples"`
+	Schema        json.RawMessage   `json:"-"` // the whole file
 	// AddedAt is when the version was added to the deployment; zero for the first one.
 	// Endpoints that existed then keep the version before.
 	AddedAt time.Time `json:"-"`

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 // Limits of a definition. A schema beyond them is a mistake or an attack: every emitter
@@ -34,7 +36,7 @@ var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$`)
 const reserved = "tidings."
 
 // extensions are the keywords of a type's schema beyond those of JSON Schema.
-var extensions = []string{"x-captured-from", deprecationKeyword, downgradeKeyword, "x-replaces", "x-subject", upgradeKeyword, versionKeyword}
+var extensions = []string{"x-captured-from", deprecationKeyword, downgradeKeyword, "x-replaces", retentionKeyword, "x-subject", upgradeKeyword, versionKeyword}
 
 // DefinitionError says what is wrong with a type's definition, and where.
 type DefinitionError struct {
@@ -59,6 +61,9 @@ func Parse(text []byte) (Type, error) {
 		return t, err
 	}
 	if err := d.checkDeprecation(); err != nil {
+		return t, err
+	}
+	if err := d.checkRetention(); err != nil {
 		return t, err
 	}
 	if err := d.checkVersion(); err != nil {
@@ -254,6 +259,8 @@ func (d *definition) check(t Type) error {
 		return d.errorAt("/examples", "examples is missing: test sends and customers need at least one")
 	case t.Replaces != "" && (!nameForm.MatchString(t.Replaces) || t.Replaces == t.Name):
 		return d.errorAt("/x-replaces", "x-replaces %q is not the old name of an event type", clip(t.Replaces))
+	case t.RetentionDays < 0 || t.RetentionDays > event.MaxRetentionDays: // a keyword in other letters, such as X-Retention-Days
+		return d.errorAt("", "%s must be 1 to %d", retentionKeyword, event.MaxRetentionDays)
 	}
 	if _, ok := form.Properties[t.Subject]; t.Subject != "" && !ok {
 		return d.errorAt("/x-subject", "x-subject %q is not a field of the type", clip(t.Subject))

@@ -43,6 +43,10 @@ type Entry struct {
 type Item struct {
 	Tenant  string
 	Entries []Entry
+	// RetentionDays is that of each of the events; 0 means event.DefaultRetentionDays. Events
+	// of different retention are in different items: subjects and actors of a type that is
+	// kept for days must not stay for a year because they came with others.
+	RetentionDays int
 }
 
 // Pack distributes the events of one batch and tenant over items.

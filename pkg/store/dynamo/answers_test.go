@@ -112,7 +112,7 @@ var (
 )
 
 func stored(k delivery.Key, change func(*delivery.Delivery)) object {
-	d := delivery.Delivery{Key: k, Tenant: "t", EventType: "a.b", State: delivery.Pending, Attempts: 1, Since: noon, CreatedAt: noon, UpdatedAt: noon, ExpiresAt: noon.Add(delivery.Retention)}
+	d := delivery.Delivery{Key: k, Tenant: "t", EventType: "a.b", State: delivery.Pending, Attempts: 1, Since: noon, CreatedAt: noon, UpdatedAt: noon, ExpiresAt: noon.Add(event.Retention(0))}
 	if change != nil {
 		change(&d)
 	}

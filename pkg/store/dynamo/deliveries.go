@@ -55,7 +55,7 @@ func (s *Store) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery,
 	u.set(dynamoitem.State, dynamoitem.S(string(delivery.InFlight)))
 	u.set(dynamoitem.ClaimID, dynamoitem.S(c.ID))
 	u.set(dynamoitem.LeaseUntil, dynamoitem.Millis(c.Now.Add(c.Lease)))
-	u.written(c.Now)
+	u.written(delivery.InFlight, c.Now, c.RetentionDays)
 	u.created(c.Tenant, c.EventType, c.Accepted, c.Now)
 	u.remove(dynamoitem.Waiting, dynamoitem.Slot)
 	condition := "(#state = :pending AND #attempts = :expected AND (attribute_not_exists(#next_attempt_at) OR #next_attempt_at <= :now))" +
@@ -127,7 +127,7 @@ func (s *Store) Settle(ctx context.Context, settle delivery.Settle) error {
 	u.set(dynamoitem.State, dynamoitem.S(string(settle.State)))
 	u.set(dynamoitem.Listed, dynamoitem.ListedPartition(settle.EndpointID, settle.State))
 	u.set(dynamoitem.Reason, dynamoitem.S(settle.Reason))
-	u.written(settle.Now)
+	u.written(settle.State, settle.Now, settle.RetentionDays)
 	u.created(settle.Tenant, settle.EventType, settle.Accepted, settle.Now)
 	u.setIfAbsent(dynamoitem.Attempts, dynamoitem.N(0))
 	u.remove(dynamoitem.LeaseUntil, dynamoitem.NextAt, dynamoitem.DueShard, dynamoitem.DueAt, dynamoitem.Waiting, dynamoitem.Slot)
@@ -159,7 +159,7 @@ func (s *Store) Park(ctx context.Context, p delivery.Park) (delivery.Delivery, e
 	u.set(dynamoitem.Reason, dynamoitem.S(p.Reason))
 	u.set(dynamoitem.DueShard, dynamoitem.N(int64(p.DueShard())))
 	u.set(dynamoitem.DueAt, dynamoitem.Millis(p.DueAt))
-	u.written(p.Now)
+	u.written(delivery.Pending, p.Now, p.RetentionDays)
 	if p.InBacklog {
 		u.set(dynamoitem.Waiting, dynamoitem.S(p.EndpointID))
 	} else {
@@ -260,7 +260,7 @@ func (s *Store) EraseDelivery(ctx context.Context, e delivery.Erase) (after deli
 		u.values[":was"], u.values[":attempts"] = dynamoitem.S(string(before.State)), dynamoitem.N(int64(before.Attempts))
 		u.values[":updated"] = dynamoitem.Millis(before.UpdatedAt)
 	} else {
-		u.assign(item, dynamoitem.Tenant, dynamoitem.EventType, dynamoitem.Attempts, dynamoitem.Since, dynamoitem.CreatedAt)
+		u.assign(item, dynamoitem.Tenant, dynamoitem.EventType, dynamoitem.Attempts, dynamoitem.Since, dynamoitem.RetentionDays, dynamoitem.CreatedAt)
 	}
 	if after.State != delivery.InFlight {
 		u.assign(item, verdictAttributes...)

@@ -3,6 +3,7 @@ package dynamo
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -47,6 +48,26 @@ func (s *Store) GetEvent(ctx context.Context, id string) (event.Accepted, error)
 		}
 	}
 	return event.Accepted{}, event.ErrNotFound
+}
+
+// KeepEvent: see dispatch.Events. It changes no other attribute than the function's role
+// permits, and costs a write unit per KB of the event, also if the event is kept already.
+func (s *Store) KeepEvent(ctx context.Context, id string, until time.Time) error {
+	u := update{values: dynamoitem.Item{":event_id": dynamoitem.S(id)}}
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(until))
+	expression, condition := u.expression(), "#event_id = :event_id AND #expires_at < :expires_at"
+	out, err := s.db.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.tables.Events, Key: dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(id)}, UpdateExpression: &expression, ConditionExpression: &condition,
+		ExpressionAttributeNames: names(expression, condition), ExpressionAttributeValues: u.values, ReturnConsumedCapacity: s.returnCapacity(),
+	})
+	if _, failed := conditionFailed(err); failed {
+		return nil // it is kept for as long, or it is gone
+	}
+	if err != nil {
+		return fmt.Errorf("keep event %s: %w", id, err)
+	}
+	s.recordWrite(out.ConsumedCapacity)
+	return nil
 }
 
 // ScanEvents: see dispatch.StoredEvents. It makes one read of at most 1 MB of all tenants'

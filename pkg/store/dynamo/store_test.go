@@ -165,8 +165,8 @@ func TestItemsExpire(t *testing.T) {
 		key  dynamoitem.Item
 		want time.Time
 	}{
-		tables.Events:     {dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(a.ID)}, now.Add(dynamoitem.EventRetention)},
-		tables.Deliveries: {dynamoitem.DeliveryKey(key), now.Add(delivery.Retention)},
+		tables.Events:     {dynamoitem.Item{dynamoitem.EventID: dynamoitem.S(a.ID)}, now.Add(event.Retention(0))},
+		tables.Deliveries: {dynamoitem.DeliveryKey(key), now.Add(event.Retention(0))},
 		tables.Control:    {dynamoitem.Item{dynamoitem.Key: dynamoitem.S(dynamoitem.IdempotencyKey("t", "k"))}, expires},
 	} {
 		out, err := client.GetItem(t.Context(), &dynamodb.GetItemInput{TableName: &table, Key: c.key})

@@ -60,10 +60,14 @@ func (u *update) assign(item dynamoitem.Item, names ...string) {
 	}
 }
 
-// written sets the times of every write of a delivery.
-func (u *update) written(now time.Time) {
+// written sets the times of every write of a delivery, and its retention, if it has none yet
+// and it is not the default.
+func (u *update) written(s delivery.State, now time.Time, days int) {
 	u.set(dynamoitem.UpdatedAt, dynamoitem.Millis(now))
-	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(now.Add(delivery.Retention)))
+	u.set(dynamoitem.ExpiresAt, dynamoitem.Seconds(delivery.Expiry(s, now, days)))
+	if days != 0 {
+		u.setIfAbsent(dynamoitem.RetentionDays, dynamoitem.N(int64(days)))
+	}
 }
 
 // created sets what a delivery gets when its record is created. The event type may be

@@ -44,6 +44,9 @@ func EncodeDelivery(d delivery.Delivery) Item {
 	if d.Uncounted > 0 {
 		item[uncounted] = N(int64(d.Uncounted))
 	}
+	if d.RetentionDays > 0 {
+		item[RetentionDays] = N(int64(d.RetentionDays))
+	}
 	if d.InBacklog {
 		item[Waiting] = S(d.EndpointID)
 	}
@@ -106,7 +109,7 @@ func DecodeDelivery(item Item) (delivery.Delivery, error) {
 	d := delivery.Delivery{
 		Key:    delivery.Key{EndpointID: r.s(EndpointID), EventID: r.s(EventID)},
 		Tenant: r.s(Tenant), EventType: r.s(EventType), State: delivery.State(r.s(State)),
-		Attempts: int(r.n(Attempts)), Uncounted: int(r.n(uncounted)), InBacklog: r.s(Waiting) != "", Since: r.millis(Since),
+		Attempts: int(r.n(Attempts)), Uncounted: int(r.n(uncounted)), RetentionDays: int(r.n(RetentionDays)), InBacklog: r.s(Waiting) != "", Since: r.millis(Since),
 		ClaimID: r.s(ClaimID), LeaseUntil: r.millis(LeaseUntil),
 		NextAttemptAt: r.millis(NextAt), Slot: r.millis(Slot), DueAt: r.millis(DueAt),
 		Reason: r.s(Reason), Snippet: r.s(snippet),

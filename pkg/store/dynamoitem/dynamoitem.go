@@ -62,9 +62,12 @@ const (
 	Listed     = "listed"  // the partition of ListedIndex
 	Slot       = "slot"
 	ErasedAt   = "erased_at"
-	WakeShard  = "wake_shard"
-	WakeAt     = "wake_at"
-	SlotsAt    = "slots_at" // microseconds, the theoretical arrival time
+	// RetentionDays is absent where it is event.DefaultRetentionDays, so that most items are
+	// as long as they were before it could be chosen.
+	RetentionDays = "retention_days"
+	WakeShard     = "wake_shard"
+	WakeAt        = "wake_at"
+	SlotsAt       = "slots_at" // microseconds, the theoretical arrival time
 
 	body      = "body"
 	trace     = "trace"

@@ -3,7 +3,6 @@ package dynamoitem
 import (
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -11,19 +10,18 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event"
 )
 
-// EventRetention is how long an event is kept.
-const EventRetention = 30 * 24 * time.Hour
-
-// EncodeEvent returns the item of an accepted event. It expires EventRetention
-// after the event was accepted.
+// EncodeEvent returns the item of an accepted event. It expires at the end of the event's
+// retention.
 func EncodeEvent(a event.Accepted) (Item, error) {
-	at, err := event.IDTime(a.ID)
-	if err != nil {
+	if _, err := event.IDTime(a.ID); err != nil {
 		return nil, err
 	}
 	item := Item{
 		EventID: S(a.ID), Tenant: S(a.Tenant), body: S(string(a.Body)),
-		ExpiresAt: Seconds(at.Add(EventRetention)),
+		ExpiresAt: Seconds(event.RetainedUntil(a.ID, a.RetentionDays)),
+	}
+	if a.RetentionDays > 0 {
+		item[RetentionDays] = N(int64(a.RetentionDays))
 	}
 	put(item, trace, a.Trace)
 	put(item, subject, a.Subject)
@@ -43,7 +41,7 @@ func DecodeEvent(item Item) (event.Accepted, error) {
 	r := reader{item: item}
 	r.must(EventID, Tenant, body)
 	a := event.Accepted{ID: r.s(EventID), Tenant: r.s(Tenant), Body: []byte(r.s(body)), Trace: r.s(trace), Subject: r.s(subject), OldType: r.s(oldType),
-		ErasedAt: r.millis(ErasedAt), ErasedBy: r.s(erasedBy)}
+		ErasedAt: r.millis(ErasedAt), ErasedBy: r.s(erasedBy), RetentionDays: int(r.n(RetentionDays)), ExpiresAt: r.seconds(ExpiresAt)}
 	if text := r.s(versions); text != "" {
 		a.Versions = []byte(text)
 	}
@@ -53,11 +51,10 @@ func DecodeEvent(item Item) (event.Accepted, error) {
 // EventImage returns the item of an accepted event as an image of a stream record, and
 // its size. It is a faster Image and Size of EncodeEvent's item.
 func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValue, size int, err error) {
-	at, err := event.IDTime(a.ID)
-	if err != nil {
+	if _, err := event.IDTime(a.ID); err != nil {
 		return nil, 0, err
 	}
-	image = make(map[string]events.DynamoDBAttributeValue, 7)
+	image = make(map[string]events.DynamoDBAttributeValue, 8)
 	text := func(name, value string) {
 		image[name] = events.NewStringAttribute(value)
 		size += len(name) + len(value)
@@ -70,9 +67,16 @@ func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValu
 			text(name, value)
 		}
 	}
-	expires := strconv.FormatInt(at.Add(EventRetention).Unix(), 10)
-	image[ExpiresAt] = events.NewNumberAttribute(expires)
-	return image, size + len(ExpiresAt) + (len(expires)+1)/2 + 1, nil
+	number := func(name string, value int64) {
+		digits := strconv.FormatInt(value, 10)
+		image[name] = events.NewNumberAttribute(digits)
+		size += len(name) + (len(digits)+1)/2 + 1
+	}
+	number(ExpiresAt, event.RetainedUntil(a.ID, a.RetentionDays).Unix())
+	if a.RetentionDays > 0 {
+		number(RetentionDays, int64(a.RetentionDays))
+	}
+	return image, size, nil
 }
 
 // EventFromImage reads an event from the image of a stream record.
@@ -101,6 +105,16 @@ func EventFromImage(image map[string]events.DynamoDBAttributeValue) (event.Accep
 		default:
 			f.into(v.String())
 		}
+	}
+	if v, ok := image[RetentionDays]; ok {
+		if v.DataType() != events.DataTypeNumber {
+			return a, fmt.Errorf("stream image: attribute %q is not a number", RetentionDays)
+		}
+		days, err := strconv.Atoi(v.Number())
+		if err != nil {
+			return a, fmt.Errorf("stream image: attribute %q: %w", RetentionDays, err)
+		}
+		a.RetentionDays = days
 	}
 	return a, nil
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
@@ -21,14 +22,17 @@ const failedRecord = "record"
 
 // FailedChangeAttributes are the attributes of a failed change without its record.
 var FailedChangeAttributes = []string{
-	EventID, Tenant, "item_key", Kind, "operation", EventType, Reason, "stream", "sequence_number", "at", "first_seen", "last_tried", Attempts, "record_bytes",
+	EventID, Tenant, "item_key", Kind, "operation", EventType, Reason, "stream", "sequence_number", "at", "first_seen", "last_tried", Attempts, "record_bytes", RetentionDays,
 }
 
 // EncodeFailedChange returns the item of a failed change.
 func EncodeFailedChange(f platform.FailedChange) Item {
 	item := FailedChangeKey(f.ID)
 	item[Attempts], item["record_bytes"] = N(int64(f.Attempts)), N(int64(f.RecordBytes))
-	item[ExpiresAt] = Seconds(f.FirstSeen.Add(platform.FailedChangeRetention))
+	item[ExpiresAt] = Seconds(f.FirstSeen.Add(event.Retention(f.RetentionDays)))
+	if f.RetentionDays > 0 {
+		item[RetentionDays] = N(int64(f.RetentionDays))
+	}
 	for name, text := range map[string]string{
 		Tenant: f.Tenant, "item_key": f.Key, Kind: f.Kind, "operation": string(f.Operation), EventType: f.EventType, Reason: f.Reason,
 		"stream": f.Stream, "sequence_number": f.SequenceNumber, failedRecord: string(f.Record),
@@ -49,7 +53,7 @@ func DecodeFailedChange(item Item) (platform.FailedChange, error) {
 		ID: r.s(EventID), Tenant: r.s(Tenant), Key: r.s("item_key"), Kind: r.s(Kind), Operation: platform.Operation(r.s("operation")),
 		EventType: r.s(EventType), Reason: r.s(Reason), Stream: r.s("stream"), SequenceNumber: r.s("sequence_number"),
 		At: r.millis("at"), FirstSeen: r.millis("first_seen"), LastTried: r.millis("last_tried"),
-		Attempts: int(r.n(Attempts)), RecordBytes: int(r.n("record_bytes")),
+		Attempts: int(r.n(Attempts)), RecordBytes: int(r.n("record_bytes")), RetentionDays: int(r.n(RetentionDays)),
 	}
 	if record := r.s(failedRecord); record != "" {
 		f.Record = []byte(record)

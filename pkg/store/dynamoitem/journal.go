@@ -18,27 +18,32 @@ func JournalPartition(tenant string, shard int) string {
 	return "journal#" + strconv.Itoa(shard) + "#" + tenant
 }
 
-// EncodeJournal returns an item of the journal. It expires when its newest event does.
+// EncodeJournal returns an item of the journal. It expires at the end of the retention of its
+// newest event: all of them have the same.
 func EncodeJournal(i journal.Item) (Item, error) {
 	text, err := i.Encode()
 	if err != nil {
 		return nil, err
 	}
-	newest, err := event.IDTime(i.Entries[len(i.Entries)-1].ID)
-	if err != nil {
+	newest := i.Entries[len(i.Entries)-1].ID
+	if _, err := event.IDTime(newest); err != nil {
 		return nil, err
 	}
-	return Item{
+	item := Item{
 		EndpointID: S(JournalPartition(i.Tenant, i.Shard())), EventID: S(i.Key()), Tenant: S(i.Tenant), journalEntries: S(text),
-		ExpiresAt: Seconds(newest.Add(EventRetention)),
-	}, nil
+		ExpiresAt: Seconds(event.RetainedUntil(newest, i.RetentionDays)),
+	}
+	if i.RetentionDays > 0 {
+		item[RetentionDays] = N(int64(i.RetentionDays))
+	}
+	return item, nil
 }
 
 // DecodeJournal reads what EncodeJournal wrote.
 func DecodeJournal(item Item) (journal.Item, error) {
 	r := reader{item: item}
 	r.must(EventID, Tenant, journalEntries)
-	tenant, text := r.s(Tenant), r.s(journalEntries)
+	tenant, text, days := r.s(Tenant), r.s(journalEntries), int(r.n(RetentionDays))
 	if r.err != nil {
 		return journal.Item{}, r.err
 	}
@@ -46,5 +51,6 @@ func DecodeJournal(item Item) (journal.Item, error) {
 	if err != nil {
 		return i, fmt.Errorf("item %s: %w", r.s(EventID), err)
 	}
+	i.RetentionDays = days
 	return i, nil
 }

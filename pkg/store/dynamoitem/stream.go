@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -26,6 +27,9 @@ func ReadEvents(payload []byte) ([]event.Change, error) {
 	type text struct {
 		S unquoted
 	}
+	type number struct {
+		N string
+	}
 	var batch struct {
 		Records []struct {
 			Name   string `json:"eventName"`
@@ -43,11 +47,14 @@ func ReadEvents(payload []byte) ([]event.Change, error) {
 					OldType *text `json:"old_type"`
 					// Versions: only if the type has several.
 					Versions *text `json:"versions"`
+					// Days: only if the retention is not the default.
+					Days *number `json:"retention_days"`
 				}
 			} `json:"dynamodb"`
 		}
 	}
-	if err := json.Unmarshal(payload, &batch, options); err != nil {
+	err := json.Unmarshal(payload, &batch, options)
+	if err != nil {
 		return nil, fmt.Errorf("stream batch: %w", err)
 	}
 	changes := make([]event.Change, len(batch.Records))
@@ -76,6 +83,11 @@ func ReadEvents(payload []byte) ([]event.Change, error) {
 		c.Event = event.Accepted{
 			ID: string(read(EventID, image.ID)), Tenant: string(read(Tenant, image.Tenant)), Body: read(body, image.Body), Trace: string(read(trace, image.Trace)),
 			Subject: string(read(subject, image.Subject)), OldType: string(read(oldType, image.OldType)), Versions: read(versions, image.Versions),
+		}
+		if image.Days != nil && c.Err == nil {
+			if c.Event.RetentionDays, err = strconv.Atoi(image.Days.N); err != nil {
+				c.Err = fmt.Errorf("stream image: attribute %q is not a number of days", RetentionDays)
+			}
 		}
 	}
 	return changes, nil

@@ -24,6 +24,7 @@ func (s *Store) PutEvent(_ context.Context, a event.Accepted) error {
 		return event.ErrExists
 	}
 	a.Body = slices.Clone(a.Body)
+	a.ExpiresAt = event.RetainedUntil(a.ID, a.RetentionDays).Truncate(time.Second)
 	s.events[a.ID] = a
 	s.feeds[dynamoitem.Events].add(eventPut{s.now(), a})
 	return nil
@@ -61,6 +62,17 @@ func (s *Store) GetEvent(_ context.Context, id string) (event.Accepted, error) {
 		return a, event.ErrNotFound
 	}
 	return a, nil
+}
+
+// KeepEvent: see dispatch.Events.
+func (s *Store) KeepEvent(_ context.Context, id string, until time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a, ok := s.events[id]; ok && a.ExpiresAt.Before(until.Truncate(time.Second)) {
+		a.ExpiresAt = until.UTC().Truncate(time.Second)
+		s.events[id] = a
+	}
+	return nil
 }
 
 // scanPage is how many events ScanEvents reads at a time.
@@ -104,6 +116,7 @@ func (s *Store) EraseEvent(_ context.Context, a event.Accepted, e event.Erasure)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if held, ok := s.events[a.ID]; ok && held.ErasedAt.IsZero() {
+		erased.ExpiresAt = held.ExpiresAt
 		s.events[a.ID] = erased
 	}
 	return nil

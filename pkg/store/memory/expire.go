@@ -2,16 +2,17 @@ package memory
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/event"
-	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
+	"github.com/tidings-dev/tidings/pkg/event/journal"
 )
 
 // DeleteExpired deletes the deliveries whose ExpiresAt has passed, as DynamoDB's TTL does,
-// and events at the end of their retention. It returns the deliveries. The simulation calls
-// it; the local runner lives for less than the retention.
+// and with them events and items of the journal. It returns the deliveries. The simulation
+// calls it; the local runner lives for less than the retention.
 func (s *Store) DeleteExpired() (deleted []delivery.Delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -35,9 +36,17 @@ func (s *Store) DeleteExpired() (deleted []delivery.Delivery) {
 			waiting.Delete(d.EventID)
 		}
 	}
-	for id := range s.events {
-		if accepted, err := event.IDTime(id); err == nil && !now.Before(accepted.Add(dynamoitem.EventRetention)) {
-			delete(s.events, id)
+	maps.DeleteFunc(s.events, func(_ string, a event.Accepted) bool { return !now.Before(a.ExpiresAt) })
+	for _, items := range s.journal {
+		var old []string
+		items.Scan(func(key string, i journal.Item) bool {
+			if !now.Before(event.RetainedUntil(i.Entries[len(i.Entries)-1].ID, i.RetentionDays)) {
+				old = append(old, key)
+			}
+			return true
+		})
+		for _, key := range old {
+			items.Delete(key)
 		}
 	}
 	return deleted
