@@ -174,7 +174,10 @@ func (s *Deployment) Add(ctx context.Context, e endpoint.Endpoint) error {
 
 // ForEver is a retry policy under which the sample events, which are as old as their
 // files, have not expired.
-var ForEver = retry.Policy{MaxAge: 100 * 365 * 24 * time.Hour}
+var ForEver = retry.Policy{MaxAge: foreverDays * 24 * time.Hour}
+
+// foreverDays is also the retention of the sample events.
+const foreverDays = 100 * 365
 
 var sampleTime = time.Date(2026, 1, 29, 12, 34, 56, 0, time.UTC)
 
@@ -210,7 +213,7 @@ func (s *Deployment) samples(ctx context.Context, project string) error {
 		return err
 	}
 	for _, id := range []string{SampleEvent, DeadEvent, DueEvent} {
-		accepted.ID = id
+		accepted.ID, accepted.RetentionDays = id, foreverDays
 		if err := s.Store().PutEvent(ctx, accepted); err != nil {
 			return err
 		}
