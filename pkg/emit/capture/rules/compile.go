@@ -21,8 +21,11 @@ import (
 const (
 	MaxExpressionBytes = 4096
 	MaxCost            = 1_000_000
-	maxLoops           = 2  // macros within macros, such as exists in map
-	maxDepth           = 50 // levels of parentheses and calls
+	// maxChangeCost is the maximum cost of all expressions for one change, as far as their
+	// costs are counted.
+	maxChangeCost = 10 * MaxCost
+	maxLoops      = 2  // macros within macros, such as exists in map
+	maxDepth      = 50 // levels of parentheses and calls
 	// maxValueBytes bounds the value of a let, from which others can be built: an item of
 	// DynamoDB's has at most as many.
 	maxValueBytes = 400 << 10
@@ -157,6 +160,7 @@ type evaluation struct {
 	item     record
 	rule     *rule
 	lets     []ref.Val // of the rule; nil for those that were not used yet
+	cost     uint64    // of the expressions so far whose cost is counted
 }
 
 func newEvaluation(c platform.Change) *evaluation {
@@ -221,7 +225,13 @@ func (on *evaluation) run(e *expression) ref.Val {
 	if e.constant != nil {
 		return e.constant
 	}
-	value, _, err := e.program.Eval(on)
+	if on.cost > maxChangeCost {
+		return failed("the rules are too costly for this change")
+	}
+	value, details, err := e.program.Eval(on)
+	if cost := details.ActualCost(); cost != nil {
+		on.cost += *cost
+	}
 	if err != nil {
 		return types.WrapErr(safe(err))
 	}

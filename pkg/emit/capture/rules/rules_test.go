@@ -380,6 +380,17 @@ func TestWhatIsBuiltIsBounded(t *testing.T) {
 			}
 		})
 	}
+	many := "rules:\n"
+	for range 200 {
+		many += "- {event: order.placed, when: 'new.many.exists(x, x > 1)', data: {v: '1'}}\n"
+	}
+	verdicts := map[rules.Outcome]int{}
+	for _, v := range parse(t, many).Explain(order) {
+		verdicts[v.Outcome]++
+	}
+	if verdicts[rules.NoMatch] < 20 || verdicts[rules.Failed] < 20 {
+		t.Errorf("of many costly rules, %v", verdicts)
+	}
 	if got, err := parse(t, one("new.many.map(x, x + 1).size()")).Events(order); err != nil || string(got[0].Event.Data) != `{"v":20000}` {
 		t.Errorf("%v, %v: a loop over a long list is possible", got, err)
 	}
