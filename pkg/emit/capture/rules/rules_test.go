@@ -448,6 +448,30 @@ func TestConditionsAreExact(t *testing.T) {
 	}
 }
 
+// No file keeps the parsers of YAML and CEL busy, whatever it nests or repeats.
+func TestFilesThatNestAndRepeatAreReadAtOnce(t *testing.T) {
+	closing := map[string]string{"(": ")", "[": "]", "a(": ")", "a[": "]", "!(": ")", "-(": ")", "id(": ")", "[a,": "]", "new.a.map(x,": ")"}
+	var files []string
+	for _, part := range []string{"(", "[", "{", "!", "-", "a?b:", "a<", "a.", "a(", "a[", "a&&", "a||", "!(", "-(", "has(new.a)&&", "\"", "new.a.map(x,", "id(", "[a,", "{a:", "1+", ")", "a b ", "$"} {
+		for _, n := range []int{48, 4000} {
+			n = min(n, 2000/len(part))
+			for _, end := range []string{"", "1" + strings.Repeat(closing[part], n)} {
+				files = append(files, one("|\n      "+strings.Repeat(part, n)+end))
+			}
+		}
+	}
+	for _, part := range []string{"[", "{", "- ", "? ", "a: ", "&a ", "!a ", "#", "a:\n "} {
+		files = append(files, strings.Repeat(part, rules.MaxFileBytes/len(part)))
+	}
+	for _, file := range files {
+		began := time.Now()
+		_, _ = rules.Parse("f", []byte(file))
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%.100q took %s", file, took)
+		}
+	}
+}
+
 // FuzzParse checks that no file makes the compiler panic, and that every problem has a place
 // in the file.
 func FuzzParse(f *testing.F) {
