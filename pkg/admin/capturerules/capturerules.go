@@ -1,7 +1,7 @@
 // Package capturerules changes the capture rules of a deployment: it adds, replaces and
 // removes files of rules, and switches the shipped ones off and on. It promises that rules
-// that cannot be compiled, or publish an event type that the deployment does not have, are
-// refused with file, line and column; and that all changes of one call take effect together
+// that cannot be compiled, or publish an event type that the deployment neither has nor
+// allows without a definition, are refused with file, line and column; and that all changes of one call take effect together
 // or not at all. It does not compile rules itself, so that a function that changes them does
 // not link a compiler: see package compile.
 package capturerules
@@ -215,7 +215,7 @@ func put(now *deployed.Rules, f File, list []Rule, known *catalog.Catalog) (Item
 	var problems []error
 	stored := deployed.RuleFile{Name: name, Text: f.Text, Events: []string{}}
 	for _, r := range list {
-		if _, ok := known.Type(r.Event); !ok {
+		if _, ok := known.Type(r.Event); !ok && !known.Allows(r.Event) {
 			problems = append(problems, fmt.Errorf("%s:%d:%d: %s", f.Path, r.Line, r.Column, known.Unknown(r.Event)))
 		}
 		stored.Events = append(stored.Events, r.Event)

@@ -165,3 +165,16 @@ func TestOfTwoConcurrentChangesOneIsAConflict(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestRulesMayPublishWhatIsAllowedWithoutADefinition(t *testing.T) {
+	w := newWorld(t)
+	set := w.stored()
+	set.Open = true
+	if _, err := deployed.Write(t.Context(), w.store, set, "op", "open", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(capturerules.Request{Files: []capturerules.File{file("orders.yaml", strings.Replace(paid, "order.paid", "order.payed", 1))}})
+	if _, err := w.Plan(t.Context(), capturerules.Request{Files: []capturerules.File{file("x.yaml", strings.Replace(paid, "order.paid", "tidings.paid", 1))}}); !errors.Is(err, capturerules.ErrWrong) {
+		t.Errorf("a reserved name: %v", err)
+	}
+}
