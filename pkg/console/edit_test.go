@@ -16,6 +16,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/delivery/retry"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
 // filled returns endpoints that together have every setting set.
@@ -133,5 +134,42 @@ func TestSavingUnchangedSettingsChangesNothing(t *testing.T) {
 			t.Fatalf("%d %s", a.Code, a.Body)
 		}
 		unchanged("the API", now.Version)
+	}
+}
+
+// The form offers types by group, keeps subscriptions that it does not offer, and takes
+// other names if types need no definition.
+func TestTheFormOffersTypesByGroup(t *testing.T) {
+	w := newWorld(t)
+	w.ops.Endpoints.Catalog = catalog.Default().Opened()
+	b := w.login(console.Admin, "default")
+	added, err := w.ops.Endpoints.Add(t.Context(), endpoint.Endpoint{Tenant: "default", URL: "https://crm.example.com/hooks", EventTypes: []string{"user.*", "stock.counted"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/endpoints/" + added.ID + "/edit"
+	page := b.get(path).Body.String()
+	for _, name := range catalog.Default().Types() {
+		if !strings.Contains(page, `name="event_types" value="`+name+`"`) || !strings.Contains(page, `href="/catalog/types/`+name+`"`) {
+			t.Errorf("the form does not offer %s with its sample", name)
+		}
+	}
+	for _, group := range []string{"user.*", "discussion.*"} {
+		if strings.Count(page, `value="`+group+`"`) != 1 {
+			t.Errorf("the form does not offer %s once", group)
+		}
+	}
+	form := controls(t, page)
+	form.Set("other_types", "stock.moved, order.paid")
+	if a := b.post(path, form); a.Code != http.StatusSeeOther {
+		t.Fatalf("%d %s", a.Code, text(t, a.Body.String()))
+	}
+	now, err := w.store.GetEndpoint(t.Context(), "default", added.ID)
+	if want := []string{"user.*", "stock.counted", "stock.moved", "order.paid"}; err != nil || !reflect.DeepEqual(now.EventTypes, want) {
+		t.Errorf("%v %q, want %q", err, now.EventTypes, want)
+	}
+	w.ops.Endpoints.Catalog = catalog.Default()
+	if page := b.get("/endpoints/new").Body.String(); strings.Contains(page, "other_types") {
+		t.Error("the form takes other names although types need a definition")
 	}
 }

@@ -12,15 +12,24 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
 // form is the endpoint form: the values as entered, valid or not.
 type form struct {
-	ID       string // empty for a new endpoint
-	Values   url.Values
-	Types    []string // event types of the catalog
-	Families []string // user.*, discussion.*
-	Errors   map[string]string
+	ID     string // empty for a new endpoint
+	Values url.Values
+	Groups []typeGroup
+	Others []string // subscriptions that no group offers: of types that were removed, or have no definition
+	Open   bool     // types without a definition are allowed
+	Errors map[string]string
+}
+
+// typeGroup is the event types of a family.
+type typeGroup struct {
+	Family string // user.*, discussion.*
+	Types  []catalog.Type
 }
 
 // Value returns the value of a field.
@@ -68,11 +77,20 @@ func (c *Console) form(ctx context.Context, id string, values url.Values, proble
 	if err != nil {
 		return form{}, err
 	}
-	f := form{ID: id, Values: values, Types: known.Types(), Errors: map[string]string{}}
-	for _, t := range f.Types {
-		family, _, _ := strings.Cut(t, ".")
-		if family += ".*"; !slices.Contains(f.Families, family) {
-			f.Families = append(f.Families, family)
+	f := form{ID: id, Values: values, Open: known.IsOpen(), Errors: map[string]string{}}
+	offered := map[string]bool{"*": true}
+	for _, t := range types(known) { // sorted by name
+		family, _, _ := strings.Cut(t.Name, ".")
+		if family += ".*"; len(f.Groups) == 0 || f.Groups[len(f.Groups)-1].Family != family {
+			f.Groups = append(f.Groups, typeGroup{Family: family})
+		}
+		group := &f.Groups[len(f.Groups)-1]
+		group.Types = append(group.Types, t)
+		offered[family], offered[t.Name] = true, true
+	}
+	for _, name := range values["event_types"] {
+		if !offered[name] {
+			f.Others = append(f.Others, name)
 		}
 	}
 	for _, p := range problems {
@@ -111,7 +129,7 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 				int(number("breaker.failures")), text("breaker.failing_for"), text("breaker.open_for"), text("breaker.max_open_for"), text("breaker.disable_after"),
 			},
 		},
-		EventTypes: append([]string{}, v["event_types"]...), Timeout: number("timeout_seconds"), Ed25519: v.Get("ed25519") != "", Version: int(number("version")),
+		EventTypes: append(append([]string{}, v["event_types"]...), strings.FieldsFunc(v.Get("other_types"), func(r rune) bool { return r == ',' || unicode.IsSpace(r) })...), Timeout: number("timeout_seconds"), Ed25519: v.Get("ed25519") != "", Version: int(number("version")),
 	}
 	return s, problems
 }
