@@ -499,8 +499,45 @@ var mutants = []mutant{
 	},
 	{
 		name: "a TTL that ends before the age limit", file: "pkg/delivery/delivery.go",
-		old: "Retention = 30 * 24 * time.Hour",
-		new: "Retention = 2 * 24 * time.Hour",
+		old:  "UnsettledRetention = 21 * 24 * time.Hour",
+		new:  "UnsettledRetention = 2 * 24 * time.Hour",
+		test: "pkg/dispatch TestAShortRetentionDoesNotCutAnAgeLimit",
+	},
+	{
+		name: "an event that expires while a delivery needs it", file: "pkg/dispatch/retention.go",
+		old:  "return true, d.Events.KeepEvent(ctx, id, until.Add(keepMargin))",
+		new:  "return true, nil",
+		test: "pkg/dispatch TestAShortRetentionDoesNotCutAnAgeLimit",
+	},
+	{
+		name: "a large event that expires on the queue", file: "pkg/dispatch/fanout.go",
+		old:  "if !carried && len(found.matching) > 0 {",
+		new:  "if !carried && len(found.matching) > 1000 {",
+		test: "pkg/dispatch TestAShortRetentionDoesNotCutAnAgeLimit",
+	},
+	{
+		name: "an item of the journal that expires before its events", file: "pkg/dispatch/fanout.go",
+		old:  "item.RetentionDays = g.retentionDays",
+		new:  "item.RetentionDays = 2",
+		test: "pkg/dispatch TestTheJournalKeepsEventsByTheirRetention",
+	},
+	{
+		name: "an event beyond its retention counts as lost", file: "pkg/dispatch/retention.go",
+		old:  "return now.Add(time.Hour).After(event.RetainedUntil(id, days))",
+		new:  "return false",
+		test: "pkg/dispatch TestAnEventBeyondItsRetentionIsNotSentAgain",
+	},
+	{
+		name: "an idempotency key that outlives its event", file: "pkg/emit/emit.go",
+		old:  "return min(KeyRetention, event.Retention(days)-time.Hour)",
+		new:  "return KeyRetention",
+		test: "pkg/emit TestAnIdempotencyKeyDoesNotOutliveItsEvent",
+	},
+	{
+		name: "an event that expires before its stream's record", file: "pkg/event/retention.go",
+		old:  "minStoredDays = 2",
+		new:  "minStoredDays = 1",
+		test: "pkg/event TestAnEventIsStoredForItsRetention",
 	},
 	{
 		name: "a delivery is read without consistency", file: "pkg/store/dynamo/deliveries.go",
