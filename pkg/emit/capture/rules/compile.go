@@ -23,7 +23,7 @@ const (
 	MaxCost            = 1_000_000
 	// maxChangeCost is the maximum cost of all expressions for one change, as far as their
 	// costs are counted.
-	maxChangeCost = 10 * MaxCost
+	maxChangeCost = 5 * MaxCost
 	maxLoops      = 2  // macros within macros, such as exists in map
 	maxDepth      = 50 // levels of parentheses and calls
 	// maxValueBytes bounds the value of a let, from which others can be built: an item of
