@@ -1,9 +1,9 @@
 // Package capturerules changes the capture rules of a deployment: it adds, replaces and
 // removes files of rules, and switches the shipped ones off and on. It promises that rules
 // that cannot be compiled, or publish an event type that the deployment neither has nor
-// allows without a definition, are refused with file, line and column; and that all changes of one call take effect together
-// or not at all. It does not compile rules itself, so that a function that changes them does
-// not link a compiler: see package compile.
+// allows without a definition, are refused with file, line and column; and that all changes
+// of one call take effect together or not at all. It does not compile rules itself, so that
+// a function that changes them does not link a compiler: see package compile.
 package capturerules
 
 import (
