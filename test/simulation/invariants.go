@@ -378,6 +378,9 @@ func (j *checker) findAll(ctx context.Context) {
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(j.events)) {
+		if found[id] == 0 && !time.Now().Before(event.RetainedUntil(id, j.events[id].event.RetentionDays)) {
+			continue // it has expired
+		}
 		if found[id] != 1 {
 			j.violated(recorded, delivery.Key{EventID: id}, "it is found %d times", found[id])
 		}
