@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/checker"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
@@ -106,7 +105,7 @@ func compile(env *cel.Env, text string, results ...*cel.Type) (expression, []exp
 	if !isOneOf(checked.OutputType(), results) {
 		return fail("the result is a %s; it must be a %s", checked.OutputType(), results[0])
 	}
-	estimate, err := env.EstimateCost(checked, sizes{})
+	estimate, err := env.EstimateCost(checked, costs{})
 	if err != nil {
 		return fail("its cost cannot be estimated: %s", err)
 	}
@@ -115,7 +114,7 @@ func compile(env *cel.Env, text string, results ...*cel.Type) (expression, []exp
 	}
 	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
 	if estimate.Max > untracked {
-		options = append(options, cel.CostLimit(MaxCost))
+		options = append(options, cel.CostLimit(MaxCost), cel.CostTracking(costs{}))
 	}
 	program, err := env.Program(checked, options...)
 	if err != nil {
@@ -137,27 +136,13 @@ func isOneOf(t *cel.Type, types []*cel.Type) bool {
 	return len(types) == 0
 }
 
-// sizes estimates the size of every value that is not in the expression: no more than an
-// item's.
-type sizes struct{}
-
-// EstimateSize implements checker.CostEstimator.
-func (sizes) EstimateSize(checker.AstNode) *checker.SizeEstimate {
-	return &checker.SizeEstimate{Min: 0, Max: maxValueBytes}
-}
-
-// EstimateCallCost implements checker.CostEstimator.
-func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
-	return nil
-}
-
 // evaluation is the evaluation of rules for one change. It implements cel.Activation.
 type evaluation struct {
 	change   platform.Change
 	table    string
 	recorded time.Time
-	old, new record
-	item     record
+	old, new *record
+	item     *record
 	rule     *rule
 	lets     []ref.Val // of the rule; nil for those that were not used yet
 	cost     uint64    // of the expressions so far whose cost is counted
@@ -364,10 +349,13 @@ func (on *evaluation) image(root string) platform.Image {
 }
 
 func (on *evaluation) attribute(root, name string) ref.Val {
-	if image := on.image(root); image != nil {
-		return valueOf(image.Value(name))
+	switch root {
+	case varOld:
+		return on.old.value(name)
+	case varNew:
+		return on.new.value(name)
 	}
-	return types.NullValue
+	return on.item.value(name)
 }
 
 func isVariable(e ast.Expr, name string) bool {

@@ -156,7 +156,7 @@ func bytesOf(v any, limit int) int {
 		total = len(v)
 	case types.Bytes:
 		total = len(v)
-	case record:
+	case *record:
 		return 0 // a part of the item
 	case traits.Mapper:
 		for it := v.Iterator(); it.HasNext() == types.True && total <= limit; {

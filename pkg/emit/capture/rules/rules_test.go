@@ -358,15 +358,21 @@ func costly() string {
 // What is built from a change ends, in time and in memory.
 func TestWhatIsBuiltIsBounded(t *testing.T) {
 	numbers := `{"L":[` + strings.TrimSuffix(strings.Repeat(`{"N":"1"},`, 20_000), ",") + `]}`
-	order := change(t, "", with(t, orderText, `"many":`+numbers, `"long":{"S":"`+strings.Repeat("x", 300_000)+`"}`))
+	order := change(t, "", with(t, orderText, `"many":`+numbers, `"twin":`+numbers, `"long":{"S":"`+strings.Repeat("x", 300_000)+`"}`))
 	doubling := "let:\n  a0: text(new.long)\n"
 	for n := range 30 {
 		doubling += fmt.Sprintf("  a%d: a%d + a%d\n", n+1, n, n)
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"loops in loops over a long list": {one("new.many.map(x, new.many.exists(y, y > x))"), "too costly"},
-		"names that double each other":    {doubling + one("a30"), "is larger than"},
-		"a list of long texts":            {one("new.many.map(x, new.long)"), "the event is larger than"},
+		"loops in loops over a long list":      {one("new.many.map(x, new.many.exists(y, y > x))"), "too costly"},
+		"a comparison of long lists in a loop": {one("new.many.filter(x, new.many == new.twin).size()"), "too costly"},
+		"a search of a long list in a loop":    {one("new.many.filter(x, new.many in [new.twin]).size()"), "too costly"},
+		"a long text for each element":         {one("new.many.map(x, lower(new.long)).size()"), "too costly"},
+		"a long text for each of a few":        {one("'[" + strings.Repeat("1,", 300) + "1].map(x, lower(new.long)).size()'"), "too costly"},
+		"long bytes for each element":          {one("new.many.map(x, bytes(new.long)).size()"), "too costly"},
+		"a pattern for each element":           {one("new.many.exists(x, new.long.matches('x*y'))"), "too costly"},
+		"names that double each other":         {doubling + one("a30"), "is larger than"},
+		"a list of long texts":                 {one("new.many.map(x, new.long)"), "the event is larger than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()
@@ -389,6 +395,11 @@ func TestWhatIsBuiltIsBounded(t *testing.T) {
 	}
 	if verdicts[rules.NoMatch] < 10 || verdicts[rules.Failed] < 10 {
 		t.Errorf("of many costly rules, %v", verdicts)
+	}
+	// A list is read from the record once, however often an expression names it.
+	began := time.Now()
+	if got, err := parse(t, one("new.many.all(x, x == new.many[0])")).Events(order); err != nil || string(got[0].Event.Data) != `{"v":true}` || time.Since(began) > 20*time.Second {
+		t.Errorf("%v, %v, after %s", got, err, time.Since(began))
 	}
 	if got, err := parse(t, one("new.many.map(x, x + 1).size()")).Events(order); err != nil || string(got[0].Event.Data) != `{"v":20000}` {
 		t.Errorf("%v, %v: a loop over a long list is possible", got, err)

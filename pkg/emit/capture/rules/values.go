@@ -23,8 +23,28 @@ type fields interface {
 }
 
 // record is a map of attributes in CEL. A missing attribute is null, like one that is
-// NULL, so that rules need no presence tests. Attributes are converted when they are read.
-type record struct{ of fields }
+// NULL, so that rules need no presence tests. Attributes are converted when they are read:
+// lists, maps and bytes once, because an expression can read them in a loop.
+type record struct {
+	of    fields
+	known map[string]ref.Val // lists, maps and bytes that were read
+}
+
+// value returns an attribute's value, null if it is missing.
+func (r *record) value(name string) ref.Val {
+	if v, ok := r.known[name]; ok {
+		return v
+	}
+	v := valueOf(r.of.Value(name))
+	switch v.(type) {
+	case traits.Lister, traits.Mapper, types.Bytes:
+		if r.known == nil {
+			r.known = map[string]ref.Val{}
+		}
+		r.known[name] = v
+	}
+	return v
+}
 
 // none is the item that did not exist before an insertion, or does not after a removal.
 type none struct{}
@@ -39,30 +59,30 @@ func (n nested) Value(name string) any { return n[name] }
 func (n nested) Names() []string       { return slices.Collect(maps.Keys(n)) }
 
 // itemOf returns an image as a map.
-func itemOf(image platform.Image) record {
+func itemOf(image platform.Image) *record {
 	if image == nil {
-		return record{none{}}
+		return &record{of: none{}}
 	}
-	return record{image}
+	return &record{of: image}
 }
 
 // Find implements traits.Mapper.
-func (r record) Find(key ref.Val) (ref.Val, bool) {
+func (r *record) Find(key ref.Val) (ref.Val, bool) {
 	name, ok := key.(types.String)
 	if !ok {
 		return failed("attributes have names: a key must be a string"), false
 	}
-	return valueOf(r.of.Value(string(name))), true
+	return r.value(string(name)), true
 }
 
 // Get implements traits.Indexer.
-func (r record) Get(key ref.Val) ref.Val {
+func (r *record) Get(key ref.Val) ref.Val {
 	value, _ := r.Find(key)
 	return value
 }
 
 // Contains implements traits.Container.
-func (r record) Contains(key ref.Val) ref.Val {
+func (r *record) Contains(key ref.Val) ref.Val {
 	value, ok := r.Find(key)
 	if !ok {
 		return value
@@ -71,21 +91,21 @@ func (r record) Contains(key ref.Val) ref.Val {
 }
 
 // Size implements traits.Sizer.
-func (r record) Size() ref.Val { return types.Int(len(r.of.Names())) }
+func (r *record) Size() ref.Val { return types.Int(len(r.of.Names())) }
 
 // Iterator implements traits.Iterable. The order of the names is theirs.
-func (r record) Iterator() traits.Iterator {
+func (r *record) Iterator() traits.Iterator {
 	names := slices.Sorted(slices.Values(r.of.Names()))
 	return types.NewStringList(types.DefaultTypeAdapter, names).Iterator()
 }
 
 // ConvertToNative implements ref.Val.
-func (r record) ConvertToNative(to reflect.Type) (any, error) {
+func (r *record) ConvertToNative(to reflect.Type) (any, error) {
 	return nil, fmt.Errorf("a map of attributes cannot be converted to %s", to)
 }
 
 // ConvertToType implements ref.Val.
-func (r record) ConvertToType(to ref.Type) ref.Val {
+func (r *record) ConvertToType(to ref.Type) ref.Val {
 	switch to {
 	case types.MapType:
 		return r
@@ -96,14 +116,14 @@ func (r record) ConvertToType(to ref.Type) ref.Val {
 }
 
 // Equal implements ref.Val.
-func (r record) Equal(other ref.Val) ref.Val {
+func (r *record) Equal(other ref.Val) ref.Val {
 	m, ok := other.(traits.Mapper)
 	if !ok || m.Size() != r.Size() {
 		return types.False
 	}
 	for _, name := range r.of.Names() {
 		value, found := m.Find(types.String(name))
-		if !found || types.Equal(valueOf(r.of.Value(name)), value) != types.True {
+		if !found || types.Equal(r.value(name), value) != types.True {
 			return types.False
 		}
 	}
@@ -111,10 +131,10 @@ func (r record) Equal(other ref.Val) ref.Val {
 }
 
 // Type implements ref.Val.
-func (r record) Type() ref.Type { return types.MapType }
+func (r *record) Type() ref.Type { return types.MapType }
 
 // Value implements ref.Val.
-func (r record) Value() any { return r.of }
+func (r *record) Value() any { return r.of }
 
 // valueOf returns an attribute's value in CEL.
 func valueOf(value any) ref.Val {
@@ -128,7 +148,7 @@ func valueOf(value any) ref.Val {
 	case []byte:
 		return types.Bytes(v)
 	case map[string]any:
-		return record{nested(v)}
+		return &record{of: nested(v)}
 	case []any:
 		all := make([]ref.Val, len(v))
 		for n, one := range v {
