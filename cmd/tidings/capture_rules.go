@@ -17,6 +17,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules/compile"
+	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
@@ -241,8 +242,9 @@ rule why it makes none. RECORDS is a file with what AWS passes to the function:
 {"Records": […]}, or one record; - is the standard input. Nothing is published, and no
 deployment is needed.
 
-The events' data is checked against the types that come with Tidings and those of --types.
-Exits with 1 if a rule fails or an event does not conform.`,
+The events are checked as emit checks them, with the types that come with Tidings and
+those of --types, in all their versions. Exits with 1 if a rule fails or emit would refuse
+an event.`,
 		Example: `  tidings capture test rules/orders.yaml records.json --types types/
   tidings capture test shipped events/emit-platform-stream.json`,
 		Args: args(2, "rules (a file, a directory or shipped) and a file of records"),
@@ -317,22 +319,38 @@ func (a *app) testRules(set *rules.Set, known *validate.Catalog, text []byte) er
 		}
 		changes = append(changes, one)
 	}
+	var emitter emit.Emitter
 	failed := false
 	var list []tested
 	for i, change := range changes {
 		t := tested{Record: i + 1, Key: json.RawMessage(change.Key), Change: strings.ToLower(string(change.Operation)), Table: tableName(change.Stream), Events: []json.RawMessage{}}
-		for _, v := range set.Explain(change) {
-			outcome := string(v.Outcome)
-			if v.Outcome == rules.GaveEvent {
-				body, err := v.Event.Event.Encode()
-				if err == nil {
-					t.Events = append(t.Events, body)
-					err = known.Validate(v.Event.Event.Type, v.Event.Event.Data)
+		verdicts := set.Explain(change)
+		// As emit does: a rule that fails leaves the change without events, an event that is
+		// refused leaves it without the later ones.
+		instead := ""
+		if slices.ContainsFunc(verdicts, func(v rules.Verdict) bool { return v.Err != nil }) {
+			instead = "event, but none is stored: a rule fails"
+		}
+		for _, v := range verdicts {
+			outcome, err := string(v.Outcome), v.Err
+			switch {
+			case v.Outcome != rules.GaveEvent:
+			case instead != "":
+				outcome = instead
+			default:
+				var e event.Event
+				var body []byte
+				if e, err = emitter.CheckCaptured(known, *v.Event); err == nil {
+					body, err = e.Encode()
 				}
-				v.Err = err
+				if err != nil {
+					instead = "event, but it is not stored: the one before is refused"
+					break
+				}
+				t.Events = append(t.Events, body)
 			}
-			if v.Err != nil {
-				failed, outcome = true, "fails: "+v.Err.Error()
+			if err != nil {
+				failed, outcome = true, "fails: "+err.Error()
 			}
 			t.Rules = append(t.Rules, verdict{v.Rule.Event, fmt.Sprintf("%s:%d", v.Rule.File, v.Rule.Line), outcome})
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -331,4 +332,81 @@ func TestCaptureRulesAreTestedOffline(t *testing.T) {
 		t.Errorf("the shipped rules:\n%s", out)
 	}
 	x.do(2, "", "capture", "test", rules)
+}
+
+// An event passes the test exactly if emit stores it.
+func TestCaptureTestChecksAsEmitDoes(t *testing.T) {
+	t.Parallel()
+	x := &tool{t, t.TempDir()}
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	// Version 2 has an amount instead of a total, which cannot be made of the amount "odd".
+	const typeOf = `{"title":"bill.sent","description":"A bill was sent","x-subject":"id","x-version":%s"type":"object",
+		"properties":{"id":{"type":"string"},"%s":{"type":"string"}},"required":["id","%[2]s"],"additionalProperties":false,"examples":[{"id":"b","%[2]s":"100"}]}`
+	definitions := filepath.Join(dir, "types")
+	if err := os.Mkdir(definitions, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write("types/1.json", fmt.Sprintf(typeOf, `1,`, "total"))
+	write("types/2.json", fmt.Sprintf(typeOf, `2,"x-downgrade":{"amount":null,"total":"data.amount == 'odd' ? dyn(1) : dyn(data.amount)"},"x-upgrade":{"total":null,"amount":"data.total + ' EUR'"},`, "amount"))
+	rules := write("rules.yaml", `rules:
+  - event: bill.sent
+    when: change == "insert"
+    tenant: new.tenant
+    actor: new.actor
+    data:
+      id: new.id
+      total?: new.total
+      amount?: new.amount
+  - event: bill.sent
+    when: change == "insert" && new.twice == true
+    data: {id: id(new.other), amount: "string(100)"}
+`)
+	for name, c := range map[string]struct {
+		attributes string
+		events     int
+		outcome    string // of the first rule
+	}{
+		"the newest version":                 {`"amount":{"S":"200"}`, 1, "event"},
+		"the version before, upgraded":       {`"total":{"S":"3"}`, 1, "event"},
+		"a downgrade that fails":             {`"amount":{"S":"odd"}`, 0, "fails: bill.sent: version 1 cannot be made"},
+		"no version":                         {`"amount":{"N":"5"}`, 0, "fails: bill.sent"},
+		"an actor with white space":          {`"amount":{"S":"200"},"actor":{"S":"u "}`, 0, "fails: actor_user_id: "},
+		"a tenant that is none":              {`"amount":{"S":"200"},"tenant":{"S":"a b"}`, 0, "fails: tenant: "},
+		"a subject with white space":         {`"amount":{"S":"200"},"id":{"S":"b "}`, 0, "fails: bill.sent: data.id: "},
+		"two events":                         {`"amount":{"S":"200"},"twice":{"BOOL":true},"other":{"S":"c"}`, 2, "event"},
+		"another rule fails":                 {`"amount":{"S":"200"},"twice":{"BOOL":true}`, 0, "event, but none is stored: a rule fails"},
+		"the first of two events is refused": {`"amount":{"S":"odd"},"twice":{"BOOL":true},"other":{"S":"c"}`, 0, "fails: bill.sent: version 1"},
+	} {
+		attributes := c.attributes
+		for name, value := range map[string]string{"id": `"b"`, "tenant": `"acme"`, "actor": `"u"`} {
+			if !strings.Contains(attributes, `"`+name+`":`) {
+				attributes += `,"` + name + `":{"S":` + value + `}`
+			}
+		}
+		record := `{"eventID":"1","eventName":"INSERT","eventSourceARN":"arn:aws:dynamodb:r:1:table/Bills/stream/x","dynamodb":{
+			"ApproximateCreationDateTime":1796040000,"SequenceNumber":"1","Keys":{"id":{"S":"b"}},"NewImage":{` + attributes + `}}}`
+		code := 0
+		if c.events == 0 {
+			code = 1
+		}
+		out, _ := x.do(code, record, "capture", "test", rules, "-", "--types", definitions, "--json")
+		var list []tested
+		if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 {
+			t.Fatalf("%s: %s, %v", name, out, err)
+		}
+		if len(list[0].Events) != c.events || !strings.HasPrefix(list[0].Rules[0].Outcome, c.outcome) {
+			t.Errorf("%s: %d events, %+v", name, len(list[0].Events), list[0].Rules)
+		}
+		if c.events > 0 && !strings.Contains(string(list[0].Events[0]), `"amount"`) {
+			t.Errorf("%s: not the newest version: %s", name, list[0].Events[0])
+		}
+	}
 }
