@@ -142,9 +142,11 @@ func (r erasure) step(ctx context.Context, j jobs.Job) (jobs.Step, error) {
 	default:
 		err = refusef("this version does not know the part %.20q of an erasure", at.Part)
 	}
-	if err != nil {
+	if err != nil && (j.DryRun || len(s.Counts) == 0) {
 		return jobs.Step{}, err
 	}
+	// What was done before an error is recorded, because it is not counted again. The next
+	// step begins with what failed.
 	switch at.Part {
 	case partEvents:
 		s.Progress = share(time.Duration(at.N), eraseSegments+1)
@@ -280,16 +282,18 @@ func (r erasure) event(ctx context.Context, j jobs.Job, types *catalog.Catalog, 
 			if err := r.d.StoredEvents.EraseEvent(ctx, a, event.Erasure{ID: a.ID, By: j.ID, Now: r.d.Now()}); err != nil {
 				return nil, err
 			}
-			a.ErasedAt = r.d.Now()
-			// Fan-out may have queued it until now, also for an endpoint that was added since.
-			if endpoints, err = r.endpoints(ctx, j); err != nil {
-				return nil, err
-			}
 		}
 		s.Counts[jobs.Erased]++
 	}
 	if j.DryRun {
 		return nil, nil
+	}
+	if !again {
+		a.ErasedAt = r.d.Now()
+		// Fan-out may have queued it until now, also for an endpoint that was added since.
+		if endpoints, err = r.endpoints(ctx, j); err != nil {
+			return nil, err
+		}
 	}
 	// After it, because a delivery may have been replayed, or parked, in between.
 	if late, err = r.deliveries(ctx, j, a, endpoints, s); err != nil {

@@ -1,0 +1,167 @@
+package dispatch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/journal"
+	"github.com/tidings-dev/tidings/pkg/ops/jobs"
+	"github.com/tidings-dev/tidings/pkg/platform"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
+)
+
+// stumblingTables are an erasure's tables, of whose calls one fails, without having done
+// anything.
+type stumblingTables struct {
+	*memory.Store
+	fails int    // which one: 1 is the first, 0 none
+	calls int    // so far
+	what  string // the call that failed
+}
+
+func (s *stumblingTables) stumble(what string) error {
+	if s.calls++; s.calls != s.fails {
+		return nil
+	}
+	s.what = what
+	return errors.New("throttled")
+}
+
+func (s *stumblingTables) ListFailedChanges(ctx context.Context, from time.Time, limit int, cursor string) (platform.FailedChangePage, error) {
+	if err := s.stumble("ListFailedChanges"); err != nil {
+		return platform.FailedChangePage{}, err
+	}
+	return s.Store.ListFailedChanges(ctx, from, 2, cursor) // two pages
+}
+
+func (s *stumblingTables) GetFailedChange(ctx context.Context, id string) (platform.FailedChange, error) {
+	if err := s.stumble("GetFailedChange"); err != nil {
+		return platform.FailedChange{}, err
+	}
+	return s.Store.GetFailedChange(ctx, id)
+}
+
+func (s *stumblingTables) RemoveFailedChange(ctx context.Context, id string) error {
+	if err := s.stumble("RemoveFailedChange"); err != nil {
+		return err
+	}
+	return s.Store.RemoveFailedChange(ctx, id)
+}
+
+func (s *stumblingTables) Current(context.Context) (*catalog.Catalog, error) {
+	return catalog.Default(), s.stumble("Current")
+}
+
+func (s *stumblingTables) ReadEndpoints(ctx context.Context, tenant string, consistent bool) (endpoint.List, error) {
+	if consistent { // those of a cache are others'
+		if err := s.stumble("ReadEndpoints"); err != nil {
+			return endpoint.List{}, err
+		}
+	}
+	return s.Store.ReadEndpoints(ctx, tenant, consistent)
+}
+
+func (s *stumblingTables) ScanEvents(ctx context.Context, q event.Scan) (event.ScanPage, error) {
+	if err := s.stumble("ScanEvents"); err != nil {
+		return event.ScanPage{}, err
+	}
+	return s.Store.ScanEvents(ctx, q)
+}
+
+func (s *stumblingTables) EraseEvent(ctx context.Context, a event.Accepted, e event.Erasure) error {
+	if err := s.stumble("EraseEvent"); err != nil {
+		return err
+	}
+	return s.Store.EraseEvent(ctx, a, e)
+}
+
+func (s *stumblingTables) EraseDelivery(ctx context.Context, e delivery.Erase) (delivery.Delivery, delivery.State, error) {
+	if err := s.stumble("EraseDelivery"); err != nil {
+		return delivery.Delivery{}, "", err
+	}
+	return s.Store.EraseDelivery(ctx, e)
+}
+
+func (s *stumblingTables) QueryJournal(ctx context.Context, r journal.Range) ([]journal.Item, bool, error) {
+	if err := s.stumble("QueryJournal"); err != nil {
+		return nil, false, err
+	}
+	return s.Store.QueryJournal(ctx, r)
+}
+
+func (s *stumblingTables) PutJournal(ctx context.Context, i journal.Item) error {
+	if err := s.stumble("PutJournal"); err != nil {
+		return err
+	}
+	return s.Store.PutJournal(ctx, i)
+}
+
+// Whatever call of a table fails, the erasure does it again: it ends, and has erased and
+// counted the same.
+func TestAnErasureRepeatsWhatFailed(t *testing.T) {
+	var clean map[string]int
+	// run erases while a call fails, and returns how many calls there were.
+	run := func(t *testing.T, fails int) (calls int) {
+		synctest.Test(t, func(t *testing.T) {
+			tables := &stumblingTables{}
+			w := newWorld(t, func(c *dispatch.Config) {
+				tables.Store = c.Jobs.(*memory.Store)
+				c.StoredEvents, c.Erasures, c.Kept, c.Types, c.Journal, c.Endpoints = tables, tables, tables, tables, tables, tables
+			})
+			e := w.endpoint()
+			time.Sleep(time.Minute)
+			var all []event.Accepted
+			for range 2 {
+				events, records := w.about()
+				w.fanOut(records...)
+				all = append(all, events...)
+			}
+			for n := range 3 {
+				f := platform.FailedChange{ID: fmt.Sprintf("01KG4VZS4NCPSXFR1K7QEWBC9%d", n), Tenant: event.DefaultTenant, Key: `{"pk":{"S":"u_1042"}}`, Reason: "x", FirstSeen: time.Now()}
+				if _, err := w.store.KeepFailedChange(t.Context(), f); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.receiver.answer = answering(503)
+			w.deliver(w.queue.take()[:3]...) // they wait for a retry
+			w.queue.take()
+			w.receiver.answer = nil
+			tables.calls, tables.fails = 0, fails
+			j := w.erase(false)
+			calls = tables.calls
+			if clean == nil {
+				clean = j.Counts
+			}
+			left, err := w.store.ListFailedChanges(t.Context(), time.Time{}, 0, "")
+			if j.State != jobs.Done || err != nil || len(left.Changes) != 0 || !maps.Equal(j.Counts, clean) {
+				t.Errorf("call %d, %s, fails: %+v, want %v; %d failed changes left, %v", fails, tables.what, j, clean, len(left.Changes), err)
+			}
+			if j.Counts[jobs.Erased] != len(all) {
+				t.Errorf("%d events are counted, want %d", j.Counts[jobs.Erased], len(all))
+			}
+			w.wantErased([]endpoint.Endpoint{e}, all)
+		})
+		return calls
+	}
+	calls := run(t, 0)
+	if clean[jobs.Removed] != 3 || clean[jobs.Stopped] != 3 || calls < 100 {
+		t.Fatalf("%v in %d calls", clean, calls)
+	}
+	step := 1
+	if testing.Short() {
+		step = 7
+	}
+	for fails := 1; fails <= calls && !t.Failed(); fails += step {
+		run(t, fails)
+	}
+}
