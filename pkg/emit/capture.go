@@ -49,7 +49,7 @@ func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed
 				t.stored(got)
 				var refused *Error
 				if errors.As(err, &refused) {
-					err = em.keep(ctx, change, got.refused, refused, &t)
+					err = em.keep(ctx, change, got.failed, refused, &t)
 				}
 				if err != nil {
 					em.Log.ErrorContext(ctx, "capture.failed", "sequence_number", change.SequenceNumber, "error", err.Error())
@@ -78,8 +78,8 @@ func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed
 
 // keep stores a change that cannot become an event. An error means that the stream has
 // to deliver the change again.
-func (em *Emitter) keep(ctx context.Context, change platform.Change, eventType string, refused *Error, t *captureTally) error {
-	f := failedChange(change, eventType, refused, em.Now())
+func (em *Emitter) keep(ctx context.Context, change platform.Change, failed *failedRule, refused *Error, t *captureTally) error {
+	f := failedChange(change, failed, refused, em.Now())
 	if em.RetentionDays != event.DefaultRetentionDays {
 		f.RetentionDays = em.RetentionDays
 	}
@@ -93,17 +93,22 @@ func (em *Emitter) keep(ctx context.Context, change platform.Change, eventType s
 	return nil
 }
 
-// failedChange returns the record of a change that cannot become an event.
-func failedChange(c platform.Change, eventType string, refused *Error, now time.Time) platform.FailedChange {
+// failedChange returns the record of a change that cannot become an event. failed is nil if
+// no rule was applied.
+func failedChange(c platform.Change, failed *failedRule, refused *Error, now time.Time) platform.FailedChange {
 	f := platform.FailedChange{
-		ID: c.FailedChangeID(), Key: c.Key, Operation: c.Operation, EventType: eventType, Reason: refused.Message,
+		ID: c.FailedChangeID(), Key: c.Key, Operation: c.Operation, Reason: refused.Message,
 		Stream: c.Stream, SequenceNumber: c.SequenceNumber, At: c.At, FirstSeen: now, LastTried: now, Attempts: 1, RecordBytes: len(c.Record),
 	}
 	if image := imageOf(c); image != nil {
 		f.Kind = recordKind(image.Text("kind"))
-		if tenant := image.Text("tenant"); event.CheckTenant(tenant) == nil {
-			f.Tenant = tenant
-		}
+		f.Tenant = image.Text("tenant")
+	}
+	if failed != nil {
+		f.EventType, f.Tenant = failed.eventType, failed.tenant
+	}
+	if event.CheckTenant(f.Tenant) != nil {
+		f.Tenant = ""
 	}
 	if f.Kept() {
 		f.Record = c.Record
@@ -165,66 +170,88 @@ func organiser(c platform.Change) string {
 
 // captureResult is what became of one change.
 type captureResult struct {
-	stored, duplicates int    // events
-	refused            string // the type of the event that was refused; empty if unknown
+	stored, duplicates int // events
+	// failed is the rule whose event was refused, or that could not be evaluated.
+	failed *failedRule
 }
 
-// captureOne stores the events of one record. An *Error means that retrying cannot
-// help.
+// failedRule says which event a change should have become, and of which tenant. The tenant is
+// empty if it is unknown.
+type failedRule struct{ eventType, tenant string }
+
+// captureOne stores the events of one record. An *Error means that an event was refused, or
+// a rule could not be evaluated, and that retrying cannot help; the other events are stored.
 func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got captureResult, err error) {
 	set, err := em.rules(ctx)
 	if err != nil {
 		return got, err
 	}
 	list, err := set.Events(change)
+	var first *Error
 	if err != nil {
-		var wrong *rules.EvaluationError
-		if errors.As(err, &wrong) {
-			got.refused = wrong.Rule.Event
+		first, got.failed = &Error{Code: InvalidData, Message: err.Error()}, &failedRule{}
+		var at *rules.EvaluationError
+		if errors.As(err, &at) {
+			got.failed = &failedRule{at.Rule.Event, at.Tenant}
 		}
-		return got, &Error{Code: InvalidData, Message: err.Error()}
 	}
 	for _, c := range list {
-		got.refused = c.Event.Type
-		types, err := em.Catalog.Current(ctx)
-		if err != nil {
-			return got, err
-		}
-		checked, err := em.checkCaptured(types, c)
-		if err != nil {
-			return got, err
-		}
-		c.Event.Version, c.Event.Data = checked.event.Version, checked.event.Data
-		c.Event.TraceID = tracing.ID(tracing.FromContext(ctx))
-		body, err := c.Event.Encode()
-		if err != nil {
-			return got, asRefusal(err)
-		}
-		switch changed, err := em.once(ctx, &c); {
-		case err != nil:
-			return got, err
-		case changed:
-			if body, err = c.Event.Encode(); err != nil {
-				return got, asRefusal(err)
-			}
-		}
-		under, end := em.begin(ctx, "capture event")
-		err = em.Events.PutEvent(ctx, event.Accepted{
-			ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: under, Subject: checked.subject, OldType: types.OldName(c.Event.Type), Versions: checked.versions,
-			RetentionDays: event.StoredDays(c.Event.ID, em.Now(), em.retentionDays(types, c.Event.Type)),
-		})
-		end(markOf(err), map[string]any{"event_id": c.Event.ID, "event_type": c.Event.Type, "tenant": c.Tenant})
+		err := em.storeCaptured(ctx, c, &got)
+		var refused *Error
 		switch {
-		case errors.Is(err, event.ErrExists):
-			got.duplicates++
-			continue
-		case err != nil:
-			return got, fmt.Errorf("put event: %w", err)
+		case err == nil:
+		case !errors.As(err, &refused):
+			return got, err
+		case first == nil:
+			first, got.failed = refused, &failedRule{c.Event.Type, c.Tenant}
 		}
-		got.stored++
-		em.Log.LogAttrs(ctx, slog.LevelDebug, "event.captured", slog.String("event_id", c.Event.ID), slog.String("event_type", c.Event.Type), slog.String("tenant", c.Tenant))
+	}
+	if first != nil {
+		return got, first
 	}
 	return got, nil
+}
+
+// storeCaptured stores an event. An *Error means that it was refused.
+func (em *Emitter) storeCaptured(ctx context.Context, c capture.Captured, got *captureResult) error {
+	types, err := em.Catalog.Current(ctx)
+	if err != nil {
+		return err
+	}
+	checked, err := em.checkCaptured(types, c)
+	if err != nil {
+		return err
+	}
+	c.Event.Version, c.Event.Data = checked.event.Version, checked.event.Data
+	c.Event.TraceID = tracing.ID(tracing.FromContext(ctx))
+	body, err := c.Event.Encode()
+	if err != nil {
+		return asRefusal(err)
+	}
+	switch changed, err := em.once(ctx, &c); {
+	case err != nil:
+		return err
+	case changed:
+		if body, err = c.Event.Encode(); err != nil {
+			return asRefusal(err)
+		}
+	}
+	under, end := em.begin(ctx, "capture event")
+	err = em.Events.PutEvent(ctx, event.Accepted{
+		ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: under, Subject: checked.subject, OldType: types.OldName(c.Event.Type), Versions: checked.versions,
+		RetentionDays: event.StoredDays(c.Event.ID, em.Now(), em.retentionDays(types, c.Event.Type)),
+	})
+	end(markOf(err), map[string]any{"event_id": c.Event.ID, "event_type": c.Event.Type, "tenant": c.Tenant})
+	switch {
+	case errors.Is(err, event.ErrExists):
+		got.duplicates++
+		return nil
+	case err != nil:
+		return fmt.Errorf("put event: %w", err)
+	}
+	got.stored++
+	em.Log.LogAttrs(ctx, slog.LevelDebug, "event.captured", slog.String("event_id", c.Event.ID), slog.String("event_type", c.Event.Type), slog.String("tenant", c.Tenant))
+	return nil
 }
 
 // rules returns the capture rules. They are read, and compiled, at the first change that is

@@ -89,3 +89,27 @@ func TestKindsOfATableThatARuleNamesAreNotUnknown(t *testing.T) {
 		t.Errorf("counted %v", kinds)
 	}
 }
+
+// A wrong rule for every table does not stop the events of the others. After it was mended,
+// the change that was kept gives its event, and the others are not stored twice.
+func TestAWrongRuleDoesNotStopTheEventsOfOthers(t *testing.T) {
+	em, store := newEmitter()
+	batch := changes(t, comment(1))
+	wrong := "rules:\n- event: user.flagged_comment\n  when: new.total > 5\n  tenant: new.discussion_id\n  data: {comment_id: id(new.comment_id), flagged_user_id: id(new.user_id)}\n"
+	from := &source{set: rules.Join(ruleSet(t, wrong), rules.Shipped())}
+	em.Rules = from
+	for range 2 {
+		if again := capture(t, em, batch); len(again) != 0 {
+			t.Fatalf("the stream has to deliver %v again", again)
+		}
+	}
+	list := failedChanges(t, store)
+	if all := stored(t, store); len(all) != 1 || len(list) != 1 || list[0].EventType != "user.flagged_comment" || list[0].Tenant != "d" {
+		t.Fatalf("%d events are stored; kept are %+v", len(all), list)
+	}
+	from.set = rules.Join(ruleSet(t, strings.Replace(wrong, "new.total > 5", "new.kind == \"comment\"", 1)), rules.Shipped())
+	results, err := em.Recapture(t.Context(), []string{list[0].ID}, dynamoitem.ReadChange)
+	if all := stored(t, store); err != nil || !results[0].Captured || results[0].Events != 2 || len(all) != 2 {
+		t.Errorf("%+v, %v; %d events are stored", results, err, len(all))
+	}
+}

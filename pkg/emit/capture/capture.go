@@ -6,7 +6,6 @@ package capture
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -27,19 +26,20 @@ type Captured struct {
 }
 
 // New returns the event of a change: e with its ID, and with the time of the change if its
-// timestamp is missing or no event can have it. before is how many events of its type the
-// change gave already. It fails if the change has no time.
-func New(c platform.Change, tenant string, e event.Event, before int) (Captured, error) {
+// timestamp is missing or no event can have it. rule tells the events of one type apart that
+// several rules make of one change; it is empty for the shipped rules, so that their events
+// have the IDs that they had before there were others. It fails if the change has no time.
+func New(c platform.Change, tenant string, e event.Event, rule string) (Captured, error) {
 	recorded := c.At.UTC()
 	if !plausible(recorded) {
 		return Captured{}, errors.New("the stream record has no time")
 	}
 	// Sequence numbers are unique within a stream; a recreated table has a new one.
-	source := strings.Join([]string{c.Stream, c.ID, c.SequenceNumber, e.Type}, "\n")
-	if before > 0 {
-		source += fmt.Sprint("\n", before)
+	source := []string{c.Stream, c.ID, c.SequenceNumber, e.Type}
+	if rule != "" {
+		source = append(source, rule)
 	}
-	e.ID = event.DerivedID(recorded, source)
+	e.ID = event.DerivedID(recorded, strings.Join(source, "\n"))
 	if !plausible(e.Timestamp) {
 		e.Timestamp = recorded
 	}

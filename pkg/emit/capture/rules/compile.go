@@ -233,7 +233,7 @@ func (on *evaluation) value(part string, e *expression) (ref.Val, error) {
 }
 
 func (on *evaluation) fail(part string, e *expression, err error) error {
-	return &EvaluationError{on.rule.Rule, part, e.text, safe(err)}
+	return &EvaluationError{Rule: on.rule.Rule, Part: part, Expression: e.text, Err: safe(err)}
 }
 
 // condition tells, without CEL, whether an expression can be true. It is exact where it says

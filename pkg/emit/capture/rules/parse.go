@@ -157,8 +157,12 @@ func (p *parse) set(root *yaml.Node) *Set {
 	if defaults != nil {
 		common = p.members(defaults, "defaults", "table", "tenant", "actor", "timestamp", "request_id")
 	}
+	number := map[string]int{} // of rules for each type
 	for _, node := range list.Content {
-		set.rules = append(set.rules, p.rule(env, shared, common, node))
+		r := p.rule(env, shared, common, node)
+		r.source = fmt.Sprintf("%s\n%d", p.file, number[r.Event])
+		number[r.Event]++
+		set.rules = append(set.rules, r)
 	}
 	return set
 }

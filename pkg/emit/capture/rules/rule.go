@@ -20,6 +20,8 @@ type rule struct {
 	condition condition // of when; nil if none is known
 	isWhole   bool      // the condition is when's value
 	byTTL     bool      // when names by_ttl
+	// source tells its events from those of other rules for the type; see capture.New.
+	source string
 
 	tenant, actor, timestamp, requestID *expression
 	once                                []expression
@@ -66,9 +68,8 @@ func (r *rule) matches(on *evaluation) (bool, error) {
 	return bool(b), nil
 }
 
-// event returns the event of a change that matches. before is how many events of its type
-// the change gave already.
-func (r *rule) event(on *evaluation, before int) (none capture.Captured, err error) {
+// event returns the event of a change that matches.
+func (r *rule) event(on *evaluation) (none capture.Captured, err error) {
 	tenant, err := r.tenantOf(on)
 	if err != nil {
 		return none, err
@@ -100,9 +101,9 @@ func (r *rule) event(on *evaluation, before int) (none capture.Captured, err err
 	if e.Data, err = r.encode(on); err != nil {
 		return none, err
 	}
-	made, err := capture.New(on.change, tenant, e, before)
+	made, err := capture.New(on.change, tenant, e, r.source)
 	if err != nil {
-		return none, &EvaluationError{r.Rule, "event", r.Event, err}
+		return none, &EvaluationError{Rule: r.Rule, Part: "event", Expression: r.Event, Err: err}
 	}
 	if len(r.once) > 0 {
 		parts := make([]string, len(r.once))

@@ -55,7 +55,10 @@ type EvaluationError struct {
 	Rule       Rule
 	Part       string // "when", "actor", "data.order_id" …
 	Expression string
-	Err        error
+	// Tenant is the tenant of the change, by the rule; empty if that cannot be evaluated
+	// either.
+	Tenant string
+	Err    error
 }
 
 func (e *EvaluationError) Error() string {
@@ -105,10 +108,10 @@ func (s *Set) NamesTable(c platform.Change) bool {
 	return slices.ContainsFunc(s.rules, func(r *rule) bool { return r.Table != "" && r.isOf(table) })
 }
 
-// Events returns the events of a change, in the order of the rules. It fails, without
-// events, if a rule that matches or may match cannot be evaluated. The error is an
-// *EvaluationError, or joins several; trying again does not help before the rule or the
-// item is mended.
+// Events returns the events of a change, in the order of the rules. With an error, which is
+// an *EvaluationError or joins several, it returns the events of the rules that could be
+// evaluated: one wrong rule does not stop the others. A rule that matches or may match could
+// then not be evaluated; trying again does not help before the rule or the item is mended.
 func (s *Set) Events(c platform.Change) ([]capture.Captured, error) {
 	var events []capture.Captured
 	var problems []error
@@ -124,13 +127,13 @@ func (s *Set) Events(c platform.Change) ([]capture.Captured, error) {
 	case 0:
 		return events, nil
 	case 1:
-		return nil, problems[0]
+		return events, problems[0]
 	}
-	return nil, fmt.Errorf("%w; and %d more", problems[0], len(problems)-1)
+	return events, fmt.Errorf("%w; and %d more", problems[0], len(problems)-1)
 }
 
 // Explain returns what each rule makes of a change, in order. Events returns the same
-// events if no rule fails.
+// events.
 func (s *Set) Explain(c platform.Change) []Verdict {
 	verdicts := make([]Verdict, 0, len(s.rules))
 	s.each(c, func(r *rule, outcome Outcome, made *capture.Captured, err error) {
@@ -141,7 +144,6 @@ func (s *Set) Explain(c platform.Change) []Verdict {
 
 func (s *Set) each(c platform.Change, report func(*rule, Outcome, *capture.Captured, error)) {
 	on := newEvaluation(c)
-	var given map[string]int // events of each type, so far
 	for _, r := range s.rules {
 		if !r.isOf(on.table) {
 			report(r, OtherTable, nil, nil)
@@ -159,16 +161,16 @@ func (s *Set) each(c platform.Change, report func(*rule, Outcome, *capture.Captu
 		}
 		var made capture.Captured
 		if err == nil {
-			made, err = r.event(on, given[r.Event])
+			made, err = r.event(on)
 		}
 		if err != nil {
+			var at *EvaluationError
+			if tenant, unknown := r.tenantOf(on); unknown == nil && errors.As(err, &at) {
+				at.Tenant = tenant
+			}
 			report(r, Failed, nil, err)
 			continue
 		}
-		if given == nil {
-			given = map[string]int{}
-		}
-		given[r.Event]++
 		report(r, GaveEvent, &made, nil)
 	}
 }

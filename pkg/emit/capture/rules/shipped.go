@@ -21,5 +21,8 @@ var Shipped = sync.OnceValue(func() *Set {
 	if err != nil {
 		panic("rules: " + err.Error()) // a test parses them
 	}
+	for _, r := range set.rules {
+		r.source = "" // there is one for each type
+	}
 	return set
 })
