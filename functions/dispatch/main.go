@@ -39,6 +39,6 @@ func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.
 		SlowQueue:         sqsqueue.New(queues, s.SlowQueueURL),
 		DeadLetters:       sqsqueue.NewDeadLetters(queues, s.WorkDeadLetterQueueURL),
 		StreamDeadLetters: sqsqueue.NewDeadLetters(queues, s.StreamDeadLetterQueueURL),
-		Sender:            sender, Tracer: tracer, Log: log, CacheTime: dispatch.CacheTime,
+		Sender:            sender, Tracer: tracer, Log: log, CacheTime: dispatch.CacheTime, RetentionDays: s.RetentionDays,
 	}), nil
 }

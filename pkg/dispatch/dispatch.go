@@ -57,7 +57,8 @@ type Sender interface {
 }
 
 // Config holds a Dispatcher's dependencies. All fields are required, except CacheTime,
-// SlowQueue, Tracer (default: none), and Now, Random and ClaimID, which tests replace.
+// SlowQueue, RetentionDays, Tracer (default: none), and Now, Random and ClaimID, which tests
+// replace.
 type Config struct {
 	Events     Events
 	Endpoints  Endpoints
@@ -90,6 +91,9 @@ type Config struct {
 	Log          *slog.Logger
 	Tracer       Tracer
 	CacheTime    time.Duration // how long endpoints are cached; 0 disables the cache
+	// RetentionDays is how many days events are kept whose type has no retention of its own;
+	// 0 means event.DefaultRetentionDays.
+	RetentionDays int
 
 	Now     func() time.Time
 	Random  func() float64 // in [0, 1), for jitter

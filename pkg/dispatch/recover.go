@@ -49,8 +49,10 @@ func (r recovery) check(ctx context.Context, j jobs.Job) error {
 	if err := checkStates(j, RecoverStates); err != nil {
 		return err
 	}
-	_, _, err := r.target(ctx, j)
-	return err
+	if _, _, err := r.target(ctx, j); err != nil {
+		return err
+	}
+	return r.d.checkFrom(j, r.hasEvents(ctx, j.Tenant))
 }
 
 // checkStates reports a state that a kind of job cannot send again.

@@ -196,9 +196,9 @@ func TestAJobWaitsWithoutAFailureWhileABacklogIsFull(t *testing.T) {
 // The progress of a replay is the part of its range that it has gone through, newest event
 // first; without a beginning, of the time for which deliveries are kept.
 func TestTheProgressOfAReplay(t *testing.T) {
-	for name, all := range map[string]bool{"of its range": false, "of the retention": true} {
+	for name, days := range map[string]int{"of its range": -1, "of the default retention": 0, "of the deployment's retention": 5} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
+			w := newWorld(t, func(c *dispatch.Config) { c.RetentionDays = max(days, 0) })
 			e := w.endpoint(func(e *endpoint.Endpoint) { e.Limit.PerMinute = 120 })
 			from := time.Now()
 			w.settled(e, 1, delivery.Dead)
@@ -208,8 +208,8 @@ func TestTheProgressOfAReplay(t *testing.T) {
 			time.Sleep(5 * time.Hour)
 			command := dispatch.Command{Kind: jobs.Replay, EndpointID: e.ID, From: from}
 			whole := time.Since(from)
-			if all {
-				command.From, whole = time.Time{}, event.Retention(0)
+			if days >= 0 {
+				command.From, whole = time.Time{}, event.Retention(days)
 			}
 			want := float64(time.Since(first)) / float64(whole)
 			if j := w.advance(command); j.Counts[jobs.Sent] != 60 || j.Progress < want-0.002 || j.Progress > want+0.002 {

@@ -88,8 +88,10 @@ func (r bulkReplay) check(ctx context.Context, j jobs.Job) error {
 	if err := checkStates(j, ReplayStates); err != nil {
 		return err
 	}
-	_, err := r.d.enabled(ctx, j.Tenant, j.EndpointID)
-	return err
+	if _, err := r.d.enabled(ctx, j.Tenant, j.EndpointID); err != nil {
+		return err
+	}
+	return r.d.checkFrom(j, r.hasDeliveries(ctx, j.EndpointID))
 }
 
 func (r bulkReplay) step(ctx context.Context, j jobs.Job) (jobs.Step, error) {
@@ -146,7 +148,7 @@ func (r bulkReplay) step(ctx context.Context, j jobs.Job) (jobs.Step, error) {
 		at, _ := event.IDTime(id) // checked by CursorEvent
 		from := p.From
 		if from.IsZero() {
-			from = p.To.Add(-event.Retention(0)) // a guess: few deliveries are older
+			from = p.To.Add(-event.Retention(r.d.RetentionDays)) // a guess: few deliveries are older
 		}
 		s.Progress = share(p.To.Sub(at), p.To.Sub(from))
 	}

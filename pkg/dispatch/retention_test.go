@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -280,6 +281,71 @@ func TestAnEventBeyondItsRetentionIsNotSentAgain(t *testing.T) {
 			if j.State != jobs.Done || j.Counts[jobs.Sent] != 0 {
 				t.Errorf("%s is %s (%s) and sends %d", c.Kind, j.State, j.Reason, j.Counts[jobs.Sent])
 			}
+		}
+	})
+}
+
+// A job that begins before everything that is kept is refused, with the retention and the
+// earliest time. What is left from before, for whatever reason, can be sent.
+func TestAJobDoesNotBeginBeforeTheRetention(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		days    int           // of the deployment; 0 is the default
+		from    time.Duration // before now
+		left    int           // retention of an event that is 20 days old; -1: there is none
+		refused int           // the days that the error names; 0: it is started
+	}{
+		"within the retention":                    {0, 29 * day, -1, 0},
+		"a day before it":                         {0, 31 * day, -1, 0},
+		"earlier":                                 {0, 31*day + time.Second, -1, 30},
+		"years before it":                         {0, 2000 * day, 0, 30},
+		"the deployment's":                        {5, 7 * day, -1, 5},
+		"within a long one":                       {90, 80 * day, -1, 0},
+		"before a long one":                       {90, 92 * day, -1, 90},
+		"an event that its type keeps for longer": {5, 25 * day, 90, 0},
+		"an event that is younger":                {5, 19 * day, 90, 5},
+		"an event that is gone":                   {5, 25 * day, 5, 5},
+	} {
+		for _, kind := range []jobs.Kind{jobs.Recover, jobs.Backfill, jobs.Replay} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(config *dispatch.Config) { config.RetentionDays = c.days })
+				e := w.endpoint()
+				if c.left >= 0 {
+					_, record := w.event("user.posted_comment", comment)
+					record.Event.RetentionDays = c.left
+					if failed := w.FanOut(t.Context(), []event.Change{record}); failed != nil {
+						t.Fatal(failed)
+					}
+					w.deliver(w.queue.take()...)
+				}
+				time.Sleep(20 * day)
+				w.store.DeleteExpired()
+				now := time.Now()
+				want := ""
+				if c.refused > 0 {
+					want = fmt.Sprintf("%s: from is too early (%s): events are kept for %d days, and nothing is left from before %s: give that time or a later one",
+						kind, now.Add(-c.from).UTC().Format(time.RFC3339), c.refused, now.Add(-time.Duration(c.refused)*day).UTC().Format(time.RFC3339))
+				}
+				_, err := w.Run(t.Context(), dispatch.Command{Action: "start_job", Kind: kind, EndpointID: e.ID, From: now.Add(-c.from)})
+				if got := fmt.Sprint(err); err == nil && want != "" || err != nil && got != want {
+					t.Errorf("%s, %s: %s; want %s", name, kind, got, want)
+				}
+			})
+		}
+	}
+}
+
+// A job of the stream reads all events, whatever its range is: an early beginning costs
+// nothing, and the sweep must not fail with old dead letters.
+func TestAJobOfTheStreamMayBeginBeforeTheRetention(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, withStream(t, nil), func(c *dispatch.Config) { c.RetentionDays = 1 })
+		w.endpoint()
+		lost := w.emitted(3, time.Second, false)
+		time.Sleep(time.Hour)
+		j := w.finish(w.start(dispatch.Command{Kind: jobs.Stream, From: time.Now().Add(-1000 * 24 * time.Hour)}))
+		if j.State != jobs.Done || j.Counts[jobs.Sent] != len(lost) {
+			t.Errorf("%s: %v", j.State, j.Counts)
 		}
 	})
 }

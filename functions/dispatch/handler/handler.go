@@ -29,6 +29,8 @@ type Settings struct {
 	Metrics string `env:"METRICS" envDefault:"alarms"`
 	// TraceSampling is the share, in percent, of the traces sampled by Lambda.
 	TraceSampling int `env:"TRACE_SAMPLING" envDefault:"0"`
+	// RetentionDays is how many days events are kept whose type has no retention of its own.
+	RetentionDays int `env:"RETENTION_DAYS" envDefault:"30"`
 	builtin.Settings
 }
 
@@ -58,7 +60,8 @@ type Store interface {
 	dispatch.EventScan
 }
 
-// Backend is what the function runs on. All fields but CacheTime are required.
+// Backend is what the function runs on. All fields but CacheTime and RetentionDays are
+// required.
 type Backend struct {
 	Store             Store
 	Statistics        dispatch.Statistics
@@ -70,6 +73,7 @@ type Backend struct {
 	Tracer            dispatch.Tracer
 	Log               *slog.Logger
 	CacheTime         time.Duration // how long endpoints are cached; 0 reads them every time
+	RetentionDays     int           // the setting of this name; 0 means its default
 }
 
 // New returns the function's handler.
@@ -79,6 +83,7 @@ func New(b Backend) lambdamain.Handler {
 		Replays: b.Store, Waiting: b.Store, Breakers: b.Store, Limits: b.Store, Journal: b.Store, Jobs: b.Store, JobList: b.Store, Scan: b.Store, StoredEvents: b.Store, Erasures: b.Store, Kept: b.Store,
 		Types: &deployed.Live{Source: b.Store, Now: time.Now, Log: b.Log}, Statistics: b.Statistics, Queue: b.Queue,
 		SlowQueue: b.SlowQueue, DeadLetters: b.DeadLetters, StreamDeadLetters: b.StreamDeadLetters, Sender: b.Sender, Tracer: b.Tracer, Log: b.Log, CacheTime: b.CacheTime,
+		RetentionDays: b.RetentionDays,
 	})
 	return Route(d)
 }
