@@ -41,7 +41,10 @@ func (s subscription) mismatch(accepted event.Accepted, eventType string) string
 	if s.filter == nil {
 		return ""
 	}
-	accepted = destination.InVersion(s.endpoint, accepted, eventType)
+	accepted, err := destination.InVersion(s.endpoint, accepted, eventType)
+	if err != nil {
+		return err.Error()
+	}
 	doc, err := filter.Parse(accepted.Body)
 	if err != nil {
 		return err.Error()

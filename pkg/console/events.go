@@ -157,7 +157,11 @@ func versionFor(ep endpoint.Endpoint, a event.Accepted, eventType string) int {
 	if len(a.Versions) == 0 {
 		return 0
 	}
-	sent, err := event.Decode(destination.InVersion(ep, a, eventType).Body)
+	in, err := destination.InVersion(ep, a, eventType)
+	if err != nil {
+		return 0
+	}
+	sent, err := event.Decode(in.Body)
 	if err != nil {
 		return 0
 	}

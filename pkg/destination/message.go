@@ -52,11 +52,10 @@ func (m Message) Attributes() map[string]string {
 }
 
 // Compose returns the signed message for an event and an endpoint. e is the decoded
-// body of accepted, which is sent and signed unchanged, except that an endpoint gets it
-// InVersion and, with OldNames, as Named. trace is the attempt's X-Ray
+// body of accepted, which must be InVersion already. It is sent and signed unchanged, except
+// that an endpoint with OldNames gets it as Named. trace is the attempt's X-Ray
 // header, sent as traceparent if the endpoint opted in.
 func Compose(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, trace string, now time.Time) Message {
-	accepted = InVersion(ep, accepted, e.Type)
 	eventType, body := Named(ep, accepted, e.Type)
 	m := Message{
 		EventID:   e.ID,
@@ -78,15 +77,10 @@ func Compose(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, trace
 	return m
 }
 
-// InVersion returns the event with the version of its type that an endpoint gets. An event
-// whose versions cannot be read is sent as it is.
-func InVersion(ep endpoint.Endpoint, accepted event.Accepted, eventType string) event.Accepted {
-	in, err := accepted.InVersion(ep.TypeVersions[eventType], ep.CreatedAt)
-	if err != nil {
-		accepted.Versions = nil
-		return accepted
-	}
-	return in
+// InVersion returns the event with the version of its type that an endpoint gets. If it
+// fails, the event must not be sent in another one.
+func InVersion(ep endpoint.Endpoint, accepted event.Accepted, eventType string) (event.Accepted, error) {
+	return accepted.InVersion(ep.TypeVersions[eventType], ep.CreatedAt)
 }
 
 // Named returns the type under which an endpoint gets an event, and the body with it: the

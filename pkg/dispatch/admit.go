@@ -10,6 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
 	"github.com/tidings-dev/tidings/pkg/delivery/ratelimit"
 	"github.com/tidings-dev/tidings/pkg/delivery/work"
+	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 )
@@ -102,6 +103,9 @@ func (d *Dispatcher) admit(ctx context.Context, item work.Item) (*job, error) {
 	}
 	if j.event, err = event.Decode(j.accepted.Body); err != nil {
 		return nil, fmt.Errorf("event %s: %w", item.EventID, err)
+	}
+	if j.accepted, err = destination.InVersion(*ep, j.accepted, j.event.Type); err != nil {
+		return nil, d.settle(ctx, item, delivery.Dead, "the event cannot be sent in the endpoint's version of its type: "+err.Error(), time.Time{})
 	}
 	if ep.Status == endpoint.Paused {
 		return nil, d.wait(ctx, j, "the endpoint is paused: "+ep.StatusReason)

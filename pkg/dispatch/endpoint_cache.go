@@ -102,11 +102,11 @@ func (c *endpointCache) subscribers(ctx context.Context, accepted event.Accepted
 				doc, unreadable = filter.Parse(accepted.Body)
 				parsed = true
 			}
-			if unreadable != nil {
+			switch matches, err := s.matches(doc, unreadable, accepted, e.Type); {
+			case err != nil:
 				found.unreadable = append(found.unreadable, s.endpoint.ID)
 				continue
-			}
-			if !s.matches(doc, accepted, e.Type) {
+			case !matches:
 				continue
 			}
 		}
@@ -117,19 +117,22 @@ func (c *endpointCache) subscribers(ctx context.Context, accepted event.Accepted
 }
 
 // matches reports whether the filter matches an event as the endpoint gets it, by either
-// name of its type. doc is its parsed body.
-func (s subscription) matches(doc filter.Document, accepted event.Accepted, eventType string) bool {
+// name of its type. doc is its parsed body, or unreadable says why there is none; it fails
+// if the filter cannot be evaluated.
+func (s subscription) matches(doc filter.Document, unreadable error, accepted event.Accepted, eventType string) (bool, error) {
 	if s.filter == nil {
-		return true
+		return true, nil
 	}
 	if len(accepted.Versions) > 0 {
-		var err error
-		accepted = destination.InVersion(*s.endpoint, accepted, eventType)
-		if doc, err = filter.Parse(accepted.Body); err != nil {
-			return false
+		accepted, unreadable = destination.InVersion(*s.endpoint, accepted, eventType)
+		if unreadable == nil {
+			doc, unreadable = filter.Parse(accepted.Body)
 		}
 	}
-	return s.filter.Matches(doc) || s.matchesOldName(accepted, eventType)
+	if unreadable != nil {
+		return false, unreadable
+	}
+	return s.filter.Matches(doc) || s.matchesOldName(accepted, eventType), nil
 }
 
 // matchesOldName reports whether the filter matches the body that the endpoint gets, if

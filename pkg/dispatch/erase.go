@@ -332,7 +332,16 @@ func concerns(types *catalog.Catalog, a event.Accepted, person string) bool {
 	if err != nil {
 		return catalog.HasText(a.Body, person)
 	}
-	return a.Subject == person || e.ActorUserID == person || types.Concerns(e.Type, e.Data, person)
+	if a.Subject == person || e.ActorUserID == person || types.Concerns(e.Type, e.Version, e.Data, person) {
+		return true
+	}
+	versions, err := event.DecodeVersions(a.Versions)
+	if err != nil {
+		return catalog.HasText(a.Versions, person)
+	}
+	return slices.ContainsFunc(versions, func(v event.Version) bool {
+		return v.Data != nil && types.Concerns(e.Type, v.Number, v.Data, person)
+	})
 }
 
 // deliveries erases the deliveries of an event, and returns those whose attempts are under
@@ -347,8 +356,8 @@ func (r erasure) deliveries(ctx context.Context, j jobs.Job, a event.Accepted, e
 	if a.ErasedAt.IsZero() {
 		doc, unreadable := filter.Parse(a.Body)
 		for _, sub := range endpoints.subs {
-			getsIt[sub.endpoint.ID] = sub.endpoint.Subscribes(e.Type) && sub.broken == nil &&
-				(sub.filter == nil || unreadable == nil && sub.matches(doc, a, e.Type))
+			matches, err := sub.matches(doc, unreadable, a, e.Type)
+			getsIt[sub.endpoint.ID] = sub.endpoint.Subscribes(e.Type) && sub.broken == nil && err == nil && matches
 		}
 	}
 	now := r.d.Now()

@@ -249,7 +249,7 @@ func (r recovery) matches(ctx context.Context, sub subscription, e journal.Entry
 	if sub.filter != nil {
 		doc, unreadable := filter.Parse(accepted.Body)
 		// Fan-out skips what nests too deeply for a filter.
-		if unreadable != nil || !sub.matches(doc, accepted, e.Type) {
+		if matches, err := sub.matches(doc, unreadable, accepted, e.Type); err != nil || !matches {
 			return unsent{}, nil
 		}
 	}

@@ -225,6 +225,9 @@ func (em *Emitter) storeCaptured(ctx context.Context, c capture.Captured, got *c
 	c.Event.Version, c.Event.Data = checked.event.Version, checked.event.Data
 	c.Event.TraceID = tracing.ID(tracing.FromContext(ctx))
 	body, err := c.Event.Encode()
+	if err == nil {
+		err = event.CheckVersions(body, checked.versions)
+	}
 	if err != nil {
 		return asRefusal(err)
 	}

@@ -238,6 +238,9 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 
 	// Encode before the key is reserved, so that a rejected event does not use it up.
 	body, err := stamped(e).Encode()
+	if err == nil {
+		err = event.CheckVersions(body, checked.versions)
+	}
 	if err != nil {
 		return "", false, asRefusal(err)
 	}

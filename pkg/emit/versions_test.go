@@ -2,6 +2,7 @@ package emit_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/tidings-dev/tidings/pkg/emit"
@@ -90,5 +91,34 @@ func TestAKeyStandsForOneVersion(t *testing.T) {
 	_, err = call(t, em, `{"event":"user.joined_community","version":2,"idempotency_key":"k","data":{"community_id":"c_7"}}`)
 	if refused, ok := err.(*emit.Error); !ok || refused.Code != emit.KeyConflict || len(all()) != 1 {
 		t.Errorf("%v, %d stored", err, len(all()))
+	}
+}
+
+// An old version can be larger than the newest, which fits.
+func TestAnEventThatIsTooLargeInOneVersionIsRefused(t *testing.T) {
+	em, all := withTwoVersions(t)
+	first, _ := catalog.Default().Type("user.joined_community")
+	first.Schema = []byte(strings.Replace(string(first.Schema), `"maxLength": 256`, `"maxLength": 400000`, 2))
+	second, err := catalog.Parse([]byte(`{"title":"user.joined_community","x-version":2,"description":"d","type":"object",
+		"properties":{"community_id":{"type":"string"},"title":{"type":"string"}},"required":["title"],"examples":[{"title":"c"}],
+		"x-downgrade":{"community_id":"'c'","community_name":"data.title + data.title + data.title"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := catalog.New([]catalog.Type{first, second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	em.Catalog = validate.New(known)
+	publish := func(size int) error {
+		_, err := call(t, em, `{"event":"user.joined_community","data":{"title":"`+strings.Repeat("x", size)+`"}}`)
+		return err
+	}
+	if err := publish(10_000); err != nil || len(all()) != 1 {
+		t.Errorf("%v, %d stored", err, len(all()))
+	}
+	refused, ok := publish(90_000).(*emit.Error)
+	if !ok || refused.Code != emit.TooLarge || len(all()) != 1 {
+		t.Errorf("%+v, %d stored", refused, len(all()))
 	}
 }

@@ -45,6 +45,47 @@ func EncodeVersions(list []Version) ([]byte, error) {
 	return text, nil
 }
 
+// CheckVersions reports whether an event can be sent in each of its versions: a
+// *TooLargeError if one is too large.
+func CheckVersions(body, versions []byte) error {
+	if len(versions) == 0 {
+		return nil
+	}
+	list, err := decodeVersions(versions)
+	if err != nil {
+		return err
+	}
+	for _, v := range list {
+		if _, err := (Accepted{Body: body, Versions: versions}).InVersion(v.Number, time.Time{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DecodeVersions reads what EncodeVersions returned.
+func DecodeVersions(versions []byte) ([]Version, error) {
+	stored, err := decodeVersions(versions)
+	list := make([]Version, len(stored))
+	for i, v := range stored {
+		list[i] = Version{Number: v.Number, Data: jsonv1.RawMessage(v.Data)}
+		if v.Since != 0 {
+			list[i].Since = time.UnixMilli(v.Since).UTC()
+		}
+	}
+	return list, err
+}
+
+func decodeVersions(versions []byte) (list []storedVersion, err error) {
+	if len(versions) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(versions, &list, options); err != nil {
+		return nil, fmt.Errorf("event versions: %w", err)
+	}
+	return list, nil
+}
+
 // InVersion returns the event as an endpoint gets it that is pinned to a version of its
 // type, or, if that is 0, that was created at a time: with the version that was the newest
 // then. If the event does not have that version, it is the one before, or the oldest. The
@@ -53,9 +94,9 @@ func (a Accepted) InVersion(pinned int, created time.Time) (Accepted, error) {
 	if len(a.Versions) == 0 {
 		return a, nil
 	}
-	var list []storedVersion
-	if err := json.Unmarshal(a.Versions, &list, options); err != nil {
-		return a, fmt.Errorf("event versions: %w", err)
+	list, err := decodeVersions(a.Versions)
+	if err != nil {
+		return a, err
 	}
 	a.Versions = nil
 	for i, v := range list {

@@ -149,11 +149,12 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 	for i := range p.Items {
 		item := &p.Items[i]
 		item.Refused = refusal(*item, after)
-		if file, ok := set.Rules.Publishes(item.Type); ok && item.Action == Remove && item.Version == 0 {
+		file, ok := set.Rules.Publishes(item.Type)
+		if why := breaksRules(*item, after); ok && why != "" {
 			if item.Refused != "" {
 				item.Refused += ", and "
 			}
-			item.Refused += fmt.Sprintf("the capture rules %s publish it", file)
+			item.Refused += fmt.Sprintf("the capture rules %s publish it%s", file, why)
 		}
 	}
 	return p, nil
@@ -184,6 +185,25 @@ func (m *Manager) SetOpen(ctx context.Context, open bool, by, writer string) (ch
 	set.Open = open
 	_, err = deployed.Write(ctx, m.Store, set, by, writer, m.Now())
 	return err == nil, err
+}
+
+// breaksRules says why events that capture rules publish could be refused after a change of
+// their type, as the rest of a sentence; empty if they are accepted.
+func breaksRules(i Item, after *catalog.Catalog) string {
+	t, _ := after.Type(i.Type)
+	switch {
+	case i.Action == Remove && i.Version == 0:
+		return " now"
+	case i.Action == Add && i.Version > 1 && t.Version == i.Version && t.Upgrade == nil:
+		return fmt.Sprintf(", and version %d has no x-upgrade for their events", i.Version)
+	case i.Action == Change && t.Version == max(i.Version, 1):
+		for _, c := range i.Changes {
+			if c.Kind == compat.Required {
+				return fmt.Sprintf(", and %s", c)
+			}
+		}
+	}
+	return ""
 }
 
 // compare returns what a request does to each type.

@@ -200,8 +200,19 @@ func TestTheRemovalOfATypeThatACaptureRulePublishesIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	remove := eventtypes.Request{Remove: []string{"order.paid"}}
-	if p := w.apply(remove, false, eventtypes.ErrRefused); p.Items[0].Refused != "the capture rules orders publish it" {
+	if p := w.apply(remove, false, eventtypes.ErrRefused); p.Items[0].Refused != "the capture rules orders publish it now" {
 		t.Errorf("%+v", p.Items)
+	}
+	// A rule's events do not conform to a new version without a way up, or to a new required field.
+	for want, text := range map[string]string{
+		"the capture rules orders publish it, and version 2 has no x-upgrade for their events": second,
+		"": strings.Replace(second, `"x-downgrade"`, `"x-upgrade":{"state":"'paid'"},"x-downgrade"`, 1),
+		"the capture rules orders publish it, and data.status is always there now": strings.Replace(order, `["order_id"]`, `["order_id","status"]`, 1),
+	} {
+		p, err := w.Plan(t.Context(), eventtypes.Request{Types: []catalog.Type{parse(t, text)}})
+		if err != nil || (want == "") != (p.Items[0].Refused == "") || !strings.HasPrefix(p.Items[0].Refused, "the capture rules orders publish it"[:min(len(want), 34)]) {
+			t.Errorf("%v, %+v, want %q", err, p.Items, want)
+		}
 	}
 	// A change is no removal, and keeps the rules; nor does a shipped rule keep its type.
 	w.apply(eventtypes.Request{Types: []catalog.Type{parse(t, strings.Replace(order, "was paid", "is paid", 1))}, Remove: []string{"user.posted_comment"}}, false, nil)

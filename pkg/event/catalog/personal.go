@@ -66,17 +66,18 @@ func (t Type) Personal() [][]string {
 	return paths
 }
 
-// Concerns reports whether an event of a type is about a person: whether a field that the
-// type marks as personal has the person's id, or another text of theirs, as its value. All
-// fields count if the type marks none, or is unknown, so that an erasure misses nothing.
-func (c *Catalog) Concerns(eventType string, data json.RawMessage, person string) bool {
+// Concerns reports whether the data of a version of a type is about a person: whether a
+// field that the version marks as personal has the person's id, or another text of theirs, as
+// its value. All fields count if the version marks none, or is unknown, so that an erasure
+// misses nothing.
+func (c *Catalog) Concerns(eventType string, version int, data json.RawMessage, person string) bool {
 	in := json.NewDecoder(bytes.NewReader(data))
 	in.UseNumber()
 	var value any
 	if in.Decode(&value) != nil {
 		return bytes.Contains(data, []byte(person))
 	}
-	paths := c.personal(eventType)
+	paths := c.personal(eventType, max(version, 1))
 	if len(paths) == 0 {
 		return contains(value, nil, person)
 	}
@@ -84,20 +85,16 @@ func (c *Catalog) Concerns(eventType string, data json.RawMessage, person string
 }
 
 // personal caches Type.Personal.
-func (c *Catalog) personal(eventType string) [][]string {
-	if cached, ok := c.personalOf.Load(eventType); ok {
+func (c *Catalog) personal(eventType string, version int) [][]string {
+	label := Label(eventType, version)
+	if cached, ok := c.personalOf.Load(label); ok {
 		return cached.([][]string)
 	}
 	var paths [][]string
-	for _, t := range c.all[eventType] { // an event can be of any of them
-		of := t.Personal()
-		if len(of) == 0 {
-			paths = nil
-			break
-		}
-		paths = append(paths, of...)
+	if t, ok := c.Version(eventType, version); ok {
+		paths = t.Personal()
 	}
-	c.personalOf.Store(eventType, paths)
+	c.personalOf.Store(label, paths)
 	return paths
 }
 

@@ -67,11 +67,11 @@ func TestAnEventConcernsAPersonByItsPersonalFields(t *testing.T) {
 		"another person":                  {plain.Name, `{"buyer":{"id":"u_1"}}`, false},
 		"data that cannot be read, of it": {plain.Name, `{"buyer":"u_1042`, true},
 	} {
-		if got := types.Concerns(c.eventType, []byte(c.data), "u_1042"); got != c.want {
+		if got := types.Concerns(c.eventType, 1, []byte(c.data), "u_1042"); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	if !types.Concerns(kind.Name, []byte(`{"member":{"id":1042}}`), "1042") {
+	if !types.Concerns(kind.Name, 0, []byte(`{"member":{"id":1042}}`), "1042") {
 		t.Error("an id that is a number")
 	}
 }

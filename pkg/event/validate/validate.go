@@ -10,6 +10,7 @@ import (
 	jsonv1 "encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -317,11 +318,29 @@ func problemsOf(e *jsonschema.ValidationError, list []Problem) []Problem {
 		return append(list, Problem{field, fmt.Sprintf("has %d characters; the minimum is %d", k.Got, k.Want)})
 	case *kind.MaxLength:
 		return append(list, Problem{field, fmt.Sprintf("has %d characters; the maximum is %d", k.Got, k.Want)})
+	case *kind.Pattern: // the library's texts of these repeat the value
+		return append(list, Problem{field, fmt.Sprintf("does not match the pattern %q", k.Want)})
+	case *kind.Minimum:
+		return append(list, Problem{field, "must be at least " + decimal(k.Want)})
+	case *kind.Maximum:
+		return append(list, Problem{field, "must be at most " + decimal(k.Want)})
+	case *kind.ExclusiveMinimum:
+		return append(list, Problem{field, "must be more than " + decimal(k.Want)})
+	case *kind.ExclusiveMaximum:
+		return append(list, Problem{field, "must be less than " + decimal(k.Want)})
+	case *kind.MultipleOf:
+		return append(list, Problem{field, "must be a multiple of " + decimal(k.Want)})
 	case *kind.Format:
 		// The library's text repeats the value, which may be long or private.
 		return append(list, Problem{field, "must be a valid " + strings.TrimPrefix(k.Want, "idn-")})
 	}
 	return append(list, Problem{field, e.ErrorKind.LocalizedString(english())})
+}
+
+// decimal formats a bound of a schema.
+func decimal(r *big.Rat) string {
+	f, _ := r.Float64()
+	return strconv.FormatFloat(f, 'f', -1, 64)
 }
 
 var english = sync.OnceValue(func() *message.Printer { return message.NewPrinter(language.English) })

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 )
 
@@ -129,6 +130,36 @@ func TestWhatStrictParsersRefuseIsRefused(t *testing.T) {
 		var invalid *validate.InvalidDataError
 		if (err != nil) != (c.field != "") || err != nil && (!errors.As(err, &invalid) || invalid.Problems[0].Field != c.field) {
 			t.Errorf("%s: %v, want it to name %q", data, err, c.field)
+		}
+	}
+}
+
+// Errors are logged and go to publishers of other systems: they name what was wanted.
+func TestErrorsDoNotRepeatValues(t *testing.T) {
+	for schema, c := range map[string]struct{ value, says string }{
+		`{"pattern":"^a+$"}`:                {`"Ann 424242"`, `data.f: does not match the pattern "^a+$"`},
+		`{"minimum":1000000}`:               {`424242`, "data.f: must be at least 1000000"},
+		`{"maximum":2.5}`:                   {`424242`, "data.f: must be at most 2.5"},
+		`{"exclusiveMinimum":1e9}`:          {`424242`, "data.f: must be more than 1000000000"},
+		`{"exclusiveMaximum":5}`:            {`424242`, "data.f: must be less than 5"},
+		`{"multipleOf":5}`:                  {`424242`, "data.f: must be a multiple of 5"},
+		`{"const":"x"}`:                     {`"Ann 424242"`, "data.f: "},
+		`{"not":{"type":"string"}}`:         {`"Ann 424242"`, "data.f: "},
+		`{"contains":{"const":1}}`:          {`["Ann 424242"]`, "data.f"},
+		`{"uniqueItems":true}`:              {`["Ann 424242","Ann 424242"]`, "data.f: "},
+		`{"propertyNames":{"maxLength":3}}`: {`{"x":{"Ann":424242},"long":1}`, "data: "},
+	} {
+		kind, err := catalog.Parse([]byte(`{"title":"order.paid","description":"d","type":"object","properties":{"f":` + schema + `},"examples":[{}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		known, err := catalog.New([]catalog.Type{kind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = validate.New(known).Validate("order.paid", json.RawMessage(`{"f":`+c.value+`}`))
+		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "424242") || strings.Contains(err.Error(), "Ann") {
+			t.Errorf("%s: %v, want %q", schema, err, c.says)
 		}
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
@@ -106,12 +107,13 @@ func (m *mapping) apply(data jsonv1.RawMessage) (jsonv1.RawMessage, error) {
 		if err := jsonv1.Unmarshal(data, &decoded); err != nil {
 			return nil, err
 		}
+		x := expansion{left: event.MaxVersionsBytes}
 		for name, program := range m.fields {
 			value, _, err := program.Eval(map[string]any{"data": decoded})
 			if err != nil {
-				return nil, &FieldError{name, err}
+				return nil, &FieldError{name, safe(err)}
 			}
-			plain, there, err := plainValue(value)
+			plain, there, err := x.plain(value, 1)
 			if err != nil {
 				return nil, &FieldError{name, err}
 			}
@@ -129,14 +131,36 @@ func (m *mapping) apply(data jsonv1.RawMessage) (jsonv1.RawMessage, error) {
 // spelling keeps numbers and texts as they are written.
 var spelling = json.JoinOptions(jsontext.PreserveRawStrings(true), jsontext.CanonicalizeRawFloats(false), jsontext.CanonicalizeRawInts(false))
 
-// plainValue returns a CEL value as JSON knows it; there is false for an absent optional.
-func plainValue(v ref.Val) (plain any, there bool, err error) {
+// maxDepth is how deep a value may nest that an expression gives.
+const maxDepth = 64
+
+// expansion writes out CEL values. Values of CEL share their parts, so a value that cost
+// little to compute can be large when it is written.
+type expansion struct{ left int } // bytes
+
+var (
+	errTooLarge = fmt.Errorf("gives more than %d bytes", event.MaxVersionsBytes)
+	errTooDeep  = fmt.Errorf("nests deeper than %d levels", maxDepth)
+)
+
+// plain returns a CEL value as JSON knows it; there is false for an absent optional.
+func (x *expansion) plain(v ref.Val, depth int) (plain any, there bool, err error) {
+	size := 4 // a short number, or true
+	if text, ok := v.(types.String); ok {
+		size = len(text) + 2
+	}
+	if x.left -= size; x.left < 0 {
+		return nil, false, errTooLarge
+	}
+	if depth > maxDepth {
+		return nil, false, errTooDeep
+	}
 	switch v := v.(type) {
 	case *types.Optional:
 		if !v.HasValue() {
 			return nil, false, nil
 		}
-		return plainValue(v.GetValue())
+		return x.plain(v.GetValue(), depth+1)
 	case types.Null:
 		return nil, true, nil
 	case types.Bool:
@@ -158,7 +182,7 @@ func plainValue(v ref.Val) (plain any, there bool, err error) {
 	case traits.Lister:
 		list := []any{}
 		for it := v.Iterator(); it.HasNext() == types.True; {
-			item, there, err := plainValue(it.Next())
+			item, there, err := x.plain(it.Next(), depth+1)
 			if err != nil {
 				return nil, false, err
 			}
@@ -175,7 +199,8 @@ func plainValue(v ref.Val) (plain any, there bool, err error) {
 			if !ok {
 				return nil, false, errors.New("has a key that is no text")
 			}
-			value, there, err := plainValue(v.Get(key))
+			x.left -= len(name)
+			value, there, err := x.plain(v.Get(key), depth+1)
 			if err != nil {
 				return nil, false, err
 			}
@@ -186,4 +211,26 @@ func plainValue(v ref.Val) (plain any, there bool, err error) {
 		return object, true, nil
 	}
 	return nil, false, fmt.Errorf("gives a %s, which JSON does not have", strings.ToLower(reflect.TypeOf(v).String()))
+}
+
+// safe returns an error of an evaluation without the values of the data that CEL's has: it
+// is logged, and goes to whoever published the event.
+func safe(err error) error {
+	text := err.Error()
+	for _, known := range []struct{ part, message string }{
+		{"no such key", "the data, or a map of the expression, has no such key: data.?name is an optional field"},
+		{"no such overload", "an operator or a function does not take a value of this type"},
+		{"iterable", "an operator or a function does not take a value of this type"},
+		{"index out of", "a list has no such index"},
+		{"cost limit", "it is too costly for this data"},
+		{"by zero", "division by zero"},
+		{"overflow", "a number overflows"},
+		{"range", "a number or a time is out of range"},
+		{"optional.none()", "an optional field has no value"},
+	} {
+		if strings.Contains(text, known.part) {
+			return errors.New(known.message)
+		}
+	}
+	return errors.New("a value cannot be converted")
 }

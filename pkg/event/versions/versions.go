@@ -102,6 +102,24 @@ func (m *Maker) Make(types *validate.Catalog, name string, given int, data jsonv
 	if err != nil {
 		return Made{}, err
 	}
+	made, err := m.from(types, list, from, data)
+	if given != 0 {
+		return made, err
+	}
+	// The data of a publisher that does not know the newest version yet can conform to it.
+	for older := from; older > 0 && errors.As(err, new(*MappingError)) && list[older].Upgrade != nil; {
+		if older--; types.ValidateVersion(list[older], data) == nil {
+			if other, failed := m.from(types, list, older, data); failed == nil {
+				return other, nil
+			}
+		}
+	}
+	return made, err
+}
+
+// from makes the data of every version from that of the one at a place in list.
+func (m *Maker) from(types *validate.Catalog, list []catalog.Type, from int, data jsonv1.RawMessage) (made Made, err error) {
+	name := list[from].Name
 	all := make([]jsonv1.RawMessage, len(list)) // by place in list
 	all[from] = data
 	step := func(to int, apply *mapping, of int) error {
@@ -219,6 +237,9 @@ func Check(before *catalog.Type, t catalog.Type) error {
 			return catalog.At(t.Schema, "/x-version", "%s", err)
 		}
 		types := validate.New(known)
+		if err := distinct(types, *before, t, one.keyword, compiled); err != nil {
+			return err
+		}
 		for i, sample := range one.from.Samples {
 			made, err := compiled.apply(sample)
 			if err == nil {
@@ -227,6 +248,28 @@ func Check(before *catalog.Type, t catalog.Type) error {
 			if err != nil {
 				return wrong(t, one.keyword, fmt.Errorf("of example %d of version %d: %w", i+1, one.from.Version, err))
 			}
+		}
+	}
+	return nil
+}
+
+// distinct refuses a version that accepts an example of the version before and gives it back
+// as something else: an old publisher's data would be taken for the new version's.
+func distinct(types *validate.Catalog, before, t catalog.Type, keyword string, downgrade *mapping) error {
+	if keyword != "x-downgrade" {
+		return nil
+	}
+	for i, sample := range before.Samples {
+		if types.ValidateVersion(t, sample) != nil {
+			continue
+		}
+		back, err := downgrade.apply(sample)
+		was, is := jsontext.Value(sample).Clone(), jsontext.Value(back)
+		if err == nil {
+			err = errors.Join(was.Canonicalize(), is.Canonicalize())
+		}
+		if err != nil || string(was) != string(is) {
+			return catalog.At(t.Schema, "/x-version", "example %d of version %d conforms to version %d, too, and would not reach the endpoints of version %d as it is: close the schema (additionalProperties: false), or require a new field", i+1, before.Version, t.Version, before.Version)
 		}
 	}
 	return nil

@@ -79,11 +79,15 @@ func TestDataIsMadeInEveryVersion(t *testing.T) {
 		"not the named one":        {[]string{first, second}, 1, `{"order_id":"o","state":"settled"}`, `error order.paid: data.state: is not a field of this event; data.status: is missing`},
 		"neither":                  {[]string{first, second}, 0, `{"order_id":"o"}`, `error order.paid: data.state: is missing`},
 		"does not conform":         {[]string{first, second, third}, 0, `{"order_id":"o","shop":"s","state":7}`, `error order.paid: data.state: must be one of settled, overdue`},
-		"an expression that fails": {[]string{first, strings.Replace(second, "data.?price.?amount", "data.price.amount", 1)}, 0, `{"order_id":"o","state":"settled"}`, `error order.paid: version 1 cannot be made of this data: total: no such key: price`},
+		"an expression that fails": {[]string{first, strings.Replace(second, "data.?price.?amount", "data.price.amount", 1)}, 0, `{"order_id":"o","state":"settled"}`, `error order.paid: version 1 cannot be made of this data: total: the data, or a map of the expression, has no such key: data.?name is an optional field`},
 		"the mapped does not conform": {[]string{first, strings.Replace(second, "data.?price.?amount", "string(data.?price.?amount.orValue(0.0))", 1)}, 0, `{"order_id":"o","state":"settled"}`,
 			`error order.paid: version 1 cannot be made of this data: order.paid: data.total: must be number, not string`},
 		"too costly": {[]string{first, strings.Replace(second, "data.?price.?amount", "double(size(data.lines.map(a, data.lines.map(b, a == b))))", 1)}, 0, `{"order_id":"o","state":"settled","lines":[` + strings.Repeat(`{},`, 999) + `{}]}`,
-			`error order.paid: version 1 cannot be made of this data: total: operation cancelled: actual cost limit exceeded`},
+			`error order.paid: version 1 cannot be made of this data: total: it is too costly for this data`},
+		"large although cheap": {[]string{strings.Replace(first, `"note":{"type":"string"}`, `"note":{}`, 1), strings.Replace(second, `"total":"data.?price.?amount"`, `"note":"data.lines.map(i, data.lines.map(j, data.lines))"`, 1)}, 0, `{"order_id":"o","state":"settled","lines":[` + strings.Repeat(`{"x":"`+strings.Repeat("y", 2000)+`"},`, 39) + `{}]}`,
+			`error order.paid: version 1 cannot be made of this data: note: gives more than 389120 bytes`},
+		"an old one that conforms to the newest": {[]string{strings.Replace(first, `"required":["order_id","status"]`, `"required":["order_id"]`, 1), strings.NewReplacer(`"required":["order_id","state"]`, `"required":["order_id"]`, `"price":{"type":"object"`, `"total":{"type":"number"},"price":{"type":"object"`, `"x-upgrade":{"state":"{'paid': 'settled', 'late': 'overdue'}[data.status]",`, `"x-upgrade":{`).Replace(second)}, 0,
+			`{"order_id":"o","total":2}`, `{"order_id":"o","price":{"amount":2,"currency":"EUR"},"total":2} [{"version":2,` + since + `},{"version":1,"data":{"order_id":"o","total":2}}]`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var maker versions.Maker
@@ -118,15 +122,16 @@ func TestAMappingIsCheckedWhereItStands(t *testing.T) {
 		alone bool // without the version before
 		want  string
 	}{
-		"good":              {second, false, ""},
-		"good, alone":       {second, true, ""},
-		"syntax":            {changed(`"data.?price.?amount"`, `"data.?price."`), true, "line 5, column 70: x-downgrade: total: column"},
-		"an unknown name":   {changed(`"data.?price.?amount"`, `"date.price"`), true, "undeclared reference to 'date'"},
-		"a wrong type":      {changed(`"data.?price.?amount"`, `"'a' + 1"`), true, "no matching overload"},
-		"fails":             {changed(`"data.?price.?amount"`, `"data.amount"`), false, "x-downgrade: of example 1 of version 2: total: no such key: amount"},
-		"does not conform":  {changed(`? 'paid'`, `? 'done'`), false, "x-downgrade: of example 1 of version 2: order.paid: data.status: must be one of paid, late"},
-		"the way up fails":  {changed(`[data.status]`, `[data.state]`), false, "x-upgrade: of example 1 of version 1: state: no such key: state"},
-		"a field left over": {changed(`"x-downgrade":{`, `"x-downgrade":{"shop":"'s'",`), false, "data.shop: is not a field of this event"},
+		"good":               {second, false, ""},
+		"good, alone":        {second, true, ""},
+		"syntax":             {changed(`"data.?price.?amount"`, `"data.?price."`), true, "line 5, column 70: x-downgrade: total: column"},
+		"an unknown name":    {changed(`"data.?price.?amount"`, `"date.price"`), true, "undeclared reference to 'date'"},
+		"a wrong type":       {changed(`"data.?price.?amount"`, `"'a' + 1"`), true, "no matching overload"},
+		"fails":              {changed(`"data.?price.?amount"`, `"data.amount"`), false, "x-downgrade: of example 1 of version 2: total: the data, or a map of the expression, has no such key"},
+		"does not conform":   {changed(`? 'paid'`, `? 'done'`), false, "x-downgrade: of example 1 of version 2: order.paid: data.status: must be one of paid, late"},
+		"the way up fails":   {changed(`[data.status]`, `[data.state]`), false, "x-upgrade: of example 1 of version 1: state: the data, or a map of the expression, has no such key"},
+		"an example of both": {changed(`"required":["order_id","state"],"additionalProperties":false`, `"required":["order_id"]`), false, "line 1, column 23: example 1 of version 1 conforms to version 2, too"},
+		"a field left over":  {changed(`"x-downgrade":{`, `"x-downgrade":{"shop":"'s'",`), false, "data.shop: is not a field of this event"},
 	} {
 		of := &before
 		if c.alone {
@@ -135,6 +140,18 @@ func TestAMappingIsCheckedWhereItStands(t *testing.T) {
 		err := versions.Check(of, parse(t, c.text))
 		if (c.want == "") != (err == nil) || !strings.Contains(fmt.Sprint(err), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// Errors are logged, and data is not.
+func TestAnErrorOfAMappingHasNoValueOfTheData(t *testing.T) {
+	for _, expression := range []string{`{'a': 1.0}[data.note]`, `double(data.note)`, `data.note + 1.0`, `[1.0][int(data.number)]`, `duration(data.note) == duration('1s') ? 1.0 : 2.0`} {
+		var maker versions.Maker
+		types := known(t, first, strings.Replace(second, "data.?price.?amount", expression, 1))
+		_, err := maker.Make(types, "order.paid", 2, []byte(`{"order_id":"o","state":"settled","note":"Ann <ann@x.example>","number":424242}`))
+		if err == nil || strings.Contains(err.Error(), "Ann") || strings.Contains(err.Error(), "424242") {
+			t.Errorf("%s: %v", expression, err)
 		}
 	}
 }
