@@ -28,6 +28,6 @@ func build(s handler.Settings, access aws.Config, log *slog.Logger) (lambdamain.
 	return handler.New(handler.Backend{
 		Store:      store,
 		Statistics: metrics.Writer{Next: store, Out: os.Stdout, Stack: s.StackName, All: s.Metrics == "all", Level: os.Getenv("AWS_LAMBDA_LOG_LEVEL")},
-		Tracer:     tracer, Log: log, CacheTime: deployed.CacheTime, RetentionDays: s.RetentionDays,
+		Tracer:     tracer, Log: log, CacheTime: deployed.CacheTime, RetentionDays: s.RetentionDays, PlatformTable: s.PlatformTable,
 	}), nil
 }

@@ -60,12 +60,8 @@ func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed
 			return nil
 		})
 	}
-	_ = group.Wait() // errors are logged above
-	set, err := em.rules(ctx)
-	if err != nil {
-		set = nil
-	}
-	t.kinds = em.kinds.count(batch[:first], set, em.Now()) // the stream delivers the others again
+	_ = group.Wait()                                                 // errors are logged above
+	t.kinds = em.kinds.count(batch[:first], em.isPlatform, em.Now()) // the stream delivers the others again
 	em.Log.InfoContext(ctx, "capture.done", "records", len(batch), "captured", t.events,
 		"duplicates", t.duplicates, "malformed", t.malformed, "unknown_kinds", t.kinds)
 	em.countCapture(ctx, &t)

@@ -21,7 +21,7 @@ type Discussions interface {
 // indexDiscussion indexes a changed discussion. An *Error means that the record cannot be
 // read, and that retrying cannot help: it is not closed when it expires.
 func (em *Emitter) indexDiscussion(ctx context.Context, change platform.Change) error {
-	if em.Discussions == nil {
+	if em.Discussions == nil || !em.isPlatform(change) {
 		return nil
 	}
 	before, _ := discussionOf(change.Old) // nil if unreadable: the new image is indexed whatever was before
@@ -35,10 +35,16 @@ func (em *Emitter) indexDiscussion(ctx context.Context, change platform.Change) 
 	return em.Discussions.IndexDiscussion(ctx, change.Key, before, after)
 }
 
+// isPlatform reports whether a change is one of the platform's table. Other tables can have
+// items of the same kinds.
+func (em *Emitter) isPlatform(change platform.Change) bool {
+	return em.PlatformTable == "" || change.Table() == em.PlatformTable
+}
+
 // indexAgain indexes the discussion of a change that could not be read at first. Later
 // changes may be indexed by now, and are not replaced.
 func (em *Emitter) indexAgain(ctx context.Context, change platform.Change) error {
-	if em.Discussions == nil {
+	if em.Discussions == nil || !em.isPlatform(change) {
 		return nil
 	}
 	d, err := discussionOf(change.New)

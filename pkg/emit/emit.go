@@ -112,6 +112,9 @@ type Emitter struct {
 	Catalog Catalog
 	Events  Events
 	Keys    Keys
+	// PlatformTable is the name of the platform's table: only its discussions are indexed, and
+	// only its kinds counted. Empty means every captured table.
+	PlatformTable string
 	// Rules are the capture rules; nil for the shipped ones.
 	Rules Rules
 	// Failed, Kept, Stuck and Statistics are for Capture and Recapture only.

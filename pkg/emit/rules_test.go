@@ -6,7 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-lambda-go/events"
+
 	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
+	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 )
 
@@ -71,22 +74,28 @@ func TestChangesWaitForRulesThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// A table that a rule names need not have the platform's kinds.
-func TestKindsOfATableThatARuleNamesAreNotUnknown(t *testing.T) {
-	em, store := newEmitter()
-	batch := changes(t, comment(1))
-	batch.Records[0].EventSourceArn = "arn:aws:dynamodb:eu-central-1:1:table/shop-Orders/stream/1"
-	delete(batch.Records[0].Change.NewImage, "kind")
-	rule := "rules:\n- event: user.posted_comment\n  table: '*Orders'\n  when: change == \"remove\"\n  data: {comment_id: id(old.comment_id)}\n"
-	em.Rules = &source{set: ruleSet(t, rule)}
-	capture(t, em, batch)
-	if kinds := counts(t, store).UnknownKinds; len(kinds) != 0 {
-		t.Errorf("counted %v", kinds)
-	}
-	em.Rules = &source{set: ruleSet(t, strings.Replace(rule, "Orders", "Users", 1))}
-	capture(t, em, batch)
-	if kinds := counts(t, store).UnknownKinds; kinds["(none)"] != 1 {
-		t.Errorf("counted %v", kinds)
+// Another table's items can have the platform's kinds, and others: its discussions are not
+// indexed, and its kinds are not unknown.
+func TestAnotherTableNeedNotHaveThePlatformsKinds(t *testing.T) {
+	for table, want := range map[string]int{"shop-Orders": 0, "stack-Platform": 1, "": 1} {
+		em, store := newEmitter()
+		em.Discussions, em.PlatformTable = store, table
+		batch := changes(t, comment(1), platform.Discussion{ID: "d_1", Status: platform.Open})
+		for n := range batch.Records {
+			batch.Records[n].EventSourceArn = "arn:aws:dynamodb:eu-central-1:1:table/stack-Platform/stream/1"
+		}
+		delete(batch.Records[0].Change.NewImage, "kind")
+		delete(batch.Records[1].Change.NewImage, "kind")
+		image := batch.Records[1].Change.NewImage
+		image["kind"] = events.NewStringAttribute("discussion")
+		image["discussion_id"], image["status"] = events.NewNullAttribute(), events.NewStringAttribute("open")
+		capture(t, em, batch)
+		if kinds := counts(t, store).UnknownKinds; kinds["(none)"] != int64(want) {
+			t.Errorf("of %q, counted %v", table, kinds)
+		}
+		if list := failedChanges(t, store); len(list) != want {
+			t.Errorf("of %q, kept %+v", table, list)
+		}
 	}
 }
 

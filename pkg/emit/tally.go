@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
@@ -61,9 +60,9 @@ type kindNames struct {
 	names  map[string]bool
 }
 
-// count counts the changes of unknown kinds; nil if there are none. set has the rules, nil
-// if they could not be read: a table that a rule names need not have the platform's kinds.
-func (k *kindNames) count(changes []platform.Change, set *rules.Set, now time.Time) map[string]int64 {
+// count counts the changes of unknown kinds; nil if there are none. hasKinds reports whether
+// a change is one of a table that should have the platform's kinds.
+func (k *kindNames) count(changes []platform.Change, hasKinds func(platform.Change) bool, now time.Time) map[string]int64 {
 	var kinds map[string]int64
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -72,7 +71,7 @@ func (k *kindNames) count(changes []platform.Change, set *rules.Set, now time.Ti
 	}
 	for _, c := range changes {
 		image := imageOf(c)
-		if image == nil || c.ByTTL || image.Kind().IsKnown() || set != nil && set.NamesTable(c) {
+		if image == nil || c.ByTTL || image.Kind().IsKnown() || !hasKinds(c) {
 			continue
 		}
 		name := recordKind(image.Text("kind"))

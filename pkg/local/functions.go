@@ -92,7 +92,7 @@ var builders = map[string]builder{
 		}
 		store := b.Store(s.Tables())
 		return emitfunction.New(emitfunction.Backend{
-			Store: b.pacedEmit(store), Statistics: b.statistics(store, s.StackName), Tracer: tracer, Log: b.Log, CacheTime: b.CacheTime,
+			Store: b.pacedEmit(store), Statistics: b.statistics(store, s.StackName), Tracer: tracer, Log: b.Log, CacheTime: b.CacheTime, PlatformTable: s.PlatformTable,
 		}), nil
 	}),
 	"dispatch": with(func(b Backend, s dispatchfunction.Settings) (lambdamain.Handler, error) {

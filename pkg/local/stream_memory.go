@@ -13,11 +13,16 @@ import (
 type MemoryShard struct {
 	Store *memory.Store
 	Table string
+	ARN   string // of the stream, which names the table
 }
 
 // Read implements Shard.
 func (s MemoryShard) Read(ctx context.Context, after string, limit int) ([]events.DynamoDBEventRecord, error) {
-	return s.Store.Records(ctx, s.Table, after, limit)
+	records, err := s.Store.Records(ctx, s.Table, after, limit)
+	for n := range records {
+		records[n].EventSourceArn = s.ARN
+	}
+	return records, err
 }
 
 // Done implements Shard.

@@ -431,7 +431,7 @@ func (s *System) stream(f *Function, t samtemplate.StreamTrigger) (func(context.
 	if s.memory != nil {
 		// The memory store uses table names without the stack name.
 		name := table.Name[len(StackName)+1:]
-		return mapping(MemoryShard{Store: s.memory, Table: name}, "").Run, nil
+		return mapping(MemoryShard{Store: s.memory, Table: name, ARN: table.StreamARN}, "").Run, nil
 	}
 	path := ""
 	if s.options.StateDir != "" {

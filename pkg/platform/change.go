@@ -1,6 +1,9 @@
 package platform
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Operation is what happened to an item.
 type Operation string
@@ -23,6 +26,17 @@ type Change struct {
 	Old, New       Image     // nil if the item did not exist
 	// Record is the stream's record as JSON. It is part of the payload: copy it to keep it.
 	Record []byte
+}
+
+// Table returns the name of the table whose change it is; the text of Stream if that is no
+// stream's ARN.
+func (c Change) Table() string {
+	_, name, isARN := strings.Cut(c.Stream, ":table/")
+	if !isARN {
+		return c.Stream
+	}
+	name, _, _ = strings.Cut(name, "/")
+	return name
 }
 
 // Image is a version of an item. It is decoded only when that is needed.

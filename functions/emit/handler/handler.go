@@ -21,6 +21,8 @@ type Settings struct {
 	EventsTable     string `env:"EVENTS_TABLE,required,notEmpty"`
 	DeliveriesTable string `env:"DELIVERIES_TABLE,required,notEmpty"` // of the failed changes
 	ControlTable    string `env:"CONTROL_TABLE,required,notEmpty"`
+	// PlatformTable is the table of the community platform, one of those that are captured.
+	PlatformTable string `env:"PLATFORM_TABLE,required,notEmpty"`
 	// DiscussionsTable is the index of the discussions in the platform's table.
 	DiscussionsTable string `env:"DISCUSSIONS_TABLE,required,notEmpty"`
 	StackName        string `env:"STACK_NAME,required,notEmpty"` // dimension of the metrics
@@ -54,7 +56,10 @@ type Backend struct {
 	Statistics stats.Sink
 	Tracer     emit.Tracer
 	Log        *slog.Logger
-	CacheTime  time.Duration // how long event types and capture rules are cached; 0 reads them every time
+	// PlatformTable is its name; only its changes are the shipped rules' and its discussions
+	// indexed. Empty means every captured table.
+	PlatformTable string
+	CacheTime     time.Duration // how long event types and capture rules are cached; 0 reads them every time
 	// RetentionDays is the setting of this name; 0 means its default.
 	RetentionDays int
 }
@@ -63,7 +68,7 @@ type Backend struct {
 func New(b Backend) lambdamain.Handler {
 	types := &deployed.Live{Source: b.Store, CacheTime: b.CacheTime, Now: time.Now, Log: b.Log}
 	em := &emit.Emitter{
-		Catalog: &validate.Live{Types: types}, Rules: &live.Rules{Source: types, Log: b.Log}, Events: b.Store, Keys: b.Store, Discussions: b.Store, Failed: b.Store, Kept: b.Store, Stuck: b.Store, Statistics: b.Statistics,
+		Catalog: &validate.Live{Types: types}, PlatformTable: b.PlatformTable, Rules: &live.Rules{Source: types, Log: b.Log, PlatformTable: b.PlatformTable}, Events: b.Store, Keys: b.Store, Discussions: b.Store, Failed: b.Store, Kept: b.Store, Stuck: b.Store, Statistics: b.Statistics,
 		Log: b.Log, Now: time.Now, Tracer: b.Tracer, RetentionDays: b.RetentionDays,
 	}
 	return Route(em)

@@ -24,6 +24,9 @@ type Source interface {
 type Rules struct {
 	Source Source
 	Log    *slog.Logger
+	// PlatformTable is the name of the table that the shipped rules are for; empty for every
+	// captured table.
+	PlatformTable string
 
 	mu      sync.Mutex
 	types   *catalog.Catalog // of which current was made; a new one comes with each revision
@@ -42,7 +45,7 @@ func (r *Rules) Current(ctx context.Context) (*rules.Set, error) {
 	if r.current != nil && r.types == now.Types {
 		return r.current, nil
 	}
-	set, err := Compile(now)
+	set, err := r.compile(now)
 	switch {
 	case err == nil:
 		r.current = set
@@ -55,15 +58,19 @@ func (r *Rules) Current(ctx context.Context) (*rules.Set, error) {
 	return r.current, nil
 }
 
-// Compile returns the rules of a deployment. A shipped rule whose event type is switched off
+// compile returns the rules of a deployment. A shipped rule whose event type is switched off
 // is left out.
-func Compile(now deployed.Both) (*rules.Set, error) {
+func (r *Rules) compile(now deployed.Both) (*rules.Set, error) {
 	var sets []*rules.Set
 	if !now.Rules.WithoutShipped {
-		sets = append(sets, rules.Shipped().Only(func(r rules.Rule) bool {
+		shipped := rules.Shipped().Only(func(r rules.Rule) bool {
 			_, ok := now.Types.Type(r.Event)
 			return ok
-		}))
+		})
+		if r.PlatformTable != "" {
+			shipped = shipped.ForTable(r.PlatformTable)
+		}
+		sets = append(sets, shipped)
 	}
 	for _, f := range now.Rules.Files {
 		set, err := rules.Parse(f.Name, []byte(f.Text))

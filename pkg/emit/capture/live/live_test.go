@@ -111,3 +111,24 @@ func TestRulesThatCannotBeUsedDoNotReplaceTheLast(t *testing.T) {
 }
 
 var _ live.Source = (*deployed.Live)(nil)
+
+// The shipped rules are for the platform's table, and a deployment's own for the tables that
+// they name, or all.
+func TestTheShippedRulesAreForThePlatformsTable(t *testing.T) {
+	s := &source{}
+	s.set(t, nil, deployed.Rules{Files: []deployed.RuleFile{{Name: "own", Text: posted}}})
+	for _, r := range current(t, &live.Rules{Source: s, PlatformTable: "stack-Platform"}).Rules() {
+		want := "stack-Platform"
+		if r.File == "own" {
+			want = ""
+		}
+		if r.Table != want {
+			t.Errorf("the rule for %s of %s is for the table %q", r.Event, r.File, r.Table)
+		}
+	}
+	for _, r := range rules.Shipped().Rules() {
+		if r.Table != "" {
+			t.Errorf("the shipped rule for %s is for the table %q elsewhere, too", r.Event, r.Table)
+		}
+	}
+}

@@ -149,7 +149,7 @@ type evaluation struct {
 }
 
 func newEvaluation(c platform.Change) *evaluation {
-	on := &evaluation{change: c, table: tableOf(c.Stream), recorded: c.At.UTC(), old: itemOf(c.Old), new: itemOf(c.New)}
+	on := &evaluation{change: c, table: c.Table(), recorded: c.At.UTC(), old: itemOf(c.Old), new: itemOf(c.New)}
 	on.item = on.new
 	if c.New == nil {
 		on.item = on.old

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
@@ -93,6 +92,20 @@ func (s *Set) Only(keep func(Rule) bool) *Set {
 	return some
 }
 
+// ForTable returns the set with its rules that name no table limited to one.
+func (s *Set) ForTable(name string) *Set {
+	limited := &Set{}
+	for _, r := range s.rules {
+		if r.Table == "" {
+			of := *r
+			of.Table = name
+			r = &of
+		}
+		limited.rules = append(limited.rules, r)
+	}
+	return limited
+}
+
 // Rules describes the rules, in order.
 func (s *Set) Rules() []Rule {
 	all := make([]Rule, len(s.rules))
@@ -100,12 +113,6 @@ func (s *Set) Rules() []Rule {
 		all[n] = r.Rule
 	}
 	return all
-}
-
-// NamesTable reports whether a rule is for the table of a change by the table's name.
-func (s *Set) NamesTable(c platform.Change) bool {
-	table := tableOf(c.Stream)
-	return slices.ContainsFunc(s.rules, func(r *rule) bool { return r.Table != "" && r.isOf(table) })
 }
 
 // Events returns the events of a change, in the order of the rules. With an error, which is
@@ -182,17 +189,6 @@ func (r *rule) isOf(table string) bool {
 	}
 	matches, _ := path.Match(r.Table, table) // the pattern was checked, and table names have no slash
 	return matches
-}
-
-// tableOf returns the table's name in the ARN of its stream, or in its own; the text itself
-// if it is no ARN.
-func tableOf(arn string) string {
-	_, name, isARN := strings.Cut(arn, ":table/")
-	if !isARN {
-		return arn
-	}
-	name, _, _ = strings.Cut(name, "/")
-	return name
 }
 
 // Problem is what is wrong with a file of rules, and where.
