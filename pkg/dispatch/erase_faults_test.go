@@ -157,11 +157,7 @@ func TestAnErasureRepeatsWhatFailed(t *testing.T) {
 	if clean[jobs.Removed] != 3 || clean[jobs.Stopped] != 3 || calls < 100 {
 		t.Fatalf("%v in %d calls", clean, calls)
 	}
-	step := 1
-	if testing.Short() {
-		step = 7
-	}
-	for fails := 1; fails <= calls && !t.Failed(); fails += step {
+	for fails := 1; fails <= calls && !t.Failed(); fails++ {
 		run(t, fails)
 	}
 }

@@ -605,5 +605,57 @@ func TestAnErasureNeedsAPersonAndNothingElse(t *testing.T) {
 				t.Errorf("%s: accepted", name)
 			}
 		}
+		for _, subject := range []string{"u1", strings.Repeat("u", 256)} {
+			if _, err := w.StartJob(t.Context(), dispatch.Command{Kind: jobs.Erase, Subject: subject}); err != nil {
+				t.Errorf("a subject of %d bytes: %v", len(subject), err)
+			}
+		}
+		w = newWorld(t, func(c *dispatch.Config) { c.StoredEvents = nil })
+		if _, err := w.StartJob(t.Context(), dispatch.Command{Kind: jobs.Erase, Subject: person}); err == nil {
+			t.Error("accepted without a table of events")
+		}
+	})
+}
+
+// The cursor remembers 200 attempts under way. With more, the erasure waits for some to end
+// before it goes on.
+func TestAnErasureWaitsWhenManyAttemptsAreUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		const endpoints = 70
+		var list []endpoint.Endpoint
+		for range endpoints {
+			list = append(list, w.endpoint())
+		}
+		time.Sleep(time.Minute)
+		var all []event.Accepted
+		for range 2 { // six events are 420 attempts
+			events, records := w.about()
+			w.fanOut(records...)
+			all = append(all, events...)
+		}
+		w.receiver.answer = func(context.Context, destination.Message) delivery.Outcome {
+			time.Sleep(25 * time.Second)
+			return delivery.Outcome{Class: delivery.Success, Status: 200}
+		}
+		ended := make(chan []string)
+		items := w.queue.take()
+		go func() { ended <- w.deliver(items...) }()
+		time.Sleep(time.Second)
+		j := w.startErasure()
+		var place struct {
+			Part string
+			Late []delivery.Key
+		}
+		if err := json.Unmarshal([]byte(j.Cursor), &place); err != nil || place.Part != "events" || len(place.Late) < 200 || len(place.Late) >= 200+endpoints || j.Progress <= 0 || j.Progress >= 1 {
+			t.Errorf("part %q, %d attempts are remembered, progress %f, %v", place.Part, len(place.Late), j.Progress, err)
+		}
+		if failed := <-ended; failed != nil {
+			t.Fatal(failed)
+		}
+		if j = w.finish(j); j.State != jobs.Done || j.Counts[jobs.Erased] != len(all) || j.Progress != 1 {
+			t.Errorf("%+v", j)
+		}
+		w.wantErased(list, all)
 	})
 }

@@ -455,9 +455,11 @@ func TestAReplayReadsNoMoreThanItNeeds(t *testing.T) {
 // A job whose parameters cannot be read, as those of a later version, ends.
 func TestAJobThatCannotBeUnderstoodFails(t *testing.T) {
 	for name, j := range map[string]jobs.Job{
-		"an unknown kind":      {Kind: "paint"},
-		"an unknown status":    {Kind: jobs.Replay, Parameters: jobs.Parameters{Status: "many"}},
-		"an unreadable cursor": {Kind: jobs.Recover, Cursor: "{"},
+		"an unknown kind":                {Kind: "paint"},
+		"an unknown status":              {Kind: jobs.Replay, Parameters: jobs.Parameters{Status: "many"}},
+		"an unreadable cursor":           {Kind: jobs.Recover, Cursor: "{"},
+		"an erasure's unreadable cursor": {Kind: jobs.Erase, Cursor: "{"},
+		"an erasure's unknown part":      {Kind: jobs.Erase, Cursor: `{"part":"backups"}`},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)

@@ -190,14 +190,14 @@ func TestARetryThatCannotKeepItsEventComesSoon(t *testing.T) {
 		}
 		time.Sleep(2 * time.Hour) // the next attempt would come within a day of the event's end
 		w.deliver(item)
-		if d := w.delivery(item); d.State != delivery.Pending || d.NextAttemptAt.Sub(time.Now()) > work.MaxDelay {
-			t.Errorf("the next attempt is in %s (%s)", d.NextAttemptAt.Sub(time.Now()), d.State)
+		if d := w.delivery(item); d.State != delivery.Pending || time.Until(d.NextAttemptAt) > work.MaxDelay {
+			t.Errorf("the next attempt is in %s (%s)", time.Until(d.NextAttemptAt), d.State)
 		}
 		k.fail = false
 		time.Sleep(work.MaxDelay)
 		w.deliver(w.queue.take()...)
-		if d := w.delivery(item); d.NextAttemptAt.Sub(time.Now()) < 23*time.Hour || k.writes != 2 {
-			t.Errorf("the next attempt is in %s, after %d writes", d.NextAttemptAt.Sub(time.Now()), k.writes)
+		if d := w.delivery(item); time.Until(d.NextAttemptAt) < 23*time.Hour || k.writes != 2 {
+			t.Errorf("the next attempt is in %s, after %d writes", time.Until(d.NextAttemptAt), k.writes)
 		}
 	})
 }

@@ -47,7 +47,7 @@ func TestAnEventIsKeptAsItsTypeOrElseTheDeploymentSays(t *testing.T) {
 				t.Fatal(result.Error)
 			}
 			a, err := s.GetEvent(t.Context(), result.ID)
-			if err != nil || a.RetentionDays != c.want || a.ExpiresAt.Sub(time.Now()).Round(time.Hour) != event.Retention(c.want) {
+			if err != nil || a.RetentionDays != c.want || time.Until(a.ExpiresAt).Round(time.Hour) != event.Retention(c.want) {
 				t.Errorf("%s: kept for %d days, until %s (%v), want %d", name, a.RetentionDays, a.ExpiresAt, err, c.want)
 			}
 			if list := stored(t, s); len(list) != 1 || list[0].RetentionDays != c.want {
