@@ -37,6 +37,10 @@ const (
 	MaxTypes = 10_000
 	// MaxRuleFiles is the maximum number of files of capture rules of a deployment.
 	MaxRuleFiles = 100
+	// MaxRuleBytes is the maximum size of all files of capture rules of a deployment together:
+	// emit compiles them when it captures its first change, which takes about a second for
+	// each 80 KB.
+	MaxRuleBytes = 256 << 10
 	// maxReads is how often a read begins again because the set was replaced meanwhile.
 	maxReads = 3
 )
@@ -247,6 +251,9 @@ func encode(set Set) ([]byte, error) {
 	size := 0
 	for _, f := range set.Rules.Files {
 		size += len(f.Text)
+	}
+	if size > MaxRuleBytes {
+		return nil, fmt.Errorf("the files of capture rules have %d bytes together; the maximum is %d", size, MaxRuleBytes)
 	}
 	for _, t := range set.Types {
 		size += len(t.Schema)

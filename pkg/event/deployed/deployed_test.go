@@ -250,4 +250,9 @@ func TestRulesAreStoredAndReadWithTheTypes(t *testing.T) {
 	if _, err := deployed.Write(t.Context(), s, first, "op", "c", time.Now()); err == nil {
 		t.Error("too many files are stored")
 	}
+	half := strings.Repeat("#", deployed.MaxRuleBytes/2+1)
+	first.Rules.Files = []deployed.RuleFile{{Name: "a", Text: half}, {Name: "b", Text: half}}
+	if _, err := deployed.Write(t.Context(), s, first, "op", "d", time.Now()); err == nil || !strings.Contains(err.Error(), "262146 bytes together") {
+		t.Errorf("files that are too large together: %v", err)
+	}
 }

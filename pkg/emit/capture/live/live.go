@@ -31,6 +31,9 @@ type Rules struct {
 	mu      sync.Mutex
 	types   *catalog.Catalog // of which current was made; a new one comes with each revision
 	current *rules.Set
+	// compiled are the sets of current by the name and the text of their files, so that a
+	// change of one file, or of an event type, does not compile the others again.
+	compiled map[[2]string]*rules.Set
 }
 
 // Current returns the rules. If they cannot be read or compiled, it returns the last ones;
@@ -72,12 +75,19 @@ func (r *Rules) compile(now deployed.Both) (*rules.Set, error) {
 		}
 		sets = append(sets, shipped)
 	}
+	compiled := map[[2]string]*rules.Set{}
 	for _, f := range now.Rules.Files {
-		set, err := rules.Parse(f.Name, []byte(f.Text))
-		if err != nil {
-			return nil, fmt.Errorf("capture rules: %w", err)
+		file := [2]string{f.Name, f.Text}
+		set := r.compiled[file]
+		if set == nil {
+			var err error
+			if set, err = rules.Parse(f.Name, []byte(f.Text)); err != nil {
+				return nil, fmt.Errorf("capture rules: %w", err)
+			}
 		}
+		compiled[file] = set
 		sets = append(sets, set)
 	}
+	r.compiled = compiled
 	return rules.Join(sets...), nil
 }

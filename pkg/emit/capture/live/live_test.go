@@ -132,3 +132,21 @@ func TestTheShippedRulesAreForThePlatformsTable(t *testing.T) {
 		}
 	}
 }
+
+// A change of one file, or of an event type, does not compile the other files again.
+func TestOnlyChangedFilesAreCompiled(t *testing.T) {
+	large := deployed.RuleFile{Name: "large", Text: "rules:\n" + strings.Repeat("  - {event: order.placed, when: new.kind == \"order\", data: {id: id(new.id)}}\n", 150)}
+	s := &source{}
+	r := &live.Rules{Source: s}
+	again := testing.AllocsPerRun(1, func() { // the first of two calls, which compiles, does not count
+		s.set(t, nil, deployed.Rules{Files: []deployed.RuleFile{large, {Name: "own", Text: posted}}})
+		current(t, r)
+	})
+	if set, err := rules.Parse("large", []byte(large.Text)); err != nil || len(set.Rules()) != 150 {
+		t.Fatal(err)
+	}
+	whole := testing.AllocsPerRun(1, func() { _, _ = rules.Parse("large", []byte(large.Text)) })
+	if again > whole {
+		t.Errorf("%.0f allocations for a set of which no file changed, %.0f to compile one", again, whole)
+	}
+}
