@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -295,12 +296,7 @@ func simpleCondition(e ast.Expr) condition {
 			values = append(values, textIn(one))
 		}
 		return func(on *evaluation) bool {
-			for _, one := range values {
-				if string(operations[on.change.Operation]) == one {
-					return true
-				}
-			}
-			return false
+			return slices.Contains(values, string(operations[on.change.Operation]))
 		}
 	case name == operators.NotEquals:
 		return differs(args[0], args[1])

@@ -1,7 +1,7 @@
 package rules
 
 import (
-	"cel.dev/cel-go/checker"
+	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
@@ -20,43 +20,40 @@ var readsText = map[string]bool{
 	"optional_id": true, "actor_id": true, "number": true, "yes": true, "time": true, "end_time": true, "first": true, "string": true, "bytes": true,
 }
 
-// EstimateSize implements checker.CostEstimator: a value that is not in the expression is no
+// EstimateSize implements cost.Estimator: a value that is not in the expression is no
 // larger than an item.
-func (costs) EstimateSize(checker.AstNode) *checker.SizeEstimate {
-	return &checker.SizeEstimate{Min: 0, Max: maxValueBytes}
+func (costs) EstimateSize(cost.AstNode) *cost.SizeEstimate {
+	return &cost.SizeEstimate{Min: 0, Max: maxValueBytes}
 }
 
-// EstimateCallCost implements checker.CostEstimator. Its maximum is a tenth of the highest
+// EstimateCallCost implements cost.Estimator. Its maximum is a tenth of the highest
 // that CallCost tells, so that the costs of a few calls need not be counted.
-func (costs) EstimateCallCost(function, _ string, _ *checker.AstNode, _ []checker.AstNode) *checker.CallEstimate {
+func (costs) EstimateCallCost(function, _ string, _ *cost.AstNode, _ []cost.AstNode) *cost.CallEstimate {
 	if !readsText[function] {
 		return nil
 	}
-	return &checker.CallEstimate{
-		CostEstimate: checker.CostEstimate{Min: 1, Max: maxValueBytes / 100},
-		ResultSize:   &checker.SizeEstimate{Min: 0, Max: maxValueBytes},
-	}
+	return cost.NewCallEstimate(cost.RangedCostEstimate(1, maxValueBytes/100), &cost.SizeEstimate{Min: 0, Max: maxValueBytes})
 }
 
 // CallCost implements cel's ActualCostEstimator.
 func (costs) CallCost(function, _ string, args []ref.Val, result ref.Val) *uint64 {
-	cost := uint64(1)
+	total := uint64(1)
 	switch function {
 	case operators.Equals, operators.NotEquals, operators.In:
 		for _, arg := range args {
-			cost += weight(arg, maxNesting)
+			total += weight(arg, maxNesting)
 		}
 	case "matches": // an automaton takes some ten times as long as other reading
 		for _, arg := range args {
-			cost += 10 * weight(arg, 0)
+			total += 10 * weight(arg, 0)
 		}
 	default:
 		for _, arg := range args {
-			cost += weight(arg, 0)
+			total += weight(arg, 0)
 		}
-		cost += weight(result, 0)
+		total += weight(result, 0)
 	}
-	return &cost
+	return &total
 }
 
 // weight is what reading a value costs: one for ten bytes, and for each element as deep as

@@ -42,7 +42,7 @@ var variables = []string{varChange, varOld, varNew, varItem, varByTTL, varTable,
 func Parse(name string, text []byte) (*Set, error) {
 	p := &parse{file: name, lines: strings.Split(string(text), "\n")}
 	if len(text) > MaxFileBytes {
-		p.fail(1, 1, "the file has %d bytes; the maximum is %d", len(text), MaxFileBytes)
+		p.failf(1, 1, "the file has %d bytes; the maximum is %d", len(text), MaxFileBytes)
 		return nil, p.problems()
 	}
 	var document yaml.Node
@@ -50,7 +50,7 @@ func Parse(name string, text []byte) (*Set, error) {
 		line := 1
 		_, _ = fmt.Sscanf(err.Error(), "yaml: line %d:", &line)
 		message := strings.TrimPrefix(err.Error(), "yaml: ")
-		p.fail(max(line, 1), 1, "%s", strings.TrimPrefix(message, fmt.Sprintf("line %d: ", line)))
+		p.failf(max(line, 1), 1, "%s", strings.TrimPrefix(message, fmt.Sprintf("line %d: ", line)))
 		return nil, p.problems()
 	}
 	env, err := baseEnv()
@@ -59,7 +59,7 @@ func Parse(name string, text []byte) (*Set, error) {
 	}
 	p.env = env
 	if len(document.Content) == 0 {
-		p.fail(1, 1, "the file has no rules")
+		p.failf(1, 1, "the file has no rules")
 		return nil, p.problems()
 	}
 	set := p.set(document.Content[0])
@@ -77,12 +77,12 @@ type parse struct {
 	found []*Problem
 }
 
-func (p *parse) fail(line, column int, format string, args ...any) {
+func (p *parse) failf(line, column int, format string, args ...any) {
 	p.found = append(p.found, &Problem{p.file, line, column, fmt.Sprintf(format, args...)})
 }
 
-func (p *parse) failAt(at *yaml.Node, format string, args ...any) {
-	p.fail(at.Line, at.Column, format, args...)
+func (p *parse) failAtf(at *yaml.Node, format string, args ...any) {
+	p.failf(at.Line, at.Column, format, args...)
 }
 
 // problems returns the problems as an error, in the order of their places.
@@ -106,7 +106,7 @@ type member struct{ key, value *yaml.Node }
 // are not known, if there is a list of these.
 func (p *parse) members(node *yaml.Node, what string, known ...string) []member {
 	if node.Kind != yaml.MappingNode {
-		p.failAt(node, "%s must be a mapping of names to values", what)
+		p.failAtf(node, "%s must be a mapping of names to values", what)
 		return nil
 	}
 	var all []member
@@ -115,13 +115,13 @@ func (p *parse) members(node *yaml.Node, what string, known ...string) []member 
 		key, value := node.Content[n], node.Content[n+1]
 		switch {
 		case key.Kind != yaml.ScalarNode:
-			p.failAt(key, "a name must be a text")
+			p.failAtf(key, "a name must be a text")
 		case seen[key.Value]:
-			p.failAt(key, "%q stands here twice", clip(key.Value))
+			p.failAtf(key, "%q stands here twice", clip(key.Value))
 		case len(known) > 0 && !slices.Contains(known, key.Value):
-			p.failAt(key, "%s has no %q; it can have %s", what, clip(key.Value), strings.Join(known, ", "))
+			p.failAtf(key, "%s has no %q; it can have %s", what, clip(key.Value), strings.Join(known, ", "))
 		case value.Kind == yaml.AliasNode || value.Anchor != "":
-			p.failAt(value, "anchors and aliases are not supported: use let for what several expressions share")
+			p.failAtf(value, "anchors and aliases are not supported: use let for what several expressions share")
 		default:
 			seen[key.Value] = true
 			all = append(all, member{key, value})
@@ -146,11 +146,11 @@ func (p *parse) set(root *yaml.Node) *Set {
 		}
 	}
 	if list == nil || list.Kind != yaml.SequenceNode || len(list.Content) == 0 {
-		p.failAt(cmp.Or(list, root), "rules must be a list of at least one rule")
+		p.failAtf(cmp.Or(list, root), "rules must be a list of at least one rule")
 		return nil
 	}
 	if len(list.Content) > MaxRules {
-		p.failAt(list, "there are %d rules; the maximum is %d in a file", len(list.Content), MaxRules)
+		p.failAtf(list, "there are %d rules; the maximum is %d in a file", len(list.Content), MaxRules)
 		return nil
 	}
 	var common []member
@@ -174,16 +174,16 @@ func (p *parse) lets(env *cel.Env, before []let, node *yaml.Node) (*cel.Env, []l
 		name := m.key.Value
 		switch {
 		case !letForm.MatchString(name):
-			p.failAt(m.key, "%q is not a name: use lower-case letters, digits and _", clip(name))
+			p.failAtf(m.key, "%q is not a name: use lower-case letters, digits and _", clip(name))
 			continue
 		case slices.Contains(variables, name):
-			p.failAt(m.key, "%q is a variable's name already", name)
+			p.failAtf(m.key, "%q is a variable's name already", name)
 			continue
 		case slices.ContainsFunc(all, func(l let) bool { return l.name == name }):
-			p.failAt(m.key, "%q is the name of another let already", name)
+			p.failAtf(m.key, "%q is the name of another let already", name)
 			continue
 		case len(all) == maxLets:
-			p.failAt(m.key, "there are more than %d names", maxLets)
+			p.failAtf(m.key, "there are more than %d names", maxLets)
 			return env, all
 		}
 		e, ok := p.expression(env, m.value, "let "+name)
@@ -193,7 +193,7 @@ func (p *parse) lets(env *cel.Env, before []let, node *yaml.Node) (*cel.Env, []l
 		}
 		wider, err := env.Extend(cel.Variable(name, result))
 		if err != nil {
-			p.failAt(m.key, "%q cannot be a name: %s", name, err)
+			p.failAtf(m.key, "%q cannot be a name: %s", name, err)
 			continue
 		}
 		env = wider
@@ -218,24 +218,24 @@ func (p *parse) rule(env *cel.Env, shared []let, common []member, node *yaml.Nod
 		return nil
 	}
 	if at := find("event"); at == nil {
-		p.failAt(node, "event is missing: the type of the event that the rule captures")
+		p.failAtf(node, "event is missing: the type of the event that the rule captures")
 	} else {
 		r.Event, r.Line, r.Column = at.Value, at.Line, at.Column
 		if !eventForm.MatchString(at.Value) || len(at.Value) > catalog.MaxNameBytes {
-			p.failAt(at, "event must be the name of an event type, such as order.paid")
+			p.failAtf(at, "event must be the name of an event type, such as order.paid")
 		}
 	}
 	if at := find("table"); at != nil {
 		r.Table = at.Value
 		if _, err := path.Match(at.Value, ""); err != nil || !tableForm.MatchString(at.Value) {
-			p.failAt(at, "table must be the name of a table, in which * can stand for any text")
+			p.failAtf(at, "table must be the name of a table, in which * can stand for any text")
 		}
 	}
 	if at := find("let"); at != nil {
 		env, r.lets = p.lets(env, shared, at)
 	}
 	if at := find("when"); at == nil {
-		p.failAt(node, "when is missing: the condition on which a change is the event")
+		p.failAtf(node, "when is missing: the condition on which a change is the event")
 	} else if e, ok := p.expression(env, at, "when", cel.BoolType); ok {
 		root := e.ast.NativeRep().Expr()
 		r.when, r.When = e, e.text
@@ -256,7 +256,7 @@ func (p *parse) rule(env *cel.Env, shared []let, common []member, node *yaml.Nod
 		r.once = p.onceOf(env, at)
 	}
 	if at := find("data"); at == nil {
-		p.failAt(node, "data is missing: the fields of the event")
+		p.failAtf(node, "data is missing: the fields of the event")
 	} else {
 		left := maxFields
 		r.data = p.fields(env, at, "data", 1, &left)
@@ -269,7 +269,7 @@ func (p *parse) rule(env *cel.Env, shared []let, common []member, node *yaml.Nod
 
 func (p *parse) onceOf(env *cel.Env, node *yaml.Node) (all []expression) {
 	if node.Kind != yaml.SequenceNode || len(node.Content) == 0 || len(node.Content) > maxOnce {
-		p.failAt(node, "once must be a list of 1 to %d expressions that identify the fact", maxOnce)
+		p.failAtf(node, "once must be a list of 1 to %d expressions that identify the fact", maxOnce)
 		return nil
 	}
 	for _, at := range node.Content {
@@ -284,23 +284,23 @@ func (p *parse) onceOf(env *cel.Env, node *yaml.Node) (all []expression) {
 func (p *parse) fields(env *cel.Env, node *yaml.Node, where string, level int, left *int) []field {
 	all := []field{}
 	if level > maxLevels {
-		p.failAt(node, "the data nest deeper than %d levels", maxLevels)
+		p.failAtf(node, "the data nest deeper than %d levels", maxLevels)
 		return all
 	}
 	names := map[string]bool{}
 	for _, m := range p.members(node, where) {
 		if *left--; *left < 0 {
-			p.failAt(m.key, "the data have more than %d fields", maxFields)
+			p.failAtf(m.key, "the data have more than %d fields", maxFields)
 			return all
 		}
 		name, optional := strings.CutSuffix(m.key.Value, "?")
 		f := field{name: name, optional: optional, path: where + "." + name}
 		switch {
 		case name == "" || len(name) > 256:
-			p.failAt(m.key, "a field's name must have 1 to 256 bytes")
+			p.failAtf(m.key, "a field's name must have 1 to 256 bytes")
 			continue
 		case names[name]:
-			p.failAt(m.key, "the field %q stands here twice", clip(name))
+			p.failAtf(m.key, "the field %q stands here twice", clip(name))
 			continue
 		}
 		names[name] = true
@@ -323,16 +323,16 @@ func (p *parse) shorten(node *yaml.Node, data []field) *shortening {
 		switch m.key.Value {
 		case "field":
 			if s.field = m.value.Value; !is(s.field) {
-				p.failAt(m.value, "shorten: the data have no field %q", clip(s.field))
+				p.failAtf(m.value, "shorten: the data have no field %q", clip(s.field))
 			}
 		case "characters":
 			if err := m.value.Decode(&s.characters); err != nil || s.characters < 1 || s.characters > event.MaxBodyBytes {
-				p.failAt(m.value, "characters must be a number from 1 to %d", event.MaxBodyBytes)
+				p.failAtf(m.value, "characters must be a number from 1 to %d", event.MaxBodyBytes)
 			}
 		case "truncated", "length":
 			name := m.value.Value
 			if name == "" || is(name) {
-				p.failAt(m.value, "%s must be the name of a field that the data do not have", m.key.Value)
+				p.failAtf(m.value, "%s must be the name of a field that the data do not have", m.key.Value)
 			}
 			if m.key.Value == "truncated" {
 				s.truncated = name
@@ -342,7 +342,7 @@ func (p *parse) shorten(node *yaml.Node, data []field) *shortening {
 		}
 	}
 	if s.field == "" {
-		p.failAt(node, "shorten needs the name of a field")
+		p.failAtf(node, "shorten needs the name of a field")
 	}
 	return s
 }
@@ -351,19 +351,19 @@ func (p *parse) shorten(node *yaml.Node, data []field) *shortening {
 func (p *parse) expression(env *cel.Env, node *yaml.Node, what string, results ...*cel.Type) (expression, bool) {
 	switch {
 	case node.Kind == yaml.AliasNode || node.Anchor != "":
-		p.failAt(node, "anchors and aliases are not supported: use let for what several expressions share")
+		p.failAtf(node, "anchors and aliases are not supported: use let for what several expressions share")
 		return expression{}, false
 	case node.Kind != yaml.ScalarNode:
-		p.failAt(node, "%s must be an expression: put one that begins with [ or { in quotes", what)
+		p.failAtf(node, "%s must be an expression: put one that begins with [ or { in quotes", what)
 		return expression{}, false
 	case strings.HasPrefix(node.Tag, "!") && !strings.HasPrefix(node.Tag, "!!"):
-		p.failAt(node, "%s must be an expression: put one that begins with ! in quotes", what)
+		p.failAtf(node, "%s must be an expression: put one that begins with ! in quotes", what)
 		return expression{}, false
 	}
 	e, problems := compile(env, node.Value, results...)
 	for _, one := range problems {
 		line, column := p.place(node, one)
-		p.fail(line, column, "%s: %s", what, one.message)
+		p.failf(line, column, "%s: %s", what, one.message)
 	}
 	return e, len(problems) == 0
 }
