@@ -129,6 +129,23 @@ func TestEverythingThatFanOutLostIsRecovered(t *testing.T) {
 	})
 }
 
+// Events of the last five minutes before the job began may still come by the stream. They are
+// not fanned out, whatever the range says.
+func TestAJobOfTheStreamLeavesYoungEventsToTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, withStream(t, nil))
+		w.endpoint()
+		from := time.Now()
+		lost := w.emitted(4, time.Second, false)
+		time.Sleep(5*time.Minute - time.Second) // since the last of them
+		young := w.emitted(6, time.Second, false)
+		j := w.finish(w.start(dispatch.Command{Kind: jobs.Stream, From: from, To: time.Now().Add(time.Hour)}))
+		if j.State != jobs.Done || j.Counts[jobs.Sent] != len(lost) || j.Counts[jobs.Examined] != len(lost) {
+			t.Errorf("%s: %v, want the %d old ones of %d", j.State, j.Counts, len(lost), len(lost)+len(young))
+		}
+	})
+}
+
 func TestWhatAJobOfTheStreamMustHave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, withStream(t, nil))

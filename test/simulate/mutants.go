@@ -606,6 +606,48 @@ var mutants = []mutant{
 		test: "pkg/dispatch TestAnErasureErasesThePersonsEventsAndNoOthers",
 	},
 	{
+		name: "a job of the stream reads half of the events", file: "pkg/dispatch/stream.go",
+		old:  "Done: at.Segment == streamSegments}",
+		new:  "Done: at.Segment == streamSegments/2}",
+		test: "pkg/dispatch TestEverythingThatFanOutLostIsRecovered",
+	},
+	{
+		name: "a job of the stream loses the rest of a page", file: "pkg/dispatch/stream.go",
+		old:  "examined = lost[done-1].place + 1",
+		new:  "examined = len(page.Events)",
+		test: "pkg/dispatch TestAStepOfTheStreamIsBounded",
+	},
+	{
+		name: "a job of the stream fans out what is on its way", file: "pkg/dispatch/stream.go",
+		old:  "to := j.StartedAt.Add(-streamSettle)",
+		new:  "to := j.StartedAt",
+		test: "pkg/dispatch TestAJobOfTheStreamLeavesYoungEventsToTheStream",
+	},
+	{
+		name: "what is in the journal is compared with its first page", file: "pkg/event/journal/recorded.go",
+		old:  "if !more || len(items) == 0 {",
+		new:  "if !more || len(items) >= 0 {",
+		test: "pkg/event/journal TestRecordedIsWhatWasPut",
+	},
+	{
+		name: "dead letters of the stream start no job", file: "pkg/dispatch/stream.go",
+		old:  "if err != nil || running != \"\" {\n		return err",
+		new:  "if err != nil || running == \"\" {\n		return err",
+		test: "pkg/dispatch TestTheSweepRecoversWhatTheStreamLost",
+	},
+	{
+		name: "a failed job removes the stream's dead letters", file: "pkg/dispatch/stream.go",
+		old:  "!j.DryRun && j.State == jobs.Done && j.Counts",
+		new:  "!j.DryRun && j.State != jobs.Running && j.Counts",
+		test: "pkg/dispatch TestTheSweepRecoversWhatTheStreamLost",
+	},
+	{
+		name: "a job that begins before all that is kept is started", file: "pkg/dispatch/retention.go",
+		old:  "err != nil || left {",
+		new:  "err != nil || left || !left {",
+		test: "pkg/dispatch TestAJobDoesNotBeginBeforeTheRetention",
+	},
+	{
 		name: "a verdict over another claim", file: "pkg/store/dynamo/deliveries.go",
 		old:  "\"#state = :in_flight AND #claim_id = :claim_id AND #attempts = :attempts\"",
 		new:  "\"#state = :in_flight AND (#claim_id = :claim_id OR #claim_id <> :claim_id) AND #attempts = :attempts\"",
