@@ -206,6 +206,17 @@ const (
 // IdleSeconds is the duration of a scheduled run with nothing to do.
 const IdleSeconds = 0.05
 
+// What the jobs that read all events consume in DynamoDB, besides a write for each step:
+// TestWhatTheJobsThatReadAllEventsCost counts it with events of 0.5 KB, twenty a second.
+var (
+	// StreamCompared is for an event that redrive --stream looks for in the journal.
+	StreamCompared = Count{ReadUnits: 1}
+	// EraseExamined is for an event that an erasure reads.
+	EraseExamined = Count{ReadUnits: 0.3}
+	// Erased is what an event that is erased adds, with one endpoint.
+	Erased = Count{WriteUnits: 9, ReadUnits: 6}
+)
+
 // Idle is the monthly usage of an idle deployment: its scheduled runs and Lambda's
 // polling. A test compares it with test/bench/units.json.
 var Idle = Count{
