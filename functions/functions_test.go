@@ -181,6 +181,11 @@ func sample(t *testing.T, name string) []byte {
 	return payload
 }
 
+// ofStack makes records of the platform's table those of a stack's.
+func ofStack(stack string, payload []byte) []byte {
+	return bytes.ReplaceAll(payload, []byte("table/tidings-Platform/"), []byte("table/"+local.Tables(stack).Platform+"/"))
+}
+
 func TestEmitAcceptsEverySample(t *testing.T) {
 	t.Parallel()
 	client, stack := dynamotest.New(t)
@@ -192,7 +197,8 @@ func TestEmitAcceptsEverySample(t *testing.T) {
 	}
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".json")
-		got := f.invoke(t, sample(t, name))
+		payload := ofStack(stack.Name, sample(t, name))
+		got := f.invoke(t, payload)
 		if got.failure != nil {
 			t.Errorf("%s: %s", name, got.failure.Message)
 			continue
@@ -212,7 +218,7 @@ func TestEmitAcceptsEverySample(t *testing.T) {
 			}
 			// The event's id is derived from the stream record.
 			var batch events.DynamoDBEvent
-			if err := json.Unmarshal(sample(t, name), &batch); err != nil {
+			if err := json.Unmarshal(payload, &batch); err != nil {
 				t.Fatal(err)
 			}
 			list, err := rules.Shipped().Events(streamtest.Changes(batch.Records...)[0])

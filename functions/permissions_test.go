@@ -252,7 +252,7 @@ func addScenarios(t *testing.T, stage *lambdaemulator.Deployment) {
 		_, err = stage.Store().KeepFailedChange(t.Context(), platform.FailedChange{
 			ID: person.ID, Reason: "x", FirstSeen: time.Now(), LastTried: time.Now(), Attempts: 1,
 			// Emit cannot capture it.
-			Record: []byte(`{"eventID":"1","eventName":"INSERT","eventSource":"aws:dynamodb","dynamodb":{"NewImage":{"kind":{"S":"comment"},"user_id":{"S":"u_erased"}}}}`),
+			Record: ofStack(stage.Stack.Name, []byte(`{"eventID":"1","eventName":"INSERT","eventSource":"aws:dynamodb","eventSourceARN":"`+platformStream+`","dynamodb":{"NewImage":{"kind":{"S":"comment"},"user_id":{"S":"u_erased"}}}}`)),
 		})
 	}
 	if err == nil {
@@ -320,11 +320,11 @@ func payloads(t *testing.T, stage *lambdaemulator.Deployment, f samtemplate.Func
 			if err != nil {
 				t.Fatal(err)
 			}
-			list = append(list, text)
+			list = append(list, ofStack(stage.Stack.Name, text))
 		}
 	}
 	if f.Folder == "emit" {
-		list = append(list, discussionChanges(t))
+		list = append(list, ofStack(stage.Stack.Name, discussionChanges(t)))
 	}
 	if f.Folder == "console" {
 		return append(list, consoleRequests(t, stage)...)
@@ -365,20 +365,25 @@ func payloads(t *testing.T, stage *lambdaemulator.Deployment, f samtemplate.Func
 // erasing is the ID of an erasure that empties events.
 const erasing = "job_01KG4VZS4NCPSXFR1K831Q4SC0"
 
+// platformStream is the stream of the platform's table, before ofStack.
+const platformStream = "arn:aws:dynamodb:us-east-1:123456789012:table/tidings-Platform/stream/2026-01-29T00:00:00.000"
+
 // failCaptures makes emit keep a change that cannot become an event, capture kept changes
 // again, and mark that it is stuck.
 func failCaptures(t *testing.T, stage *lambdaemulator.Deployment, emit *process) {
 	t.Helper()
 	record := func(number int, attributes string) string {
-		return fmt.Sprintf(`{"eventID":"%d","eventName":"INSERT","eventSource":"aws:dynamodb","eventSourceARN":"arn:stream","dynamodb":{
+		return fmt.Sprintf(`{"eventID":"%d","eventName":"INSERT","eventSource":"aws:dynamodb","eventSourceARN":"`+platformStream+`","dynamodb":{
 			"ApproximateCreationDateTime":1769690096,"SequenceNumber":"%d","Keys":{"pk":{"S":"%d"}},
 			"NewImage":{"kind":{"S":"comment"},"comment_id":{"S":"m"},"user_id":{"S":"u"},"comment_text":{"S":"t"}%s}}}`, number, number, number, attributes)
 	}
-	batch := func(record string) []byte { return []byte(`{"Records":[` + record + `]}`) }
+	batch := func(record string) []byte {
+		return ofStack(stage.Stack.Name, []byte(`{"Records":[`+record+`]}`))
+	}
 	whole := `,"discussion_id":{"S":"d"}`
 	emit.invoke(t, batch(record(1, "")))
 	kept := platform.FailedChange{
-		ID: "01KG4VZS4NCPSXFR1K7QEWBC9Z", Reason: "a rule that was mended", FirstSeen: time.Now(), LastTried: time.Now(), Attempts: 1, Record: []byte(record(2, whole)),
+		ID: "01KG4VZS4NCPSXFR1K7QEWBC9Z", Reason: "a rule that was mended", FirstSeen: time.Now(), LastTried: time.Now(), Attempts: 1, Record: ofStack(stage.Stack.Name, []byte(record(2, whole))),
 	}
 	if _, err := stage.Store().KeepFailedChange(t.Context(), kept); err != nil {
 		t.Fatal(err)
@@ -404,7 +409,7 @@ func discussionChanges(t *testing.T) []byte {
 	d := platform.Discussion{ID: "d_stream", Status: platform.Open, ExpiresAt: time.Now().Add(time.Hour)}
 	image := dynamoitem.Image(dynamoitem.EncodeRecord(d))
 	change := func(name string, number int, before, after map[string]events.DynamoDBAttributeValue) events.DynamoDBEventRecord {
-		return events.DynamoDBEventRecord{EventID: fmt.Sprint(number), EventName: name, EventSource: "aws:dynamodb", Change: events.DynamoDBStreamRecord{
+		return events.DynamoDBEventRecord{EventID: fmt.Sprint(number), EventName: name, EventSource: "aws:dynamodb", EventSourceArn: platformStream, Change: events.DynamoDBStreamRecord{
 			ApproximateCreationDateTime: events.SecondsEpochTime{Time: time.Now()}, SequenceNumber: fmt.Sprint(number),
 			Keys: dynamoitem.Image(dynamoitem.PlatformKey(d.Key())), OldImage: before, NewImage: after,
 		}}

@@ -427,7 +427,7 @@ func TestEmitListShowAndReplay(t *testing.T) {
 	}
 	x.do(0, "", "delivery", "replay", added.ID, first.ID)
 	dead(2)
-	out, _ = x.do(0, "", "delivery", "replay", "--dead", "--endpoint", added.ID, "--from", "2026-01-01T00:00:00Z", "--yes")
+	out, _ = x.do(0, "", "delivery", "replay", "--dead", "--endpoint", added.ID, "--from", time.Now().Add(-time.Hour).Format(time.RFC3339), "--yes")
 	if !strings.HasPrefix(out, "found 1 dead\n1 were put into") {
 		t.Errorf("replayed:\n%s", out)
 	}

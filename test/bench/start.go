@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/process"
 	"github.com/tidings-dev/tidings/test/lambdaemulator"
@@ -83,6 +84,7 @@ func startSample(ctx context.Context, dir, dynamoURL, sample string, round int, 
 		return s, sizes, err
 	}
 	payload = bytes.ReplaceAll(payload, []byte("https://crm.example.com/hooks"), []byte(stage.Receiver+"/200"))
+	payload = bytes.ReplaceAll(payload, []byte("table/tidings-Platform/"), []byte("table/"+local.Tables(stage.Stack.Name).Platform+"/"))
 	environment := stage.Environment(f)
 	environment["AWS_LAMBDA_FUNCTION_NAME"] = f.Name
 	environment["AWS_XRAY_CONTEXT_MISSING"] = "IGNORE_ERROR" // nobody collects traces here

@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/process"
 	"github.com/tidings-dev/tidings/pkg/local/samtemplate"
@@ -154,6 +155,7 @@ func (v *verifier) invoke(ctx context.Context, emulator, built, dynamoURL, sampl
 	// Where a sample names a receiver, the deployment has one.
 	given := payload
 	payload = bytes.ReplaceAll(given, []byte("https://crm.example.com/hooks"), []byte(deployment.Receiver+"/200"))
+	payload = bytes.ReplaceAll(payload, []byte("table/tidings-Platform/"), []byte("table/"+local.Tables(deployment.Stack.Name).Platform+"/"))
 	f := deployment.Stack.ForSample(name)
 	if f == nil {
 		return r, errors.New("no function for this sample: its name must begin with a function's folder")

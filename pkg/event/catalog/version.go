@@ -44,9 +44,10 @@ func (c *Catalog) order(name string) error {
 	slices.SortFunc(list, func(a, b Type) int { return a.Version - b.Version })
 	for i, t := range list[1:] {
 		switch before := list[i]; {
-		case t.Version == before.Version && t.Version == 1:
-			return fmt.Errorf("event type %s is defined twice", name)
 		case t.Version == before.Version:
+			if t.Version == 1 {
+				return fmt.Errorf("event type %s is defined twice", name)
+			}
 			return fmt.Errorf("version %d of event type %s is defined twice", t.Version, name)
 		case t.Version > before.Version+1:
 			return fmt.Errorf("event type %s has the versions %d and %d, and none between them", name, before.Version, t.Version)

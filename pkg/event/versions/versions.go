@@ -156,7 +156,7 @@ func (m *Maker) from(types *validate.Catalog, list []catalog.Type, from int, dat
 // published returns the place in list of the version as which data is published.
 func (m *Maker) published(types *validate.Catalog, list []catalog.Type, given int, data jsonv1.RawMessage) (int, error) {
 	newest := len(list) - 1
-	from, err := newest, error(nil)
+	from := newest
 	if given != 0 {
 		if from = given - list[0].Version; from < 0 || from > newest {
 			return 0, &UnknownVersionError{fmt.Sprintf("%s has no version %d; it has the versions %d to %d", list[0].Name, given, list[0].Version, list[newest].Version)}
@@ -168,7 +168,8 @@ func (m *Maker) published(types *validate.Catalog, list []catalog.Type, given in
 		}
 		return from, types.ValidateVersion(list[from], data)
 	}
-	if err = types.ValidateVersion(list[newest], data); err == nil {
+	err := types.ValidateVersion(list[newest], data)
+	if err == nil {
 		return newest, nil
 	}
 	var invalid *validate.InvalidDataError

@@ -919,7 +919,7 @@ func TestOtherTablesStreamsAreFollowed(t *testing.T) {
 	}
 	const arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/%s/stream/2026-01-29T00:00:00.000"
 	given := map[string]string{}
-	for n := 0; n <= 5; n++ {
+	for n := range 6 {
 		if n > 0 {
 			given[fmt.Sprintf("CaptureStream%d", n)] = fmt.Sprintf(arn, fmt.Sprintf("orders%d", n))
 		}
