@@ -3,7 +3,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 DYNOXIDE := tools/dynoxide/node_modules/.package-lock.json
-COVERED := ./pkg/...,./cmd/...,./functions/...
 FUNCTIONS := $(patsubst functions/%/main.go,%,$(wildcard functions/*/main.go))
 # The version that the binaries report.
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
@@ -38,8 +37,8 @@ $(DYNOXIDE): tools/dynoxide/package-lock.json
 	@touch $@
 
 .PHONY: test
-test: tools ## Run all tests with the race detector (COVER=bin/cover.out also writes a profile for tools/cover)
-	go test -race -timeout 10m $(if $(COVER),-covermode=atomic -coverpkg=$(COVERED) -coverprofile=$(COVER)) ./...
+test: tools ## Run all tests with the race detector
+	go test -race -timeout 10m ./...
 
 .PHONY: test-short
 test-short: tools ## Run the quick tests, without the race detector (under 30 seconds once everything is compiled)
