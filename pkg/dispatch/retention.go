@@ -65,8 +65,8 @@ func isPast(id string, days int, now time.Time) bool {
 // whether anything of the job is left from before; found reports that for a range of time.
 func (d *Dispatcher) checkFrom(j jobs.Job, found func(from, to time.Time) (bool, error)) error {
 	p, earliest := j.Parameters, d.Now().Add(-event.Retention(d.RetentionDays))
-	if p.From.IsZero() || !p.From.Before(earliest.Add(-fromMargin)) {
-		return nil
+	if j.DryRun || p.From.IsZero() || !p.From.Before(earliest.Add(-fromMargin)) {
+		return nil // a dry run finds nothing, and says so
 	}
 	to := earliest
 	if p.To.Before(to) {

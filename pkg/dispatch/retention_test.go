@@ -330,6 +330,9 @@ func TestAJobDoesNotBeginBeforeTheRetention(t *testing.T) {
 				if got := fmt.Sprint(err); err == nil && want != "" || err != nil && got != want {
 					t.Errorf("%s, %s: %s; want %s", name, kind, got, want)
 				}
+				if _, err := w.Run(t.Context(), dispatch.Command{Action: "start_job", Kind: kind, EndpointID: e.ID, From: now.Add(-c.from), DryRun: true}); err != nil {
+					t.Errorf("%s, %s, a dry run: %v", name, kind, err)
+				}
 			})
 		}
 	}
