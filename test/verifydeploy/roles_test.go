@@ -15,7 +15,7 @@ import (
 // SAM adds for a function: roles, versions and traffic shifting.
 var services = map[string][]string{
 	"AWS::CloudWatch::Alarm": {"cloudwatch"}, "AWS::CloudWatch::Dashboard": {"cloudwatch"}, "AWS::DynamoDB::Table": {"dynamodb"},
-	"AWS::IAM::Policy": {"iam"}, "AWS::IAM::Role": {"iam"}, "AWS::KMS::Alias": {"kms"}, "AWS::KMS::Key": {"kms"}, "AWS::Lambda::Permission": {"lambda"}, "AWS::Logs::LogGroup": {"logs"},
+	"AWS::IAM::Policy": {"iam"}, "AWS::IAM::Role": {"iam"}, "AWS::KMS::Alias": {"kms"}, "AWS::KMS::Key": {"kms"}, "AWS::Lambda::EventSourceMapping": {"lambda"}, "AWS::Lambda::Permission": {"lambda"}, "AWS::Logs::LogGroup": {"logs"},
 	"AWS::SNS::Subscription": {"sns"}, "AWS::SNS::Topic": {"sns"}, "AWS::SQS::Queue": {"sqs"},
 	"AWS::Serverless::Function": {"lambda", "iam", "codedeploy", "scheduler"},
 }
