@@ -36,10 +36,9 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 		return attempt, o
 	}
 	until := began.Add(ep.AttemptTimeout())
-	if last := claimed.LeaseUntil.Add(-leaseReserve); last.Before(until) {
-		until = last
-	}
-	if !until.After(began) {
+	// A shorter attempt would end while a receiver that is within its timeout still works on
+	// it, and the next one would come beside it.
+	if claimed.LeaseUntil.Add(-leaseReserve).Before(until) {
 		return attempt, delivery.Outcome{Class: delivery.Lost, Error: "too little of the lease was left to begin the attempt"}
 	}
 	if !endsInTime(ctx, until.Sub(began)) {
