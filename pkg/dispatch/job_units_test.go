@@ -2,24 +2,16 @@ package dispatch_test
 
 import (
 	"log/slog"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-
-	"github.com/tidings-dev/tidings/pkg/delivery/work"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
-	"github.com/tidings-dev/tidings/pkg/local"
 	"github.com/tidings-dev/tidings/pkg/ops/cost"
 	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/signature"
-	"github.com/tidings-dev/tidings/pkg/store/dynamo"
-	"github.com/tidings-dev/tidings/test/dynamotest"
 )
 
 // What package cost says about the jobs that read all events is what DynamoDB counts.
@@ -27,18 +19,7 @@ func TestWhatTheJobsThatReadAllEventsCost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("erases and compares hundreds of events on a real DynamoDB API")
 	}
-	client, stack := dynamotest.New(t)
-	var mu sync.Mutex
-	var writes, reads float64
-	store := dynamo.New(client, local.Tables(stack.Name), dynamo.WithMeter(func(write bool, c types.ConsumedCapacity) {
-		mu.Lock()
-		defer mu.Unlock()
-		if write {
-			writes += aws.ToFloat64(c.CapacityUnits)
-		} else {
-			reads += aws.ToFloat64(c.CapacityUnits)
-		}
-	}))
+	store, units := meteredStore(t)
 	c, q := &clock{now: time.Now().Truncate(time.Millisecond)}, &sentItems{}
 	d := dispatch.New(dispatch.Config{
 		Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store, Statistics: store, Journal: store, Jobs: store,
@@ -78,38 +59,26 @@ func TestWhatTheJobsThatReadAllEventsCost(t *testing.T) {
 			t.Fatal(failed)
 		}
 	}
-	work10 := func() {
-		var messages []work.Message
-		for _, item := range q.take() {
-			messages = append(messages, work.Message{ID: "m", Body: item.Encode()})
-		}
-		for i := 0; i < len(messages); i += 10 {
-			if failed := d.Deliver(t.Context(), messages[i:min(i+10, len(messages))]); len(failed) > 0 {
-				t.Fatal(failed)
-			}
-		}
-		c.pass(time.Second)
-	}
-	work10() // every event is delivered
+	workOff(t, d, q, c) // every event is delivered
 	c.pass(10 * time.Minute)
 	run := func(command dispatch.Command) jobs.Job {
 		t.Helper()
-		writes, reads = 0, 0
+		*units = cost.Count{}
 		j, err := d.StartJob(t.Context(), command)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 300 {
-			work10()
+			workOff(t, d, q, c)
 			if j, err = store.GetJob(t.Context(), jobs.Key{Tenant: j.Tenant, ID: j.ID}); err != nil || j.State != jobs.Running {
 				break
 			}
-			reads-- // of this test
+			units.ReadUnits-- // of this test
 		}
 		if err != nil || j.State != jobs.Done || j.Counts[jobs.Examined] != n {
 			t.Fatalf("%s is %s (%s): %v, %v", j.Kind, j.State, j.Reason, j.Counts, err)
 		}
-		t.Logf("%s, dry run %t: %.0f write units and %.0f read units for %d events, %v", j.Kind, j.DryRun, writes, reads, n, j.Counts)
+		t.Logf("%s, dry run %t: %.0f write units and %.0f read units for %d events, %v", j.Kind, j.DryRun, units.WriteUnits, units.ReadUnits, n, j.Counts)
 		return j
 	}
 	// Each bound has a tenth to spare, and the job's own: one write for a step.
@@ -126,8 +95,8 @@ func TestWhatTheJobsThatReadAllEventsCost(t *testing.T) {
 		if k.command.Subject == person && j.Counts[jobs.Erased] != about {
 			t.Fatalf("erased %v, want %d", j.Counts, about)
 		}
-		if want := k.each.Times(k.n); writes > 1.1*want.WriteUnits+50 || reads > 1.1*want.ReadUnits || reads < 0.6*want.ReadUnits {
-			t.Errorf("%s: %.0f write units and %.0f read units; package cost says %.0f and %.0f", j.Kind, writes, reads, want.WriteUnits, want.ReadUnits)
+		if want := k.each.Times(k.n); units.WriteUnits > 1.1*want.WriteUnits+50 || units.ReadUnits > 1.1*want.ReadUnits || units.ReadUnits < 0.6*want.ReadUnits {
+			t.Errorf("%s: %.0f write units and %.0f read units; package cost says %.0f and %.0f", j.Kind, units.WriteUnits, units.ReadUnits, want.WriteUnits, want.ReadUnits)
 		}
 	}
 }

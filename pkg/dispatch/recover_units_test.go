@@ -15,29 +15,52 @@ import (
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/local"
+	"github.com/tidings-dev/tidings/pkg/ops/cost"
 	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/pkg/store/dynamo"
 	"github.com/tidings-dev/tidings/test/dynamotest"
 )
 
+// meteredStore returns a store on a DynamoDB API, and the units that it has consumed. Read
+// them while nothing runs.
+func meteredStore(t *testing.T) (*dynamo.Store, *cost.Count) {
+	t.Helper()
+	client, stack := dynamotest.New(t)
+	var mu sync.Mutex
+	units := &cost.Count{}
+	return dynamo.New(client, local.Tables(stack.Name), dynamo.WithMeter(func(write bool, c types.ConsumedCapacity) {
+		mu.Lock()
+		defer mu.Unlock()
+		if write {
+			units.WriteUnits += aws.ToFloat64(c.CapacityUnits)
+		} else {
+			units.ReadUnits += aws.ToFloat64(c.CapacityUnits)
+		}
+	})), units
+}
+
+// workOff delivers what is queued, in batches of ten, and lets a second pass.
+func workOff(t *testing.T, d *dispatch.Dispatcher, q *sentItems, c *clock) {
+	t.Helper()
+	var messages []work.Message
+	for _, item := range q.take() {
+		messages = append(messages, work.Message{ID: "m", Body: item.Encode()})
+	}
+	for i := 0; i < len(messages); i += 10 {
+		if failed := d.Deliver(t.Context(), messages[i:min(i+10, len(messages))]); len(failed) > 0 {
+			t.Fatal(failed)
+		}
+	}
+	c.pass(time.Second)
+}
+
 // What jobs.Sending says is what DynamoDB counts, from the journal to the receiver.
 func TestWhatARecoveredDeliveryCosts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("recovers hundreds of events on a real DynamoDB API")
 	}
-	client, stack := dynamotest.New(t)
-	var mu sync.Mutex
-	var writes, reads float64
-	store := dynamo.New(client, local.Tables(stack.Name), dynamo.WithMeter(func(write bool, c types.ConsumedCapacity) {
-		mu.Lock()
-		defer mu.Unlock()
-		if write {
-			writes += aws.ToFloat64(c.CapacityUnits)
-		} else {
-			reads += aws.ToFloat64(c.CapacityUnits)
-		}
-	}))
+	store, units := meteredStore(t)
 	c, q, answers := &clock{now: time.Now().Truncate(time.Millisecond)}, &sentItems{}, &receiver{}
 	d := dispatch.New(dispatch.Config{
 		Events: store, Endpoints: store, Disabler: store, Deliveries: store, Due: store, Replays: store, Statistics: store, Journal: store, Jobs: store,
@@ -72,23 +95,14 @@ func TestWhatARecoveredDeliveryCosts(t *testing.T) {
 	c.pass(dispatch.CacheTime)
 
 	run := func(dryRun bool) (perEvent, readsPerEvent float64) {
-		writes, reads = 0, 0
+		*units = cost.Count{}
 		if _, err := d.StartJob(t.Context(), dispatch.Command{Kind: jobs.Backfill, EndpointID: e.ID, From: from, DryRun: dryRun}); err != nil {
 			t.Fatal(err)
 		}
 		for range 120 {
-			var messages []work.Message
-			for _, item := range q.take() {
-				messages = append(messages, work.Message{ID: "m", Body: item.Encode()})
-			}
-			for i := 0; i < len(messages); i += 10 {
-				if failed := d.Deliver(t.Context(), messages[i:min(i+10, len(messages))]); len(failed) > 0 {
-					t.Fatal(failed)
-				}
-			}
-			c.pass(time.Second)
+			workOff(t, d, q, c)
 		}
-		return writes / n, reads / n
+		return units.WriteUnits / n, units.ReadUnits / n
 	}
 	w, r := run(true)
 	t.Logf("a dry run: %.2f write units and %.2f read units for each event", w, r)
