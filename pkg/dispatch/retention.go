@@ -59,8 +59,8 @@ func isPast(id string, days int, now time.Time) bool {
 	return now.Add(time.Hour).After(event.RetainedUntil(id, days))
 }
 
-// checkFrom refuses a job that begins before everything that is kept, because whoever starts
-// it expects events that are gone. The retention does not decide alone: a type may have a
+// checkFrom refuses a job that begins before everything that is kept, because its caller
+// expects events that are gone. The retention does not decide alone: a type may have a
 // longer one, the deployment may have had, and an event may have been stored late. So it asks
 // whether anything of the job is left from before; found reports that for a range of time.
 func (d *Dispatcher) checkFrom(j jobs.Job, found func(from, to time.Time) (bool, error)) error {

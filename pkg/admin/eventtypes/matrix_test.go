@@ -13,7 +13,7 @@ import (
 )
 
 // Each kind of change, with endpoints that care in different ways: a breaking change is
-// refused for whoever gets the type, a change of the field f for whoever's filter names it,
+// refused for endpoints that get the type, a change of the field f for those whose filter names it,
 // and everything is allowed if nobody gets the type, or only a disabled endpoint does.
 func TestEachKindOfChangeWithEndpointsThatCareAndThatDoNot(t *testing.T) {
 	definition := func(field, rest string) string {

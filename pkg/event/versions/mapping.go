@@ -214,7 +214,7 @@ func (x *expansion) plain(v ref.Val, depth int) (plain any, there bool, err erro
 }
 
 // safe returns an error of an evaluation without the values of the data that CEL's has: it
-// is logged, and goes to whoever published the event.
+// is logged, and is the publisher's response.
 func safe(err error) error {
 	text := err.Error()
 	for _, known := range []struct{ part, message string }{
