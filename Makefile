@@ -128,7 +128,7 @@ crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under 
 	go test -tags rig -count=1 -v -timeout 15m ./test/crash -seed $(or $(SEED),0)
 
 .PHONY: verify-receiving
-verify-receiving: ## Run the receivers of docs/receiving.md in Go, JavaScript, Python and Java; parse the AsyncAPI document officially
+verify-receiving: ## Run the receivers of docs/receiving.md in eight languages; parse the AsyncAPI document officially
 	@tools/receiving/fetch
 	go test -tags receiving -count=1 -run Receiving ./docs ./pkg/event/catalog/reference
 

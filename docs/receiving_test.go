@@ -28,14 +28,17 @@ func page(t *testing.T, name string) string {
 	return string(text)
 }
 
-// program writes the program in a language of receiving.md to a file and returns its
-// path.
-func program(t *testing.T, language, dir, name string) string {
+// program writes the first program of a section of receiving.md to a file and returns its
+// path. The section is named by its heading, such as "## Go".
+func program(t *testing.T, heading, dir, name string) string {
 	t.Helper()
-	_, after, ok := strings.Cut(page(t, "receiving.md"), "```"+language+"\n")
+	_, section, found := strings.Cut(page(t, "receiving.md"), "\n"+heading+"\n")
+	section, _, _ = strings.Cut(section, "\n##")
+	_, block, ok := strings.Cut(section, "\n```")
+	_, after, _ := strings.Cut(block, "\n") // the language
 	text, _, closed := strings.Cut(after, "\n```")
-	if !ok || !closed {
-		t.Fatalf("receiving.md has no %s program", language)
+	if !found || !ok || !closed {
+		t.Fatalf("receiving.md has no program below %q", heading)
 	}
 	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
@@ -44,14 +47,22 @@ func program(t *testing.T, language, dir, name string) string {
 	return path
 }
 
-// checkReceiver starts a receiver and sends it requests that it must accept or reject.
+// checkReceiver starts a receiver with a shared secret and sends it requests that it must
+// accept or reject.
 func checkReceiver(t *testing.T, command string, args ...string) {
 	t.Helper()
-	checkReceiverOf(t, signature.NewSecret, "WEBHOOK_SECRET", signature.Secret.Reveal, command, args...)
+	checkReceiverOf(t, signature.NewSecret, signature.NewEd25519, "WEBHOOK_SECRET", signature.Secret.Reveal, command, args...)
 }
 
-// checkReceiverOf is checkReceiver for a kind of key, which the receiver has in a variable.
-func checkReceiverOf(t *testing.T, newKey func() signature.Secret, variable string, value func(signature.Secret) string, command string, args ...string) {
+// checkPublicKeyReceiver is checkReceiver for a receiver with a public key.
+func checkPublicKeyReceiver(t *testing.T, command string, args ...string) {
+	t.Helper()
+	checkReceiverOf(t, signature.NewEd25519, signature.NewSecret, "WEBHOOK_PUBLIC_KEY", signature.Secret.Public, command, args...)
+}
+
+// checkReceiverOf is checkReceiver for a kind of key, which the receiver has in a variable,
+// and another kind, which it does not know.
+func checkReceiverOf(t *testing.T, newKey, newOther func() signature.Secret, variable string, value func(signature.Secret) string, command string, args ...string) {
 	t.Helper()
 	port, err := process.FreePort()
 	if err != nil {
@@ -89,6 +100,8 @@ func checkReceiverOf(t *testing.T, newKey func() signature.Secret, variable stri
 	}{
 		"a signed webhook":           {[]signature.Secret{secret}, now, body, true},
 		"during secret rotation":     {[]signature.Secret{newKey(), secret}, now, body, true},
+		"beside the other kind":      {[]signature.Secret{newOther(), secret}, now, body, true},
+		"the other kind only":        {[]signature.Secret{newOther()}, now, body, false},
 		"a wrong secret":             {[]signature.Secret{newKey()}, now, body, false},
 		"a changed body":             {[]signature.Secret{secret}, now, strings.Replace(body, "posted", "flagged", 1), false},
 		"the same JSON, reformatted": {[]signature.Secret{secret}, now, strings.Replace(body, ",", ", ", 1), false},
@@ -114,15 +127,25 @@ func checkReceiverOf(t *testing.T, newKey func() signature.Secret, variable stri
 }
 
 func TestReceivingInGo(t *testing.T) {
+	checkReceiver(t, buildGo(t, "## Go"))
+}
+
+func TestReceivingInGoWithAPublicKey(t *testing.T) {
+	checkPublicKeyReceiver(t, buildGo(t, "### Go with a public key"))
+}
+
+// buildGo builds the Go program of a section, and returns the binary's path.
+func buildGo(t *testing.T, heading string) string {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("builds a receiver")
 	}
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "receiver")
-	build := exec.Command("go", "build", "-o", binary, program(t, "go", dir, "main.go"))
+	build := exec.Command("go", "build", "-o", binary, program(t, heading, dir, "main.go"))
 	build.Dir = ".." // uses the go.mod of the repository
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	checkReceiver(t, binary)
+	return binary
 }
