@@ -30,7 +30,7 @@ func (c *Console) publishCatalog(mux *http.ServeMux, show func(pattern string, f
 	show("GET "+CatalogPath+"/types/{name}", c.showType)
 	mux.HandleFunc("GET "+AsyncAPIPath, c.document("application/json", func(r *http.Request, known *catalog.Catalog) ([]byte, error) {
 		base := baseURL(r)
-		text, err := reference.AsyncAPI(allVersions(known), func(label string) string { return base + schemaPath + url.PathEscape(label) + ".json" })
+		text, err := reference.AsyncAPI(allVersions(known), c.Operations.retentionDays(catalog.Type{}), func(label string) string { return base + schemaPath + url.PathEscape(label) + ".json" })
 		var large *reference.TooLargeError
 		if errors.As(err, &large) {
 			err = errorf(Invalid, "%s", large)

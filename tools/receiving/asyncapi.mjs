@@ -7,4 +7,4 @@ const { document, diagnostics } = await new Parser().parse(readFileSync(process.
 const errors = diagnostics.filter((d) => d.severity <= DiagnosticSeverity.Warning);
 for (const d of errors) console.log(`${d.code}: ${d.message} (${d.path.join('.')})`);
 if (!document || errors.length > 0) process.exit(1);
-console.log(`${document.channels().all().length} channels`);
+console.log(`${document.channels().all().length} channels, ${document.messages().all().length} messages`);

@@ -1,6 +1,7 @@
 package reference
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -28,9 +29,10 @@ type object = map[string]any
 
 // AsyncAPI returns an AsyncAPI 3.0 document (https://www.asyncapi.com/docs/reference/specification/v3.0.0)
 // of the types: one channel and send operation for each, with a message for each of its
-// versions, named by its label. Its version changes with the types. schemaURL returns where
-// the definition with a label can be read.
-func AsyncAPI(types []catalog.Type, schemaURL func(label string) string) ([]byte, error) {
+// versions, named by its label. Its version changes with the types. retentionDays is how many
+// days the deployment keeps events whose type says nothing else; schemaURL returns where the
+// definition with a label can be read.
+func AsyncAPI(types []catalog.Type, retentionDays int, schemaURL func(label string) string) ([]byte, error) {
 	channels, operations, messages, schemas := object{}, object{}, object{}, object{"headers": headers} // no type's name is without a dot
 	digest := sha256.New()
 	for _, t := range types {
@@ -38,13 +40,16 @@ func AsyncAPI(types []catalog.Type, schemaURL func(label string) string) ([]byte
 		if err != nil {
 			return nil, err
 		}
+		days := cmp.Or(t.RetentionDays, retentionDays)
 		_, _ = digest.Write(t.Schema) // never fails
+		_, _ = fmt.Fprint(digest, days)
 		label := t.Label()
 		schemas[label] = data
 		message := object{
 			"name": label, "title": label, "summary": t.Description, "contentType": "application/json",
 			"headers": object{"$ref": "#/components/schemas/headers"}, "payload": envelope(t),
-			"externalDocs": object{"description": "JSON Schema (draft 2020-12) of data", "url": schemaURL(label)},
+			"externalDocs":     object{"description": "JSON Schema (draft 2020-12) of data", "url": schemaURL(label)},
+			"x-retention-days": days, // an extension, as AsyncAPI allows them
 		}
 		if t.Deprecated != nil {
 			message["description"] = t.Deprecated.String() + "."

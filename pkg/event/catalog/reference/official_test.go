@@ -30,15 +30,25 @@ func TestReceivingTheOfficialParserAcceptsTheAsyncAPIDocument(t *testing.T) {
 		out, err := exec.CommandContext(t.Context(), "node", "../../../../tools/receiving/asyncapi.mjs", file).CombinedOutput()
 		return string(out), err
 	}
-	for name, types := range map[string][]catalog.Type{"the shipped types": shipped, "a type with references": {parse(t, order)},
-		"a deprecated type": {parse(t, strings.Replace(order, "{", `{"x-deprecated": {"since": "2026-11-30"},`, 1))}} {
+	third := strings.NewReplacer(`"x-version": 2`, `"x-version": 3`, "version 2", "version 3").Replace(secondOrder)
+	for name, c := range map[string]struct {
+		types    []catalog.Type
+		channels int
+	}{
+		"the shipped types":      {shipped, len(shipped)},
+		"a type with references": {[]catalog.Type{parse(t, order)}, 1},
+		"a deprecated type":      {[]catalog.Type{parse(t, strings.Replace(order, "{", `{"x-deprecated": {"since": "2026-11-30"},`, 1))}, 1},
+		"a type with retention":  {[]catalog.Type{parse(t, strings.Replace(order, "{", `{"x-retention-days": 365,`, 1))}, 1},
+		"versions side by side":  {append([]catalog.Type{parse(t, order), parse(t, secondOrder), parse(t, third)}, shipped...), 1 + len(shipped)},
+	} {
 		t.Run(name, func(t *testing.T) {
-			text, err := reference.AsyncAPI(types, schemaURL)
+			text, err := reference.AsyncAPI(c.types, 30, schemaURL)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if out, err := check(t, text); err != nil || out != fmt.Sprintf("%d channels\n", len(types)) {
-				t.Errorf("%v: %s", err, out)
+			want := fmt.Sprintf("%d channels, %d messages\n", c.channels, len(c.types))
+			if out, err := check(t, text); err != nil || out != want {
+				t.Errorf("%v: %s, want %s", err, out, want)
 			}
 		})
 	}

@@ -40,6 +40,9 @@ const order = `{
 	"examples": [{"order_id": "o_1", "lines": [{"sku": "$ref"}]}]
 }`
 
+// secondOrder is version 2 of order.
+var secondOrder = strings.Replace(order, `"title": "order.placed", "description": "An order was placed"`, `"title": "order.placed", "x-version": 2, "x-downgrade": {}, "description": "Placed, in version 2"`, 1)
+
 func TestFields(t *testing.T) {
 	got, err := reference.Fields(parse(t, order))
 	if err != nil {
@@ -66,9 +69,9 @@ func TestFields(t *testing.T) {
 	}
 }
 
-// The official parser checks the document in make test-browser; this is its exact text.
+// The official parser checks the document in make verify-receiving; this is its exact text.
 func TestAsyncAPI(t *testing.T) {
-	text, err := reference.AsyncAPI([]catalog.Type{parse(t, order)}, func(name string) string { return "/catalog/schemas/" + name + ".json" })
+	text, err := reference.AsyncAPI([]catalog.Type{parse(t, order)}, 30, func(name string) string { return "/catalog/schemas/" + name + ".json" })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +105,7 @@ func TestAsyncAPI(t *testing.T) {
 }
 
 func TestADeprecatedTypeSaysSo(t *testing.T) {
-	text, err := reference.AsyncAPI([]catalog.Type{parse(t, strings.Replace(order, "{", `{"x-deprecated": {"since": "2026-11-30", "instead": "order.settled"},`, 1))}, func(string) string { return "" })
+	text, err := reference.AsyncAPI([]catalog.Type{parse(t, strings.Replace(order, "{", `{"x-deprecated": {"since": "2026-11-30", "instead": "order.settled"},`, 1))}, 30, func(string) string { return "" })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +121,7 @@ func TestADocumentThatLambdaCannotReturnIsRefused(t *testing.T) {
 	for i := range 100 {
 		many = append(many, parse(t, strings.NewReplacer("order.placed", fmt.Sprintf("order.placed_%d", i), "An order was placed", strings.Repeat("x", 20_000)).Replace(order)))
 	}
-	_, err := reference.AsyncAPI(many, func(string) string { return "" })
+	_, err := reference.AsyncAPI(many, 30, func(string) string { return "" })
 	var large *reference.TooLargeError
 	if !errors.As(err, &large) || !strings.Contains(err.Error(), "the maximum is 4000000") {
 		t.Errorf("error %v", err)
@@ -126,8 +129,8 @@ func TestADocumentThatLambdaCannotReturnIsRefused(t *testing.T) {
 }
 
 func TestTheVersionChangesWithTheTypes(t *testing.T) {
-	version := func(list ...catalog.Type) string {
-		text, err := reference.AsyncAPI(list, func(string) string { return "" })
+	of := func(days int, list ...catalog.Type) string {
+		text, err := reference.AsyncAPI(list, days, func(string) string { return "" })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,16 +140,41 @@ func TestTheVersionChangesWithTheTypes(t *testing.T) {
 		}
 		return document.Info.Version
 	}
+	version := func(list ...catalog.Type) string { return of(30, list...) }
 	one, other := parse(t, order), parse(t, strings.Replace(order, "With taxes", "Without taxes", 1))
 	if a, b := version(one), version(other); a == b || a != version(one) {
 		t.Errorf("versions %s and %s", a, b)
+	}
+	if of(30, one) == of(90, one) {
+		t.Error("the version is the same with another retention")
+	}
+}
+
+func TestEachMessageSaysHowLongItsEventsAreKept(t *testing.T) {
+	long := parse(t, strings.NewReplacer("order.placed", "order.archived", "{\n\t\"$schema\"", `{"x-retention-days": 365, "$schema"`).Replace(order))
+	text, err := reference.AsyncAPI([]catalog.Type{parse(t, order), long}, 90, func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Components struct {
+			Messages map[string]struct {
+				Days int `json:"x-retention-days"`
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if m := doc.Components.Messages; m["order.placed"].Days != 90 || m["order.archived"].Days != 365 {
+		t.Errorf("days %+v", m)
 	}
 }
 
 // Each version is a message of its type's channel, under its label.
 func TestEachVersionIsAMessage(t *testing.T) {
-	second := parse(t, strings.Replace(order, `"title": "order.placed", "description": "An order was placed"`, `"title": "order.placed", "x-version": 2, "x-downgrade": {}, "description": "Placed, in version 2"`, 1))
-	text, err := reference.AsyncAPI([]catalog.Type{parse(t, order), second}, func(label string) string { return "https://x.example/" + label })
+	second := parse(t, secondOrder)
+	text, err := reference.AsyncAPI([]catalog.Type{parse(t, order), second}, 30, func(label string) string { return "https://x.example/" + label })
 	if err != nil {
 		t.Fatal(err)
 	}
