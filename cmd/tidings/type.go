@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes/compile"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
@@ -276,23 +277,17 @@ instead. Its events are still published and delivered. --undo takes the mark awa
 			if err != nil {
 				return err
 			}
-			was, err := typeVersion(known, given[0], number)
-			if err != nil {
+			if _, err := typeVersion(known, given[0], number); err != nil {
 				return err
 			}
-			var d *catalog.Deprecation
+			m := eventtypes.Mark{Type: given[0], Version: number}
 			if !undo {
-				d = &catalog.Deprecation{Since: cmp.Or(since, time.Now().UTC().Format(time.DateOnly)), Instead: instead}
+				m.Deprecation = &catalog.Deprecation{Since: cmp.Or(since, time.Now().UTC().Format(time.DateOnly)), Instead: instead}
+				if _, err := time.Parse(time.DateOnly, m.Deprecation.Since); err != nil {
+					return usagef("--since %q is not a date such as 2026-11-30", since)
+				}
 			}
-			text, err := catalog.Deprecate(was.Schema, d)
-			if err != nil {
-				return err
-			}
-			is, err := catalog.Parse(text)
-			if err != nil {
-				return usagef("%w", err)
-			}
-			return a.changeTypes(c.Context(), eventtypes.Request{Types: []catalog.Type{is}}, false, false)
+			return a.changeTypes(c.Context(), eventtypes.Request{Deprecate: []eventtypes.Mark{m}}, false, false)
 		},
 	}
 	c.Flags().StringVar(&instead, "instead", "", "the type to use instead")
@@ -359,7 +354,7 @@ a minute.`,
 			open, changed := known.IsOpen(), false
 			if len(given) == 1 {
 				open = given[0] == "allow"
-				m := &eventtypes.Manager{Store: t.store, Endpoints: t.store, Now: time.Now}
+				m := &eventtypes.Manager{Store: t.store, Endpoints: t.store, Check: compile.Check, Now: time.Now}
 				if changed, err = m.SetOpen(c.Context(), open, "cli", event.NewID(time.Now())); err != nil {
 					return unreachable(err)
 				}
@@ -396,7 +391,7 @@ func (a *app) changeTypes(ctx context.Context, r eventtypes.Request, dryRun, for
 	if err != nil {
 		return err
 	}
-	m := &eventtypes.Manager{Store: t.store, Endpoints: t.store, Now: time.Now}
+	m := &eventtypes.Manager{Store: t.store, Endpoints: t.store, Check: compile.Check, Now: time.Now}
 	plan, err := m.Plan(ctx, r)
 	if err != nil {
 		return unreachable(err)

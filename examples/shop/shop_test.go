@@ -14,6 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules/compile"
 	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
+	typecompile "github.com/tidings-dev/tidings/pkg/admin/eventtypes/compile"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
@@ -73,7 +74,7 @@ func start(t *testing.T) (system *local.System, stateDir string, arrived <-chan 
 		}
 		system.Close()
 	})
-	types := &eventtypes.Manager{Store: store, Endpoints: store, Now: time.Now}
+	types := &eventtypes.Manager{Store: store, Endpoints: store, Check: typecompile.Check, Now: time.Now}
 	var wanted eventtypes.Request
 	for name, text := range files(t, "types/*.json") {
 		parsed, err := catalog.Parse([]byte(text))

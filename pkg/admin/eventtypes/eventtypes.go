@@ -3,7 +3,8 @@
 // promises that a change that can break one of them is refused, with the endpoints that it
 // concerns, unless it is forced; that a type that a capture rule of the deployment publishes
 // is not removed, unless that is forced; and that all changes of one call take effect
-// together or not at all.
+// together or not at all. It does not compile definitions itself, so that a function that
+// changes types does not link a compiler: see package compile.
 package eventtypes
 
 import (
@@ -20,8 +21,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/catalog/compat"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/filter"
-	"github.com/tidings-dev/tidings/pkg/event/validate"
-	"github.com/tidings-dev/tidings/pkg/event/versions"
 )
 
 // Endpoints lists the endpoints of all tenants.
@@ -35,6 +34,7 @@ type Endpoints interface {
 type Manager struct {
 	Store     deployed.Store
 	Endpoints Endpoints
+	Check     Check
 	Now       func() time.Time
 }
 
@@ -44,6 +44,15 @@ type Request struct {
 	Remove []string       // names; all versions are removed
 	// RemoveVersions are single versions to remove, by the type's name: its oldest or newest.
 	RemoveVersions map[string]int
+	// Deprecate are types to mark as deprecated, or no longer.
+	Deprecate []Mark
+}
+
+// Mark is a mark that a stored type gets.
+type Mark struct {
+	Type        string
+	Version     int                  // 0: the newest
+	Deprecation *catalog.Deprecation // nil takes the mark away
 }
 
 // Action is what a request does to a type.
@@ -84,6 +93,10 @@ type Plan struct {
 	set deployed.Set // with the changes
 }
 
+// Revision is the revision of the stored types that the plan was made for. It grows with each
+// change of types or capture rules; 0 if nothing was changed yet.
+func (p Plan) Revision() int { return p.set.Revision }
+
 // Refused reports whether a change is refused without force.
 func (p Plan) Refused() bool {
 	return slices.ContainsFunc(p.Items, func(i Item) bool { return i.Refused != "" })
@@ -98,8 +111,8 @@ func (p Plan) Empty() bool {
 // refused.
 var ErrRefused = errors.New("a change would break an endpoint or a capture rule: nothing was changed")
 
-// Plan says what a request does, without doing it. It fails if a definition cannot be used
-// or a type to be removed does not exist.
+// Plan says what a request does, without doing it. It returns a *WrongError if a definition
+// cannot be used or a type to be removed does not exist.
 func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 	set, err := deployed.Read(ctx, m.Store, -1)
 	if err != nil {
@@ -110,21 +123,19 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 		return Plan{}, err
 	}
 	p := Plan{set: set}
+	if r.Types, err = marked(before, r); err != nil {
+		return p, wrong(err)
+	}
 	if p.Items, err = compare(before, r); err != nil {
-		return p, err
+		return p, wrong(err)
 	}
 	p.set.Types, p.set.Without = merge(set, r, m.Now())
 	after, err := p.set.Catalog()
 	if err != nil {
-		return p, err
+		return p, wrong(err)
 	}
-	for _, t := range r.Types {
-		if err := validate.Check(t); err != nil {
-			return p, fmt.Errorf("%s: %w", t.Label(), err)
-		}
-		if err := checkMappings(after, t.Name); err != nil {
-			return p, err
-		}
+	if err := m.check(ctx, after, r.Types); err != nil {
+		return p, err
 	}
 	for _, name := range after.Types() {
 		t, _ := after.Type(name)
@@ -132,7 +143,7 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 			continue
 		}
 		if _, ok := after.Type(t.Deprecated.Instead); !ok {
-			return p, fmt.Errorf("%s is deprecated in favour of %s: %s", t.Name, t.Deprecated.Instead, after.Unknown(t.Deprecated.Instead))
+			return p, wrong(fmt.Errorf("%s is deprecated in favour of %s: %s", t.Name, t.Deprecated.Instead, after.Unknown(t.Deprecated.Instead)))
 		}
 	}
 	err = m.Endpoints.EachEndpoint(ctx, func(list []endpoint.Endpoint) error {
@@ -206,6 +217,34 @@ func breaksRules(i Item, after *catalog.Catalog) string {
 	return ""
 }
 
+// marked returns the types of a request with those that get a mark.
+func marked(before *catalog.Catalog, r Request) ([]catalog.Type, error) {
+	list := slices.Clip(r.Types)
+	for _, m := range r.Deprecate {
+		was, ok := before.Type(m.Type)
+		if !ok {
+			return nil, errors.New(before.Unknown(m.Type))
+		}
+		if m.Version != 0 {
+			if was, ok = before.Version(m.Type, m.Version); !ok {
+				return nil, fmt.Errorf("event type %s has no version %d", m.Type, m.Version)
+			}
+		}
+		text, err := catalog.Deprecate(was.Schema, m.Deprecation)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", was.Label(), err)
+		}
+		is, err := catalog.Parse(text)
+		if at := (*catalog.DefinitionError)(nil); errors.As(err, &at) {
+			return nil, fmt.Errorf("%s: %s", was.Label(), at.Message) // its line is of a text that nobody wrote
+		} else if err != nil {
+			return nil, err
+		}
+		list = append(list, is)
+	}
+	return list, nil
+}
+
 // compare returns what a request does to each type.
 func compare(before *catalog.Catalog, r Request) ([]Item, error) {
 	items := map[string]Item{}
@@ -267,18 +306,6 @@ func only(items map[string]Item, name string) error {
 			return fmt.Errorf("event type %s is named twice", name)
 		} else if other.Type == name {
 			return fmt.Errorf("event type %s cannot be defined and removed at once", name)
-		}
-	}
-	return nil
-}
-
-// checkMappings reports whether each version of a type can be made of the others'
-// examples.
-func checkMappings(after *catalog.Catalog, name string) error {
-	list := after.Versions(name)
-	for i, t := range list[1:] {
-		if err := versions.Check(&list[i], t); err != nil {
-			return fmt.Errorf("%s: %w", t.Label(), err)
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes/compile"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
@@ -37,7 +38,7 @@ type world struct {
 // newWorld returns a deployment with the type order.paid.
 func newWorld(t *testing.T) *world {
 	store := memory.New(time.Now)
-	w := &world{t, &eventtypes.Manager{Store: store, Endpoints: store, Now: time.Now}, store}
+	w := &world{t, &eventtypes.Manager{Store: store, Endpoints: store, Check: compile.Check, Now: time.Now}, store}
 	w.apply(eventtypes.Request{Types: []catalog.Type{parse(t, order)}}, false, nil)
 	return w
 }
