@@ -236,6 +236,10 @@ func TestEmitAcceptsEverySample(t *testing.T) {
 			if string(got.body) != `{"rules":[[{"event":"order.paid","line":2,"column":12}]]}` {
 				t.Errorf("%s: %s", name, got.body)
 			}
+		case "emit-check-types":
+			if !strings.Contains(string(got.body), `{"problems":[{"at":1,"type":"order.paid","line":15,"column":5,`) {
+				t.Errorf("%s: %s", name, got.body)
+			}
 		case "emit-function-url":
 			if !strings.Contains(string(got.body), `"statusCode":202`) {
 				t.Errorf("%s: %s", name, got.body)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules/compile"
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
+	typecompile "github.com/tidings-dev/tidings/pkg/admin/eventtypes/compile"
 	"github.com/tidings-dev/tidings/pkg/aws/functionurl"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdaevent"
 	"github.com/tidings-dev/tidings/pkg/emit"
@@ -19,7 +21,8 @@ import (
 
 // Route returns the Lambda function: capture for the stream of the platform's table,
 // HTTP for the function URL, and by direct invocation events, {"action":"recapture",
-// "ids":[…]}, or {"action":"check_rules","files":[{"path":…,"text":…}]} for the console.
+// "ids":[…]}, or for the console {"action":"check_rules","files":[{"path":…,"text":…}]} or
+// {"action":"check_types","types":[{"text":…}]}.
 func Route(em *emit.Emitter) func(context.Context, json.RawMessage) (any, error) {
 	serve := functionurl.Handler(em)
 	return func(ctx context.Context, payload json.RawMessage) (any, error) {
@@ -54,15 +57,17 @@ func Route(em *emit.Emitter) func(context.Context, json.RawMessage) (any, error)
 
 // command is what emit does besides storing events.
 type command struct {
-	Action string              `json:"action"`
-	IDs    []string            `json:"ids"`   // for recapture
-	Files  []capturerules.File `json:"files"` // for check_rules
+	Action string                  `json:"action"`
+	IDs    []string                `json:"ids"`   // for recapture
+	Files  []capturerules.File     `json:"files"` // for check_rules
+	Types  []eventtypes.Definition `json:"types"` // for check_types
 }
 
 // The actions of commands.
 const (
 	recapture  = "recapture"
 	checkRules = "check_rules"
+	checkTypes = "check_types"
 )
 
 // readCommand reads a command. ok is false if the payload has no action, as events do not.
@@ -75,20 +80,29 @@ func readCommand(payload []byte) (c command, ok bool, err error) {
 	} else if err != nil {
 		return c, true, &emit.Error{Code: emit.MalformedJSON, Message: "command: " + err.Error()}
 	}
-	if c.Action != recapture && c.Action != checkRules {
-		return c, true, &emit.Error{Code: emit.InvalidField, Field: "action", Message: fmt.Sprintf("action %.64q is unknown; there are %s and %s", c.Action, recapture, checkRules)}
+	if c.Action != recapture && c.Action != checkRules && c.Action != checkTypes {
+		return c, true, &emit.Error{Code: emit.InvalidField, Field: "action", Message: fmt.Sprintf("action %.64q is unknown; there are %s, %s and %s", c.Action, recapture, checkRules, checkTypes)}
 	}
 	return c, true, nil
 }
 
 func (c command) run(ctx context.Context, em *emit.Emitter) (any, error) {
-	if c.Action == recapture {
-		results, err := em.Recapture(ctx, c.IDs, dynamoitem.ReadChange)
-		return map[string][]emit.Recaptured{"results": results}, err
+	switch c.Action {
+	case checkRules:
+		list, err := compile.Check(ctx, c.Files)
+		if errors.Is(err, capturerules.ErrWrong) {
+			return capturerules.Checked{Problems: err.Error()}, nil
+		}
+		return capturerules.Checked{Rules: list}, err
+	case checkTypes:
+		answer := eventtypes.Checked{Problems: []eventtypes.Problem{}}
+		err := typecompile.Check(ctx, c.Types)
+		var wrong *eventtypes.WrongError
+		if errors.As(err, &wrong) {
+			answer.Problems, err = wrong.Problems, nil
+		}
+		return answer, err
 	}
-	list, err := compile.Check(ctx, c.Files)
-	if errors.Is(err, capturerules.ErrWrong) {
-		return capturerules.Checked{Problems: err.Error()}, nil
-	}
-	return capturerules.Checked{Rules: list}, err
+	results, err := em.Recapture(ctx, c.IDs, dynamoitem.ReadChange)
+	return map[string][]emit.Recaptured{"results": results}, err
 }
