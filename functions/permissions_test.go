@@ -461,6 +461,10 @@ func consoleRequests(t *testing.T, stage *lambdaemulator.Deployment) (list [][]b
 		{"GET", "/api/capture-rules", ""},
 		{"POST", "/api/capture-rules", `{"remove":["shipped"]}`},
 		{"POST", "/api/capture-rules", `{"shipped":true}`},
+		{"GET", "/api/event-types/user.posted_comment", ""},
+		{"POST", "/api/event-types", `{"remove":[{"type":"user.referred_user"}],"force":true}`},
+
+		{"PUT", "/api/undefined-event-types", `{"allowed":false}`},
 		{"GET", "/api/endpoints", ""},
 		{"GET", sample, ""},
 		{"PUT", sample, `{"url":"` + stage.Receiver + `/200","event_types":["*"],"version":1,"max_age":"300h"}`},

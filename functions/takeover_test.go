@@ -134,6 +134,10 @@ func attacks() []attack {
 		{"list a tenant's endpoints", func(ctx context.Context, i intruder) error {
 			return i.query(ctx, i.tables.Endpoints, "tenant", "default")
 		}, []string{"console", "dispatch", "test-webhook"}},
+		{"scan the endpoints", func(ctx context.Context, i intruder) error {
+			_, err := i.db.Scan(ctx, &dynamodb.ScanInput{TableName: &i.tables.Endpoints})
+			return err
+		}, []string{"console"}},
 		{"redirect an endpoint", func(ctx context.Context, i intruder) error {
 			return i.update(ctx, i.tables.Endpoints, sample, "url", "https://attacker.example/")
 		}, nil},

@@ -171,8 +171,18 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 	})
 
 	get(c, api, "list-event-types", "/api/event-types", "List event types", func(ctx context.Context, _ Session, _ *struct{}) (EventTypes, error) {
-		list, err := o.EventTypes(ctx)
-		return EventTypes{list}, err
+		return o.EventTypes(ctx)
+	})
+	get(c, api, "get-event-type", "/api/event-types/{type}", "Get an event type with the definitions of its versions", func(ctx context.Context, _ Session, in *struct {
+		Type string `path:"type" maxLength:"64" doc:"The type's name"`
+	}) (EventType, error) {
+		return o.GetEventType(ctx, in.Type)
+	})
+	register(c, api, http.MethodPost, "change-event-types", "/api/event-types", "Add, replace, deprecate and remove event types, all or nothing; or, as a dry run, say what would change and which endpoints that concerns (operator role)", func(ctx context.Context, who Session, in *struct{ Body EventTypesChange }) (EventTypesPlan, error) {
+		return o.ChangeEventTypes(ctx, who, in.Body)
+	})
+	register(c, api, http.MethodPut, "set-undefined-event-types", "/api/undefined-event-types", "Allow or refuse events of types without a definition (operator role)", func(ctx context.Context, who Session, in *struct{ Body UndefinedTypes }) (UndefinedTypes, error) {
+		return o.SetUndefinedTypes(ctx, who, in.Body)
 	})
 	get(c, api, "list-events", "/api/events", "List and search events, newest first", func(ctx context.Context, who Session, in *struct {
 		Type    []string  `query:"type,explode" maxItems:"20" nullable:"false" doc:"Event types; repeat it for several"`
@@ -309,7 +319,8 @@ type (
 	}
 	// EventTypes is a list of event types.
 	EventTypes struct {
-		Types []EventType `json:"types" nullable:"false"`
+		Types            []EventType `json:"types" nullable:"false"`
+		UndefinedAllowed bool        `json:"undefined_allowed" doc:"Events of types without a definition are accepted"`
 	}
 )
 
@@ -338,6 +349,9 @@ func (c *Console) problem(ctx context.Context, err error) error {
 	if errors.As(err, &known) {
 		for _, f := range known.Fields {
 			details = append(details, &huma.ErrorDetail{Location: "body." + f.Field, Message: f.Message})
+		}
+		for _, i := range known.Refused {
+			details = append(details, &huma.ErrorDetail{Location: i.Type, Message: i.Refused, Value: i})
 		}
 	}
 	return huma.NewError(status, message, details...)

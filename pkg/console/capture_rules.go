@@ -99,7 +99,10 @@ func (o *Operations) ChangeCaptureRules(ctx context.Context, who Session, c Capt
 }
 
 func explainRules(err error) error {
+	var large *deployed.LimitError
 	switch {
+	case errors.As(err, &large):
+		return errorf(Invalid, "%s", large)
 	case errors.Is(err, capturerules.ErrWrong):
 		return errorf(Invalid, "%s", err)
 	case errors.Is(err, deployed.ErrConflict):

@@ -20,6 +20,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules/compile"
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
+	typecompile "github.com/tidings-dev/tidings/pkg/admin/eventtypes/compile"
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/delivery/breaker"
@@ -62,6 +64,7 @@ type world struct {
 type store interface {
 	local.Store
 	deployed.Store
+	eventtypes.Endpoints
 }
 
 // failingAudit is an audit log that can be made to fail.
@@ -137,6 +140,7 @@ func (w *world) on(store store) *world {
 		Deliveries: w.store, Events: w.store, Journal: w.store, Jobs: w.store, Audit: w.audit, Receiver: receiver, Now: w.now,
 		Breakers: w.store, Discussions: w.store, FailedChanges: w.store, Emit: w.emit, Statistics: reader,
 		Rules:   &capturerules.Manager{Store: w.store, Check: compile.Check, Now: w.now},
+		Types:   &eventtypes.Manager{Store: w.store, Endpoints: w.store, Check: typecompile.Check, Now: w.now},
 		History: &stats.History{Reader: reader, Days: w.store, Now: w.now}, Targets: stats.Targets{SuccessPercent: 95, SlowSeconds: 60, FailedPerDay: 50},
 		TestWebhook: invoking(&testsend.Tester{
 			Catalog: known, Validate: (&validate.Live{Types: known}).Validate, Endpoints: w.store, Limits: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now,

@@ -116,7 +116,7 @@ func (c *Console) listEvents(r *http.Request, who Session) (page, error) {
 		return page{}, err
 	}
 	e := eventsPage{
-		Text: strings.TrimSpace(q.Get("q")), Type: q.Get("type"), Since: q.Get("since"), Cursor: q.Get("cursor"), Catalog: known,
+		Text: strings.TrimSpace(q.Get("q")), Type: q.Get("type"), Since: q.Get("since"), Cursor: q.Get("cursor"), Catalog: known.Types,
 	}
 	// A whole ID needs no search, and finds an event that is not fanned out yet.
 	if _, err := event.IDTime(e.Text); err == nil {

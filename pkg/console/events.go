@@ -29,24 +29,32 @@ type EventType struct {
 	RetentionDays int             `json:"retention_days" doc:"How many days its events are kept after they were accepted"`
 	// Deprecated is absent unless the type is deprecated.
 	Deprecated *catalog.Deprecation `json:"deprecated,omitempty"`
+	Versions   []TypeVersion        `json:"versions" nullable:"false" doc:"All versions, the oldest first"`
 }
 
 // EventTypes returns the event types of the deployment.
-func (o *Operations) EventTypes(ctx context.Context) ([]EventType, error) {
+func (o *Operations) EventTypes(ctx context.Context) (EventTypes, error) {
 	known, err := o.Endpoints.Catalog.Current(ctx)
 	if err != nil {
-		return nil, err
+		return EventTypes{}, err
 	}
-	list := []EventType{}
-	for _, name := range known.Types() {
-		t, _ := known.Type(name)
-		v := EventType{Name: t.Name, Version: t.Version, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema, Deprecated: t.Deprecated, RetentionDays: o.retentionDays(t)}
-		if len(t.Samples) > 0 {
-			v.Sample = t.Samples[0]
-		}
-		list = append(list, v)
+	list := EventTypes{Types: []EventType{}, UndefinedAllowed: known.IsOpen()}
+	for _, t := range types(known) {
+		list.Types = append(list.Types, o.viewType(known, t))
 	}
 	return list, nil
+}
+
+// viewType describes a type by its newest version t.
+func (o *Operations) viewType(known *catalog.Catalog, t catalog.Type) EventType {
+	v := EventType{
+		Name: t.Name, Version: t.Version, Description: t.Description, CapturedFrom: t.CapturedFrom, Schema: t.Schema, Deprecated: t.Deprecated,
+		RetentionDays: o.retentionDays(t), Versions: typeVersions(known, t.Name),
+	}
+	if len(t.Samples) > 0 {
+		v.Sample = t.Samples[0]
+	}
+	return v
 }
 
 // retentionDays returns how many days events of a type are kept.

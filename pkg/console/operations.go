@@ -11,6 +11,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event/journal"
 	"github.com/tidings-dev/tidings/pkg/ops/audit"
@@ -35,8 +36,9 @@ type Operations struct {
 	Audit       Audit
 	// FailedChanges are the changes of the platform's table that could not become events.
 	FailedChanges FailedChanges
-	// Rules changes the capture rules.
+	// Rules changes the capture rules, and Types the event types.
 	Rules       *capturerules.Manager
+	Types       *eventtypes.Manager
 	Dispatch    Invoke
 	TestWebhook Invoke
 	Emit        Invoke
@@ -69,6 +71,8 @@ type Error struct {
 	Kind    Kind
 	Message string
 	Fields  []FieldError // for Invalid: the fields that are wrong
+	// Refused are, for Conflict, changes of event types that need force.
+	Refused []PlannedType
 }
 
 func (e *Error) Error() string { return e.Message }

@@ -274,6 +274,8 @@ func TestSecurityOtherTenantsIDsAreLikeThoseThatDoNotExist(t *testing.T) {
 		"PUT /api/endpoints/{id}":           fmt.Sprintf(`{"url":"https://example.com/taken","version":%d}`, e.Version),
 		"POST /api/jobs":                    `{"kind":"recover","endpoint_id":"%[1]s","from":"2026-01-01T00:00:00Z"}`,
 		"POST /api/capture-rules":           `{"remove":["shipped"]}`,
+		"POST /api/event-types":             `{"remove":[{"type":"user.posted_comment"}],"force":true}`,
+		"PUT /api/undefined-event-types":    `{"allowed":true}`,
 		"POST /api/erasures":                `{"subject":"u_1042","dry_run":true}`,
 		"POST /api/replays":                 `{"deliveries":[{"endpoint_id":"%[1]s","event_id":"%[2]s"}]}`,
 		"POST /api/discussions/{id}/extend": `{"to":"` + later + `"}`,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/admin"
 	"github.com/tidings-dev/tidings/pkg/admin/capturerules"
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
 	"github.com/tidings-dev/tidings/pkg/aws/functionurl"
 	"github.com/tidings-dev/tidings/pkg/aws/lambdamain"
 	"github.com/tidings-dev/tidings/pkg/console"
@@ -67,6 +68,7 @@ func (s Settings) Tables() dynamo.Tables {
 type Store interface {
 	admin.Store
 	deployed.Store
+	eventtypes.Endpoints
 	console.Deliveries
 	console.Events
 	journal.Source
@@ -109,6 +111,7 @@ func New(s Settings, b Backend) lambdamain.Handler {
 			Endpoints:  &admin.Endpoints{Store: b.Store, Catalog: types, Check: b.Check, Now: time.Now},
 			Deliveries: b.Store, Events: b.Store, Journal: b.Store, Jobs: b.Store, Audit: b.Store, Breakers: b.Store, Discussions: discussions, FailedChanges: b.Store,
 			Rules:      &capturerules.Manager{Store: b.Store, Check: capturerules.Remote(b.Emit), Now: time.Now},
+			Types:      &eventtypes.Manager{Store: b.Store, Endpoints: b.Store, Check: eventtypes.Remote(b.Emit), Now: time.Now},
 			Statistics: reader, History: &stats.History{Reader: reader, Days: b.Store, Now: time.Now}, Targets: s.Targets,
 			Dispatch: b.Dispatch, TestWebhook: b.TestWebhook, Emit: b.Emit, Receiver: b.Receiver, Now: time.Now, RetentionDays: s.RetentionDays,
 		},

@@ -48,6 +48,13 @@ const (
 // ErrConflict is the error of a write over a set that changed since it was read.
 var ErrConflict = errors.New("the event types were changed at the same time: try again")
 
+// LimitError says that a set has more than a deployment can have.
+type LimitError struct{ text string }
+
+func (e *LimitError) Error() string { return e.text }
+
+func limitf(format string, args ...any) error { return &LimitError{fmt.Sprintf(format, args...)} }
+
 // Source is where a set is read from.
 type Source interface {
 	// ReadDocument: see alert.Documents. The document lists the parts of the set.
@@ -113,7 +120,7 @@ func (s Set) Catalog() (*catalog.Catalog, error) {
 		}
 	}
 	if len(list) > MaxTypes {
-		return nil, fmt.Errorf("%d event types; the maximum is %d", len(list), MaxTypes)
+		return nil, limitf("%d event types; the maximum is %d", len(list), MaxTypes)
 	}
 	known, err := catalog.New(list)
 	if err == nil && s.Open {
@@ -201,8 +208,8 @@ func readParts(ctx context.Context, from Source, keys []string) (text []byte, co
 }
 
 // Write replaces the set of revision set.Revision and returns it with its new revision. It
-// returns ErrConflict if another one was stored since. by is who changed it; writer
-// must be unique.
+// returns ErrConflict if another one was stored since, and a *LimitError if the set is too
+// large. by is who changed it; writer must be unique.
 func Write(ctx context.Context, store Store, set Set, by, writer string, now time.Time) (Set, error) {
 	if _, err := set.Catalog(); err != nil {
 		return set, err
@@ -245,7 +252,7 @@ func Write(ctx context.Context, store Store, set Set, by, writer string, now tim
 
 func encode(set Set) ([]byte, error) {
 	if len(set.Rules.Files) > MaxRuleFiles {
-		return nil, fmt.Errorf("%d files of capture rules; the maximum is %d", len(set.Rules.Files), MaxRuleFiles)
+		return nil, limitf("%d files of capture rules; the maximum is %d", len(set.Rules.Files), MaxRuleFiles)
 	}
 	b := body{Types: []string{}, Without: set.Without, AddedAt: map[string]time.Time{}, Open: set.Open, Rules: set.Rules.Files, WithoutRules: set.Rules.WithoutShipped}
 	size := 0
@@ -253,7 +260,7 @@ func encode(set Set) ([]byte, error) {
 		size += len(f.Text)
 	}
 	if size > MaxRuleBytes {
-		return nil, fmt.Errorf("the files of capture rules have %d bytes together; the maximum is %d", size, MaxRuleBytes)
+		return nil, limitf("the files of capture rules have %d bytes together; the maximum is %d", size, MaxRuleBytes)
 	}
 	for _, t := range set.Types {
 		size += len(t.Schema)
@@ -263,14 +270,14 @@ func encode(set Set) ([]byte, error) {
 		}
 	}
 	if size > MaxBytes {
-		return nil, fmt.Errorf("the definitions and rules have %d bytes together; the maximum is %d", size, MaxBytes)
+		return nil, limitf("the definitions and rules have %d bytes together; the maximum is %d", size, MaxBytes)
 	}
 	plain, err := json.Marshal(b)
 	if err != nil {
 		return nil, err
 	}
 	if len(plain) > maxStored {
-		return nil, fmt.Errorf("the definitions and rules have %d bytes together as they are stored; the maximum is %d: their quotes, < and > take two to six bytes", len(plain), maxStored)
+		return nil, limitf("the definitions and rules have %d bytes together as they are stored; the maximum is %d: their quotes, < and > take two to six bytes", len(plain), maxStored)
 	}
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)

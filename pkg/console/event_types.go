@@ -1,0 +1,266 @@
+package console
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
+	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
+)
+
+// TypeVersion is a version of an event type.
+type TypeVersion struct {
+	Version int `json:"version"`
+	// From is where the definition comes from.
+	From       string               `json:"from" enum:"shipped,deployed" doc:"shipped comes with Tidings as it is; deployed was added or changed here"`
+	AddedAt    time.Time            `json:"added_at,omitzero" doc:"When a version after the first was added: endpoints that existed then keep the one before"`
+	Deprecated *catalog.Deprecation `json:"deprecated,omitempty"`
+	Definition json.RawMessage      `json:"definition,omitempty" doc:"As it was applied; only in the answer for one type"`
+}
+
+// typeVersions lists the versions of a type, the oldest first.
+func typeVersions(known *catalog.Catalog, name string) []TypeVersion {
+	list := []TypeVersion{}
+	for _, t := range known.Versions(name) {
+		v := TypeVersion{Version: t.Version, From: "deployed", AddedAt: t.AddedAt, Deprecated: t.Deprecated}
+		if shipped, ok := catalog.Default().Version(t.Name, t.Version); ok && bytes.Equal(shipped.Schema, t.Schema) {
+			v.From = "shipped"
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+// GetEventType returns an event type with the definitions of its versions.
+func (o *Operations) GetEventType(ctx context.Context, name string) (EventType, error) {
+	known, err := o.Endpoints.Catalog.Current(ctx)
+	if err != nil {
+		return EventType{}, err
+	}
+	t, ok := known.Type(name)
+	if !ok {
+		return EventType{}, errorf(NotFound, "%s", known.Unknown(name))
+	}
+	v := o.viewType(known, t)
+	for i, version := range known.Versions(name) {
+		v.Versions[i].Definition = version.Schema
+	}
+	return v, nil
+}
+
+// EventTypesChange is a change of the event types. All of it takes effect together, or
+// nothing.
+type EventTypesChange struct {
+	Types     []json.RawMessage `json:"types,omitempty" required:"false" maxItems:"10000" doc:"Definitions (JSON Schema) to add, or to replace those of the same name and version"`
+	Remove    []TypeRemoval     `json:"remove,omitempty" required:"false" maxItems:"10000"`
+	Deprecate []TypeMark        `json:"deprecate,omitempty" required:"false" maxItems:"10000"`
+	DryRun    bool              `json:"dry_run,omitempty" required:"false" doc:"Say what would change and which endpoints that concerns, and change nothing"`
+	Force     bool              `json:"force,omitempty" required:"false" doc:"Make changes that can break endpoints or capture rules, too; without it the answer is 409"`
+	// Revision makes the change conditional on what an earlier answer was about.
+	Revision *int `json:"revision,omitempty" required:"false" minimum:"0" doc:"The revision of a dry run; the answer is 409 if types or capture rules were changed since"`
+}
+
+// TypeRemoval names a type to remove.
+type TypeRemoval struct {
+	Type    string `json:"type" minLength:"1" maxLength:"64"`
+	Version int    `json:"version,omitempty" required:"false" minimum:"0" doc:"Only this version: the oldest or the newest; 0 removes the type"`
+}
+
+// TypeMark marks a type as deprecated, or takes the mark away.
+type TypeMark struct {
+	Type    string `json:"type" minLength:"1" maxLength:"64"`
+	Version int    `json:"version,omitempty" required:"false" minimum:"0" doc:"The version to mark; 0 is the newest"`
+	Since   string `json:"since,omitempty" required:"false" maxLength:"10" doc:"A date such as 2026-11-30; today if it is missing"`
+	Instead string `json:"instead,omitempty" required:"false" maxLength:"64" doc:"The type to use instead"`
+	Undo    bool   `json:"undo,omitempty" required:"false" doc:"The type is no longer deprecated"`
+}
+
+// EventTypesPlan is what a change does.
+type EventTypesPlan struct {
+	Types    []PlannedType `json:"types" nullable:"false" doc:"What it does to each type, field by field, and the endpoints that this concerns"`
+	Refused  bool          `json:"refused" doc:"A change needs force"`
+	Applied  bool          `json:"applied" doc:"False for a dry run, and if nothing changes. What is applied takes effect within a minute"`
+	Revision int           `json:"revision" doc:"The revision of types and capture rules that the change was compared with"`
+}
+
+// PlannedType is what a change does to one type.
+type PlannedType eventtypes.Item
+
+// UndefinedTypes is whether events of types without a definition are accepted.
+type UndefinedTypes struct {
+	Allowed bool `json:"allowed"`
+}
+
+// operatesTypes requires an operator of all tenants.
+func operatesTypes(who Session) error {
+	if !operatesAll(who) {
+		return errorf(Forbidden, "event types are those of all tenants: to change them, log in with --role operator, to the tenant %s", event.DefaultTenant)
+	}
+	return nil
+}
+
+// ChangeEventTypes changes the deployment's event types, or says what the change would do.
+func (o *Operations) ChangeEventTypes(ctx context.Context, who Session, c EventTypesChange) (EventTypesPlan, error) {
+	return o.changeTypes(ctx, who, c, nil)
+}
+
+// changeTypes is ChangeEventTypes; begin says where in a text the definitions begin, if they
+// are parts of one.
+func (o *Operations) changeTypes(ctx context.Context, who Session, c EventTypesChange, begin []place) (EventTypesPlan, error) {
+	if err := operatesTypes(who); err != nil {
+		return EventTypesPlan{}, err
+	}
+	request, names, err := c.request(o.Now())
+	if err != nil {
+		return EventTypesPlan{}, explainTypes(err, begin)
+	}
+	plan, err := o.Types.Plan(ctx, request)
+	if err != nil {
+		return EventTypesPlan{}, explainTypes(err, begin)
+	}
+	result := EventTypesPlan{Types: []PlannedType{}, Refused: plan.Refused(), Revision: plan.Revision()}
+	for _, i := range plan.Items {
+		result.Types = append(result.Types, PlannedType(i))
+	}
+	if c.Revision != nil && *c.Revision != plan.Revision() {
+		return result, explainTypes(deployed.ErrConflict, nil)
+	}
+	if c.DryRun || plan.Empty() {
+		return result, nil
+	}
+	detail := strings.Join(names, ", ")
+	if c.Force {
+		detail = "forced: " + detail
+	}
+	subject := "event types"
+	return change(ctx, o, who, "event_types.change", &subject, detail, func() (EventTypesPlan, error) {
+		err := o.Types.Apply(ctx, plan, c.Force, "console:"+who.Name, event.NewID(o.Now()))
+		if errors.Is(err, eventtypes.ErrRefused) {
+			return result, refusedTypes(result.Types)
+		}
+		result.Applied = err == nil
+		return result, explainTypes(err, nil)
+	})
+}
+
+// request converts the change, and returns what it is about for the audit log.
+func (c EventTypesChange) request(now time.Time) (r eventtypes.Request, names []string, err error) {
+	var problems []eventtypes.Problem
+	for i, text := range c.Types {
+		t, err := catalog.Parse(text)
+		if err != nil {
+			problems = append(problems, eventtypes.Wrong(i, t.Name, err))
+			continue
+		}
+		r.Types, names = append(r.Types, t), append(names, t.Label())
+	}
+	for _, d := range c.Deprecate {
+		m := eventtypes.Mark{Type: d.Type, Version: d.Version}
+		switch {
+		case !d.Undo:
+			m.Deprecation = &catalog.Deprecation{Since: cmp.Or(d.Since, now.UTC().Format(time.DateOnly)), Instead: d.Instead}
+			names = append(names, "deprecate "+d.Type)
+		case d.Since != "" || d.Instead != "":
+			problems = append(problems, eventtypes.Wrong(-1, d.Type, errors.New("undo takes neither since nor instead")))
+		default:
+			names = append(names, "deprecate "+d.Type+" no longer")
+		}
+		r.Deprecate = append(r.Deprecate, m)
+	}
+	for _, d := range c.Remove {
+		if d.Version == 0 {
+			r.Remove, names = append(r.Remove, d.Type), append(names, "remove "+d.Type)
+			continue
+		}
+		if r.RemoveVersions == nil {
+			r.RemoveVersions = map[string]int{}
+		}
+		if _, twice := r.RemoveVersions[d.Type]; twice {
+			problems = append(problems, eventtypes.Wrong(-1, d.Type, errors.New("it is to be removed twice: remove one version after the other")))
+		}
+		r.RemoveVersions[d.Type] = d.Version
+		names = append(names, fmt.Sprintf("remove %s version %d", d.Type, d.Version))
+	}
+	if len(problems) > 0 {
+		return r, names, &eventtypes.WrongError{Problems: problems}
+	}
+	return r, names, nil
+}
+
+// SetUndefinedTypes allows or refuses events of types without a definition.
+func (o *Operations) SetUndefinedTypes(ctx context.Context, who Session, u UndefinedTypes) (UndefinedTypes, error) {
+	if err := operatesTypes(who); err != nil {
+		return UndefinedTypes{}, err
+	}
+	detail := "types without a definition are refused"
+	if u.Allowed {
+		detail = "types without a definition are allowed"
+	}
+	subject := "event types"
+	return change(ctx, o, who, "event_types.undefined", &subject, detail, func() (UndefinedTypes, error) {
+		_, err := o.Types.SetOpen(ctx, u.Allowed, "console:"+who.Name, event.NewID(o.Now()))
+		return u, explainTypes(err, nil)
+	})
+}
+
+// place is a place in a text: the number of lines before it, and of bytes in its line.
+type place struct{ line, column int }
+
+// maxTypeProblems is how many problems of a change an answer lists.
+const maxTypeProblems = 50
+
+// explainTypes converts the errors of a change of event types. begin says where in a text the
+// definitions begin, if they are parts of one.
+func explainTypes(err error, begin []place) error {
+	var wrong *eventtypes.WrongError
+	var large *deployed.LimitError
+	switch {
+	case errors.As(err, &wrong):
+		out := errorf(Invalid, "the event types cannot be changed so: nothing was changed")
+		for i, p := range wrong.Problems {
+			if i == maxTypeProblems {
+				out.Fields = append(out.Fields, FieldError{"types", fmt.Sprintf("%d more are wrong", len(wrong.Problems)-i)})
+				break
+			}
+			field := "types"
+			if p.At >= 0 {
+				field = fmt.Sprintf("types[%d]", p.At)
+			}
+			if p.At >= 0 && p.At < len(begin) && p.Line > 0 {
+				if p.Line == 1 {
+					p.Column += begin[p.At].column
+				}
+				p.Line += begin[p.At].line
+			}
+			out.Fields = append(out.Fields, FieldError{field, p.String()})
+		}
+		if len(wrong.Problems) == 1 {
+			out.Message = out.Fields[0].Message
+		}
+		return out
+	case errors.As(err, &large):
+		return errorf(Invalid, "%s", large)
+	case errors.Is(err, deployed.ErrConflict):
+		return errorf(Conflict, "%s", deployed.ErrConflict)
+	}
+	return err
+}
+
+// refusedTypes says which changes are refused, and the endpoints that they concern.
+func refusedTypes(items []PlannedType) error {
+	out := errorf(Conflict, "%s. Force makes the change nevertheless", eventtypes.ErrRefused)
+	for _, i := range items {
+		if i.Refused != "" {
+			out.Refused = append(out.Refused, i)
+		}
+	}
+	return out
+}
