@@ -71,7 +71,7 @@ simulate: ## Simulate the whole system under faults chosen by seeds (SEEDS=2000;
 
 .PHONY: simulate-mutants
 simulate-mutants: ## Check that the simulation finds deliberate defects
-	@go run ./test/simulate -mutants -seeds $(or $(SEEDS),500)
+	@go run ./test/simulate -mutants -seeds $(or $(SEEDS),1000)
 
 .PHONY: mutation
 mutation: tools ## Change the delivery path by operators, count the changes that the tests notice (SAMPLE=100; all takes hours)

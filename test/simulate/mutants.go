@@ -191,8 +191,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "the lease is not honoured by its own worker", file: "pkg/dispatch/attempt.go",
-		old: "if claimed.LeaseUntil.Add(-leaseReserve).Before(until) {",
-		new: "if false {",
+		old:  "if claimed.LeaseUntil.Add(-leaseReserve).Before(until) {",
+		new:  "if false {",
+		test: "pkg/dispatch TestNothingIsSentInTheLastFiveSecondsOfTheLease",
 	},
 	{
 		name: "complete without fence", file: "pkg/store/memory/deliveries.go",

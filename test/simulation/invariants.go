@@ -255,11 +255,11 @@ func (j *checker) arrived(a *attempt) {
 	}
 }
 
-// latestBy returns a worker's latest attempt at a delivery, or nil.
-func (j *checker) latestBy(w *worker, k delivery.Key) *attempt {
+// attemptOf returns the attempt that a worker made with a claim, or nil if it sent nothing.
+func (j *checker) attemptOf(w *worker, k delivery.Key, claimID string) *attempt {
 	if t := j.deliveries[k]; t != nil {
 		for _, a := range slices.Backward(t.attempts) {
-			if a.w == w {
+			if a.w == w && a.claimID == claimID {
 				return a
 			}
 		}

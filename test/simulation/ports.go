@@ -168,7 +168,7 @@ func (p ports) Claim(ctx context.Context, c delivery.Claim) (delivery.Delivery, 
 
 // Complete implements dispatch.Deliveries.
 func (p ports) Complete(ctx context.Context, d delivery.Delivery) error {
-	a := p.w.s.checker.latestBy(p.w, d.Key)
+	a := p.w.s.checker.attemptOf(p.w, d.Key, d.ClaimID)
 	return p.w.call(ctx, &ioCall{what: "complete", key: d.Key, detail: fmt.Sprintf(" %d as %s", d.Attempts, d.State),
 		effect: func() error {
 			err := p.write(d.Key, func() error { return p.w.s.store.Complete(ctx, d) })

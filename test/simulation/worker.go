@@ -153,6 +153,9 @@ func (o *ioCall) plan() {
 	if s.faulty(s.plan.faults.slow) {
 		s.Counts.Slow++
 		slow := s.between(time.Second, 40*time.Second)
+		if s.chance(0.2) { // TCP repeats what was lost for minutes
+			slow = s.between(40*time.Second, 8*time.Minute)
+		}
 		if s.chance(0.5) {
 			wait += slow // the request is late
 		} else {
