@@ -100,7 +100,7 @@ func TestEachPermissionIsNeededAndNoneIsMissing(t *testing.T) {
 		for n, s := range all {
 			statements++
 			f.Statements = slices.Delete(slices.Clone(all), n, n+1)
-			found := checkPermissions(stage.Stack, calls)
+			found := checkRole(stage.Stack, *f, calls)
 			if !slices.ContainsFunc(found, func(p string) bool { return strings.Contains(p, "is not allowed") }) {
 				t.Errorf("without %s of %s: %q", s.Sid, f.Folder, found)
 			}
@@ -109,7 +109,7 @@ func TestEachPermissionIsNeededAndNoneIsMissing(t *testing.T) {
 			}
 		}
 		f.Statements = append(slices.Clone(all), samtemplate.Statement{Sid: "Superfluous", Actions: []string{"dynamodb:DeleteTable"}, Resources: []string{"arn:aws:dynamodb:us-east-1:000000000000:table/" + stage.Stack.Name + "-Events"}})
-		if found := checkPermissions(stage.Stack, calls); len(found) != 2 || !strings.Contains(found[0], "Superfluous") || !strings.Contains(found[1], "Superfluous") {
+		if found := checkRole(stage.Stack, *f, calls); len(found) != 2 || !strings.Contains(found[0], "Superfluous") || !strings.Contains(found[1], "Superfluous") {
 			t.Errorf("with a superfluous statement of %s: %q", f.Folder, found)
 		}
 		f.Statements = all
@@ -146,52 +146,57 @@ func ownsRole(f samtemplate.Function) bool { return strings.HasSuffix(f.Role, "-
 // call needs.
 func checkPermissions(stack *samtemplate.Stack, calls map[string][]samtemplate.Request) (problems []string) {
 	for _, owner := range stack.Functions {
-		if !ownsRole(owner) {
+		if ownsRole(owner) {
+			problems = append(problems, checkRole(stack, owner, calls)...)
+		}
+	}
+	return problems
+}
+
+// checkRole does the same for the role of one function.
+func checkRole(stack *samtemplate.Stack, owner samtemplate.Function, calls map[string][]samtemplate.Request) (problems []string) {
+	needed := map[string]bool{} // "sid action" and "sid resource"
+	for _, f := range stack.Functions {
+		if f.Role != owner.Role {
 			continue
 		}
-		needed := map[string]bool{} // "sid action" and "sid resource"
-		for _, f := range stack.Functions {
-			if f.Role != owner.Role {
-				continue
+		for _, c := range calls[f.Folder] {
+			if c.Action == "sts:GetCallerIdentity" {
+				continue // needs no permission
 			}
-			for _, c := range calls[f.Folder] {
-				if c.Action == "sts:GetCallerIdentity" {
-					continue // needs no permission
+			allowed := false
+			for _, s := range owner.Statements {
+				if !s.Allows(c) {
+					continue
 				}
-				allowed := false
-				for _, s := range owner.Statements {
-					if !s.Allows(c) {
-						continue
-					}
-					allowed = true
-					for _, a := range s.Actions {
-						if (samtemplate.Statement{Actions: []string{a}, Resources: s.Resources}).Allows(c.WithoutContext()) {
-							needed[s.Sid+" "+a] = true
-						}
-					}
-					for _, r := range s.Resources {
-						if (samtemplate.Statement{Actions: s.Actions, Resources: []string{r}}).Allows(c.WithoutContext()) {
-							needed[s.Sid+" "+r] = true
-						}
-					}
-					for _, leading := range s.Conditions["ForAllValues:StringLike"]["dynamodb:LeadingKeys"] {
-						one := samtemplate.Statement{Actions: s.Actions, Resources: s.Resources, Conditions: map[string]map[string][]string{
-							"ForAllValues:StringLike": {"dynamodb:LeadingKeys": {leading}}}}
-						if one.Allows(c) || len(c.Context["dynamodb:LeadingKeys"]) > 1 {
-							needed[s.Sid+" "+leading] = true
-						}
+				allowed = true
+				for _, a := range s.Actions {
+					if (samtemplate.Statement{Actions: []string{a}, Resources: s.Resources}).Allows(c.WithoutContext()) {
+						needed[s.Sid+" "+a] = true
 					}
 				}
-				if !allowed {
-					problems = append(problems, fmt.Sprintf("%s: %s is not allowed by any statement of %s", f.Folder, c, owner.LogicalID))
+				for _, r := range s.Resources {
+					if (samtemplate.Statement{Actions: s.Actions, Resources: []string{r}}).Allows(c.WithoutContext()) {
+						needed[s.Sid+" "+r] = true
+					}
 				}
+				for _, leading := range s.Conditions["ForAllValues:StringLike"]["dynamodb:LeadingKeys"] {
+					one := samtemplate.Statement{Actions: s.Actions, Resources: s.Resources, Conditions: map[string]map[string][]string{
+						"ForAllValues:StringLike": {"dynamodb:LeadingKeys": {leading}}}}
+					if one.Allows(c) || len(c.Context["dynamodb:LeadingKeys"]) > 1 {
+						needed[s.Sid+" "+leading] = true
+					}
+				}
+			}
+			if !allowed {
+				problems = append(problems, fmt.Sprintf("%s: %s is not allowed by any statement of %s", f.Folder, c, owner.LogicalID))
 			}
 		}
-		for _, s := range owner.Statements {
-			for _, part := range slices.Concat(s.Actions, s.Resources, s.Conditions["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]) {
-				if !needed[s.Sid+" "+part] {
-					problems = append(problems, fmt.Sprintf("%s, statement %s: no call needs %s: remove it, or add a payload that needs it to this test", owner.LogicalID, s.Sid, part))
-				}
+	}
+	for _, s := range owner.Statements {
+		for _, part := range slices.Concat(s.Actions, s.Resources, s.Conditions["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]) {
+			if !needed[s.Sid+" "+part] {
+				problems = append(problems, fmt.Sprintf("%s, statement %s: no call needs %s: remove it, or add a payload that needs it to this test", owner.LogicalID, s.Sid, part))
 			}
 		}
 	}

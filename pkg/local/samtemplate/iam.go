@@ -3,7 +3,6 @@ package samtemplate
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -82,9 +81,25 @@ func matchesAny(patterns []string, text string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return wildcardMatch(p, text) })
 }
 
+// wildcardMatch reports whether the whole text matches: * is any text, ? one byte. At a
+// mismatch it goes back to the latest *, which takes one byte more.
 func wildcardMatch(pattern, text string) bool {
-	quoted := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
-	return regexp.MustCompile("^(?s:" + quoted + ")$").MatchString(text)
+	p, t, star, from := 0, 0, -1, 0
+	for t < len(text) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, from = p, t
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == text[t]):
+			p, t = p+1, t+1
+		case star >= 0:
+			from++
+			p, t = star+1, from
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[p:], "*") == ""
 }
 
 // lambdasPolicy is the name of the policy with the statements that Lambda itself needs.
