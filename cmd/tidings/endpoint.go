@@ -89,6 +89,7 @@ func (a *app) endpointAdd() *cobra.Command {
 	var e endpoint.Endpoint
 	var filter, backfill string
 	var secret, ed25519, dryRun bool
+	var auth authFlags
 	c := &cobra.Command{
 		Use: "add URL", Short: "Add an endpoint and print its signing secret, once",
 		Long: "Add an endpoint and print its signing secret, once.\n\nThe URL's scheme selects the protocol: https, sqs, pubsub or kafka.\ndocs/destinations.md has an example for each.",
@@ -96,6 +97,7 @@ func (a *app) endpointAdd() *cobra.Command {
   tidings endpoint add https://crm.example.com/hooks --backfill 14d --dry-run
   tidings endpoint add https://crm.example.com/hooks --backfill 14d
   tidings endpoint add https://crm.example.com/hooks --filter '{"data":{"status":["success"]}}'
+  tidings endpoint add https://crm.example.com/hooks --api-key X-Api-Key=@key.txt
   tidings endpoint add 'sqs://123456789012/webhooks-orders?region=eu-central-1' --role-arn arn:aws:iam::123456789012:role/webhooks-tidings
   tidings endpoint add pubsub://my-project/community-events --ordered
   tidings endpoint add 'kafka://b1.example.com:9093,b2.example.com:9093/community?tls=true&sasl=scram-sha-512' --credentials tidings/default/kafka`,
@@ -113,6 +115,11 @@ func (a *app) endpointAdd() *cobra.Command {
 			if filter != "" {
 				e.Filter = json.RawMessage(filter)
 			}
+			authenticate, err := a.readAuth(auth, secret)
+			if err != nil {
+				return err
+			}
+			e.Auth = authenticate(nil)
 			switch {
 			case secret && ed25519:
 				return usagef("--secret-stdin and --ed25519 cannot be combined")
@@ -158,6 +165,7 @@ func (a *app) endpointAdd() *cobra.Command {
 	f.StringVar(&e.Credentials, "credentials", "", "Kafka: name of the Secrets Manager secret with user name and password, tidings/<tenant>/…")
 	f.BoolVar(&e.Ordered, "ordered", false, "Pub/Sub: deliver the events of one subject in order")
 	f.BoolVar(&e.Traceparent, "traceparent", false, "send the W3C traceparent header (an attribute on brokers)")
+	auth.add(f)
 	oldNamesFlag(f, &e)
 	typeVersionsFlag(f, &e)
 	ruleFlags(f, &e)
@@ -194,16 +202,24 @@ func ruleFlags(f *pflag.FlagSet, e *endpoint.Endpoint) {
 // endpointSet changes only the settings whose flags are given.
 func (a *app) endpointSet() *cobra.Command {
 	var wanted endpoint.Endpoint
+	var auth authFlags
 	c := &cobra.Command{
-		Use: "set ENDPOINT", Short: "Change an endpoint's timeout, retries, rate limit, circuit breaker, old names or versions",
+		Use: "set ENDPOINT", Short: "Change an endpoint's timeout, retries, rate limit, circuit breaker, authentication, old names or versions",
 		Example: `  tidings endpoint set ep_01J… --rate-per-minute 600 --burst 20
+  tidings endpoint set ep_01J… --bearer env:CRM_TOKEN
   tidings endpoint set ep_01J… --rate-per-minute 0`,
 		Args: args(1, "an endpoint id"),
 	}
 	oldNamesFlag(c.Flags(), &wanted)
 	typeVersionsFlag(c.Flags(), &wanted)
 	ruleFlags(c.Flags(), &wanted)
+	auth.add(c.Flags())
+	c.Flags().BoolVar(&auth.none, "no-auth", false, "remove all authentication but the signature; with other flags, before they are applied")
 	c.RunE = func(c *cobra.Command, given []string) error {
+		authenticate, err := a.readAuth(auth, false)
+		if err != nil {
+			return err
+		}
 		changes := map[string]func(*endpoint.Endpoint){
 			"old-names":            func(e *endpoint.Endpoint) { e.OldNames = wanted.OldNames },
 			"type-version":         func(e *endpoint.Endpoint) { pinVersions(e, wanted.TypeVersions) },
@@ -225,6 +241,9 @@ func (a *app) endpointSet() *cobra.Command {
 				named = append(named, change)
 			}
 		})
+		if auth.given() {
+			named = append(named, func(e *endpoint.Endpoint) { e.Auth = authenticate(e.Auth) })
+		}
 		if len(named) == 0 {
 			return usagef("tidings endpoint set needs at least one setting; `tidings endpoint set --help` lists them")
 		}
@@ -416,7 +435,7 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 		ordered = "by subject"
 	}
 	return a.fields("endpoint", v.ID, "status", v.Status, "reason", v.StatusReason, "url", v.URL, "description", v.Description,
-		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "ordered", ordered, "traceparent", traceparent, "names", names, "versions", strings.Join(pinned, ", "),
+		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "auth", strings.Join(v.Auth.Ways(), ", "), "ordered", ordered, "traceparent", traceparent, "names", names, "versions", strings.Join(pinned, ", "),
 		"timeout", fmt.Sprintf("%gs", v.Timeout),
 		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
 		"rate limit", rateLimit(e.Limit), "circuit breaker", breakerPolicy(e.Breaker),

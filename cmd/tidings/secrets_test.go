@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -72,7 +75,7 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 		w.Header().Set("X-Session", "marker-of-a-header")
 		if strings.HasPrefix(r.URL.Path, "/bad") {
 			w.WriteHeader(http.StatusInternalServerError)
-			_, _ = io.WriteString(w, "marker-of-an-answer")
+			_, _ = io.WriteString(w, "marker-of-an-answer "+r.Header.Get("Authorization")+r.Header.Get("X-Api-Key")+r.Header.Get("X-Team"))
 		}
 	}))
 	defer server.Close()
@@ -99,6 +102,16 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 	good := add(secret, server.URL+"/good/marker-of-a-path?token=marker-of-a-query", "--traceparent")
 	dead := add(private, server.URL+"/bad/marker-of-a-path", "--max-attempts", "1")
 	retried := add(secret, server.URL+"/bad/marker-of-a-path")
+	credential := filepath.Join(t.TempDir(), "credential")
+	if err := os.WriteFile(credential, []byte("credential-of-a-receiver\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	do(0, "", "endpoint", "set", good, "--basic", "tidings=@"+credential, "--header", "X-Team=@"+credential)
+	do(0, "credential-of-a-receiver", "endpoint", "set", good, "--bearer", "-", "--json")
+	do(0, "", "endpoint", "set", dead, "--api-key", "X-Api-Key=@"+credential, "--basic", "tidings=@"+credential)
+	do(2, "", "endpoint", "set", dead, "--bearer", "credential-of-a-receiver")
+	do(2, "", "endpoint", "set", dead, "--header", "credential-of-a-receiver")
+	do(1, "credential-of-a-receiver\x01", "endpoint", "set", dead, "--bearer", "-")
 	ids := []string{good, dead, retried}
 	for _, d := range brokers.Destinations(event.DefaultTenant) {
 		args := []string{}
@@ -174,7 +187,7 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 		}
 	}
 
-	keys := []string{strings.TrimPrefix(secret, "whsec_"), strings.TrimPrefix(private, "whsk_"), login.Password, "marker-of-a-password"}
+	keys := []string{strings.TrimPrefix(secret, "whsec_"), strings.TrimPrefix(private, "whsk_"), login.Password, "marker-of-a-password", "credential-of", base64.StdEncoding.EncodeToString([]byte("tidings:credential-of-a-receiver"))}
 	markers := []string{"marker-of", server.URL}
 	for _, of := range []struct {
 		what, text string
@@ -185,7 +198,8 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 		{"log", log.String(), append(markers, keys...), []string{"event.accepted", "event.refused", "fanout.done", "delivery.attempted", "delivery.skipped", "delivery.replayed", "webhook.tested",
 			`"outcome":"success"`, `"state":"dead"`, `"protocol":"sqs"`, `"protocol":"pubsub"`, `"protocol":"kafka"`}},
 		{"standard error", failed.String(), append(markers, keys...), []string{"tidings: "}},
-		{"standard output", printed.String(), keys, []string{"✓ delivered", "✗ not delivered", "fingerprint"}},
+		{"standard output", printed.String(), keys, []string{"✓ delivered", "✗ not delivered", "fingerprint",
+			"bearer token, header X-Team", "Bearer ••••••••", "Basic ••••••••", "X-Api-Key: ••••••••", "marker-of-an-answer Basic ••••••••"}},
 	} {
 		for _, word := range of.never {
 			if i := strings.Index(of.text, word); i >= 0 {

@@ -64,6 +64,7 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		"in the header X-Tidings-Session. The session cookie works too; changes then need the X-CSRF-Token from GET /api/session."
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
 	config.CreateHooks = nil // no $schema in responses
+	config.Transformers = append(config.Transformers, withoutValues)
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token":  {Type: "apiKey", In: "header", Name: sessionHeader},
 		"cookie": {Type: "apiKey", In: "cookie", Name: cookieName},
@@ -279,6 +280,16 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		})
 	}
 	return api
+}
+
+// withoutValues removes what the client sent from errors about it: it can be a secret.
+func withoutValues(_ huma.Context, _ string, body any) (any, error) {
+	if problem, ok := body.(*huma.ErrorModel); ok {
+		for _, detail := range problem.Errors {
+			detail.Value = nil
+		}
+	}
+	return body, nil
 }
 
 // Responses that only the API has.

@@ -27,12 +27,18 @@ func filled(t *testing.T) []endpoint.Endpoint {
 		Breaker: breaker.Policy{Failures: 4, FailingFor: 1500 * time.Millisecond, OpenFor: 90 * time.Second, MaxOpenFor: 2 * time.Hour, DisableAfter: 48 * time.Hour},
 		Limit:   ratelimit.Limit{PerMinute: 600, Burst: 20},
 	}
-	queue, topic, kafka := rules, rules, rules
+	web, queue, topic, kafka := rules, rules, rules, rules
+	web.URL, web.Auth = "https://crm.example.com/hooks", &endpoint.Auth{
+		Headers: []endpoint.AuthHeader{{Name: "X-Team", Value: endpoint.NewSecret("crm: 1")}, {Name: "cookie", Value: endpoint.NewSecret("s=1")}},
+		Bearer:  endpoint.NewSecret("token"), APIKey: &endpoint.AuthHeader{Name: "X-Api-Key", Value: endpoint.NewSecret("key")},
+	}
+	login := web
+	login.Auth = &endpoint.Auth{Basic: &endpoint.BasicAuth{User: "tidings", Password: endpoint.NewSecret("password")}}
 	queue.URL, queue.RoleARN = "sqs://123456789012/orders?region=eu-central-1", "arn:aws:iam::123456789012:role/tidings"
 	topic.URL, topic.Ordered, topic.OldNames = "pubsub://project-1/happenings", true, true
 	topic.TypeVersions = map[string]int{"user.joined_platform": 1}
 	kafka.URL, kafka.Credentials = "kafka://broker.example.com:9096/events?tls=true&sasl=scram-sha-512", "tidings/default/kafka"
-	list := []endpoint.Endpoint{queue, topic, kafka}
+	list := []endpoint.Endpoint{web, login, queue, topic, kafka}
 	for i := range reflect.TypeFor[endpoint.Endpoint]().NumField() {
 		switch name := reflect.TypeFor[endpoint.Endpoint]().Field(i).Name; name {
 		case "ID", "Secrets", "Status", "StatusReason", "Version", "CreatedAt", "UpdatedAt": // not for an editor to set

@@ -129,6 +129,7 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 				int(number("breaker.failures")), text("breaker.failing_for"), text("breaker.open_for"), text("breaker.max_open_for"), text("breaker.disable_after"),
 			},
 		},
+		Auth:       parseAuth(v),
 		EventTypes: append(append([]string{}, v["event_types"]...), strings.FieldsFunc(v.Get("other_types"), func(r rune) bool { return r == ',' || unicode.IsSpace(r) })...), Timeout: number("timeout_seconds"), Ed25519: v.Get("ed25519") != "", Version: int(number("version")),
 	}
 	return s, problems
@@ -169,6 +170,7 @@ func (e Endpoint) values() url.Values {
 		"breaker.failing_for": {e.Breaker.FailingFor}, "breaker.open_for": {e.Breaker.OpenFor}, "breaker.max_open_for": {e.Breaker.MaxOpenFor}, "breaker.disable_after": {e.Breaker.DisableAfter},
 		"version": {strconv.Itoa(e.Version)},
 	}
+	maps.Copy(v, authValues(e.Auth))
 	if len(e.Filter) > 0 {
 		v.Set("filter", pretty(e.Filter))
 	}
@@ -232,7 +234,8 @@ func (c *Console) saveEndpoint(r *http.Request, who Session) (page, error) {
 	case r.PostForm.Get("count") != "":
 		var b Backfill
 		if b, err = c.Operations.EstimateBackfill(r.Context(), who, NewEndpoint{s, r.PostForm.Get("backfill")}); err == nil {
-			p, err := c.formPage(r, id, r.PostForm, nil)
+			shown, again := withoutSecrets(r.PostForm)
+			p, err := c.formPage(r, id, shown, again)
 			p.Notice = "Nothing was added. " + b.Text() + "."
 			return p, err
 		}
@@ -244,7 +247,8 @@ func (c *Console) saveEndpoint(r *http.Request, who Session) (page, error) {
 	var known *Error
 	switch {
 	case errors.As(err, &known) && (known.Kind == Invalid || known.Kind == Conflict):
-		p, err := c.formPage(r, id, r.PostForm, known.Fields)
+		shown, again := withoutSecrets(r.PostForm)
+		p, err := c.formPage(r, id, shown, append(again, known.Fields...))
 		p.Status, p.Problem = http.StatusUnprocessableEntity, "Not saved. Correct the marked fields."
 		if slices.ContainsFunc(known.Fields, func(f FieldError) bool { return f.Field == "backfill" }) {
 			p.Problem = "Not saved: " + known.Message + "."

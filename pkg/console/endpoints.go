@@ -26,6 +26,7 @@ type Endpoint struct {
 	Tenant   string `json:"tenant"`
 	Protocol string `json:"protocol" doc:"The protocol as in the log; http includes HTTPS"`
 	Options
+	Auth         *endpoint.Auth  `json:"auth,omitempty" doc:"Authentication besides the signature, with masked secrets"`
 	EventTypes   []string        `json:"event_types" nullable:"false"`
 	Timeout      float64         `json:"timeout_seconds"`
 	Status       endpoint.Status `json:"status" enum:"enabled,paused,disabled"`
@@ -41,10 +42,11 @@ type Endpoint struct {
 // Settings are the settings of an endpoint that users can change.
 type Settings struct {
 	Options
-	EventTypes []string `json:"event_types,omitempty" doc:"Exact types, user.* or *; all types if absent. An empty list is an error"`
-	Timeout    float64  `json:"timeout_seconds,omitempty"`
-	Ed25519    bool     `json:"ed25519,omitempty" doc:"Sign with an Ed25519 key; only used when the endpoint is added"`
-	Version    int      `json:"version,omitempty" doc:"When changing an endpoint, the version that was read"`
+	Auth       AuthChange `json:"auth,omitzero" required:"false" doc:"HTTP: authentication besides the signature. If absent, it stays as it is; null removes it. A secret that is absent or masked stays as it is stored, unless the URL leads to another host"`
+	EventTypes []string   `json:"event_types,omitempty" doc:"Exact types, user.* or *; all types if absent. An empty list is an error"`
+	Timeout    float64    `json:"timeout_seconds,omitempty"`
+	Ed25519    bool       `json:"ed25519,omitempty" doc:"Sign with an Ed25519 key; only used when the endpoint is added"`
+	Version    int        `json:"version,omitempty" doc:"When changing an endpoint, the version that was read"`
 }
 
 // Options are the settings that have the same form in Endpoint and Settings. Empty
@@ -110,7 +112,7 @@ func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
 			MaxAttempts: r.MaxAttempts, MaxAge: formatDuration(r.MaxAge), MaxDelay: formatDuration(r.MaxDelay),
 			Breaker: BreakerSettings{b.Failures, formatDuration(b.FailingFor), formatDuration(b.OpenFor), formatDuration(b.MaxOpenFor), formatDuration(b.DisableAfter)},
 		},
-		EventTypes: append([]string{}, e.EventTypes...), Timeout: e.AttemptTimeout().Seconds(),
+		Auth: e.Auth, EventTypes: append([]string{}, e.EventTypes...), Timeout: e.AttemptTimeout().Seconds(),
 		Status: e.Status, StatusReason: e.StatusReason, Version: e.Version, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 	}
 	for i, s := range e.Secrets {
@@ -149,9 +151,11 @@ func ShowSecret(e endpoint.Endpoint, now time.Time) WithSecret {
 	return v
 }
 
-// apply sets the endpoint's fields. It returns an error for invalid durations.
+// apply sets the endpoint's fields. It returns an error for invalid durations, and for
+// stored secrets that would be sent elsewhere.
 func (s Settings) apply(e *endpoint.Endpoint) error {
 	var errs []error
+	before := *e
 	duration := func(field, text string) time.Duration {
 		if text == "" {
 			return 0
@@ -173,6 +177,9 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 	}
 	e.RoleARN, e.Credentials, e.Ordered, e.Traceparent = s.RoleARN, s.Credentials, s.Ordered, s.Traceparent
 	e.OldNames, e.TypeVersions = s.OldNames, s.TypeVersions
+	if err := s.Auth.apply(e, before); err != nil {
+		errs = append(errs, err)
+	}
 	e.Timeout = time.Duration(s.Timeout * float64(time.Second))
 	e.Retry.MaxAttempts = s.MaxAttempts
 	e.Retry.MaxAge, e.Retry.MaxDelay = duration("max_age", s.MaxAge), duration("max_delay", s.MaxDelay)
@@ -186,7 +193,8 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 
 // settingFields are the field names that a validation message may begin with.
 var settingFields = []string{
-	"url", "description", "event_types", "filter", "role_arn", "credentials", "ordered", "traceparent", "old_names", "type_versions", "timeout_seconds",
+	"url", "description", "event_types", "filter", "role_arn", "credentials",
+	"auth.headers", "auth.basic", "auth.bearer", "auth.api_key", "auth", "ordered", "traceparent", "old_names", "type_versions", "timeout_seconds",
 	"max_attempts", "max_age", "max_delay", "rate_per_minute", "burst",
 	"breaker.failures", "breaker.failing_for", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after",
 }
@@ -269,6 +277,7 @@ func (o *Operations) loadEndpoint(ctx context.Context, who Session, id string) (
 // CheckSettings validates an endpoint's settings without storing them.
 func (o *Operations) CheckSettings(ctx context.Context, who Session, s Settings) []FieldError {
 	e := endpoint.Endpoint{Tenant: who.Tenant, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}}
+	s.Auth.Auth = s.Auth.Auth.Assume()
 	if err := errors.Join(s.apply(&e), o.Endpoints.Validate(ctx, e)); err != nil {
 		return invalidSettings(err).Fields
 	}

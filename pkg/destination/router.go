@@ -34,6 +34,9 @@ type Target struct {
 	// Credentials is the name of the secret with the destination's user name and
 	// password, not the secret itself. Empty means none.
 	Credentials string
+	// Auth is how deliveries authenticate besides the signature; nil means not at all. The
+	// endpoint's version stands for it: it is not compared.
+	Auth *endpoint.Auth
 	// Ordered requests ordering by subject on protocols where it is optional.
 	Ordered bool
 }
@@ -42,7 +45,7 @@ type Target struct {
 func TargetOf(e endpoint.Endpoint) Target {
 	return Target{
 		Tenant: e.Tenant, ID: e.ID, Version: e.Version, URL: e.URL,
-		RoleARN: e.RoleARN, Credentials: e.Credentials, Ordered: e.Ordered,
+		RoleARN: e.RoleARN, Credentials: e.Credentials, Auth: e.Auth, Ordered: e.Ordered,
 	}
 }
 
@@ -55,6 +58,13 @@ func (t Target) Protocol() string {
 		return "http"
 	}
 	return scheme
+}
+
+// key is the target without what its version stands for: each read of an endpoint has
+// another pointer.
+func (t Target) key() Target {
+	t.Auth = nil
+	return t
 }
 
 // Kind describes one protocol to a Router.
@@ -81,7 +91,7 @@ type Router struct {
 	limit int
 
 	mu   sync.Mutex
-	open *simplelru.LRU[Target, *openAdapter]
+	open *simplelru.LRU[Target, *openAdapter] // by key
 
 	work   chan *attempt // to idle workers
 	idle   atomic.Int64  // number of idle workers
@@ -148,6 +158,9 @@ func (r *Router) parse(t Target) (Kind, *url.URL, error) {
 	k, ok := r.kinds[strings.ToLower(u.Scheme)]
 	if !ok {
 		return Kind{}, nil, fmt.Errorf("url has the unsupported scheme %q; supported formats: %s", u.Scheme, strings.Join(r.forms, ", "))
+	}
+	if t.Auth != nil && t.Protocol() != "http" {
+		return Kind{}, nil, fmt.Errorf("auth applies to HTTP, not to %s://", strings.ToLower(u.Scheme))
 	}
 	if err := k.Check(t, u); err != nil {
 		return Kind{}, nil, fmt.Errorf("url: %w (format: %s)", err, k.Form)
@@ -248,9 +261,10 @@ func GrowStack(i int) byte {
 // abandon closes an adapter with an attempt that does not end, so that its connections
 // end, and makes later attempts open a new one.
 func (r *Router) abandon(t Target, s *openAdapter) {
+	key := t.key()
 	r.mu.Lock()
-	if current, ok := r.open.Peek(t); ok && current == s {
-		r.open.Remove(t)
+	if current, ok := r.open.Peek(key); ok && current == s {
+		r.open.Remove(key)
 	}
 	r.mu.Unlock()
 	// An adapter that ignores its context may also block here.
@@ -277,15 +291,16 @@ func (r *Router) deliver(ctx context.Context, s *openAdapter, t Target, m Messag
 }
 
 func (r *Router) acquire(t Target) *openAdapter {
+	key := t.key()
 	r.mu.Lock()
-	s, ok := r.open.Get(t)
+	s, ok := r.open.Get(key)
 	var evicted *openAdapter
 	if !ok {
 		s = &openAdapter{}
 		if r.open.Len() == r.limit {
 			_, evicted, _ = r.open.RemoveOldest()
 		}
-		r.open.Add(t, s)
+		r.open.Add(key, s)
 	}
 	s.users++
 	r.mu.Unlock()

@@ -73,6 +73,9 @@ type Endpoint struct {
 	// Credentials is the name of the secret with the destination's credentials, in the
 	// deployment's secret store. Empty means none. For Kafka.
 	Credentials string
+	// Auth is how deliveries authenticate besides the signature; nil means not at all. For
+	// HTTP.
+	Auth *Auth
 	// Ordered enables ordered delivery per subject. For Pub/Sub.
 	Ordered bool
 	// Traceparent sends the W3C traceparent header, so that the receiver can continue
@@ -278,6 +281,9 @@ func (e Endpoint) Validate(known *catalog.Catalog) error {
 	}
 	if e.Credentials != "" && !ownSecret(e.Credentials, e.Tenant) {
 		add("credentials is not the name of a secret of this tenant: it must begin with the stack's name and /%s/, followed by letters, digits and -/_+=.@", e.Tenant)
+	}
+	if e.Auth != nil {
+		errs = append(errs, e.Auth.validate()...)
 	}
 	if e.Timeout != 0 && (e.Timeout < time.Second || e.Timeout > MaxTimeout) {
 		add("timeout_seconds is %g; it must be 1 to %g", e.Timeout.Seconds(), MaxTimeout.Seconds())

@@ -285,7 +285,7 @@ func statusHint(s failedAttempt) Hint {
 	case http.StatusUnauthorized:
 		if scheme := get("WWW-Authenticate"); scheme != "" {
 			kind, _, _ := strings.Cut(scheme, " ")
-			return newHint(HintUnauthorized, "The receiver requires authentication (401 Unauthorized, %s), which this endpoint does not send. Exempt the path from authentication, and verify the signature instead.", kind)
+			return newHint(HintUnauthorized, "The receiver requires authentication (401 Unauthorized, %s), and did not accept what this endpoint sends. Set the endpoint's authentication, or exempt the path and verify the signature instead.", kind)
 		}
 		return newHint(HintUnauthorized, "The receiver rejected the signature, or requires authentication (401 Unauthorized). %s", verification(s))
 	case http.StatusForbidden:

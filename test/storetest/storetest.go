@@ -809,12 +809,17 @@ func endpoints(t *testing.T, s Store) {
 		Filter:  []byte(`{"data":{"status":["success"]}}`),
 		Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}, {Secret: signature.NewEd25519(), ExpiresAt: start.Add(time.Hour)}},
 		RoleARN: "arn:aws:iam::123456789012:role/tidings", Credentials: "tidings/t1/kafka", Ordered: true, Traceparent: true, OldNames: true, TypeVersions: map[string]int{"order.paid": 2},
+		Auth: &endpoint.Auth{
+			Headers: []endpoint.AuthHeader{{Name: "X-Team", Value: endpoint.NewSecret("crm <&>")}}, Basic: &endpoint.BasicAuth{User: "ü", Password: endpoint.NewSecret("pässword \"1\"")},
+			Bearer: endpoint.NewSecret("t"), APIKey: &endpoint.AuthHeader{Name: "X-Api-Key", Value: endpoint.NewSecret("k")},
+		},
 		Timeout: 5 * time.Second, Retry: retry.Policy{MaxAttempts: 3, MaxAge: time.Hour, MaxDelay: time.Minute},
 		Status: endpoint.Enabled, Version: 1, CreatedAt: start, UpdatedAt: start,
 	}
 	equal := func(got, want endpoint.Endpoint) {
 		t.Helper()
-		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b signature.Secret) bool { return a.Reveal() == b.Reveal() })); diff != "" {
+		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b signature.Secret) bool { return a.Reveal() == b.Reveal() }),
+			cmp.Comparer(func(a, b endpoint.Secret) bool { return a.Reveal() == b.Reveal() })); diff != "" {
 			t.Errorf("not as expected (-want +got):\n%s", diff)
 		}
 	}

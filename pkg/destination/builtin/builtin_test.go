@@ -16,6 +16,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/signature"
 	"github.com/tidings-dev/tidings/test/destinationtest"
 )
@@ -70,5 +71,26 @@ func TestAQueueWithARoleIsSentToAsThatRole(t *testing.T) {
 func TestInvalidNetworksAreAnErrorAtTheStart(t *testing.T) {
 	if _, err := builtin.Open(builtin.Settings{AllowNetworks: "10.0.0.0"}, builtin.Clouds{}); err == nil || !strings.Contains(err.Error(), "ALLOW_NETWORKS") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A secret that an adapter does not send would be stored for nothing, and its owner would
+// believe that it is used.
+func TestAuthIsRefusedWhereItIsNotSent(t *testing.T) {
+	router, err := builtin.Open(builtin.Settings{}, builtin.Clouds{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = router.Close() })
+	for _, to := range []string{"sqs://queue?region=eu-central-1", "pubsub://project-1/topic", "kafka://b.example.com:9093/topic?tls=true", "https://example.com/"} {
+		target := destination.Target{Tenant: "default", ID: "ep_1", URL: to}
+		if err := router.Check(target); err != nil {
+			t.Errorf("%s without auth: %v", to, err)
+		}
+		target.Auth = &endpoint.Auth{Bearer: endpoint.NewSecret("marker")}
+		err := router.Check(target)
+		if http := strings.HasPrefix(to, "https"); http && err != nil || !http && (err == nil || !strings.Contains(err.Error(), "auth applies to HTTP")) {
+			t.Errorf("%s with auth: %v", to, err)
+		}
 	}
 }

@@ -62,17 +62,23 @@ func Kind(o Options) destination.Kind {
 			case t.RoleARN != "":
 				return errors.New("role_arn applies to SQS and Kafka, not to HTTP")
 			case t.Credentials != "":
-				return errors.New("credentials apply to Kafka, not to HTTP: receivers verify the signature")
+				return errors.New("credentials apply to Kafka, not to HTTP: receivers verify the signature, or auth says how to log in")
 			case t.Ordered:
 				return errors.New("ordered applies to Pub/Sub; HTTP has no ordering")
 			}
 			if u.Opaque != "" || u.Host == "" {
 				return errors.New("the host is missing")
 			}
-			return o.Guard.CheckURL(u)
+			if err := o.Guard.CheckURL(u); err != nil {
+				return err
+			}
+			if t.Auth != nil && !isPrivate(u) {
+				return errors.New("auth needs https://: over http://, anybody on the way could read the secrets")
+			}
+			return nil
 		},
-		Open: func(_ destination.Target, u *url.URL) (destination.Adapter, error) {
-			return &poster{connections: newConnections(o), url: u}, nil
+		Open: func(t destination.Target, u *url.URL) (destination.Adapter, error) {
+			return &poster{connections: newConnections(o), url: u, auth: newAuth(t.Auth)}, nil
 		},
 	}
 }
@@ -82,6 +88,7 @@ func Kind(o Options) destination.Kind {
 type poster struct {
 	connections *connections
 	url         *url.URL
+	auth        *auth // nil if requests have a signature only
 }
 
 // Header values shared by all requests. They are never modified.
@@ -132,6 +139,7 @@ func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Ou
 		if wrote := watch.fields(); wrote != nil {
 			x.RequestHeaders = wrote
 		}
+		p.auth.hideIn(x)
 	}
 	return outcome
 }
@@ -164,6 +172,7 @@ func (p *poster) post(ctx context.Context, transport *http.Transport, watch *sto
 		values = append(values, value)
 		request.Header[strings.ToLower(name)] = values[len(values)-1 : len(values) : len(values)]
 	}
+	p.auth.set(request.Header)
 	if x != nil {
 		x.Method, x.To = request.Method, p.url.String()
 	}
@@ -207,7 +216,7 @@ func (p *poster) post(ctx context.Context, transport *http.Transport, watch *sto
 		return delivery.Outcome{Class: delivery.Success, Status: response.StatusCode}
 	}
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody)) // an incomplete body is kept: only the status counts
-	return refused(response, body)
+	return refused(response, p.auth.hide(body))
 }
 
 // unsendable returns the name of a header that net/http would refuse to send; "" if there

@@ -2,6 +2,7 @@ package dynamoitem
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -37,6 +38,61 @@ type storedSecret struct {
 	ExpiresAt int64  `json:"expires_at,omitempty"` // epoch ms
 }
 
+// storedAuth is the stored form of an endpoint's authentication.
+type storedAuth struct {
+	Headers []storedHeader `json:"headers,omitempty"`
+	Basic   *storedBasic   `json:"basic,omitempty"`
+	Bearer  string         `json:"bearer,omitempty"`
+	APIKey  *storedHeader  `json:"api_key,omitempty"`
+}
+
+type storedHeader struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+type storedBasic struct {
+	User     string `json:"user"`
+	Password string `json:"password"`
+}
+
+func encodeAuth(a *endpoint.Auth) string {
+	stored := storedAuth{Bearer: a.Bearer.Reveal()}
+	for _, h := range a.Headers {
+		stored.Headers = append(stored.Headers, storedHeader{h.Name, h.Value.Reveal()})
+	}
+	if a.Basic != nil {
+		stored.Basic = &storedBasic{a.Basic.User, a.Basic.Password.Reveal()}
+	}
+	if a.APIKey != nil {
+		stored.APIKey = &storedHeader{a.APIKey.Name, a.APIKey.Value.Reveal()}
+	}
+	text, err := json.Marshal(stored)
+	if err != nil {
+		panic(err) // strings
+	}
+	return string(text)
+}
+
+// decodeAuth reads what encodeAuth wrote. Its error contains no secret.
+func decodeAuth(text string) (*endpoint.Auth, error) {
+	var stored storedAuth
+	if json.Unmarshal([]byte(text), &stored) != nil {
+		return nil, errors.New("auth: malformed JSON")
+	}
+	a := &endpoint.Auth{Bearer: endpoint.NewSecret(stored.Bearer)}
+	for _, h := range stored.Headers {
+		a.Headers = append(a.Headers, endpoint.AuthHeader{Name: h.Name, Value: endpoint.NewSecret(h.Value)})
+	}
+	if b := stored.Basic; b != nil {
+		a.Basic = &endpoint.BasicAuth{User: b.User, Password: endpoint.NewSecret(b.Password)}
+	}
+	if h := stored.APIKey; h != nil {
+		a.APIKey = &endpoint.AuthHeader{Name: h.Name, Value: endpoint.NewSecret(h.Value)}
+	}
+	return a, nil
+}
+
 // EncodeEndpoint returns the item of an endpoint. The item contains the secrets in plain
 // text. The table is encrypted with a KMS key of its own (SecretsKey in template.yaml).
 func EncodeEndpoint(e endpoint.Endpoint) Item {
@@ -45,6 +101,9 @@ func EncodeEndpoint(e endpoint.Endpoint) Item {
 	put(item, "description", e.Description)
 	put(item, "role_arn", e.RoleARN)
 	put(item, "credentials", e.Credentials)
+	if e.Auth != nil {
+		item["auth"] = S(encodeAuth(e.Auth))
+	}
 	if e.Ordered {
 		item["ordered"] = N(1)
 	}
@@ -129,6 +188,12 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 	if text := r.s("type_versions"); text != "" {
 		if err := json.Unmarshal([]byte(text), &e.TypeVersions); err != nil {
 			return e, fmt.Errorf("endpoint %s: type_versions: %w", e.ID, err)
+		}
+	}
+	if text := r.s("auth"); text != "" {
+		var err error
+		if e.Auth, err = decodeAuth(text); err != nil {
+			return e, fmt.Errorf("endpoint %s: %w", e.ID, err)
 		}
 	}
 	var secrets []storedSecret

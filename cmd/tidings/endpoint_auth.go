@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+)
+
+// authFlags are the flags for how deliveries authenticate to an HTTP receiver. Secrets are
+// read from a file, a variable or standard input: arguments are visible to every process of
+// the machine, and in the shell's history.
+type authFlags struct {
+	headers               []string
+	basic, bearer, apiKey string
+	none                  bool
+}
+
+const sources = "@FILE, env:NAME or - (standard input)"
+
+func (w *authFlags) add(f *pflag.FlagSet) {
+	f.StringArrayVar(&w.headers, "header", nil, "HTTP: send a header, NAME=SOURCE; its value is a secret, from "+sources+"; can be repeated")
+	f.StringVar(&w.basic, "basic", "", "HTTP: log in with a user name and a password, USER=SOURCE")
+	f.StringVar(&w.bearer, "bearer", "", "HTTP: send a bearer token, SOURCE")
+	f.StringVar(&w.apiKey, "api-key", "", "HTTP: send an API key in a header, NAME=SOURCE")
+}
+
+func (w *authFlags) given() bool {
+	return w.none || len(w.headers) > 0 || w.basic != "" || w.bearer != "" || w.apiKey != ""
+}
+
+// readAuth reads the secrets and returns the change of an endpoint's authentication. What no
+// flag names stays, except that Basic and Bearer replace each other.
+func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endpoint.Auth, error) {
+	var set []func(*endpoint.Auth)
+	secret := func(flag, source string) (endpoint.Secret, error) {
+		var text []byte
+		var err error
+		switch name, isVariable := strings.CutPrefix(source, "env:"); {
+		case isVariable:
+			value, there := os.LookupEnv(name)
+			if !there {
+				return endpoint.Secret{}, usagef("--%s: the variable %s is not set", flag, name)
+			}
+			text = []byte(value)
+		case source == "-" && stdinTaken:
+			return endpoint.Secret{}, usagef("--%s: standard input is read already: use @FILE or env:NAME", flag)
+		case source == "-", strings.HasPrefix(source, "@"):
+			stdinTaken = stdinTaken || source == "-"
+			if text, err = a.text(source); err != nil {
+				return endpoint.Secret{}, fmt.Errorf("--%s: %w", flag, err)
+			}
+		default: // not repeated: it may be the secret
+			return endpoint.Secret{}, usagef("--%s takes no secret as an argument, which others can see: give %s", flag, sources)
+		}
+		value := strings.TrimRight(string(text), "\r\n")
+		if value == "" {
+			return endpoint.Secret{}, usagef("--%s: there is no secret in %s", flag, source)
+		}
+		return endpoint.NewSecret(value), nil
+	}
+	named := func(flag, given string) (string, endpoint.Secret, error) {
+		name, source, found := strings.Cut(given, "=")
+		if !found || name == "" {
+			return "", endpoint.Secret{}, usagef("--%s must have the form NAME=SOURCE, with %s as the source", flag, sources)
+		}
+		value, err := secret(flag, source)
+		return name, value, err
+	}
+	for _, given := range w.headers {
+		name, value, err := named("header", given)
+		if err != nil {
+			return nil, err
+		}
+		set = append(set, func(to *endpoint.Auth) {
+			to.Headers = slices.DeleteFunc(to.Headers, func(h endpoint.AuthHeader) bool { return strings.EqualFold(h.Name, name) })
+			to.Headers = append(to.Headers, endpoint.AuthHeader{Name: name, Value: value})
+		})
+	}
+	if w.apiKey != "" {
+		name, value, err := named("api-key", w.apiKey)
+		if err != nil {
+			return nil, err
+		}
+		set = append(set, func(to *endpoint.Auth) { to.APIKey = &endpoint.AuthHeader{Name: name, Value: value} })
+	}
+	if w.basic != "" && w.bearer != "" {
+		return nil, usagef("--basic and --bearer cannot be combined: both set the header Authorization")
+	}
+	if w.basic != "" {
+		user, password, err := named("basic", w.basic)
+		if err != nil {
+			return nil, err
+		}
+		set = append(set, func(to *endpoint.Auth) {
+			to.Basic, to.Bearer = &endpoint.BasicAuth{User: user, Password: password}, endpoint.Secret{}
+		})
+	}
+	if w.bearer != "" {
+		token, err := secret("bearer", w.bearer)
+		if err != nil {
+			return nil, err
+		}
+		set = append(set, func(to *endpoint.Auth) { to.Basic, to.Bearer = nil, token })
+	}
+	return func(from *endpoint.Auth) *endpoint.Auth {
+		to := &endpoint.Auth{}
+		if from != nil && !w.none {
+			*to = *from
+			to.Headers = slices.Clone(from.Headers)
+		}
+		for _, change := range set {
+			change(to)
+		}
+		if to.IsZero() {
+			return nil
+		}
+		return to
+	}, nil
+}

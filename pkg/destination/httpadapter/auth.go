@@ -1,0 +1,126 @@
+package httpadapter
+
+import (
+	"bytes"
+	"encoding/base64"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+)
+
+// auth is what an endpoint's requests carry besides the signature, and what must not be
+// shown of it. Nil carries nothing.
+type auth struct {
+	headers []header
+	secrets [][]byte // longest first
+}
+
+// header is a header as net/http takes it.
+type header struct {
+	name  string
+	value []string
+}
+
+// newAuth returns what requests carry.
+func newAuth(from *endpoint.Auth) *auth {
+	if from == nil {
+		return nil
+	}
+	a := &auth{}
+	add := func(name, value string) { a.headers = append(a.headers, header{name, []string{value}}) }
+	for _, h := range from.Headers {
+		add(h.Name, h.Value.Reveal())
+	}
+	if h := from.APIKey; h != nil {
+		add(h.Name, h.Value.Reveal())
+	}
+	if b := from.Basic; b != nil {
+		encoded := base64.StdEncoding.EncodeToString([]byte(b.User + ":" + b.Password.Reveal()))
+		add("Authorization", "Basic "+encoded)
+		a.secrets = append(a.secrets, []byte(encoded))
+	}
+	if !from.Bearer.IsZero() {
+		add("Authorization", "Bearer "+from.Bearer.Reveal())
+	}
+	for _, s := range from.Secrets() {
+		a.secrets = append(a.secrets, []byte(s.Reveal()))
+	}
+	slices.SortFunc(a.secrets, func(a, b []byte) int { return len(b) - len(a) })
+	return a
+}
+
+// set adds the headers to a request's.
+func (a *auth) set(to http.Header) {
+	if a == nil {
+		return
+	}
+	for _, h := range a.headers {
+		to[h.name] = h.value
+	}
+}
+
+// minHidden is the length in bytes from which a text counts as a secret in a response. To
+// hide shorter ones would only spoil the text.
+const minHidden = 4
+
+// hide returns a response's text without the secrets: some receivers repeat the request in
+// their errors. A secret whose end is cut off is removed too.
+func (a *auth) hide(text []byte) []byte {
+	if a == nil {
+		return text
+	}
+	for _, s := range a.secrets {
+		if len(s) >= minHidden {
+			text = bytes.ReplaceAll(text, s, []byte(endpoint.MaskedSecret))
+		}
+	}
+	for _, s := range a.secrets {
+		for n := min(len(s)-1, len(text)); n >= minHidden; n-- {
+			if bytes.HasSuffix(text, s[:n]) {
+				text = append(bytes.Clone(text[:len(text)-n]), endpoint.MaskedSecret...)
+				break
+			}
+		}
+	}
+	return text
+}
+
+// hideIn masks the secrets in the record of an attempt.
+func (a *auth) hideIn(x *destination.Exchange) {
+	if a == nil {
+		return
+	}
+	for i, f := range x.RequestHeaders {
+		if slices.ContainsFunc(a.headers, func(h header) bool { return strings.EqualFold(h.name, f.Name) }) {
+			x.RequestHeaders[i].Value = masked(f.Name, f.Value)
+		}
+	}
+	for i, f := range x.ResponseHeaders {
+		x.ResponseHeaders[i].Value = string(a.hide([]byte(f.Value)))
+	}
+	x.Body = a.hide(x.Body)
+}
+
+// masked returns the mask of a header's value, with the scheme of an authorization.
+func masked(name, value string) string {
+	if scheme, _, ok := strings.Cut(value, " "); ok && strings.EqualFold(name, "Authorization") && (scheme == "Basic" || scheme == "Bearer") {
+		return scheme + " " + endpoint.MaskedSecret
+	}
+	return endpoint.MaskedSecret
+}
+
+// isPrivate reports whether nobody can read what is sent to a URL: it has TLS, or does not
+// leave the machine, as in the local runner. The guard blocks loopback elsewhere.
+func isPrivate(u *url.URL) bool {
+	if strings.EqualFold(u.Scheme, "https") {
+		return true
+	}
+	host := strings.ToLower(u.Hostname())
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}

@@ -1,0 +1,155 @@
+package endpoint_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/signature"
+)
+
+// valid returns an endpoint without mistakes.
+func valid() endpoint.Endpoint {
+	return endpoint.Endpoint{Tenant: "default", URL: "https://example.com", EventTypes: []string{"*"}, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}}
+}
+
+func withHeader(name, value string) *endpoint.Auth {
+	return &endpoint.Auth{Headers: []endpoint.AuthHeader{{Name: name, Value: endpoint.NewSecret(value)}}}
+}
+
+func TestAuthValidation(t *testing.T) {
+	secret := endpoint.NewSecret
+	basic := func(user, password string) *endpoint.Auth {
+		return &endpoint.Auth{Basic: &endpoint.BasicAuth{User: user, Password: secret(password)}}
+	}
+	var many, large endpoint.Auth
+	for i := range endpoint.MaxAuthHeaders + 1 {
+		many.Headers = append(many.Headers, endpoint.AuthHeader{Name: fmt.Sprint("x-", i), Value: secret("v")})
+	}
+	for i := range 3 {
+		large.Headers = append(large.Headers, endpoint.AuthHeader{Name: fmt.Sprint("x-", i), Value: secret(strings.Repeat("v", 3000))})
+	}
+	type row struct {
+		auth *endpoint.Auth
+		want string // "" if it is valid
+	}
+	rows := map[string]row{
+		"a header":                       {withHeader("X-Team", "crm 1"), ""},
+		"a cookie":                       {withHeader("Cookie", "s=1; t=2"), ""},
+		"an authorization of its own":    {withHeader("authorization", "GenieKey abc"), ""},
+		"the longest value":              {withHeader("X-Team", strings.Repeat("v", 4096)), ""},
+		"a longer value":                 {withHeader("X-Team", strings.Repeat("v", 4097)), "auth.headers: the value of X-Team is 4097 bytes"},
+		"no value":                       {withHeader("X-Team", ""), "auth.headers: the value of X-Team is missing"},
+		"only the mask":                  {withHeader("X-Team", endpoint.MaskedSecret), "none is stored"},
+		"a line break":                   {withHeader("X-Team", "a\r\nX-Evil: 1"), "control character"},
+		"a tab":                          {withHeader("X-Team", "a\tb"), "control character"},
+		"a leading blank":                {withHeader("X-Team", " a"), "white space"},
+		"a trailing blank":               {withHeader("X-Team", "a "), "white space"},
+		"not ASCII":                      {withHeader("X-Team", "ü"), "not ASCII"},
+		"no name":                        {withHeader("", "a"), "no name"},
+		"a blank in the name":            {withHeader("X Team", "a"), "letters, digits"},
+		"a pseudo-header":                {withHeader(":path", "a"), "letters, digits"},
+		"a long name":                    {withHeader(strings.Repeat("x", 129), "a"), "the limit is 128"},
+		"too many":                       {&many, "auth.headers: there are 21; the limit is 20"},
+		"too large together":             {&large, "the limit is 8192"},
+		"a name twice":                   {&endpoint.Auth{Headers: []endpoint.AuthHeader{{Name: "x-a", Value: secret("1")}, {Name: "X-A", Value: secret("2")}}}, "set twice"},
+		"a header and the API key":       {&endpoint.Auth{Headers: withHeader("x-a", "1").Headers, APIKey: &endpoint.AuthHeader{Name: "X-A", Value: secret("2")}}, "auth.api_key: the header X-A is set twice"},
+		"an API key":                     {&endpoint.Auth{APIKey: &endpoint.AuthHeader{Name: "X-Api-Key", Value: secret("k")}}, ""},
+		"an API key in a refused header": {&endpoint.Auth{APIKey: &endpoint.AuthHeader{Name: "X-Amzn-Key", Value: secret("k")}}, "auth.api_key: the header X-Amzn-Key cannot be set"},
+		"Basic":                          {basic("user", "pässword: 1"), ""},
+		"Basic without a user":           {basic("", "p"), "auth.basic: the user name"},
+		"Basic with a colon":             {basic("a:b", "p"), "auth.basic: the user name"},
+		"Basic without a password":       {basic("a", ""), "auth.basic: the password is missing"},
+		"a bearer token":                 {&endpoint.Auth{Bearer: secret("abc.def")}, ""},
+		"a bearer token with its scheme": {&endpoint.Auth{Bearer: secret("Bearer abc")}, "without the word Bearer"},
+		"Basic and bearer":               {&endpoint.Auth{Basic: basic("a", "p").Basic, Bearer: secret("t")}, "auth: basic and bearer each set"},
+		"bearer and an authorization":    {&endpoint.Auth{Headers: withHeader("AUTHORIZATION", "x").Headers, Bearer: secret("t")}, "a header Authorization and bearer each set"},
+	}
+	for _, name := range []string{
+		"Content-Type", "content-length", "Content-Encoding", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Host", "Connection", "Keep-Alive", "Proxy-Authorization",
+		"User-Agent", "Expect", "Date", "Via", "Forwarded", "X-Forwarded-For", "Webhook-Id", "webhook-signature", "Idempotency-Key", "X-Idempotency-Key", "tidings-test",
+		"X-Amz-Date", "x-amzn-trace-id", "X-Goog-Authenticated-User", "x-google-anything", "traceparent", "tracestate", "Accept-Encoding",
+	} {
+		rows[name] = row{withHeader(name, "v"), "cannot be set"}
+	}
+	for name, c := range rows {
+		t.Run(name, func(t *testing.T) {
+			e := valid()
+			e.Auth = c.auth
+			err := e.Validate(catalog.Default())
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestSecretsOfAuthRedactThemselves(t *testing.T) {
+	a := endpoint.Auth{
+		Headers: withHeader("X-Team", "marker-1").Headers, Basic: &endpoint.BasicAuth{User: "u", Password: endpoint.NewSecret("marker-2")},
+		Bearer: endpoint.NewSecret("marker-3"), APIKey: &endpoint.AuthHeader{Name: "X-Key", Value: endpoint.NewSecret("marker-4")},
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("auth", "auth", a, "one", a.Bearer)
+	broken := a
+	broken.Headers = withHeader("X-Team", "marker-5\n").Headers
+	e := valid()
+	e.Auth = &broken
+	for _, shown := range []string{string(text), log.String(), fmt.Sprintf("%v %+v %#v", a, a, a.Bearer), strings.Join(a.Ways(), " "), fmt.Sprint(e.Validate(catalog.Default()))} {
+		if shown == "" || strings.Contains(shown, "marker") {
+			t.Errorf("shown: %s", shown)
+		}
+	}
+	if n := len(a.Secrets()); n != 4 {
+		t.Errorf("%d secrets", n)
+	}
+}
+
+func TestAMaskedSecretKeepsWhatIsStoredForTheSamePlace(t *testing.T) {
+	mask := endpoint.MaskedSecret
+	stored := &endpoint.Auth{
+		Headers: withHeader("X-Team", "one").Headers, Basic: &endpoint.BasicAuth{User: "u", Password: endpoint.NewSecret("two")},
+		APIKey: &endpoint.AuthHeader{Name: "X-Key", Value: endpoint.NewSecret("three")},
+	}
+	for name, c := range map[string]struct {
+		given *endpoint.Auth
+		want  []string
+		kept  bool
+	}{
+		"the mask":              {withHeader("x-team", mask), []string{"one"}, true},
+		"nothing":               {withHeader("X-Team", ""), []string{"one"}, true},
+		"another value":         {withHeader("X-Team", "new"), []string{"new"}, false},
+		"of another header":     {withHeader("X-Other", mask), []string{mask}, false},
+		"of the API key":        {withHeader("X-Key", mask), []string{mask}, false},
+		"the same user":         {&endpoint.Auth{Basic: &endpoint.BasicAuth{User: "u", Password: endpoint.NewSecret(mask)}}, []string{"two"}, true},
+		"another user":          {&endpoint.Auth{Basic: &endpoint.BasicAuth{User: "v", Password: endpoint.NewSecret(mask)}}, []string{mask}, false},
+		"a token that is not":   {&endpoint.Auth{Bearer: endpoint.NewSecret(mask)}, []string{mask}, false},
+		"no token":              {&endpoint.Auth{}, nil, false},
+		"nothing at all":        {nil, nil, false},
+		"the same API key":      {&endpoint.Auth{APIKey: &endpoint.AuthHeader{Name: "x-key"}}, []string{"three"}, true},
+		"one kept, one changed": {&endpoint.Auth{Headers: withHeader("X-Team", "new").Headers, APIKey: &endpoint.AuthHeader{Name: "x-key"}}, []string{"new", "three"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before, _ := json.Marshal(c.given)
+			got, kept := c.given.Keep(stored)
+			var secrets []string
+			for _, s := range got.Secrets() {
+				secrets = append(secrets, s.Reveal())
+			}
+			if fmt.Sprint(secrets) != fmt.Sprint(c.want) || kept != c.kept {
+				t.Errorf("%q %t, want %q %t", secrets, kept, c.want, c.kept)
+			}
+			if after, _ := json.Marshal(c.given); string(after) != string(before) {
+				t.Errorf("what was given has become %s", after)
+			}
+		})
+	}
+}
