@@ -319,7 +319,6 @@ func (a *app) testRules(set *rules.Set, known *validate.Catalog, text []byte) er
 		}
 		changes = append(changes, one)
 	}
-	var emitter emit.Emitter
 	failed := false
 	var list []tested
 	for i, change := range changes {
@@ -340,7 +339,7 @@ func (a *app) testRules(set *rules.Set, known *validate.Catalog, text []byte) er
 			default:
 				var e event.Event
 				var body []byte
-				if e, err = emitter.CheckCaptured(known, *v.Event); err == nil {
+				if e, err = emit.CheckCaptured(known, *v.Event); err == nil {
 					body, err = e.Encode()
 				}
 				if err != nil {

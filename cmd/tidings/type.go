@@ -37,7 +37,7 @@ func (a *app) storedTypes(ctx context.Context, t *target, types []string) ([]str
 	if len(types) == 0 {
 		return nil, nil
 	}
-	known, err := t.types().Current(ctx)
+	known, err := t.types().Of(ctx, a.tenant)
 	if err != nil {
 		return nil, unreachable(err)
 	}
@@ -52,21 +52,44 @@ func (a *app) storedTypes(ctx context.Context, t *target, types []string) ([]str
 }
 
 func (a *app) typeCommand() *cobra.Command {
-	c := &cobra.Command{Use: "type", Short: "List, show, check and change the event types"}
+	c := &cobra.Command{
+		Use: "type", Short: "List, show, check and change the event types",
+		Long: `List, show, check and change the event types. With --tenant, "list", "show" and "test"
+use the types of that tenant: those of the deployment and its own; "apply", "diff",
+"deprecate" and "remove" change its own.`,
+	}
 	c.AddCommand(a.typeList(), a.typeShow(), a.typeTest(), a.typeApply(), a.typeDiff(), a.typeDeprecate(), a.typeRemove(), a.typeUndefined())
 	return c
 }
 
-// known returns the event types of the target, or the shipped ones.
-func (a *app) known(ctx context.Context, shipped bool) (*catalog.Catalog, error) {
+// typesOf returns the tenant whose types a command is about: that of --tenant, and "", which
+// stands for the deployment, without the flag.
+func typesOf(c *cobra.Command) string {
+	if f := c.Flag("tenant"); f.Changed {
+		return f.Value.String()
+	}
+	return ""
+}
+
+// known returns the event types that a command is about, or the shipped ones.
+func (a *app) known(c *cobra.Command, shipped bool) (*catalog.Catalog, error) {
+	tenant := typesOf(c)
+	if shipped && tenant != "" {
+		return nil, usagef("--shipped takes no --tenant: the shipped types are the deployment's")
+	}
 	if shipped {
 		return catalog.Default(), nil
 	}
-	t, err := a.connect(ctx)
+	if tenant != "" {
+		if err := event.CheckTenant(tenant); err != nil {
+			return nil, usagef("--tenant: %w", err)
+		}
+	}
+	t, err := a.connect(c.Context())
 	if err != nil {
 		return nil, err
 	}
-	known, err := t.types().Current(ctx)
+	known, err := t.types().Of(c.Context(), tenant)
 	return known, unreachable(err)
 }
 
@@ -79,17 +102,29 @@ func (a *app) typeList() *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List the event types", Args: args(0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			known, err := a.known(c.Context(), shipped)
+			known, err := a.known(c, shipped)
 			if err != nil {
 				return err
 			}
 			if a.json {
 				return a.printJSON(known.Types())
 			}
-			return a.table("TYPE\tVERSIONS\tDESCRIPTION", func(row func(...any)) {
+			if typesOf(c) == "" {
+				return a.table("TYPE\tVERSIONS\tDESCRIPTION", func(row func(...any)) {
+					for _, name := range known.Types() {
+						t, _ := known.Type(name)
+						row(name, numbers(known.Versions(name)), described(t))
+					}
+				})
+			}
+			own := map[string]string{}
+			for _, t := range known.Own() {
+				own[t.Name] = "own"
+			}
+			return a.table("TYPE\tVERSIONS\tOF\tDESCRIPTION", func(row func(...any)) {
 				for _, name := range known.Types() {
 					t, _ := known.Type(name)
-					row(name, numbers(known.Versions(name)), described(t))
+					row(name, numbers(known.Versions(name)), cmp.Or(own[name], "deployment"), described(t))
 				}
 			})
 		},
@@ -141,7 +176,7 @@ func (a *app) typeShow() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show TYPE", Short: "Print an event type's JSON Schema, with examples", Args: args(1, "an event type"),
 		RunE: func(c *cobra.Command, given []string) error {
-			known, err := a.known(c.Context(), shipped)
+			known, err := a.known(c, shipped)
 			if err != nil {
 				return err
 			}
@@ -174,7 +209,7 @@ the standard input. Nothing is published.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, given []string) error {
-			known, err := a.known(c.Context(), shipped)
+			known, err := a.known(c, shipped)
 			if err != nil {
 				return err
 			}
@@ -189,8 +224,7 @@ the standard input. Nothing is published.`,
 			if err != nil {
 				return err
 			}
-			var maker versions.Maker
-			made, err := maker.Make(validate.New(known), given[0], number, data)
+			made, err := versions.Make(validate.New(known), given[0], number, data)
 			if err != nil {
 				return err
 			}
@@ -232,9 +266,10 @@ changes nothing, so the command can be repeated. A change that can break an endp
 refused, and so is one that touches a field that an endpoint's filter names; --force
 applies it nevertheless.`,
 		Example: `  tidings type apply types/ --dry-run
-  tidings type apply types/order.paid.json`,
+  tidings type apply types/order.paid.json
+  tidings type apply acme/ --tenant acme`,
 		Args: someArgs("files or directories"),
-		RunE: func(c *cobra.Command, given []string) error { return a.applyTypes(c.Context(), given, dryRun, force) },
+		RunE: func(c *cobra.Command, given []string) error { return a.applyTypes(c, given, dryRun, force) },
 	}
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "the same as tidings type diff")
 	c.Flags().BoolVar(&force, "force", false, "apply changes that can break endpoints")
@@ -247,16 +282,16 @@ func (a *app) typeDiff() *cobra.Command {
 		Long: `Say what "tidings type apply" would change, field by field, and which endpoints a
 change concerns. The exit code is 1 if a change would be refused.`,
 		Args: someArgs("files or directories"),
-		RunE: func(c *cobra.Command, given []string) error { return a.applyTypes(c.Context(), given, true, false) },
+		RunE: func(c *cobra.Command, given []string) error { return a.applyTypes(c, given, true, false) },
 	}
 }
 
-func (a *app) applyTypes(ctx context.Context, paths []string, dryRun, force bool) error {
+func (a *app) applyTypes(c *cobra.Command, paths []string, dryRun, force bool) error {
 	list, err := readDefinitions(paths)
 	if err != nil {
 		return err
 	}
-	return a.changeTypes(ctx, eventtypes.Request{Types: list}, dryRun, force)
+	return a.changeTypes(c, eventtypes.Request{Types: list}, dryRun, force)
 }
 
 func (a *app) typeDeprecate() *cobra.Command {
@@ -273,7 +308,7 @@ instead. Its events are still published and delivered. --undo takes the mark awa
 			if undo && (since != "" || instead != "") {
 				return usagef("--undo takes neither --since nor --instead")
 			}
-			known, err := a.known(c.Context(), false)
+			known, err := a.known(c, false)
 			if err != nil {
 				return err
 			}
@@ -287,7 +322,7 @@ instead. Its events are still published and delivered. --undo takes the mark awa
 					return usagef("--since %q is not a date such as 2026-11-30", since)
 				}
 			}
-			return a.changeTypes(c.Context(), eventtypes.Request{Deprecate: []eventtypes.Mark{m}}, false, false)
+			return a.changeTypes(c, eventtypes.Request{Deprecate: []eventtypes.Mark{m}}, false, false)
 		},
 	}
 	c.Flags().StringVar(&instead, "instead", "", "the type to use instead")
@@ -317,7 +352,7 @@ with --force.`,
 					r.RemoveVersions[name] = number
 				}
 			}
-			return a.changeTypes(c.Context(), r, !yes, force)
+			return a.changeTypes(c, r, !yes, force)
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "remove them; without it, the command only says what it would do")
@@ -343,6 +378,9 @@ a minute.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, given []string) error {
+			if typesOf(c) != "" {
+				return usagef("%s takes no --tenant: the setting is the deployment's", c.CommandPath())
+			}
 			t, err := a.connect(c.Context())
 			if err != nil {
 				return err
@@ -386,7 +424,11 @@ func someArgs(names string) cobra.PositionalArgs {
 }
 
 // changeTypes plans a request, prints the plan, and applies it unless it is a dry run.
-func (a *app) changeTypes(ctx context.Context, r eventtypes.Request, dryRun, force bool) error {
+func (a *app) changeTypes(c *cobra.Command, r eventtypes.Request, dryRun, force bool) error {
+	ctx := c.Context()
+	if r.Tenant = typesOf(c); r.Tenant == "" && c.Flag("tenant").Changed {
+		return usagef("--tenant is empty")
+	}
 	t, err := a.connect(ctx)
 	if err != nil {
 		return err

@@ -32,7 +32,9 @@ type Store interface {
 
 // Catalog is the source of the event types.
 type Catalog interface {
-	Current(ctx context.Context) (*catalog.Catalog, error)
+	// Of returns the types of a tenant: those of the deployment and its own. Those of no
+	// tenant ("") are the deployment's.
+	Of(ctx context.Context, tenant string) (*catalog.Catalog, error)
 }
 
 // Endpoints manages the endpoints of a store.
@@ -89,7 +91,7 @@ func (m *Endpoints) Validate(ctx context.Context, e endpoint.Endpoint) error {
 	if len(e.Secrets) == 0 {
 		e.Secrets = []endpoint.SigningSecret{{Secret: signature.NewSecret()}}
 	}
-	known, err := m.Catalog.Current(ctx)
+	known, err := m.Catalog.Of(ctx, e.Tenant)
 	if err != nil {
 		return err
 	}
@@ -101,7 +103,7 @@ func (m *Endpoints) Validate(ctx context.Context, e endpoint.Endpoint) error {
 // attempt checks it again, and the other settings of its endpoint can still be changed.
 func (m *Endpoints) ValidateChange(ctx context.Context, before, e endpoint.Endpoint) error {
 	if destination.TargetOf(before) == destination.TargetOf(e) {
-		known, err := m.Catalog.Current(ctx)
+		known, err := m.Catalog.Of(ctx, e.Tenant)
 		if err != nil {
 			return err
 		}

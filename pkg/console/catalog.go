@@ -13,8 +13,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/catalog/reference"
 )
 
-// The catalog for the developers of receivers. With Console.PublicCatalog, these paths need
-// no session. The schemas' paths stay the same.
+// The catalog for the developers of receivers: the types of the deployment, and with a
+// session those of its tenant's own. With Console.PublicCatalog, these paths need no session.
+// The schemas' paths stay the same.
 const (
 	CatalogPath  = "/catalog"
 	AsyncAPIPath = "/catalog/asyncapi.json"
@@ -50,7 +51,7 @@ func (c *Console) publishCatalog(mux *http.ServeMux, show func(pattern string, f
 // document returns a handler for a document that is made from the catalog.
 func (c *Console) document(contentType string, text func(r *http.Request, known *catalog.Catalog) ([]byte, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		known, err := c.Operations.Endpoints.Catalog.Current(r.Context())
+		known, err := c.Operations.Endpoints.Catalog.Of(r.Context(), sessionOf(r.Context()).Tenant)
 		var out []byte
 		if err == nil {
 			out, err = text(r, known)
@@ -96,8 +97,8 @@ type typeList struct {
 	Open   bool // types without a definition are allowed
 }
 
-func (c *Console) listTypes(r *http.Request, _ Session) (page, error) {
-	known, err := c.Operations.Endpoints.Catalog.Current(r.Context())
+func (c *Console) listTypes(r *http.Request, who Session) (page, error) {
+	known, err := c.Operations.Endpoints.Catalog.Of(r.Context(), who.Tenant)
 	if err != nil {
 		return page{}, err
 	}
@@ -125,14 +126,14 @@ type typePage struct {
 	Others []catalog.Type  // the other versions
 }
 
-func (c *Console) showType(r *http.Request, _ Session) (page, error) {
-	v, err := c.typePage(r.Context(), r.PathValue("name"), r.URL.Query().Get("version"))
+func (c *Console) showType(r *http.Request, who Session) (page, error) {
+	v, err := c.typePage(r.Context(), who, r.PathValue("name"), r.URL.Query().Get("version"))
 	return page{Template: "type", Title: v.Name, Nav: "catalog", Data: v}, err
 }
 
 // typePage describes a version of a type: the newest one if the version is empty.
-func (c *Console) typePage(ctx context.Context, name, version string) (typePage, error) {
-	known, err := c.Operations.Endpoints.Catalog.Current(ctx)
+func (c *Console) typePage(ctx context.Context, who Session, name, version string) (typePage, error) {
+	known, err := c.Operations.Endpoints.Catalog.Of(ctx, who.Tenant)
 	if err != nil {
 		return typePage{}, err
 	}

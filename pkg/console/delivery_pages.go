@@ -65,7 +65,7 @@ func (c *Console) listDeliveries(r *http.Request, who Session) (page, error) {
 		return page{}, err
 	}
 	filter.Cursor = d.Cursor
-	known, err := c.Operations.Endpoints.Catalog.Current(r.Context())
+	known, err := c.Operations.Endpoints.Catalog.Of(r.Context(), who.Tenant)
 	if err != nil {
 		return page{}, err
 	}

@@ -72,8 +72,8 @@ func (f form) Advanced() bool {
 	return false
 }
 
-func (c *Console) form(ctx context.Context, id string, values url.Values, problems []FieldError) (form, error) {
-	known, err := c.Operations.Endpoints.Catalog.Current(ctx)
+func (c *Console) form(ctx context.Context, who Session, id string, values url.Values, problems []FieldError) (form, error) {
+	known, err := c.Operations.Endpoints.Catalog.Of(ctx, who.Tenant)
 	if err != nil {
 		return form{}, err
 	}
@@ -199,7 +199,7 @@ func (c *Console) formPage(r *http.Request, id string, values url.Values, proble
 	if id != "" {
 		title = "Edit endpoint"
 	}
-	f, err := c.form(r.Context(), id, values, problems)
+	f, err := c.form(r.Context(), sessionOf(r.Context()), id, values, problems)
 	return page{Template: "form", Title: title, Nav: "endpoints", Data: f}, err
 }
 

@@ -54,7 +54,7 @@ func (o *Operations) ListEvents(ctx context.Context, who Session, f EventFilter)
 		return EventPage{}, errorf(Invalid, "%s", err)
 	}
 	var err error
-	if f.Types, err = o.storedTypes(ctx, f.Types); err != nil {
+	if f.Types, err = o.storedTypes(ctx, who, f.Types); err != nil {
 		return EventPage{}, err
 	}
 	of := list{tenant: who.Tenant, name: "events", filter: append([]string{f.ID, f.Subject, f.Actor, f.Text}, f.Types...)}
@@ -111,7 +111,7 @@ func (e eventsPage) FirstURL() string {
 
 func (c *Console) listEvents(r *http.Request, who Session) (page, error) {
 	q := r.URL.Query()
-	known, err := c.Operations.EventTypes(r.Context())
+	known, err := c.Operations.EventTypes(r.Context(), who)
 	if err != nil {
 		return page{}, err
 	}

@@ -39,9 +39,10 @@ func typeVersions(known *catalog.Catalog, name string) []TypeVersion {
 	return list
 }
 
-// GetEventType returns an event type with the definitions of its versions.
-func (o *Operations) GetEventType(ctx context.Context, name string) (EventType, error) {
-	known, err := o.Endpoints.Catalog.Current(ctx)
+// GetEventType returns an event type of the session's tenant with the definitions of its
+// versions.
+func (o *Operations) GetEventType(ctx context.Context, who Session, name string) (EventType, error) {
+	known, err := o.Endpoints.Catalog.Of(ctx, who.Tenant)
 	if err != nil {
 		return EventType{}, err
 	}

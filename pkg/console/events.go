@@ -32,9 +32,10 @@ type EventType struct {
 	Versions   []TypeVersion        `json:"versions" nullable:"false" doc:"All versions, the oldest first"`
 }
 
-// EventTypes returns the event types of the deployment.
-func (o *Operations) EventTypes(ctx context.Context) (EventTypes, error) {
-	known, err := o.Endpoints.Catalog.Current(ctx)
+// EventTypes returns the event types of the session's tenant: those of the deployment and its
+// own.
+func (o *Operations) EventTypes(ctx context.Context, who Session) (EventTypes, error) {
+	known, err := o.Endpoints.Catalog.Of(ctx, who.Tenant)
 	if err != nil {
 		return EventTypes{}, err
 	}
@@ -64,8 +65,8 @@ func (o *Operations) retentionDays(t catalog.Type) int {
 
 // storedTypes returns the names under which events of types are stored, also of types that
 // were renamed or removed. It refuses what is not the name of a type.
-func (o *Operations) storedTypes(ctx context.Context, types []string) ([]string, error) {
-	known, err := o.Endpoints.Catalog.Current(ctx)
+func (o *Operations) storedTypes(ctx context.Context, who Session, types []string) ([]string, error) {
+	known, err := o.Endpoints.Catalog.Of(ctx, who.Tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +109,7 @@ func (o *Operations) GetEvent(ctx context.Context, who Session, id string) (Even
 	if err != nil {
 		return Event{}, err
 	}
-	known, err := o.Endpoints.Catalog.Current(ctx)
+	known, err := o.Endpoints.Catalog.Of(ctx, who.Tenant)
 	if err != nil {
 		return Event{}, err
 	}

@@ -217,7 +217,7 @@ func (o *Operations) StartJob(ctx context.Context, who Session, n NewJob) (Job, 
 		}
 	}
 	var err error
-	if n.Types, err = o.storedTypes(ctx, n.Types); err != nil {
+	if n.Types, err = o.storedTypes(ctx, who, n.Types); err != nil {
 		return Job{}, err
 	}
 	if n.Kind == jobs.Stream {

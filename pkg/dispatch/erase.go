@@ -48,9 +48,10 @@ type KeptChanges interface {
 	RemoveFailedChange(ctx context.Context, id string) error
 }
 
-// EventTypes are the event types of the deployment.
+// EventTypes are the event types of the deployment and its tenants.
 type EventTypes interface {
-	Current(ctx context.Context) (*catalog.Catalog, error)
+	// Of returns the types of a tenant: those of the deployment and its own.
+	Of(ctx context.Context, tenant string) (*catalog.Catalog, error)
 }
 
 const (
@@ -223,7 +224,7 @@ func (r erasure) endpoints(ctx context.Context, j jobs.Job) (*tenant, error) {
 
 // events erases events and their deliveries, from some pages of the table.
 func (r erasure) events(ctx context.Context, j jobs.Job, at erasePlace, s *jobs.Step) (next erasePlace, err error) {
-	types, err := r.d.Types.Current(ctx)
+	types, err := r.d.Types.Of(ctx, j.Tenant)
 	if err != nil {
 		return at, err
 	}

@@ -68,8 +68,8 @@ func (s *stumblingTables) RemoveFailedChange(ctx context.Context, id string) err
 	return s.Store.RemoveFailedChange(ctx, id)
 }
 
-func (s *stumblingTables) Current(context.Context) (*catalog.Catalog, error) {
-	return catalog.Default(), s.stumble("Current")
+func (s *stumblingTables) Of(context.Context, string) (*catalog.Catalog, error) {
+	return catalog.Default(), s.stumble("Of")
 }
 
 func (s *stumblingTables) ReadEndpoints(ctx context.Context, tenant string, consistent bool) (endpoint.List, error) {

@@ -210,11 +210,11 @@ func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got 
 
 // storeCaptured stores an event. An *Error means that it was refused.
 func (em *Emitter) storeCaptured(ctx context.Context, c capture.Captured, got *captureResult) error {
-	types, err := em.Catalog.Current(ctx)
+	types, err := em.Catalog.Of(ctx, c.Tenant)
 	if err != nil {
 		return err
 	}
-	checked, err := em.checkCaptured(types, c)
+	checked, err := checkCaptured(types, c)
 	if err != nil {
 		return err
 	}
@@ -271,6 +271,6 @@ func markOf(err error) string {
 }
 
 // checkCaptured applies the rules for producers' requests to a captured event.
-func (em *Emitter) checkCaptured(types *validate.Catalog, c capture.Captured) (checked, error) {
-	return em.check(types, Request{Event: c.Event.Type, Tenant: c.Tenant, ActorUserID: c.Event.ActorUserID, RequestID: c.Event.RequestID, Data: c.Event.Data})
+func checkCaptured(types *validate.Catalog, c capture.Captured) (checked, error) {
+	return check(types, Request{Event: c.Event.Type, Tenant: c.Tenant, ActorUserID: c.Event.ActorUserID, RequestID: c.Event.RequestID, Data: c.Event.Data})
 }

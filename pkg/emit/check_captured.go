@@ -7,10 +7,9 @@ import (
 )
 
 // CheckCaptured returns a captured event as Capture would store it, or the *Error with which
-// Capture would keep its change as a failed one. It stores nothing, and needs no other part
-// of the Emitter: its zero value can be used.
-func (em *Emitter) CheckCaptured(types *validate.Catalog, c capture.Captured) (event.Event, error) {
-	checked, err := em.checkCaptured(types, c)
+// Capture would keep its change as a failed one. It stores nothing.
+func CheckCaptured(types *validate.Catalog, c capture.Captured) (event.Event, error) {
+	checked, err := checkCaptured(types, c)
 	if err != nil {
 		return c.Event, err
 	}

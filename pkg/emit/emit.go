@@ -47,7 +47,7 @@ const (
 // Request is a producer's request to publish one event.
 type Request struct {
 	Event          string          `json:"event"`
-	Version        int             `json:"version,omitempty"`       // of the type; see versions.Maker's Make if 0
+	Version        int             `json:"version,omitempty"`       // of the type; see versions.Make if 0
 	Tenant         string          `json:"tenant,omitempty"`        // default if empty
 	Timestamp      string          `json:"timestamp,omitempty"`     // RFC 3339; now if empty
 	ActorUserID    string          `json:"actor_user_id,omitempty"` // the user who caused the event
@@ -133,9 +133,8 @@ type Emitter struct {
 	NewID  func(now time.Time) string
 	Tracer Tracer // nil for none
 
-	stuck    stuckMark
-	kinds    kindNames
-	versions versions.Maker
+	stuck stuckMark
+	kinds kindNames
 }
 
 type requestID struct{}
@@ -222,11 +221,11 @@ func (em *Emitter) logRefusal(ctx context.Context, r Request, refused *Error) {
 }
 
 func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate bool, err error) {
-	types, err := em.Catalog.Current(ctx)
+	types, err := em.Catalog.Of(ctx, r.Tenant)
 	if err != nil {
 		return "", false, err
 	}
-	checked, err := em.check(types, r)
+	checked, err := check(types, r)
 	if err != nil {
 		return "", false, err
 	}
@@ -317,7 +316,7 @@ type checked struct {
 	versions []byte
 }
 
-func (em *Emitter) check(types *validate.Catalog, r Request) (c checked, err error) {
+func check(types *validate.Catalog, r Request) (c checked, err error) {
 	if err := event.CheckTenant(r.Tenant); err != nil {
 		return c, &Error{Code: InvalidField, Field: "tenant", Message: "tenant: " + err.Error()}
 	}
@@ -344,7 +343,7 @@ func (em *Emitter) check(types *validate.Catalog, r Request) (c checked, err err
 	if r.Version < 0 {
 		return c, &Error{Code: InvalidField, Field: "version", Message: "version: must be 1 or more"}
 	}
-	made, err := em.versions.Make(types, r.Event, r.Version, r.Data)
+	made, err := versions.Make(types, r.Event, r.Version, r.Data)
 	if err != nil {
 		return c, asRefusal(err)
 	}

@@ -12,8 +12,9 @@ import (
 
 // Catalog is the source of the event types.
 type Catalog interface {
-	// Current returns the types as they are now, or were a minute ago.
-	Current(ctx context.Context) (*validate.Catalog, error)
+	// Of returns the types of a tenant, the deployment's and its own, as they are now, or
+	// were a minute ago. The tenant's name may be none that a tenant can have.
+	Of(ctx context.Context, tenant string) (*validate.Catalog, error)
 }
 
 // Rules is the source of the capture rules.

@@ -204,14 +204,15 @@ type Sender interface {
 
 // Catalog is the source of the event types.
 type Catalog interface {
-	Current(ctx context.Context) (*catalog.Catalog, error)
+	// Of returns the types of a tenant: those of the deployment and its own.
+	Of(ctx context.Context, tenant string) (*catalog.Catalog, error)
 }
 
 // Tester makes tests. All fields are required.
 type Tester struct {
 	Catalog Catalog
-	// Validate checks data against the schema of a version of its event type.
-	Validate  func(ctx context.Context, eventType string, version int, data json.RawMessage) error
+	// Validate checks data against the schema of a version of a tenant's event type.
+	Validate  func(ctx context.Context, tenant, eventType string, version int, data json.RawMessage) error
 	Endpoints Endpoints
 	Limits    Limits
 	// Open returns a new sender for each test, because a reused connection would
@@ -232,7 +233,7 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 		return Report{}, t.unavailable(ctx, err)
 	}
 	defer sender.Close()
-	known, err := t.Catalog.Current(ctx)
+	known, err := t.Catalog.Of(ctx, r.Tenant)
 	if err != nil {
 		return Report{}, t.unavailable(ctx, err)
 	}
@@ -415,7 +416,7 @@ func (t *Tester) sample(ctx context.Context, known *catalog.Catalog, r Request, 
 	if sample && exists {
 		data = kind.Samples[0]
 	}
-	if err := t.Validate(ctx, name, kind.Version, data); err != nil {
+	if err := t.Validate(ctx, r.Tenant, name, kind.Version, data); err != nil {
 		field := "data"
 		if !exists {
 			field = "event"

@@ -116,6 +116,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Run("the size of a backlog", func(t *testing.T) { backlogCount(t, open(t)) })
 	t.Run("journal", func(t *testing.T) { journalItems(t, open(t)) })
 	t.Run("documents", func(t *testing.T) { documents(t, open(t)) })
+	t.Run("event types", func(t *testing.T) { eventTypes(t, open(t)) })
 	t.Run("test runs", func(t *testing.T) { testRuns(t, open(t)) })
 	t.Run("sweeps", func(t *testing.T) { sweeps(t, open(t)) })
 	t.Run("concurrent workers", func(t *testing.T) { manyWorkers(t, open(t)) })

@@ -1,6 +1,7 @@
-// Package eventtypes changes the event types of a deployment: it adds, changes, deprecates
-// and removes them. It compares each change with the endpoints that get the type, and
-// promises that a change that can break one of them is refused, with the endpoints that it
+// Package eventtypes changes the event types of a deployment, or those of a tenant's own: it
+// adds, changes, deprecates and removes them. It compares each change with the endpoints that
+// get the type, and promises that no name means a type of the deployment and another one of a
+// tenant; that a change that can break one of them is refused, with the endpoints that it
 // concerns, unless it is forced; that a type that a capture rule of the deployment publishes
 // is not removed, unless that is forced; and that all changes of one call take effect
 // together or not at all. It does not compile definitions itself, so that a function that
@@ -16,15 +17,19 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/catalog/compat"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/filter"
 )
 
-// Endpoints lists the endpoints of all tenants.
+// Endpoints lists endpoints.
 type Endpoints interface {
+	ListEndpoints(ctx context.Context, tenant string) ([]endpoint.Endpoint, error)
 	// EachEndpoint calls do with the endpoints of all tenants, some at a time. It returns
 	// do's first error.
 	EachEndpoint(ctx context.Context, do func([]endpoint.Endpoint) error) error
@@ -40,6 +45,8 @@ type Manager struct {
 
 // Request is what to change.
 type Request struct {
+	// Tenant is the tenant whose own types change; empty for the types of the deployment.
+	Tenant string
 	Types  []catalog.Type // to add, or to replace those of the same name and version
 	Remove []string       // names; all versions are removed
 	// RemoveVersions are single versions to remove, by the type's name: its oldest or newest.
@@ -88,9 +95,11 @@ type Concerned struct {
 
 // Plan is what a request does.
 type Plan struct {
-	Items []Item `json:"types"` // ordered by name
+	Tenant string `json:"tenant,omitempty"` // see Request
+	Items  []Item `json:"types"`            // ordered by name
 
-	set deployed.Set // with the changes
+	set deployed.Set   // with the changes, if they are of the deployment's types
+	own []catalog.Type // of the tenant, with the changes
 }
 
 // Revision is the revision of the stored types that the plan was made for. It grows with each
@@ -112,33 +121,22 @@ func (p Plan) Empty() bool {
 var ErrRefused = errors.New("a change would break an endpoint or a capture rule: nothing was changed")
 
 // Plan says what a request does, without doing it. It returns a *WrongError if a definition
-// cannot be used or a type to be removed does not exist.
+// cannot be used, if it collides with one of the deployment or of a tenant, or if a type to be
+// removed does not exist.
 func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 	set, err := deployed.Read(ctx, m.Store, -1)
 	if err != nil {
 		return Plan{}, err
 	}
-	before, err := set.Catalog()
+	p := Plan{Tenant: r.Tenant, set: set}
+	before, after, err := m.change(ctx, &p, &r)
 	if err != nil {
-		return Plan{}, err
-	}
-	p := Plan{set: set}
-	if r.Types, err = marked(before, r); err != nil {
-		return p, wrong(err)
-	}
-	if p.Items, err = compare(before, r); err != nil {
-		return p, wrong(err)
-	}
-	p.set.Types, p.set.Without = merge(set, r, m.Now())
-	after, err := p.set.Catalog()
-	if err != nil {
-		return p, wrong(err)
+		return p, err
 	}
 	if err := m.check(ctx, after, r.Types); err != nil {
 		return p, err
 	}
-	for _, name := range after.Types() {
-		t, _ := after.Type(name)
+	for _, t := range after.Own() {
 		if t.Deprecated == nil || t.Deprecated.Instead == "" {
 			continue
 		}
@@ -146,7 +144,7 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 			return p, wrong(fmt.Errorf("%s is deprecated in favour of %s: %s", t.Name, t.Deprecated.Instead, after.Unknown(t.Deprecated.Instead)))
 		}
 	}
-	err = m.Endpoints.EachEndpoint(ctx, func(list []endpoint.Endpoint) error {
+	err = m.eachEndpoint(ctx, r.Tenant, func(list []endpoint.Endpoint) error {
 		for _, e := range list {
 			for i := range p.Items {
 				concern(&p.Items[i], e, before)
@@ -171,6 +169,138 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 	return p, nil
 }
 
+// change puts a request into a plan, and the types that get a mark into the request. It
+// returns the types before and after it.
+func (m *Manager) change(ctx context.Context, p *Plan, r *Request) (before, after *catalog.Catalog, err error) {
+	set := p.set
+	base, err := set.Catalog()
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.Tenant != "" {
+		return m.changeTenant(ctx, p, r, base)
+	}
+	if r.Types, err = marked(base, *r); err != nil {
+		return nil, nil, wrong(err)
+	}
+	if p.Items, err = compare(base, *r); err != nil {
+		return nil, nil, wrong(err)
+	}
+	if err := m.refuseTenants(ctx, set, r.Types, p.Items); err != nil {
+		return nil, nil, err
+	}
+	p.set.Types, p.set.Without = merge(set, *r, m.Now())
+	if after, err = p.set.Catalog(); err != nil {
+		return nil, nil, wrong(err)
+	}
+	return base, after, nil
+}
+
+// changeTenant is change for the types of a tenant's own.
+func (m *Manager) changeTenant(ctx context.Context, p *Plan, r *Request, base *catalog.Catalog) (before, after *catalog.Catalog, err error) {
+	if err := event.CheckTenant(r.Tenant); err != nil {
+		return nil, nil, wrong(fmt.Errorf("tenant: %w", err))
+	}
+	stored, err := deployed.ReadTenant(ctx, m.Store, p.set, r.Tenant)
+	if err != nil {
+		return nil, nil, err
+	}
+	own, err := catalog.New(stored)
+	if err != nil {
+		return nil, nil, err
+	}
+	before = catalog.Over(base, own)
+	if r.Types, err = marked(before, *r); err != nil {
+		return nil, nil, wrong(err)
+	}
+	for _, t := range r.Types {
+		if why := base.Collision(t); why != "" {
+			return nil, nil, wrong(fmt.Errorf("%s %s: a type of tenant %s cannot be", t.Label(), why, r.Tenant))
+		}
+	}
+	for _, name := range slices.Concat(r.Remove, slices.Collect(maps.Keys(r.RemoveVersions))) {
+		_, mine := own.Type(name)
+		if _, ok := base.Type(name); ok && !mine {
+			return nil, nil, wrong(fmt.Errorf("%s is an event type of the deployment, and none of tenant %s's own", name, r.Tenant))
+		}
+	}
+	if p.Items, err = compare(before, *r); err != nil {
+		return nil, nil, wrong(err)
+	}
+	p.own, _ = merge(deployed.Set{Types: stored}, *r, m.Now())
+	if own, err = catalog.New(p.own); err != nil {
+		return nil, nil, wrong(err)
+	}
+	return before, catalog.Over(base, own), nil
+}
+
+// parallelTenants is how many tenants' types are read at once.
+const parallelTenants = 16
+
+// refuseTenants refuses types of the deployment that collide with types of tenants' own. The
+// error names the tenants.
+func (m *Manager) refuseTenants(ctx context.Context, set deployed.Set, types []catalog.Type, items []Item) error {
+	kept := map[string]bool{} // by label
+	for _, i := range items {
+		kept[catalog.Label(i.Type, i.Version)] = i.Action == Keep
+	}
+	types = slices.DeleteFunc(slices.Clone(types), func(t catalog.Type) bool { return kept[t.Label()] })
+	tenants := set.Tenants()
+	if len(types) == 0 || len(tenants) == 0 {
+		return nil
+	}
+	collide := make([]string, len(tenants)) // the first type that collides, by tenant
+	group, reading := errgroup.WithContext(ctx)
+	group.SetLimit(parallelTenants)
+	for i, tenant := range tenants {
+		group.Go(func() error {
+			list, err := deployed.ReadTenant(reading, m.Store, set, tenant)
+			if err != nil {
+				return err
+			}
+			own, err := catalog.New(list)
+			if err != nil {
+				return err
+			}
+			if at := slices.IndexFunc(types, func(t catalog.Type) bool { return own.Collision(t) != "" }); at >= 0 {
+				collide[i] = types[at].Label()
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var named []string
+	for i, label := range collide {
+		if label != "" {
+			named = append(named, fmt.Sprintf("%s (%s)", tenants[i], label))
+		}
+	}
+	if len(named) == 0 {
+		return nil
+	}
+	if more := len(named) - maxNamed; more > 0 {
+		named = append(named[:maxNamed], fmt.Sprintf("and %d more", more))
+	}
+	return wrong(fmt.Errorf("tenants have types of their own with these names, old names or versions: %s. Remove theirs first, or choose another name", strings.Join(named, ", ")))
+}
+
+// maxNamed is how many tenants an error names.
+const maxNamed = 20
+
+// eachEndpoint calls do with the endpoints of a tenant, or of all tenants, some at a time.
+func (m *Manager) eachEndpoint(ctx context.Context, tenant string, do func([]endpoint.Endpoint) error) error {
+	if tenant == "" {
+		return m.Endpoints.EachEndpoint(ctx, do)
+	}
+	list, err := m.Endpoints.ListEndpoints(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	return do(list)
+}
+
 // Apply stores a plan. It returns ErrRefused if a change is refused and force is false, and
 // deployed.ErrConflict if the types changed since the plan was made. by is who applies it;
 // writer must be unique. The types take effect within deployed.CacheTime.
@@ -180,6 +310,10 @@ func (m *Manager) Apply(ctx context.Context, p Plan, force bool, by, writer stri
 	}
 	if p.Empty() {
 		return nil
+	}
+	if p.Tenant != "" {
+		_, err := deployed.WriteTenant(ctx, m.Store, p.set, p.Tenant, p.own, by, writer, m.Now())
+		return err
 	}
 	_, err := deployed.Write(ctx, m.Store, p.set, by, writer, m.Now())
 	return err

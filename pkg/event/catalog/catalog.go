@@ -41,17 +41,18 @@ type Type struct {
 	// AddedAt is when the version was added to the deployment; zero for the first one.
 	// Endpoints that existed then keep the version before.
 	AddedAt time.Time `json:"-"`
+
+	derived *sync.Map // what Derive keeps; nil outside of a catalog
 }
 
 // Catalog is a set of event types. It is immutable and safe for concurrent use.
 type Catalog struct {
 	types   map[string]*Type  // the newest version
 	all     map[string][]Type // every version, ascending
-	names   []string
+	names   []string          // of its own types, without those of base
 	renamed map[string]string // new names by old name
 	open    bool
-
-	personalOf sync.Map // the paths of personal fields, by type
+	base    *Catalog // the types below its own; nil for none. See Over
 }
 
 // Default returns the catalog of the embedded files. It cannot fail at run time: a
@@ -94,6 +95,7 @@ func New(list []Type) (*Catalog, error) {
 	c := &Catalog{types: make(map[string]*Type, len(list)), all: make(map[string][]Type, len(list)), renamed: map[string]string{}}
 	for _, t := range list {
 		t.Version = max(t.Version, 1)
+		t.derived = new(sync.Map)
 		if len(c.all[t.Name]) == 0 {
 			c.names = append(c.names, t.Name)
 		}
@@ -120,16 +122,31 @@ func New(list []Type) (*Catalog, error) {
 	return c, nil
 }
 
-// Current returns the catalog itself: one that does not change is its own source.
-func (c *Catalog) Current(context.Context) (*Catalog, error) { return c, nil }
+// Of returns the catalog itself, for any tenant: one that does not change is its own source.
+func (c *Catalog) Of(context.Context, string) (*Catalog, error) { return c, nil }
 
 // Types returns the names of all types, sorted.
-func (c *Catalog) Types() []string { return slices.Clone(c.names) }
+func (c *Catalog) Types() []string {
+	if c.base == nil {
+		return slices.Clone(c.names)
+	}
+	names := append(c.base.Types(), c.names...)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// newest returns the newest version of a type; nil if there is no such type.
+func (c *Catalog) newest(name string) *Type {
+	if t, ok := c.types[name]; ok || c.base == nil {
+		return t
+	}
+	return c.base.newest(name)
+}
 
 // Type returns the newest version of the type of that name, or false if there is none.
 func (c *Catalog) Type(name string) (Type, bool) {
-	t, ok := c.types[name]
-	if !ok {
+	t := c.newest(name)
+	if t == nil {
 		return Type{}, false
 	}
 	return *t, true
@@ -138,13 +155,15 @@ func (c *Catalog) Type(name string) (Type, bool) {
 // Renamed returns the type that replaced an old one, or false if the name is not that of
 // an old type.
 func (c *Catalog) Renamed(old string) (name string, ok bool) {
-	name, ok = c.renamed[old]
-	return name, ok
+	if name, ok = c.renamed[old]; ok || c.base == nil {
+		return name, ok
+	}
+	return c.base.Renamed(old)
 }
 
 // OldName returns the name that a type replaced; empty if it had no other.
 func (c *Catalog) OldName(eventType string) string {
-	if t, ok := c.types[eventType]; ok {
+	if t := c.newest(eventType); t != nil {
 		return t.Replaces
 	}
 	return ""
@@ -165,7 +184,7 @@ func (c *Catalog) Stored(types []string) (names, unknown []string, err error) {
 		}
 		add(name)
 		replacement, renamed := c.Renamed(name)
-		if _, ok := c.types[name]; !ok && !renamed {
+		if c.newest(name) == nil && !renamed {
 			unknown = append(unknown, name)
 		}
 		add(replacement)
@@ -176,13 +195,14 @@ func (c *Catalog) Stored(types []string) (names, unknown []string, err error) {
 
 // Opened returns the catalog with types without a definition allowed.
 func (c *Catalog) Opened() *Catalog {
-	return &Catalog{types: c.types, all: c.all, names: c.names, renamed: c.renamed, open: true}
+	return &Catalog{types: c.types, all: c.all, names: c.names, renamed: c.renamed, base: c.base, open: true}
 }
 
 // Allows reports whether events of a type without a definition are accepted: the catalog is
 // open, and the name is one that a type can have.
 func (c *Catalog) Allows(name string) bool {
-	return c.open && c.types[name] == nil && c.renamed[name] == "" && nameForm.MatchString(name) && len(name) <= MaxNameBytes && !strings.HasPrefix(name, reserved)
+	_, renamed := c.Renamed(name)
+	return c.open && c.newest(name) == nil && !renamed && nameForm.MatchString(name) && len(name) <= MaxNameBytes && !strings.HasPrefix(name, reserved)
 }
 
 // IsOpen reports whether types without a definition are allowed.
@@ -190,7 +210,7 @@ func (c *Catalog) IsOpen() bool { return c.open }
 
 // Gone says what became of a type of which there are events: "" if it is a type.
 func (c *Catalog) Gone(name string) string {
-	if c.types[name] != nil {
+	if c.newest(name) != nil {
 		return ""
 	}
 	if replacement, ok := c.Renamed(name); ok {
@@ -216,13 +236,17 @@ const maxListed = 20
 
 // Summary lists the types in one clause, or as many as an error can list.
 func (c *Catalog) Summary() string {
-	switch {
-	case len(c.names) == 0:
-		return "there are none"
-	case len(c.names) > maxListed:
-		return fmt.Sprintf("there are %d types, such as %s", len(c.names), strings.Join(c.names[:maxListed], ", "))
+	names := c.names
+	if c.base != nil {
+		names = c.Types()
 	}
-	return "the types are " + strings.Join(c.names, ", ")
+	switch {
+	case len(names) == 0:
+		return "there are none"
+	case len(names) > maxListed:
+		return fmt.Sprintf("there are %d types, such as %s", len(names), strings.Join(names[:maxListed], ", "))
+	}
+	return "the types are " + strings.Join(names, ", ")
 }
 
 // clip shortens a name for an error's text: it comes from the sender.
@@ -238,8 +262,8 @@ func clip(name string) string {
 // names, or "" if there is none. It reads data only up to that field, because it runs
 // for every attempt.
 func (c *Catalog) Subject(eventType string, data json.RawMessage) string {
-	t, ok := c.types[eventType]
-	if !ok {
+	t := c.newest(eventType)
+	if t == nil {
 		return ""
 	}
 	in := jsontext.NewDecoder(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))

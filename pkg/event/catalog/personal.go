@@ -84,18 +84,15 @@ func (c *Catalog) Concerns(eventType string, version int, data json.RawMessage, 
 	return slices.ContainsFunc(paths, func(path []string) bool { return contains(value, path, person) })
 }
 
-// personal caches Type.Personal.
+type personalKey struct{}
+
+// personal is Type.Personal of a version, which it reads once; none for an unknown version.
 func (c *Catalog) personal(eventType string, version int) [][]string {
-	label := Label(eventType, version)
-	if cached, ok := c.personalOf.Load(label); ok {
-		return cached.([][]string)
+	t, ok := c.Version(eventType, version)
+	if !ok {
+		return nil
 	}
-	var paths [][]string
-	if t, ok := c.Version(eventType, version); ok {
-		paths = t.Personal()
-	}
-	c.personalOf.Store(label, paths)
-	return paths
+	return t.Derive(personalKey{}, func(t Type) any { return t.Personal() }).([][]string)
 }
 
 // contains reports whether a text or a number at the path, or below it, is the text.

@@ -78,11 +78,16 @@ func Order(a, b Type) int { return cmp.Or(strings.Compare(a.Name, b.Name), a.Ver
 
 // Versions returns the versions of a type, the oldest first; none if there is no such type.
 // The list must not be modified.
-func (c *Catalog) Versions(name string) []Type { return c.all[name] }
+func (c *Catalog) Versions(name string) []Type {
+	if list, ok := c.all[name]; ok || c.base == nil {
+		return list
+	}
+	return c.base.Versions(name)
+}
 
 // Version returns a version of a type, or false if there is none.
 func (c *Catalog) Version(name string, version int) (Type, bool) {
-	for _, t := range c.all[name] {
+	for _, t := range c.Versions(name) {
 		if t.Version == version {
 			return t, true
 		}

@@ -2,9 +2,11 @@
 // those that were switched off, and those that the deployment added. With them, it holds
 // the files of capture rules, as texts: what they say is up to package rules. It stores
 // all as one compressed set, so that a change of many types takes effect at once and a
-// rule and its type cannot be changed apart, and reads it again every minute. It promises
-// that a reader never sees half of a change, and that the types of a set that can be read
-// can be used.
+// rule and its type cannot be changed apart, and reads it again every minute. A tenant can
+// have types of its own beside them, in a set of its own, which is read when the tenant
+// first needs it. The package promises that a reader never sees half of a change, that the
+// types of a set that can be read can be used, and that the types of tenants take a bounded
+// part of the memory.
 package deployed
 
 import (
@@ -82,6 +84,8 @@ type Set struct {
 	Rules     Rules
 	ChangedAt time.Time
 	ChangedBy string
+
+	tenants map[string]ownTypes // where the types of tenants are stored
 }
 
 // Rules are the capture rules that a deployment added to the shipped ones.
@@ -140,6 +144,9 @@ type head struct {
 	Parts     []string  `json:"parts"` // keys of the parts, in order
 	ChangedAt time.Time `json:"changed_at"`
 	ChangedBy string    `json:"changed_by"`
+	// Tenants says where the types of tenants are, by the tenant's name. It is written with
+	// the parts, so that a type cannot come into the deployment and into a tenant at once.
+	Tenants map[string]ownTypes `json:"tenants,omitempty"`
 }
 
 // body is the stored set, compressed and cut into parts.
@@ -156,26 +163,37 @@ type body struct {
 // Read returns the stored set; revision 0 if there is none. If its revision is known, it
 // returns only the revision.
 func Read(ctx context.Context, from Source, known int) (Set, error) {
+	set, _, err := read(ctx, from, known, nil)
+	return set, err
+}
+
+// read is Read, with the keys of the set's parts. If the reader has these parts already, the
+// set is without its types and rules.
+func read(ctx context.Context, from Source, known int, has []string) (set Set, parts []string, err error) {
 	for range maxReads {
 		h, revision, err := readHead(ctx, from)
 		if err != nil || revision == 0 || revision == known {
-			return Set{Revision: revision}, err
+			return Set{Revision: revision}, nil, err
+		}
+		stored := Set{Revision: revision, ChangedAt: h.ChangedAt, ChangedBy: h.ChangedBy, tenants: h.Tenants}
+		if len(has) > 0 && slices.Equal(h.Parts, has) {
+			return stored, h.Parts, nil
 		}
 		text, complete, err := readParts(ctx, from, h.Parts)
 		if err != nil {
-			return Set{}, err
+			return Set{}, nil, err
 		}
 		if !complete {
 			continue // a part was removed, because the set was replaced
 		}
 		set, err := decode(text)
 		if err != nil {
-			return Set{}, fmt.Errorf("read event types: revision %d: %w", revision, err)
+			return Set{}, nil, fmt.Errorf("read event types: revision %d: %w", revision, err)
 		}
-		set.Revision, set.ChangedAt, set.ChangedBy = revision, h.ChangedAt, h.ChangedBy
-		return set, nil
+		set.Revision, set.ChangedAt, set.ChangedBy, set.tenants = revision, h.ChangedAt, h.ChangedBy, h.Tenants
+		return set, h.Parts, nil
 	}
-	return Set{}, errors.New("read event types: they changed during each of several attempts: try again")
+	return Set{}, nil, errors.New("read event types: they changed during each of several attempts: try again")
 }
 
 func readHead(ctx context.Context, from Source) (h head, revision int, err error) {
@@ -218,35 +236,58 @@ func Write(ctx context.Context, store Store, set Set, by, writer string, now tim
 	if err != nil {
 		return set, fmt.Errorf("write event types: %w", err)
 	}
-	before, revision, err := readHead(ctx, store)
+	h, err := headOf(ctx, store, set)
 	if err != nil {
 		return set, err
 	}
-	if revision != set.Revision {
-		return set, ErrConflict
+	unneeded := h.Parts
+	if h.Parts, err = writeParts(ctx, store, document+"#"+writer, text); err != nil {
+		return set, err
 	}
-	h := head{ChangedAt: now.UTC(), ChangedBy: by}
+	return replace(ctx, store, set, h, unneeded, by, writer, now)
+}
+
+// headOf reads where the parts of a set are, if it is still the stored one; ErrConflict if
+// not.
+func headOf(ctx context.Context, store Store, set Set) (head, error) {
+	h, revision, err := readHead(ctx, store)
+	if err == nil && revision != set.Revision {
+		err = ErrConflict
+	}
+	return h, err
+}
+
+// writeParts stores a text in parts, whose keys begin with a prefix that no other write has.
+func writeParts(ctx context.Context, store Store, prefix string, text []byte) (keys []string, err error) {
 	for part := range slices.Chunk(text, partBytes) {
-		key := fmt.Sprintf("%s#%s#%d", document, writer, len(h.Parts))
+		key := fmt.Sprintf("%s#%d", prefix, len(keys))
 		if _, err := store.PutValueIfAbsent(ctx, key, base64.StdEncoding.EncodeToString(part), time.Time{}); err != nil {
-			return set, fmt.Errorf("write event types: %w", err)
+			return nil, fmt.Errorf("write event types: %w", err)
 		}
-		h.Parts = append(h.Parts, key)
+		keys = append(keys, key)
 	}
+	return keys, nil
+}
+
+// replace stores where the parts are, of the deployment and of the tenants, if the set is
+// still the stored one, and then removes the parts that are not needed any more.
+func replace(ctx context.Context, store Store, set Set, h head, unneeded []string, by, writer string, now time.Time) (Set, error) {
+	h.ChangedAt, h.ChangedBy = now.UTC(), by
 	list, err := json.Marshal(h)
 	if err != nil {
 		return set, fmt.Errorf("write event types: %w", err)
 	}
-	switch stored, err := store.WriteDocument(ctx, document, list, revision, writer); {
+	switch stored, err := store.WriteDocument(ctx, document, list, set.Revision, writer); {
 	case err != nil:
 		return set, fmt.Errorf("write event types: %w", err)
 	case !stored:
 		return set, ErrConflict
 	}
-	for _, key := range before.Parts {
+	for _, key := range unneeded {
 		_ = store.DeleteValue(ctx, key) // the set is stored; a part that stays does no harm
 	}
-	set.Revision, set.ChangedAt, set.ChangedBy = revision+1, h.ChangedAt, by
+	set.Revision++
+	set.ChangedAt, set.ChangedBy, set.tenants = h.ChangedAt, by, h.Tenants
 	return set, nil
 }
 
@@ -254,7 +295,6 @@ func encode(set Set) ([]byte, error) {
 	if len(set.Rules.Files) > MaxRuleFiles {
 		return nil, limitf("%d files of capture rules; the maximum is %d", len(set.Rules.Files), MaxRuleFiles)
 	}
-	b := body{Types: []string{}, Without: set.Without, AddedAt: map[string]time.Time{}, Open: set.Open, Rules: set.Rules.Files, WithoutRules: set.Rules.WithoutShipped}
 	size := 0
 	for _, f := range set.Rules.Files {
 		size += len(f.Text)
@@ -262,16 +302,25 @@ func encode(set Set) ([]byte, error) {
 	if size > MaxRuleBytes {
 		return nil, limitf("the files of capture rules have %d bytes together; the maximum is %d", size, MaxRuleBytes)
 	}
+	if size += definitionBytes(set.Types); size > MaxBytes {
+		return nil, limitf("the definitions and rules have %d bytes together; the maximum is %d", size, MaxBytes)
+	}
+	return pack(bodyOf(set))
+}
+
+func bodyOf(set Set) body {
+	b := body{Types: []string{}, Without: set.Without, AddedAt: map[string]time.Time{}, Open: set.Open, Rules: set.Rules.Files, WithoutRules: set.Rules.WithoutShipped}
 	for _, t := range set.Types {
-		size += len(t.Schema)
 		b.Types = append(b.Types, string(t.Schema))
 		if !t.AddedAt.IsZero() {
 			b.AddedAt[t.Label()] = t.AddedAt.UTC()
 		}
 	}
-	if size > MaxBytes {
-		return nil, limitf("the definitions and rules have %d bytes together; the maximum is %d", size, MaxBytes)
-	}
+	return b
+}
+
+// pack compresses a set.
+func pack(b body) ([]byte, error) {
 	plain, err := json.Marshal(b)
 	if err != nil {
 		return nil, err

@@ -2,11 +2,14 @@ package deployed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
@@ -16,8 +19,14 @@ import (
 // whether they changed.
 const CacheTime = time.Minute
 
-// Live is the event types and capture rules of a deployment as they are now, or were a
-// moment ago. It is safe for concurrent use.
+// MaxKeptBytes is the maximum size of the definitions of all tenants together that a Live
+// keeps: those of 400 tenants with 10 KB each, or of four with the most that a tenant can
+// have. With their compiled schemas, they take about 60 MB of memory. The types of the tenant
+// that has not used them for the longest time go first.
+const MaxKeptBytes = 4 << 20
+
+// Live is the event types and capture rules of a deployment, and the types of its tenants,
+// as they are now, or were a moment ago. It is safe for concurrent use.
 type Live struct {
 	Source Source
 	// CacheTime is how long the types are used before they are read again; 0 asks every
@@ -26,15 +35,23 @@ type Live struct {
 	Now       func() time.Time
 	Log       *slog.Logger
 
-	mu       sync.Mutex
-	revision int
-	now      Both // without types before the first read
-	checked  time.Time
-	reading  singleflight.Group
+	mu      sync.Mutex
+	now     state
+	checked time.Time
+	reading singleflight.Group
+	kept    tenantCache
 }
 
-// Current returns the event types. If they cannot be read again, it returns the last ones;
-// it fails only if there are none.
+// state is what the store had at one revision.
+type state struct {
+	Both     // without types before the first read
+	revision int
+	parts    []string // keys of the parts that Both was read from
+	tenants  map[string]ownTypes
+}
+
+// Current returns the event types of the deployment. If they cannot be read again, it
+// returns the last ones; it fails only if there are none.
 func (l *Live) Current(ctx context.Context) (*catalog.Catalog, error) {
 	now, err := l.Both(ctx)
 	return now.Types, err
@@ -48,42 +65,162 @@ type Both struct {
 
 // Both returns the event types as Current does, with the capture rules.
 func (l *Live) Both(ctx context.Context) (Both, error) {
+	now, err := l.state(ctx)
+	return now.Both, err
+}
+
+// Of returns the event types of a tenant: those of the deployment and its own. For a tenant
+// without types of its own, it reads and keeps nothing more than Current. If the tenant's
+// types cannot be read again, it returns the last ones if it still has them, and an error
+// otherwise.
+func (l *Live) Of(ctx context.Context, tenant string) (*catalog.Catalog, error) {
+	now, err := l.state(ctx)
+	for try := 1; err == nil; try++ {
+		at, ok := now.tenants[tenant]
+		if !ok {
+			return now.Types, nil
+		}
+		if known := l.keptOf(tenant, at, now.Types); known != nil {
+			return known, nil
+		}
+		read, failed, _ := l.reading.Do(at.prefix(tenant), func() (any, error) { return l.readTenant(ctx, now, tenant) })
+		switch {
+		case failed == nil:
+			return catalog.Over(now.Types, read.(*catalog.Catalog)), nil
+		case errors.Is(failed, ErrConflict) && try < maxReads: // what is known is older than what is stored
+			now, err = l.again(ctx)
+		default:
+			return l.lastOf(ctx, tenant, now, failed)
+		}
+	}
+	return nil, err
+}
+
+// keptOf returns the kept types of a tenant, if they are those that are stored.
+func (l *Live) keptOf(tenant string, at ownTypes, base *catalog.Catalog) *catalog.Catalog {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := l.kept.get(tenant)
+	if k == nil || k.at != at && !l.Now().Before(k.until) {
+		return nil
+	}
+	return catalog.Over(base, k.own)
+}
+
+// readTenant reads the types of a tenant's own and keeps them.
+func (l *Live) readTenant(ctx context.Context, now state, tenant string) (*catalog.Catalog, error) {
+	types, err := ReadTenant(ctx, l.Source, Set{tenants: now.tenants}, tenant)
+	if err != nil {
+		return nil, err
+	}
+	own, err := catalog.New(types)
+	if err != nil {
+		return nil, fmt.Errorf("event types of tenant %s: %w", tenant, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.kept.put(tenant, &tenantTypes{at: now.tenants[tenant], own: own, bytes: definitionBytes(types)})
+	return own, nil
+}
+
+// lastOf returns the last types of a tenant whose types could not be read, and uses them as
+// long as those of the deployment; the error if there are none.
+func (l *Live) lastOf(ctx context.Context, tenant string, now state, err error) (*catalog.Catalog, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := l.kept.get(tenant)
+	if k == nil {
+		return nil, err
+	}
+	l.Log.WarnContext(ctx, "event_types.stale", "revision", now.revision, "tenant", tenant, "error", err.Error())
+	k.until = l.Now().Add(l.CacheTime)
+	return catalog.Over(now.Types, k.own), nil
+}
+
+func (l *Live) state(ctx context.Context) (state, error) {
 	l.mu.Lock()
 	now, age := l.now, l.Now().Sub(l.checked)
 	l.mu.Unlock()
 	if now.Types != nil && age < l.CacheTime {
 		return now, nil
 	}
-	read, err, _ := l.reading.Do("", func() (any, error) { return l.read(ctx) })
-	if err != nil {
-		return Both{}, err
-	}
-	return read.(Both), nil
+	return l.again(ctx)
 }
 
-func (l *Live) read(ctx context.Context) (Both, error) {
+// again reads what changed.
+func (l *Live) again(ctx context.Context) (state, error) {
+	read, err, _ := l.reading.Do("", func() (any, error) { return l.read(ctx) })
+	if err != nil {
+		return state{}, err
+	}
+	return read.(state), nil
+}
+
+func (l *Live) read(ctx context.Context) (state, error) {
 	l.mu.Lock()
-	revision, was := l.revision, l.now
+	was := l.now
 	l.mu.Unlock()
-	known := revision
+	known := was.revision
 	if was.Types == nil {
 		known = -1
 	}
-	set, err := Read(ctx, l.Source, known)
 	next := was
-	if err == nil && set.Revision != known {
+	set, parts, err := read(ctx, l.Source, known, was.parts)
+	switch {
+	case err != nil || set.Revision == known:
+	case len(parts) > 0 && slices.Equal(parts, was.parts): // only tenants changed
+		next.revision, next.tenants = set.Revision, set.tenants
+	default:
+		next = state{revision: set.Revision, parts: parts, tenants: set.tenants}
 		next.Rules = set.Rules
 		next.Types, err = set.Catalog()
 	}
 	if err != nil {
 		if was.Types == nil {
-			return Both{}, fmt.Errorf("event types: %w", err)
+			return state{}, fmt.Errorf("event types: %w", err)
 		}
-		l.Log.WarnContext(ctx, "event_types.stale", "revision", revision, "error", err.Error())
-		set.Revision, next = revision, was
+		l.Log.WarnContext(ctx, "event_types.stale", "revision", was.revision, "error", err.Error())
+		next = was
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.revision, l.now, l.checked = set.Revision, next, l.Now()
+	l.now, l.checked = next, l.Now()
 	return next, nil
+}
+
+// tenantTypes are the types of one tenant that a Live keeps.
+type tenantTypes struct {
+	at    ownTypes
+	own   *catalog.Catalog // without those of the deployment, which would stay as long as they do
+	bytes int              // of the definitions
+	until time.Time        // used until then although others are stored, which could not be read
+}
+
+// tenantCache keeps types of tenants up to MaxKeptBytes. The zero value is ready to use.
+type tenantCache struct {
+	list  *simplelru.LRU[string, *tenantTypes]
+	bytes int
+}
+
+func (c *tenantCache) get(tenant string) *tenantTypes {
+	if c.list == nil {
+		return nil
+	}
+	k, _ := c.list.Get(tenant)
+	return k
+}
+
+func (c *tenantCache) put(tenant string, k *tenantTypes) {
+	if c.list == nil {
+		list, err := simplelru.NewLRU(MaxTenants, func(_ string, k *tenantTypes) { c.bytes -= k.bytes })
+		if err != nil {
+			panic(err) // only for a size below 1
+		}
+		c.list = list
+	}
+	c.list.Remove(tenant)
+	c.list.Add(tenant, k)
+	for c.bytes += k.bytes; c.bytes > MaxKeptBytes; {
+		c.list.RemoveOldest()
+	}
 }

@@ -28,24 +28,30 @@ import (
 )
 
 // Catalog is a catalog whose types can be validated. It is safe for concurrent use.
-type Catalog struct {
-	*catalog.Catalog
-	schemas map[string]func() (*jsonschema.Schema, error) // by label
-}
+type Catalog struct{ *catalog.Catalog }
 
 // Default returns catalog.Default with validation.
 var Default = sync.OnceValue(func() *Catalog { return New(catalog.Default()) })
 
 // New returns a catalog that compiles a type's schema when it is first needed, so that
-// a cold start compiles one schema and not all.
-func New(types *catalog.Catalog) *Catalog {
-	c := &Catalog{Catalog: types, schemas: map[string]func() (*jsonschema.Schema, error){}}
-	for _, name := range types.Types() {
-		for _, t := range types.Versions(name) {
-			c.schemas[t.Label()] = sync.OnceValues(func() (*jsonschema.Schema, error) { return compile(t) })
-		}
-	}
-	return c
+// a cold start compiles one schema and not all. The schema is kept as long as types has the
+// type, and shared by the catalogs that have it.
+func New(types *catalog.Catalog) *Catalog { return &Catalog{types} }
+
+type schemaKey struct{}
+
+// compiled is a schema, or the error of its compilation.
+type compiled struct {
+	schema *jsonschema.Schema
+	err    error
+}
+
+func schemaOf(t catalog.Type) (*jsonschema.Schema, error) {
+	c := t.Derive(schemaKey{}, func(t catalog.Type) any {
+		schema, err := compile(t)
+		return compiled{schema, err}
+	}).(compiled)
+	return c.schema, c.err
 }
 
 // Check reports why a type cannot be used: its schema does not compile, or refuses one of
@@ -56,7 +62,8 @@ func Check(t catalog.Type) error {
 		return catalog.At(t.Schema, "/x-replaces", "%s", err)
 	}
 	c := New(list)
-	if _, err := c.schemas[t.Label()](); err != nil {
+	t, _ = list.Version(t.Name, max(t.Version, 1))
+	if _, err := schemaOf(t); err != nil {
 		var wrong *jsonschema.SchemaValidationError
 		if errors.As(err, &wrong) {
 			at, text := deepest(wrong.Err)
@@ -105,38 +112,30 @@ func (noLoader) Load(url string) (any, error) {
 	return nil, fmt.Errorf("%s: only references within the definition are possible", url)
 }
 
-// Current returns the catalog itself: one that does not change is its own source.
-func (c *Catalog) Current(context.Context) (*Catalog, error) { return c, nil }
+// Of returns the catalog itself, for any tenant: one that does not change is its own source.
+func (c *Catalog) Of(context.Context, string) (*Catalog, error) { return c, nil }
 
-// Live validates with the types of a source as they are now. It compiles each schema once
-// for each catalog that the source returns. It is safe for concurrent use.
+// Live validates with the types of a source as they are now. It is safe for concurrent use.
 type Live struct {
 	Types interface {
-		Current(ctx context.Context) (*catalog.Catalog, error)
+		// Of returns the types of a tenant.
+		Of(ctx context.Context, tenant string) (*catalog.Catalog, error)
 	}
-
-	mu      sync.Mutex
-	current *Catalog
 }
 
-// Current returns the source's types. It fails if the source does.
-func (l *Live) Current(ctx context.Context) (*Catalog, error) {
-	types, err := l.Types.Current(ctx)
+// Of returns a tenant's types. It fails if the source does.
+func (l *Live) Of(ctx context.Context, tenant string) (*Catalog, error) {
+	types, err := l.Types.Of(ctx, tenant)
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.current == nil || l.current.Catalog != types {
-		l.current = New(types)
-	}
-	return l.current, nil
+	return New(types), nil
 }
 
-// Validate is ValidateVersion with the types as they are now. It returns *UnknownTypeError
-// for a version that there is none of.
-func (l *Live) Validate(ctx context.Context, eventType string, version int, data jsonv1.RawMessage) error {
-	c, err := l.Current(ctx)
+// Validate is ValidateVersion with the tenant's types as they are now. It returns
+// *UnknownTypeError for a version that there is none of.
+func (l *Live) Validate(ctx context.Context, tenant, eventType string, version int, data jsonv1.RawMessage) error {
+	c, err := l.Of(ctx, tenant)
 	if err != nil {
 		return err
 	}
@@ -233,7 +232,8 @@ var undefined = sync.OnceValues(func() (*jsonschema.Schema, error) {
 func (c *Catalog) Validate(eventType string, data jsonv1.RawMessage) error {
 	t, ok := c.Type(eventType)
 	if !ok && c.Allows(eventType) {
-		return check(eventType, undefined, data)
+		schema, err := undefined()
+		return check(eventType, schema, err, data)
 	}
 	if !ok {
 		return &UnknownTypeError{Type: eventType, Known: c.Types(), text: c.Unknown(eventType)}
@@ -244,12 +244,12 @@ func (c *Catalog) Validate(eventType string, data jsonv1.RawMessage) error {
 // ValidateVersion checks data against the schema of one of the catalog's types, like
 // Validate.
 func (c *Catalog) ValidateVersion(t catalog.Type, data jsonv1.RawMessage) error {
-	return check(t.Name, c.schemas[t.Label()], data)
+	schema, err := schemaOf(t)
+	return check(t.Name, schema, err, data)
 }
 
-// check checks data against a schema.
-func check(eventType string, compiled func() (*jsonschema.Schema, error), data jsonv1.RawMessage) error {
-	schema, err := compiled()
+// check checks data against a schema; err is that of its compilation.
+func check(eventType string, schema *jsonschema.Schema, err error, data jsonv1.RawMessage) error {
 	if err != nil {
 		return &SchemaError{eventType, err}
 	}

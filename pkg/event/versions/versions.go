@@ -4,7 +4,6 @@ import (
 	jsonv1 "encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -13,14 +12,6 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 )
 
-// Maker makes events' data in the versions of their types. It compiles each mapping once
-// for each catalog. The zero value is ready to use, also concurrently.
-type Maker struct {
-	mu       sync.Mutex
-	of       *catalog.Catalog
-	compiled map[string]*pair // by label
-}
-
 // pair is the mappings of a version to and from the one before; an error if they do not
 // compile.
 type pair struct {
@@ -28,18 +19,11 @@ type pair struct {
 	err                error
 }
 
-// mappings returns the mappings of a version that has one before it.
-func (m *Maker) mappings(known *catalog.Catalog, before, t catalog.Type) (*pair, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.of != known {
-		m.of, m.compiled = known, map[string]*pair{}
-	}
-	p, ok := m.compiled[t.Label()]
-	if !ok {
-		p = compilePair(before, t)
-		m.compiled[t.Label()] = p
-	}
+type pairKey struct{}
+
+// mappings returns the mappings of a version that has one before it. They are compiled once.
+func mappings(before, t catalog.Type) (*pair, error) {
+	p := t.Derive(pairKey{}, func(t catalog.Type) any { return compilePair(before, t) }).(*pair)
 	return p, p.err
 }
 
@@ -83,7 +67,7 @@ func (e *MappingError) Unwrap() error { return e.Err }
 // version. A given of 0 means the newest version to whose schema the data conforms: those
 // from which the newest can be made. The errors are those of Validate,
 // *UnknownVersionError and *MappingError.
-func (m *Maker) Make(types *validate.Catalog, name string, given int, data jsonv1.RawMessage) (Made, error) {
+func Make(types *validate.Catalog, name string, given int, data jsonv1.RawMessage) (Made, error) {
 	list := types.Versions(name)
 	if len(list) < 2 {
 		if len(list) == 1 && given != 0 && given != list[0].Version {
@@ -98,18 +82,18 @@ func (m *Maker) Make(types *validate.Catalog, name string, given int, data jsonv
 		}
 		return made, types.Validate(name, data)
 	}
-	from, err := m.published(types, list, given, data)
+	from, err := published(types, list, given, data)
 	if err != nil {
 		return Made{}, err
 	}
-	made, err := m.from(types, list, from, data)
+	made, err := makeFrom(types, list, from, data)
 	if given != 0 {
 		return made, err
 	}
 	// The data of a publisher that does not know the newest version yet can conform to it.
 	for older := from; older > 0 && errors.As(err, new(*MappingError)) && list[older].Upgrade != nil; {
 		if older--; types.ValidateVersion(list[older], data) == nil {
-			if other, failed := m.from(types, list, older, data); failed == nil {
+			if other, failed := makeFrom(types, list, older, data); failed == nil {
 				return other, nil
 			}
 		}
@@ -117,8 +101,8 @@ func (m *Maker) Make(types *validate.Catalog, name string, given int, data jsonv
 	return made, err
 }
 
-// from makes the data of every version from that of the one at a place in list.
-func (m *Maker) from(types *validate.Catalog, list []catalog.Type, from int, data jsonv1.RawMessage) (made Made, err error) {
+// makeFrom makes the data of every version from that of the one at a place in list.
+func makeFrom(types *validate.Catalog, list []catalog.Type, from int, data jsonv1.RawMessage) (made Made, err error) {
 	name := list[from].Name
 	all := make([]jsonv1.RawMessage, len(list)) // by place in list
 	all[from] = data
@@ -133,7 +117,7 @@ func (m *Maker) from(types *validate.Catalog, list []catalog.Type, from int, dat
 		return nil
 	}
 	for to := from + 1; to < len(list); to++ {
-		p, err := m.mappings(types.Catalog, list[to-1], list[to])
+		p, err := mappings(list[to-1], list[to])
 		if err != nil {
 			return Made{}, &validate.SchemaError{Type: list[to].Label(), Err: err}
 		}
@@ -142,7 +126,7 @@ func (m *Maker) from(types *validate.Catalog, list []catalog.Type, from int, dat
 		}
 	}
 	for to := from - 1; to >= 0; to-- {
-		p, err := m.mappings(types.Catalog, list[to], list[to+1])
+		p, err := mappings(list[to], list[to+1])
 		if err != nil {
 			return Made{}, &validate.SchemaError{Type: list[to+1].Label(), Err: err}
 		}
@@ -154,7 +138,7 @@ func (m *Maker) from(types *validate.Catalog, list []catalog.Type, from int, dat
 }
 
 // published returns the place in list of the version as which data is published.
-func (m *Maker) published(types *validate.Catalog, list []catalog.Type, given int, data jsonv1.RawMessage) (int, error) {
+func published(types *validate.Catalog, list []catalog.Type, given int, data jsonv1.RawMessage) (int, error) {
 	newest := len(list) - 1
 	from := newest
 	if given != 0 {

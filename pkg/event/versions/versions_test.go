@@ -90,10 +90,9 @@ func TestDataIsMadeInEveryVersion(t *testing.T) {
 			`{"order_id":"o","total":2}`, `{"order_id":"o","price":{"amount":2,"currency":"EUR"},"total":2} [{"version":2,` + since + `},{"version":1,"data":{"order_id":"o","total":2}}]`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var maker versions.Maker
 			types := known(t, c.types...)
 			for range 2 { // the second time with the compiled mappings
-				made, err := maker.Make(types, "order.paid", c.given, []byte(c.data))
+				made, err := versions.Make(types, "order.paid", c.given, []byte(c.data))
 				got := fmt.Sprintf("%s %s", made.Data, made.Stored)
 				if err != nil {
 					got = "error " + err.Error()
@@ -107,9 +106,8 @@ func TestDataIsMadeInEveryVersion(t *testing.T) {
 }
 
 func TestDataThatIsTooLargeInAllVersionsIsRefused(t *testing.T) {
-	var maker versions.Maker
 	note := strings.Repeat("x", 200*1024)
-	if _, err := maker.Make(known(t, first, second), "order.paid", 0, []byte(`{"order_id":"o","state":"settled","note":"`+note+`"}`)); err == nil || !strings.Contains(err.Error(), "in the 2 versions of its type together") {
+	if _, err := versions.Make(known(t, first, second), "order.paid", 0, []byte(`{"order_id":"o","state":"settled","note":"`+note+`"}`)); err == nil || !strings.Contains(err.Error(), "in the 2 versions of its type together") {
 		t.Error(err)
 	}
 }
@@ -147,9 +145,8 @@ func TestAMappingIsCheckedWhereItStands(t *testing.T) {
 // Errors are logged, and data is not.
 func TestAnErrorOfAMappingHasNoValueOfTheData(t *testing.T) {
 	for _, expression := range []string{`{'a': 1.0}[data.note]`, `double(data.note)`, `data.note + 1.0`, `[1.0][int(data.number)]`, `duration(data.note) == duration('1s') ? 1.0 : 2.0`} {
-		var maker versions.Maker
 		types := known(t, first, strings.Replace(second, "data.?price.?amount", expression, 1))
-		_, err := maker.Make(types, "order.paid", 2, []byte(`{"order_id":"o","state":"settled","note":"Ann <ann@x.example>","number":424242}`))
+		_, err := versions.Make(types, "order.paid", 2, []byte(`{"order_id":"o","state":"settled","note":"Ann <ann@x.example>","number":424242}`))
 		if err == nil || strings.Contains(err.Error(), "Ann") || strings.Contains(err.Error(), "424242") {
 			t.Errorf("%s: %v", expression, err)
 		}

@@ -1,0 +1,283 @@
+package deployed_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
+	"github.com/tidings-dev/tidings/pkg/store/memory"
+)
+
+// source counts what is read, and fails reads of parts whose key contains a text.
+type source struct {
+	deployed.Source
+	heads, parts int
+	broken       string
+}
+
+func (s *source) ReadDocument(ctx context.Context, name string) ([]byte, int, error) {
+	s.heads++
+	return s.Source.ReadDocument(ctx, name)
+}
+
+func (s *source) GetValue(ctx context.Context, key string) (string, error) {
+	s.parts++
+	if s.broken != "" && strings.Contains(key, s.broken) {
+		return "", errors.New("the table is away")
+	}
+	return s.Source.GetValue(ctx, key)
+}
+
+func writeTenant(t *testing.T, s deployed.Store, tenant, writer string, types ...catalog.Type) {
+	t.Helper()
+	set, err := deployed.Read(t.Context(), s, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := deployed.WriteTenant(t.Context(), s, set, tenant, types, "op", writer, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func names(t *testing.T, l *deployed.Live, tenant string) string {
+	t.Helper()
+	known, err := l.Of(t.Context(), tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := known.Types()
+	return strings.Join(slices.DeleteFunc(own, func(name string) bool { return !strings.HasPrefix(name, "order.") && !strings.HasPrefix(name, "acme.") }), " ")
+}
+
+func live(s deployed.Source) *deployed.Live {
+	return &deployed.Live{Source: s, CacheTime: deployed.CacheTime, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+}
+
+func TestATenantHasTheTypesOfTheDeploymentAndItsOwn(t *testing.T) {
+	s := memory.New(time.Now)
+	writeTenant(t, s, "acme", "a", kind(t, "acme.opened", "x"), kind(t, "acme.closed", "x")) // before the deployment has any
+	set, err := deployed.Read(t.Context(), s, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.Types = []catalog.Type{kind(t, "order.paid", "x")}
+	set = write(t, s, set, "b") // keeps those of tenants
+	if got := set.Tenants(); !slices.Equal(got, []string{"acme"}) {
+		t.Errorf("the tenants with types of their own are %q", got)
+	}
+	in := &source{Source: s}
+	l := live(in)
+	for tenant, want := range map[string]string{"": "order.paid", "globex": "order.paid", "acm": "order.paid", "acme#": "order.paid"} {
+		if got := names(t, l, tenant); got != want {
+			t.Errorf("tenant %q has %q, want %q", tenant, got, want)
+		}
+	}
+	if in.heads != 1 || in.parts != 1 {
+		t.Errorf("%d and %d reads for tenants without types of their own, want one of each, for the deployment", in.heads, in.parts)
+	}
+	for range 3 {
+		if got := names(t, l, "acme"); got != "acme.closed acme.opened order.paid" {
+			t.Errorf("acme has %q", got)
+		}
+	}
+	if in.heads != 1 || in.parts != 2 {
+		t.Errorf("%d and %d reads after the first event of acme, want one more", in.heads, in.parts)
+	}
+	writeTenant(t, s, "acme", "c") // none any more
+	if got := names(t, live(s), "acme"); got != "order.paid" {
+		t.Errorf("after the removal acme has %q", got)
+	}
+	if set, err := deployed.Read(t.Context(), s, -1); err != nil || len(set.Tenants()) != 0 {
+		t.Errorf("%v, %v", set.Tenants(), err)
+	}
+}
+
+// What a tenant changes is read within a minute, without an error in between and without
+// reading the deployment's types again, and the other way round.
+func TestTypesOfTenantsAndOfTheDeploymentAreReadApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.New(time.Now)
+		write(t, s, deployed.Set{Types: []catalog.Type{kind(t, "order.paid", "x")}}, "a")
+		writeTenant(t, s, "acme", "b", kind(t, "acme.opened", "x"))
+		writeTenant(t, s, "globex", "c", kind(t, "order.lost", "x"))
+		in := &source{Source: s}
+		l := live(in)
+		first := names(t, l, "acme") + ", " + names(t, l, "globex")
+		if first != "acme.opened order.paid, order.lost order.paid" {
+			t.Fatal(first)
+		}
+		deployment, _ := l.Current(t.Context())
+
+		in.parts = 0
+		writeTenant(t, s, "acme", "d", kind(t, "acme.closed", "x"))
+		if got := names(t, l, "acme"); got != "acme.opened order.paid" || in.parts != 0 {
+			t.Errorf("at once acme has %q, after %d reads", got, in.parts)
+		}
+		time.Sleep(deployed.CacheTime)
+		if got := names(t, l, "acme") + ", " + names(t, l, "globex"); got != "acme.closed order.paid, order.lost order.paid" || in.parts != 1 {
+			t.Errorf("after a minute: %q, with %d reads of parts, want 1", got, in.parts)
+		}
+		if now, _ := l.Current(t.Context()); now != deployment {
+			t.Error("the types of the deployment, with their compiled schemas, were thrown away")
+		}
+
+		in.parts = 0
+		set, _ := deployed.Read(t.Context(), s, -1)
+		set.Types = append(set.Types, kind(t, "order.sent", "x"))
+		write(t, s, set, "e")
+		time.Sleep(deployed.CacheTime)
+		if got := names(t, l, "acme"); got != "acme.closed order.paid order.sent" || in.parts != 1 {
+			t.Errorf("after a change of the deployment: %q, with %d reads of parts, want 1", got, in.parts)
+		}
+
+		// A worker that has not used the tenant's types yet knows only where they were.
+		late := live(in)
+		if _, err := late.Current(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		writeTenant(t, s, "acme", "f", kind(t, "acme.moved", "x"))
+		if got := names(t, late, "acme"); got != "acme.moved order.paid order.sent" {
+			t.Errorf("a late worker has %q", got)
+		}
+	})
+}
+
+func TestTypesOfATenantThatCannotBeReadStayAsTheyWere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.New(time.Now)
+		writeTenant(t, s, "acme", "a", kind(t, "acme.opened", "x"))
+		writeTenant(t, s, "globex", "b", kind(t, "order.lost", "x"))
+		in := &source{Source: s}
+		l := live(in)
+		names(t, l, "acme")
+		writeTenant(t, s, "acme", "c", kind(t, "acme.closed", "x"))
+		time.Sleep(deployed.CacheTime)
+		in.broken = "#acme#"
+		in.parts = 0
+		for range 5 {
+			if got := names(t, l, "acme"); got != "acme.opened" {
+				t.Errorf("acme has %q", got)
+			}
+		}
+		if in.parts != 1 {
+			t.Errorf("%d tries to read in one minute, want 1", in.parts)
+		}
+		if got := names(t, l, "globex"); got != "order.lost" {
+			t.Errorf("globex has %q", got)
+		}
+		if _, err := live(in).Of(t.Context(), "acme"); err == nil || !strings.Contains(err.Error(), "tenant acme") {
+			t.Errorf("without older types: %v", err)
+		}
+		in.broken = ""
+		time.Sleep(deployed.CacheTime)
+		if got := names(t, l, "acme"); got != "acme.closed" {
+			t.Errorf("acme has %q", got)
+		}
+	})
+}
+
+// A Live keeps the types of the tenants that used theirs last, up to a number of bytes, and
+// nothing for other tenants.
+func TestTheTypesOfManyTenantsTakeABoundedPartOfTheMemory(t *testing.T) {
+	s := memory.New(time.Now)
+	const tenants = 12
+	var large []catalog.Type // the most that a tenant can have
+	for i := range 16 {
+		large = append(large, kind(t, fmt.Sprint("order.n", i), strings.Repeat("x", 64<<10-500)))
+	}
+	for i := range tenants {
+		writeTenant(t, s, fmt.Sprint("t", i), fmt.Sprint("w", i), large...)
+	}
+	in := &source{Source: s}
+	l := live(in)
+	reads := func(tenant string) int {
+		before := in.parts
+		names(t, l, tenant)
+		return in.parts - before
+	}
+	for i := range tenants {
+		reads(fmt.Sprint("t", i))
+	}
+	kept := 0
+	for i := tenants - 1; i >= 0; i-- { // what is read pushes out others
+		if reads(fmt.Sprint("t", i)) > 0 {
+			break
+		}
+		kept++
+	}
+	if kept != deployed.MaxKeptBytes/deployed.MaxTenantBytes {
+		t.Errorf("the types of %d tenants are kept, want %d", kept, deployed.MaxKeptBytes/deployed.MaxTenantBytes)
+	}
+	in.heads, in.parts = 0, 0
+	burst := testing.AllocsPerRun(1, func() {
+		for i := range 10_000 {
+			if _, err := l.Of(t.Context(), fmt.Sprint("new", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if in.heads+in.parts > 0 || burst > 3*10_000 {
+		t.Errorf("10,000 new tenants take %d reads and %.0f allocations", in.heads+in.parts, burst)
+	}
+}
+
+func TestUnusableTypesOfATenantAreNotWritten(t *testing.T) {
+	s := memory.New(time.Now)
+	large := kind(t, "order.paid", "x")
+	large.Schema = make([]byte, deployed.MaxTenantBytes+1)
+	var many []catalog.Type
+	for i := range deployed.MaxTenantTypes + 1 {
+		many = append(many, kind(t, fmt.Sprintf("order.n%d", i), "x"))
+	}
+	one := []catalog.Type{kind(t, "order.paid", "x")}
+	for name, c := range map[string]struct {
+		tenant string
+		types  []catalog.Type
+		want   string
+	}{
+		"twice":            {"acme", append(one, one...), "defined twice"},
+		"too large":        {"acme", []catalog.Type{large}, "the maximum of a tenant is 1048576"},
+		"too many":         {"acme", many, "1001 event types; the maximum of a tenant is 1000"},
+		"no tenant's name": {"a#b", one, "must be 1 to 64"},
+		"no name":          {"", one, "must be 1 to 64"},
+	} {
+		if _, err := deployed.WriteTenant(t.Context(), s, deployed.Set{}, c.tenant, c.types, "op", name, time.Now()); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %q", name, err, c.want)
+		}
+	}
+	if set, err := deployed.Read(t.Context(), s, -1); err != nil || set.Revision != 0 {
+		t.Errorf("%+v, %v", set, err)
+	}
+}
+
+// The names of all tenants with types of their own fit into one item, of 400 KB.
+func TestTheIndexOfTenantsIsBounded(t *testing.T) {
+	s := memory.New(time.Now)
+	tenant := func(i int) string { return fmt.Sprintf("%064d", i) }
+	set := deployed.Set{}
+	var err error
+	for i := range deployed.MaxTenants {
+		if set, err = deployed.WriteTenant(t.Context(), s, set, tenant(i), []catalog.Type{kind(t, "order.paid", "x")}, "op", fmt.Sprintf("%026d", i), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	index, _, err := s.ReadDocument(t.Context(), "catalog")
+	if err != nil || len(index) > 200<<10 {
+		t.Errorf("the index has %d bytes, %v", len(index), err)
+	}
+	t.Logf("%d tenants: %d bytes", deployed.MaxTenants, len(index))
+	if _, err = deployed.WriteTenant(t.Context(), s, set, "one-more", []catalog.Type{kind(t, "order.paid", "x")}, "op", "x", time.Now()); err == nil || !strings.Contains(err.Error(), "1000 tenants have event types of their own") {
+		t.Errorf("one tenant more: %v", err)
+	}
+	if _, err = deployed.WriteTenant(t.Context(), s, set, tenant(7), []catalog.Type{kind(t, "order.sent", "x")}, "op", "y", time.Now()); err != nil {
+		t.Errorf("a change of one that has: %v", err)
+	}
+}
