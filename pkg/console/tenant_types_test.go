@@ -1,0 +1,113 @@
+package console_test
+
+import (
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/testsend"
+)
+
+const parcel = `{"title":"parcel.lost","description":"A parcel was lost","x-subject":"parcel_id","x-replaces":"parcel.missed","type":"object",
+	"properties":{"parcel_id":{"type":"string"}},"required":["parcel_id"],"additionalProperties":false,"examples":[{"parcel_id":"p_1"}]}`
+
+// withParcel returns a world where tenant acme has the type parcel.lost of its own.
+func withParcel(t *testing.T) *world {
+	w := newWorld(t)
+	lost, err := catalog.Parse([]byte(parcel))
+	if err == nil {
+		_, err = deployed.WriteTenant(t.Context(), w.store, deployed.Set{}, "acme", []catalog.Type{lost}, "op", "a", time.Now())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := &deployed.Live{Source: w.store, CacheTime: deployed.CacheTime, Now: w.now, Log: slog.New(slog.DiscardHandler)}
+	w.ops.Endpoints.Catalog = types
+	w.ops.TestWebhook = invoking(&testsend.Tester{
+		Catalog: types, Validate: (&validate.Live{Types: types}).Validate, Endpoints: w.store, Limits: w.store, Log: slog.New(slog.DiscardHandler), Now: w.now,
+		Open: func() (testsend.Sender, error) { return answering{protocols(t), &w.answer}, nil },
+	})
+	return w
+}
+
+func TestASessionSeesTheTypesOfItsTenant(t *testing.T) {
+	w := withParcel(t)
+	w.console.PublicCatalog = true
+	w.handler = w.console.Handler()
+	for _, role := range []console.Role{console.Viewer, console.Admin, console.Operator} {
+		b := w.login(role, "acme")
+		for _, path := range []string{console.CatalogPath, "/catalog?q=parcel", "/catalog/types/parcel.lost", "/catalog/schemas/parcel.lost.json", console.AsyncAPIPath, "/api/event-types"} {
+			text := b.get(path).Body.String()
+			if !strings.Contains(text, "parcel.lost") || !strings.Contains(path, "parcel") && !strings.Contains(text, "user.joined_platform") {
+				t.Errorf("%s of a %s does not have the types of both", path, role)
+			}
+		}
+	}
+	b := w.login(console.Admin, "acme")
+	for _, path := range []string{"/endpoints/new", "/events", "/deliveries"} {
+		if !strings.Contains(b.get(path).Body.String(), "parcel.lost") {
+			t.Errorf("%s does not offer the type", path)
+		}
+	}
+	a := b.api("POST", "/api/endpoints", `{"url":"https://acme.example/hook","event_types":["parcel.*"]}`)
+	if a.Code != http.StatusCreated && a.Code != http.StatusOK {
+		t.Fatalf("an endpoint for it: %d %s", a.Code, a.Body)
+	}
+	list, err := w.store.ListEndpoints(t.Context(), "acme")
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	if a := b.api("POST", "/api/endpoints/"+list[0].ID+"/test", `{}`); a.Code != http.StatusOK || !strings.Contains(a.Body.String(), `p_1`) {
+		t.Errorf("a test send: %d %s", a.Code, a.Body)
+	}
+}
+
+// Another tenant's session, whatever its role, and a stranger find no trace of it.
+func TestNobodyElseSeesTheTypesOfATenant(t *testing.T) {
+	w := withParcel(t)
+	w.console.PublicCatalog = true
+	w.handler = w.console.Handler()
+	clients := map[string]*browser{
+		"a stranger": {w: w}, "a viewer": w.login(console.Viewer, "globex"), "an admin": w.login(console.Admin, "globex"),
+		"an operator": w.login(console.Operator, "globex"), "a tenant of a similar name": w.login(console.Admin, "acme.lost"),
+	}
+	w.login(console.Viewer, "acme").get(console.AsyncAPIPath) // fills the cache
+	for name, b := range clients {
+		for _, path := range []string{
+			console.CatalogPath, "/catalog?q=parcel", "/catalog?q=lost&tenant=acme", "/catalog/types/parcel.lost", "/catalog/types/parcel.lost?version=1&tenant=acme", "/catalog/schemas/parcel.lost.json",
+			"/catalog/schemas/parcel.lost.v1.json", "/catalog/schemas/acme%2fparcel.lost.json", console.AsyncAPIPath, console.AsyncAPIPath + "?tenant=acme", "/api/event-types", "/api/event-types?tenant=acme",
+			console.OpenAPIPath, "/endpoints/new", "/events", "/deliveries", "/capture-rules",
+		} {
+			r := httptest.NewRequest("GET", path, nil)
+			r.Header.Set("X-Tidings-Tenant", "acme")
+			a := b.do(r)
+			text := strings.NewReplacer(`"parcel.lost"`, "", `&#34;parcel.lost&#34;`, "", "parcel.lost.json", "", "parcel.lost.v1", "", "acme/parcel.lost", "").Replace(a.Body.String()) // what was asked for
+			if strings.Contains(text, "parcel.") || strings.Contains(text, "parcel_id") || strings.Contains(text, "A parcel was lost") {
+				t.Errorf("%s gets %s: %d %s", name, path, a.Code, a.Body)
+			}
+			if a.Code == http.StatusOK && (strings.HasPrefix(path, "/catalog/types/") || strings.HasPrefix(path, "/catalog/schemas/")) {
+				t.Errorf("%s gets %s", name, path)
+			}
+		}
+		if name == "a stranger" {
+			continue
+		}
+		for body, want := range map[string]string{
+			`{"url":"https://x.example/hook","event_types":["parcel.lost"]}`:                              "matches no event type",
+			`{"url":"https://x.example/hook","event_types":["parcel.missed"]}`:                            "matches no event type",
+			`{"url":"https://x.example/hook","event_types":["user.*"],"type_versions":{"parcel.lost":1}}`: "is not an event type",
+		} {
+			a := b.api("POST", "/api/endpoints", body)
+			if a.Code < 400 || !strings.Contains(a.Body.String(), want) && name != "a viewer" || strings.Contains(a.Body.String(), "replaced by") || strings.Contains(a.Body.String(), "parcel_id") {
+				t.Errorf("%s adds %s: %d %s", name, body, a.Code, a.Body)
+			}
+		}
+	}
+}
