@@ -239,10 +239,17 @@ func addScenarios(t *testing.T, stage *lambdaemulator.Deployment) {
 			t.Fatal(err)
 		}
 	}
-	// An event type of the deployment's own.
+	// An event type of the deployment's own, and one of the tenant's.
+	var types deployed.Set
 	added, err := catalog.Parse([]byte(`{"title":"order.paid","description":"An order was paid","type":"object","examples":[{}]}`))
 	if err == nil {
-		_, err = deployed.Write(t.Context(), stage.Store(), deployed.Set{Types: []catalog.Type{added}}, "op", "w", time.Now())
+		types, err = deployed.Write(t.Context(), stage.Store(), deployed.Set{Types: []catalog.Type{added}}, "op", "w", time.Now())
+	}
+	if err == nil {
+		added, err = catalog.Parse([]byte(`{"title":"parcel.lost","description":"A parcel was lost","type":"object","examples":[{}]}`))
+	}
+	if err == nil {
+		_, err = deployed.WriteTenant(t.Context(), stage.Store(), types, "default", []catalog.Type{added}, "op", "x", time.Now())
 	}
 	if err != nil {
 		t.Fatal(err)
