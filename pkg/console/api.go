@@ -286,7 +286,9 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 func withoutValues(_ huma.Context, _ string, body any) (any, error) {
 	if problem, ok := body.(*huma.ErrorModel); ok {
 		for _, detail := range problem.Errors {
-			detail.Value = nil
+			if _, ours := detail.Value.(PlannedType); !ours {
+				detail.Value = nil
+			}
 		}
 	}
 	return body, nil

@@ -103,17 +103,24 @@ func (c *Console) listTypes(r *http.Request, who Session) (page, error) {
 		return page{}, err
 	}
 	v := typeList{Open: known.IsOpen(), Search: strings.TrimSpace(r.URL.Query().Get("q"))}
-	for _, t := range types(known) {
-		if !strings.Contains(strings.ToLower(t.Name+" "+t.Description), strings.ToLower(v.Search)) {
-			continue
-		}
-		if len(v.Types) == maxListedTypes {
-			v.More++
-			continue
-		}
-		v.Types = append(v.Types, t)
-	}
+	v.Types, v.More = matching(known, v.Search)
 	return page{Template: "catalog", Title: "Event types", Nav: "catalog", Data: v}, nil
+}
+
+// matching returns the types whose name or description has a text, as many as a page lists,
+// and how many there are beyond them.
+func matching(known *catalog.Catalog, text string) (list []catalog.Type, more int) {
+	text = strings.ToLower(text)
+	for _, t := range types(known) {
+		switch {
+		case !strings.Contains(strings.ToLower(t.Name+" "+t.Description), text):
+		case len(list) == maxListedTypes:
+			more++
+		default:
+			list = append(list, t)
+		}
+	}
+	return list, more
 }
 
 // typePage is the data of a type's page.

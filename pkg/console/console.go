@@ -90,7 +90,7 @@ func secure(next http.Handler) http.Handler {
 		if !isLoopback(r.Host) {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
+		r.Body = http.MaxBytesReader(w, r.Body, maxFormMemory)
 		next.ServeHTTP(w, r)
 	})
 }

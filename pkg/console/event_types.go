@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,8 +93,31 @@ type EventTypesPlan struct {
 	Revision int           `json:"revision" doc:"The revision of types and capture rules that the change was compared with"`
 }
 
+// Empty reports whether nothing changes.
+func (p EventTypesPlan) Empty() bool {
+	return !slices.ContainsFunc(p.Types, func(t PlannedType) bool { return t.Action != eventtypes.Keep })
+}
+
 // PlannedType is what a change does to one type.
-type PlannedType eventtypes.Item
+type PlannedType struct {
+	eventtypes.Item
+	MoreEndpoints int `json:"more_endpoints,omitempty" doc:"Endpoints that the change concerns beyond those listed: an answer lists 1,000"`
+}
+
+// maxConcerned is how many endpoints an answer lists: one of a Lambda function has up to 6 MB.
+const maxConcerned = 1000
+
+// planned returns the items of a plan for an answer.
+func planned(items []eventtypes.Item) []PlannedType {
+	list, left := []PlannedType{}, maxConcerned
+	for _, i := range items {
+		listed := min(len(i.Endpoints), left)
+		p := PlannedType{Item: i, MoreEndpoints: len(i.Endpoints) - listed}
+		p.Endpoints = i.Endpoints[:listed]
+		list, left = append(list, p), left-listed
+	}
+	return list
+}
 
 // UndefinedTypes is whether events of types without a definition are accepted.
 type UndefinedTypes struct {
@@ -127,10 +151,7 @@ func (o *Operations) changeTypes(ctx context.Context, who Session, c EventTypesC
 	if err != nil {
 		return EventTypesPlan{}, explainTypes(err, begin)
 	}
-	result := EventTypesPlan{Types: []PlannedType{}, Refused: plan.Refused(), Revision: plan.Revision()}
-	for _, i := range plan.Items {
-		result.Types = append(result.Types, PlannedType(i))
-	}
+	result := EventTypesPlan{Types: planned(plan.Items), Refused: plan.Refused(), Revision: plan.Revision()}
 	if c.Revision != nil && *c.Revision != plan.Revision() {
 		return result, explainTypes(deployed.ErrConflict, nil)
 	}

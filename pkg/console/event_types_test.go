@@ -95,7 +95,7 @@ func TestEventTypesAreChangedByTheAPI(t *testing.T) {
 	b := w.login(console.Operator, "default")
 	var plan console.EventTypesPlan
 	b.change("/api/event-types", `{"types":[`+ownType+`],"dry_run":true}`, 200, &plan)
-	want := []console.PlannedType{{Type: "order.paid", Action: eventtypes.Add}}
+	want := []console.PlannedType{{Item: eventtypes.Item{Type: "order.paid", Action: eventtypes.Add}}}
 	if diff := cmp.Diff(want, plan.Types); diff != "" || plan.Applied || plan.Refused || plan.Revision != 0 || w.stored().Revision != 0 {
 		t.Fatalf("dry run %+v, stored %+v: %s", plan, w.stored(), diff)
 	}

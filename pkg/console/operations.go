@@ -63,6 +63,7 @@ const (
 	Conflict     Kind = http.StatusConflict
 	Forbidden    Kind = http.StatusForbidden
 	Unauthorized Kind = http.StatusUnauthorized
+	TooLarge     Kind = http.StatusRequestEntityTooLarge
 	TooMany      Kind = http.StatusTooManyRequests
 )
 

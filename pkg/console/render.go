@@ -112,6 +112,7 @@ var notices = map[string]string{
 	"behaves":  "Receiver changed. The setting applies from its next request.",
 	"captured": "Captured again. Its event is delivered to the subscribed endpoints.",
 	"ruled":    "Capture rules changed. They take effect within a minute.",
+	"typed":    "Event types changed. They take effect within a minute.",
 	"out":      "You are logged out.",
 }
 

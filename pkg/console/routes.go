@@ -62,6 +62,8 @@ func (c *Console) pages(mux *http.ServeMux) {
 	show("POST /capture/{id}/redrive", redirectAfter(o.RedriveFailedChange, "/capture?did=captured"))
 	show("GET /capture-rules", c.showRules)
 	show("POST /capture-rules", c.changeRules)
+	show("GET /event-types", c.showTypes)
+	show("POST /event-types", c.changeTypes)
 	show("GET /jobs", c.listJobs)
 	show("POST /jobs/stream", c.recoverStream)
 	show("GET /jobs/{id}", c.showJob)

@@ -200,6 +200,9 @@ func csrfOf(ctx context.Context) string {
 	return a.csrf
 }
 
+// maxFormMemory is how many bytes of a form's files are kept in memory. A request has no more.
+const maxFormMemory = 1 << 20
+
 // authenticate requires a session and, for changes with a cookie, the CSRF token.
 func (c *Console) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -219,6 +222,11 @@ func (c *Console) authenticate(next http.Handler) http.Handler {
 		if viaCookie && r.Method != http.MethodGet && r.Method != http.MethodHead {
 			given := r.Header.Get(csrfHeader)
 			if given == "" && !isAPI(r) {
+				var large *http.MaxBytesError
+				if errors.As(r.ParseMultipartForm(maxFormMemory), &large) {
+					c.fail(w, r, errorf(TooLarge, "the form has more than %d bytes: use the CLI", large.Limit))
+					return
+				}
 				given = r.PostFormValue(csrfField)
 			}
 			if !hmac.Equal([]byte(given), []byte(csrf)) {
