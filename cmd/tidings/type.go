@@ -117,14 +117,14 @@ func (a *app) typeList() *cobra.Command {
 					}
 				})
 			}
-			own := map[string]string{}
-			for _, t := range known.Own() {
-				own[t.Name] = "own"
-			}
 			return a.table("TYPE\tVERSIONS\tOF\tDESCRIPTION", func(row func(...any)) {
 				for _, name := range known.Types() {
 					t, _ := known.Type(name)
-					row(name, numbers(known.Versions(name)), cmp.Or(own[name], "deployment"), described(t))
+					of := "deployment"
+					if known.Adds(name) {
+						of = "own"
+					}
+					row(name, numbers(known.Versions(name)), of, described(t))
 				}
 			})
 		},

@@ -171,13 +171,16 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		return o.CancelJob(ctx, who, in.ID)
 	})
 
-	get(c, api, "list-event-types", "/api/event-types", "List event types", func(ctx context.Context, who Session, _ *struct{}) (EventTypes, error) {
-		return o.EventTypes(ctx, who)
+	get(c, api, "list-event-types", "/api/event-types", "List event types", func(ctx context.Context, who Session, in *struct {
+		Tenant string `query:"tenant" maxLength:"64" doc:"The tenant whose own types are meant, beside those of the deployment: the session's without it, another one for operators"`
+	}) (EventTypes, error) {
+		return o.EventTypes(ctx, who, in.Tenant)
 	})
 	get(c, api, "get-event-type", "/api/event-types/{type}", "Get an event type with the definitions of its versions", func(ctx context.Context, who Session, in *struct {
-		Type string `path:"type" maxLength:"64" doc:"The type's name"`
+		Type   string `path:"type" maxLength:"64" doc:"The type's name"`
+		Tenant string `query:"tenant" maxLength:"64" doc:"As for the list"`
 	}) (EventType, error) {
-		return o.GetEventType(ctx, who, in.Type)
+		return o.GetEventType(ctx, who, in.Tenant, in.Type)
 	})
 	register(c, api, http.MethodPost, "change-event-types", "/api/event-types", "Add, replace, deprecate and remove event types, all or nothing; or, as a dry run, say what would change and which endpoints that concerns (operator role)", func(ctx context.Context, who Session, in *struct{ Body EventTypesChange }) (EventTypesPlan, error) {
 		return o.ChangeEventTypes(ctx, who, in.Body)

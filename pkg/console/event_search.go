@@ -111,7 +111,7 @@ func (e eventsPage) FirstURL() string {
 
 func (c *Console) listEvents(r *http.Request, who Session) (page, error) {
 	q := r.URL.Query()
-	known, err := c.Operations.EventTypes(r.Context(), who)
+	known, err := c.Operations.EventTypes(r.Context(), who, "")
 	if err != nil {
 		return page{}, err
 	}

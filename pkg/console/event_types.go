@@ -21,7 +21,7 @@ import (
 type TypeVersion struct {
 	Version int `json:"version"`
 	// From is where the definition comes from.
-	From       string               `json:"from" enum:"shipped,deployed" doc:"shipped comes with Tidings as it is; deployed was added or changed here"`
+	From       string               `json:"from" enum:"shipped,deployed,tenant" doc:"shipped comes with Tidings as it is; deployed was added or changed here; tenant is the tenant's own"`
 	AddedAt    time.Time            `json:"added_at,omitzero" doc:"When a version after the first was added: endpoints that existed then keep the one before"`
 	Deprecated *catalog.Deprecation `json:"deprecated,omitempty"`
 	Definition json.RawMessage      `json:"definition,omitempty" doc:"As it was applied; only in the answer for one type"`
@@ -32,7 +32,9 @@ func typeVersions(known *catalog.Catalog, name string) []TypeVersion {
 	list := []TypeVersion{}
 	for _, t := range known.Versions(name) {
 		v := TypeVersion{Version: t.Version, From: "deployed", AddedAt: t.AddedAt, Deprecated: t.Deprecated}
-		if shipped, ok := catalog.Default().Version(t.Name, t.Version); ok && bytes.Equal(shipped.Schema, t.Schema) {
+		if known.Adds(name) {
+			v.From = "tenant"
+		} else if shipped, ok := catalog.Default().Version(t.Name, t.Version); ok && bytes.Equal(shipped.Schema, t.Schema) {
 			v.From = "shipped"
 		}
 		list = append(list, v)
@@ -40,10 +42,23 @@ func typeVersions(known *catalog.Catalog, name string) []TypeVersion {
 	return list
 }
 
-// GetEventType returns an event type of the session's tenant with the definitions of its
-// versions.
-func (o *Operations) GetEventType(ctx context.Context, who Session, name string) (EventType, error) {
-	known, err := o.Endpoints.Catalog.Of(ctx, who.Tenant)
+// typesOf returns the event types of a tenant, of the session's if it is empty: those of the
+// deployment and its own. Those of another tenant are for operators of all tenants.
+func (o *Operations) typesOf(ctx context.Context, who Session, tenant string) (*catalog.Catalog, error) {
+	tenant = cmp.Or(tenant, who.Tenant)
+	if tenant != who.Tenant && !operatesAll(who) {
+		return nil, errorf(Forbidden, "the event types of another tenant are for operators: log in with --role operator, to the tenant %s", event.DefaultTenant)
+	}
+	if err := event.CheckTenant(tenant); err != nil {
+		return nil, errorf(Invalid, "tenant: %s", err)
+	}
+	return o.Endpoints.Catalog.Of(ctx, tenant)
+}
+
+// GetEventType returns an event type with the definitions of its versions. For tenant, see
+// typesOf.
+func (o *Operations) GetEventType(ctx context.Context, who Session, tenant, name string) (EventType, error) {
+	known, err := o.typesOf(ctx, who, tenant)
 	if err != nil {
 		return EventType{}, err
 	}
@@ -61,6 +76,7 @@ func (o *Operations) GetEventType(ctx context.Context, who Session, name string)
 // EventTypesChange is a change of the event types. All of it takes effect together, or
 // nothing.
 type EventTypesChange struct {
+	Tenant    string            `json:"tenant,omitempty" required:"false" maxLength:"64" doc:"The tenant whose own types change; without it, those of the deployment do"`
 	Types     []json.RawMessage `json:"types,omitempty" required:"false" maxItems:"10000" doc:"Definitions (JSON Schema) to add, or to replace those of the same name and version"`
 	Remove    []TypeRemoval     `json:"remove,omitempty" required:"false" maxItems:"10000"`
 	Deprecate []TypeMark        `json:"deprecate,omitempty" required:"false" maxItems:"10000"`
@@ -87,6 +103,7 @@ type TypeMark struct {
 
 // EventTypesPlan is what a change does.
 type EventTypesPlan struct {
+	Tenant   string        `json:"tenant,omitempty" doc:"The tenant whose own types change"`
 	Types    []PlannedType `json:"types" nullable:"false" doc:"What it does to each type, field by field, and the endpoints that this concerns"`
 	Refused  bool          `json:"refused" doc:"A change needs force"`
 	Applied  bool          `json:"applied" doc:"False for a dry run, and if nothing changes. What is applied takes effect within a minute"`
@@ -151,7 +168,7 @@ func (o *Operations) changeTypes(ctx context.Context, who Session, c EventTypesC
 	if err != nil {
 		return EventTypesPlan{}, explainTypes(err, begin)
 	}
-	result := EventTypesPlan{Types: planned(plan.Items), Refused: plan.Refused(), Revision: plan.Revision()}
+	result := EventTypesPlan{Tenant: plan.Tenant, Types: planned(plan.Items), Refused: plan.Refused(), Revision: plan.Revision()}
 	if c.Revision != nil && *c.Revision != plan.Revision() {
 		return result, explainTypes(deployed.ErrConflict, nil)
 	}
@@ -163,6 +180,9 @@ func (o *Operations) changeTypes(ctx context.Context, who Session, c EventTypesC
 		detail = "forced: " + detail
 	}
 	subject := "event types"
+	if c.Tenant != "" {
+		subject += " of tenant " + c.Tenant
+	}
 	return change(ctx, o, who, "event_types.change", &subject, detail, func() (EventTypesPlan, error) {
 		err := o.Types.Apply(ctx, plan, c.Force, "console:"+who.Name, event.NewID(o.Now()))
 		if errors.Is(err, eventtypes.ErrRefused) {
@@ -176,6 +196,7 @@ func (o *Operations) changeTypes(ctx context.Context, who Session, c EventTypesC
 // request converts the change, and returns what it is about for the audit log.
 func (c EventTypesChange) request(now time.Time) (r eventtypes.Request, names []string, err error) {
 	var problems []eventtypes.Problem
+	r.Tenant = c.Tenant
 	for i, text := range c.Types {
 		t, err := catalog.Parse(text)
 		if err != nil {

@@ -70,7 +70,7 @@ func TestOnlyOperatorsOfAllTenantsChangeEventTypes(t *testing.T) {
 		for path, bodies := range map[string][]string{
 			"/api/event-types": {
 				`{"types":[` + ownType + `]}`, `{"types":[` + ownType + `],"dry_run":true}`, `{"remove":[{"type":"user.posted_comment"}],"force":true}`,
-				`{"deprecate":[{"type":"user.posted_comment"}]}`,
+				`{"deprecate":[{"type":"user.posted_comment"}]}`, `{"tenant":"acme","types":[` + ownType + `]}`,
 			},
 			"/api/undefined-event-types": {`{"allowed":true}`},
 		} {

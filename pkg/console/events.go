@@ -32,10 +32,9 @@ type EventType struct {
 	Versions   []TypeVersion        `json:"versions" nullable:"false" doc:"All versions, the oldest first"`
 }
 
-// EventTypes returns the event types of the session's tenant: those of the deployment and its
-// own.
-func (o *Operations) EventTypes(ctx context.Context, who Session) (EventTypes, error) {
-	known, err := o.Endpoints.Catalog.Of(ctx, who.Tenant)
+// EventTypes returns event types. For tenant, see typesOf.
+func (o *Operations) EventTypes(ctx context.Context, who Session, tenant string) (EventTypes, error) {
+	known, err := o.typesOf(ctx, who, tenant)
 	if err != nil {
 		return EventTypes{}, err
 	}

@@ -1,14 +1,18 @@
 package console_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
@@ -109,5 +113,63 @@ func TestNobodyElseSeesTheTypesOfATenant(t *testing.T) {
 				t.Errorf("%s adds %s: %d %s", name, body, a.Code, a.Body)
 			}
 		}
+	}
+}
+
+// Operators of all tenants choose the tenant; a tenant's own session sees its types, and
+// changes none.
+func TestOperatorsChangeTheTypesOfATenant(t *testing.T) {
+	w := withParcel(t)
+	b := w.login(console.Operator, "default")
+	found := strings.Replace(parcel, "parcel.lost", "parcel.found", 1)
+	found = strings.Replace(found, `"x-replaces":"parcel.missed",`, "", 1)
+	var plan console.EventTypesPlan
+	b.change("/api/event-types", `{"tenant":"acme","types":[`+found+`],"dry_run":true}`, http.StatusOK, &plan)
+	if plan.Tenant != "acme" || plan.Applied || len(plan.Types) != 1 {
+		t.Errorf("dry run: %+v", plan)
+	}
+	if err := w.store.AddEndpoint(t.Context(), endpoint.Endpoint{Tenant: "globex", ID: endpoint.NewID(w.now()), URL: "https://globex.example/hooks", EventTypes: []string{"parcel.*"}, Status: endpoint.Enabled}); err != nil {
+		t.Fatal(err)
+	}
+	b.change("/api/event-types", fmt.Sprintf(`{"tenant":"acme","types":[%s],"remove":[{"type":"parcel.lost"}],"revision":%d}`, found, plan.Revision), http.StatusOK, &plan)
+	if !plan.Applied || plan.Refused { // the endpoint is another tenant's
+		t.Errorf("applied: %+v", plan)
+	}
+	var wrong problemDetails
+	b.change("/api/event-types", `{"types":[`+found+`]}`, http.StatusUnprocessableEntity, &wrong)
+	if !strings.Contains(wrong.Detail, "acme (parcel.found)") {
+		t.Errorf("for the deployment: %+v", wrong)
+	}
+	w.pass(2 * deployed.CacheTime)
+	types := func(b *browser, query string) (own []string) {
+		t.Helper()
+		var list console.EventTypes
+		if a := b.get("/api/event-types" + query); a.Code != http.StatusOK || json.Unmarshal(a.Body.Bytes(), &list) != nil {
+			t.Fatalf("%s: %d %s", query, a.Code, a.Body)
+		}
+		for _, kind := range list.Types {
+			if kind.Versions[0].From == "tenant" {
+				own = append(own, kind.Name)
+			}
+		}
+		return own
+	}
+	viewer := w.login(console.Viewer, "acme")
+	for name, got := range map[string][]string{"the operator": types(b, "?tenant=acme"), "the tenant": types(viewer, ""), "by its name": types(viewer, "?tenant=acme")} {
+		if !slices.Equal(got, []string{"parcel.found"}) {
+			t.Errorf("%s sees %q", name, got)
+		}
+	}
+	if got := types(b, ""); got != nil {
+		t.Errorf("the operator's own tenant has %q", got)
+	}
+	for _, path := range []string{"/api/event-types?tenant=globex", "/api/event-types?tenant=default", "/api/event-types/parcel.found?tenant=globex"} {
+		if a := w.login(console.Operator, "acme").get(path); a.Code != http.StatusForbidden {
+			t.Errorf("%s: %d", path, a.Code)
+		}
+	}
+	log, err := w.store.ListAudit(t.Context(), "default", 10, "")
+	if err != nil || len(log.Entries) == 0 || log.Entries[0].Subject != "event types of tenant acme" {
+		t.Errorf("the audit log has %+v, %v", log.Entries, err)
 	}
 }

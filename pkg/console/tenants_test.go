@@ -242,6 +242,7 @@ func TestSecurityOtherTenantsIDsAreLikeThoseThatDoNotExist(t *testing.T) {
 		"event":    {{eventID, absentEvent}},
 		"subject":  {{"cmt_7", "cmt_none"}},
 		"actor":    {{"u_1042", "u_none"}},
+		"tenant":   {{"acme", "nobody"}},
 		"q":        {{"cmt_7", "cmt_none"}, {"u_1042", "u_none"}, {eventID, absentEvent}, {eventID[18:], absentEvent[18:]}},
 		"cursor":   nil,
 	}

@@ -22,6 +22,9 @@ func (c *Catalog) Own() (list []Type) {
 	return list
 }
 
+// Adds reports whether a type is one that the catalog has over its base: a tenant's own.
+func (c *Catalog) Adds(name string) bool { return c.base != nil && c.types[name] != nil }
+
 // Collision says why a type cannot be there beside the types of the catalog, as the rest of
 // a sentence that begins with the type's label; empty if it can. The type is none of the
 // catalog's.
