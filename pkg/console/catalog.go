@@ -126,7 +126,8 @@ func matching(known *catalog.Catalog, text string) (list []catalog.Type, more in
 // typePage is the data of a type's page.
 type typePage struct {
 	catalog.Type
-	Kept   int // days
+	Tenant string // if it is a type of the tenant's own
+	Kept   int    // days
 	Fields []reference.Field
 	Sample json.RawMessage // a whole body; nil without a sample
 	Schema string          // path of the schema
@@ -153,6 +154,9 @@ func (c *Console) typePage(ctx context.Context, who Session, name, version strin
 		return typePage{}, errorf(NotFound, "there is no event type %q in the catalog, or not in this version", name)
 	}
 	v := typePage{Type: t, Kept: c.Operations.retentionDays(t), Schema: schemaPath + url.PathEscape(t.Label()) + ".json"}
+	if known.Adds(name) {
+		v.Tenant = who.Tenant
+	}
 	for _, other := range known.Versions(name) {
 		if other.Version != t.Version {
 			v.Others = append(v.Others, other)

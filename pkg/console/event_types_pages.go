@@ -13,12 +13,14 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 )
 
 // typesPage is the data of the page on which event types are changed.
 type typesPage struct {
+	Tenant string // whose own types are changed; empty for those of the deployment
 	Set    deployed.Set
 	Search string
 	Types  []catalog.Type // that match, in their newest version
@@ -52,6 +54,7 @@ func (p typesPage) Last() bool {
 
 // typesForm are the fields of a change.
 type typesForm struct {
+	Tenant  string // whose own types change; empty for those of the deployment
 	What    string // define, deprecate, undo, remove or restore
 	Text    string // the definitions, for define
 	Type    string // for the others
@@ -78,7 +81,7 @@ func (f typesForm) Label() string {
 // showTypes shows the list, and the definition that the parameters name in the form.
 func (c *Console) showTypes(r *http.Request, who Session) (page, error) {
 	q := r.URL.Query()
-	data, err := c.typesPage(r.Context(), who, q.Get("q"))
+	data, err := c.typesPage(r.Context(), who, q.Get("tenant"), q.Get("q"))
 	if err != nil {
 		return page{}, err
 	}
@@ -93,21 +96,41 @@ func (c *Console) showTypes(r *http.Request, who Session) (page, error) {
 }
 
 // typesPage returns the page without a change.
-func (c *Console) typesPage(ctx context.Context, who Session, search string) (typesPage, error) {
-	p := typesPage{Search: strings.TrimSpace(search)}
+func (c *Console) typesPage(ctx context.Context, who Session, tenant, search string) (typesPage, error) {
+	p := typesPage{Tenant: strings.TrimSpace(tenant), Search: strings.TrimSpace(search)}
 	if err := operatesTypes(who); err != nil {
 		return p, err
 	}
 	set, err := deployed.Read(ctx, c.Operations.Types.Store, -1) // not those of a minute ago
-	if err == nil {
+	if err == nil && p.Tenant != "" {
+		p.known, err = c.ownTypes(ctx, set, p.Tenant)
+	} else if err == nil {
 		p.known, err = set.Catalog()
+		p.Off = set.Without
 	}
 	if err != nil {
 		return p, err
 	}
-	p.Set, p.Off = set, set.Without
+	p.Set = set
 	p.Types, p.More = matching(p.known, p.Search)
 	return p, nil
+}
+
+// ownTypes returns the types of a tenant's own, without those of the deployment.
+func (c *Console) ownTypes(ctx context.Context, set deployed.Set, tenant string) (*catalog.Catalog, error) {
+	if err := event.CheckTenant(tenant); err != nil {
+		return nil, errorf(Invalid, "tenant: %s", err)
+	}
+	list, err := deployed.ReadTenant(ctx, c.Operations.Types.Store, set, tenant)
+	if err != nil {
+		return nil, explainTypes(err, nil)
+	}
+	own, err := catalog.New(list)
+	if err != nil {
+		return nil, err
+	}
+	none, err := catalog.New(nil)
+	return catalog.Over(none, own), err
 }
 
 // show shows a version of a type, or the newest one if it is 0.
@@ -135,7 +158,8 @@ func (c *Console) changeTypes(r *http.Request, who Session) (page, error) {
 	}
 	version, _ := strconv.Atoi(form.Get("version"))
 	f := typesForm{
-		What: form.Get("what"), Type: form.Get("type"), Version: version, Since: strings.TrimSpace(form.Get("since")), Instead: strings.TrimSpace(form.Get("instead")),
+		Tenant: strings.TrimSpace(form.Get("tenant")),
+		What:   form.Get("what"), Type: form.Get("type"), Version: version, Since: strings.TrimSpace(form.Get("since")), Instead: strings.TrimSpace(form.Get("instead")),
 		Text: strings.ReplaceAll(form.Get("text"), "\r\n", "\n"),
 	}
 	var files []*multipart.FileHeader
@@ -155,14 +179,14 @@ func (c *Console) changeTypes(r *http.Request, who Session) (page, error) {
 	var plan EventTypesPlan
 	apply := form.Get("do") == "apply"
 	if err == nil {
-		change.DryRun, change.Force = !apply, form.Get("force") != ""
+		change.Tenant, change.DryRun, change.Force = f.Tenant, !apply, form.Get("force") != ""
 		if revision, err := strconv.Atoi(form.Get("revision")); err == nil {
 			change.Revision = &revision
 		}
 		plan, err = c.Operations.changeTypes(ctx, who, change, begin)
 	}
 	if err == nil && apply {
-		return page{Redirect: "/event-types" + query("did", "typed", "type", shownAfter(f, plan))}, nil
+		return page{Redirect: "/event-types" + query("did", "typed", "tenant", f.Tenant, "type", shownAfter(f, plan))}, nil
 	}
 	return c.typesAgain(ctx, who, f, plan, err)
 }
@@ -174,7 +198,7 @@ func (c *Console) typesAgain(ctx context.Context, who Session, f typesForm, plan
 	if failed != nil && !errors.As(failed, &wrong) {
 		return page{}, failed
 	}
-	data, err := c.typesPage(ctx, who, "")
+	data, err := c.typesPage(ctx, who, f.Tenant, "")
 	if err != nil {
 		return page{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -171,5 +172,66 @@ func TestOperatorsChangeTheTypesOfATenant(t *testing.T) {
 	log, err := w.store.ListAudit(t.Context(), "default", 10, "")
 	if err != nil || len(log.Entries) == 0 || log.Entries[0].Subject != "event types of tenant acme" {
 		t.Errorf("the audit log has %+v, %v", log.Entries, err)
+	}
+}
+
+// The page changes the types of the tenant that is chosen, in every form.
+func TestTypesOfATenantAreChangedOnThePage(t *testing.T) {
+	w := withParcel(t)
+	b := w.login(console.Operator, "default")
+	own := func() string {
+		t.Helper()
+		set := w.stored()
+		list, err := deployed.ReadTenant(t.Context(), w.store, set, "acme")
+		if err != nil || len(set.Types)+len(set.Without) > 0 {
+			t.Fatalf("the deployment has %v, without %v: %v", set.Types, set.Without, err)
+		}
+		var names []string
+		for _, kind := range list {
+			names = append(names, kind.Name+map[bool]string{true: " deprecated"}[kind.Deprecated != nil])
+		}
+		return strings.Join(names, ", ")
+	}
+	page := b.get("/event-types?tenant=acme").Body.String()
+	if !strings.Contains(page, `href="/event-types?type=parcel.lost&amp;tenant=acme"`) || strings.Contains(page, "user.posted_comment") || strings.Contains(page, `value="undefined"`) {
+		t.Errorf("the page of acme: %s", page)
+	}
+	if page := b.get("/event-types").Body.String(); strings.Contains(page, "parcel.lost") || !strings.Contains(page, `<option value="acme">`) {
+		t.Errorf("the page of the deployment: %s", page)
+	}
+	if forms := strings.Count(b.get("/event-types?tenant=acme&type=parcel.lost").Body.String(), `name="tenant"`); forms != 4 { // search, deprecate, remove, define
+		t.Errorf("%d forms have the tenant", forms)
+	}
+	found := strings.NewReplacer("parcel.lost", "parcel.found", `"x-replaces":"parcel.missed",`, "").Replace(parcel)
+	for _, c := range []struct {
+		form url.Values
+		want string
+	}{
+		{url.Values{"what": {"define"}, "text": {found}}, "parcel.found, parcel.lost"},
+		{url.Values{"what": {"deprecate"}, "type": {"parcel.lost"}, "since": {"2026-11-30"}, "instead": {"parcel.found"}}, "parcel.found, parcel.lost deprecated"},
+		{url.Values{"what": {"undo"}, "type": {"parcel.lost"}}, "parcel.found, parcel.lost"},
+		{url.Values{"what": {"remove"}, "type": {"parcel.lost"}}, "parcel.found"},
+	} {
+		c.form.Set("tenant", "acme")
+		before := own()
+		a := b.post("/event-types", c.form)
+		if a.Code != http.StatusOK || own() != before {
+			t.Fatalf("%v: %d %s", c.form, a.Code, a.Body)
+		}
+		if a := b.confirm(a.Body.String()); a.Code != http.StatusSeeOther || !strings.Contains(a.Header().Get("Location"), "tenant=acme") {
+			t.Fatalf("%v: %d to %s", c.form, a.Code, a.Header().Get("Location"))
+		}
+		if got := own(); got != c.want {
+			t.Errorf("after %v acme has %q, want %q", c.form, got, c.want)
+		}
+	}
+	for text, want := range map[string]string{"acme": "is an event type of the deployment", "a b": "tenant: must be"} {
+		shipped, _ := catalog.Default().Type("user.posted_comment")
+		if a := b.post("/event-types", url.Values{"what": {"define"}, "tenant": {text}, "text": {string(shipped.Schema)}}); a.Code != http.StatusUnprocessableEntity || !strings.Contains(a.Body.String(), want) {
+			t.Errorf("%s: %d %s", text, a.Code, a.Body)
+		}
+	}
+	if a := b.get("/event-types?tenant=a%20b"); a.Code != http.StatusUnprocessableEntity {
+		t.Errorf("a tenant that is none: %d", a.Code)
 	}
 }
