@@ -17,7 +17,10 @@ import (
 type authFlags struct {
 	headers               []string
 	basic, bearer, apiKey string
+	oauth2                endpoint.OAuth2
+	clientSecret          string // its source
 	none                  bool
+	changed               func(flag string) bool
 }
 
 const sources = "@FILE, env:NAME or - (standard input)"
@@ -27,14 +30,43 @@ func (w *authFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&w.basic, "basic", "", "HTTP: log in with a user name and a password, USER=SOURCE")
 	f.StringVar(&w.bearer, "bearer", "", "HTTP: send a bearer token, SOURCE")
 	f.StringVar(&w.apiKey, "api-key", "", "HTTP: send an API key in a header, NAME=SOURCE")
+	f.StringVar(&w.oauth2.TokenURL, "oauth2-token-url", "", "HTTP: get bearer tokens from this URL (OAuth 2.0 client credentials)")
+	f.StringVar(&w.oauth2.ClientID, "oauth2-client-id", "", "OAuth 2.0: client id")
+	f.StringVar(&w.clientSecret, "oauth2-client-secret", "", "OAuth 2.0: client secret, SOURCE")
+	f.StringSliceVar(&w.oauth2.Scopes, "oauth2-scopes", nil, "OAuth 2.0: scopes, separated by commas")
+	f.StringVar(&w.oauth2.Audience, "oauth2-audience", "", "OAuth 2.0: the parameter audience, which some token endpoints require")
+	f.BoolVar(&w.oauth2.SecretInBody, "oauth2-secret-in-body", false, "OAuth 2.0: send client id and secret as parameters, not by HTTP Basic")
+	w.changed = f.Changed
 }
 
 func (w *authFlags) given() bool {
-	return w.none || len(w.headers) > 0 || w.basic != "" || w.bearer != "" || w.apiKey != ""
+	return w.none || len(w.headers) > 0 || w.basic != "" || w.bearer != "" || w.apiKey != "" || w.givenOAuth2()
+}
+
+// givenOAuth2 reports whether a flag of OAuth2 is given.
+func (w *authFlags) givenOAuth2() bool {
+	return slices.ContainsFunc([]string{"token-url", "client-id", "client-secret", "scopes", "audience", "secret-in-body"}, func(name string) bool { return w.changed("oauth2-" + name) })
+}
+
+// changeOAuth2 sets what the flags name.
+func (w *authFlags) changeOAuth2(from *endpoint.OAuth2, secret endpoint.Secret) *endpoint.OAuth2 {
+	to := endpoint.OAuth2{}
+	if from != nil {
+		to = *from
+	}
+	for name, set := range map[string]func(){
+		"token-url": func() { to.TokenURL = w.oauth2.TokenURL }, "client-id": func() { to.ClientID = w.oauth2.ClientID }, "client-secret": func() { to.ClientSecret = secret },
+		"scopes": func() { to.Scopes = w.oauth2.Scopes }, "audience": func() { to.Audience = w.oauth2.Audience }, "secret-in-body": func() { to.SecretInBody = w.oauth2.SecretInBody },
+	} {
+		if w.changed("oauth2-" + name) {
+			set()
+		}
+	}
+	return &to
 }
 
 // readAuth reads the secrets and returns the change of an endpoint's authentication. What no
-// flag names stays, except that Basic and Bearer replace each other.
+// flag names stays, except that Basic, Bearer and OAuth2 replace each other.
 func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endpoint.Auth, error) {
 	var set []func(*endpoint.Auth)
 	secret := func(flag, source string) (endpoint.Secret, error) {
@@ -88,8 +120,20 @@ func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endp
 		}
 		set = append(set, func(to *endpoint.Auth) { to.APIKey = &endpoint.AuthHeader{Name: name, Value: value} })
 	}
-	if w.basic != "" && w.bearer != "" {
-		return nil, usagef("--basic and --bearer cannot be combined: both set the header Authorization")
+	if w.basic != "" && w.bearer != "" || w.givenOAuth2() && w.basic+w.bearer != "" {
+		return nil, usagef("--basic, --bearer and --oauth2-… cannot be combined: each sets the header Authorization")
+	}
+	if w.givenOAuth2() {
+		var clientSecret endpoint.Secret
+		if w.clientSecret != "" {
+			var err error
+			if clientSecret, err = secret("oauth2-client-secret", w.clientSecret); err != nil {
+				return nil, err
+			}
+		}
+		set = append(set, func(to *endpoint.Auth) {
+			to.Basic, to.Bearer, to.OAuth2 = nil, endpoint.Secret{}, w.changeOAuth2(to.OAuth2, clientSecret)
+		})
 	}
 	if w.basic != "" {
 		user, password, err := named("basic", w.basic)
@@ -97,7 +141,7 @@ func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endp
 			return nil, err
 		}
 		set = append(set, func(to *endpoint.Auth) {
-			to.Basic, to.Bearer = &endpoint.BasicAuth{User: user, Password: password}, endpoint.Secret{}
+			to.Basic, to.Bearer, to.OAuth2 = &endpoint.BasicAuth{User: user, Password: password}, endpoint.Secret{}, nil
 		})
 	}
 	if w.bearer != "" {
@@ -105,7 +149,7 @@ func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endp
 		if err != nil {
 			return nil, err
 		}
-		set = append(set, func(to *endpoint.Auth) { to.Basic, to.Bearer = nil, token })
+		set = append(set, func(to *endpoint.Auth) { to.Basic, to.Bearer, to.OAuth2 = nil, token, nil })
 	}
 	return func(from *endpoint.Auth) *endpoint.Auth {
 		to := &endpoint.Auth{}

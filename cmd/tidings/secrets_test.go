@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -73,6 +74,17 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Session", "marker-of-a-header")
+		if strings.HasPrefix(r.URL.Path, "/token") {
+			_, password, _ := r.BasicAuth()
+			w.Header().Set("Content-Type", "application/json")
+			if strings.HasPrefix(r.URL.Path, "/token/bad") {
+				w.WriteHeader(http.StatusBadRequest)
+				fmt.Fprintf(w, `{"error":"invalid_client","error_description":"not %s"}`, password)
+				return
+			}
+			fmt.Fprintf(w, `{"access_token":"credential-of-a-token","token_type":"Bearer","expires_in":60}`)
+			return
+		}
 		if strings.HasPrefix(r.URL.Path, "/bad") {
 			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = io.WriteString(w, "marker-of-an-answer "+r.Header.Get("Authorization")+r.Header.Get("X-Api-Key")+r.Header.Get("X-Team"))
@@ -112,7 +124,9 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 	do(2, "", "endpoint", "set", dead, "--bearer", "credential-of-a-receiver")
 	do(2, "", "endpoint", "set", dead, "--header", "credential-of-a-receiver")
 	do(1, "credential-of-a-receiver\x01", "endpoint", "set", dead, "--bearer", "-")
-	ids := []string{good, dead, retried}
+	oauth := add(secret, server.URL+"/good/marker-of-a-path", "--oauth2-token-url", server.URL+"/token", "--oauth2-client-id", "c", "--oauth2-client-secret", "@"+credential)
+	do(0, "", "endpoint", "set", retried, "--oauth2-token-url", server.URL+"/token/bad", "--oauth2-client-id", "c", "--oauth2-client-secret", "@"+credential)
+	ids := []string{good, dead, retried, oauth}
 	for _, d := range brokers.Destinations(event.DefaultTenant) {
 		args := []string{}
 		if d.Credentials != "" {
@@ -156,10 +170,11 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 		do(0, "", "endpoint", "show", id)
 	}
 	do(0, "", "endpoint", "list", "--json")
-	for _, id := range append(ids[:0:0], good, ids[3], ids[4], ids[5]) {
+	for _, id := range append(ids[:0:0], good, ids[3], ids[4], ids[5], ids[6]) {
 		do(0, "", "test", id)
 	}
 	do(1, "", "test", dead)
+	do(1, "", "test", retried)
 	do(1, secret, "test", server.URL+"/bad/marker-of-a-path", "--secret-stdin")
 
 	// Refused requests.
@@ -196,10 +211,10 @@ func TestSecretsAreNeitherLoggedNorPrinted(t *testing.T) {
 		says []string
 	}{
 		{"log", log.String(), append(markers, keys...), []string{"event.accepted", "event.refused", "fanout.done", "delivery.attempted", "delivery.skipped", "delivery.replayed", "webhook.tested",
-			`"outcome":"success"`, `"state":"dead"`, `"protocol":"sqs"`, `"protocol":"pubsub"`, `"protocol":"kafka"`}},
+			`"outcome":"success"`, `"outcome":"auth"`, `"state":"dead"`, `"protocol":"sqs"`, `"protocol":"pubsub"`, `"protocol":"kafka"`}},
 		{"standard error", failed.String(), append(markers, keys...), []string{"tidings: "}},
 		{"standard output", printed.String(), keys, []string{"✓ delivered", "✗ not delivered", "fingerprint",
-			"bearer token, header X-Team", "Bearer ••••••••", "Basic ••••••••", "X-Api-Key: ••••••••", "marker-of-an-answer Basic ••••••••"}},
+			"bearer token, header X-Team", "Bearer ••••••••", "Basic ••••••••", "X-Api-Key: ••••••••", "no token: the token endpoint answered 400 invalid_client", "marker-of-an-answer Basic ••••••••"}},
 	} {
 		for _, word := range of.never {
 			if i := strings.Index(of.text, word); i >= 0 {

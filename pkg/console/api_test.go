@@ -58,6 +58,8 @@ func TestTheAPIMatchesItsOpenAPIDocument(t *testing.T) {
 		{"POST", "/api/endpoints", "", `{"url":"https://example.com/a","auth":{"headers":[{"name":"X-Team","value":"crm"}],"basic":{"user":"u","password":"p"},"api_key":{"name":"X-Key","value":"k"}}}`, 200},
 		{"POST", "/api/endpoints", "", `{"url":"https://example.com/b","auth":{"bearer":"t"}}`, 200},
 		{"POST", "/api/endpoints", "", `{"url":"https://example.com/c","auth":null}`, 200},
+		{"POST", "/api/endpoints", "", `{"url":"https://example.com/e","auth":{"oauth2":{"token_url":"https://login.example.com/token","client_id":"c","client_secret":"s","scopes":["a"],"audience":"x","secret_in_body":true}}}`, 200},
+		{"POST", "/api/endpoints", "", `{"url":"https://example.com/e","auth":{"oauth2":{"token_url":"https://169.254.169.254/token","client_id":"c","client_secret":"s"}}}`, 422},
 		{"POST", "/api/endpoints", "", `{"url":"https://example.com/d","auth":{"bearer":{"token":"t"}}}`, 422},
 		{"POST", "/api/endpoints", "", `{"url":"ftp://example.com"}`, 422},
 		{"POST", "/api/endpoints", "", `{"url":5}`, 422},

@@ -74,6 +74,12 @@ const (
 	formBearer   = "auth.bearer"
 	formKeyName  = "auth.api_key"
 	formKey      = "auth.api_key_value"
+	formTokenURL = "auth.oauth2"
+	formClient   = "auth.oauth2_client_id"
+	formSecret   = "auth.oauth2_client_secret"
+	formScopes   = "auth.oauth2_scopes"
+	formAudience = "auth.oauth2_audience"
+	formInBody   = "auth.oauth2_secret_in_body"
 )
 
 // parseAuth reads the authentication from a submitted form.
@@ -96,6 +102,16 @@ func parseAuth(v url.Values) AuthChange {
 	}
 	if text(formKeyName) != "" || text(formKey) != "" {
 		a.APIKey = &endpoint.AuthHeader{Name: text(formKeyName), Value: secret(formKey)}
+	}
+	client := &endpoint.OAuth2{
+		TokenURL: text(formTokenURL), ClientID: text(formClient), ClientSecret: secret(formSecret), Scopes: strings.Fields(v.Get(formScopes)),
+		Audience: text(formAudience), SecretInBody: v.Get(formInBody) != "",
+	}
+	if len(client.Scopes) == 0 {
+		client.Scopes = nil
+	}
+	if client.TokenURL != "" || client.ClientID != "" || !client.ClientSecret.IsZero() {
+		a.OAuth2 = client
 	}
 	return AuthChange{Given: true, Auth: a}
 }
@@ -122,6 +138,16 @@ func authValues(a *endpoint.Auth) url.Values {
 		v.Set(formKeyName, a.APIKey.Name)
 		v.Set(formKey, endpoint.MaskedSecret)
 	}
+	if o := a.OAuth2; o != nil {
+		v.Set(formTokenURL, o.TokenURL)
+		v.Set(formClient, o.ClientID)
+		v.Set(formSecret, endpoint.MaskedSecret)
+		v.Set(formScopes, strings.Join(o.Scopes, " "))
+		v.Set(formAudience, o.Audience)
+		if o.SecretInBody {
+			v.Set(formInBody, "yes")
+		}
+	}
 	return v
 }
 
@@ -141,6 +167,7 @@ func withoutSecrets(v url.Values) (url.Values, []FieldError) {
 	forget(formPassword, formUser)
 	forget(formBearer, formBearer)
 	forget(formKey, formKeyName)
+	forget(formSecret, formTokenURL)
 	var lines []string
 	dropped := false
 	for line := range strings.Lines(v.Get(formHeaders)) {

@@ -38,7 +38,11 @@ func filled(t *testing.T) []endpoint.Endpoint {
 	topic.URL, topic.Ordered, topic.OldNames = "pubsub://project-1/happenings", true, true
 	topic.TypeVersions = map[string]int{"user.joined_platform": 1}
 	kafka.URL, kafka.Credentials = "kafka://broker.example.com:9096/events?tls=true&sasl=scram-sha-512", "tidings/default/kafka"
-	list := []endpoint.Endpoint{web, login, queue, topic, kafka}
+	tokens := web
+	tokens.Auth = &endpoint.Auth{OAuth2: &endpoint.OAuth2{
+		TokenURL: "https://login.example.com/token", ClientID: "tidings", ClientSecret: endpoint.NewSecret("secret"), Scopes: []string{"a", "b"}, Audience: "crm", SecretInBody: true,
+	}}
+	list := []endpoint.Endpoint{web, login, tokens, queue, topic, kafka}
 	for i := range reflect.TypeFor[endpoint.Endpoint]().NumField() {
 		switch name := reflect.TypeFor[endpoint.Endpoint]().Field(i).Name; name {
 		case "ID", "Secrets", "Status", "StatusReason", "Version", "CreatedAt", "UpdatedAt": // not for an editor to set

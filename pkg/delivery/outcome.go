@@ -19,6 +19,7 @@ const (
 	Blocked   Class = "blocked"    // webhooks may not be sent to this address
 	Missing   Class = "missing"    // the queue or topic does not exist
 	Denied    Class = "denied"     // credentials are missing, wrong or not allowed to write
+	Auth      Class = "auth"       // the endpoint's token endpoint gave no token: nothing was sent to the receiver, or it answered 401
 	TooLarge  Class = "too_large"  // the destination does not accept messages of this size
 	Invalid   Class = "invalid"    // our request cannot be made, or the destination's rules refuse the message: wrong settings, or a text that the protocol cannot carry
 	Gone      Class = "gone"       // HTTP 410: the receiver is gone for good

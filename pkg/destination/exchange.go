@@ -63,10 +63,11 @@ type Exchange struct {
 const NotHTTP = "the receiver's response is not valid HTTP"
 
 // Values of Exchange.Code for errors that occur before the destination is called:
-// its credentials cannot be read, or are malformed.
+// its credentials cannot be read, or are malformed, or the token endpoint gave no token.
 const (
 	CodeNoCredentials  = "NoCredentials"
 	CodeBadCredentials = "BadCredentials"
+	CodeNoToken        = "NoToken"
 )
 
 type exchangeKey struct{}

@@ -67,6 +67,14 @@ func (t Target) key() Target {
 	return t
 }
 
+// FieldError is an error of Kind.Check about another field than the URL.
+type FieldError struct {
+	Field string // such as auth.oauth2
+	Err   error
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+
 // Kind describes one protocol to a Router.
 type Kind struct {
 	Schemes []string
@@ -162,7 +170,10 @@ func (r *Router) parse(t Target) (Kind, *url.URL, error) {
 	if t.Auth != nil && t.Protocol() != "http" {
 		return Kind{}, nil, fmt.Errorf("auth applies to HTTP, not to %s://", strings.ToLower(u.Scheme))
 	}
-	if err := k.Check(t, u); err != nil {
+	var field *FieldError
+	if err := k.Check(t, u); errors.As(err, &field) {
+		return Kind{}, nil, field
+	} else if err != nil {
 		return Kind{}, nil, fmt.Errorf("url: %w (format: %s)", err, k.Form)
 	}
 	return k, u, nil

@@ -13,6 +13,7 @@ import (
 // Limits of an endpoint's authentication.
 const (
 	MaxAuthHeaders     = 20
+	MaxScopes          = 50
 	MaxAuthNameBytes   = 128  // of a header's name
 	MaxAuthValueBytes  = 4096 // of a header's value, a password or a token
 	MaxAuthBytes       = 8192 // of all names and values together: fan-out reads all endpoints of a tenant
@@ -54,10 +55,11 @@ func (s Secret) LogValue() slog.Value         { return slog.StringValue(MaskedSe
 type Auth struct {
 	// Headers are sent with each request. Their values are secrets, because most are.
 	Headers []AuthHeader `json:"headers,omitempty" nullable:"false" doc:"Headers to send with each request; their values are not shown again"`
-	// At most one of Basic, Bearer and a header Authorization is set.
+	// At most one of Basic, Bearer, OAuth2 and a header Authorization is set.
 	Basic  *BasicAuth  `json:"basic,omitempty" doc:"User name and password (HTTP Basic)"`
 	Bearer Secret      `json:"bearer,omitzero" required:"false" doc:"Bearer token"`
 	APIKey *AuthHeader `json:"api_key,omitempty" doc:"API key, in a header of your choice"`
+	OAuth2 *OAuth2     `json:"oauth2,omitempty" doc:"Bearer tokens from a token endpoint (OAuth 2.0 client credentials)"`
 }
 
 // AuthHeader is a header with a secret value.
@@ -72,9 +74,21 @@ type BasicAuth struct {
 	Password Secret `json:"password,omitzero" required:"false"`
 }
 
+// OAuth2 gets bearer tokens by the client credentials grant (RFC 6749, section 4.4).
+type OAuth2 struct {
+	TokenURL     string   `json:"token_url"`
+	ClientID     string   `json:"client_id"`
+	ClientSecret Secret   `json:"client_secret,omitzero" required:"false"`
+	Scopes       []string `json:"scopes,omitempty" nullable:"false"`
+	Audience     string   `json:"audience,omitempty" doc:"The parameter audience, which some token endpoints require"`
+	// SecretInBody sends client id and secret as parameters, for token endpoints that do not
+	// take them by HTTP Basic, as the RFC requires.
+	SecretInBody bool `json:"secret_in_body,omitempty" doc:"Send client id and secret as parameters, not by HTTP Basic"`
+}
+
 // IsZero reports whether nothing is set.
 func (a *Auth) IsZero() bool {
-	return a == nil || len(a.Headers) == 0 && a.Basic == nil && a.Bearer.IsZero() && a.APIKey == nil
+	return a == nil || len(a.Headers) == 0 && a.Basic == nil && a.Bearer.IsZero() && a.APIKey == nil && a.OAuth2 == nil
 }
 
 // Ways names what is set, such as basic, with what is no secret, for people.
@@ -87,6 +101,9 @@ func (a *Auth) Ways() (list []string) {
 	}
 	if !a.Bearer.IsZero() {
 		list = append(list, "bearer token")
+	}
+	if a.OAuth2 != nil {
+		list = append(list, "OAuth2 as "+a.OAuth2.ClientID+" at "+a.OAuth2.TokenURL)
 	}
 	if a.APIKey != nil {
 		list = append(list, "API key in "+a.APIKey.Name)
@@ -112,11 +129,14 @@ func (a *Auth) Secrets() (list []Secret) {
 	if a.APIKey != nil {
 		list = append(list, a.APIKey.Value)
 	}
+	if a.OAuth2 != nil {
+		list = append(list, a.OAuth2.ClientSecret)
+	}
 	return slices.DeleteFunc(list, Secret.IsZero)
 }
 
 // place is where in an Auth a secret is, with what it belongs to: a stored secret is kept for
-// the same header or user only.
+// the same header, user, or client of a token endpoint only.
 type place struct{ field, of string }
 
 // fill returns a copy in which each secret that is masked or missing is what stored returns
@@ -152,6 +172,11 @@ func (a *Auth) fill(stored func(place) Secret) (filled *Auth, some bool) {
 		key := header(*a.APIKey, "api_key")
 		filled.APIKey = &key
 	}
+	if a.OAuth2 != nil {
+		client := *a.OAuth2
+		client.ClientSecret = one(client.ClientSecret, "oauth2", client.TokenURL+" "+client.ClientID)
+		filled.OAuth2 = &client
+	}
 	return filled, some
 }
 
@@ -169,6 +194,9 @@ func (a *Auth) Keep(stored *Auth) (*Auth, bool) {
 		secrets[place{field: "bearer"}] = stored.Bearer
 		if stored.APIKey != nil {
 			secrets[place{"api_key", strings.ToLower(stored.APIKey.Name)}] = stored.APIKey.Value
+		}
+		if o := stored.OAuth2; o != nil {
+			secrets[place{"oauth2", o.TokenURL + " " + o.ClientID}] = o.ClientSecret
 		}
 	}
 	return a.fill(func(p place) Secret { return secrets[p] })
@@ -284,9 +312,14 @@ func (a *Auth) validate() (errs []error) {
 			add("bearer", errors.New("the token has a blank: give it without the word Bearer"))
 		}
 	}
+	if a.OAuth2 != nil {
+		for _, err := range a.OAuth2.validate() {
+			add("oauth2", err)
+		}
+	}
 	var ways []string
 	for way, set := range map[string]bool{
-		"basic": a.Basic != nil, "bearer": !a.Bearer.IsZero(), "a header Authorization": names[authorizationField],
+		"basic": a.Basic != nil, "bearer": !a.Bearer.IsZero(), "oauth2": a.OAuth2 != nil, "a header Authorization": names[authorizationField],
 	} {
 		if set {
 			ways = append(ways, way)
@@ -302,6 +335,32 @@ func (a *Auth) validate() (errs []error) {
 	return errs
 }
 
+// validate checks all but where the token URL leads, which the adapter does.
+func (o *OAuth2) validate() (errs []error) {
+	if o.TokenURL == "" || len(o.TokenURL) > MaxURLBytes {
+		errs = append(errs, fmt.Errorf("the token URL is %d bytes; it must be 1 to %d", len(o.TokenURL), MaxURLBytes))
+	}
+	isPrintable := func(r rune) bool { return ' ' <= r && r <= '~' } // RFC 6749, appendix A
+	if o.ClientID == "" || len(o.ClientID) > MaxAuthValueBytes || strings.ContainsFunc(o.ClientID, func(r rune) bool { return !isPrintable(r) }) {
+		errs = append(errs, fmt.Errorf("the client id must have 1 to %d characters, all printable ASCII", MaxAuthValueBytes))
+	}
+	if err := checkSecret("the client secret", o.ClientSecret, true); err != nil {
+		errs = append(errs, err)
+	}
+	if len(o.Scopes) > MaxScopes {
+		errs = append(errs, fmt.Errorf("there are %d scopes; the limit is %d", len(o.Scopes), MaxScopes))
+	}
+	for _, scope := range o.Scopes {
+		if scope == "" || strings.ContainsFunc(scope, func(r rune) bool { return !isPrintable(r) || strings.ContainsRune(` "\`, r) }) {
+			errs = append(errs, fmt.Errorf("the scope %.60q must have printable ASCII without blanks, quotes and backslashes", scope))
+		}
+	}
+	if strings.ContainsFunc(o.Audience, unicode.IsControl) || !utf8.ValidString(o.Audience) {
+		errs = append(errs, errors.New("the audience has a control character, or is not UTF-8"))
+	}
+	return errs
+}
+
 // bytes is the size of what is stored.
 func (a *Auth) bytes() (n int) {
 	for _, h := range a.Headers {
@@ -312,6 +371,9 @@ func (a *Auth) bytes() (n int) {
 	}
 	if a.Basic != nil {
 		n += len(a.Basic.User)
+	}
+	if o := a.OAuth2; o != nil {
+		n += len(o.TokenURL) + len(o.ClientID) + len(o.Audience) + len(strings.Join(o.Scopes, " "))
 	}
 	for _, s := range a.Secrets() {
 		n += len(s.Reveal())

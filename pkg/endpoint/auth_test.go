@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,13 @@ func valid() endpoint.Endpoint {
 
 func withHeader(name, value string) *endpoint.Auth {
 	return &endpoint.Auth{Headers: []endpoint.AuthHeader{{Name: name, Value: endpoint.NewSecret(value)}}}
+}
+
+// oauth returns valid OAuth2 after a change.
+func oauth(change func(*endpoint.OAuth2)) *endpoint.Auth {
+	o := endpoint.OAuth2{TokenURL: "https://login.example.com/token", ClientID: "c", ClientSecret: endpoint.NewSecret("four"), Scopes: []string{"a:b"}}
+	change(&o)
+	return &endpoint.Auth{OAuth2: &o}
 }
 
 func TestAuthValidation(t *testing.T) {
@@ -66,6 +74,15 @@ func TestAuthValidation(t *testing.T) {
 		"Basic without a password":       {basic("a", ""), "auth.basic: the password is missing"},
 		"a bearer token":                 {&endpoint.Auth{Bearer: secret("abc.def")}, ""},
 		"a bearer token with its scheme": {&endpoint.Auth{Bearer: secret("Bearer abc")}, "without the word Bearer"},
+		"OAuth2":                         {oauth(func(*endpoint.OAuth2) {}), ""},
+		"OAuth2 without a URL":           {oauth(func(o *endpoint.OAuth2) { o.TokenURL = "" }), "auth.oauth2: the token URL is 0 bytes"},
+		"OAuth2 without a client":        {oauth(func(o *endpoint.OAuth2) { o.ClientID = "" }), "auth.oauth2: the client id"},
+		"OAuth2 without a secret":        {oauth(func(o *endpoint.OAuth2) { o.ClientSecret = endpoint.Secret{} }), "auth.oauth2: the client secret is missing"},
+		"a scope with a blank":           {oauth(func(o *endpoint.OAuth2) { o.Scopes = []string{"a b"} }), "auth.oauth2: the scope"},
+		"an empty scope":                 {oauth(func(o *endpoint.OAuth2) { o.Scopes = []string{""} }), "auth.oauth2: the scope"},
+		"too many scopes":                {oauth(func(o *endpoint.OAuth2) { o.Scopes = slices.Repeat([]string{"s"}, 51) }), "auth.oauth2: there are 51 scopes"},
+		"an audience with a line break":  {oauth(func(o *endpoint.OAuth2) { o.Audience = "a\n" }), "auth.oauth2: the audience"},
+		"OAuth2 and bearer":              {&endpoint.Auth{OAuth2: oauth(func(*endpoint.OAuth2) {}).OAuth2, Bearer: secret("t")}, "auth: bearer and oauth2 each set"},
 		"Basic and bearer":               {&endpoint.Auth{Basic: basic("a", "p").Basic, Bearer: secret("t")}, "auth: basic and bearer each set"},
 		"bearer and an authorization":    {&endpoint.Auth{Headers: withHeader("AUTHORIZATION", "x").Headers, Bearer: secret("t")}, "a header Authorization and bearer each set"},
 	}
@@ -92,6 +109,7 @@ func TestSecretsOfAuthRedactThemselves(t *testing.T) {
 	a := endpoint.Auth{
 		Headers: withHeader("X-Team", "marker-1").Headers, Basic: &endpoint.BasicAuth{User: "u", Password: endpoint.NewSecret("marker-2")},
 		Bearer: endpoint.NewSecret("marker-3"), APIKey: &endpoint.AuthHeader{Name: "X-Key", Value: endpoint.NewSecret("marker-4")},
+		OAuth2: oauth(func(o *endpoint.OAuth2) { o.ClientSecret = endpoint.NewSecret("marker-6") }).OAuth2,
 	}
 	text, err := json.Marshal(a)
 	if err != nil {
@@ -108,7 +126,7 @@ func TestSecretsOfAuthRedactThemselves(t *testing.T) {
 			t.Errorf("shown: %s", shown)
 		}
 	}
-	if n := len(a.Secrets()); n != 4 {
+	if n := len(a.Secrets()); n != 5 {
 		t.Errorf("%d secrets", n)
 	}
 }
@@ -117,21 +135,26 @@ func TestAMaskedSecretKeepsWhatIsStoredForTheSamePlace(t *testing.T) {
 	mask := endpoint.MaskedSecret
 	stored := &endpoint.Auth{
 		Headers: withHeader("X-Team", "one").Headers, Basic: &endpoint.BasicAuth{User: "u", Password: endpoint.NewSecret("two")},
-		APIKey: &endpoint.AuthHeader{Name: "X-Key", Value: endpoint.NewSecret("three")},
+		APIKey: &endpoint.AuthHeader{Name: "X-Key", Value: endpoint.NewSecret("three")}, OAuth2: oauth(func(*endpoint.OAuth2) {}).OAuth2,
 	}
 	for name, c := range map[string]struct {
 		given *endpoint.Auth
 		want  []string
 		kept  bool
 	}{
-		"the mask":              {withHeader("x-team", mask), []string{"one"}, true},
-		"nothing":               {withHeader("X-Team", ""), []string{"one"}, true},
-		"another value":         {withHeader("X-Team", "new"), []string{"new"}, false},
-		"of another header":     {withHeader("X-Other", mask), []string{mask}, false},
-		"of the API key":        {withHeader("X-Key", mask), []string{mask}, false},
-		"the same user":         {&endpoint.Auth{Basic: &endpoint.BasicAuth{User: "u", Password: endpoint.NewSecret(mask)}}, []string{"two"}, true},
-		"another user":          {&endpoint.Auth{Basic: &endpoint.BasicAuth{User: "v", Password: endpoint.NewSecret(mask)}}, []string{mask}, false},
-		"a token that is not":   {&endpoint.Auth{Bearer: endpoint.NewSecret(mask)}, []string{mask}, false},
+		"the mask":            {withHeader("x-team", mask), []string{"one"}, true},
+		"nothing":             {withHeader("X-Team", ""), []string{"one"}, true},
+		"another value":       {withHeader("X-Team", "new"), []string{"new"}, false},
+		"of another header":   {withHeader("X-Other", mask), []string{mask}, false},
+		"of the API key":      {withHeader("X-Key", mask), []string{mask}, false},
+		"the same user":       {&endpoint.Auth{Basic: &endpoint.BasicAuth{User: "u", Password: endpoint.NewSecret(mask)}}, []string{"two"}, true},
+		"another user":        {&endpoint.Auth{Basic: &endpoint.BasicAuth{User: "v", Password: endpoint.NewSecret(mask)}}, []string{mask}, false},
+		"a token that is not": {&endpoint.Auth{Bearer: endpoint.NewSecret(mask)}, []string{mask}, false},
+		"the same client":     {oauth(func(o *endpoint.OAuth2) { o.ClientSecret = endpoint.NewSecret(mask) }), []string{"four"}, true},
+		"other scopes":        {oauth(func(o *endpoint.OAuth2) { o.ClientSecret, o.Scopes = endpoint.Secret{}, nil }), []string{"four"}, true},
+		"another token URL": {oauth(func(o *endpoint.OAuth2) {
+			o.ClientSecret, o.TokenURL = endpoint.NewSecret(mask), "https://evil.example.com/"
+		}), []string{mask}, false},
 		"no token":              {&endpoint.Auth{}, nil, false},
 		"nothing at all":        {nil, nil, false},
 		"the same API key":      {&endpoint.Auth{APIKey: &endpoint.AuthHeader{Name: "x-key"}}, []string{"three"}, true},

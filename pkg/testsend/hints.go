@@ -40,6 +40,7 @@ const (
 	HintTooLarge  HintCode = "too_large"  // size limit of a broker
 	HintAnswered  HintCode = "answered"   // any other error code of a broker
 	HintUnreached HintCode = "no_connect" // connection failed for another reason
+	HintNoToken   HintCode = "no_token"   // the token endpoint of OAuth2
 
 	HintDNSNotFound HintCode = "dns_not_found"
 	HintDNSFailed   HintCode = "dns_failed"
@@ -122,6 +123,9 @@ func newHint(code HintCode, format string, args ...any) Hint {
 
 // hint returns the hint for a failed attempt.
 func hint(s failedAttempt) Hint {
+	if s.exchange.Code == destination.CodeNoToken {
+		return newHint(HintNoToken, "The endpoint's token URL gave no token, so that the receiver could not be called with one. Check the token URL, client id, client secret, scopes and audience of the endpoint's authentication; the error says what the token endpoint answered.")
+	}
 	switch s.outcome.Class {
 	case delivery.Invalid:
 		if s.exchange.Code != "" {

@@ -50,8 +50,23 @@ func newAuth(from *endpoint.Auth) *auth {
 	for _, s := range from.Secrets() {
 		a.secrets = append(a.secrets, []byte(s.Reveal()))
 	}
-	slices.SortFunc(a.secrets, func(a, b []byte) int { return len(b) - len(a) })
+	longestFirst(a.secrets)
 	return a
+}
+
+// longestFirst sorts secrets so that none is hidden only in part, if another is its beginning.
+func longestFirst(secrets [][]byte) {
+	slices.SortFunc(secrets, func(a, b []byte) int { return len(b) - len(a) })
+}
+
+// with returns what a request carries with a token of OAuth2.
+func (a *auth) with(token string) *auth {
+	out := &auth{
+		headers: append(slices.Clip(a.headers), header{"Authorization", []string{"Bearer " + token}}),
+		secrets: append(slices.Clip(a.secrets), []byte(token)),
+	}
+	longestFirst(out.secrets)
+	return out
 }
 
 // set adds the headers to a request's.

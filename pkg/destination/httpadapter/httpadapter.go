@@ -1,5 +1,6 @@
 // Package httpadapter delivers webhooks by HTTP POST. It promises that one Deliver
-// sends at most one request, that the whole attempt (DNS, connect, TLS, headers,
+// sends at most one request (a second one after a 401, if the endpoint has OAuth2: the
+// token may be revoked), that the whole attempt (DNS, connect, TLS, headers,
 // body) ends with its context, that redirects are failures and are not followed,
 // and that after a 2xx status nothing in the response body can make it a failure.
 package httpadapter
@@ -75,10 +76,19 @@ func Kind(o Options) destination.Kind {
 			if t.Auth != nil && !isPrivate(u) {
 				return errors.New("auth needs https://: over http://, anybody on the way could read the secrets")
 			}
+			if t.Auth != nil && t.Auth.OAuth2 != nil {
+				if err := checkTokenURL(o, t.Auth.OAuth2.TokenURL); err != nil {
+					return &destination.FieldError{Field: "auth.oauth2", Err: err}
+				}
+			}
 			return nil
 		},
 		Open: func(t destination.Target, u *url.URL) (destination.Adapter, error) {
-			return &poster{connections: newConnections(o), url: u, auth: newAuth(t.Auth)}, nil
+			p := &poster{connections: newConnections(o), url: u, auth: newAuth(t.Auth)}
+			if t.Auth != nil && t.Auth.OAuth2 != nil {
+				p.tokens = newTokens(o, t.Auth.OAuth2)
+			}
+			return p, nil
 		},
 	}
 }
@@ -88,7 +98,8 @@ func Kind(o Options) destination.Kind {
 type poster struct {
 	connections *connections
 	url         *url.URL
-	auth        *auth // nil if requests have a signature only
+	auth        *auth           // nil if requests have a signature only
+	tokens      *shared[string] // nil without OAuth2
 }
 
 // Header values shared by all requests. They are never modified.
@@ -115,15 +126,26 @@ var activity = map[destination.Phase]string{
 	destination.PhaseBody:     "reading the response headers",
 }
 
-// Deliver posts the message once.
+// Deliver posts the message once, or twice with OAuth2 if the first token was refused.
 func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Outcome {
+	if p.tokens == nil {
+		return p.request(ctx, m, p.auth)
+	}
+	began := time.Now()
+	outcome := p.withToken(ctx, m)
+	outcome.Timings.Total = time.Since(began)
+	return outcome
+}
+
+// request makes one request.
+func (p *poster) request(ctx context.Context, m destination.Message, a *auth) delivery.Outcome {
 	began := time.Now()
 	var watch stopwatch
 	x := destination.Observed(ctx)
 	used := p.connections.acquire()
 	suspect := true // if post panics
 	defer func() { p.connections.release(used, suspect) }()
-	outcome := p.post(httptrace.WithClientTrace(ctx, watch.trace(x != nil)), used.transport, &watch, m, x)
+	outcome := p.post(httptrace.WithClientTrace(ctx, watch.trace(x != nil)), used.transport, &watch, m, a, x)
 	outcome.Timings = watch.timings()
 	outcome.Timings.Total = time.Since(began)
 	phase, after := watch.ended()
@@ -139,7 +161,7 @@ func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Ou
 		if wrote := watch.fields(); wrote != nil {
 			x.RequestHeaders = wrote
 		}
-		p.auth.hideIn(x)
+		a.hideIn(x)
 	}
 	return outcome
 }
@@ -148,7 +170,7 @@ func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Ou
 var errRepeat = errors.New("the receiver refused the request before it processed it (HTTP/2 REFUSED_STREAM or GOAWAY)")
 
 // post makes the request. It fills x unless it is nil.
-func (p *poster) post(ctx context.Context, transport *http.Transport, watch *stopwatch, m destination.Message, x *destination.Exchange) delivery.Outcome {
+func (p *poster) post(ctx context.Context, transport *http.Transport, watch *stopwatch, m destination.Message, a *auth, x *destination.Exchange) delivery.Outcome {
 	request := (&http.Request{
 		Method: http.MethodPost, URL: p.url, Host: p.url.Host, Header: make(http.Header, 2+len(m.Headers)),
 		Body: io.NopCloser(bytes.NewReader(m.Body)), ContentLength: int64(len(m.Body)),
@@ -172,7 +194,7 @@ func (p *poster) post(ctx context.Context, transport *http.Transport, watch *sto
 		values = append(values, value)
 		request.Header[strings.ToLower(name)] = values[len(values)-1 : len(values) : len(values)]
 	}
-	p.auth.set(request.Header)
+	a.set(request.Header)
 	if x != nil {
 		x.Method, x.To = request.Method, p.url.String()
 	}
@@ -216,7 +238,7 @@ func (p *poster) post(ctx context.Context, transport *http.Transport, watch *sto
 		return delivery.Outcome{Class: delivery.Success, Status: response.StatusCode}
 	}
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody)) // an incomplete body is kept: only the status counts
-	return refused(response, p.auth.hide(body))
+	return refused(response, a.hide(body))
 }
 
 // unsendable returns the name of a header that net/http would refuse to send; "" if there

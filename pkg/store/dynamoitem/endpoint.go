@@ -44,6 +44,7 @@ type storedAuth struct {
 	Basic   *storedBasic   `json:"basic,omitempty"`
 	Bearer  string         `json:"bearer,omitempty"`
 	APIKey  *storedHeader  `json:"api_key,omitempty"`
+	OAuth2  *storedOAuth2  `json:"oauth2,omitempty"`
 }
 
 type storedHeader struct {
@@ -56,6 +57,15 @@ type storedBasic struct {
 	Password string `json:"password"`
 }
 
+type storedOAuth2 struct {
+	TokenURL     string   `json:"token_url"`
+	ClientID     string   `json:"client_id"`
+	ClientSecret string   `json:"client_secret"`
+	Scopes       []string `json:"scopes,omitempty"`
+	Audience     string   `json:"audience,omitempty"`
+	SecretInBody bool     `json:"secret_in_body,omitempty"`
+}
+
 func encodeAuth(a *endpoint.Auth) string {
 	stored := storedAuth{Bearer: a.Bearer.Reveal()}
 	for _, h := range a.Headers {
@@ -66,6 +76,9 @@ func encodeAuth(a *endpoint.Auth) string {
 	}
 	if a.APIKey != nil {
 		stored.APIKey = &storedHeader{a.APIKey.Name, a.APIKey.Value.Reveal()}
+	}
+	if o := a.OAuth2; o != nil {
+		stored.OAuth2 = &storedOAuth2{o.TokenURL, o.ClientID, o.ClientSecret.Reveal(), o.Scopes, o.Audience, o.SecretInBody}
 	}
 	text, err := json.Marshal(stored)
 	if err != nil {
@@ -89,6 +102,11 @@ func decodeAuth(text string) (*endpoint.Auth, error) {
 	}
 	if h := stored.APIKey; h != nil {
 		a.APIKey = &endpoint.AuthHeader{Name: h.Name, Value: endpoint.NewSecret(h.Value)}
+	}
+	if o := stored.OAuth2; o != nil {
+		a.OAuth2 = &endpoint.OAuth2{
+			TokenURL: o.TokenURL, ClientID: o.ClientID, ClientSecret: endpoint.NewSecret(o.ClientSecret), Scopes: o.Scopes, Audience: o.Audience, SecretInBody: o.SecretInBody,
+		}
 	}
 	return a, nil
 }

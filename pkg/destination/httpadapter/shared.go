@@ -1,0 +1,87 @@
+package httpadapter
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/tidings-dev/tidings/pkg/delivery"
+)
+
+// shared is a value that an endpoint's attempts share, such as a token. Without a valid one,
+// one attempt gets it and the others wait, each until its own deadline. Nothing continues
+// after the attempts. T is comparable so that a value that was refused can be dropped.
+type shared[T comparable] struct {
+	// get gets the value and says until when it is valid; or why there is none.
+	get func(context.Context) (T, time.Time, *delivery.Outcome)
+	now func() time.Time
+
+	mu    sync.Mutex
+	value T
+	until time.Time
+	under *getting[T] // nil if nobody gets it
+}
+
+// getting is one attempt's call of get. The results are valid once done is closed.
+type getting[T comparable] struct {
+	done   chan struct{}
+	value  T
+	failed *delivery.Outcome
+	// gaveUp means that the attempt ended before there was an answer, which says nothing to
+	// those that have time left.
+	gaveUp bool
+}
+
+// take returns a valid value, or why there is none.
+func (s *shared[T]) take(ctx context.Context) (T, *delivery.Outcome) {
+	for {
+		s.mu.Lock()
+		if s.now().Before(s.until) {
+			defer s.mu.Unlock()
+			return s.value, nil
+		}
+		g := s.under
+		if g == nil {
+			g = &getting[T]{done: make(chan struct{}), gaveUp: true}
+			s.under = g
+			s.mu.Unlock()
+			s.fill(ctx, g)
+			return g.value, g.failed
+		}
+		s.mu.Unlock()
+		select {
+		case <-g.done:
+			if !g.gaveUp {
+				return g.value, g.failed
+			}
+		case <-ctx.Done():
+			var none T
+			return none, &delivery.Outcome{Class: delivery.Timeout, Error: "timeout"}
+		}
+	}
+}
+
+// fill makes the call, and wakes those that wait for it, also after a panic.
+func (s *shared[T]) fill(ctx context.Context, g *getting[T]) {
+	var until time.Time
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.under = nil
+		if g.failed == nil && !g.gaveUp {
+			s.value, s.until = g.value, until
+		}
+		close(g.done)
+	}()
+	g.value, until, g.failed = s.get(ctx)
+	g.gaveUp = g.failed != nil && ctx.Err() != nil
+}
+
+// drop ends the validity of a value that was refused, unless there is another one already.
+func (s *shared[T]) drop(refused T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.value == refused {
+		s.until = time.Time{}
+	}
+}
