@@ -119,7 +119,7 @@ test-deploy: bin/tidings ## Deploy the template to an emulator of AWS; use, chan
 	go test -tags rig -count=1 -v -timeout 30m -run 'TestDeploy$$' ./test/deploy
 
 .PHONY: test-deploying
-test-deploying: bin/tidings ## Run every command of docs/deploying.md on that emulator, with GitHub's roles and a rollback (5 minutes)
+test-deploying: bin/tidings ## Run every command of docs/deploying.md on that emulator, and of a table's capture, with GitHub's roles and a rollback (6 minutes)
 	@tools/sam/fetch sam aws
 	@tools/ministack/fetch
 	go test -tags rig -count=1 -v -timeout 60m -run TestDeployingPage ./test/deploy

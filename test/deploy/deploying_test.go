@@ -66,6 +66,7 @@ func TestDeployingPage(t *testing.T) {
 	}
 	its := &stack{t: t, emulator: emulator, root: root, name: secondStack}
 	reader.sendsATestEvent(its, receiver)
+	applied := reader.addsATable()
 
 	role := "AWS_CLOUDFORMATION_ROLE_ARN=" + ministack.StackRole(stackName)
 	parameters := map[string]string{"AllowHttp": "true", "AllowNetworks": "127.0.0.0/8"}
@@ -97,6 +98,7 @@ func TestDeployingPage(t *testing.T) {
 		job.deploy(built, environment, parameters, role)
 		job.expectSuccess()
 	})
+	reader.sellsOrders(its, receiver, applied)
 	reader.followTheRest(its, &stack{t: t, emulator: emulator, root: root, name: prodStack}, receiver)
 	fmt.Printf("%6.1f s  all\n", time.Since(began).Seconds())
 }

@@ -25,6 +25,12 @@ var sections = []string{
 	"Roll back",
 }
 
+// more are sections of other pages that the test follows, by page.
+var more = map[string]string{
+	"docs/capture.md":         "Capture from more tables",
+	"examples/shop/README.md": "On AWS",
+}
+
 // reasons says why a command of the page, by how it begins, cannot work on the emulator.
 // The test runs it all the same, and fails if it works.
 var reasons = map[string]string{
@@ -36,6 +42,7 @@ var reasons = map[string]string{
 var edits = []struct{ from, to, reason string }{
 	{"smoke --stack", "smoke --receiver-url RECEIVER_URL --stack", "the host name of the URL in the stack's outputs is not in DNS"},
 	{"doctor --stack tidings-prod", "doctor --stack tidings-prod || [ $? = 1 ]", "the emulator protects no table from deletion"},
+	{"go run ./examples/shop", "go run -trimpath ./examples/shop", "most of it is compiled so already"},
 	{"import.py tidings", "import.py tidings SecretsKeyArn=create", "the stack has a key of its own"},
 }
 
@@ -84,6 +91,15 @@ func TestEachSectionWithCommandsIsFollowed(t *testing.T) {
 	have, want := slices.Sorted(maps.Keys(all)), slices.Sorted(slices.Values(sections))
 	if !slices.Equal(have, want) {
 		t.Errorf("the page has commands in the sections %q, the test follows %q", have, want)
+	}
+	for name, section := range more {
+		text, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all[section] = commands(string(text))[section]; len(all[section]) == 0 {
+			t.Errorf("%s has no commands in the section %q", name, section)
+		}
 	}
 	list := slices.Concat(slices.Collect(maps.Values(all))...)
 	for begins := range reasons {

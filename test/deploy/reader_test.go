@@ -6,12 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings/pkg/console"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/test/ministack"
 )
 
@@ -27,7 +30,7 @@ import (
 // busy machine.
 const commandTime = 20 * time.Minute
 
-// reader follows docs/deploying.md: it runs the commands as they are written there, in a
+// reader follows docs/deploying.md, and sections of other pages: it runs the commands as they are written there, in a
 // checkout of its own, with an administrator's credentials.
 type reader struct {
 	t        *testing.T
@@ -47,11 +50,18 @@ const tag = "v1.2.2"
 func newReader(t *testing.T, e *ministack.Emulator, root, work string, parameters map[string]string) *reader {
 	t.Helper()
 	r := &reader{t: t, emulator: e, dir: filepath.Join(work, "checkout"), values: map[string]string{}, after: map[string]func(string){}}
-	page, err := os.ReadFile(filepath.Join(root, "docs", "deploying.md"))
-	if err != nil {
-		t.Fatal(err)
+	page := func(name string) map[string][]string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return commands(string(text))
 	}
-	r.commands = commands(string(page))
+	r.commands = page("docs/deploying.md")
+	for name, section := range more {
+		r.commands[section] = page(name)[section]
+	}
 	origin := filepath.Join(work, "origin")
 	script := `set -e
 mkdir -p ` + origin + `
@@ -107,8 +117,8 @@ func (r *reader) built() string { return filepath.Join(r.dir, ".aws-sam", "build
 func (r *reader) follow(section string) {
 	r.t.Helper()
 	list := r.commands[section]
-	if len(list) == 0 || !slices.Contains(sections, section) {
-		r.t.Fatalf("docs/deploying.md has no commands in the section %q", section)
+	if len(list) == 0 || !slices.Contains(slices.AppendSeq(slices.Clone(sections), maps.Values(more)), section) {
+		r.t.Fatalf("no page has commands in the section %q", section)
 	}
 	for _, command := range list {
 		r.run(command)
@@ -166,6 +176,49 @@ func (r *reader) sendsATestEvent(s *stack, receiver *receiver) {
 	}
 	r.follow("3. Send a test event")
 	s.delivered(receiver, second, joined, onThePage)
+}
+
+// addsATable follows the section about more tables of docs/capture.md, with the types and
+// rules of examples/shop. It returns when they were applied.
+func (r *reader) addsATable() (applied time.Time) {
+	r.t.Helper()
+	r.shell("aws dynamodb create-table --table-name Orders --billing-mode PAY_PER_REQUEST " +
+		"--attribute-definitions AttributeName=order_id,AttributeType=S --key-schema AttributeName=order_id,KeyType=HASH")
+	words := map[string]string{" types/": " examples/shop/types", " rules/": " examples/shop/rules"}
+	maps.Copy(r.values, words)
+	r.after["aws dynamodb describe-table"] = func(out string) {
+		r.values["arn:aws:dynamodb:REGION:ACCOUNT:table/Orders/stream/LABEL"] = strings.TrimSpace(out)
+	}
+	r.after["bin/tidings --stack tidings capture apply"] = func(string) { applied = time.Now() }
+	r.follow(more["docs/capture.md"])
+	for word := range words {
+		delete(r.values, word)
+	}
+	return applied
+}
+
+// sellsOrders lets the shop write orders as its page says, once the rules that were applied
+// then are in effect. Each change that is an event arrives as a webhook.
+func (r *reader) sellsOrders(s *stack, receiver *receiver, applied time.Time) {
+	r.t.Helper()
+	time.Sleep(time.Until(applied.Add(deployed.CacheTime))) // emit uses what it has read for so long; other steps take longer as a rule
+	var printed string
+	r.after["go run ./examples/shop"] = func(out string) { printed = out }
+	r.follow(more["examples/shop/README.md"])
+	counts := regexp.MustCompile(`(?m)^ +(\d+)  (order\.\w+)$`).FindAllStringSubmatch(printed, -1)
+	if len(counts) != 3 {
+		r.t.Fatalf("the shop prints no counts of three types:\n%s", printed)
+	}
+	for _, c := range counts {
+		n, err := strconv.Atoi(c[1])
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		s.delivered(receiver, second, c[2], n)
+		if got := len(receiver.ids(second, c[2])); got != n {
+			r.t.Errorf("%d webhooks %s, want %d", got, c[2], n)
+		}
+	}
 }
 
 // onThePage is how many webhooks of the type joined the page's commands send: a sample of
