@@ -24,6 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/event/versions"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
 // types is the source of the target's event types.
@@ -93,6 +94,29 @@ func (a *app) known(c *cobra.Command, shipped bool) (*catalog.Catalog, error) {
 	return known, unreachable(err)
 }
 
+// undefined returns the types without a definition of the last 24 hours' events, if the
+// deployment allows them.
+func (t *target) undefined(ctx context.Context, known *catalog.Catalog) ([]stats.Type, error) {
+	if !known.IsOpen() {
+		return []stats.Type{}, nil
+	}
+	summary, err := (&stats.Reader{Source: t.store, Now: time.Now}).Summary(ctx)
+	return summary.Types(known.Allows), unreachable(err)
+}
+
+// printUndefined prints the types without a definition, if there are any.
+func (a *app) printUndefined(list []stats.Type) error {
+	if len(list) == 0 {
+		return nil
+	}
+	fmt.Fprintln(a.out, "\nSeen without a definition in the last 24 hours:")
+	return a.table("TYPE\tEVENTS\tLAST SEEN", func(row func(...any)) {
+		for _, t := range list {
+			row(t.Type, t.Events, t.Last.Format(time.RFC3339))
+		}
+	})
+}
+
 func shippedFlag(c *cobra.Command, shipped *bool) {
 	c.Flags().BoolVar(shipped, "shipped", false, "the types that come with Tidings; needs no deployment")
 }
@@ -110,12 +134,7 @@ func (a *app) typeList() *cobra.Command {
 				return a.printJSON(known.Types())
 			}
 			if typesOf(c) == "" {
-				return a.table("TYPE\tVERSIONS\tDESCRIPTION", func(row func(...any)) {
-					for _, name := range known.Types() {
-						t, _ := known.Type(name)
-						row(name, numbers(known.Versions(name)), described(t))
-					}
-				})
+				return a.listTypes(c.Context(), known, shipped)
 			}
 			return a.table("TYPE\tVERSIONS\tOF\tDESCRIPTION", func(row func(...any)) {
 				for _, name := range known.Types() {
@@ -131,6 +150,28 @@ func (a *app) typeList() *cobra.Command {
 	}
 	shippedFlag(c, &shipped)
 	return c
+}
+
+// listTypes prints the deployment's types, and what was seen without a definition.
+func (a *app) listTypes(ctx context.Context, known *catalog.Catalog, shipped bool) error {
+	err := a.table("TYPE\tVERSIONS\tDESCRIPTION", func(row func(...any)) {
+		for _, name := range known.Types() {
+			t, _ := known.Type(name)
+			row(name, numbers(known.Versions(name)), described(t))
+		}
+	})
+	if err != nil || shipped || !known.IsOpen() {
+		return err
+	}
+	t, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	seen, err := t.undefined(ctx, known)
+	if err != nil {
+		return err
+	}
+	return a.printUndefined(seen)
 }
 
 // numbers formats the numbers of a type's versions.
@@ -368,7 +409,8 @@ func (a *app) typeUndefined() *cobra.Command {
 default, emit refuses them, because a misspelt name would reach nobody. If they are
 allowed, emit accepts any JSON object as their data, and endpoints can subscribe to
 any name. Types with a definition are checked as before. A change takes effect within
-a minute.`,
+a minute. The command lists the types without a definition of the last 24 hours' events,
+so that a misspelt one is found.`,
 		Example:   `  tidings type undefined allow`,
 		ValidArgs: []string{"allow", "refuse"},
 		Args: func(c *cobra.Command, given []string) error {
@@ -397,8 +439,12 @@ a minute.`,
 					return unreachable(err)
 				}
 			}
+			seen, err := t.undefined(c.Context(), known)
+			if err != nil {
+				return err
+			}
 			if a.json {
-				return a.printJSON(map[string]bool{"allowed": open, "changed": changed})
+				return a.printJSON(map[string]any{"allowed": open, "changed": changed, "seen": seen})
 			}
 			text := "refused"
 			if open {
@@ -408,7 +454,7 @@ a minute.`,
 				text += "; in effect within a minute"
 			}
 			fmt.Fprintln(a.out, "types without a definition are", text)
-			return nil
+			return a.printUndefined(seen)
 		},
 	}
 }

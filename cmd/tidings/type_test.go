@@ -7,11 +7,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/admin/eventtypes"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
 const orderPaid = `{
@@ -289,6 +291,25 @@ func TestTypesWithoutADefinition(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("no webhook")
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) { // fan-out stores its counts after it has queued the event
+		out, _ := x.do(0, "", "type", "list")
+		if regexp.MustCompile(`\nSeen without a definition in the last 24 hours:\nTYPE +EVENTS +LAST SEEN\nstock.counted +1 +20\d\d-\S+0:00Z\n$`).MatchString(out) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("type list: %s", out)
+		}
+	}
+	if out, _ := x.do(0, "", "type", "list", "--shipped"); strings.Contains(out, "stock.counted") {
+		t.Errorf("the shipped types: %s", out)
+	}
+	var setting struct {
+		Allowed bool
+		Seen    []stats.Type
+	}
+	if out, _ := x.do(0, "", "type", "undefined", "--json"); json.Unmarshal([]byte(out), &setting) != nil || !setting.Allowed || len(setting.Seen) != 1 || setting.Seen[0].Type != "stock.counted" || setting.Seen[0].Events != 1 {
+		t.Errorf("type undefined: %s", out)
 	}
 	for name, c := range map[string]struct{ eventType, data, says string }{
 		"no object":             {"stock.counted", `[1]`, "data: must be object, not array"},

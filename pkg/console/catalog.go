@@ -11,6 +11,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/catalog/reference"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
 // The catalog for the developers of receivers: the types of the deployment, and with a
@@ -95,6 +96,8 @@ type typeList struct {
 	Types  []catalog.Type
 	More   int  // types that match beyond those listed
 	Open   bool // types without a definition are allowed
+	// Undefined are those of the last 24 hours' events, of all tenants: for operators.
+	Undefined []stats.Type
 }
 
 func (c *Console) listTypes(r *http.Request, who Session) (page, error) {
@@ -104,6 +107,13 @@ func (c *Console) listTypes(r *http.Request, who Session) (page, error) {
 	}
 	v := typeList{Open: known.IsOpen(), Search: strings.TrimSpace(r.URL.Query().Get("q"))}
 	v.Types, v.More = matching(known, v.Search)
+	if v.Open && who.Role == Operator {
+		summary, err := c.Operations.Statistics.Summary(r.Context())
+		if err != nil {
+			return page{}, err
+		}
+		v.Undefined = summary.Types(known.Allows)
+	}
 	return page{Template: "catalog", Title: "Event types", Nav: "catalog", Data: v}, nil
 }
 

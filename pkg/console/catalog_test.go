@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 )
 
 func TestTheCatalogShowsTypesFieldsAndSamples(t *testing.T) {
@@ -33,6 +34,29 @@ func TestTheCatalogShowsTypesFieldsAndSamples(t *testing.T) {
 	}
 	if found := b.get(console.CatalogPath + "?q=no-such").Body.String(); !strings.Contains(found, "No event type matches.") {
 		t.Error("a search that finds nothing does not say so")
+	}
+}
+
+// Their names are of all tenants, so only an operator sees them.
+func TestTheCatalogShowsAnOperatorWhatWasSeenWithoutADefinition(t *testing.T) {
+	w := newWorld(t)
+	seen := stats.Batch{ID: "1", At: w.now(), UndefinedTypes: map[string]int64{"order.payd": 7}}
+	if err := w.store.AddStatistics(t.Context(), seen); err != nil {
+		t.Fatal(err)
+	}
+	const name = "<code>order.payd</code>"
+	operator := w.login(console.Operator, "default")
+	if page := operator.get(console.CatalogPath).Body.String(); strings.Contains(page, name) {
+		t.Error("it is shown although such types are refused")
+	}
+	w.ops.Endpoints.Catalog = catalog.Default().Opened()
+	if page := operator.get(console.CatalogPath).Body.String(); !strings.Contains(page, name) {
+		t.Errorf("an operator does not see it:\n%s", page)
+	}
+	for _, role := range []console.Role{console.Viewer, console.Admin} {
+		if page := w.login(role, "default").get(console.CatalogPath).Body.String(); strings.Contains(page, name) || !strings.Contains(page, "There can be events of other types") {
+			t.Errorf("%s sees it", role)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/ops/jobs"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 )
 
@@ -108,6 +109,7 @@ type Dispatcher struct {
 	Config
 	endpoints *endpointCache
 	circuits  *circuitCache
+	undefined stats.Names // types without a definition
 }
 
 // New returns a Dispatcher.

@@ -386,6 +386,49 @@ func TestEachEndpointGetsItsVersionOfAnEvent(t *testing.T) {
 	}
 }
 
+// Fan-out counts the events whose type has no definition by type, in the write that it
+// makes for each batch. A process counts 20 names in ten minutes.
+func TestFanOutCountsTypesWithoutADefinition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // not at the edge of a bucket
+		writes := 0
+		w := newWorld(t, func(c *dispatch.Config) { c.Statistics = countedWrites{c.Statistics, &writes} })
+		of := func(name string, undefined bool) event.Change {
+			_, record := w.event(name, `{}`)
+			record.Event.Undefined = undefined
+			return record
+		}
+		batch := []event.Change{of("order.payd", true), of("user.posted_comment", false), of("order.payd", true)}
+		if failed := w.FanOut(t.Context(), batch); len(failed) != 0 || writes != 1 {
+			t.Fatalf("failures %v, %d writes of statistics", failed, writes)
+		}
+		for i := range 25 {
+			if failed := w.FanOut(t.Context(), []event.Change{of(fmt.Sprintf("random.type_%d", i), true)}); len(failed) != 0 {
+				t.Fatal(failed)
+			}
+		}
+		summary, err := (&stats.Reader{Source: w.store, Now: time.Now}).Summary(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := stats.Bucket(time.Now())
+		types := summary.UndefinedTypes
+		if len(types) != 21 || types["order.payd"] != (stats.Seen{Count: 2, Last: last}) || types["random.type_18"].Count != 1 || types[stats.OtherNames] != (stats.Seen{Count: 6, Last: last}) {
+			t.Errorf("counted %v", types)
+		}
+	})
+}
+
+// countedWrites counts the writes of statistics.
+type countedWrites struct {
+	dispatch.Statistics
+	n *int
+}
+
+func (c countedWrites) AddStatistics(ctx context.Context, b stats.Batch) error {
+	*c.n++
+	return c.Statistics.AddStatistics(ctx, b)
+}
+
 func TestFanOutSkipsMalformedRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -88,7 +88,7 @@ func (d *Dispatcher) fanOut(ctx context.Context, batch []event.Change) (queued, 
 		}
 		fannedOut[i] = fannedOutEvent{journalGroup{accepted.Tenant, accepted.RetentionDays}, journal.Entry{
 			ID: accepted.ID, Type: e.Type, Subject: accepted.Subject, Actor: e.ActorUserID, Endpoints: len(more),
-		}}
+		}, accepted.Undefined}
 		for range more {
 			owner = append(owner, i)
 		}
@@ -127,6 +127,7 @@ func (d *Dispatcher) erased(ctx context.Context, id string) (bool, error) {
 type fannedOutEvent struct {
 	journalGroup
 	journal.Entry
+	undefined bool // its type had no definition
 }
 
 // journalGroup is what the events of an item of the journal have in common.

@@ -122,6 +122,12 @@ func (d *Dispatcher) countFanOut(ctx context.Context, t *tally, events []fannedO
 			continue // the record was skipped
 		}
 		b.Accepted++
+		if e.undefined {
+			if b.UndefinedTypes == nil {
+				b.UndefinedTypes = map[string]int64{}
+			}
+			b.UndefinedTypes[d.undefined.Name(e.Type, d.Now())]++
+		}
 		if at.After(b.LastEvent) {
 			b.LastEvent = at
 		}

@@ -60,8 +60,8 @@ func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed
 			return nil
 		})
 	}
-	_ = group.Wait()                                                 // errors are logged above
-	t.kinds = em.kinds.count(batch[:first], em.isPlatform, em.Now()) // the stream delivers the others again
+	_ = group.Wait()                         // errors are logged above
+	t.kinds = em.unknownKinds(batch[:first]) // the stream delivers the others again
 	em.Log.InfoContext(ctx, "capture.done", "records", len(batch), "captured", t.events,
 		"duplicates", t.duplicates, "malformed", t.malformed, "unknown_kinds", t.kinds)
 	em.countCapture(ctx, &t)
@@ -238,6 +238,7 @@ func (em *Emitter) storeCaptured(ctx context.Context, c capture.Captured, got *c
 	under, end := em.begin(ctx, "capture event")
 	err = em.Events.PutEvent(ctx, event.Accepted{
 		ID: c.Event.ID, Tenant: c.Tenant, Body: body, Trace: under, Subject: checked.subject, OldType: types.OldName(c.Event.Type), Versions: checked.versions,
+		Undefined:     types.Allows(c.Event.Type),
 		RetentionDays: event.StoredDays(c.Event.ID, em.Now(), em.retentionDays(types, c.Event.Type)),
 	})
 	end(markOf(err), map[string]any{"event_id": c.Event.ID, "event_type": c.Event.Type, "tenant": c.Tenant})

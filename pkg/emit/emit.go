@@ -134,7 +134,7 @@ type Emitter struct {
 	Tracer Tracer // nil for none
 
 	stuck stuckMark
-	kinds kindNames
+	kinds stats.Names
 }
 
 type requestID struct{}
@@ -266,6 +266,7 @@ func (em *Emitter) accept(ctx context.Context, r Request) (id string, duplicate 
 	}
 	err = em.Events.PutEvent(ctx, event.Accepted{
 		ID: e.ID, Tenant: r.Tenant, Body: body, Trace: trace, Subject: checked.subject, OldType: types.OldName(e.Type), Versions: checked.versions,
+		Undefined:     types.Allows(e.Type),
 		RetentionDays: event.StoredDays(e.ID, now, retention),
 	})
 	switch {

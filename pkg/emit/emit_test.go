@@ -20,6 +20,7 @@ import (
 	emithandler "github.com/tidings-dev/tidings/functions/emit/handler"
 	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/store/dynamoitem"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
@@ -116,6 +117,19 @@ func TestAnEventIsStoredWithItsSubjectAndItsTypesOldName(t *testing.T) {
 		}
 		if got := stored(t, store); len(got) != 1 || [2]string{got[0].Subject, got[0].OldType} != want {
 			t.Errorf("%s is stored as %+v, want the subject and the old name %q", payload, got, want)
+		}
+	}
+}
+
+func TestAnEventIsMarkedWhoseTypeHasNoDefinition(t *testing.T) {
+	for payload, want := range map[string]bool{joined: false, `{"event":"user.joined_comunity","data":{"community_id":"c_7"}}`: true} {
+		em, store := newEmitter()
+		em.Catalog = validate.New(catalog.Default().Opened())
+		if _, err := call(t, em, payload); err != nil {
+			t.Fatal(err)
+		}
+		if got := stored(t, store); len(got) != 1 || got[0].Undefined != want {
+			t.Errorf("%s is stored as %+v", payload, got)
 		}
 	}
 }

@@ -5,20 +5,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/platform"
 )
 
 const (
-	// maxKinds bounds the number of unknown kinds that a process counts by name, per bucket
-	// of the statistics. Kinds are foreign text, and the counts are attributes of the
-	// bucket's item, which also has the counts of deliveries.
-	maxKinds = 20
-	// otherKinds counts the kinds beyond maxKinds, noKind the items without a kind.
-	otherKinds = "(other)"
-	noKind     = "(none)"
+	// noKind counts the items without a kind.
+	noKind = "(none)"
 	// maxKindBytes bounds the name of a kind.
 	maxKindBytes = 64
 )
@@ -53,39 +47,20 @@ func (t *captureTally) kept(isNew bool) {
 	}
 }
 
-// kindNames are the unknown kinds that a process counts by name.
-type kindNames struct {
-	mu     sync.Mutex
-	bucket time.Time
-	names  map[string]bool
-}
-
-// count counts the changes of unknown kinds; nil if there are none. hasKinds reports whether
-// a change is one of a table that should have the platform's kinds.
-func (k *kindNames) count(changes []platform.Change, hasKinds func(platform.Change) bool, now time.Time) map[string]int64 {
+// unknownKinds counts the changes of the platform's table whose kind is unknown; nil if
+// there are none.
+func (em *Emitter) unknownKinds(changes []platform.Change) map[string]int64 {
 	var kinds map[string]int64
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if bucket := stats.Bucket(now); !bucket.Equal(k.bucket) || k.names == nil {
-		k.bucket, k.names = bucket, map[string]bool{}
-	}
+	now := em.Now()
 	for _, c := range changes {
 		image := imageOf(c)
-		if image == nil || c.ByTTL || image.Kind().IsKnown() || !hasKinds(c) {
+		if image == nil || c.ByTTL || image.Kind().IsKnown() || !em.isPlatform(c) {
 			continue
-		}
-		name := recordKind(image.Text("kind"))
-		switch {
-		case k.names[name]:
-		case len(k.names) < maxKinds:
-			k.names[name] = true
-		default:
-			name = otherKinds
 		}
 		if kinds == nil {
 			kinds = map[string]int64{}
 		}
-		kinds[name]++
+		kinds[em.kinds.Name(recordKind(image.Text("kind")), now)]++
 	}
 	return kinds
 }

@@ -57,6 +57,9 @@ type Accepted struct {
 	// Versions are the versions of the type that the event has, encoded by EncodeVersions;
 	// empty if its type has one. Body is the newest.
 	Versions []byte
+	// Undefined is set if the type had no definition when the event was accepted, which the
+	// deployment allows. Fan-out counts such events by type.
+	Undefined bool
 	// ErasedAt is when the event was erased (Erasure); zero if it was not. Nothing of it is
 	// sent then. ErasedBy is the job.
 	ErasedAt time.Time

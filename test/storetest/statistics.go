@@ -78,6 +78,19 @@ func statistics(t *testing.T, s Store) {
 	}
 	want.UnknownKinds = map[string]int64{"User": 4, "(none)": 2, "a #kind: é": 10}
 	same(t, read(start, start), want)
+	// A type without a definition is seen last in the bucket of its last batch.
+	for i, at := range []time.Time{start, start.Add(stats.BucketTime), start} {
+		b := stats.Batch{ID: fmt.Sprint("types ", i), At: at, UndefinedTypes: map[string]int64{"order.payd": 2, stats.OtherNames: 1}}
+		if err := s.AddStatistics(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	types := func(n, others int64, last time.Time) map[string]stats.Seen {
+		return map[string]stats.Seen{"order.payd": {Count: n, Last: stats.Bucket(last)}, stats.OtherNames: {Count: others, Last: stats.Bucket(last)}}
+	}
+	want.UndefinedTypes = types(4, 2, start)
+	same(t, read(start, start), want)
+	same(t, read(start, start.Add(stats.BucketTime)).UndefinedTypes, types(6, 3, start.Add(stats.BucketTime)))
 	if got := must[map[stats.Endpoint]string](t)(s.DisabledEndpoints(ctx, nil)); len(got) != 0 {
 		t.Errorf("of no endpoints %v are disabled", got)
 	}
@@ -106,9 +119,10 @@ func statistics(t *testing.T, s Store) {
 		{At: minute.Add(time.Minute), Counts: one},
 		{At: minute.Add(stats.BucketTime), Counts: one},
 	}
+	want.UndefinedTypes = types(6, 3, start.Add(stats.BucketTime))
 	same(t, read(start, start.Add(stats.BucketTime)), want)
 
-	want.Minutes = want.Minutes[:2]
+	want.Minutes, want.UndefinedTypes = want.Minutes[:2], types(4, 2, start)
 	same(t, read(start, start), want)
 	if r := read(start.Add(-24*time.Hour), start.Add(-stats.BucketTime)); len(r.Minutes) != 0 {
 		t.Errorf("the day before has %+v", r.Minutes)

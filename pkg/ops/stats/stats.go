@@ -164,11 +164,14 @@ type Batch struct {
 	// UnknownKinds counts the changes of the platform's table whose kind Tidings does
 	// not know, by kind. The caller bounds the number of kinds.
 	UnknownKinds map[string]int64
+	// UndefinedTypes counts the events whose type has no definition, by type. The caller
+	// bounds the number of types, with Names.
+	UndefinedTypes map[string]int64
 }
 
 // Zero reports whether the batch has nothing to store.
 func (b Batch) Zero() bool {
-	return b.Counts == Counts{} && len(b.Latencies) == 0 && b.LastEvent.IsZero() && !b.Worked && len(b.Disabled) == 0 && len(b.UnknownKinds) == 0
+	return b.Counts == Counts{} && len(b.Latencies) == 0 && b.LastEvent.IsZero() && !b.Worked && len(b.Disabled) == 0 && len(b.UnknownKinds) == 0 && len(b.UndefinedTypes) == 0
 }
 
 // Endpoint identifies an endpoint.
@@ -245,6 +248,14 @@ type Record struct {
 	Disabled []Endpoint
 	// UnknownKinds is the sum of the batches' counts; nil if there are none.
 	UnknownKinds map[string]int64
+	// UndefinedTypes are the types without a definition, by their events; nil if there are none.
+	UndefinedTypes map[string]Seen
+}
+
+// Seen says how often something was seen, and in which bucket of ten minutes last.
+type Seen struct {
+	Count int64
+	Last  time.Time // the start of the bucket
 }
 
 // Sum returns the sum of the minutes that start in [from, to).
@@ -287,8 +298,10 @@ type Summary struct {
 	// enabled again.
 	Disabled []Endpoint
 	// UnknownKinds counts the changes of unknown kinds in the last 24 hours, in buckets of
-	// ten minutes; nil if there were none.
-	UnknownKinds map[string]int64
+	// ten minutes; nil if there were none. UndefinedTypes does so for the events whose type
+	// has no definition.
+	UnknownKinds   map[string]int64
+	UndefinedTypes map[string]Seen
 	// IdleSince is the minute in which a delivery was first queued after the last
 	// batch; zero if none was. If the queue is not empty, no worker has taken a
 	// message since then.
@@ -304,7 +317,7 @@ func window(now time.Time, length time.Duration) (from, to time.Time) {
 
 // Summarize returns the summary of a record at a time.
 func Summarize(r Record, now time.Time) Summary {
-	s := Summary{At: now, LastEvent: r.LastEvent, LastBatch: r.LastBatch, Sweep: r.Sweep, Disabled: r.Disabled, UnknownKinds: r.UnknownKinds}
+	s := Summary{At: now, LastEvent: r.LastEvent, LastBatch: r.LastBatch, Sweep: r.Sweep, Disabled: r.Disabled, UnknownKinds: r.UnknownKinds, UndefinedTypes: r.UndefinedTypes}
 	s.Hour = r.Sum(window(now, time.Hour))
 	s.Day = r.Sum(window(now, 24*time.Hour))
 	for _, m := range r.Minutes {
@@ -334,6 +347,48 @@ func (s Summary) Kinds() []Kind {
 	return list
 }
 
+// maxTypes is how many types without a definition Types returns by name.
+const maxTypes = 50
+
+// Type counts the events of a type without a definition.
+type Type struct {
+	Type   string    `json:"type"`
+	Events int64     `json:"events"`
+	Last   time.Time `json:"last_seen_at" doc:"The start of the ten minutes in which it was last seen"`
+}
+
+// Types returns the types without a definition, those with the most events first; allows says
+// whether one still has none. What is beyond 50 names is in one entry, OtherNames.
+func (s Summary) Types(allows func(name string) bool) []Type {
+	list := make([]Type, 0, len(s.UndefinedTypes))
+	others := Type{Type: OtherNames}
+	add := func(seen Seen) {
+		others.Events += seen.Count
+		if seen.Last.After(others.Last) {
+			others.Last = seen.Last
+		}
+	}
+	for name, seen := range s.UndefinedTypes {
+		switch {
+		case name == OtherNames:
+			add(seen)
+		case allows(name):
+			list = append(list, Type{name, seen.Count, seen.Last})
+		}
+	}
+	slices.SortFunc(list, func(a, b Type) int {
+		return cmp.Or(cmp.Compare(b.Events, a.Events), strings.Compare(a.Type, b.Type))
+	})
+	for _, t := range list[min(len(list), maxTypes):] {
+		add(Seen{t.Events, t.Last})
+	}
+	list = list[:min(len(list), maxTypes)]
+	if others.Events > 0 {
+		list = append(list, others)
+	}
+	return list
+}
+
 // Merge merges records, such as the shards of a bucket or the buckets of a day.
 func Merge(parts ...Record) Record {
 	var r Record
@@ -357,6 +412,16 @@ func Merge(parts ...Record) Record {
 				r.UnknownKinds = map[string]int64{}
 			}
 			r.UnknownKinds[kind] += n
+		}
+		for name, seen := range p.UndefinedTypes {
+			if r.UndefinedTypes == nil {
+				r.UndefinedTypes = map[string]Seen{}
+			}
+			if last := r.UndefinedTypes[name].Last; last.After(seen.Last) {
+				seen.Last = last
+			}
+			seen.Count += r.UndefinedTypes[name].Count
+			r.UndefinedTypes[name] = seen
 		}
 	}
 	slices.SortFunc(r.Disabled, func(a, b Endpoint) int { return strings.Compare(a.String(), b.String()) })

@@ -39,9 +39,9 @@ func (s *Store) AddStatistics(ctx context.Context, b stats.Batch) error {
 	if add := dynamoitem.AddTo(dynamoitem.EncodeCounts(b.At, b.Totals()), names, values); add != "" {
 		adds = append(adds, add)
 	}
-	// Kinds are foreign text, so they cannot be part of a placeholder's name.
-	for name, value := range dynamoitem.EncodeKinds(b.UnknownKinds) {
-		place := fmt.Sprint("kind", len(adds))
+	// Names are foreign text, so they cannot be part of a placeholder's name.
+	for name, value := range dynamoitem.EncodeNames(b) {
+		place := fmt.Sprint("name", len(adds))
 		names["#"+place], values[":"+place] = name, value
 		adds = append(adds, "#"+place+" :"+place)
 	}

@@ -74,6 +74,7 @@ const (
 	subject   = "subject"
 	oldType   = "old_type"
 	versions  = "versions"
+	undefined = "undefined" // 1 if the event's type had no definition
 	erasedBy  = "erased_by"
 	uncounted = "uncounted"
 	snippet   = "snippet"

@@ -63,7 +63,7 @@ func TestSize(t *testing.T) {
 
 func TestEventImageEqualsImageOfTheItem(t *testing.T) {
 	for _, a := range []event.Accepted{
-		{ID: "01KG4VZS4NCPSXFR1K7QEWBC9B", Tenant: "default", Body: []byte(`{"t":"Grüße"}`), Trace: "Root=1-5759e988-bd862e3fe1be46a994272793", Subject: "d_1", OldType: "user.welcome_email_sent", Versions: []byte(`[{"version":2},{"version":1,"data":{}}]`)}, {ID: "01KG4VZS4NCPSXFR1K7QEWBC9B", RetentionDays: 365}, {ID: "01KG4VZS4NCPSXFR1K7QEWBC9B"}, {ID: "00000000000000000000000000"},
+		{ID: "01KG4VZS4NCPSXFR1K7QEWBC9B", Tenant: "default", Body: []byte(`{"t":"Grüße"}`), Trace: "Root=1-5759e988-bd862e3fe1be46a994272793", Subject: "d_1", OldType: "user.welcome_email_sent", Versions: []byte(`[{"version":2},{"version":1,"data":{}}]`)}, {ID: "01KG4VZS4NCPSXFR1K7QEWBC9B", RetentionDays: 365, Undefined: true}, {ID: "01KG4VZS4NCPSXFR1K7QEWBC9B"}, {ID: "00000000000000000000000000"},
 	} {
 		item, err := dynamoitem.EncodeEvent(a)
 		if err != nil {

@@ -23,6 +23,9 @@ func EncodeEvent(a event.Accepted) (Item, error) {
 	if a.RetentionDays > 0 {
 		item[RetentionDays] = N(int64(a.RetentionDays))
 	}
+	if a.Undefined {
+		item[undefined] = N(1)
+	}
 	put(item, trace, a.Trace)
 	put(item, subject, a.Subject)
 	put(item, oldType, a.OldType)
@@ -41,7 +44,7 @@ func DecodeEvent(item Item) (event.Accepted, error) {
 	r := reader{item: item}
 	r.must(EventID, Tenant, body)
 	a := event.Accepted{ID: r.s(EventID), Tenant: r.s(Tenant), Body: []byte(r.s(body)), Trace: r.s(trace), Subject: r.s(subject), OldType: r.s(oldType),
-		ErasedAt: r.millis(ErasedAt), ErasedBy: r.s(erasedBy), RetentionDays: int(r.n(RetentionDays)), ExpiresAt: r.seconds(ExpiresAt)}
+		ErasedAt: r.millis(ErasedAt), ErasedBy: r.s(erasedBy), RetentionDays: int(r.n(RetentionDays)), Undefined: r.n(undefined) != 0, ExpiresAt: r.seconds(ExpiresAt)}
 	if text := r.s(versions); text != "" {
 		a.Versions = []byte(text)
 	}
@@ -75,6 +78,9 @@ func EventImage(a event.Accepted) (image map[string]events.DynamoDBAttributeValu
 	number(ExpiresAt, event.RetainedUntil(a.ID, a.RetentionDays).Unix())
 	if a.RetentionDays > 0 {
 		number(RetentionDays, int64(a.RetentionDays))
+	}
+	if a.Undefined {
+		number(undefined, 1)
 	}
 	return image, size, nil
 }
@@ -115,6 +121,9 @@ func EventFromImage(image map[string]events.DynamoDBAttributeValue) (event.Accep
 			return a, fmt.Errorf("stream image: attribute %q: %w", RetentionDays, err)
 		}
 		a.RetentionDays = days
+	}
+	if v, ok := image[undefined]; ok {
+		a.Undefined = v.DataType() == events.DataTypeNumber && v.Number() == "1"
 	}
 	return a, nil
 }

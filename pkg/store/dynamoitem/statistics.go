@@ -25,6 +25,8 @@ const (
 	DisabledEndpoints = "disabled"
 	// unknownKind begins the name of the count of a kind that Tidings does not know.
 	unknownKind = "kind:"
+	// undefinedType begins the name of the count of a type that has no definition.
+	undefinedType = "type:"
 )
 
 // SweepKey is the Control key of the last sweep.
@@ -63,12 +65,15 @@ func EncodeCounts(at time.Time, c stats.Counts) Item {
 	return item
 }
 
-// EncodeKinds returns the attributes that add counts of unknown kinds to the item of a
+// EncodeNames returns the attributes that add a batch's counts by name to the item of a
 // bucket.
-func EncodeKinds(kinds map[string]int64) Item {
+func EncodeNames(b stats.Batch) Item {
 	item := Item{}
-	for kind, n := range kinds {
+	for kind, n := range b.UnknownKinds {
 		item[unknownKind+kind] = N(n)
+	}
+	for name, n := range b.UndefinedTypes {
+		item[undefinedType+name] = N(n)
 	}
 	return item
 }
@@ -108,6 +113,13 @@ func DecodeStatistics(item Item) (time.Time, stats.Record, error) {
 				r.UnknownKinds = map[string]int64{}
 			}
 			r.UnknownKinds[kind] = in.n(name)
+			continue
+		}
+		if of, ok := strings.CutPrefix(name, undefinedType); ok {
+			if r.UndefinedTypes == nil {
+				r.UndefinedTypes = map[string]stats.Seen{}
+			}
+			r.UndefinedTypes[of] = stats.Seen{Count: in.n(name), Last: time.Unix(at, 0).UTC()}
 			continue
 		}
 		if len(name) != 2 || name[0] < 'a' || name[0] > 'j' {

@@ -49,6 +49,8 @@ func ReadEvents(payload []byte) ([]event.Change, error) {
 					Versions *text `json:"versions"`
 					// Days: only if the retention is not the default.
 					Days *number `json:"retention_days"`
+					// Undefined: only if the type has no definition.
+					Undefined *number `json:"undefined"`
 				}
 			} `json:"dynamodb"`
 		}
@@ -83,6 +85,7 @@ func ReadEvents(payload []byte) ([]event.Change, error) {
 		c.Event = event.Accepted{
 			ID: string(read(EventID, image.ID)), Tenant: string(read(Tenant, image.Tenant)), Body: read(body, image.Body), Trace: string(read(trace, image.Trace)),
 			Subject: string(read(subject, image.Subject)), OldType: string(read(oldType, image.OldType)), Versions: read(versions, image.Versions),
+			Undefined: image.Undefined != nil && image.Undefined.N == "1",
 		}
 		if image.Days != nil && c.Err == nil {
 			if c.Event.RetentionDays, err = strconv.Atoi(image.Days.N); err != nil {

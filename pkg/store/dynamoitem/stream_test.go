@@ -105,7 +105,7 @@ func sameImage(t *testing.T, payload []byte, got platform.Image, want image) {
 func FuzzReadEvents(f *testing.F) {
 	seedStream(f)
 	for _, seed := range []string{
-		`{"Records":[{"eventName":"INSERT","dynamodb":{"ApproximateCreationDateTime":1769690096.5,"SequenceNumber":"7","Keys":{"event_id":{"S":"x"}},"NewImage":{"event_id":{"S":"x"},"tenant":{"S":"\\u00fc"},"body":{"S":"{\\"a\\":1}"},"trace":{"S":""},"expires_at":{"N":"1"}}}}]}`,
+		`{"Records":[{"eventName":"INSERT","dynamodb":{"ApproximateCreationDateTime":1769690096.5,"SequenceNumber":"7","Keys":{"event_id":{"S":"x"}},"NewImage":{"event_id":{"S":"x"},"tenant":{"S":"\\u00fc"},"body":{"S":"{\\"a\\":1}"},"trace":{"S":""},"undefined":{"N":"1"},"expires_at":{"N":"1"}}}}]}`,
 		`{"Records":[{"eventName":"INSERT","dynamodb":{"NewImage":{"event_id":{"N":"7"},"tenant":{"S":"t"}}}},{"eventName":"INSERT","dynamodb":{"NewImage":{"event_id":{"S":"x"},"tenant":{"S":"t"},"body":{"S":"b"},"trace":{"NULL":true}}}}]}`,
 		`{"Records":[{"eventName":"REMOVE","dynamodb":{"SequenceNumber":"8","OldImage":{"event_id":{"S":"x"}}}},{"eventName":"INSERT"},{"eventName":"INSERT","dynamodb":{"NewImage":{"event_id":{"S":"x","N":"1"}}}}]}`,
 	} {
@@ -136,7 +136,7 @@ func FuzzReadEvents(f *testing.F) {
 				continue
 			}
 			want, err := dynamoitem.EventFromImage(w.Change.NewImage)
-			if (err == nil) != (g.Err == nil) || err == nil && (g.Event.ID != want.ID || g.Event.Tenant != want.Tenant || g.Event.Trace != want.Trace || string(g.Event.Body) != string(want.Body)) {
+			if (err == nil) != (g.Err == nil) || err == nil && (g.Event.ID != want.ID || g.Event.Tenant != want.Tenant || g.Event.Trace != want.Trace || string(g.Event.Body) != string(want.Body) || g.Event.Undefined != want.Undefined) {
 				t.Errorf("%s: event %d is %+v (%v), want %+v (%v)", payload, i, g.Event, g.Err, want, err)
 			}
 		}

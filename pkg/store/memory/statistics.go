@@ -38,6 +38,10 @@ func (s *Store) AddStatistics(_ context.Context, b stats.Batch) error {
 	}
 	held.Disabled = stats.Merge(held.Record, stats.Record{Disabled: b.Disabled}).Disabled
 	held.UnknownKinds = stats.Merge(held.Record, stats.Record{UnknownKinds: b.UnknownKinds}).UnknownKinds
+	for name, n := range b.UndefinedTypes {
+		seen := map[string]stats.Seen{name: {Count: n, Last: stats.Bucket(b.At)}}
+		held.UndefinedTypes = stats.Merge(held.Record, stats.Record{UndefinedTypes: seen}).UndefinedTypes
+	}
 	if b.Worked {
 		held.LastBatch = b.At.UTC()
 	}
