@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -260,6 +261,9 @@ func TestUnusableTypesOfATenantAreNotWritten(t *testing.T) {
 
 // The names of all tenants with types of their own fit into one item, of 400 KB.
 func TestTheIndexOfTenantsIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes a thousand tenants")
+	}
 	s := memory.New(time.Now)
 	tenant := func(i int) string { return fmt.Sprintf("%064d", i) }
 	set := deployed.Set{}
@@ -280,4 +284,45 @@ func TestTheIndexOfTenantsIsBounded(t *testing.T) {
 	if _, err = deployed.WriteTenant(t.Context(), s, set, tenant(7), []catalog.Type{kind(t, "order.sent", "x")}, "op", "y", time.Now()); err != nil {
 		t.Errorf("a change of one that has: %v", err)
 	}
+}
+
+// Events of a tenant meet one revision of its types or the next, and no error, while its types
+// and those of the deployment are replaced.
+func TestATenantsReadersNeverSeeHalfOfAChange(t *testing.T) {
+	s := memory.New(time.Now)
+	writeTenant(t, s, "acme", "w", kind(t, "acme.x", "0"), kind(t, "acme.y", "0"))
+	l := live(s)
+	l.CacheTime = 0 // asks every time
+	names(t, l, "acme")
+	var readers sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 4 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				known, err := l.Of(t.Context(), "acme")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				x, okX := known.Type("acme.x")
+				y, okY := known.Type("acme.y")
+				if !okX || !okY || x.Description != y.Description {
+					t.Errorf("half of a change: %q, %q", x.Description, y.Description)
+					return
+				}
+			}
+		})
+	}
+	for i := range 100 {
+		text := fmt.Sprint(i + 1)
+		writeTenant(t, s, "acme", "w"+text, kind(t, "acme.x", text), kind(t, "acme.y", text))
+		set, err := deployed.Read(t.Context(), s, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set.Types = []catalog.Type{kind(t, "order.paid", text)}
+		write(t, s, set, "d"+text)
+	}
+	cancel()
+	readers.Wait()
 }
