@@ -15,6 +15,8 @@ import (
 	"github.com/tidings-dev/tidings/pkg/dispatch"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/journal"
 	"github.com/tidings-dev/tidings/pkg/ops/jobs"
 	"github.com/tidings-dev/tidings/pkg/platform"
@@ -658,4 +660,39 @@ func TestAnErasureWaitsWhenManyAttemptsAreUnderWay(t *testing.T) {
 		}
 		w.wantErased(list, all)
 	})
+}
+
+// The personal fields of an event are those of its tenant's own type. Another tenant's type of
+// that name says nothing about it, so all of its fields count.
+func TestAnErasureKnowsTheTypesOfItsTenant(t *testing.T) {
+	for owner, want := range map[string]int{event.DefaultTenant: 1, "other": 2} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, func(c *dispatch.Config) {
+				c.Types = &deployed.Live{Source: c.Events.(*memory.Store), Now: time.Now, Log: c.Log}
+			})
+			lost, err := catalog.Parse([]byte(`{"title":"parcel.lost","description":"x","type":"object","properties":{"note":{"type":"string"},"owner":{"type":"string","x-personal":true}},"examples":[{}]}`))
+			if err == nil {
+				_, err = deployed.WriteTenant(t.Context(), w.store, deployed.Set{}, owner, []catalog.Type{lost}, "op", "w", time.Now())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			about, _ := w.event("parcel.lost", `{"owner":"u_1042"}`)
+			mentioned, _ := w.event("parcel.lost", `{"note":"u_1042"}`)
+			w.erase(false)
+			erased := 0
+			for _, a := range []event.Accepted{about, mentioned} {
+				held, err := w.store.GetEvent(t.Context(), a.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !held.ErasedAt.IsZero() {
+					erased++
+				}
+			}
+			if erased != want {
+				t.Errorf("with the type of %s, %d of 2 events are erased, want %d", owner, erased, want)
+			}
+		})
+	}
 }
