@@ -541,6 +541,36 @@ var mutants = []mutant{
 		test: "pkg/event TestAnEventIsStoredForItsRetention",
 	},
 	{
+		name: "a tenant takes the name of a type of the deployment", file: "pkg/admin/eventtypes/eventtypes.go",
+		old:  "if why := base.Collision(t); why != \"\" {",
+		new:  "if why := base.Collision(t); false && why != \"\" {",
+		test: "pkg/admin/eventtypes TestNoNameMeansATypeOfTheDeploymentAndAnotherOneOfATenant",
+	},
+	{
+		name: "the deployment takes the name of a tenant's type", file: "pkg/admin/eventtypes/eventtypes.go",
+		old:  "if len(named) == 0 {",
+		new:  "if len(named) >= 0 {",
+		test: "pkg/admin/eventtypes TestNoNameMeansATypeOfTheDeploymentAndAnotherOneOfATenant",
+	},
+	{
+		name: "a change of the deployment's types drops those of tenants", file: "pkg/event/deployed/deployed.go",
+		old:  "	unneeded := h.Parts\n",
+		new:  "	unneeded := h.Parts\n	h.Tenants = nil\n",
+		test: "pkg/event/deployed TestATenantHasTheTypesOfTheDeploymentAndItsOwn",
+	},
+	{
+		name: "a tenant's types that moved are an error until the next minute", file: "pkg/event/deployed/live.go",
+		old:  "errors.Is(failed, ErrConflict) && try < maxReads",
+		new:  "errors.Is(failed, ErrConflict) && try > maxReads",
+		test: "pkg/event/deployed TestTypesOfTenantsAndOfTheDeploymentAreReadApart",
+	},
+	{
+		name: "types of tenants are kept without a bound", file: "pkg/event/deployed/live.go",
+		old:  "c.bytes > MaxKeptBytes; {",
+		new:  "c.bytes > MaxKeptBytes*100; {",
+		test: "pkg/event/deployed TestTheTypesOfManyTenantsTakeABoundedPartOfTheMemory",
+	},
+	{
 		name: "a delivery is read without consistency", file: "pkg/store/dynamo/deliveries.go",
 		old:  "dynamoitem.DeliveryKey(k), true)",
 		new:  "dynamoitem.DeliveryKey(k), false)",

@@ -130,9 +130,22 @@ func (c *Catalog) Types() []string {
 	if c.base == nil {
 		return slices.Clone(c.names)
 	}
-	names := append(c.base.Types(), c.names...)
-	slices.Sort(names)
-	return slices.Compact(names)
+	return merge(c.base.Types(), c.names)
+}
+
+// merge returns the names of two sorted lists, sorted and each once.
+func merge(a, b []string) []string {
+	out := make([]string, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		next := min(a[0], b[0])
+		if out = append(out, next); a[0] == next {
+			a = a[1:]
+		}
+		if b[0] == next {
+			b = b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
 }
 
 // newest returns the newest version of a type; nil if there is no such type.

@@ -71,6 +71,20 @@ func TestATenantsCatalogHasTheTypesOfBoth(t *testing.T) {
 	}
 }
 
+// If a release ships a type that a tenant has already, the tenant keeps its own.
+func TestATenantKeepsItsTypeBesideAShippedOneOfItsName(t *testing.T) {
+	base := of(t, define(t, "a.b", 1, ""), define(t, "order.paid", 1, "order.old"), define(t, "order.paid", 2, ""), define(t, "z.z", 1, ""))
+	mine := define(t, "order.paid", 1, "")
+	over := catalog.Over(base, of(t, mine))
+	got, ok := over.Type("order.paid")
+	if !ok || string(got.Schema) != string(mine.Schema) || len(over.Versions("order.paid")) != 1 || !slices.Equal(over.Types(), []string{"a.b", "order.paid", "z.z"}) {
+		t.Errorf("%s, %d versions, %v", got.Schema, len(over.Versions("order.paid")), over.Types())
+	}
+	if !over.Adds("order.paid") || over.Adds("a.b") || base.Adds("a.b") {
+		t.Error("it is not said whose the types are")
+	}
+}
+
 // A collision is found from both sides, and exactly if one catalog could not have both types,
 // or if one is the name, old name or version of the other.
 func TestTypesThatWouldBeTakenForEachOtherCollide(t *testing.T) {
