@@ -48,7 +48,9 @@ function watch(p) {
 
 // pictures lists the screenshots of docs/images in addition to the light desktop one.
 const pictures = { overview: ["dark", "phone"], deliveries: ["phone"], metrics: ["phone"] };
-const unpictured = ["secret", "event", "test", "discussions-expiring"];
+const unpictured = [
+  "secret", "event", "test", "discussions-expiring", "capture-rules", "capture-rules-wrong", "capture-rules-diff", "event-types", "event-types-plan",
+];
 
 // look checks a page's accessibility and width in light, dark and phone layout, and
 // takes screenshots if asked to.
@@ -118,6 +120,7 @@ before(async () => {
   const context = await browser.newContext({ viewport: { width: 1180, height: 800 } });
   admin = page = await context.newPage();
   page.setDefaultTimeout(20_000);
+  page.on("dialog", (dialog) => dialog.accept());
   watch(page);
   await page.goto(link);
   await page.getByRole("button", { name: "Log in" }).click();
@@ -285,7 +288,6 @@ test("send a test", async () => {
 });
 
 test("edit, disable, enable, rotate", async () => {
-  page.on("dialog", (dialog) => dialog.accept());
   await page.goto(base + "/endpoints");
   await page.getByRole("link", { name: mine.url }).click();
   await page.getByRole("link", { name: "Edit" }).click();
@@ -478,6 +480,121 @@ test("capture: a failed change is listed, shown and captured again", async () =>
   await other.goto(base + "/");
   assert.equal(await other.getByRole("link", { name: "Capture", exact: true }).count(), 0);
   await other.context().close();
+});
+
+test("capture rules: checked, applied, captured by, removed", async () => {
+  await page.goto(base + "/capture");
+  await page.getByRole("link", { name: "Capture rules" }).click();
+  await look(page, "capture-rules");
+  const rules = (kind) => `rules:
+  - event: user.posted_comment
+    when: change == "insert" && new.kind == "${kind}" # ${hostile}
+    data: {discussion_id: id(new.discussion_id), comment_id: id(new.note_id), comment_text: new.text}
+`;
+  const text = page.getByLabel("Rules (YAML)");
+  await page.getByLabel("Name").fill("notes");
+  await text.fill(rules("note").replace("new.text", "news.text"));
+  await page.getByRole("button", { name: "Apply" }).click();
+  await see(page, "news.text");
+  assert.match(await text.inputValue(), /news\.text/, "what was written is lost");
+  await look(page, "capture-rules-wrong");
+  await text.fill(rules("note"));
+  await page.getByRole("button", { name: "Check" }).click();
+  await see(page, "What would change");
+  await page.getByRole("button", { name: "Apply" }).click();
+  await see(page, "Capture rules changed");
+  assert.equal(new URL(page.url()).searchParams.get("file"), "notes");
+  assert.equal((await text.inputValue()).trim(), rules("note").trim());
+  let notes = 0;
+  await until("a change becomes an event", async () => { // one before the rule is read does not
+    await put("tidings-local-Platform", {
+      pk: { S: `NOTE#${++notes}` }, sk: { S: "NOTE" }, kind: { S: "note" }, discussion_id: { S: "d_own_rule" }, note_id: { S: "n_1" }, text: { S: hostile },
+    });
+    return JSON.parse(tidings("--json", "event", "find", "d_own_rule")).length > 0;
+  });
+  await text.fill(rules("memo"));
+  await page.getByRole("button", { name: "Check" }).click();
+  await page.locator("section[aria-labelledby=h-plan] pre", { hasText: 'new.kind == "memo"' }).waitFor();
+  await look(page, "capture-rules-diff");
+  await page.getByRole("button", { name: "Remove notes" }).click();
+  await see(page, "Capture rules changed");
+  assert.equal(await page.getByRole("button", { name: "Remove notes" }).count(), 0);
+});
+
+test("event types: checked, applied, delivered, deprecated, removed", async () => {
+  const definition = (...values) => JSON.stringify({
+    title: "order.paid", description: hostile, "x-subject": "order_id", type: "object",
+    properties: { order_id: { type: "string", description: hostile }, status: { enum: values } },
+    required: ["order_id"], additionalProperties: false, examples: [{ order_id: "o_1", status: "paid" }],
+  }, null, 2);
+  await page.goto(base + "/catalog");
+  await page.getByRole("link", { name: "Change event types" }).click();
+  const text = page.getByLabel("Definitions"), plan = page.locator("section[aria-labelledby=h-plan]");
+  await text.fill(definition("paid", "late").replace('"string"', '"text"'));
+  await page.getByRole("button", { name: "Check" }).click();
+  await see(page, "order.paid: line 8, column 7: value must be one of");
+  assert.match(await text.inputValue(), /"text"/, "what was written is lost");
+  await text.fill("");
+  await page.locator("#files").setInputFiles({ name: "order.paid.json", mimeType: "application/json", buffer: Buffer.from(definition("paid", "late")) });
+  await page.getByRole("button", { name: "Check" }).click();
+  await plan.getByText("add order.paid").waitFor();
+  assert.equal(await text.inputValue(), definition("paid", "late"));
+  await plan.getByRole("button", { name: "Apply" }).click();
+  await see(page, "Event types changed");
+  await look(page, "event-types");
+
+  // It is emitted, filtered and delivered.
+  const added = JSON.parse(tidings("--json", "endpoint", "add", mine.url + "/orders", "--types", "order.*", "--filter", '{"data":{"status":["late"]}}'));
+  await until("the type is accepted", () => {
+    try {
+      return emit("order.paid", { order_id: "o_early", status: "paid" });
+    } catch {
+      return false;
+    }
+  });
+  await until("an order is delivered", () => { // one before the endpoint is read is not
+    emit("order.paid", { order_id: "o_late", status: "late" });
+    return mine.got.some((r) => r.body.includes("o_late"));
+  });
+  assert.ok(!mine.got.some((r) => r.body.includes("o_early")), "the filter did not keep it");
+
+  // A change that breaks the endpoint is shown with it, and made only nevertheless.
+  await page.goto(base + "/catalog/types/order.paid");
+  await page.getByRole("link", { name: "Change", exact: true }).click();
+  await text.fill(definition("paid", "overdue"));
+  await page.getByRole("button", { name: "Check" }).click();
+  await plan.getByText("breaks receivers").waitFor();
+  const id = await plan.locator("tr", { hasText: "its filter names data.status" }).locator("[data-label=Endpoint]").textContent();
+  assert.match(JSON.stringify(added), new RegExp(id));
+  await look(page, "event-types-plan");
+  await plan.getByRole("button", { name: "Apply nevertheless" }).click();
+  await see(page, "Event types changed");
+
+  await page.getByLabel("Use instead").fill("user.joined_platform");
+  await page.getByRole("button", { name: "Deprecate …" }).click();
+  await plan.getByRole("button", { name: "Deprecate" }).click();
+  await see(page, ": use user.joined_platform.");
+  await page.getByRole("button", { name: "Take the mark away …" }).click();
+  await plan.getByRole("button", { name: "Take the mark away" }).click();
+  await see(page, "Event types changed");
+  await page.getByRole("button", { name: "Remove the type …" }).click();
+  await plan.getByText("1 enabled endpoint subscribes to it").waitFor();
+  await plan.getByRole("button", { name: "Remove nevertheless" }).click();
+  await see(page, "Event types changed");
+  assert.equal(await page.getByRole("link", { name: "order.paid" }).count(), 0);
+  // One that comes with Tidings is switched off, and on again.
+  await page.getByRole("link", { name: "user.referred_user" }).click();
+  await page.getByRole("button", { name: "Remove the type …" }).click();
+  await plan.getByRole("button", { name: /^Remove/ }).click();
+  await see(page, "is switched off");
+  await page.getByRole("button", { name: "Switch on user.referred_user" }).click();
+  await plan.getByRole("button", { name: "Switch on" }).click();
+  await see(page, "Event types changed");
+  await page.getByRole("button", { name: "Accept them" }).click();
+  await see(page, "Events of types without a definition are accepted");
+  await page.getByRole("button", { name: "Refuse them" }).click();
+  await see(page, "Events of types without a definition are refused");
+  tidings("endpoint", "remove", id);
 });
 
 test("by keyboard", async () => {
