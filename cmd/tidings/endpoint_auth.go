@@ -19,6 +19,7 @@ type authFlags struct {
 	basic, bearer, apiKey string
 	oauth2                endpoint.OAuth2
 	clientSecret          string // its source
+	certificate           string // the name of a secret
 	none                  bool
 	changed               func(flag string) bool
 }
@@ -36,11 +37,12 @@ func (w *authFlags) add(f *pflag.FlagSet) {
 	f.StringSliceVar(&w.oauth2.Scopes, "oauth2-scopes", nil, "OAuth 2.0: scopes, separated by commas")
 	f.StringVar(&w.oauth2.Audience, "oauth2-audience", "", "OAuth 2.0: the parameter audience, which some token endpoints require")
 	f.BoolVar(&w.oauth2.SecretInBody, "oauth2-secret-in-body", false, "OAuth 2.0: send client id and secret as parameters, not by HTTP Basic")
+	f.StringVar(&w.certificate, "client-certificate", "", "HTTP: name of the Secrets Manager secret with a client certificate and its key in PEM, tidings/<tenant>/… (set: \"\" removes it)")
 	w.changed = f.Changed
 }
 
 func (w *authFlags) given() bool {
-	return w.none || len(w.headers) > 0 || w.basic != "" || w.bearer != "" || w.apiKey != "" || w.givenOAuth2()
+	return w.none || len(w.headers) > 0 || w.basic != "" || w.bearer != "" || w.apiKey != "" || w.givenOAuth2() || w.changed("client-certificate")
 }
 
 // givenOAuth2 reports whether a flag of OAuth2 is given.
@@ -159,6 +161,9 @@ func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endp
 		}
 		for _, change := range set {
 			change(to)
+		}
+		if w.changed("client-certificate") {
+			to.ClientCertificate = w.certificate
 		}
 		if to.IsZero() {
 			return nil

@@ -62,6 +62,8 @@ func TestAuthFlags(t *testing.T) {
 		{"OAuth2 replaces Basic", "", []string{"--oauth2-token-url", server.URL + "/token", "--oauth2-client-id", "c", "--oauth2-client-secret", "@" + file}, 0, "Bearer granted from-stdin from-variable", "c:from-file " + clientCredentials, "OAuth2 as c at " + server.URL + "/token"},
 		{"scopes are set and the secret stays", "", []string{"--oauth2-scopes", "a,b"}, 0, "Bearer granted from-stdin from-variable", "c:from-file " + clientCredentials + "&scope=a+b", "OAuth2 as c"},
 		{"none, then a header", "", []string{"--no-auth", "--header", "X-Team=@" + file}, 0, "", "", "header X-Team"},
+		{"a client certificate", "", []string{"--client-certificate", "tidings/default/crm"}, 1, "", "", ""}, // the URL has no TLS
+		{"a client certificate of another tenant", "", []string{"--client-certificate", "tidings/acme/crm"}, 1, "", "", ""},
 		{"none", "", []string{"--no-auth"}, 0, "", "", ""},
 		{"a secret as an argument", "", []string{"--bearer", "abc"}, 2, "", "", ""},
 		{"no source", "", []string{"--header", "X-Team"}, 2, "", "", ""},

@@ -37,7 +37,7 @@ var errMovedSecrets = errors.New("auth: the URL leads to another host, port or s
 // apply sets an endpoint's authentication. Masked secrets keep what is stored, as long as
 // they are sent to the same host: whoever can edit an endpoint cannot read them.
 func (c AuthChange) apply(e *endpoint.Endpoint, before endpoint.Endpoint) error {
-	kept := before.Auth != nil
+	kept := len(before.Auth.Secrets()) > 0 // a client certificate's key is not sent
 	if c.Given {
 		e.Auth, kept = c.Auth.Keep(before.Auth)
 	}
@@ -80,6 +80,7 @@ const (
 	formScopes   = "auth.oauth2_scopes"
 	formAudience = "auth.oauth2_audience"
 	formInBody   = "auth.oauth2_secret_in_body"
+	formCert     = "auth.client_certificate"
 )
 
 // parseAuth reads the authentication from a submitted form.
@@ -89,7 +90,7 @@ func parseAuth(v url.Values) AuthChange {
 	}
 	text := func(field string) string { return strings.TrimSpace(v.Get(field)) }
 	secret := func(field string) endpoint.Secret { return endpoint.NewSecret(text(field)) }
-	a := &endpoint.Auth{Bearer: secret(formBearer)}
+	a := &endpoint.Auth{Bearer: secret(formBearer), ClientCertificate: text(formCert)}
 	for line := range strings.Lines(v.Get(formHeaders)) {
 		if line = strings.TrimSpace(line); line == "" {
 			continue
@@ -127,6 +128,7 @@ func authValues(a *endpoint.Auth) url.Values {
 		lines = append(lines, h.Name+": "+endpoint.MaskedSecret)
 	}
 	v.Set(formHeaders, strings.Join(lines, "\n"))
+	v.Set(formCert, a.ClientCertificate)
 	if a.Basic != nil {
 		v.Set(formUser, a.Basic.User)
 		v.Set(formPassword, endpoint.MaskedSecret)

@@ -41,7 +41,7 @@ func filled(t *testing.T) []endpoint.Endpoint {
 	tokens := web
 	tokens.Auth = &endpoint.Auth{OAuth2: &endpoint.OAuth2{
 		TokenURL: "https://login.example.com/token", ClientID: "tidings", ClientSecret: endpoint.NewSecret("secret"), Scopes: []string{"a", "b"}, Audience: "crm", SecretInBody: true,
-	}}
+	}, ClientCertificate: "tidings/default/crm"}
 	list := []endpoint.Endpoint{web, login, tokens, queue, topic, kafka}
 	for i := range reflect.TypeFor[endpoint.Endpoint]().NumField() {
 		switch name := reflect.TypeFor[endpoint.Endpoint]().Field(i).Name; name {

@@ -194,7 +194,7 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 // settingFields are the field names that a validation message may begin with.
 var settingFields = []string{
 	"url", "description", "event_types", "filter", "role_arn", "credentials",
-	"auth.headers", "auth.basic", "auth.bearer", "auth.api_key", "auth.oauth2", "auth", "ordered", "traceparent", "old_names", "type_versions", "timeout_seconds",
+	"auth.headers", "auth.basic", "auth.bearer", "auth.api_key", "auth.oauth2", "auth.client_certificate", "auth", "ordered", "traceparent", "old_names", "type_versions", "timeout_seconds",
 	"max_attempts", "max_age", "max_delay", "rate_per_minute", "burst",
 	"breaker.failures", "breaker.failing_for", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after",
 }

@@ -60,6 +60,9 @@ type Auth struct {
 	Bearer Secret      `json:"bearer,omitzero" required:"false" doc:"Bearer token"`
 	APIKey *AuthHeader `json:"api_key,omitempty" doc:"API key, in a header of your choice"`
 	OAuth2 *OAuth2     `json:"oauth2,omitempty" doc:"Bearer tokens from a token endpoint (OAuth 2.0 client credentials)"`
+	// ClientCertificate is the name of the secret with a certificate and its key in PEM, in the
+	// deployment's secret store, as Endpoint.Credentials is. It may be combined with the others.
+	ClientCertificate string `json:"client_certificate,omitempty" doc:"Name of the secret with the client certificate and its key in PEM (mutual TLS)"`
 }
 
 // AuthHeader is a header with a secret value.
@@ -88,7 +91,7 @@ type OAuth2 struct {
 
 // IsZero reports whether nothing is set.
 func (a *Auth) IsZero() bool {
-	return a == nil || len(a.Headers) == 0 && a.Basic == nil && a.Bearer.IsZero() && a.APIKey == nil && a.OAuth2 == nil
+	return a == nil || len(a.Headers) == 0 && a.Basic == nil && a.Bearer.IsZero() && a.APIKey == nil && a.OAuth2 == nil && a.ClientCertificate == ""
 }
 
 // Ways names what is set, such as basic, with what is no secret, for people.
@@ -110,6 +113,9 @@ func (a *Auth) Ways() (list []string) {
 	}
 	for _, h := range a.Headers {
 		list = append(list, "header "+h.Name)
+	}
+	if a.ClientCertificate != "" {
+		list = append(list, "client certificate "+a.ClientCertificate)
 	}
 	return list
 }
@@ -158,7 +164,7 @@ func (a *Auth) fill(stored func(place) Secret) (filled *Auth, some bool) {
 	header := func(h AuthHeader, field string) AuthHeader {
 		return AuthHeader{h.Name, one(h.Value, field, strings.ToLower(h.Name))}
 	}
-	filled = &Auth{}
+	filled = &Auth{ClientCertificate: a.ClientCertificate}
 	for _, h := range a.Headers {
 		filled.Headers = append(filled.Headers, header(h, "headers"))
 	}
@@ -269,7 +275,7 @@ func checkSecret(what string, s Secret, inHeader bool) error {
 }
 
 // validate returns what is wrong, each error with the name of its field.
-func (a *Auth) validate() (errs []error) {
+func (a *Auth) validate(tenant string) (errs []error) {
 	add := func(field string, err error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("auth.%s: %w", field, err))
@@ -316,6 +322,9 @@ func (a *Auth) validate() (errs []error) {
 		for _, err := range a.OAuth2.validate() {
 			add("oauth2", err)
 		}
+	}
+	if a.ClientCertificate != "" && !ownSecret(a.ClientCertificate, tenant) {
+		add("client_certificate", fmt.Errorf("it is not the name of a secret of this tenant: it must begin with the stack's name and /%s/, followed by letters, digits and -/_+=.@", tenant))
 	}
 	var ways []string
 	for way, set := range map[string]bool{

@@ -283,7 +283,7 @@ func (e Endpoint) Validate(known *catalog.Catalog) error {
 		add("credentials is not the name of a secret of this tenant: it must begin with the stack's name and /%s/, followed by letters, digits and -/_+=.@", e.Tenant)
 	}
 	if e.Auth != nil {
-		errs = append(errs, e.Auth.validate()...)
+		errs = append(errs, e.Auth.validate(e.Tenant)...)
 	}
 	if e.Timeout != 0 && (e.Timeout < time.Second || e.Timeout > MaxTimeout) {
 		add("timeout_seconds is %g; it must be 1 to %g", e.Timeout.Seconds(), MaxTimeout.Seconds())

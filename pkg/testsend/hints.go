@@ -42,6 +42,8 @@ const (
 	HintUnreached HintCode = "no_connect" // connection failed for another reason
 	HintNoToken   HintCode = "no_token"   // the token endpoint of OAuth2
 
+	HintClientCert HintCode = "client_certificate" // the secret with the client certificate
+
 	HintDNSNotFound HintCode = "dns_not_found"
 	HintDNSFailed   HintCode = "dns_failed"
 	HintDNSTimeout  HintCode = "dns_timeout"
@@ -125,6 +127,9 @@ func newHint(code HintCode, format string, args ...any) Hint {
 func hint(s failedAttempt) Hint {
 	if s.exchange.Code == destination.CodeNoToken {
 		return newHint(HintNoToken, "The endpoint's token URL gave no token, so that the receiver could not be called with one. Check the token URL, client id, client secret, scopes and audience of the endpoint's authentication; the error says what the token endpoint answered.")
+	}
+	if s.exchange.Code == destination.CodeNoCredentials && s.protocol == "http" {
+		return newHint(HintClientCert, "The endpoint's client certificate cannot be used, and nothing was sent. Put a valid certificate, the certificates of its issuers, and the certificate's key into the secret, all in PEM.")
 	}
 	switch s.outcome.Class {
 	case delivery.Invalid:
@@ -244,6 +249,12 @@ func alertHint(alert uint8) Hint {
 	const (
 		handshakeFailure    = 40
 		badCertificate      = 42
+		unsupported         = 43
+		revoked             = 44
+		expired             = 45
+		unknownCertificate  = 46
+		unknownAuthority    = 48
+		accessDenied        = 49
 		protocolVersion     = 70
 		unrecognizedName    = 112
 		certificateRequired = 116
@@ -251,8 +262,8 @@ func alertHint(alert uint8) Hint {
 	switch alert {
 	case protocolVersion, handshakeFailure:
 		return newHint(HintTLSVersion, "The server offers no secure TLS version or cipher. Enable TLS 1.2 or 1.3.")
-	case certificateRequired, badCertificate:
-		return newHint(HintTLSClientCert, "The server requires a client certificate (mutual TLS), which webhooks do not send. Disable that for this path, and verify the signature instead.")
+	case certificateRequired, badCertificate, unsupported, revoked, expired, unknownCertificate, unknownAuthority, accessDenied:
+		return newHint(HintTLSClientCert, "The server requires a client certificate (mutual TLS) and got none, or refused it. Set the endpoint's client certificate, check that it is valid and that the server trusts its issuer, or disable this for the path and verify the signature instead.")
 	case unrecognizedName:
 		return newHint(HintTLSName, "The server has no certificate for this host name. Correct the name in the URL, or configure the server for it.")
 	}

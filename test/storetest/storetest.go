@@ -813,7 +813,8 @@ func endpoints(t *testing.T, s Store) {
 		Auth: &endpoint.Auth{
 			Headers: []endpoint.AuthHeader{{Name: "X-Team", Value: endpoint.NewSecret("crm <&>")}}, Basic: &endpoint.BasicAuth{User: "ü", Password: endpoint.NewSecret("pässword \"1\"")},
 			Bearer: endpoint.NewSecret("t"), APIKey: &endpoint.AuthHeader{Name: "X-Api-Key", Value: endpoint.NewSecret("k")},
-			OAuth2: &endpoint.OAuth2{TokenURL: "https://login.example.com/token", ClientID: "c", ClientSecret: endpoint.NewSecret("s"), Scopes: []string{"a", "b"}, Audience: "crm", SecretInBody: true},
+			OAuth2:            &endpoint.OAuth2{TokenURL: "https://login.example.com/token", ClientID: "c", ClientSecret: endpoint.NewSecret("s"), Scopes: []string{"a", "b"}, Audience: "crm", SecretInBody: true},
+			ClientCertificate: "tidings/t1/crm",
 		},
 		Timeout: 5 * time.Second, Retry: retry.Policy{MaxAttempts: 3, MaxAge: time.Hour, MaxDelay: time.Minute},
 		Status: endpoint.Enabled, Version: 1, CreatedAt: start, UpdatedAt: start,

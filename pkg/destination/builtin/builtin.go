@@ -94,7 +94,7 @@ func Open(s Settings, c Clouds) (*destination.Router, error) {
 	}
 	g := guard.New(guard.Options{AllowNetworks: networks, AllowHTTP: s.AllowHTTP})
 	return destination.NewRouter(destination.MaxOpenAdapters,
-		httpadapter.Kind(httpadapter.Options{Guard: g}),
+		httpadapter.Kind(httpadapter.Options{Guard: g, Secrets: c.Secrets}),
 		tenants.bound(sqsadapter.Kind(sqsadapter.Options{Config: c.attemptConfig, AssumeRole: c.assumeRole, Endpoint: c.SQS}), withoutRole),
 		tenants.bound(pubsubadapter.Kind(pubsubadapter.Options{Emulator: c.PubSubEmulator, Credentials: federation(s.GoogleProvider)}), always),
 		tenants.bound(kafkaadapter.Kind(kafkaadapter.Options{

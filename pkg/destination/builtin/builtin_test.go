@@ -1,6 +1,8 @@
 package builtin_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -92,5 +94,28 @@ func TestAuthIsRefusedWhereItIsNotSent(t *testing.T) {
 		if http := strings.HasPrefix(to, "https"); http && err != nil || !http && (err == nil || !strings.Contains(err.Error(), "auth applies to HTTP")) {
 			t.Errorf("%s with auth: %v", to, err)
 		}
+	}
+}
+
+// asked records the names of secrets that are read, and has none.
+type asked []string
+
+func (a *asked) Secret(_ context.Context, name string) (string, error) {
+	*a = append(*a, name)
+	return "", errors.New("no such secret")
+}
+
+func TestClientCertificatesAreReadFromTheDeploymentsSecrets(t *testing.T) {
+	var names asked
+	router, err := builtin.Open(builtin.Settings{}, builtin.Clouds{Secrets: &names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = router.Close() })
+	o := router.Deliver(t.Context(), destination.Target{
+		Tenant: "default", ID: "ep_1", URL: "https://example.com/", Auth: &endpoint.Auth{ClientCertificate: "tidings/default/crm"},
+	}, destinationtest.Message(signature.NewSecret(), "hello"))
+	if o.Class != delivery.Denied || len(names) != 1 || names[0] != "tidings/default/crm" {
+		t.Errorf("%+v, read %q", o, names)
 	}
 }

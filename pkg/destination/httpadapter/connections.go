@@ -105,6 +105,10 @@ type pool struct {
 
 func newPool(o Options) *pool {
 	p := &pool{options: o, tls: &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}}
+	if o.certificate != nil {
+		// Whatever authorities the receiver names: their list is often incomplete.
+		p.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return o.certificate(), nil }
+	}
 	p.closed, p.end = context.WithCancel(context.Background())
 	p.transport = &http.Transport{
 		DialContext:            p.dial,

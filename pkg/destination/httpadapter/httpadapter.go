@@ -51,6 +51,15 @@ type Options struct {
 	RootCAs *x509.CertPool
 	// Now is the clock for pauses between attempts; nil means time.Now.
 	Now func() time.Time
+	// Secrets reads client certificates. Nil has none.
+	Secrets Secrets
+
+	certificate func() *tls.Certificate // the client certificate; nil means none
+}
+
+// Secrets reads secrets by name.
+type Secrets interface {
+	Secret(ctx context.Context, name string) (string, error)
 }
 
 // Kind returns the HTTP protocol for a router. Each adapter has its own connections.
@@ -81,10 +90,19 @@ func Kind(o Options) destination.Kind {
 					return &destination.FieldError{Field: "auth.oauth2", Err: err}
 				}
 			}
+			if t.Auth != nil && t.Auth.ClientCertificate != "" && u.Scheme != "https" {
+				return &destination.FieldError{Field: "auth.client_certificate", Err: errors.New("a client certificate needs https://")}
+			}
 			return nil
 		},
 		Open: func(t destination.Target, u *url.URL) (destination.Adapter, error) {
-			p := &poster{connections: newConnections(o), url: u, auth: newAuth(t.Auth)}
+			p := &poster{url: u, auth: newAuth(t.Auth)}
+			with := o
+			if t.Auth != nil && t.Auth.ClientCertificate != "" {
+				p.certificate = newCertificate(o, t.Auth.ClientCertificate)
+				with.certificate = p.certificate.peek
+			}
+			p.connections = newConnections(with)
 			if t.Auth != nil && t.Auth.OAuth2 != nil {
 				p.tokens = newTokens(o, t.Auth.OAuth2)
 			}
@@ -98,8 +116,9 @@ func Kind(o Options) destination.Kind {
 type poster struct {
 	connections *connections
 	url         *url.URL
-	auth        *auth           // nil if requests have a signature only
-	tokens      *shared[string] // nil without OAuth2
+	auth        *auth                     // nil if requests have a signature only
+	tokens      *shared[string]           // nil without OAuth2
+	certificate *shared[*tls.Certificate] // nil without a client certificate
 }
 
 // Header values shared by all requests. They are never modified.
@@ -128,11 +147,11 @@ var activity = map[destination.Phase]string{
 
 // Deliver posts the message once, or twice with OAuth2 if the first token was refused.
 func (p *poster) Deliver(ctx context.Context, m destination.Message) delivery.Outcome {
-	if p.tokens == nil {
+	if p.tokens == nil && p.certificate == nil {
 		return p.request(ctx, m, p.auth)
 	}
 	began := time.Now()
-	outcome := p.withToken(ctx, m)
+	outcome := p.authenticated(ctx, m)
 	outcome.Timings.Total = time.Since(began)
 	return outcome
 }
@@ -212,6 +231,9 @@ func (p *poster) post(ctx context.Context, transport *http.Transport, watch *sto
 		}
 		if status := watch.answer(); status != 0 {
 			return unread(status, err)
+		}
+		if alert, alerted := destination.TLSAlert(err); alerted && p.certificate != nil {
+			return p.refusedBy(alert)
 		}
 		return classify(err)
 	}

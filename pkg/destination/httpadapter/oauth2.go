@@ -190,11 +190,6 @@ func (p *poster) withToken(ctx context.Context, m destination.Message) delivery.
 		repeated.Error = "the receiver answered 401 Unauthorized; " + failed.Error
 		failed = &repeated
 	}
-	if x := destination.Observed(ctx); x != nil {
-		x.Method, x.To, x.Code, x.Cause = http.MethodPost, p.url.String(), destination.CodeNoToken, errors.New(failed.Error)
-		if x.RequestHeaders == nil {
-			x.RequestHeaders = destination.Fields(m.Headers)
-		}
-	}
+	p.notSent(ctx, m, destination.CodeNoToken, failed)
 	return *failed
 }

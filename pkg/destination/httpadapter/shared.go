@@ -77,6 +77,13 @@ func (s *shared[T]) fill(ctx context.Context, g *getting[T]) {
 	g.gaveUp = g.failed != nil && ctx.Err() != nil
 }
 
+// peek returns the latest value, even if it is not valid any more.
+func (s *shared[T]) peek() T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.value
+}
+
 // drop ends the validity of a value that was refused, unless there is another one already.
 func (s *shared[T]) drop(refused T) {
 	s.mu.Lock()

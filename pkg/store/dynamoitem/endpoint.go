@@ -45,6 +45,8 @@ type storedAuth struct {
 	Bearer  string         `json:"bearer,omitempty"`
 	APIKey  *storedHeader  `json:"api_key,omitempty"`
 	OAuth2  *storedOAuth2  `json:"oauth2,omitempty"`
+	// ClientCertificate is a name.
+	ClientCertificate string `json:"client_certificate,omitempty"`
 }
 
 type storedHeader struct {
@@ -67,7 +69,7 @@ type storedOAuth2 struct {
 }
 
 func encodeAuth(a *endpoint.Auth) string {
-	stored := storedAuth{Bearer: a.Bearer.Reveal()}
+	stored := storedAuth{Bearer: a.Bearer.Reveal(), ClientCertificate: a.ClientCertificate}
 	for _, h := range a.Headers {
 		stored.Headers = append(stored.Headers, storedHeader{h.Name, h.Value.Reveal()})
 	}
@@ -93,7 +95,7 @@ func decodeAuth(text string) (*endpoint.Auth, error) {
 	if json.Unmarshal([]byte(text), &stored) != nil {
 		return nil, errors.New("auth: malformed JSON")
 	}
-	a := &endpoint.Auth{Bearer: endpoint.NewSecret(stored.Bearer)}
+	a := &endpoint.Auth{Bearer: endpoint.NewSecret(stored.Bearer), ClientCertificate: stored.ClientCertificate}
 	for _, h := range stored.Headers {
 		a.Headers = append(a.Headers, endpoint.AuthHeader{Name: h.Name, Value: endpoint.NewSecret(h.Value)})
 	}
