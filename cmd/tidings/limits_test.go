@@ -65,6 +65,7 @@ func TestNoCommandHangsWithItsService(t *testing.T) {
 		"type diff":              {filepath.Join("..", "..", "pkg", "event", "catalog", "schemas")},
 		"type deprecate":         {"user.joined_community"},
 		"type remove":            {"user.joined_community"},
+		"type tenants":           nil,
 		"type undefined":         {"allow"},
 		"test":                   {endpoint},
 		"console login":          nil,

@@ -283,6 +283,11 @@ func TestSecurityHostileTextThroughEveryCommand(t *testing.T) {
 	do(hostile, "type", "test", "user.joined_community")
 	do("", "type", "apply", hostile)
 	do("", "type", "diff", types)
+	do("", "type", "apply", types, "--tenant", "acme")
+	do("", "type", "list", "--tenant", "acme")
+	do("", "type", "tenants")
+	do("", "type", "remove", "a.b", "--tenant", "acme", "--yes")
+	do("", "type", "list", "--tenant", hostile)
 	do("", "type", "apply", types)
 	// Rules with hostile texts, and records of a stream.
 	rules := filepath.Join(t.TempDir(), "own.yaml")

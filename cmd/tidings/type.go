@@ -59,7 +59,7 @@ func (a *app) typeCommand() *cobra.Command {
 use the types of that tenant: those of the deployment and its own; "apply", "diff",
 "deprecate" and "remove" change its own.`,
 	}
-	c.AddCommand(a.typeList(), a.typeShow(), a.typeTest(), a.typeApply(), a.typeDiff(), a.typeDeprecate(), a.typeRemove(), a.typeUndefined())
+	c.AddCommand(a.typeList(), a.typeShow(), a.typeTest(), a.typeApply(), a.typeDiff(), a.typeDeprecate(), a.typeRemove(), a.typeTenants(), a.typeUndefined())
 	return c
 }
 
@@ -400,6 +400,31 @@ with --force.`,
 	c.Flags().BoolVar(&force, "force", false, "remove types that endpoints subscribe to")
 	versionFlag(c, &number, "remove only this version, the oldest or the newest; endpoints that get it get the nearest one")
 	return c
+}
+
+func (a *app) typeTenants() *cobra.Command {
+	return &cobra.Command{
+		Use: "tenants", Short: "List the tenants that have event types of their own", Args: args(0, "no arguments"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			t, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			set, err := deployed.Read(c.Context(), t.store, -1)
+			if err != nil {
+				return unreachable(err)
+			}
+			tenants := set.Tenants()
+			if a.json {
+				return a.printJSON(append([]string{}, tenants...))
+			}
+			return a.table("TENANT", func(row func(...any)) {
+				for _, tenant := range tenants {
+					row(tenant)
+				}
+			})
+		},
+	}
 }
 
 func (a *app) typeUndefined() *cobra.Command {

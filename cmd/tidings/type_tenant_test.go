@@ -47,6 +47,10 @@ func TestEventTypesOfATenant(t *testing.T) {
 	if x.json(&plan, "type", "apply", file, "--tenant", "acme"); plan.Tenant != "acme" || !plan.Applied {
 		t.Errorf("apply: %+v", plan)
 	}
+	var tenants []string
+	if x.json(&tenants, "type", "tenants"); !slices.Equal(tenants, []string{"acme"}) {
+		t.Errorf("tenants with types of their own: %q", tenants)
+	}
 	if _, complaint := x.do(1, "", "type", "apply", file); !strings.Contains(complaint, "acme (parcel.lost)") {
 		t.Errorf("for the deployment: %s", complaint)
 	}

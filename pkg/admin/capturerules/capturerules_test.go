@@ -178,3 +178,22 @@ func TestRulesMayPublishWhatIsAllowedWithoutADefinition(t *testing.T) {
 		t.Errorf("a reserved name: %v", err)
 	}
 }
+
+// A rule can give events of any tenant, so it needs a type of the deployment.
+func TestARuleDoesNotPublishATypeOfOneTenant(t *testing.T) {
+	w := newWorld(t)
+	lost, err := catalog.Parse([]byte(strings.Replace(order, "order.paid", "parcel.lost", 1)))
+	if err == nil {
+		_, err = deployed.WriteTenant(t.Context(), w.store, w.stored(), "acme", []catalog.Type{lost}, "op", "acme", time.Now())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Plan(t.Context(), capturerules.Request{Files: []capturerules.File{file("parcels.yaml", strings.Replace(paid, "order.paid", "parcel.lost", 1))}}); !errors.Is(err, capturerules.ErrWrong) || !strings.Contains(err.Error(), "parcels.yaml:2:12: ") {
+		t.Errorf("error %v", err)
+	}
+	w.apply(capturerules.Request{Files: []capturerules.File{file("orders.yaml", paid)}})
+	if tenants := w.stored().Tenants(); !slices.Equal(tenants, []string{"acme"}) {
+		t.Errorf("after a change of rules %q have types of their own", tenants)
+	}
+}
