@@ -237,34 +237,41 @@ func TestCaptureRulesAreAppliedListedAndRemoved(t *testing.T) {
 	}
 }
 
-// The console changes rules by its API. It asks emit to compile them.
-func TestTheConsoleChangesCaptureRules(t *testing.T) {
-	t.Parallel()
-	x := newTool(t)
+// consoleAPI returns a function that posts a body to a path of the console's API, as an
+// operator, and returns the answer, which must have a status.
+func (x *tool) consoleAPI(path string) func(body string, status int) string {
+	x.t.Helper()
 	info, err := local.ReadRunnerInfo(x.dir)
 	if err != nil {
-		t.Fatal(err)
+		x.t.Fatal(err)
 	}
 	token, _ := x.do(0, "", "console", "login", "--token", "--role", "operator")
-	change := func(body string, status int) string {
-		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, info.URLs["console"]+"/api/capture-rules", strings.NewReader(body))
+	return func(body string, status int) string {
+		x.t.Helper()
+		request, err := http.NewRequestWithContext(x.t.Context(), http.MethodPost, info.URLs["console"]+path, strings.NewReader(body))
 		if err != nil {
-			t.Fatal(err)
+			x.t.Fatal(err)
 		}
 		request.Header.Set("X-Tidings-Session", strings.TrimSpace(token))
 		request.Header.Set("Content-Type", "application/json")
 		response, err := http.DefaultClient.Do(request)
 		if err != nil {
-			t.Fatal(err)
+			x.t.Fatal(err)
 		}
 		defer response.Body.Close()
 		text, err := io.ReadAll(response.Body)
 		if err != nil || response.StatusCode != status {
-			t.Fatalf("%s: status %d, want %d: %s, %v", body, response.StatusCode, status, text, err)
+			x.t.Fatalf("%s: status %d, want %d: %s, %v", body, response.StatusCode, status, text, err)
 		}
 		return string(text)
 	}
+}
+
+// The console changes rules by its API. It asks emit to compile them.
+func TestTheConsoleChangesCaptureRules(t *testing.T) {
+	t.Parallel()
+	x := newTool(t)
+	change := x.consoleAPI("/api/capture-rules")
 	file := func(event, when string) string {
 		text, err := json.Marshal("rules:\n  - event: " + event + "\n    when: " + when + "\n    data:\n      user_id: id(new.user_id)\n")
 		if err != nil {

@@ -157,6 +157,51 @@ func TestEventTypesAtRunTime(t *testing.T) {
 	x.do(2, "", "type", "apply")
 }
 
+// A type that is applied by the console's API is emitted, filtered and delivered. The console
+// asks emit to compile it.
+func TestEventTypesByTheConsolesAPI(t *testing.T) {
+	t.Parallel()
+	x := newTool(t)
+	received := make(chan string, 8)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // an incomplete body is reported below
+		received <- string(body)
+	}))
+	t.Cleanup(receiver.Close)
+	change := x.consoleAPI("/api/event-types")
+	if answer := change(`{"types":[`+strings.Replace(orderPaid, `{"type": "string"}`, `{"type": "string", "pattern": "(?=a)"}`, 1)+`]}`, 422); !strings.Contains(answer, "order.paid: line 7, column 36: '(?=a)' is not valid regex") {
+		t.Errorf("a pattern that backtracks: %s", answer)
+	}
+	if answer := change(`{"types":[`+orderPaid+`,`+strings.Replace(orderPaid2, "data.state", "data.staet", 1)+`]}`, 422); !strings.Contains(answer, "order.paid.v2: line 4, column 19: ") {
+		t.Errorf("an expression that gives no such data: %s", answer)
+	}
+	if answer := change(`{"types":[`+orderPaid+`,`+orderPaid2+`]}`, 200); !strings.Contains(answer, `"applied":true`) {
+		t.Errorf("right types: %s", answer)
+	}
+	x.do(0, "", "endpoint", "add", receiver.URL, "--types", "order.*", "--type-version", "order.paid=1", "--filter", `{"data":{"status":["late"]}}`)
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) { // the runner reads the types again after a moment
+		out, code := x.try("emit", "order.paid", "--data", `{"order_id":"o_paid","state":"settled"}`)
+		if code == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("emit: %s", out)
+		}
+	}
+	x.do(0, "", "emit", "order.paid", "--data", `{"order_id":"o_late","state":"overdue"}`)
+	select {
+	case body := <-received:
+		if !strings.Contains(body, `"order_id":"o_late"`) || !strings.Contains(body, `"status":"late"`) {
+			t.Errorf("received %s", body)
+		}
+	case <-time.After(patience):
+		t.Fatal("no webhook")
+	}
+	if answer := change(`{"remove":[{"type":"order.paid"}]}`, 409); !strings.Contains(answer, "subscribes to order.*") {
+		t.Errorf("a removal: %s", answer)
+	}
+}
+
 const orderPaid2 = `{
   "title": "order.paid",
   "x-version": 2,
