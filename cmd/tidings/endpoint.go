@@ -170,7 +170,7 @@ func (a *app) endpointAdd() *cobra.Command {
 	typeVersionsFlag(f, &e)
 	ruleFlags(f, &e)
 	f.BoolVar(&secret, "secret-stdin", false, "read the signing secret (whsec_…) from standard input instead of generating one")
-	f.BoolVar(&ed25519, "ed25519", false, "sign with an Ed25519 key (v1a) instead of a shared secret")
+	f.BoolVar(&ed25519, "ed25519", false, "sign with an Ed25519 key (v1a) instead of a shared secret; the official libraries do not verify it (docs/receiving.md)")
 	return c
 }
 
