@@ -98,6 +98,7 @@ func (a *app) endpointAdd() *cobra.Command {
   tidings endpoint add https://crm.example.com/hooks --backfill 14d
   tidings endpoint add https://crm.example.com/hooks --filter '{"data":{"status":["success"]}}'
   tidings endpoint add https://crm.example.com/hooks --api-key X-Api-Key=@key.txt
+  tidings endpoint add https://crm.example.com/hooks --format cloudevents --exclude-fields data.user_name
   tidings endpoint add 'sqs://123456789012/webhooks-orders?region=eu-central-1' --role-arn arn:aws:iam::123456789012:role/webhooks-tidings
   tidings endpoint add pubsub://my-project/community-events --ordered
   tidings endpoint add 'kafka://b1.example.com:9093,b2.example.com:9093/community?tls=true&sasl=scram-sha-512' --credentials tidings/default/kafka`,
@@ -166,6 +167,7 @@ func (a *app) endpointAdd() *cobra.Command {
 	f.BoolVar(&e.Ordered, "ordered", false, "Pub/Sub: deliver the events of one subject in order")
 	f.BoolVar(&e.Traceparent, "traceparent", false, "send the W3C traceparent header (an attribute on brokers)")
 	auth.add(f)
+	shapeFlags(f, &e.Shape)
 	oldNamesFlag(f, &e)
 	typeVersionsFlag(f, &e)
 	ruleFlags(f, &e)
@@ -177,6 +179,16 @@ func (a *app) endpointAdd() *cobra.Command {
 // oldNamesFlag adds the flag for renamed event types.
 func oldNamesFlag(f *pflag.FlagSet, e *endpoint.Endpoint) {
 	f.BoolVar(&e.OldNames, "old-names", false, "deliver renamed event types under their old names (user.joined_platform as user.welcome_email_sent)")
+}
+
+// shapeFlags adds the flags for the body of requests.
+func shapeFlags(f *pflag.FlagSet, s *endpoint.Shape) {
+	f.StringVar((*string)(&s.Format), "format", "", "how the event is written: tidings, cloudevents or cloudevents-binary (default tidings)")
+	f.BoolVar(&s.Thin, "thin", false, "of the data, send only the fields id, *_id and *_ids")
+	f.StringSliceVar(&s.Include, "include-fields", nil, "the only fields to send besides id, event, timestamp and idempotency_key, such as data.customer.id")
+	f.StringSliceVar(&s.Exclude, "exclude-fields", nil, "fields not to send, such as data.customer.email")
+	f.StringVar(&s.Method, "method", "", "HTTP: POST, PUT or PATCH (default POST)")
+	f.StringVar(&s.ContentType, "content-type", "", "media type of the body (default: that of the format)")
 }
 
 // typeVersionsFlag adds the flag for the versions of event types.
@@ -199,17 +211,23 @@ func ruleFlags(f *pflag.FlagSet, e *endpoint.Endpoint) {
 	f.DurationVar(&e.Breaker.DisableAfter, "disable-after", 0, fmt.Sprintf("disable the endpoint after failing for this long without a success, 1h to 720h (0: %s)", breaker.DefaultDisableAfter))
 }
 
+// nonEmpty returns the values of a list flag: --include-fields= gives one that is empty.
+func nonEmpty(list []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(text string) bool { return text == "" })
+}
+
 // endpointSet changes only the settings whose flags are given.
 func (a *app) endpointSet() *cobra.Command {
 	var wanted endpoint.Endpoint
 	var auth authFlags
 	c := &cobra.Command{
-		Use: "set ENDPOINT", Short: "Change an endpoint's timeout, retries, rate limit, circuit breaker, authentication, old names or versions",
+		Use: "set ENDPOINT", Short: "Change an endpoint's timeout, retries, rate limit, circuit breaker, authentication, body, old names or versions",
 		Example: `  tidings endpoint set ep_01J… --rate-per-minute 600 --burst 20
   tidings endpoint set ep_01J… --bearer env:CRM_TOKEN
   tidings endpoint set ep_01J… --rate-per-minute 0`,
 		Args: args(1, "an endpoint id"),
 	}
+	shapeFlags(c.Flags(), &wanted.Shape)
 	oldNamesFlag(c.Flags(), &wanted)
 	typeVersionsFlag(c.Flags(), &wanted)
 	ruleFlags(c.Flags(), &wanted)
@@ -221,6 +239,12 @@ func (a *app) endpointSet() *cobra.Command {
 			return err
 		}
 		changes := map[string]func(*endpoint.Endpoint){
+			"format":               func(e *endpoint.Endpoint) { e.Shape.Format = wanted.Shape.Format },
+			"thin":                 func(e *endpoint.Endpoint) { e.Shape.Thin = wanted.Shape.Thin },
+			"include-fields":       func(e *endpoint.Endpoint) { e.Shape.Include = nonEmpty(wanted.Shape.Include) },
+			"exclude-fields":       func(e *endpoint.Endpoint) { e.Shape.Exclude = nonEmpty(wanted.Shape.Exclude) },
+			"method":               func(e *endpoint.Endpoint) { e.Shape.Method = wanted.Shape.Method },
+			"content-type":         func(e *endpoint.Endpoint) { e.Shape.ContentType = wanted.Shape.ContentType },
 			"old-names":            func(e *endpoint.Endpoint) { e.OldNames = wanted.OldNames },
 			"type-version":         func(e *endpoint.Endpoint) { pinVersions(e, wanted.TypeVersions) },
 			"timeout":              func(e *endpoint.Endpoint) { e.Timeout = wanted.Timeout },
@@ -435,7 +459,7 @@ func (a *app) showEndpoint(e endpoint.Endpoint) error {
 		ordered = "by subject"
 	}
 	return a.fields("endpoint", v.ID, "status", v.Status, "reason", v.StatusReason, "url", v.URL, "description", v.Description,
-		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "auth", strings.Join(v.Auth.Ways(), ", "), "ordered", ordered, "traceparent", traceparent, "names", names, "versions", strings.Join(pinned, ", "),
+		"types", strings.Join(v.EventTypes, ", "), "filter", string(v.Filter), "role", role, "credentials", v.Credentials, "auth", strings.Join(v.Auth.Ways(), ", "), "ordered", ordered, "traceparent", traceparent, "body", v.Body(), "names", names, "versions", strings.Join(pinned, ", "),
 		"timeout", fmt.Sprintf("%gs", v.Timeout),
 		"max attempts", attempts, "max age", v.MaxAge, "max delay", v.MaxDelay,
 		"rate limit", rateLimit(e.Limit), "circuit breaker", breakerPolicy(e.Breaker),

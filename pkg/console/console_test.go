@@ -991,6 +991,32 @@ func TestTheCurlCommandSendsTheSignedRequest(t *testing.T) {
 	}
 }
 
+// The request to repeat by hand is the one that the endpoint gets: its version, fields, format
+// and method.
+func TestTheSignedRequestIsTheEndpointsOwn(t *testing.T) {
+	w := newWorld(t)
+	e := w.endpoint("default", "https://example.com/")
+	e.Shape = endpoint.Shape{Format: endpoint.FormatCloudEventsBinary, Include: []string{"data.comment_id"}, Method: "PUT"}
+	if _, err := w.store.UpdateEndpoint(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	id := w.event("default", "user.posted_comment", `{"discussion_id":"d1","comment_id":"m1","comment_text":"x"}`)
+	r, err := w.ops.SignRequest(t.Context(), console.Session{Tenant: "default", Role: console.Admin}, e.ID, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers := map[string]string{}
+	for _, f := range r.Headers {
+		headers[f.Name] = f.Value
+	}
+	if r.Method != "PUT" || r.Body != `{"comment_id":"m1"}` || headers["ce-id"] != id || headers["ce-type"] != "user.posted_comment" || headers["content-type"] != "application/json" {
+		t.Errorf("%+v", r)
+	}
+	if err := signature.Verify(e.Secrets[0].Secret, headers["webhook-id"], headers["webhook-timestamp"], headers["webhook-signature"], []byte(r.Body), w.now()); err != nil {
+		t.Error(err)
+	}
+}
+
 // ---- HTML ---------------------------------------------------------------------------------------
 
 func elements(t *testing.T, body, name string) (found []*html.Node) {

@@ -32,12 +32,15 @@ func filled(t *testing.T) []endpoint.Endpoint {
 		Headers: []endpoint.AuthHeader{{Name: "X-Team", Value: endpoint.NewSecret("crm: 1")}, {Name: "cookie", Value: endpoint.NewSecret("s=1")}},
 		Bearer:  endpoint.NewSecret("token"), APIKey: &endpoint.AuthHeader{Name: "X-Api-Key", Value: endpoint.NewSecret("key")},
 	}
+	web.Shape = endpoint.Shape{Format: endpoint.FormatCloudEventsBinary, Include: []string{"data.community_id", "data.a.b"}, Method: "PUT", ContentType: "application/vnd.crm+json"}
 	login := web
+	login.Shape = endpoint.Shape{Exclude: []string{"actor_user_id"}, Method: "PATCH"}
 	login.Auth = &endpoint.Auth{Basic: &endpoint.BasicAuth{User: "tidings", Password: endpoint.NewSecret("password")}}
 	queue.URL, queue.RoleARN = "sqs://123456789012/orders?region=eu-central-1", "arn:aws:iam::123456789012:role/tidings"
 	topic.URL, topic.Ordered, topic.OldNames = "pubsub://project-1/happenings", true, true
 	topic.TypeVersions = map[string]int{"user.joined_platform": 1}
 	kafka.URL, kafka.Credentials = "kafka://broker.example.com:9096/events?tls=true&sasl=scram-sha-512", "tidings/default/kafka"
+	topic.Shape, kafka.Shape = endpoint.Shape{Format: endpoint.FormatCloudEvents}, endpoint.Shape{Thin: true}
 	tokens := web
 	tokens.Auth = &endpoint.Auth{OAuth2: &endpoint.OAuth2{
 		TokenURL: "https://login.example.com/token", ClientID: "tidings", ClientSecret: endpoint.NewSecret("secret"), Scopes: []string{"a", "b"}, Audience: "crm", SecretInBody: true,
@@ -80,6 +83,8 @@ func controls(t *testing.T, page string) url.Values {
 		case !within || name == "":
 		case n.Data == "textarea" && n.FirstChild != nil:
 			values.Add(name, n.FirstChild.Data)
+		case n.Data == "select":
+			values.Add(name, selected(n))
 		case n.Data == "input" && (attributes["type"] != "checkbox" || checked):
 			values.Add(name, attributes["value"])
 		}
@@ -89,6 +94,28 @@ func controls(t *testing.T, page string) url.Values {
 	}
 	visit(document, false)
 	return values
+}
+
+// selected returns the value of a select's selected option, or of its first.
+func selected(list *html.Node) string {
+	value, first := "", true
+	for option := range list.ChildNodes() {
+		if option.Data != "option" {
+			continue
+		}
+		own, is := option.FirstChild.Data, first
+		for _, a := range option.Attr {
+			if a.Key == "value" {
+				own = a.Val
+			}
+			is = is || a.Key == "selected"
+		}
+		if is {
+			value = own
+		}
+		first = false
+	}
+	return value
 }
 
 // Saving an unchanged endpoint, in the form or through the API, changes nothing: both

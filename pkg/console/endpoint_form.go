@@ -13,6 +13,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 )
 
@@ -38,6 +39,12 @@ func (f form) Value(field string) string { return f.Values.Get(field) }
 // Has reports whether a checkbox is checked.
 func (f form) Has(field, value string) bool { return slices.Contains(f.Values[field], value) }
 
+// Formats and Methods are the choices of the form besides the default.
+func (f form) Formats() []string {
+	return []string{string(endpoint.FormatCloudEvents), string(endpoint.FormatCloudEventsBinary)}
+}
+func (f form) Methods() []string { return []string{http.MethodPut, http.MethodPatch} }
+
 // Spans are how far a backfill may go back.
 func (f form) Spans() []string { return []string{"24h", "7d", "14d", "30d"} }
 
@@ -55,7 +62,7 @@ func (f form) Message(field string) message { return message{field, f.Errors[fie
 func (f form) Messages() []message {
 	var out []message
 	for _, field := range settingFields {
-		if field != "ordered" && field != "traceparent" && field != "old_names" {
+		if field != "ordered" && field != "traceparent" && field != "old_names" && field != "thin" {
 			out = append(out, message{field, f.Errors[field], true})
 		}
 	}
@@ -115,6 +122,12 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 		return n
 	}
 	text := func(field string) string { return strings.TrimSpace(v.Get(field)) }
+	words := func(field string) (list []string) {
+		for word := range strings.FieldsFuncSeq(v.Get(field), func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+			list = append(list, word)
+		}
+		return list
+	}
 	pinned, err := parseVersions(text("type_versions"))
 	if err != nil {
 		problems = append(problems, FieldError{"type_versions", err.Error()})
@@ -123,6 +136,10 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 		Options: Options{TypeVersions: pinned,
 			URL: v.Get("url"), Description: text("description"), RoleARN: text("role_arn"), Credentials: text("credentials"),
 			Filter: json.RawMessage(text("filter")), Ordered: v.Get("ordered") != "", Traceparent: v.Get("traceparent") != "", OldNames: v.Get("old_names") != "",
+			ShapeSettings: ShapeSettings{
+				Format: endpoint.Format(text("format")), Thin: v.Get("thin") != "", Method: text("method"), ContentType: text("content_type"),
+				Include: words("include_fields"), Exclude: words("exclude_fields"),
+			},
 			MaxAttempts: int(number("max_attempts")), MaxAge: text("max_age"), MaxDelay: text("max_delay"),
 			PerMinute: int(number("rate_per_minute")), Burst: int(number("burst")),
 			Breaker: BreakerSettings{
@@ -130,7 +147,7 @@ func parseSettings(v url.Values) (Settings, []FieldError) {
 			},
 		},
 		Auth:       parseAuth(v),
-		EventTypes: append(append([]string{}, v["event_types"]...), strings.FieldsFunc(v.Get("other_types"), func(r rune) bool { return r == ',' || unicode.IsSpace(r) })...), Timeout: number("timeout_seconds"), Ed25519: v.Get("ed25519") != "", Version: int(number("version")),
+		EventTypes: append(append([]string{}, v["event_types"]...), words("other_types")...), Timeout: number("timeout_seconds"), Ed25519: v.Get("ed25519") != "", Version: int(number("version")),
 	}
 	return s, problems
 }
@@ -169,6 +186,8 @@ func (e Endpoint) values() url.Values {
 		"role_arn":      {e.RoleARN}, "credentials": {e.Credentials}, "max_age": {e.MaxAge}, "max_delay": {e.MaxDelay},
 		"breaker.failing_for": {e.Breaker.FailingFor}, "breaker.open_for": {e.Breaker.OpenFor}, "breaker.max_open_for": {e.Breaker.MaxOpenFor}, "breaker.disable_after": {e.Breaker.DisableAfter},
 		"version": {strconv.Itoa(e.Version)},
+		"format":  {string(e.Format)}, "method": {e.Method}, "content_type": {e.ContentType},
+		"include_fields": {strings.Join(e.Include, " ")}, "exclude_fields": {strings.Join(e.Exclude, " ")},
 	}
 	maps.Copy(v, authValues(e.Auth))
 	if len(e.Filter) > 0 {
@@ -187,6 +206,9 @@ func (e Endpoint) values() url.Values {
 	}
 	if e.Traceparent {
 		v.Set("traceparent", "yes")
+	}
+	if e.Thin {
+		v.Set("thin", "yes")
 	}
 	if e.OldNames {
 		v.Set("old_names", "yes")

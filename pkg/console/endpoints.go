@@ -61,12 +61,47 @@ type Options struct {
 	Traceparent  bool            `json:"traceparent,omitempty" doc:"Send the W3C traceparent header (brokers: attribute)"`
 	OldNames     bool            `json:"old_names,omitempty" doc:"Deliver renamed event types under their old names"`
 	TypeVersions map[string]int  `json:"type_versions,omitempty" doc:"The version of each event type to deliver, by the type's name. A type that is not named has the version that was the newest when the endpoint was added"`
-	MaxAttempts  int             `json:"max_attempts,omitempty"`
-	MaxAge       string          `json:"max_age,omitempty" doc:"Maximum age of a delivery, such as 72h"`
-	MaxDelay     string          `json:"max_delay,omitempty" doc:"Maximum backoff, such as 6h"`
-	PerMinute    int             `json:"rate_per_minute,omitempty" doc:"Rate limit in attempts per minute; no limit if 0"`
-	Burst        int             `json:"burst,omitempty" doc:"Burst size of the rate limit"`
-	Breaker      BreakerSettings `json:"breaker,omitempty"`
+	ShapeSettings
+	MaxAttempts int             `json:"max_attempts,omitempty"`
+	MaxAge      string          `json:"max_age,omitempty" doc:"Maximum age of a delivery, such as 72h"`
+	MaxDelay    string          `json:"max_delay,omitempty" doc:"Maximum backoff, such as 6h"`
+	PerMinute   int             `json:"rate_per_minute,omitempty" doc:"Rate limit in attempts per minute; no limit if 0"`
+	Burst       int             `json:"burst,omitempty" doc:"Burst size of the rate limit"`
+	Breaker     BreakerSettings `json:"breaker,omitempty"`
+}
+
+// ShapeSettings say what of an event is sent, and how it is written; empty ones have the
+// default.
+type ShapeSettings struct {
+	Format      endpoint.Format `json:"format,omitempty" enum:"tidings,cloudevents,cloudevents-binary" doc:"How the event is written: as tidings (the default), or as a CloudEvent 1.0 in structured or in binary mode"`
+	Thin        bool            `json:"thin,omitempty" doc:"Of the data, send only the fields id, *_id and *_ids"`
+	Include     []string        `json:"include_fields,omitempty" doc:"The only fields to send besides id, event, timestamp and idempotency_key: paths in the event, such as data.customer.email"`
+	Exclude     []string        `json:"exclude_fields,omitempty" doc:"Fields not to send: paths in the event, such as data.customer.email"`
+	Method      string          `json:"method,omitempty" enum:"POST,PUT,PATCH" doc:"HTTP: the request's method, POST by default"`
+	ContentType string          `json:"content_type,omitempty" doc:"Media type of the body; by default that of the format"`
+}
+
+// Body says how the body of requests differs from the event; "" if it does not.
+func (s ShapeSettings) Body() string {
+	var list []string
+	if s.Format != "" && s.Format != endpoint.FormatTidings {
+		list = append(list, string(s.Format))
+	}
+	if s.Thin {
+		list = append(list, "ids only")
+	}
+	if len(s.Include) > 0 {
+		list = append(list, "only "+strings.Join(s.Include, ", "))
+	}
+	if len(s.Exclude) > 0 {
+		list = append(list, "without "+strings.Join(s.Exclude, ", "))
+	}
+	for _, text := range []string{s.Method, s.ContentType} {
+		if text != "" {
+			list = append(list, text)
+		}
+	}
+	return strings.Join(list, "; ")
 }
 
 // Replaced is a previous secret that still signs.
@@ -108,7 +143,7 @@ func ViewEndpoint(e endpoint.Endpoint, now time.Time) Endpoint {
 		ID: e.ID, Tenant: e.Tenant, Protocol: destination.TargetOf(e).Protocol(),
 		Options: Options{
 			URL: e.URL, Description: e.Description, Filter: e.Filter, RoleARN: e.RoleARN, Credentials: e.Credentials,
-			Ordered: e.Ordered, Traceparent: e.Traceparent, OldNames: e.OldNames, TypeVersions: e.TypeVersions, PerMinute: e.Limit.PerMinute, Burst: e.Limit.Burst,
+			Ordered: e.Ordered, Traceparent: e.Traceparent, OldNames: e.OldNames, TypeVersions: e.TypeVersions, ShapeSettings: ShapeSettings(e.Shape), PerMinute: e.Limit.PerMinute, Burst: e.Limit.Burst,
 			MaxAttempts: r.MaxAttempts, MaxAge: formatDuration(r.MaxAge), MaxDelay: formatDuration(r.MaxDelay),
 			Breaker: BreakerSettings{b.Failures, formatDuration(b.FailingFor), formatDuration(b.OpenFor), formatDuration(b.MaxOpenFor), formatDuration(b.DisableAfter)},
 		},
@@ -177,6 +212,7 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 	}
 	e.RoleARN, e.Credentials, e.Ordered, e.Traceparent = s.RoleARN, s.Credentials, s.Ordered, s.Traceparent
 	e.OldNames, e.TypeVersions = s.OldNames, s.TypeVersions
+	e.Shape = endpoint.Shape(s.ShapeSettings)
 	if err := s.Auth.apply(e, before); err != nil {
 		errs = append(errs, err)
 	}
@@ -194,7 +230,8 @@ func (s Settings) apply(e *endpoint.Endpoint) error {
 // settingFields are the field names that a validation message may begin with.
 var settingFields = []string{
 	"url", "description", "event_types", "filter", "role_arn", "credentials",
-	"auth.headers", "auth.basic", "auth.bearer", "auth.api_key", "auth.oauth2", "auth.client_certificate", "auth", "ordered", "traceparent", "old_names", "type_versions", "timeout_seconds",
+	"auth.headers", "auth.basic", "auth.bearer", "auth.api_key", "auth.oauth2", "auth.client_certificate", "auth", "ordered", "traceparent", "old_names", "type_versions",
+	"format", "thin", "include_fields", "exclude_fields", "method", "content_type", "timeout_seconds",
 	"max_attempts", "max_age", "max_delay", "rate_per_minute", "burst",
 	"breaker.failures", "breaker.failing_for", "breaker.open_for", "breaker.max_open_for", "breaker.disable_after",
 }

@@ -3,11 +3,11 @@ package console
 import (
 	"cmp"
 	"context"
-	"strconv"
+	"net/http"
 	"strings"
 
 	"github.com/tidings-dev/tidings/pkg/destination"
-	"github.com/tidings-dev/tidings/pkg/signature"
+	"github.com/tidings-dev/tidings/pkg/event"
 )
 
 // SignedRequest is a delivery's request with a current signature, to be sent by hand.
@@ -36,16 +36,22 @@ func (o *Operations) SignRequest(ctx context.Context, who Session, endpointID, e
 	if !accepted.ErasedAt.IsZero() {
 		return SignedRequest{}, errorf(Conflict, "%s: it is not sent any more", erasedAt(accepted))
 	}
-	now := o.Now()
+	if accepted, err = destination.InVersion(e, accepted, decoded.Type); err != nil {
+		return SignedRequest{}, err
+	}
+	if decoded, err = event.Decode(accepted.Body); err != nil {
+		return SignedRequest{}, err
+	}
+	m, err := destination.Compose(e, decoded, accepted, "", o.Now())
+	if err != nil {
+		return SignedRequest{}, err
+	}
 	r := SignedRequest{
-		Method: "POST", URL: e.URL, Body: string(accepted.Body),
-		Headers: []destination.Field{
-			{Name: "content-type", Value: destination.ContentType},
-			{Name: signature.HeaderID, Value: accepted.ID},
-			{Name: signature.HeaderTimestamp, Value: strconv.FormatInt(now.Unix(), 10)},
-			{Name: signature.HeaderSignature, Value: signature.Sign(e.SigningSecrets(now), accepted.ID, now, accepted.Body)},
-			{Name: "idempotency-key", Value: cmp.Or(decoded.IdempotencyKey, decoded.ID)},
-		},
+		Method: cmp.Or(e.Shape.Method, http.MethodPost), URL: e.URL, Body: string(m.Body),
+		Headers: []destination.Field{{Name: "content-type", Value: m.ContentType}},
+	}
+	for _, headers := range []map[string]string{m.Headers, m.CloudEventHeaders()} {
+		r.Headers = append(r.Headers, destination.Fields(headers)...)
 	}
 	if strings.HasPrefix(strings.ToLower(e.URL), "http") {
 		r.Curl = r.curlCommand()

@@ -1,6 +1,7 @@
 package destination
 
 import (
+	"cmp"
 	"maps"
 	"strconv"
 	"time"
@@ -20,6 +21,11 @@ type Message struct {
 	// On protocols with ordering keys, it is the key.
 	Subject string
 	Body    []byte
+	// ContentType is the media type of Body; empty is application/json.
+	ContentType string
+	// CloudEvent are the context attributes of a CloudEvent in binary mode, by their names
+	// without a prefix, which each protocol gives them; nil in another mode.
+	CloudEvent map[string]string
 	// Headers are webhook-id, webhook-timestamp, webhook-signature,
 	// idempotency-key and those that the endpoint opted into, in lower case.
 	Headers map[string]string
@@ -33,35 +39,46 @@ const (
 	AttributeSubject     = "subject"
 )
 
-// ContentType is the media type of every body.
-const ContentType = "application/json"
-
 // Attributes returns the message attributes for brokers: Headers, content type,
-// event type and subject. There are at most ten, the limit of SQS.
-func (m Message) Attributes() map[string]string {
+// event type and subject, and the context attributes of a CloudEvent in binary mode with a
+// prefix. Without those, there are at most ten, the limit of SQS.
+func (m Message) Attributes(prefix string) map[string]string {
 	all := maps.Clone(m.Headers)
 	if all == nil {
 		all = map[string]string{}
 	}
-	all[AttributeContentType] = ContentType
+	all[AttributeContentType] = cmp.Or(m.ContentType, contentTypeJSON)
 	all[AttributeEventType] = m.EventType
 	if m.Subject != "" {
 		all[AttributeSubject] = m.Subject
+	}
+	for name, value := range m.CloudEvent {
+		all[prefix+name] = value
 	}
 	return all
 }
 
 // Compose returns the signed message for an event and an endpoint. e is the decoded
 // body of accepted, which must be InVersion already. It is sent and signed unchanged, except
-// that an endpoint with OldNames gets it as Named. trace is the attempt's X-Ray
-// header, sent as traceparent if the endpoint opted in.
-func Compose(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, trace string, now time.Time) Message {
+// that an endpoint with OldNames gets it as Named, and one with a Shape in that. trace is the
+// attempt's X-Ray header, sent as traceparent if the endpoint opted in. It fails only if the
+// body is not JSON.
+func Compose(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, trace string, now time.Time) (Message, error) {
 	eventType, body := Named(ep, accepted, e.Type)
+	contentType, cloudEvent := contentTypeJSON, map[string]string(nil)
+	if !ep.Shape.IsZero() {
+		var err error
+		if body, contentType, cloudEvent, err = shaped(ep, e, accepted, eventType, body); err != nil {
+			return Message{}, err
+		}
+	}
 	m := Message{
-		EventID:   e.ID,
-		EventType: eventType,
-		Subject:   accepted.Subject,
-		Body:      body,
+		EventID:     e.ID,
+		EventType:   eventType,
+		Subject:     accepted.Subject,
+		Body:        body,
+		ContentType: contentType,
+		CloudEvent:  cloudEvent,
 		Headers: map[string]string{
 			signature.HeaderID:        e.ID,
 			signature.HeaderTimestamp: strconv.FormatInt(now.Unix(), 10),
@@ -74,7 +91,7 @@ func Compose(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, trace
 			m.Headers[tracing.HeaderTraceparent] = parent
 		}
 	}
-	return m
+	return m, nil
 }
 
 // InVersion returns the event with the version of its type that an endpoint gets. If it

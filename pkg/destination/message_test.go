@@ -29,13 +29,16 @@ func TestTraceparentIsSentOnlyIfEnabled(t *testing.T) {
 		"enabled, malformed trace": {true, "Root=x\r\nEvil: 1", ""},
 	} {
 		ep := endpoint.Endpoint{Traceparent: c.enabled, Secrets: []endpoint.SigningSecret{{Secret: secret}}}
-		m := destination.Compose(ep, e, event.Accepted{Body: []byte("{}"), Subject: "d"}, c.trace, now)
-		value, there := m.Attributes()["traceparent"]
+		m, err := destination.Compose(ep, e, event.Accepted{Body: []byte("{}"), Subject: "d"}, c.trace, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, there := m.Attributes("")["traceparent"]
 		if value != c.want || there != (c.want != "") || m.Headers["traceparent"] != c.want {
 			t.Errorf("%s: %q, %t", name, value, there)
 		}
-		if len(m.Attributes()) > 9 {
-			t.Errorf("%s: %d attributes, want at most 9: SQS allows ten, and test sends add one", name, len(m.Attributes()))
+		if len(m.Attributes("")) > 9 {
+			t.Errorf("%s: %d attributes, want at most 9: SQS allows ten, and test sends add one", name, len(m.Attributes("")))
 		}
 		if err := signature.Verify(secret, m.Headers["webhook-id"], m.Headers["webhook-timestamp"], m.Headers["webhook-signature"], m.Body, now); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -53,9 +56,12 @@ func TestARenamedTypeIsSentUnderItsOldNameIfEnabled(t *testing.T) {
 		}
 		for enabled, want := range map[bool]string{true: cmp.Or(oldType, eventType), false: eventType} {
 			ep := endpoint.Endpoint{OldNames: enabled, Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}}}
-			m := destination.Compose(ep, e, event.Accepted{Body: body, Subject: "u", OldType: oldType}, "", now)
+			m, err := destination.Compose(ep, e, event.Accepted{Body: body, Subject: "u", OldType: oldType}, "", now)
+			if err != nil {
+				t.Fatal(err)
+			}
 			sent, err := event.Decode(m.Body)
-			if err != nil || sent.Type != want || sent.ID != e.ID || m.EventType != want || m.Attributes()["event-type"] != want {
+			if err != nil || sent.Type != want || sent.ID != e.ID || m.EventType != want || m.Attributes("")["event-type"] != want {
 				t.Errorf("%s, old names %t: %s as %s, %v", eventType, enabled, m.Body, m.EventType, err)
 			}
 			if err := signature.Verify(ep.Secrets[0].Secret, m.Headers["webhook-id"], m.Headers["webhook-timestamp"], m.Headers["webhook-signature"], m.Body, now); err != nil {

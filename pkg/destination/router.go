@@ -37,6 +37,10 @@ type Target struct {
 	// Auth is how deliveries authenticate besides the signature; nil means not at all. The
 	// endpoint's version stands for it: it is not compared.
 	Auth *endpoint.Auth
+	// Format is the endpoint's, Method that of the HTTP request and ContentType the media type
+	// of the body, each empty for the default.
+	Format              endpoint.Format
+	Method, ContentType string
 	// Ordered requests ordering by subject on protocols where it is optional.
 	Ordered bool
 }
@@ -46,6 +50,7 @@ func TargetOf(e endpoint.Endpoint) Target {
 	return Target{
 		Tenant: e.Tenant, ID: e.ID, Version: e.Version, URL: e.URL,
 		RoleARN: e.RoleARN, Credentials: e.Credentials, Auth: e.Auth, Ordered: e.Ordered,
+		Format: e.Shape.Format, Method: e.Shape.Method, ContentType: e.Shape.ContentType,
 	}
 }
 
@@ -166,6 +171,9 @@ func (r *Router) parse(t Target) (Kind, *url.URL, error) {
 	k, ok := r.kinds[strings.ToLower(u.Scheme)]
 	if !ok {
 		return Kind{}, nil, fmt.Errorf("url has the unsupported scheme %q; supported formats: %s", u.Scheme, strings.Join(r.forms, ", "))
+	}
+	if t.Method != "" && t.Protocol() != "http" {
+		return Kind{}, nil, fmt.Errorf("method applies to HTTP, not to %s://", strings.ToLower(u.Scheme))
 	}
 	if t.Auth != nil && t.Protocol() != "http" {
 		return Kind{}, nil, fmt.Errorf("auth applies to HTTP, not to %s://", strings.ToLower(u.Scheme))

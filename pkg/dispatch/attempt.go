@@ -50,7 +50,12 @@ func (d *Dispatcher) attempt(ctx context.Context, claimed delivery.Delivery, j *
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	under, end := d.Tracer.Begin("attempt", j.accepted.Trace)
-	message := destination.Compose(*ep, j.event, j.accepted, under, began)
+	message, err := destination.Compose(*ep, j.event, j.accepted, under, began)
+	if err != nil {
+		o := delivery.Outcome{Class: delivery.Invalid, Permanent: true, Error: "nothing was sent: " + err.Error()}
+		end(markOfOutcome(o), nil)
+		return attempt, o
+	}
 	answered := d.watchDuration(ctx, ep)
 	outcome := d.Sender.Deliver(ctx, destination.TargetOf(*ep), message)
 	answered()

@@ -225,7 +225,7 @@ var (
 		"traceparent", "tracestate", "baggage", "x-cloud-trace-context",
 	}
 	ownedPrefixes = []string{
-		"content-", "proxy-", "x-forwarded-", "webhook-", "tidings-",
+		"content-", "proxy-", "x-forwarded-", "webhook-", "tidings-", "ce-",
 		// net/http would repeat a POST that has such a header.
 		"idempotency-", "x-idempotency-",
 		"x-amz", "x-goog", "x-appengine-", "x-envoy-",

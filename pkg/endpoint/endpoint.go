@@ -76,6 +76,8 @@ type Endpoint struct {
 	// Auth is how deliveries authenticate besides the signature; nil means not at all. For
 	// HTTP.
 	Auth *Auth
+	// Shape says what of an event is sent, and how it is written.
+	Shape Shape
 	// Ordered enables ordered delivery per subject. For Pub/Sub.
 	Ordered bool
 	// Traceparent sends the W3C traceparent header, so that the receiver can continue
@@ -285,6 +287,7 @@ func (e Endpoint) Validate(known *catalog.Catalog) error {
 	if e.Auth != nil {
 		errs = append(errs, e.Auth.validate(e.Tenant)...)
 	}
+	errs = append(errs, e.Shape.validate()...)
 	if e.Timeout != 0 && (e.Timeout < time.Second || e.Timeout > MaxTimeout) {
 		add("timeout_seconds is %g; it must be 1 to %g", e.Timeout.Seconds(), MaxTimeout.Seconds())
 	}

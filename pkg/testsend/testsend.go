@@ -258,7 +258,10 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 	if err := t.admit(ctx, r, ep, now); err != nil {
 		return Report{}, err
 	}
-	message := destination.Compose(ep, e, accepted, tracing.FromContext(ctx), now)
+	message, err := destination.Compose(ep, e, accepted, tracing.FromContext(ctx), now)
+	if err != nil {
+		return Report{}, invalid("data", "%s", err)
+	}
 	message.Headers[HeaderTest] = "true"
 	timeout := ep.AttemptTimeout()
 	if deadline, ok := ctx.Deadline(); ok {
@@ -274,7 +277,7 @@ func (t *Tester) Run(ctx context.Context, r Request) (Report, error) {
 
 	report := describe(ep, message, outcome, x)
 	report.At, report.EndpointID, report.Event, report.EventID, report.Sample, report.Notes = now, r.EndpointID, e.Type, e.ID, sample, notes
-	report.Request.Signature = signed(ep, e.ID, body, now)
+	report.Request.Signature = signed(ep, e.ID, message.Body, now)
 	report.Consequence = consequence(outcome, ep.Retry, now)
 	if outcome.Class != delivery.Success {
 		h := hint(failedAttempt{

@@ -49,6 +49,23 @@ func good(t *testing.T) (*lab, *received) {
 	return l, got
 }
 
+// A test sends what an event would: in the endpoint's format, by its method, without the
+// fields that it does not get.
+func TestATestHasTheShapeOfTheEndpoint(t *testing.T) {
+	l, got := good(t)
+	l.endpoint.Shape = endpoint.Shape{Format: endpoint.FormatCloudEvents, Method: "PATCH", Exclude: []string{"data.community_name"}}
+	r := l.run()
+	if r.Verdict != testsend.Delivered || r.Request.Method != "PATCH" || got.request.Method != "PATCH" || got.request.Header.Get("content-type") != "application/cloudevents+json" {
+		t.Errorf("%+v\n%+v", r, got.request)
+	}
+	if r.Request.Body != string(got.body) || !strings.Contains(r.Request.Body, `"specversion":"1.0"`) || strings.Contains(r.Request.Body, "community_name") {
+		t.Errorf("body %s", got.body)
+	}
+	if want := got.request.Header.Get("webhook-id") + "." + got.request.Header.Get("webhook-timestamp") + "." + string(got.body); r.Request.Signature.Base != want {
+		t.Errorf("base = %q, want %q", r.Request.Signature.Base, want)
+	}
+}
+
 func TestReportMatchesTheReceivedRequest(t *testing.T) {
 	l, got := good(t)
 	old := signature.NewSecret()

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime"
 	"strconv"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 	"github.com/tidings-dev/tidings/pkg/event"
 	"github.com/tidings-dev/tidings/pkg/signature"
 )
@@ -51,6 +53,9 @@ type Destination struct {
 	Keyed bool
 	// RoutedByBody means that only the message's headers are sent besides the body.
 	RoutedByBody bool
+	// CloudEventPrefix is what the names of a CloudEvent's context attributes begin with in
+	// binary mode. Empty: the Kind refuses the format cloudevents-binary.
+	CloudEventPrefix string
 	// TooLarge is the size in bytes of a body that the destination rejects; 0 for none.
 	TooLarge int
 	// Connections is the maximum number of connections for 200 concurrent deliveries;
@@ -80,6 +85,7 @@ func Run(t *testing.T, open func(t *testing.T) Destination) {
 		run  func(*testing.T, *suite)
 	}{
 		{"a message arrives unchanged and signed", arrives},
+		{"a CloudEvent arrives in structured and in binary mode", cloudEvent},
 		{"an attempt is fast and reports its duration", timely},
 		{"a body that is too large fails permanently", tooLarge},
 		{"a missing destination fails permanently", missing},
@@ -162,13 +168,61 @@ func arrives(t *testing.T, w *suite) {
 	m := w.message("hello")
 	w.delivered(t, m)
 	got := w.receive(t)
-	want := m.Attributes()
+	want := m.Attributes("")
 	if w.RoutedByBody {
 		want = m.Headers
 	}
 	CheckReceived(t, w.secret, m, want, got)
 	if w.Keyed && got.Key != m.Subject {
 		t.Errorf("key = %q, want the subject %q", got.Key, m.Subject)
+	}
+}
+
+// The names and values are those of the protocol bindings of CloudEvents 1.0.2.
+func cloudEvent(t *testing.T, w *suite) {
+	now := time.Now().Truncate(time.Millisecond)
+	e := event.Event{ID: event.NewID(now), Type: "user.posted_comment", Timestamp: now, ActorUserID: "u_1/ü %", Data: []byte(`{"comment_id":"k","text":"<&> ü"}`), IdempotencyKey: "k"}
+	body, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []endpoint.Format{endpoint.FormatCloudEvents, endpoint.FormatCloudEventsBinary} {
+		binary := format == endpoint.FormatCloudEventsBinary
+		target := w.Target
+		target.Format = format
+		if err := w.router.Check(target); err != nil {
+			if binary && w.CloudEventPrefix == "" {
+				continue
+			}
+			t.Fatal(err)
+		}
+		ep := endpoint.Endpoint{Tenant: "acme", Secrets: []endpoint.SigningSecret{{Secret: w.secret}}, Shape: endpoint.Shape{Format: format}}
+		m, err := destination.Compose(ep, e, event.Accepted{ID: e.ID, Tenant: "acme", Body: body, Subject: "d_1"}, "", now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := w.deliver(t, target, m); o.Class != delivery.Success {
+			t.Fatalf("%s: %+v", format, o)
+		}
+		got := w.receive(t)
+		want := maps.Clone(m.Headers)
+		want["content-type"] = map[bool]string{true: "application/json", false: "application/cloudevents+json"}[binary]
+		if binary {
+			actor := e.ActorUserID
+			if w.RoutedByBody { // headers of HTTP are ASCII
+				actor = "u_1/%C3%BC%20%25"
+			}
+			for name, value := range map[string]string{
+				"specversion": "1.0", "id": e.ID, "source": "/tidings/acme", "type": e.Type, "subject": "d_1",
+				"time": now.UTC().Format("2006-01-02T15:04:05.000Z"), "actoruserid": actor, "idempotencykey": "k",
+			} {
+				want[w.CloudEventPrefix+name] = value
+			}
+		}
+		CheckReceived(t, w.secret, m, want, got)
+		if binary != bytes.Equal(got.Body, e.Data) {
+			t.Errorf("%s: body %s", format, got.Body)
+		}
 	}
 }
 

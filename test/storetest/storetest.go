@@ -810,6 +810,7 @@ func endpoints(t *testing.T, s Store) {
 		Filter:  []byte(`{"data":{"status":["success"]}}`),
 		Secrets: []endpoint.SigningSecret{{Secret: signature.NewSecret()}, {Secret: signature.NewEd25519(), ExpiresAt: start.Add(time.Hour)}},
 		RoleARN: "arn:aws:iam::123456789012:role/tidings", Credentials: "tidings/t1/kafka", Ordered: true, Traceparent: true, OldNames: true, TypeVersions: map[string]int{"order.paid": 2},
+		Shape: endpoint.Shape{Format: endpoint.FormatCloudEvents, Thin: true, Include: []string{"data.a"}, Exclude: []string{"data.ü"}, Method: "PUT", ContentType: "text/plain"},
 		Auth: &endpoint.Auth{
 			Headers: []endpoint.AuthHeader{{Name: "X-Team", Value: endpoint.NewSecret("crm <&>")}}, Basic: &endpoint.BasicAuth{User: "ü", Password: endpoint.NewSecret("pässword \"1\"")},
 			Bearer: endpoint.NewSecret("t"), APIKey: &endpoint.AuthHeader{Name: "X-Api-Key", Value: endpoint.NewSecret("k")},

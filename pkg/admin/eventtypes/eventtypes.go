@@ -515,11 +515,16 @@ func concern(i *Item, e endpoint.Endpoint, before *catalog.Catalog) {
 	default:
 		return
 	}
-	for _, field := range filteredFields(e) {
-		for _, c := range i.Changes {
-			if c.Kind != compat.Documentation && overlaps(strings.ReplaceAll(c.Path, "[]", ""), field) {
-				add("its filter names %s, which %s", field, c.Text)
-				return
+	for _, by := range []struct {
+		what   string
+		fields []string
+	}{{"filter names", filteredFields(e)}, {"body is made by naming", slices.Concat(e.Shape.Include, e.Shape.Exclude)}} {
+		for _, field := range by.fields {
+			for _, c := range i.Changes {
+				if c.Kind != compat.Documentation && overlaps(strings.ReplaceAll(c.Path, "[]", ""), field) {
+					add("its %s %s, which %s", by.what, field, c.Text)
+					return
+				}
 			}
 		}
 	}
@@ -556,9 +561,9 @@ func refusal(i Item, after *catalog.Catalog) string {
 	if n == 0 {
 		return ""
 	}
-	who, subscribe, get, filters := fmt.Sprintf("%d enabled endpoints", n), "subscribe", "get", "the filters of %s name"
+	who, subscribe, get, filters := fmt.Sprintf("%d enabled endpoints", n), "subscribe", "get", "the filters or bodies of %s name"
 	if n == 1 {
-		who, subscribe, get, filters = "1 enabled endpoint", "subscribes", "gets", "the filter of %s names"
+		who, subscribe, get, filters = "1 enabled endpoint", "subscribes", "gets", "the filter or body of %s names"
 	}
 	switch {
 	case i.Action == Remove && i.Version > 0:

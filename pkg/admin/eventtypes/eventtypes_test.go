@@ -55,9 +55,12 @@ func (w *world) apply(r eventtypes.Request, force bool, want error) eventtypes.P
 	return p
 }
 
-func (w *world) endpoint(types, filter string, status endpoint.Status) {
+func (w *world) endpoint(types, filter string, status endpoint.Status, shape ...endpoint.Shape) {
 	w.Helper()
 	e := endpoint.Endpoint{Tenant: "t1", ID: endpoint.NewID(time.Now()), URL: "https://x.example", EventTypes: strings.Fields(types), Filter: json.RawMessage(filter), Status: status}
+	if len(shape) > 0 {
+		e.Shape = shape[0]
+	}
 	if err := w.store.AddEndpoint(w.Context(), e); err != nil {
 		w.Fatal(err)
 	}
@@ -94,13 +97,13 @@ func TestAChangeThatConcernsAnEndpointIsRefused(t *testing.T) {
 	}{
 		"a text, filtered":                    {text, "order.paid", `{"data":{"status":["paid"]}}`, endpoint.Enabled, ""},
 		"a new field":                         {added, "order.paid", ``, endpoint.Enabled, ""},
-		"a new field, filtered":               {added, "*", `{"data":{"note":[{"exists":false}]}}`, endpoint.Enabled, "the filter of 1 enabled endpoint names fields that change"},
+		"a new field, filtered":               {added, "*", `{"data":{"note":[{"exists":false}]}}`, endpoint.Enabled, "the filter or body of 1 enabled endpoint names fields that change"},
 		"a narrower field":                    {narrower, "order.paid", ``, endpoint.Enabled, ""},
-		"a narrower field, filtered":          {narrower, "order.*", `{"data":{"status":["late"]}}`, endpoint.Enabled, "the filter of 1 enabled endpoint names fields that change"},
-		"a narrower field, filtered in $or":   {narrower, "*", `{"$or":[{"data":{"status":["late"]}},{"event":["order.paid"]}]}`, endpoint.Enabled, "the filter of 1 enabled endpoint names fields that change"},
+		"a narrower field, filtered":          {narrower, "order.*", `{"data":{"status":["late"]}}`, endpoint.Enabled, "the filter or body of 1 enabled endpoint names fields that change"},
+		"a narrower field, filtered in $or":   {narrower, "*", `{"$or":[{"data":{"status":["late"]}},{"event":["order.paid"]}]}`, endpoint.Enabled, "the filter or body of 1 enabled endpoint names fields that change"},
 		"a narrower field, another filtered":  {narrower, "*", `{"data":{"order_id":["o_1"]}}`, endpoint.Enabled, ""},
 		"a narrower field, type not received": {narrower, "user.*", `{"data":{"status":["late"]}}`, endpoint.Enabled, ""},
-		"a narrower item, filtered":           {item, "*", `{"data":{"lines":{"sku":["a"]}}}`, endpoint.Enabled, "the filter of 1 enabled endpoint names fields that change"},
+		"a narrower item, filtered":           {item, "*", `{"data":{"lines":{"sku":["a"]}}}`, endpoint.Enabled, "the filter or body of 1 enabled endpoint names fields that change"},
 		"a renamed value":                     {renamed, "*", ``, endpoint.Enabled, `data.status can be "overdue" instead of "late", and 1 enabled endpoint gets it: define version 2 instead`},
 		"a renamed value, disabled endpoint":  {renamed, "*", ``, endpoint.Disabled, ""},
 		"a renamed value, no endpoint":        {renamed, "", ``, endpoint.Enabled, ""},

@@ -20,6 +20,7 @@ func TestEachKindOfChangeWithEndpointsThatCareAndThatDoNot(t *testing.T) {
 		return `{"title":"order.paid","description":"d","type":"object","properties":{"id":{"type":"string"},"f":` + field + `}` + rest + `,"examples":[{"id":"o_1","f":` + valueFor(field) + `}]}`
 	}
 	d := definition
+	shapes := map[string]endpoint.Shape{"a body with f": {Include: []string{"data.f"}}, "a body without f": {Exclude: []string{"data.f.x"}}}
 	for name, c := range map[string]struct {
 		before, after   string
 		breaks, touches bool // receivers; the field f
@@ -77,11 +78,13 @@ func TestEachKindOfChangeWithEndpointsThatCareAndThatDoNot(t *testing.T) {
 			"a filter of f":        {"order.*", `{"data":{"f":[{"exists":true}]}}`, endpoint.Enabled, c.breaks || c.touches},
 			"a paused filter of f": {"order.*", `{"data":{"f":[{"exists":true}]}}`, endpoint.Paused, c.breaks || c.touches},
 			"a filter of another":  {"order.*", `{"data":{"id":["o_1"]}}`, endpoint.Enabled, c.breaks || name == "another becomes required"},
+			"a body with f":        {"order.*", ``, endpoint.Enabled, c.breaks || c.touches},
+			"a body without f":     {"*", ``, endpoint.Enabled, c.breaks || c.touches},
 			"a disabled one":       {"order.paid", `{"data":{"f":[1]}}`, endpoint.Disabled, false},
 		} {
 			w := newWorld(t)
 			w.apply(eventtypes.Request{Types: []catalog.Type{parse(t, c.before)}}, true, nil)
-			w.endpoint(e.types, e.filter, e.status)
+			w.endpoint(e.types, e.filter, e.status, shapes[who])
 			p, err := w.Plan(t.Context(), eventtypes.Request{Types: []catalog.Type{parse(t, c.after)}})
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)

@@ -71,9 +71,9 @@ func conforms(t *testing.T, scheme string, start func(*httptest.Server), o httpa
 			Clock:        clock,
 			Target:       destination.Target{Tenant: "t", ID: "e", URL: scheme + gate.Address + "/hook", Auth: auth(t)},
 			Gate:         gate,
-			RoutedByBody: true,
-			Connections:  200, // HTTP/1.1: one for each request under way
-			Within:       50 * time.Millisecond,
+			RoutedByBody: true, CloudEventPrefix: "ce-",
+			Connections: 200, // HTTP/1.1: one for each request under way
+			Within:      50 * time.Millisecond,
 			Receive: func(ctx context.Context) (destinationtest.Received, error) {
 				select {
 				case got := <-inbox:

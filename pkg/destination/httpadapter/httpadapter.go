@@ -7,6 +7,7 @@ package httpadapter
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -96,7 +97,7 @@ func Kind(o Options) destination.Kind {
 			return nil
 		},
 		Open: func(t destination.Target, u *url.URL) (destination.Adapter, error) {
-			p := &poster{url: u, auth: newAuth(t.Auth)}
+			p := &poster{url: u, method: cmp.Or(t.Method, http.MethodPost), auth: newAuth(t.Auth)}
 			with := o
 			if t.Auth != nil && t.Auth.ClientCertificate != "" {
 				p.certificate = newCertificate(o, t.Auth.ClientCertificate)
@@ -116,6 +117,7 @@ func Kind(o Options) destination.Kind {
 type poster struct {
 	connections *connections
 	url         *url.URL
+	method      string
 	auth        *auth                     // nil if requests have a signature only
 	tokens      *shared[string]           // nil without OAuth2
 	certificate *shared[*tls.Certificate] // nil without a client certificate
@@ -123,7 +125,7 @@ type poster struct {
 
 // Header values shared by all requests. They are never modified.
 var (
-	contentType = []string{destination.ContentType}
+	contentType = []string{"application/json"}
 	agent       = []string{userAgent}
 )
 
@@ -191,7 +193,7 @@ var errRepeat = errors.New("the receiver refused the request before it processed
 // post makes the request. It fills x unless it is nil.
 func (p *poster) post(ctx context.Context, transport *http.Transport, watch *stopwatch, m destination.Message, a *auth, x *destination.Exchange) delivery.Outcome {
 	request := (&http.Request{
-		Method: http.MethodPost, URL: p.url, Host: p.url.Host, Header: make(http.Header, 2+len(m.Headers)),
+		Method: p.method, URL: p.url, Host: p.url.Host, Header: make(http.Header, 2+len(m.Headers)+len(m.CloudEvent)),
 		Body: io.NopCloser(bytes.NewReader(m.Body)), ContentLength: int64(len(m.Body)),
 		// http.Transport uses GetBody when an idle HTTP/1 connection turns out to be
 		// closed before anything was written. On HTTP/2, it would repeat a request that
@@ -204,6 +206,9 @@ func (p *poster) post(ctx context.Context, transport *http.Transport, watch *sto
 		},
 	}).WithContext(ctx)
 	request.Header["Content-Type"] = contentType
+	if m.ContentType != "" && m.ContentType != contentType[0] {
+		request.Header["Content-Type"] = []string{m.ContentType}
+	}
 	request.Header["User-Agent"] = agent
 	values := make([]string, 0, len(m.Headers))
 	for name, value := range m.Headers {
@@ -212,6 +217,9 @@ func (p *poster) post(ctx context.Context, transport *http.Transport, watch *sto
 		// not be recorded. Header names are case-insensitive (RFC 9110, section 5.1).
 		values = append(values, value)
 		request.Header[strings.ToLower(name)] = values[len(values)-1 : len(values) : len(values)]
+	}
+	for name, value := range m.CloudEventHeaders() {
+		request.Header[name] = []string{value}
 	}
 	a.set(request.Header)
 	if x != nil {

@@ -102,12 +102,12 @@ func newDestination(t *testing.T, gate *destinationtest.Gate, topic string) dest
 	url := "kafka://" + gate.Address + "/"
 	clock := &destinationtest.Clock{}
 	return destinationtest.Destination{
-		Kind:        kafkaadapter.Kind(kafkaadapter.Options{Guard: loopback(), Now: clock.Now}),
-		Clock:       clock,
-		Target:      destination.Target{Tenant: "t", ID: "e", URL: url + topic},
-		Missing:     destination.Target{Tenant: "t", ID: "m", URL: url + "missing"},
-		Gate:        gate,
-		Keyed:       true,
+		Kind:    kafkaadapter.Kind(kafkaadapter.Options{Guard: loopback(), Now: clock.Now}),
+		Clock:   clock,
+		Target:  destination.Target{Tenant: "t", ID: "e", URL: url + topic},
+		Missing: destination.Target{Tenant: "t", ID: "m", URL: url + "missing"},
+		Gate:    gate,
+		Keyed:   true, CloudEventPrefix: "ce_",
 		TooLarge:    1100 * 1024, // max.message.bytes is 1 MiB + 12 bytes by default
 		Connections: 16,
 		Within:      50 * time.Millisecond,

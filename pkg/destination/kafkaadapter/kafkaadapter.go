@@ -342,7 +342,7 @@ func (p *producer) produce(ctx context.Context, transport *kafka.Transport, m de
 	if m.Subject == "" {
 		record.Key = nil
 	}
-	attributes := m.Attributes()
+	attributes := m.Attributes("ce_") // CloudEvents 1.0.2, Kafka Protocol Binding
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		record.Headers = append(record.Headers, kafka.Header{Key: name, Value: []byte(attributes[name])})
 	}

@@ -48,12 +48,12 @@ func newDestination(t *testing.T, address string) destinationtest.Destination {
 	}
 	clock := &destinationtest.Clock{}
 	return destinationtest.Destination{
-		Kind:        pubsubadapter.Kind(pubsubadapter.Options{Emulator: gate.Address, Now: clock.Now}),
-		Clock:       clock,
-		Target:      destination.Target{Tenant: "t", ID: "e", URL: "pubsub://tidings-test/" + name, Ordered: true},
-		Missing:     destination.Target{Tenant: "t", ID: "m", URL: "pubsub://tidings-test/missing"},
-		Gate:        gate,
-		Keyed:       true,
+		Kind:    pubsubadapter.Kind(pubsubadapter.Options{Emulator: gate.Address, Now: clock.Now}),
+		Clock:   clock,
+		Target:  destination.Target{Tenant: "t", ID: "e", URL: "pubsub://tidings-test/" + name, Ordered: true},
+		Missing: destination.Target{Tenant: "t", ID: "m", URL: "pubsub://tidings-test/missing"},
+		Gate:    gate,
+		Keyed:   true, CloudEventPrefix: "ce-",
 		TooLarge:    10_000_000,
 		Connections: 1,
 		Receive: func(ctx context.Context) (destinationtest.Received, error) {

@@ -256,7 +256,7 @@ func (p *publisher) publish(ctx context.Context, m destination.Message, x *desti
 		return delivery.Outcome{Class: delivery.TooLarge, Permanent: true,
 			Error: fmt.Sprintf("the event has %d bytes; Pub/Sub allows at most %d", len(m.Body), maxMessage)}
 	}
-	attributes := m.Attributes()
+	attributes := m.Attributes("ce-") // Pub/Sub Protocol Binding for CloudEvents
 	for name, value := range attributes {
 		if !utf8.ValidString(value) {
 			return delivery.Outcome{Class: delivery.Invalid, Permanent: true,

@@ -31,6 +31,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/endpoint"
 )
 
 const (
@@ -223,6 +224,9 @@ var (
 
 func parse(t destination.Target, u *url.URL) (queueURL, error) {
 	d := queueURL{region: u.Query().Get("region")}
+	if t.Format == endpoint.FormatCloudEventsBinary {
+		return d, errors.New("SQS has no binary mode of CloudEvents: use the format cloudevents")
+	}
 	path := strings.TrimPrefix(u.Path, "/")
 	if path == "" {
 		d.queue = u.Host
@@ -273,7 +277,7 @@ func (s *sender) Close() error { return nil }
 // Deliver sends the message once.
 func (s *sender) Deliver(ctx context.Context, m destination.Message) delivery.Outcome {
 	began := time.Now()
-	attributes := m.Attributes()
+	attributes := m.Attributes("")
 	for name, value := range attributes {
 		if !carries(value) {
 			return delivery.Outcome{Class: delivery.Invalid, Permanent: true,

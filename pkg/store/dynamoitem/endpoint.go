@@ -68,6 +68,16 @@ type storedOAuth2 struct {
 	SecretInBody bool     `json:"secret_in_body,omitempty"`
 }
 
+// storedShape is the stored form of an endpoint's shape.
+type storedShape struct {
+	Format      endpoint.Format `json:"format,omitempty"`
+	Thin        bool            `json:"thin,omitempty"`
+	Include     []string        `json:"include,omitempty"`
+	Exclude     []string        `json:"exclude,omitempty"`
+	Method      string          `json:"method,omitempty"`
+	ContentType string          `json:"content_type,omitempty"`
+}
+
 func encodeAuth(a *endpoint.Auth) string {
 	stored := storedAuth{Bearer: a.Bearer.Reveal(), ClientCertificate: a.ClientCertificate}
 	for _, h := range a.Headers {
@@ -123,6 +133,13 @@ func EncodeEndpoint(e endpoint.Endpoint) Item {
 	put(item, "credentials", e.Credentials)
 	if e.Auth != nil {
 		item["auth"] = S(encodeAuth(e.Auth))
+	}
+	if !e.Shape.IsZero() {
+		text, err := json.Marshal(storedShape(e.Shape))
+		if err != nil {
+			panic(err) // strings
+		}
+		item["shape"] = S(string(text))
 	}
 	if e.Ordered {
 		item["ordered"] = N(1)
@@ -215,6 +232,13 @@ func DecodeEndpoint(item Item) (endpoint.Endpoint, error) {
 		if e.Auth, err = decodeAuth(text); err != nil {
 			return e, fmt.Errorf("endpoint %s: %w", e.ID, err)
 		}
+	}
+	if text := r.s("shape"); text != "" {
+		var stored storedShape
+		if err := json.Unmarshal([]byte(text), &stored); err != nil {
+			return e, fmt.Errorf("endpoint %s: shape: %w", e.ID, err)
+		}
+		e.Shape = endpoint.Shape(stored)
 	}
 	var secrets []storedSecret
 	if err := json.Unmarshal([]byte(r.s("secrets")), &secrets); err != nil {

@@ -1,0 +1,285 @@
+package destination
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event"
+)
+
+// Media types of bodies.
+const (
+	contentTypeJSON       = "application/json"
+	contentTypeCloudEvent = "application/cloudevents+json"
+)
+
+// shaped returns the body that an endpoint gets of an event, with its media type and, in
+// binary mode, the context attributes of the CloudEvent. body is the whole event as JSON, and
+// eventType the name under which the endpoint gets it.
+func shaped(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, eventType string, body []byte) (out []byte, contentType string, attributes map[string]string, err error) {
+	s := ep.Shape
+	contentType = contentTypeJSON
+	if s.ContentType != "" {
+		contentType = s.ContentType
+	}
+	keep := selection(s)
+	if !s.IsCloudEvent() {
+		out, err = keep.apply(body)
+		return out, contentType, nil, err
+	}
+	data, err := keep.inside("data").apply(e.Data)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	c := cloudEvent{
+		SpecVersion: "1.0", ID: e.ID, Source: source(ep.Tenant), Type: eventType, Subject: accepted.Subject,
+		Time: e.Timestamp.UTC().Format("2006-01-02T15:04:05.000Z"), DataContentType: contentType, IdempotencyKey: e.IdempotencyKey,
+	}
+	for name, to := range map[string]struct {
+		to   *string
+		from string
+	}{"actor_user_id": {&c.ActorUserID, e.ActorUserID}, "request_id": {&c.RequestID, e.RequestID}, "trace_id": {&c.TraceID, e.TraceID}} {
+		if keep.has(name) {
+			*to.to = to.from
+		}
+	}
+	if e.Version > 1 && keep.has("version") {
+		c.Version = e.Version
+	}
+	if s.Format == endpoint.FormatCloudEventsBinary {
+		return data, contentType, c.attributes(), nil
+	}
+	c.DataContentType, c.Data = contentTypeJSON, data
+	out, err = json.Marshal(c, spelling)
+	return out, contentTypeCloudEvent, nil, err
+}
+
+// source is the source of a tenant's CloudEvents, a URI reference: with the id, it identifies
+// an event. A tenant's name has no character that a URI would escape.
+func source(tenant string) string { return "/tidings/" + tenant }
+
+// cloudEvent is a CloudEvent in JSON (CloudEvents 1.0.2, JSON Event Format). The names of the
+// extensions have lower-case letters only, as the specification asks.
+type cloudEvent struct {
+	SpecVersion     string `json:"specversion"`
+	ID              string `json:"id"`
+	Source          string `json:"source"`
+	Type            string `json:"type"`
+	Subject         string `json:"subject,omitzero"`
+	Time            string `json:"time"`
+	DataContentType string `json:"datacontenttype"`
+
+	Version        int    `json:"dataversion,omitzero"` // of the event's type; absent for 1
+	ActorUserID    string `json:"actoruserid,omitzero"`
+	RequestID      string `json:"requestid,omitzero"`
+	TraceID        string `json:"traceid,omitzero"`
+	IdempotencyKey string `json:"idempotencykey,omitzero"`
+
+	Data jsontext.Value `json:"data,omitzero"`
+}
+
+// attributes are the context attributes for binary mode. The media type of the data has a
+// header of its own there.
+func (c cloudEvent) attributes() map[string]string {
+	all := map[string]string{"specversion": c.SpecVersion, "id": c.ID, "source": c.Source, "type": c.Type, "time": c.Time}
+	for name, value := range map[string]string{
+		"subject": c.Subject, "actoruserid": c.ActorUserID, "requestid": c.RequestID, "traceid": c.TraceID, "idempotencykey": c.IdempotencyKey,
+	} {
+		if value != "" {
+			all[name] = value
+		}
+	}
+	if c.Version != 0 {
+		all["dataversion"] = fmt.Sprint(c.Version)
+	}
+	return all
+}
+
+// spelling keeps texts and numbers as they are written in the event. What emit did not accept
+// is not refused here: it would be lost.
+var spelling = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true),
+	jsontext.CanonicalizeRawFloats(false), jsontext.CanonicalizeRawInts(false))
+
+// fields are the fields to keep of a JSON value. Nil keeps all.
+type fields struct {
+	include map[string]*fields // the only ones, if it is not nil
+	exclude map[string]*fields // those to leave out; one that is nil as a whole
+	ids     bool               // only id, *_id and *_ids
+}
+
+// selection returns the fields that a shape keeps of an event.
+func selection(s endpoint.Shape) *fields {
+	switch {
+	case s.Thin:
+		return &fields{exclude: map[string]*fields{"data": {ids: true}}}
+	case len(s.Include) > 0:
+		root := &fields{include: map[string]*fields{"id": nil, "event": nil, "timestamp": nil, "idempotency_key": nil, "data": {include: map[string]*fields{}}}}
+		for _, path := range s.Include {
+			root.add(path, func(f *fields) map[string]*fields {
+				if f.include == nil {
+					f.include = map[string]*fields{}
+				}
+				return f.include
+			})
+		}
+		return root
+	case len(s.Exclude) > 0:
+		root := &fields{}
+		for _, path := range s.Exclude {
+			root.add(path, func(f *fields) map[string]*fields {
+				if f.exclude == nil {
+					f.exclude = map[string]*fields{}
+				}
+				return f.exclude
+			})
+		}
+		return root
+	}
+	return nil
+}
+
+// add names a path. What is named as a whole stays so.
+func (f *fields) add(path string, in func(*fields) map[string]*fields) {
+	name, rest, deeper := strings.Cut(path, ".")
+	list := in(f)
+	below, named := list[name]
+	switch {
+	case named && below == nil:
+	case !deeper:
+		list[name] = nil
+	default:
+		if !named {
+			below = &fields{}
+			list[name] = below
+		}
+		below.add(rest, in)
+	}
+}
+
+// of returns whether a member is kept, and what of it.
+func (f *fields) of(name string) (below *fields, kept bool) {
+	if f == nil {
+		return nil, true
+	}
+	if f.ids {
+		return nil, name == "id" || strings.HasSuffix(name, "_id") || strings.HasSuffix(name, "_ids")
+	}
+	if f.include != nil {
+		below, kept = f.include[name]
+		return below, kept
+	}
+	below, named := f.exclude[name]
+	return below, !named || below != nil
+}
+
+// has reports whether a member is kept.
+func (f *fields) has(name string) bool {
+	_, kept := f.of(name)
+	return kept
+}
+
+// inside returns what is kept of a member that is kept.
+func (f *fields) inside(name string) *fields {
+	below, _ := f.of(name)
+	return below
+}
+
+// apply returns a JSON value without the members that are not kept, as it is written otherwise.
+func (f *fields) apply(value []byte) ([]byte, error) {
+	if f == nil {
+		return value, nil
+	}
+	var out bytes.Buffer
+	out.Grow(len(value))
+	if _, err := f.write(&out, jsontext.NewDecoder(bytes.NewReader(value), spelling)); err != nil {
+		return nil, fmt.Errorf("select the fields of the event: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// write copies the next value. It writes nothing if the value has none of the fields to
+// include: it is neither an object nor an array.
+func (f *fields) write(out *bytes.Buffer, in *jsontext.Decoder) (wrote bool, err error) {
+	kind := in.PeekKind()
+	if f == nil || kind != '{' && kind != '[' {
+		value, err := in.ReadValue()
+		if err != nil || f != nil && (f.include != nil || f.ids) {
+			return false, err
+		}
+		out.Write(value)
+		return true, nil
+	}
+	if _, err := in.ReadToken(); err != nil {
+		return false, err
+	}
+	out.WriteByte(byte(kind))
+	for first := true; in.PeekKind() != '}' && in.PeekKind() != ']'; {
+		start := out.Len()
+		if !first {
+			out.WriteByte(',')
+		}
+		below, kept := f, true // the items of an array
+		if kind == '{' {
+			name, err := in.ReadValue()
+			if err != nil {
+				return false, err
+			}
+			var text string
+			if err := json.Unmarshal(name, &text, spelling); err != nil {
+				return false, err
+			}
+			if below, kept = f.of(text); kept {
+				out.Write(name)
+				out.WriteByte(':')
+			}
+		}
+		if !kept {
+			if err := in.SkipValue(); err != nil {
+				return false, err
+			}
+		} else if kept, err = below.write(out, in); err != nil {
+			return false, err
+		}
+		if !kept {
+			out.Truncate(start)
+			continue
+		}
+		first = false
+	}
+	end, err := in.ReadToken()
+	if err != nil {
+		return false, err
+	}
+	out.WriteByte(byte(end.Kind()))
+	return true, nil
+}
+
+// headerValue writes a context attribute as a header (CloudEvents 1.0.2, HTTP Protocol
+// Binding, section 3.1.3.2): the bytes of other than printable ASCII characters, and of the
+// blank, the quote and the percent sign, as %xy.
+func headerValue(text string) string {
+	var b strings.Builder
+	for _, c := range []byte(text) {
+		if c <= ' ' || c > '~' || c == '"' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// CloudEventHeaders returns the context attributes of a CloudEvent in binary mode as headers
+// of HTTP, none in another mode.
+func (m Message) CloudEventHeaders() map[string]string {
+	all := make(map[string]string, len(m.CloudEvent))
+	for name, value := range m.CloudEvent {
+		all["ce-"+name] = headerValue(value)
+	}
+	return all
+}
