@@ -75,7 +75,7 @@ func TestASessionSeesTheTypesOfItsTenant(t *testing.T) {
 }
 
 // Another tenant's session, whatever its role, and a stranger find no trace of it.
-func TestNobodyElseSeesTheTypesOfATenant(t *testing.T) {
+func TestSecurityNobodyElseSeesTheTypesOfATenant(t *testing.T) {
 	w := withParcel(t)
 	w.console.PublicCatalog = true
 	w.handler = w.console.Handler()
