@@ -171,10 +171,12 @@ func (c *Console) api(mux *http.ServeMux) huma.API {
 		return o.CancelJob(ctx, who, in.ID)
 	})
 
-	get(c, api, "list-event-types", "/api/event-types", "List event types", func(ctx context.Context, who Session, in *struct {
+	get(c, api, "list-event-types", "/api/event-types", "List event types, ordered by name", func(ctx context.Context, who Session, in *struct {
 		Tenant string `query:"tenant" maxLength:"64" doc:"The tenant whose own types are meant, beside those of the deployment: the session's without it, another one for operators"`
+		After  string `query:"after" maxLength:"64" doc:"Only types whose names follow this one: next of the page before"`
+		Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
 	}) (EventTypes, error) {
-		return o.EventTypes(ctx, who, in.Tenant)
+		return o.EventTypes(ctx, who, in.Tenant, in.After, in.Limit)
 	})
 	get(c, api, "get-event-type", "/api/event-types/{type}", "Get an event type with the definitions of its versions", func(ctx context.Context, who Session, in *struct {
 		Type   string `path:"type" maxLength:"64" doc:"The type's name"`
@@ -333,10 +335,11 @@ type (
 	Circuits struct {
 		Circuits []Circuit `json:"circuits" nullable:"false"`
 	}
-	// EventTypes is a list of event types.
+	// EventTypes is a page of event types.
 	EventTypes struct {
 		Types            []EventType `json:"types" nullable:"false"`
 		UndefinedAllowed bool        `json:"undefined_allowed" doc:"Events of types without a definition are accepted"`
+		Next             string      `json:"next,omitempty" doc:"Value of after for the next page; missing on the last one"`
 	}
 )
 

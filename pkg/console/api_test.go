@@ -92,6 +92,8 @@ func TestTheAPIMatchesItsOpenAPIDocument(t *testing.T) {
 		{"POST", "/api/replays", "", `{"deliveries":[{"endpoint_id":"` + e.ID + `","event_id":"` + id + `"},{"endpoint_id":"ep_none","event_id":"` + id + `"}]}`, 200},
 		{"POST", "/api/replays", "", `{"deliveries":[]}`, 422},
 		{"GET", "/api/event-types", "", "", 200},
+		{"GET", "/api/event-types", "/api/event-types?after=user.joined_platform&limit=1", "", 200},
+		{"GET", "/api/event-types", "/api/event-types?limit=1001", "", 422},
 		{"GET", "/api/events", "/api/events?type=user.posted_comment&type=user.joined_community&q=u_1&from=2026-01-01T00:00:00Z&limit=1", "", 200},
 		{"GET", "/api/events", "/api/events?type=user.exploded", "", 200},
 		{"GET", "/api/events", "/api/events?type=Exploded", "", 422},

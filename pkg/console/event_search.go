@@ -95,7 +95,9 @@ func SearchEvents(ctx context.Context, from journal.Source, tenant string, f Eve
 // eventsPage is a page of events and its filter.
 type eventsPage struct {
 	EventPage
-	Catalog                   []EventType
+	Names                     []string    // of all types
+	Catalog                   []EventType // as many as a page lists
+	More                      bool
 	Text, Type, Since, Cursor string
 }
 
@@ -111,12 +113,14 @@ func (e eventsPage) FirstURL() string {
 
 func (c *Console) listEvents(r *http.Request, who Session) (page, error) {
 	q := r.URL.Query()
-	known, err := c.Operations.EventTypes(r.Context(), who, "")
+	known, err := c.Operations.Endpoints.Catalog.Of(r.Context(), who.Tenant)
 	if err != nil {
 		return page{}, err
 	}
+	listed := c.Operations.viewTypes(known, "", maxListedTypes)
 	e := eventsPage{
-		Text: strings.TrimSpace(q.Get("q")), Type: q.Get("type"), Since: q.Get("since"), Cursor: q.Get("cursor"), Catalog: known.Types,
+		Text: strings.TrimSpace(q.Get("q")), Type: q.Get("type"), Since: q.Get("since"), Cursor: q.Get("cursor"),
+		Names: known.Types(), Catalog: listed.Types, More: listed.Next != "",
 	}
 	// A whole ID needs no search, and finds an event that is not fanned out yet.
 	if _, err := event.IDTime(e.Text); err == nil {

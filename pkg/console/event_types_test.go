@@ -3,6 +3,7 @@ package console_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -255,5 +256,60 @@ func TestEventTypesAreListedWithTheirVersions(t *testing.T) {
 	}
 	if len(one.Versions) != 2 || one.Version != 2 || !strings.Contains(string(one.Versions[1].Definition), `"lost"`) || strings.Contains(string(one.Versions[0].Definition), `"lost"`) {
 		t.Errorf("one type: %+v", one)
+	}
+}
+
+// Any number of types is listed page by page, and no page is too large for an answer of a
+// Lambda function.
+func TestManyEventTypesAreListedInPages(t *testing.T) {
+	w := newWorld(t)
+	w.ops.Endpoints.Catalog = &deployed.Live{Source: w.store, Now: w.now, Log: discard}
+	var set deployed.Set
+	long := strings.Repeat("x", 9_000)
+	for i := range 1200 {
+		text := strings.Replace(ownType, "order.paid", fmt.Sprintf("order.n%04d", i), 1)
+		if i < 700 {
+			text = strings.Replace(text, "An order was paid", long, 1)
+		}
+		parsed, err := catalog.Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		set.Types = append(set.Types, parsed)
+	}
+	if _, err := deployed.Write(t.Context(), w.store, set, "op", "w", w.now()); err != nil {
+		t.Fatal(err)
+	}
+	b := w.login(console.Viewer, "default")
+	var names []string
+	pages := 0
+	for next := ""; ; {
+		a := b.get("/api/event-types?limit=1000&after=" + next)
+		if a.Code != http.StatusOK || a.Body.Len() > 6_000_000 {
+			t.Fatalf("a page of %d bytes: %d", a.Body.Len(), a.Code)
+		}
+		var page console.EventTypes
+		if err := json.Unmarshal(a.Body.Bytes(), &page); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page.Types {
+			names = append(names, e.Name)
+		}
+		pages++
+		if next = page.Next; next == "" {
+			break
+		}
+	}
+	if len(names) != 1209 || !slices.IsSorted(names) || len(slices.Compact(names)) != 1209 || pages < 3 {
+		t.Errorf("%d types in %d pages", len(names), pages)
+	}
+	// Pages for people list the first ones, and find the others.
+	for path, says := range map[string]string{
+		"/events": "Search for another one", "/event-types": "1009 more match", "/event-types?q=n1199": ">order.n1199</a>", "/catalog": "1009 more match",
+	} {
+		a := w.login(console.Operator, "default").get(path)
+		if a.Code != http.StatusOK || a.Body.Len() > 6_000_000 || !strings.Contains(a.Body.String(), says) {
+			t.Errorf("%s: %d, %d bytes, want %q", path, a.Code, a.Body.Len(), says)
+		}
 	}
 }

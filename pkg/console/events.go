@@ -32,17 +32,39 @@ type EventType struct {
 	Versions   []TypeVersion        `json:"versions" nullable:"false" doc:"All versions, the oldest first"`
 }
 
-// EventTypes returns event types. For tenant, see typesOf.
-func (o *Operations) EventTypes(ctx context.Context, who Session, tenant string) (EventTypes, error) {
+// maxTypesBytes is how many bytes of types an answer has at most: one of a Lambda function
+// has up to 6 MB, and a deployment has up to 16 MB of definitions.
+const maxTypesBytes = 4 << 20
+
+// EventTypes returns up to limit event types whose names follow after, in their order. For
+// tenant, see typesOf.
+func (o *Operations) EventTypes(ctx context.Context, who Session, tenant, after string, limit int) (EventTypes, error) {
 	known, err := o.typesOf(ctx, who, tenant)
 	if err != nil {
 		return EventTypes{}, err
 	}
-	list := EventTypes{Types: []EventType{}, UndefinedAllowed: known.IsOpen()}
-	for _, t := range types(known) {
-		list.Types = append(list.Types, o.viewType(known, t))
+	return o.viewTypes(known, after, limit), nil
+}
+
+// viewTypes describes up to limit types whose names follow after, and fewer if they are
+// large, but at least one.
+func (o *Operations) viewTypes(known *catalog.Catalog, after string, limit int) EventTypes {
+	page := EventTypes{Types: []EventType{}, UndefinedAllowed: known.IsOpen()}
+	size := 0
+	for _, name := range known.Types() {
+		if name <= after {
+			continue
+		}
+		t, _ := known.Type(name)
+		v := o.viewType(known, t)
+		size += len(v.Schema) + len(v.Sample) + len(v.Description) + len(v.CapturedFrom) + 300 + len(v.Versions)*150
+		if n := len(page.Types); n == limit || n > 0 && size > maxTypesBytes {
+			page.Next = page.Types[n-1].Name
+			break
+		}
+		page.Types = append(page.Types, v)
 	}
-	return list, nil
+	return page
 }
 
 // viewType describes a type by its newest version t.

@@ -267,7 +267,7 @@ func TestSecurityOtherTenantsIDsAreLikeThoseThatDoNotExist(t *testing.T) {
 	}
 	// Values of the other parameters; each is tried alone beside the pair.
 	others := map[string][]string{
-		"type": {"user.posted_comment", "user.joined_platform"}, "state": {"dead", "delivered", "pending"}, "limit": {"1"}, "status": {"503", "500..599"}, "days": {"2"}, "view": {"closed", "expiring"},
+		"type": {"user.posted_comment", "user.joined_platform"}, "state": {"dead", "delivered", "pending"}, "limit": {"1"}, "after": {"user.joined_platform"}, "status": {"503", "500..599"}, "days": {"2"}, "view": {"closed", "expiring"},
 		"from": {w.now().Add(-time.Hour).Format(time.RFC3339), w.now().Add(time.Hour).Format(time.RFC3339)}, "to": {w.now().Format(time.RFC3339)},
 	}
 	later := w.now().Add(48 * time.Hour).UTC().Format(time.RFC3339)
