@@ -111,7 +111,7 @@ func (l *lab) open() *destination.Router {
 		return stscreds.NewAssumeRoleProvider(client, role, func(o *stscreds.AssumeRoleOptions) { o.ExternalID = &external })
 	}
 	return destination.NewRouter(10,
-		httpadapter.Kind(httpadapter.Options{Guard: g, RootCAs: l.roots}),
+		httpadapter.Kind(httpadapter.Options{Guard: g, RootCAs: l.roots, Secrets: l.secrets}),
 		sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return config }, Endpoint: l.sqs, AssumeRole: assume}),
 		pubsubadapter.Kind(pubsubadapter.Options{Emulator: l.emulator, Credentials: l.google}),
 		kafkaadapter.Kind(kafkaadapter.Options{Guard: g, RootCAs: l.roots, Secrets: l.secrets}),
@@ -409,6 +409,19 @@ func TestBrokenReceivers(t *testing.T) {
 			l.roots = a.pool()
 			l.https(&tls.Config{ClientAuth: tls.RequireAnyClientCert, Certificates: []tls.Certificate{a.certificate(nil)}})
 		}, testsend.HintTLSClientCert, delivery.TLS, "", "client certificate", testsend.ConsequenceRetried},
+		"a token endpoint that refuses the client": {func(l *lab) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+			l.t.Cleanup(server.Close)
+			l.endpoint.URL = server.URL
+			l.endpoint.Auth = &endpoint.Auth{OAuth2: &endpoint.OAuth2{TokenURL: server.URL, ClientID: "c", ClientSecret: endpoint.NewSecret("secret")}}
+		}, testsend.HintNoToken, delivery.Auth, "", "token URL", testsend.ConsequenceRetried},
+		"a token endpoint that is down": {func(l *lab) {
+			l.endpoint.URL = "http://127.0.0.1:1/"
+			l.endpoint.Auth = &endpoint.Auth{OAuth2: &endpoint.OAuth2{TokenURL: "http://127.0.0.1:1/", ClientID: "c", ClientSecret: endpoint.NewSecret("secret")}}
+		}, testsend.HintNoToken, delivery.Connect, "", "token URL", testsend.ConsequenceRetried},
+		"a client certificate that cannot be read": {func(l *lab) {
+			l.endpoint.URL, l.endpoint.Auth = "https://127.0.0.1:1/", &endpoint.Auth{ClientCertificate: "tidings/default/crm"}
+		}, testsend.HintClientCert, delivery.Denied, "", "in PEM", testsend.ConsequenceRetried},
 		"a server without a certificate for the name": {func(l *lab) {
 			l.https(&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("who?") }})
 		}, testsend.HintTLSHandshake, delivery.TLS, destination.PhaseTLS, "aborted the TLS handshake", testsend.ConsequenceRetried},

@@ -3,6 +3,8 @@ package httpadapter
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
+	"html"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -42,30 +44,44 @@ func newAuth(from *endpoint.Auth) *auth {
 	if b := from.Basic; b != nil {
 		encoded := base64.StdEncoding.EncodeToString([]byte(b.User + ":" + b.Password.Reveal()))
 		add("Authorization", "Basic "+encoded)
-		a.secrets = append(a.secrets, []byte(encoded))
+		a.conceal(encoded)
 	}
 	if !from.Bearer.IsZero() {
 		add("Authorization", "Bearer "+from.Bearer.Reveal())
 	}
 	for _, s := range from.Secrets() {
-		a.secrets = append(a.secrets, []byte(s.Reveal()))
+		a.conceal(s.Reveal())
 	}
-	longestFirst(a.secrets)
 	return a
 }
 
-// longestFirst sorts secrets so that none is hidden only in part, if another is its beginning.
-func longestFirst(secrets [][]byte) {
-	slices.SortFunc(secrets, func(a, b []byte) int { return len(b) - len(a) })
+// minHidden is the length in bytes from which a text counts as a secret in a response. To
+// hide shorter ones would only spoil the text.
+const minHidden = 4
+
+// conceal adds a secret, in the forms in which a response can repeat it. The longest come
+// first, so that none is hidden only in part if another is its beginning.
+func (a *auth) conceal(secret string) {
+	quoted, err := json.Marshal(secret)
+	if err != nil {
+		panic(err) // a string
+	}
+	inJSON := string(quoted[1 : len(quoted)-1])
+	for _, form := range []string{secret, inJSON, strings.ReplaceAll(inJSON, "/", `\/`), html.EscapeString(secret), url.QueryEscape(secret)} {
+		if len(form) >= minHidden && !slices.ContainsFunc(a.secrets, func(s []byte) bool { return string(s) == form }) {
+			a.secrets = append(a.secrets, []byte(form))
+		}
+	}
+	slices.SortStableFunc(a.secrets, func(a, b []byte) int { return len(b) - len(a) })
 }
 
 // with returns what a request carries with a token of OAuth2.
 func (a *auth) with(token string) *auth {
 	out := &auth{
 		headers: append(slices.Clip(a.headers), header{"Authorization", []string{"Bearer " + token}}),
-		secrets: append(slices.Clip(a.secrets), []byte(token)),
+		secrets: slices.Clone(a.secrets),
 	}
-	longestFirst(out.secrets)
+	out.conceal(token)
 	return out
 }
 
@@ -79,10 +95,6 @@ func (a *auth) set(to http.Header) {
 	}
 }
 
-// minHidden is the length in bytes from which a text counts as a secret in a response. To
-// hide shorter ones would only spoil the text.
-const minHidden = 4
-
 // hide returns a response's text without the secrets: some receivers repeat the request in
 // their errors. A secret whose end is cut off is removed too.
 func (a *auth) hide(text []byte) []byte {
@@ -90,9 +102,7 @@ func (a *auth) hide(text []byte) []byte {
 		return text
 	}
 	for _, s := range a.secrets {
-		if len(s) >= minHidden {
-			text = bytes.ReplaceAll(text, s, []byte(endpoint.MaskedSecret))
-		}
+		text = bytes.ReplaceAll(text, s, []byte(endpoint.MaskedSecret))
 	}
 	for _, s := range a.secrets {
 		for n := min(len(s)-1, len(text)); n >= minHidden; n-- {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -136,6 +138,32 @@ func TestASecretThatIsCutOffInAResponseIsHidden(t *testing.T) {
 	o, x := deliverTo(t, r, destination.Target{ID: "e", URL: server.URL, Auth: &endpoint.Auth{Bearer: secret(token)}}, 5*time.Second)
 	if o.Status != 500 || !x.Truncated || strings.Contains(shown(t, o, x), token[:5]) || !strings.HasSuffix(string(x.Body), endpoint.MaskedSecret) {
 		t.Errorf("%+v ends with %q", o, x.Body[len(x.Body)-40:])
+	}
+}
+
+// Receivers that repeat a request write it as JSON, as a page, or as a query.
+func TestASecretIsHiddenInEachFormOfAResponse(t *testing.T) {
+	const token = `mark/er+"of&a<token>` + "'"
+	inJSON, err := json.Marshal(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, form := range map[string]string{
+		"as it is": token, "JSON of Go": string(inJSON), "JSON of PHP": strings.ReplaceAll(string(inJSON), "/", `\/`), "a page": html.EscapeString(token), "a query": url.QueryEscape(token),
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(500)
+				fmt.Fprint(w, "you sent ", form, ".")
+			}))
+			defer server.Close()
+			r := router(nil)
+			defer r.Close()
+			o, x := deliverTo(t, r, destination.Target{ID: "e", URL: server.URL, Auth: &endpoint.Auth{Headers: []endpoint.AuthHeader{{Name: "X-Token", Value: secret(token)}}}}, 5*time.Second)
+			if strings.Contains(shown(t, o, x), "mark") || !strings.Contains(o.Snippet, "you sent") || !strings.Contains(o.Snippet, endpoint.MaskedSecret) {
+				t.Errorf("shown: %s", shown(t, o, x))
+			}
+		})
 	}
 }
 

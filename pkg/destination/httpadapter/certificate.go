@@ -23,14 +23,15 @@ func newCertificate(o Options, name string) *shared[*tls.Certificate] {
 	denied := func(why string) *delivery.Outcome {
 		return &delivery.Outcome{Class: delivery.Denied, Error: "no client certificate: the secret " + name + " " + why}
 	}
-	return &shared[*tls.Certificate]{now: now, get: func(ctx context.Context) (*tls.Certificate, time.Time, *delivery.Outcome) {
+	late := "no client certificate: the secret " + name + " could not be read in time"
+	return &shared[*tls.Certificate]{now: now, late: late, get: func(ctx context.Context) (*tls.Certificate, time.Time, *delivery.Outcome) {
 		if o.Secrets == nil {
 			return nil, time.Time{}, denied("cannot be read: this program has no secret store")
 		}
 		text, err := o.Secrets.Secret(ctx, name)
 		switch {
 		case err != nil && ctx.Err() != nil:
-			return nil, time.Time{}, &delivery.Outcome{Class: delivery.Timeout, Error: "no client certificate: the secret " + name + " could not be read in time"}
+			return nil, time.Time{}, &delivery.Outcome{Class: delivery.Timeout, Error: late}
 		case err != nil:
 			return nil, time.Time{}, denied("cannot be read: check that it exists, and that the dispatch function is allowed to read it")
 		}
@@ -64,12 +65,21 @@ func (p *poster) authenticated(ctx context.Context, m destination.Message) deliv
 	return p.withToken(ctx, m)
 }
 
-// refusedBy returns the outcome of a connection with a client certificate that the receiver
-// ended with an alert. The certificate may have been replaced: the next attempt reads the
-// secret again.
-func (p *poster) refusedBy(alert uint8) delivery.Outcome {
+// mayBeRefused completes the outcome of an attempt without a response, if the receiver may
+// have refused the client certificate: by an alert, or by ending a new connection, when the
+// alert can be lost on the way. The certificate may have been replaced: the next attempt
+// reads the secret again.
+func (p *poster) mayBeRefused(o *delivery.Outcome, err error, watch *stopwatch) {
+	alert, alerted := destination.TLSAlert(err)
+	switch {
+	case alerted:
+		o.Error = "the receiver refused the client certificate or the TLS handshake (" + tls.AlertError(alert).Error() + ")"
+	case watch.timings().TLS > 0 && (o.Class == delivery.Connect || o.Class == delivery.Protocol):
+		o.Error += "; it may have refused the client certificate"
+	default:
+		return
+	}
 	p.certificate.drop(p.certificate.peek())
-	return delivery.Outcome{Class: delivery.TLS, Error: "the receiver refused the client certificate or the TLS handshake (" + tls.AlertError(alert).Error() + ")"}
 }
 
 // notSent records an attempt that ended before the request.

@@ -193,7 +193,13 @@ func TestClientCertificates(t *testing.T) {
 						timeout = 100 * time.Millisecond
 					}
 					o, x := deliverTo(t, r, target, timeout)
-					if o.Class != c.class || !strings.HasPrefix(o.Error, c.errs) || o.Permanent {
+					if c.class == delivery.TLS && (o.Class == delivery.Connect || o.Class == delivery.Protocol) && version == tls.VersionTLS13 {
+						// The server has closed the connection with a request unread, and the reset
+						// has overtaken the alert.
+						if c.secret != "" && !strings.HasSuffix(o.Error, "; it may have refused the client certificate") {
+							t.Errorf("%+v", o)
+						}
+					} else if o.Class != c.class || !strings.HasPrefix(o.Error, c.errs) || o.Permanent {
 						t.Errorf("%+v, want %s %s", o, c.class, c.errs)
 					}
 					if want := proto + " tidings"; c.class == delivery.Success && got != want || c.class != delivery.Success && got != "" {
@@ -249,7 +255,7 @@ func TestAClientCertificateIsReadAgainWhenItMayHaveBeenReplaced(t *testing.T) {
 		if step.text != "" {
 			store.set(step.text)
 		}
-		if o, _ := deliverTo(t, r, target, 10*time.Second); o.Class != step.class || store.count() != step.reads {
+		if o, _ := deliverTo(t, r, target, 10*time.Second); o.Class != step.class && (step.class != delivery.TLS || o.Class != delivery.Connect) || store.count() != step.reads {
 			t.Errorf("step %d: %+v, %d reads, want %s and %d", i, o, store.count(), step.class, step.reads)
 		}
 	}
@@ -277,5 +283,19 @@ func TestAClientCertificateNeedsTLS(t *testing.T) {
 	err := r.Check(destination.Target{URL: "http://127.0.0.1:1/", Auth: &endpoint.Auth{ClientCertificate: "tidings/t/crm"}})
 	if err == nil || err.Error() != "auth.client_certificate: a client certificate needs https://" {
 		t.Error(err)
+	}
+}
+
+func TestANewConnectionThatEndsWithoutAnAnswerMayMeanARefusedCertificate(t *testing.T) {
+	ours := newAuthority(t)
+	server := mutual(t, ours, false, tls.VersionTLS13, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	store := &vault{text: ours.issue(t, "tidings", time.Now().Add(24*time.Hour))}
+	r, _ := mutualRouter(t, server, store)
+	target := destination.Target{Tenant: "t", ID: "e", URL: server.URL, Auth: &endpoint.Auth{ClientCertificate: "tidings/t/crm"}}
+	for n := range 3 {
+		o, _ := deliverTo(t, r, target, 10*time.Second)
+		if o.Class != delivery.Protocol || o.Error != "the receiver closed the connection without a response; it may have refused the client certificate" || store.count() != n+1 {
+			t.Errorf("attempt %d: %+v, %d reads", n, o, store.count())
+		}
 	}
 }

@@ -105,7 +105,7 @@ func Kind(o Options) destination.Kind {
 			}
 			p.connections = newConnections(with)
 			if t.Auth != nil && t.Auth.OAuth2 != nil {
-				p.tokens = newTokens(o, t.Auth.OAuth2)
+				p.tokens = newTokens(o, t.Auth.OAuth2, p.auth)
 			}
 			return p, nil
 		},
@@ -119,7 +119,7 @@ type poster struct {
 	url         *url.URL
 	method      string
 	auth        *auth                     // nil if requests have a signature only
-	tokens      *shared[string]           // nil without OAuth2
+	tokens      *shared[*auth]            // nil without OAuth2
 	certificate *shared[*tls.Certificate] // nil without a client certificate
 }
 
@@ -234,16 +234,18 @@ func (p *poster) post(ctx context.Context, transport *http.Transport, watch *sto
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
+		err = watch.explain(err)
 		if x != nil {
 			x.Cause = err
 		}
 		if status := watch.answer(); status != 0 {
 			return unread(status, err)
 		}
-		if alert, alerted := destination.TLSAlert(err); alerted && p.certificate != nil {
-			return p.refusedBy(alert)
+		outcome := classify(err)
+		if p.certificate != nil {
+			p.mayBeRefused(&outcome, err, watch)
 		}
-		return classify(err)
+		return outcome
 	}
 	defer response.Body.Close()
 	if response.StatusCode == http.StatusSwitchingProtocols {
@@ -468,7 +470,7 @@ type stopwatch struct {
 	sent    []destination.Field // the headers as written, if traced
 
 	conn   *answerConn // nil before there is a connection, and for HTTP/2
-	http2  bool
+	http2  *tls.Conn   // nil before there is a connection, and for HTTP/1
 	reused bool
 }
 
@@ -476,7 +478,7 @@ func (w *stopwatch) got(info httptrace.GotConnInfo) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conn, _ = info.Conn.(*answerConn)
-	_, w.http2 = info.Conn.(*tls.Conn)
+	w.http2, _ = info.Conn.(*tls.Conn)
 	w.reused = info.Reused
 	if w.conn != nil {
 		w.conn.begin()
@@ -486,7 +488,26 @@ func (w *stopwatch) got(info httptrace.GotConnInfo) {
 func (w *stopwatch) usesHTTP2() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.http2
+	return w.http2 != nil
+}
+
+// explain returns the alert with which the receiver ended a new HTTP/2 connection, where
+// net/http only says that it ended. In TLS 1.3, a client learns after the handshake that its
+// certificate is missing or refused.
+func (w *stopwatch) explain(err error) error {
+	w.mu.Lock()
+	conn := w.http2
+	w.mu.Unlock()
+	if conn == nil || !strings.Contains(err.Error(), "client conn could not be established") {
+		return err
+	}
+	// net/http has closed it, and nobody else has used it: Read returns its last error.
+	_ = conn.SetReadDeadline(time.Unix(1, 0))
+	_, why := conn.Read(make([]byte, 1))
+	if _, alerted := destination.TLSAlert(why); alerted {
+		return why
+	}
+	return err
 }
 
 // answer returns the status of the response that has begun to arrive; 0 if none has. It

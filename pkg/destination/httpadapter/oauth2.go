@@ -52,9 +52,9 @@ func checkTokenURL(o Options, raw string) error {
 	return nil
 }
 
-// newTokens returns the tokens of an endpoint.
-func newTokens(o Options, from *endpoint.OAuth2) *shared[string] {
-	r := tokenRequest{options: o, config: clientcredentials.Config{
+// newTokens returns the tokens of an endpoint, each with what else its requests carry.
+func newTokens(o Options, from *endpoint.OAuth2, beside *auth) *shared[*auth] {
+	r := tokenRequest{options: o, beside: beside, config: clientcredentials.Config{
 		ClientID: from.ClientID, ClientSecret: from.ClientSecret.Reveal(), TokenURL: from.TokenURL, Scopes: from.Scopes, AuthStyle: oauth2.AuthStyleInHeader,
 	}}
 	if from.Audience != "" {
@@ -63,7 +63,7 @@ func newTokens(o Options, from *endpoint.OAuth2) *shared[string] {
 	if from.SecretInBody {
 		r.config.AuthStyle = oauth2.AuthStyleInParams
 	}
-	return &shared[string]{get: r.get, now: o.clock()}
+	return &shared[*auth]{get: r.get, now: o.clock(), late: "no token: the token endpoint did not answer in time"}
 }
 
 // clock returns the wall clock: while a function is frozen, the monotonic one may stand still.
@@ -77,12 +77,13 @@ func (o Options) clock() func() time.Time {
 // tokenRequest requests tokens of one endpoint.
 type tokenRequest struct {
 	options Options
+	beside  *auth
 	config  clientcredentials.Config
 }
 
 // get requests a token. It uses a connection of its own: a token lasts longer than a server
 // keeps an idle connection.
-func (r *tokenRequest) get(ctx context.Context) (token string, until time.Time, failed *delivery.Outcome) {
+func (r *tokenRequest) get(ctx context.Context) (with *auth, until time.Time, failed *delivery.Outcome) {
 	ctx, cancel := context.WithTimeout(ctx, tokenTime)
 	defer cancel()
 	p := newPool(r.options)
@@ -95,16 +96,16 @@ func (r *tokenRequest) get(ctx context.Context) (token string, until time.Time, 
 	began := time.Now()
 	got, err := r.config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
-		return "", until, noToken(ctx, err, time.Since(began))
+		return nil, until, noToken(ctx, err, time.Since(began))
 	}
 	if !strings.EqualFold(got.Type(), "Bearer") || len(got.AccessToken) > maxTokenText || !httpguts.ValidHeaderFieldValue(got.AccessToken) {
-		return "", until, &delivery.Outcome{Class: delivery.Auth, Error: "no token: the token endpoint's answer has no bearer token, or one that HTTP cannot carry"}
+		return nil, until, &delivery.Outcome{Class: delivery.Auth, Error: "no token: the token endpoint's answer has no bearer token, or one that HTTP cannot carry"}
 	}
 	lifetime := tokenLifetime
 	if !got.Expiry.IsZero() {
 		lifetime = got.Expiry.Sub(began)
 	}
-	return got.AccessToken, r.options.clock()().Add(lifetime - min(tokenReserve, lifetime/10)), nil
+	return r.beside.with(got.AccessToken), r.options.clock()().Add(lifetime - min(tokenReserve, lifetime/10)), nil
 }
 
 // bounded bounds the bodies of responses.
@@ -173,18 +174,18 @@ func noToken(ctx context.Context, err error, took time.Duration) *delivery.Outco
 // withToken makes an attempt with a token. A token can be revoked before its end: after a
 // 401, the request is made once more with a new one.
 func (p *poster) withToken(ctx context.Context, m destination.Message) delivery.Outcome {
-	token, failed := p.tokens.take(ctx)
+	with, failed := p.tokens.take(ctx)
 	if failed == nil {
-		outcome := p.request(ctx, m, p.auth.with(token))
+		outcome := p.request(ctx, m, with)
 		if outcome.Status != http.StatusUnauthorized {
 			return outcome
 		}
-		p.tokens.drop(token)
-		if token, failed = p.tokens.take(ctx); failed == nil {
+		p.tokens.drop(with)
+		if with, failed = p.tokens.take(ctx); failed == nil {
 			if x := destination.Observed(ctx); x != nil {
 				*x = destination.Exchange{}
 			}
-			return p.request(ctx, m, p.auth.with(token))
+			return p.request(ctx, m, with)
 		}
 		repeated := *failed
 		repeated.Error = "the receiver answered 401 Unauthorized; " + failed.Error

@@ -15,6 +15,8 @@ type shared[T comparable] struct {
 	// get gets the value and says until when it is valid; or why there is none.
 	get func(context.Context) (T, time.Time, *delivery.Outcome)
 	now func() time.Time
+	// late is the error of an attempt whose time ends while it waits for another's call.
+	late string
 
 	mu    sync.Mutex
 	value T
@@ -56,7 +58,7 @@ func (s *shared[T]) take(ctx context.Context) (T, *delivery.Outcome) {
 			}
 		case <-ctx.Done():
 			var none T
-			return none, &delivery.Outcome{Class: delivery.Timeout, Error: "timeout"}
+			return none, &delivery.Outcome{Class: delivery.Timeout, Error: s.late}
 		}
 	}
 }
