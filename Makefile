@@ -131,7 +131,8 @@ crash: bin/tidings tools ## kill -9 the runner, DynamoDB and the receiver under 
 .PHONY: verify-receiving
 verify-receiving: ## Run the receivers of docs/receiving.md in eight languages; parse the AsyncAPI document officially
 	@tools/receiving/fetch
-	go test -tags receiving -count=1 -run Receiving ./docs ./pkg/event/catalog/reference
+	@cd tools/receiving && . ./environment && cd ../.. && \
+	  go test -tags receiving -count=1 -run Receiving ./docs ./pkg/event/catalog/reference
 
 .PHONY: drill
 drill: ## Break the local runner in ten ways; check which alerts come and resolve (about 2 minutes)
