@@ -11,7 +11,8 @@ import (
 
 // Adapter delivers messages to one destination.
 type Adapter interface {
-	// Deliver makes one attempt and returns its outcome. It never retries. When
+	// Deliver makes one attempt and returns its outcome. It never retries, except that HTTP
+	// with OAuth 2.0 repeats a request once whose token was refused. When
 	// the context ends, it returns at once with class Timeout.
 	//
 	// Success means that the destination has accepted the message: a 2xx status,
