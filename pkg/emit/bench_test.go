@@ -23,3 +23,18 @@ func BenchmarkList(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkEvent accepts one event of half a kilobyte per request.
+func BenchmarkEvent(b *testing.B) {
+	payload, err := json.Marshal(url("POST", `{"event":"user.posted_comment","actor_user_id":"u_1042","data":{"discussion_id":"d_7","comment_id":"m_1","comment_text":"`+strings.Repeat("Who brings the projector? ", 10)+`"}}`))
+	if err != nil {
+		b.Fatal(err)
+	}
+	em, _ := newEmitter()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := emithandler.Route(em)(b.Context(), payload); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
