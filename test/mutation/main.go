@@ -267,7 +267,7 @@ func prepare(ctx context.Context, work string, all mutated, chosen []mutant, uni
 				dir = "test/simulation"
 			}
 			binary := filepath.Join(work, strings.ReplaceAll(test, "/", "_")+".test")
-			command := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, "./"+dir)
+			command := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-w", "-overlay", overlay, "-o", binary, "./"+dir)
 			if out, err := command.CombinedOutput(); err != nil {
 				return nil, fmt.Errorf("compile the tests of %s with their mutants: %w\n%s", test, err, out)
 			}

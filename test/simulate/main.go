@@ -59,7 +59,7 @@ func main() {
 
 // build compiles the simulation; overlay, if not empty, replaces files of the source.
 func build(ctx context.Context, binary, overlay string) error {
-	args := []string{"test", "-c", "-o", binary}
+	args := []string{"test", "-c", "-vet=off", "-ldflags=-w", "-o", binary}
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
 	}

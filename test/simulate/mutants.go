@@ -160,7 +160,7 @@ func check(ctx context.Context, dir string, m mutant, seeds int) (f found) {
 func unitTest(ctx context.Context, overlay, test string) (*finding, error) {
 	words := strings.Fields(test)
 	test = strings.Join(words[:2], " ")
-	arguments := append([]string{"test", "-vet=off", "-overlay", overlay, "-run", "^" + words[1] + "$", "./" + words[0], "-args"}, words[2:]...)
+	arguments := append([]string{"test", "-vet=off", "-ldflags=-w", "-overlay", overlay, "-run", "^" + words[1] + "$", "./" + words[0], "-args"}, words[2:]...)
 	out, err := exec.CommandContext(ctx, "go", arguments...).CombinedOutput()
 	switch text := string(out); {
 	case strings.Contains(text, "[build failed]"), strings.Contains(text, "[setup failed]"):
