@@ -5,6 +5,7 @@ package docs_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -107,6 +108,7 @@ func checkReceiverOf(t *testing.T, newKey, newOther func() signature.Secret, var
 		"the same JSON, reformatted": {[]signature.Secret{secret}, now, strings.Replace(body, ",", ", ", 1), false},
 		"older than five minutes":    {[]signature.Secret{secret}, now.Add(-10 * time.Minute), body, false},
 	} {
+		breakConnections(t, address) // the receiver must go on
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+"/hooks", strings.NewReader(r.sent))
 		if err != nil {
 			t.Fatal(err)
@@ -122,6 +124,27 @@ func checkReceiverOf(t *testing.T, newKey, newOther func() signature.Secret, var
 		_ = response.Body.Close()
 		if want := map[bool]int{true: http.StatusNoContent, false: http.StatusUnauthorized}[r.accept]; response.StatusCode != want {
 			t.Errorf("%s: status %d, want %d", name, response.StatusCode, want)
+		}
+	}
+}
+
+// breakConnections breaks two connections in the middle of a body: it closes one, and resets
+// the other.
+func breakConnections(t *testing.T, address string) {
+	t.Helper()
+	for _, reset := range []bool{false, true} {
+		connection, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatalf("the receiver has ended: %v", err)
+		}
+		if _, err := fmt.Fprintf(connection, "POST /hooks HTTP/1.1\r\nHost: %s\r\nContent-Length: 100\r\n\r\n{\"a", address); err != nil {
+			t.Fatal(err)
+		}
+		if reset {
+			err = connection.(*net.TCPConn).SetLinger(0)
+		}
+		if err := errors.Join(err, connection.Close()); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
