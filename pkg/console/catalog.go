@@ -96,7 +96,8 @@ type typeList struct {
 	Types  []catalog.Type
 	More   int  // types that match beyond those listed
 	Open   bool // types without a definition are allowed
-	// Undefined are those of the last 24 hours' events, of all tenants: for operators.
+	// Undefined are those of the last 24 hours' events, of all tenants: for operators of all
+	// of them.
 	Undefined []stats.Type
 }
 
@@ -107,12 +108,16 @@ func (c *Console) listTypes(r *http.Request, who Session) (page, error) {
 	}
 	v := typeList{Open: known.IsOpen(), Search: strings.TrimSpace(r.URL.Query().Get("q"))}
 	v.Types, v.More = matching(known, v.Search)
-	if v.Open && who.Role == Operator {
+	if v.Open && operatesAll(who) {
 		summary, err := c.Operations.Statistics.Summary(r.Context())
 		if err != nil {
 			return page{}, err
 		}
-		v.Undefined = summary.Types(known.Allows)
+		deployment, err := c.Operations.Endpoints.Catalog.Of(r.Context(), "") // the events are of other tenants, too
+		if err != nil {
+			return page{}, err
+		}
+		v.Undefined = summary.Types(deployment.Allows)
 	}
 	return page{Template: "catalog", Title: "Event types", Nav: "catalog", Data: v}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/ops/stats"
 	"github.com/tidings-dev/tidings/pkg/testsend"
 )
 
@@ -84,7 +85,8 @@ func TestSecurityNobodyElseSeesTheTypesOfATenant(t *testing.T) {
 		"an operator": w.login(console.Operator, "globex"), "a tenant of a similar name": w.login(console.Admin, "acme.lost"),
 	}
 	w.login(console.Viewer, "acme").get(console.AsyncAPIPath) // fills the cache
-	for name, b := range clients {
+	seesNothing := func(name string, b *browser) {
+		t.Helper()
 		for _, path := range []string{
 			console.CatalogPath, "/catalog?q=parcel", "/catalog?q=lost&tenant=acme", "/catalog/types/parcel.lost", "/catalog/types/parcel.lost?version=1&tenant=acme", "/catalog/schemas/parcel.lost.json",
 			"/catalog/schemas/parcel.lost.v1.json", "/catalog/schemas/acme%2fparcel.lost.json", console.AsyncAPIPath, console.AsyncAPIPath + "?tenant=acme", "/api/event-types", "/api/event-types?tenant=acme",
@@ -94,13 +96,16 @@ func TestSecurityNobodyElseSeesTheTypesOfATenant(t *testing.T) {
 			r.Header.Set("X-Tidings-Tenant", "acme")
 			a := b.do(r)
 			text := strings.NewReplacer(`"parcel.lost"`, "", `&#34;parcel.lost&#34;`, "", "parcel.lost.json", "", "parcel.lost.v1", "", "acme/parcel.lost", "").Replace(a.Body.String()) // what was asked for
-			if strings.Contains(text, "parcel.") || strings.Contains(text, "parcel_id") || strings.Contains(text, "A parcel was lost") {
+			if strings.Contains(text, "parcel.") || strings.Contains(text, "parcel_id") || strings.Contains(text, "A parcel was lost") || strings.Contains(text, "7654") {
 				t.Errorf("%s gets %s: %d %s", name, path, a.Code, a.Body)
 			}
 			if a.Code == http.StatusOK && (strings.HasPrefix(path, "/catalog/types/") || strings.HasPrefix(path, "/catalog/schemas/")) {
 				t.Errorf("%s gets %s", name, path)
 			}
 		}
+	}
+	for name, b := range clients {
+		seesNothing(name, b)
 		if name == "a stranger" {
 			continue
 		}
@@ -115,6 +120,53 @@ func TestSecurityNobodyElseSeesTheTypesOfATenant(t *testing.T) {
 			}
 		}
 	}
+
+	// Nor of its events of types without a definition.
+	seen := stats.Batch{ID: "1", At: w.now(), UndefinedTypes: map[string]int64{"parcel.sent": 7654}}
+	if err := w.store.AddStatistics(t.Context(), seen); err != nil {
+		t.Fatal(err)
+	}
+	w.change(func(s *deployed.Set) { s.Open = true })
+	for name, b := range clients {
+		seesNothing(name+", with open types,", b)
+	}
+	if a := w.login(console.Operator, "default").get(console.CatalogPath); !strings.Contains(a.Body.String(), "parcel.sent") {
+		t.Errorf("an operator of all tenants does not see it: %s", a.Body)
+	}
+}
+
+// The types of a tenant's own say nothing about the events of the others.
+func TestEventsWithoutADefinitionAreThoseThatTheDeploymentDoesNotDefine(t *testing.T) {
+	w := newWorld(t)
+	lost, err := catalog.Parse([]byte(parcel))
+	if err == nil {
+		_, err = deployed.WriteTenant(t.Context(), w.store, deployed.Set{Open: true}, "default", []catalog.Type{lost}, "op", "a", time.Now())
+	}
+	if err == nil {
+		err = w.store.AddStatistics(t.Context(), stats.Batch{ID: "1", At: w.now(), UndefinedTypes: map[string]int64{"parcel.lost": 7654}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ops.Endpoints.Catalog = &deployed.Live{Source: w.store, Now: w.now, Log: slog.New(slog.DiscardHandler)}
+	list := w.login(console.Operator, "default").get(console.CatalogPath).Body.String()
+	if !strings.Contains(list, "7654") {
+		t.Errorf("an operator does not see that other tenants publish it without a definition:\n%s", list)
+	}
+}
+
+// change changes the types of the deployment, and passes the time until they are used.
+func (w *world) change(do func(*deployed.Set)) {
+	w.t.Helper()
+	set, err := deployed.Read(w.t.Context(), w.store, -1)
+	if err == nil {
+		do(&set)
+		_, err = deployed.Write(w.t.Context(), w.store, set, "op", fmt.Sprint("change", set.Revision), w.now())
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.pass(2 * deployed.CacheTime)
 }
 
 // Operators of all tenants choose the tenant; a tenant's own session sees its types, and
