@@ -137,7 +137,7 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 		return p, err
 	}
 	for _, t := range after.Own() {
-		if t.Deprecated == nil || t.Deprecated.Instead == "" {
+		if t.Deprecated == nil || t.Deprecated.Instead == "" || r.Tenant != "" && !p.touches(t) {
 			continue
 		}
 		if _, ok := after.Type(t.Deprecated.Instead); !ok {
@@ -169,6 +169,17 @@ func (m *Manager) Plan(ctx context.Context, r Request) (Plan, error) {
 	return p, nil
 }
 
+// touches reports whether the plan changes a type, or removes the one that it is deprecated in
+// favour of. What it does not touch can name a type that the deployment has no more.
+func (p Plan) touches(t catalog.Type) bool {
+	return slices.ContainsFunc(p.Items, func(i Item) bool {
+		if i.Action == Remove {
+			return i.Type == t.Deprecated.Instead
+		}
+		return i.Action != Keep && catalog.Label(i.Type, i.Version) == t.Label()
+	})
+}
+
 // change puts a request into a plan, and the types that get a mark into the request. It
 // returns the types before and after it.
 func (m *Manager) change(ctx context.Context, p *Plan, r *Request) (before, after *catalog.Catalog, err error) {
@@ -186,7 +197,7 @@ func (m *Manager) change(ctx context.Context, p *Plan, r *Request) (before, afte
 	if p.Items, err = compare(base, *r); err != nil {
 		return nil, nil, wrong(err)
 	}
-	if err := m.refuseTenants(ctx, set, r.Types, p.Items); err != nil {
+	if err := m.refuseTenants(ctx, set, claiming(base, r.Types)); err != nil {
 		return nil, nil, err
 	}
 	p.set.Types, p.set.Without = merge(set, *r, m.Now())
@@ -213,7 +224,7 @@ func (m *Manager) changeTenant(ctx context.Context, p *Plan, r *Request, base *c
 	if r.Types, err = marked(before, *r); err != nil {
 		return nil, nil, wrong(err)
 	}
-	for _, t := range r.Types {
+	for _, t := range claiming(own, r.Types) {
 		if why := base.Collision(t); why != "" {
 			return nil, nil, wrong(fmt.Errorf("%s %s: a type of tenant %s cannot be", t.Label(), why, r.Tenant))
 		}
@@ -234,17 +245,21 @@ func (m *Manager) changeTenant(ctx context.Context, p *Plan, r *Request, base *c
 	return before, catalog.Over(base, own), nil
 }
 
+// claiming returns the types that claim a name that they did not have before. The others keep
+// theirs: a tenant and the deployment can both have a name since a release shipped it.
+func claiming(before *catalog.Catalog, types []catalog.Type) []catalog.Type {
+	return slices.DeleteFunc(slices.Clone(types), func(t catalog.Type) bool {
+		was, ok := before.Version(t.Name, t.Version)
+		return ok && was.Replaces == t.Replaces
+	})
+}
+
 // parallelTenants is how many tenants' types are read at once.
 const parallelTenants = 16
 
 // refuseTenants refuses types of the deployment that collide with types of tenants' own. The
 // error names the tenants.
-func (m *Manager) refuseTenants(ctx context.Context, set deployed.Set, types []catalog.Type, items []Item) error {
-	kept := map[string]bool{} // by label
-	for _, i := range items {
-		kept[catalog.Label(i.Type, i.Version)] = i.Action == Keep
-	}
-	types = slices.DeleteFunc(slices.Clone(types), func(t catalog.Type) bool { return kept[t.Label()] })
+func (m *Manager) refuseTenants(ctx context.Context, set deployed.Set, types []catalog.Type) error {
 	tenants := set.Tenants()
 	if len(types) == 0 || len(tenants) == 0 {
 		return nil

@@ -160,3 +160,65 @@ func TestAChangeOfATenantsTypeIsComparedWithItsEndpoints(t *testing.T) {
 	w.apply(eventtypes.Request{Tenant: "acme", Remove: []string{"parcel.lost"}}, false, nil)
 	w.apply(eventtypes.Request{Tenant: "globex", Remove: []string{"parcel.lost"}}, true, nil)
 }
+
+// A release can ship a name that a tenant has. Both keep theirs and can change them, but
+// claim no name more.
+func TestBothKeepANameThatAReleaseShippedLater(t *testing.T) {
+	w := newWorld(t)
+	const name = "user.posted_comment"
+	set, err := deployed.Read(t.Context(), w.store, -1)
+	if err == nil { // by a release that does not ship it
+		_, err = deployed.WriteTenant(t.Context(), w.store, set, "acme", []catalog.Type{own(t, name)}, "op", "a", time.Now())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped, _ := catalog.Default().Type(name)
+	version2 := `"x-version":2,"x-downgrade":{},`
+	edit := func(text, more string) catalog.Type {
+		return parse(t, strings.Replace(text, "{", "{"+more, 1))
+	}
+	mine := strings.Replace(order, "order.paid", name, 1)
+	described := func(text string) catalog.Type {
+		return parse(t, strings.Replace(text, `"description"`, `"$comment":"x","description"`, 1))
+	}
+	mark := []eventtypes.Mark{{Type: name, Deprecation: &catalog.Deprecation{Since: "2026-11-30"}}}
+	for _, tenant := range []string{"acme", ""} {
+		text, old := mine, "user.joined_platform" // the deployment's
+		if tenant == "" {
+			text, old = string(shipped.Schema), "parcel.lost"
+			w.apply(eventtypes.Request{Tenant: "acme", Types: []catalog.Type{own(t, old)}}, false, nil)
+		}
+		w.apply(eventtypes.Request{Tenant: tenant, Types: []catalog.Type{parse(t, text)}}, false, nil)
+		w.apply(eventtypes.Request{Tenant: tenant, Types: []catalog.Type{described(text)}}, false, nil)
+		w.apply(eventtypes.Request{Tenant: tenant, Deprecate: mark}, false, nil)
+		if is, _ := w.of(tenant).Type(name); is.Deprecated == nil {
+			t.Errorf("%q: it has no mark", tenant)
+		}
+		for more, want := range map[string]string{version2: name + ".v2", `"x-replaces":"` + old + `",`: name} {
+			r := eventtypes.Request{Tenant: tenant, Types: []catalog.Type{edit(text, more)}}
+			if tenant == "" {
+				want = "acme (" + want + ")"
+			}
+			w.refused(r, want)
+		}
+	}
+}
+
+// What a tenant's types name can be removed from the deployment, without looking at all
+// tenants. It is wrong in what the tenant changes next, not in what it leaves.
+func TestATenantsTypesCanBeDeprecatedInFavourOfOneThatTheDeploymentRemoves(t *testing.T) {
+	w := newWorld(t)
+	instead := func(name, instead string) catalog.Type {
+		return parse(t, strings.Replace(strings.Replace(order, "order.paid", name, 1), "{", `{"x-deprecated":{"since":"2026-11-30","instead":"`+instead+`"},`, 1))
+	}
+	old := instead("parcel.lost", "order.paid")
+	w.apply(eventtypes.Request{Tenant: "acme", Types: []catalog.Type{old}}, false, nil)
+	w.apply(eventtypes.Request{Remove: []string{"order.paid"}}, false, nil)
+	w.apply(eventtypes.Request{Tenant: "acme", Types: []catalog.Type{old, own(t, "parcel.found"), own(t, "parcel.sent")}}, false, nil)
+	w.apply(eventtypes.Request{Tenant: "acme", Remove: []string{"parcel.found"}}, false, nil)
+	w.refused(eventtypes.Request{Tenant: "acme", Types: []catalog.Type{instead("parcel.sent", "order.paid")}}, "parcel.sent is deprecated in favour of order.paid")
+	w.apply(eventtypes.Request{Tenant: "acme", Types: []catalog.Type{instead("parcel.lost", "parcel.sent")}}, false, nil)
+	w.refused(eventtypes.Request{Tenant: "acme", Remove: []string{"parcel.sent"}}, "parcel.lost is deprecated in favour of parcel.sent")
+	w.apply(eventtypes.Request{Tenant: "acme", Types: []catalog.Type{instead("parcel.lost", "user.posted_comment")}}, false, nil)
+}
