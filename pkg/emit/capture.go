@@ -13,6 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/emit/capture"
 	"github.com/tidings-dev/tidings/pkg/emit/capture/rules"
 	"github.com/tidings-dev/tidings/pkg/event"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
 	"github.com/tidings-dev/tidings/pkg/ops/tracing"
 	"github.com/tidings-dev/tidings/pkg/platform"
@@ -23,8 +24,9 @@ import (
 // If events could not be stored, Capture returns the sequence number of the first
 // record concerned. The stream then delivers that record and all later ones again;
 // events that are already stored are recognised by their ID. A change that should
-// become an event and cannot, because its item cannot be read or the catalog rejects
-// the event, is kept as a failed change, because retrying it would block its shard.
+// become an event and cannot, because its item cannot be read, the catalog rejects the
+// event or the stored types of its tenant are damaged, is kept as a failed change, because
+// retrying it would block its shard.
 func (em *Emitter) Capture(ctx context.Context, batch []platform.Change) (failed []string) {
 	var t captureTally
 	first := len(batch)
@@ -211,6 +213,10 @@ func (em *Emitter) captureOne(ctx context.Context, change platform.Change) (got 
 // storeCaptured stores an event. An *Error means that it was refused.
 func (em *Emitter) storeCaptured(ctx context.Context, c capture.Captured, got *captureResult) error {
 	types, err := em.Catalog.Of(ctx, c.Tenant)
+	var damaged *deployed.UnreadableError
+	if errors.As(err, &damaged) { // the changes of all other tenants would wait behind this one
+		return &Error{Code: UnknownType, Message: damaged.Error()}
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package emit_test
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -10,7 +12,9 @@ import (
 	"github.com/tidings-dev/tidings/pkg/event/catalog"
 	"github.com/tidings-dev/tidings/pkg/event/deployed"
 	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/platform"
 	"github.com/tidings-dev/tidings/pkg/store/memory"
+	"github.com/tidings-dev/tidings/test/streamtest"
 )
 
 const parcel = `{"title":"parcel.lost","description":"A parcel was lost","x-subject":"parcel_id","x-retention-days":7,"type":"object",
@@ -78,5 +82,54 @@ func TestACapturedEventIsCheckedWithTheTypesOfItsTenant(t *testing.T) {
 	list := failedChanges(t, s)
 	if len(list) != 1 || !strings.Contains(list[0].Reason, "data.parcel_id: is missing") || len(stored(t, s)) != 0 {
 		t.Errorf("kept %+v, stored %d", list, len(stored(t, s)))
+	}
+}
+
+// tenantParts fails, or changes, what is read of a tenant's types.
+type tenantParts struct {
+	*memory.Store
+	err error // of the store; nil: the part is missing
+}
+
+func (s *tenantParts) GetValue(ctx context.Context, key string) (string, error) {
+	if strings.Contains(key, "#acme#") {
+		return "", s.err
+	}
+	return s.Store.GetValue(ctx, key)
+}
+
+// Changes of one tenant whose types are damaged do not hold up the others'. A store that
+// does not answer does: the stream delivers the change again.
+func TestDamagedTypesOfATenantDoNotHoldUpCapture(t *testing.T) {
+	for name, away := range map[string]error{"damaged": nil, "away": errors.New("throttled")} {
+		t.Run(name, func(t *testing.T) {
+			em, s := newEmitter()
+			ownParcel(t, em, s, true)
+			good := em.Catalog
+			em.Catalog = &validate.Live{Types: &deployed.Live{Source: &tenantParts{s, away}, CacheTime: deployed.CacheTime, Now: time.Now, Log: slog.New(slog.DiscardHandler)}}
+			em.Rules = &source{set: ruleSet(t, "rules:\n- event: parcel.lost\n  when: change == \"insert\"\n  tenant: new.tenant\n  data: {parcel_id: id(new.comment_id)}\n")}
+			first, second := comment(1), comment(2)
+			first.Tenant, second.Tenant = "acme", "globex"
+			batch := changes(t, first, second)
+			again := capture(t, em, batch)
+			list := failedChanges(t, s)
+			if away != nil {
+				if len(again) != 1 || len(list) != 0 {
+					t.Errorf("the stream delivers %v again, kept %+v", again, list)
+				}
+				return
+			}
+			if len(again) != 0 || len(stored(t, s)) != 1 {
+				t.Fatalf("the stream has to deliver %v again, stored %d", again, len(stored(t, s)))
+			}
+			if len(list) != 1 || list[0].Tenant != "acme" || list[0].EventType != "parcel.lost" || !strings.Contains(list[0].Reason, "event types of tenant acme are damaged") {
+				t.Fatalf("kept %+v", list)
+			}
+			em.Catalog = good // repaired
+			got, err := em.Recapture(t.Context(), []string{list[0].ID}, func([]byte) (platform.Change, error) { return streamtest.Changes(batch.Records...)[0], nil })
+			if err != nil || len(got) != 1 || !got[0].Captured || len(stored(t, s)) != 2 {
+				t.Errorf("captured again: %+v, %v, stored %d", got, err, len(stored(t, s)))
+			}
+		})
 	}
 }

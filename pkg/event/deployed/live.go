@@ -48,6 +48,7 @@ type state struct {
 	revision int
 	parts    []string // keys of the parts that Both was read from
 	tenants  map[string]ownTypes
+	stale    error // why the last read failed; nil if the state is what is stored
 }
 
 // Current returns the event types of the deployment. If they cannot be read again, it
@@ -72,7 +73,7 @@ func (l *Live) Both(ctx context.Context) (Both, error) {
 // Of returns the event types of a tenant: those of the deployment and its own. For a tenant
 // without types of its own, it reads and keeps nothing more than Current. If the tenant's
 // types cannot be read again, it returns the last ones if it still has them, and an error
-// otherwise.
+// otherwise: an *UnreadableError if reading again cannot help.
 func (l *Live) Of(ctx context.Context, tenant string) (*catalog.Catalog, error) {
 	now, err := l.state(ctx)
 	for try := 1; err == nil; try++ {
@@ -89,6 +90,8 @@ func (l *Live) Of(ctx context.Context, tenant string) (*catalog.Catalog, error) 
 			return catalog.Over(now.Types, read.(*catalog.Catalog)), nil
 		case errors.Is(failed, ErrConflict) && try < maxReads: // what is known is older than what is stored
 			now, err = l.again(ctx)
+		case errors.Is(failed, ErrConflict) && now.stale == nil:
+			return l.lastOf(ctx, tenant, now, &UnreadableError{tenant, errors.New("a part is missing")})
 		default:
 			return l.lastOf(ctx, tenant, now, failed)
 		}
@@ -115,7 +118,7 @@ func (l *Live) readTenant(ctx context.Context, now state, tenant string) (*catal
 	}
 	own, err := catalog.New(types)
 	if err != nil {
-		return nil, fmt.Errorf("event types of tenant %s: %w", tenant, err)
+		return nil, &UnreadableError{tenant, err}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -165,6 +168,7 @@ func (l *Live) read(ctx context.Context) (state, error) {
 		known = -1
 	}
 	next := was
+	next.stale = nil
 	set, parts, err := read(ctx, l.Source, known, was.parts)
 	switch {
 	case err != nil || set.Revision == known:
@@ -181,6 +185,7 @@ func (l *Live) read(ctx context.Context) (state, error) {
 		}
 		l.Log.WarnContext(ctx, "event_types.stale", "revision", was.revision, "error", err.Error())
 		next = was
+		next.stale = err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

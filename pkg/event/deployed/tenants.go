@@ -2,6 +2,8 @@ package deployed
 
 import (
 	"context"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -42,8 +44,22 @@ func (o ownTypes) keys(tenant string) (keys []string) {
 // Tenants returns the tenants that have types of their own, sorted.
 func (s Set) Tenants() []string { return slices.Sorted(maps.Keys(s.tenants)) }
 
+// UnreadableError says that what is stored of a tenant's types cannot be used, however often
+// it is read: a part is missing, or it is not what was written. The store itself answers.
+type UnreadableError struct {
+	Tenant string
+	Err    error
+}
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("the stored event types of tenant %s are damaged: %s", e.Tenant, e.Err)
+}
+
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
 // ReadTenant returns the types of a tenant's own, in catalog.Order; none if it has none. It
-// returns ErrConflict if they changed since the set was read.
+// returns ErrConflict if they changed since the set was read, and an *UnreadableError if they
+// do not decode.
 func ReadTenant(ctx context.Context, from Source, set Set, tenant string) ([]catalog.Type, error) {
 	at, ok := set.tenants[tenant]
 	if !ok {
@@ -53,12 +69,16 @@ func ReadTenant(ctx context.Context, from Source, set Set, tenant string) ([]cat
 	if err == nil && !complete {
 		err = ErrConflict
 	}
+	var malformed base64.CorruptInputError
+	if errors.As(err, &malformed) {
+		return nil, &UnreadableError{tenant, err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("event types of tenant %s: %w", tenant, err)
 	}
 	own, err := decode(text)
 	if err != nil {
-		return nil, fmt.Errorf("read event types of tenant %s: %w", tenant, err)
+		return nil, &UnreadableError{tenant, err}
 	}
 	return own.Types, nil
 }

@@ -185,6 +185,57 @@ func TestTypesOfATenantThatCannotBeReadStayAsTheyWere(t *testing.T) {
 	})
 }
 
+// damaged changes the stored parts of a tenant, or the store's answers.
+type damaged struct {
+	deployed.Source
+	part    func(string) string // nil for the stored ones
+	reads   int
+	headsOK int // how many reads of the head succeed; 0: all
+}
+
+func (d *damaged) ReadDocument(ctx context.Context, name string) ([]byte, int, error) {
+	if d.reads++; d.headsOK > 0 && d.reads > d.headsOK {
+		return nil, 0, errors.New("the table is away")
+	}
+	return d.Source.ReadDocument(ctx, name)
+}
+
+func (d *damaged) GetValue(ctx context.Context, key string) (string, error) {
+	value, err := d.Source.GetValue(ctx, key)
+	if strings.Contains(key, "#acme#") && d.part != nil && err == nil {
+		value = d.part(value)
+	}
+	return value, err
+}
+
+// Who reads the types of a tenant can tell what time heals from what it does not.
+func TestDamagedTypesOfATenantAreToldFromAStoreThatIsAway(t *testing.T) {
+	s := memory.New(time.Now)
+	writeTenant(t, s, "acme", "a", kind(t, "acme.opened", "x"))
+	missing := func(string) string { return "" }
+	for name, c := range map[string]struct {
+		in      damaged
+		damaged bool
+	}{
+		"a part is missing":             {damaged{part: missing}, true},
+		"no base64":                     {damaged{part: func(v string) string { return "!" + v }}, true},
+		"half of it":                    {damaged{part: func(v string) string { return v[:len(v)/2/4*4] }}, true},
+		"not compressed":                {damaged{part: func(string) string { return "e30=" }}, true},
+		"the list cannot be read again": {damaged{part: missing, headsOK: 1}, false}, // the part may be a removed one
+	} {
+		c.in.Source = s
+		_, err := live(&c.in).Of(t.Context(), "acme")
+		var is *deployed.UnreadableError
+		if errors.As(err, &is) != c.damaged || err == nil || is != nil && is.Tenant != "acme" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err := live(&source{Source: s, broken: "#acme#"}).Of(t.Context(), "acme")
+	if is := (*deployed.UnreadableError)(nil); err == nil || errors.As(err, &is) {
+		t.Errorf("a store that is away: %v", err)
+	}
+}
+
 // A Live keeps the types of the tenants that used theirs last, up to a number of bytes, and
 // nothing for other tenants.
 func TestTheTypesOfManyTenantsTakeABoundedPartOfTheMemory(t *testing.T) {
