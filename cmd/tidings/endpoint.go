@@ -116,6 +116,9 @@ func (a *app) endpointAdd() *cobra.Command {
 			if filter != "" {
 				e.Filter = json.RawMessage(filter)
 			}
+			if err := auth.checkAdd(); err != nil {
+				return err
+			}
 			authenticate, err := a.readAuth(auth, secret)
 			if err != nil {
 				return err

@@ -42,7 +42,7 @@ func (w *authFlags) add(f *pflag.FlagSet) {
 }
 
 func (w *authFlags) given() bool {
-	return w.none || len(w.headers) > 0 || w.basic != "" || w.bearer != "" || w.apiKey != "" || w.givenOAuth2() || w.changed("client-certificate")
+	return w.none || w.givenOAuth2() || slices.ContainsFunc([]string{"header", "basic", "bearer", "api-key", "client-certificate"}, w.changed)
 }
 
 // givenOAuth2 reports whether a flag of OAuth2 is given.
@@ -64,11 +64,28 @@ func (w *authFlags) changeOAuth2(from *endpoint.OAuth2, secret endpoint.Secret) 
 			set()
 		}
 	}
+	if from != nil && (to.TokenURL != from.TokenURL || to.ClientID != from.ClientID) && !w.changed("oauth2-client-secret") {
+		to.ClientSecret = endpoint.Secret{} // that of another client, perhaps of another host
+	}
 	return &to
 }
 
+// checkAdd refuses flags that are empty. `set` takes them as the removal of a way; with
+// `add`, an endpoint without authentication would come of a mistake, such as an empty variable.
+func (w *authFlags) checkAdd() error {
+	for name, value := range map[string]string{
+		"basic": w.basic, "bearer": w.bearer, "api-key": w.apiKey, "oauth2-token-url": w.oauth2.TokenURL, "oauth2-client-secret": w.clientSecret, "client-certificate": w.certificate,
+	} {
+		if value == "" && w.changed(name) {
+			return usagef("--%s is empty", name)
+		}
+	}
+	return nil
+}
+
 // readAuth reads the secrets and returns the change of an endpoint's authentication. What no
-// flag names stays, except that Basic, Bearer and OAuth2 replace each other.
+// flag names stays, an empty flag removes its way, and Basic, Bearer and OAuth2 replace each
+// other.
 func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endpoint.Auth, error) {
 	var set []func(*endpoint.Auth)
 	secret := func(flag, source string) (endpoint.Secret, error) {
@@ -115,7 +132,9 @@ func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endp
 			to.Headers = append(to.Headers, endpoint.AuthHeader{Name: name, Value: value})
 		})
 	}
-	if w.apiKey != "" {
+	if w.changed("api-key") && w.apiKey == "" {
+		set = append(set, func(to *endpoint.Auth) { to.APIKey = nil })
+	} else if w.apiKey != "" {
 		name, value, err := named("api-key", w.apiKey)
 		if err != nil {
 			return nil, err
@@ -125,7 +144,12 @@ func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endp
 	if w.basic != "" && w.bearer != "" || w.givenOAuth2() && w.basic+w.bearer != "" {
 		return nil, usagef("--basic, --bearer and --oauth2-… cannot be combined: each sets the header Authorization")
 	}
-	if w.givenOAuth2() {
+	if w.changed("oauth2-client-secret") && w.clientSecret == "" {
+		return nil, usagef("--oauth2-client-secret is empty: give %s; --oauth2-token-url \"\" removes OAuth 2.0", sources)
+	}
+	if w.changed("oauth2-token-url") && w.oauth2.TokenURL == "" {
+		set = append(set, func(to *endpoint.Auth) { to.OAuth2 = nil })
+	} else if w.givenOAuth2() {
 		var clientSecret endpoint.Secret
 		if w.clientSecret != "" {
 			var err error
@@ -137,7 +161,9 @@ func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endp
 			to.Basic, to.Bearer, to.OAuth2 = nil, endpoint.Secret{}, w.changeOAuth2(to.OAuth2, clientSecret)
 		})
 	}
-	if w.basic != "" {
+	if w.changed("basic") && w.basic == "" {
+		set = append(set, func(to *endpoint.Auth) { to.Basic = nil })
+	} else if w.basic != "" {
 		user, password, err := named("basic", w.basic)
 		if err != nil {
 			return nil, err
@@ -146,7 +172,9 @@ func (a *app) readAuth(w authFlags, stdinTaken bool) (func(*endpoint.Auth) *endp
 			to.Basic, to.Bearer, to.OAuth2 = &endpoint.BasicAuth{User: user, Password: password}, endpoint.Secret{}, nil
 		})
 	}
-	if w.bearer != "" {
+	if w.changed("bearer") && w.bearer == "" {
+		set = append(set, func(to *endpoint.Auth) { to.Bearer = endpoint.Secret{} })
+	} else if w.bearer != "" {
 		token, err := secret("bearer", w.bearer)
 		if err != nil {
 			return nil, err

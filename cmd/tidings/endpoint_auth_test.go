@@ -42,6 +42,9 @@ func TestAuthFlags(t *testing.T) {
 	t.Setenv("TIDINGS_TEST_SECRET", "from-variable")
 	var e console.WithSecret
 	x.json(&e, "endpoint", "add", server.URL+"/hook", "--header", "X-Team=@"+file)
+	for _, flag := range []string{"--bearer", "--basic", "--api-key", "--header", "--oauth2-token-url", "--oauth2-client-secret", "--client-certificate"} {
+		x.do(2, "", "endpoint", "add", server.URL+"/hook", flag, "")
+	}
 	clientCredentials := "grant_type=client_credentials"
 	for _, step := range []struct {
 		name  string
@@ -61,6 +64,16 @@ func TestAuthFlags(t *testing.T) {
 		{"OAuth2 without a secret", "", []string{"--oauth2-token-url", server.URL + "/token", "--oauth2-client-id", "c"}, 1, "", "", ""},
 		{"OAuth2 replaces Basic", "", []string{"--oauth2-token-url", server.URL + "/token", "--oauth2-client-id", "c", "--oauth2-client-secret", "@" + file}, 0, "Bearer granted from-stdin from-variable", "c:from-file " + clientCredentials, "OAuth2 as c at " + server.URL + "/token"},
 		{"scopes are set and the secret stays", "", []string{"--oauth2-scopes", "a,b"}, 0, "Bearer granted from-stdin from-variable", "c:from-file " + clientCredentials + "&scope=a+b", "OAuth2 as c"},
+		{"another token URL needs the secret again", "", []string{"--oauth2-token-url", server.URL + "/elsewhere"}, 1, "", "", ""},
+		{"another client needs the secret again", "", []string{"--oauth2-client-id", "d"}, 1, "", "", ""},
+		{"the same token URL keeps the secret", "", []string{"--oauth2-token-url", server.URL + "/token"}, 0, "", "", "OAuth2 as c"},
+		{"an empty client secret", "", []string{"--oauth2-client-secret", ""}, 2, "", "", ""},
+		{"an empty API key removes it", "", []string{"--api-key", ""}, 0, "", "", "OAuth2 as c at " + server.URL + "/token, header x-team"},
+		{"an empty token URL removes OAuth2", "", []string{"--oauth2-token-url", ""}, 0, "", "", "   header x-team"},
+		{"a token, again", "x", []string{"--bearer", "-"}, 0, "", "", "bearer token, header"},
+		{"an empty token removes it", "", []string{"--bearer", ""}, 0, "", "", "   header x-team"},
+		{"Basic, again", "x", []string{"--basic", "u=-"}, 0, "", "", "basic as u, header"},
+		{"empty Basic removes it", "", []string{"--basic", ""}, 0, "", "", "   header x-team"},
 		{"none, then a header", "", []string{"--no-auth", "--header", "X-Team=@" + file}, 0, "", "", "header X-Team"},
 		{"a client certificate", "", []string{"--client-certificate", "tidings/default/crm"}, 1, "", "", ""}, // the URL has no TLS
 		{"a client certificate of another tenant", "", []string{"--client-certificate", "tidings/acme/crm"}, 1, "", "", ""},

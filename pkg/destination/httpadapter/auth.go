@@ -19,6 +19,7 @@ import (
 // shown of it. Nil carries nothing.
 type auth struct {
 	headers []header
+	token   string   // of OAuth2
 	secrets [][]byte // longest first
 }
 
@@ -78,6 +79,7 @@ func (a *auth) conceal(secret string) {
 // with returns what a request carries with a token of OAuth2.
 func (a *auth) with(token string) *auth {
 	out := &auth{
+		token:   token,
 		headers: append(slices.Clip(a.headers), header{"Authorization", []string{"Bearer " + token}}),
 		secrets: slices.Clone(a.secrets),
 	}

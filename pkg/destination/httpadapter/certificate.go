@@ -5,35 +5,51 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
 )
 
-// certificateTime is how long a client certificate is used before its secret is read again:
-// the old one can be valid for long after it was replaced.
-const certificateTime = time.Hour
+const (
+	// certificateTime is how long a client certificate is used before its secret is read
+	// again: the old one can be valid for long after it was replaced.
+	certificateTime = time.Hour
+	// secretTime bounds reading a secret; the attempt's deadline does too.
+	secretTime = 3 * time.Second
+	// keepTime is how long a certificate whose secret cannot be read is used until the next
+	// try.
+	keepTime = 5 * time.Minute
+)
 
 // newCertificate returns the client certificate of an endpoint. Its errors contain nothing of
 // the secret. None of its failures is permanent: a secret and a policy can be corrected
 // without a change to the endpoint.
 func newCertificate(o Options, name string) *shared[*tls.Certificate] {
 	now := o.clock()
-	denied := func(why string) *delivery.Outcome {
-		return &delivery.Outcome{Class: delivery.Denied, Error: "no client certificate: the secret " + name + " " + why}
+	why := "no client certificate: the secret " + name + " "
+	denied := func(text string) *delivery.Outcome {
+		return &delivery.Outcome{Class: delivery.Denied, Error: why + text}
 	}
-	late := "no client certificate: the secret " + name + " could not be read in time"
-	return &shared[*tls.Certificate]{now: now, late: late, get: func(ctx context.Context) (*tls.Certificate, time.Time, *delivery.Outcome) {
+	// It is no fault of the endpoint's, and does not count for its circuit breaker.
+	unavailable := delivery.Outcome{Class: delivery.Invalid, Error: why + "cannot be read now; it is tried again"}
+	s := &shared[*tls.Certificate]{now: now, late: unavailable}
+	s.get = func(ctx context.Context) (*tls.Certificate, time.Time, *delivery.Outcome) {
 		if o.Secrets == nil {
 			return nil, time.Time{}, denied("cannot be read: this program has no secret store")
 		}
-		text, err := o.Secrets.Secret(ctx, name)
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return nil, time.Time{}, &delivery.Outcome{Class: delivery.Timeout, Error: late}
-		case err != nil:
-			return nil, time.Time{}, denied("cannot be read: check that it exists, and that the dispatch function is allowed to read it")
+		reading, cancel := context.WithTimeout(ctx, secretTime)
+		defer cancel()
+		text, err := o.Secrets.Secret(reading, name)
+		if err != nil {
+			if held := s.peek(); held != nil && now().Before(held.Leaf.NotAfter) {
+				return held, earlier(now().Add(keepTime), held.Leaf.NotAfter), nil
+			}
+			if ownersFault(err) {
+				return nil, time.Time{}, denied("cannot be read: check that it exists, and that the dispatch function is allowed to read it")
+			}
+			return nil, time.Time{}, &unavailable
 		}
 		certificate, err := tls.X509KeyPair([]byte(text), []byte(text))
 		if err != nil {
@@ -43,11 +59,23 @@ func newCertificate(o Options, name string) *shared[*tls.Certificate] {
 		if !now().Before(ends) {
 			return nil, time.Time{}, denied("has a certificate that expired on " + ends.UTC().Format(time.DateOnly))
 		}
-		if again := now().Add(certificateTime); again.Before(ends) {
-			ends = again
-		}
-		return &certificate, ends, nil
-	}}
+		return &certificate, earlier(now().Add(certificateTime), ends), nil
+	}
+	return s
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// ownersFault reports whether a secret cannot be read because of how it is set up, by the
+// codes of Secrets Manager.
+func ownersFault(err error) bool {
+	var coded interface{ ErrorCode() string }
+	return errors.As(err, &coded) && slices.Contains([]string{"ResourceNotFoundException", "AccessDeniedException", "InvalidRequestException"}, coded.ErrorCode())
 }
 
 // authenticated makes an attempt with a client certificate, a token, or both.
@@ -67,8 +95,8 @@ func (p *poster) authenticated(ctx context.Context, m destination.Message) deliv
 
 // mayBeRefused completes the outcome of an attempt without a response, if the receiver may
 // have refused the client certificate: by an alert, or by ending a new connection, when the
-// alert can be lost on the way. The certificate may have been replaced: the next attempt
-// reads the secret again.
+// alert can be lost on the way. The certificate may have been replaced: unless it was just
+// read, the next attempt reads the secret again.
 func (p *poster) mayBeRefused(o *delivery.Outcome, err error, watch *stopwatch) {
 	alert, alerted := destination.TLSAlert(err)
 	switch {

@@ -97,9 +97,21 @@ func (v *vault) Secret(ctx context.Context, name string) (string, error) {
 		return "", ctx.Err()
 	}
 	if name != "tidings/t/crm" {
-		return "", errors.New("no such secret")
+		return "", coded("ResourceNotFoundException")
 	}
 	return v.text, v.err
+}
+
+// coded is an error of AWS.
+type coded string
+
+func (c coded) Error() string     { return "marker: " + string(c) }
+func (c coded) ErrorCode() string { return string(c) }
+
+func (v *vault) fail(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.err = err
 }
 
 func (v *vault) set(text string) {
@@ -168,8 +180,9 @@ func TestClientCertificates(t *testing.T) {
 		"no key":               {certificateOnly, nil, delivery.Denied, "no client certificate: the secret tidings/t/crm must have a certificate and its unencrypted private key, both in PEM"},
 		"another key":          {certificateOnly + string(second(another.issue(t, "x", tomorrow))), nil, delivery.Denied, "no client certificate: the secret tidings/t/crm must have"},
 		"a login":              {`{"username":"marker","password":"marker"}`, nil, delivery.Denied, "no client certificate: the secret tidings/t/crm must have"},
-		"an unreadable secret": {"x", &vault{err: errors.New("marker: access denied")}, delivery.Denied, "no client certificate: the secret tidings/t/crm cannot be read"},
-		"a store that hangs":   {"x", &vault{hangs: true}, delivery.Timeout, "no client certificate: the secret tidings/t/crm could not be read in time"},
+		"an unreadable secret": {"x", &vault{err: coded("AccessDeniedException")}, delivery.Denied, "no client certificate: the secret tidings/t/crm cannot be read"},
+		"a store that hangs":   {"x", &vault{hangs: true}, delivery.Invalid, "no client certificate: the secret tidings/t/crm cannot be read now"},
+		"a store that fails":   {"x", &vault{err: errors.New("marker: unavailable")}, delivery.Invalid, "no client certificate: the secret tidings/t/crm cannot be read now"},
 	} {
 		for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -189,7 +202,7 @@ func TestClientCertificates(t *testing.T) {
 						target.Auth = &endpoint.Auth{ClientCertificate: "tidings/t/crm"}
 					}
 					timeout := 10 * time.Second
-					if c.class == delivery.Timeout {
+					if c.class == delivery.Invalid {
 						timeout = 100 * time.Millisecond
 					}
 					o, x := deliverTo(t, r, target, timeout)
@@ -209,7 +222,7 @@ func TestClientCertificates(t *testing.T) {
 					if strings.Contains(all, "marker") || strings.Contains(all, "PRIVATE") || x.To != server.URL || len(x.RequestHeaders) == 0 {
 						t.Errorf("shown: %s", all)
 					}
-					if c.class == delivery.Denied && x.Code != destination.CodeNoCredentials {
+					if (c.class == delivery.Denied || c.class == delivery.Invalid) && x.Code != destination.CodeNoCredentials {
 						t.Errorf("code %q", x.Code)
 					}
 				})
@@ -246,7 +259,9 @@ func TestAClientCertificateIsReadAgainWhenItMayHaveBeenReplaced(t *testing.T) {
 		{2 * time.Minute, "", delivery.Success, 2},
 		{0, ours.issue(t, "revoked", tomorrow), delivery.Success, 2},
 		{61 * time.Minute, "", delivery.TLS, 3},
-		{0, ours.issue(t, "tidings", tomorrow), delivery.Success, 4},
+		{0, "", delivery.TLS, 3}, // it was just read
+		{2 * time.Minute, ours.issue(t, "tidings", tomorrow), delivery.TLS, 3},
+		{0, "", delivery.Success, 4},
 		{0, "", delivery.Success, 4},
 		{25 * time.Hour, "", delivery.Denied, 5}, // expired by the clock
 		{0, "", delivery.Denied, 6},
@@ -290,12 +305,41 @@ func TestANewConnectionThatEndsWithoutAnAnswerMayMeanARefusedCertificate(t *test
 	ours := newAuthority(t)
 	server := mutual(t, ours, false, tls.VersionTLS13, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	store := &vault{text: ours.issue(t, "tidings", time.Now().Add(24*time.Hour))}
-	r, _ := mutualRouter(t, server, store)
+	r, clock := mutualRouter(t, server, store)
 	target := destination.Target{Tenant: "t", ID: "e", URL: server.URL, Auth: &endpoint.Auth{ClientCertificate: "tidings/t/crm"}}
-	for n := range 3 {
+	for n := range 4 { // the third one is refused with a certificate that is old enough
 		o, _ := deliverTo(t, r, target, 10*time.Second)
-		if o.Class != delivery.Protocol || o.Error != "the receiver closed the connection without a response; it may have refused the client certificate" || store.count() != n+1 {
+		clock.Pass(40 * time.Second)
+		if reads := []int{1, 1, 1, 2}[n]; o.Class != delivery.Protocol || o.Error != "the receiver closed the connection without a response; it may have refused the client certificate" || store.count() != reads {
 			t.Errorf("attempt %d: %+v, %d reads", n, o, store.count())
+		}
+	}
+}
+
+// An outage of the secret store is no failure of an endpoint whose certificate is known.
+func TestACertificateIsKeptWhileItsSecretCannotBeRead(t *testing.T) {
+	ours := newAuthority(t)
+	server := mutual(t, ours, false, tls.VersionTLS13, func(http.ResponseWriter, *http.Request) {})
+	store := &vault{text: ours.issue(t, "tidings", time.Now().Add(3*time.Hour))}
+	r, clock := mutualRouter(t, server, store)
+	target := destination.Target{Tenant: "t", ID: "e", URL: server.URL, Auth: &endpoint.Auth{ClientCertificate: "tidings/t/crm"}}
+	for i, step := range []struct {
+		pass  time.Duration
+		err   error
+		class delivery.Class
+		reads int
+	}{
+		{0, nil, delivery.Success, 1},
+		{61 * time.Minute, errors.New("unavailable"), delivery.Success, 2},
+		{4 * time.Minute, errors.New("unavailable"), delivery.Success, 2},
+		{2 * time.Minute, coded("AccessDeniedException"), delivery.Success, 3},
+		{2 * time.Hour, errors.New("unavailable"), delivery.Invalid, 4}, // the certificate has ended
+		{0, coded("AccessDeniedException"), delivery.Denied, 5},
+	} {
+		clock.Pass(step.pass)
+		store.fail(step.err)
+		if o, _ := deliverTo(t, r, target, 10*time.Second); o.Class != step.class || o.Permanent || store.count() != step.reads {
+			t.Errorf("step %d: %+v, %d reads, want %s and %d", i, o, store.count(), step.class, step.reads)
 		}
 	}
 }

@@ -63,7 +63,7 @@ func newTokens(o Options, from *endpoint.OAuth2, beside *auth) *shared[*auth] {
 	if from.SecretInBody {
 		r.config.AuthStyle = oauth2.AuthStyleInParams
 	}
-	return &shared[*auth]{get: r.get, now: o.clock(), late: "no token: the token endpoint did not answer in time"}
+	return &shared[*auth]{get: r.get, now: o.clock(), late: delivery.Outcome{Class: delivery.Timeout, Error: "no token: the token endpoint did not answer in time"}}
 }
 
 // clock returns the wall clock: while a function is frozen, the monotonic one may stand still.
@@ -172,16 +172,20 @@ func noToken(ctx context.Context, err error, took time.Duration) *delivery.Outco
 }
 
 // withToken makes an attempt with a token. A token can be revoked before its end: after a
-// 401, the request is made once more with a new one.
+// 401, the request is made once more with a new one, if there is one and the old one was not
+// quite new itself. A receiver that refuses every token thus gets no double load.
 func (p *poster) withToken(ctx context.Context, m destination.Message) delivery.Outcome {
 	with, failed := p.tokens.take(ctx)
 	if failed == nil {
 		outcome := p.request(ctx, m, with)
-		if outcome.Status != http.StatusUnauthorized {
+		if outcome.Status != http.StatusUnauthorized || !p.tokens.drop(with) {
 			return outcome
 		}
-		p.tokens.drop(with)
+		old := with
 		if with, failed = p.tokens.take(ctx); failed == nil {
+			if with.token == old.token {
+				return outcome
+			}
 			if x := destination.Observed(ctx); x != nil {
 				*x = destination.Exchange{}
 			}

@@ -107,9 +107,11 @@ func TestTokens(t *testing.T) {
 		"a token is renewed before its end": {"right", []step{
 			{0, 0, delivery.Success, "", 1, 1}, {900 * time.Second, 0, delivery.Success, "", 0, 1}, {45 * time.Second, 0, delivery.Success, "", 1, 1}, {0, 0, delivery.Success, "", 0, 1},
 		}},
-		"a revoked token is replaced at once": {"right", []step{{0, 0, delivery.Success, "", 1, 1}, {0, 1, delivery.Success, "", 1, 2}, {0, 1, delivery.Success, "", 0, 1}}},
-		"a receiver that refuses every token is asked twice": {"right", []step{
-			{0, 1000, delivery.Answered, "the receiver answered 401 Unauthorized", 2, 2}, {0, 1000, delivery.Answered, "the receiver answered 401 Unauthorized", 1, 2}, {0, 0, delivery.Success, "", 0, 1},
+		"a revoked token is replaced at once": {"right", []step{{0, 0, delivery.Success, "", 1, 1}, {2 * time.Minute, 1, delivery.Success, "", 1, 2}, {0, 1, delivery.Success, "", 0, 1}}},
+		"a receiver that refuses every token gets no double load": {"right", []step{
+			{0, 1000, delivery.Answered, "the receiver answered 401 Unauthorized", 1, 1}, {0, 1000, delivery.Answered, "the receiver answered 401 Unauthorized", 0, 1},
+			{2 * time.Minute, 1000, delivery.Answered, "the receiver answered 401 Unauthorized", 1, 2}, {0, 1000, delivery.Answered, "the receiver answered 401 Unauthorized", 0, 1},
+			{0, 0, delivery.Success, "", 0, 1},
 		}},
 		"a wrong client secret": {"marker-wrong", []step{
 			{0, 0, delivery.Auth, "no token: the token endpoint answered 401 invalid_client", 1, 0}, {0, 0, delivery.Auth, "no token: the token endpoint answered 401 invalid_client", 1, 0},
@@ -158,15 +160,21 @@ func TestARevokedClientIsShownAsWhatItIs(t *testing.T) {
 		fmt.Fprint(w, `{"access_token":"marker-token-1","token_type":"bearer"}`)
 	})
 	to, requests := i.guarded(t)
-	r, _ := clocked(t)
+	r, clock := clocked(t)
 	target := destination.Target{ID: "e", URL: to, Auth: oauth(i.URL, "right")}
 	if o, _ := deliverTo(t, r, target, 5*time.Second); o.Class != delivery.Success {
 		t.Fatalf("%+v", o)
 	}
-	gone.Store(true)
+	// A token endpoint that returns the same token again does not make another request.
+	clock.Pass(2 * time.Minute)
 	i.revoked.Store(1)
+	if o, _ := deliverTo(t, r, target, 5*time.Second); o.Status != 401 || requests.Load() != 2 || i.requests.Load() != 2 {
+		t.Errorf("%+v, %d requests, %d token requests", o, requests.Load(), i.requests.Load())
+	}
+	clock.Pass(2 * time.Minute)
+	gone.Store(true)
 	o, x := deliverTo(t, r, target, 5*time.Second)
-	if want := "the receiver answered 401 Unauthorized; no token: the token endpoint answered 400 unauthorized_client"; o.Class != delivery.Auth || o.Error != want || requests.Load() != 2 {
+	if want := "the receiver answered 401 Unauthorized; no token: the token endpoint answered 400 unauthorized_client"; o.Class != delivery.Auth || o.Error != want || requests.Load() != 3 {
 		t.Errorf("%+v, want %s", o, want)
 	}
 	if strings.Contains(shown(t, o, x), "marker") {
@@ -363,6 +371,7 @@ func TestAttemptsShareOneTokenRequest(t *testing.T) {
 	if got := together(t, r, target, n); got[delivery.Success] != n || i.requests.Load() != 1 {
 		t.Errorf("warm: %v, %d token requests", got, i.requests.Load())
 	}
+	clock.Pass(2 * time.Minute)
 	i.revoked.Store(1)
 	if got := together(t, r, target, n); got[delivery.Success] != n || i.requests.Load() != 2 {
 		t.Errorf("revoked: %v, %d token requests", got, i.requests.Load())

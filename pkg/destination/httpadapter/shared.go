@@ -15,11 +15,12 @@ type shared[T comparable] struct {
 	// get gets the value and says until when it is valid; or why there is none.
 	get func(context.Context) (T, time.Time, *delivery.Outcome)
 	now func() time.Time
-	// late is the error of an attempt whose time ends while it waits for another's call.
-	late string
+	// late is the outcome of an attempt whose time ends while it waits for another's call.
+	late delivery.Outcome
 
 	mu    sync.Mutex
 	value T
+	since time.Time // when value was got
 	until time.Time
 	under *getting[T] // nil if nobody gets it
 }
@@ -58,7 +59,7 @@ func (s *shared[T]) take(ctx context.Context) (T, *delivery.Outcome) {
 			}
 		case <-ctx.Done():
 			var none T
-			return none, &delivery.Outcome{Class: delivery.Timeout, Error: s.late}
+			return none, &s.late
 		}
 	}
 }
@@ -71,7 +72,7 @@ func (s *shared[T]) fill(ctx context.Context, g *getting[T]) {
 		defer s.mu.Unlock()
 		s.under = nil
 		if g.failed == nil && !g.gaveUp {
-			s.value, s.until = g.value, until
+			s.value, s.since, s.until = g.value, s.now(), until
 		}
 		close(g.done)
 	}()
@@ -86,11 +87,21 @@ func (s *shared[T]) peek() T {
 	return s.value
 }
 
-// drop ends the validity of a value that was refused, unless there is another one already.
-func (s *shared[T]) drop(refused T) {
+// dropAfter is the age from which a value that is refused may be a stale one. A younger one
+// would be refused again, at the cost of a call for each attempt.
+const dropAfter = time.Minute
+
+// drop ends the validity of a value that was refused. It reports whether take will return
+// another one: not if this one is too young to be stale.
+func (s *shared[T]) drop(refused T) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.value == refused {
-		s.until = time.Time{}
+	if s.value != refused {
+		return true // there is another one already
 	}
+	if s.now().Sub(s.since) < dropAfter {
+		return false
+	}
+	s.until = time.Time{}
+	return true
 }
