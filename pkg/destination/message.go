@@ -18,7 +18,8 @@ type Message struct {
 	EventID   string
 	EventType string
 	// Subject identifies what the event is about (a discussion, a registration).
-	// On protocols with ordering keys, it is the key.
+	// On protocols with ordering keys, it is the key. If the endpoint does not get the field, it
+	// is a pseudonym.
 	Subject string
 	Body    []byte
 	// ContentType is the media type of Body; empty is application/json.
@@ -65,26 +66,23 @@ func (m Message) Attributes(prefix string) map[string]string {
 // body is not JSON.
 func Compose(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, trace string, now time.Time) (Message, error) {
 	eventType, body := Named(ep, accepted, e.Type)
-	contentType, cloudEvent := contentTypeJSON, map[string]string(nil)
-	if !ep.Shape.IsZero() {
-		var err error
-		if body, contentType, cloudEvent, err = shaped(ep, e, accepted, eventType, body); err != nil {
-			return Message{}, err
-		}
-	}
 	m := Message{
 		EventID:     e.ID,
 		EventType:   eventType,
 		Subject:     accepted.Subject,
 		Body:        body,
-		ContentType: contentType,
-		CloudEvent:  cloudEvent,
-		Headers: map[string]string{
-			signature.HeaderID:        e.ID,
-			signature.HeaderTimestamp: strconv.FormatInt(now.Unix(), 10),
-			signature.HeaderSignature: signature.Sign(ep.SigningSecrets(now), e.ID, now, body),
-			"idempotency-key":         e.IdempotencyKey,
-		},
+		ContentType: contentTypeJSON,
+	}
+	if !ep.Shape.IsZero() {
+		if err := m.shape(ep, e); err != nil {
+			return Message{}, err
+		}
+	}
+	m.Headers = map[string]string{
+		signature.HeaderID:        e.ID,
+		signature.HeaderTimestamp: strconv.FormatInt(now.Unix(), 10),
+		signature.HeaderSignature: signature.Sign(ep.SigningSecrets(now), e.ID, now, m.Body),
+		"idempotency-key":         e.IdempotencyKey,
 	}
 	if ep.Traceparent {
 		if parent := tracing.Traceparent(trace, ep.ID+" "+e.ID+" "+now.UTC().Format(time.RFC3339Nano)); parent != "" {

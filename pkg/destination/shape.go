@@ -2,6 +2,8 @@ package destination
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -18,27 +20,31 @@ const (
 	contentTypeCloudEvent = "application/cloudevents+json"
 )
 
-// shaped returns the body that an endpoint gets of an event, with its media type and, in
-// binary mode, the context attributes of the CloudEvent. body is the whole event as JSON, and
-// eventType the name under which the endpoint gets it.
-func shaped(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, eventType string, body []byte) (out []byte, contentType string, attributes map[string]string, err error) {
+// shape writes an event into m as the endpoint gets it: its body with the media type and, in
+// binary mode, the context attributes of the CloudEvent. m.Body is the whole event as JSON.
+func (m *Message) shape(ep endpoint.Endpoint, e event.Event) (err error) {
 	s := ep.Shape
-	contentType = contentTypeJSON
 	if s.ContentType != "" {
-		contentType = s.ContentType
+		m.ContentType = s.ContentType
 	}
 	keep := selection(s)
+	subject := m.Subject
 	if !s.IsCloudEvent() {
-		out, err = keep.apply(body)
-		return out, contentType, nil, err
+		if m.Body, err = keep.apply(m.Body); err == nil && keep != nil && !contains(m.Body, subject) {
+			m.Subject = pseudonym(ep.ID, subject)
+		}
+		return err
 	}
 	data, err := keep.inside("data").apply(e.Data)
 	if err != nil {
-		return nil, "", nil, err
+		return err
+	}
+	if keep != nil && !contains(data, subject) {
+		m.Subject, subject = pseudonym(ep.ID, subject), ""
 	}
 	c := cloudEvent{
-		SpecVersion: "1.0", ID: e.ID, Source: source(ep.Tenant), Type: eventType, Subject: accepted.Subject,
-		Time: e.Timestamp.UTC().Format("2006-01-02T15:04:05.000Z"), DataContentType: contentType, IdempotencyKey: e.IdempotencyKey,
+		SpecVersion: "1.0", ID: e.ID, Source: source(ep.Tenant), Type: m.EventType, Subject: subject,
+		Time: e.Timestamp.UTC().Format("2006-01-02T15:04:05.000Z"), DataContentType: contentTypeJSON, IdempotencyKey: e.IdempotencyKey,
 	}
 	for name, to := range map[string]struct {
 		to   *string
@@ -52,11 +58,36 @@ func shaped(ep endpoint.Endpoint, e event.Event, accepted event.Accepted, eventT
 		c.Version = e.Version
 	}
 	if s.Format == endpoint.FormatCloudEventsBinary {
-		return data, contentType, c.attributes(), nil
+		m.Body, m.CloudEvent = data, c.attributes()
+		return nil
 	}
-	c.DataContentType, c.Data = contentTypeJSON, data
-	out, err = json.Marshal(c, spelling)
-	return out, contentTypeCloudEvent, nil, err
+	c.Data, m.ContentType = data, contentTypeCloudEvent
+	m.Body, err = json.Marshal(c, spelling)
+	return err
+}
+
+// contains reports whether a JSON value has a text or a number, as it is or anywhere within.
+func contains(value []byte, text string) bool {
+	in := jsontext.NewDecoder(bytes.NewReader(value), spelling)
+	for {
+		token, err := in.ReadToken()
+		if err != nil {
+			return false
+		}
+		if k := token.Kind(); (k == '"' || k == '0') && token.String() == text {
+			return true
+		}
+	}
+}
+
+// pseudonym stands for a subject that the endpoint does not get, where brokers order and
+// divide messages by it: the same for the same subject.
+func pseudonym(endpointID, subject string) string {
+	if subject == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(endpointID + " " + subject))
+	return hex.EncodeToString(sum[:16])
 }
 
 // source is the source of a tenant's CloudEvents, a URI reference: with the id, it identifies
@@ -110,6 +141,7 @@ type fields struct {
 	include map[string]*fields // the only ones, if it is not nil
 	exclude map[string]*fields // those to leave out; one that is nil as a whole
 	ids     bool               // only id, *_id and *_ids
+	plain   bool               // no object
 }
 
 // selection returns the fields that a shape keeps of an event.
@@ -167,7 +199,7 @@ func (f *fields) of(name string) (below *fields, kept bool) {
 		return nil, true
 	}
 	if f.ids {
-		return nil, name == "id" || strings.HasSuffix(name, "_id") || strings.HasSuffix(name, "_ids")
+		return &fields{plain: true}, name == "id" || strings.HasSuffix(name, "_id") || strings.HasSuffix(name, "_ids")
 	}
 	if f.include != nil {
 		below, kept = f.include[name]
@@ -206,6 +238,9 @@ func (f *fields) apply(value []byte) ([]byte, error) {
 // include: it is neither an object nor an array.
 func (f *fields) write(out *bytes.Buffer, in *jsontext.Decoder) (wrote bool, err error) {
 	kind := in.PeekKind()
+	if f != nil && f.plain && kind == '{' {
+		return false, in.SkipValue()
+	}
 	if f == nil || kind != '{' && kind != '[' {
 		value, err := in.ReadValue()
 		if err != nil || f != nil && (f.include != nil || f.ids) {
@@ -277,6 +312,9 @@ func headerValue(text string) string {
 // CloudEventHeaders returns the context attributes of a CloudEvent in binary mode as headers
 // of HTTP, none in another mode.
 func (m Message) CloudEventHeaders() map[string]string {
+	if m.CloudEvent == nil {
+		return nil
+	}
 	all := make(map[string]string, len(m.CloudEvent))
 	for name, value := range m.CloudEvent {
 		all["ce-"+name] = headerValue(value)

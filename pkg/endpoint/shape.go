@@ -6,6 +6,7 @@ import (
 	"mime"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -39,7 +40,7 @@ type Shape struct {
 	Format Format // empty: FormatTidings
 	// At most one of Thin, Include and Exclude is set. The event's id, type, timestamp and
 	// idempotency key are always sent.
-	Thin bool // of the data, only the fields id, *_id and *_ids
+	Thin bool // of the data, only the fields id, *_id and *_ids, if they are no objects
 	// Include are the only fields to send, Exclude those not to send: paths in the event's JSON,
 	// with dots, such as data.customer.email or actor_user_id. A path leads into each item of
 	// an array.
@@ -114,6 +115,8 @@ func checkField(path string) error {
 	switch root, _, _ := strings.Cut(path, "."); {
 	case path == "" || len(path) > MaxFieldBytes || !utf8.ValidString(path):
 		return fmt.Errorf("a field's path is %d bytes; it must be 1 to %d of UTF-8", len(path), MaxFieldBytes)
+	case strings.ContainsFunc(path, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == ',' }):
+		return fmt.Errorf("%q has a blank or a comma, which separate paths", path)
 	case strings.HasPrefix(path, ".") || strings.HasSuffix(path, ".") || strings.Contains(path, ".."):
 		return fmt.Errorf("%q is not a path of names with dots, such as data.customer.email", path)
 	case !slices.Contains([]string{"id", "event", "version", "timestamp", "actor_user_id", "data", "request_id", "trace_id", "idempotency_key"}, root):
@@ -133,9 +136,17 @@ func checkContentType(text string) error {
 	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return errors.New("it has a character that is not printable ASCII")
 	}
-	kind, _, err := mime.ParseMediaType(text)
-	if err != nil || !strings.Contains(kind, "/") {
+	kind, parameters, err := mime.ParseMediaType(text)
+	charset, named := parameters["charset"]
+	switch {
+	case err != nil || !strings.Contains(kind, "/"):
 		return fmt.Errorf("%q is not a media type, such as application/vnd.example+json", text)
+	case strings.HasPrefix(kind, "application/cloudevents"):
+		return errors.New("that of CloudEvents belongs to the format cloudevents, which sets it")
+	case kind == "application/x-www-form-urlencoded" || strings.HasPrefix(kind, "multipart/"):
+		return errors.New("the body is JSON, not a form")
+	case named && !strings.EqualFold(charset, "utf-8"):
+		return errors.New("the body is UTF-8")
 	}
 	return nil
 }
