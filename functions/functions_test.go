@@ -212,6 +212,10 @@ func TestEmitAcceptsEverySample(t *testing.T) {
 			if strings.Count(string(got.body), `"id"`) != 2 {
 				t.Errorf("%s: %s", name, got.body)
 			}
+		case "emit-queue":
+			if string(got.body) != `{"batchItemFailures":[]}` {
+				t.Errorf("%s: %s", name, got.body)
+			}
 		case "emit-platform-stream":
 			if string(got.body) != `{"batchItemFailures":[]}` {
 				t.Errorf("%s: %s", name, got.body)

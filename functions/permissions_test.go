@@ -336,7 +336,7 @@ func payloads(t *testing.T, stage *lambdaemulator.Deployment, f samtemplate.Func
 		}
 	}
 	if f.Folder == "emit" {
-		list = append(list, ofStack(stage.Stack.Name, discussionChanges(t)))
+		list = append(list, ofStack(stage.Stack.Name, discussionChanges(t)), refusedRequest(t))
 	}
 	if f.Folder == "console" {
 		return append(list, consoleRequests(t, stage)...)
@@ -427,6 +427,16 @@ func discussionChanges(t *testing.T) []byte {
 		}}
 	}
 	payload, err := json.Marshal(events.DynamoDBEvent{Records: []events.DynamoDBEventRecord{change("INSERT", 1, nil, image), change("REMOVE", 2, image, nil)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return payload
+}
+
+// refusedRequest returns a batch of the emit queue with a message that is refused.
+func refusedRequest(t *testing.T) []byte {
+	t.Helper()
+	payload, err := json.Marshal(events.SQSEvent{Records: []events.SQSMessage{{MessageId: "m", EventSource: "aws:sqs", Body: `{"event":"user.unheard_of","data":{}}`}}})
 	if err != nil {
 		t.Fatal(err)
 	}

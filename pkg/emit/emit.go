@@ -127,8 +127,11 @@ type Emitter struct {
 	// RetentionDays is how many days events are kept whose type has no retention of its own,
 	// and failed changes; 0 means event.DefaultRetentionDays.
 	RetentionDays int
-	Log           *slog.Logger
-	Now           func() time.Time
+	// Letters keeps what Receive refuses; nil leaves it on its queue, which moves it to the
+	// dead-letter queue in the end.
+	Letters Letters
+	Log     *slog.Logger
+	Now     func() time.Time
 	// NewID returns a new event ID; nil means event.NewID.
 	NewID  func(now time.Time) string
 	Tracer Tracer // nil for none

@@ -23,6 +23,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/destination"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/ops/alert"
 	"github.com/tidings-dev/tidings/pkg/ops/health"
 	"github.com/tidings-dev/tidings/pkg/ops/metrics"
@@ -48,6 +49,7 @@ type Backend struct {
 	Store       func(dynamo.Tables) Store
 	Queue       func(url string) dispatch.Queue
 	DeadLetters func(url string) dispatch.DeadLetters // by the dead-letter queue's URL
+	Letters     func(url string) emit.Letters         // by the URL of the emit queue's; nil for none
 	Depth       func(url string) health.Queue
 	Topic       func(arn string) alert.Publisher
 	Secret      func(ctx context.Context, name string) (string, error)
@@ -91,8 +93,12 @@ var builders = map[string]builder{
 			return nil, err
 		}
 		store := b.Store(s.Tables())
+		var letters emit.Letters
+		if b.Letters != nil && s.DeadLetterQueueURL != "" {
+			letters = b.Letters(s.DeadLetterQueueURL)
+		}
 		return emitfunction.New(emitfunction.Backend{
-			Store: b.pacedEmit(store), Statistics: b.statistics(store, s.StackName), Tracer: tracer, Log: b.Log, CacheTime: b.CacheTime, PlatformTable: s.PlatformTable,
+			Store: b.pacedEmit(store), Statistics: b.statistics(store, s.StackName), Tracer: tracer, Log: b.Log, CacheTime: b.CacheTime, PlatformTable: s.PlatformTable, Letters: letters,
 		}), nil
 	}),
 	"dispatch": with(func(b Backend, s dispatchfunction.Settings) (lambdamain.Handler, error) {

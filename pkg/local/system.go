@@ -25,6 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/destination/builtin"
 	"github.com/tidings-dev/tidings/pkg/dispatch"
+	"github.com/tidings-dev/tidings/pkg/emit"
 	"github.com/tidings-dev/tidings/pkg/local/dynamoemulator"
 	"github.com/tidings-dev/tidings/pkg/local/loopback"
 	"github.com/tidings-dev/tidings/pkg/local/queue"
@@ -143,7 +144,7 @@ func Open(ctx context.Context, o Options) (system *System, err error) {
 	token := sha256.Sum256([]byte(s.Access.HealthToken))
 	parameters := map[string]string{
 		"HealthTokenSha256": hex.EncodeToString(token[:]), "AlertSecret": alertSecret(o.Alerts),
-		"TraceSampling": sampling, "TestReceiver": "true",
+		"TraceSampling": sampling, "TestReceiver": "true", "EmitQueue": "true",
 		"AllowHttp": strconv.FormatBool(builtin.Loopback.AllowHTTP), "AllowNetworks": builtin.Loopback.AllowNetworks,
 	}
 	own, err := ownTables(o, parameters)
@@ -297,6 +298,7 @@ func (s *System) buildFunctions() error {
 		},
 		Queue:       func(url string) dispatch.Queue { return s.queueByURL(url) },
 		DeadLetters: func(url string) dispatch.DeadLetters { return s.queueByURL(url) },
+		Letters:     func(url string) emit.Letters { return s.queueByURL(url) },
 		Depth:       func(url string) health.Queue { return s.queueByURL(url) },
 		Topic:       func(string) alert.Publisher { return logTopic{s.options.Log} },
 		Secret:      s.secret,

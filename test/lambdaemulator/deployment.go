@@ -81,7 +81,7 @@ func Open(ctx context.Context, project, name, dynamoURL string) (d *Deployment, 
 	s.Stack, err = parsed.Resolve(samtemplate.Context{
 		StackName: name, Region: dynamoemulator.Region, Account: Account,
 		Parameters: map[string]string{
-			"SecretsKeyArn": "create", "AllowHttp": "true", "AllowNetworks": "127.0.0.0/8", "TestReceiver": "true",
+			"SecretsKeyArn": "create", "AllowHttp": "true", "AllowNetworks": "127.0.0.0/8", "TestReceiver": "true", "EmitQueue": "true",
 			"AlertSecret": name + "-alerts", // so that health has a secret to read
 		},
 		QueueURL: func(queue string) string { return s.URL + "/" + Account + "/" + queue },

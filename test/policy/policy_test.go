@@ -49,7 +49,7 @@ var deny = map[string][]string{
 	"dispatch": {cel, huma, jsonschema, module + "pkg/ops/alert", module + "pkg/console", module + "pkg/emit", module + "pkg/testsend", sdk + "lambda",
 		sdk + "sns"},
 	"emit": {huma, kafka, pubsub, module + "pkg/ops/alert", module + "pkg/destination", module + "pkg/dispatch", module + "pkg/console",
-		sdk + "sqs", sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
+		sdk + "sns", sdk + "secretsmanager", sdk + "lambda"},
 	"health": {xray, cel, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/destination", module + "pkg/dispatch", module + "pkg/emit", module + "pkg/console",
 		sdk + "lambda"},
 	"test-receiver": {xray, cel, huma, jsonschema, kafka, pubsub, grpc, module + "pkg/ops/alert", module + "pkg/ops/health", module + "pkg/destination", module + "pkg/dispatch",

@@ -88,7 +88,7 @@ func TestTheEnvironmentFileFitsTheTemplate(t *testing.T) {
 	const sqsURL = "http://127.0.0.1:8707" // cmd/tidings sets the first port, pkg/local the others
 	stack, err := parsed.Resolve(samtemplate.Context{
 		StackName: local.StackName, Region: "us-east-1", Account: "000000000000",
-		Parameters: map[string]string{"AllowHttp": "true", "AllowNetworks": "127.0.0.0/8", "TestReceiver": "true"},
+		Parameters: map[string]string{"AllowHttp": "true", "AllowNetworks": "127.0.0.0/8", "TestReceiver": "true", "EmitQueue": "true"},
 		QueueURL:   func(name string) string { return sqsURL + "/000000000000/" + name },
 	})
 	if err != nil {

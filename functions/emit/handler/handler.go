@@ -32,6 +32,8 @@ type Settings struct {
 	TraceSampling int `env:"TRACE_SAMPLING" envDefault:"0"`
 	// RetentionDays is how many days events are kept whose type has no retention of its own.
 	RetentionDays int `env:"RETENTION_DAYS" envDefault:"30"`
+	// DeadLetterQueueURL is where refused messages of the emit queue go; empty without one.
+	DeadLetterQueueURL string `env:"EMIT_DEAD_LETTER_QUEUE_URL"`
 }
 
 // Tables returns the names of the tables that the function uses.
@@ -50,7 +52,7 @@ type Store interface {
 	emit.Discussions
 }
 
-// Backend is what the function runs on. All fields but CacheTime are required.
+// Backend is what the function runs on. All fields but CacheTime and Letters are required.
 type Backend struct {
 	Store      Store
 	Statistics stats.Sink
@@ -62,6 +64,8 @@ type Backend struct {
 	CacheTime     time.Duration // how long event types and capture rules are cached; 0 reads them every time
 	// RetentionDays is the setting of this name; 0 means its default.
 	RetentionDays int
+	// Letters is the dead-letter queue of the emit queue; nil without one.
+	Letters emit.Letters
 }
 
 // New returns the function's handler.
@@ -69,7 +73,7 @@ func New(b Backend) lambdamain.Handler {
 	types := &deployed.Live{Source: b.Store, CacheTime: b.CacheTime, Now: time.Now, Log: b.Log}
 	em := &emit.Emitter{
 		Catalog: &validate.Live{Types: types}, PlatformTable: b.PlatformTable, Rules: &live.Rules{Source: types, Log: b.Log, PlatformTable: b.PlatformTable}, Events: b.Store, Keys: b.Store, Discussions: b.Store, Failed: b.Store, Kept: b.Store, Stuck: b.Store, Statistics: b.Statistics,
-		Log: b.Log, Now: time.Now, Tracer: b.Tracer, RetentionDays: b.RetentionDays,
+		Log: b.Log, Now: time.Now, Tracer: b.Tracer, RetentionDays: b.RetentionDays, Letters: b.Letters,
 	}
 	return Route(em)
 }

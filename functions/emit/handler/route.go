@@ -20,7 +20,7 @@ import (
 )
 
 // Route returns the Lambda function: capture for the stream of the platform's table,
-// HTTP for the function URL, and by direct invocation events, {"action":"recapture",
+// requests for the emit queue, HTTP for the function URL, and by direct invocation events, {"action":"recapture",
 // "ids":[…]}, or for the console {"action":"check_rules","files":[{"path":…,"text":…}]} or
 // {"action":"check_types","types":[{"text":…}]}.
 func Route(em *emit.Emitter) func(context.Context, json.RawMessage) (any, error) {
@@ -42,6 +42,12 @@ func Route(em *emit.Emitter) func(context.Context, json.RawMessage) (any, error)
 				return nil, err
 			}
 			return lambdaevent.Failed(em.Capture(ctx, batch)), nil
+		case lambdaevent.Queue:
+			messages, err := lambdaevent.ReadQueue(payload)
+			if err != nil {
+				return nil, err
+			}
+			return lambdaevent.Failed(em.Receive(ctx, messages)), nil
 		case lambdaevent.Direct:
 			if c, ok, err := readCommand(payload); ok {
 				if err != nil {

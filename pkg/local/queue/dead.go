@@ -20,6 +20,16 @@ func (q *Queue) Take(context.Context) ([]work.Letter, error) {
 	return letters, err
 }
 
+// Keep implements emit.Letters.
+func (q *Queue) Keep(_ context.Context, body string, about map[string]string) error {
+	attributes := map[string]Attribute{}
+	for name, value := range about {
+		attributes[name] = Attribute{DataType: "String", StringValue: value}
+	}
+	_, err := q.PutMessage(Outgoing{Body: body, Attributes: attributes})
+	return err
+}
+
 // Remove implements dispatch.DeadLetters.
 func (q *Queue) Remove(_ context.Context, taken []work.Letter) error {
 	var errs []error

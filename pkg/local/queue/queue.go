@@ -148,6 +148,9 @@ func Open(c Config) (*Queue, error) {
 	}
 	q.journal = j
 	now := q.config.Now()
+	// As in SQS, an ID is not used again: emit takes it for an idempotency key. The journal
+	// forgets the IDs of deleted messages, so they begin at the time.
+	q.next = uint64(max(now.UnixMicro(), 0))
 	for _, r := range kept {
 		q.next = max(q.next, r.ID)
 		q.insert(now, &message{Outgoing: r.Outgoing, id: r.ID, sent: time.UnixMilli(r.Sent), visible: time.UnixMilli(r.Visible), receives: r.Receives, position: -1})

@@ -18,7 +18,7 @@ type resolver struct {
 	depth int                    // recursion depth of eval
 	roles map[string][]Statement // of functions, by ARN
 
-	mappings []separateMapping
+	mappings []*separateMapping
 }
 
 var subVariable = regexp.MustCompile(`\$\{([^!}][^}]*)\}`)

@@ -83,25 +83,36 @@ func (t *Template) Resolve(c Context) (*Stack, error) {
 	return s, r.assignRoles(s)
 }
 
-// mapping reads an event source mapping of a stream that is a resource of its own, which
-// can have a condition, unlike an entry of a function's Events.
+// mapping reads an event source mapping that is a resource of its own, which can have a
+// condition, unlike an entry of a function's Events.
 func (r *resolver) mapping(id string, node *yaml.Node) error {
-	var p struct {
-		FunctionName, EventSourceArn string
-		streamProperties
-	}
-	if err := r.decodeProperties(node, &p); err != nil {
+	v, err := r.eval(child(node, "Properties"))
+	if err != nil {
 		return err
 	}
-	p.Stream = p.EventSourceArn
-	r.mappings = append(r.mappings, separateMapping{p.FunctionName, p.trigger(id)})
-	return nil
+	properties, _ := v.(map[string]any)
+	function, source := fmt.Sprint(properties["FunctionName"]), fmt.Sprint(properties["EventSourceArn"])
+	delete(properties, "FunctionName")
+	delete(properties, "EventSourceArn")
+	kind, name := "DynamoDB", "Stream"
+	if strings.Contains(source, ":sqs:") {
+		kind, name = "SQS", "Queue"
+	}
+	properties[name] = source
+	text, err := json.Marshal(properties)
+	if err != nil {
+		return err
+	}
+	m := separateMapping{name: id, function: function}
+	r.mappings = append(r.mappings, &m)
+	return m.trigger.addTrigger(id, kind, text)
 }
 
 // separateMapping is the trigger of a function by an event source mapping.
 type separateMapping struct {
-	function string // ARN of its alias
-	trigger  StreamTrigger
+	name     string
+	function string   // ARN of its alias
+	trigger  Function // has nothing but the trigger
 }
 
 // assignMappings gives the functions the triggers of the separate mappings.
@@ -109,9 +120,10 @@ func (r *resolver) assignMappings(s *Stack) error {
 	for _, m := range r.mappings {
 		i := slices.IndexFunc(s.Functions, func(f Function) bool { return m.function == r.aliasARN(f.Name) })
 		if i < 0 {
-			return fmt.Errorf("template: %s: the function %s is not in the template, or not its alias %s", m.trigger.Name, m.function, Alias)
+			return fmt.Errorf("template: %s: the function %s is not in the template, or not its alias %s", m.name, m.function, Alias)
 		}
-		s.Functions[i].Streams = append(s.Functions[i].Streams, m.trigger)
+		s.Functions[i].Streams = append(s.Functions[i].Streams, m.trigger.Streams...)
+		s.Functions[i].Queues = append(s.Functions[i].Queues, m.trigger.Queues...)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func resolve(text string) (*samtemplate.Stack, error) {
 	}
 	c := samtemplate.Context{StackName: "mine", Region: "eu-west-1", Account: "123456789012"}
 	if strings.Contains(text, "\n  TestReceiver:\n") { // with all that it has
-		c.Parameters = map[string]string{"TestReceiver": "true"}
+		c.Parameters = map[string]string{"TestReceiver": "true", "EmitQueue": "true"}
 	}
 	return parsed.Resolve(c)
 }
@@ -457,6 +457,8 @@ func TestEveryRuleCanFail(t *testing.T) {
 		"what was before is lost":    {"StartingPosition: TRIM_HORIZON", "StartingPosition: LATEST", "is lost"},
 		"a whole batch fails":        {"            BisectBatchOnFunctionError: true\n", "", "one record fails its whole batch"},
 		"no limit of concurrency":    {"            ScalingConfig: { MaximumConcurrency: !Ref MaximumConcurrency }\n", "", "maximum concurrency"},
+		"a queue without them":       {"      FunctionResponseTypes: [ReportBatchItemFailures]\n      ScalingConfig", "      ScalingConfig", "EmitQueueMapping: one message fails"},
+		"refusals nobody sees":       {"Value: !GetAtt EmitDeadLetterQueue.QueueName", "Value: !GetAtt WorkQueue.QueueName", "EmitDeadLetterQueue: what ends there"},
 		"an action with a star":      {"Action: dynamodb:GetItem\n", "Action: dynamodb:*\n", "dynamodb:* allows more"},
 		"a resource with a star":     {"${DeliveriesTable.Arn}/index/due", "${DeliveriesTable.Arn}/index/*", "index/* allows more"},
 		"a star in a list":           {"Action: [dynamodb:UpdateItem, dynamodb:GetItem,", "Action: [dynamodb:Batch*, dynamodb:GetItem,", "dynamodb:Batch* allows more"},
@@ -527,6 +529,7 @@ func TestUnsupportedTemplatesAreErrorsWithALineNumber(t *testing.T) {
 		"an unknown trigger":          {"Type: ScheduleV2", "Type: Cron", "Cron"},
 		"a disabled trigger":          {"            BatchSize: 10\n", "            BatchSize: 10\n            Enabled: false\n", `"Enabled" is not supported`},
 		"a batching window":           {"            BatchSize: 10\n", "            BatchSize: 10\n            MaximumBatchingWindowInSeconds: 5\n", `"MaximumBatchingWindowInSeconds" is not supported`},
+		"a window, apart":             {"      BatchSize: 10\n      FunctionResponseTypes", "      BatchSize: 10\n      MaximumBatchingWindowInSeconds: 5\n      FunctionResponseTypes", `"MaximumBatchingWindowInSeconds" is not supported`},
 		"a delay queue":               {"      VisibilityTimeout: 360\n", "      VisibilityTimeout: 360\n      DelaySeconds: 60\n", `"DelaySeconds" is not supported`},
 		"a local index":               {"      StreamSpecification: { StreamViewType: NEW_IMAGE }\n", "      LocalSecondaryIndexes: []\n", `"LocalSecondaryIndexes" is not supported`},
 		"provisioned capacity":        {"BillingMode: PAY_PER_REQUEST", "BillingMode: PROVISIONED", `BillingMode "PROVISIONED"`},

@@ -31,7 +31,7 @@ var other = map[string]string{
 	"HealthTokenSha256": strings.Repeat("a", 64), "AlertFailurePercent": "60", "AlertSuccessPercent": "99", "AlertVolume": "2000", "AlertPending": "100000",
 	"AlertSilentMinutes": "10", "AlertSlowSeconds": "3600", "AlertFailedPerDay": "10000", "AlertDeadLetters": "10000", "AlertRemindMinutes": "1440", "AlertResolveMinutes": "60",
 	"LogLevel": "DEBUG", "SystemLogLevel": "DEBUG", "LogRetentionDays": "365", "RetentionDays": "365", "TraceSampling": "50", "Rollout": "AllAtOnce", "DeletionProtection": "true",
-	"SecretsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555", "Architecture": "x86_64", "TestReceiver": "true",
+	"SecretsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555", "Architecture": "x86_64", "TestReceiver": "true", "EmitQueue": "true",
 }
 
 // `live` stays at the version from before if a deployment publishes none. SAM compares the
