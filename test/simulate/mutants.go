@@ -614,8 +614,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "types of tenants are kept without a bound", file: "pkg/event/deployed/live.go",
-		old:  "c.bytes > MaxKeptBytes; {",
-		new:  "c.bytes > MaxKeptBytes*100; {",
+		old:  "c.bytes > MaxKeptBytes &&",
+		new:  "c.bytes > MaxKeptBytes*100 &&",
 		test: "pkg/event/deployed TestTheTypesOfManyTenantsTakeABoundedPartOfTheMemory",
 	},
 	{

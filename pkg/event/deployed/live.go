@@ -19,11 +19,11 @@ import (
 // whether they changed.
 const CacheTime = time.Minute
 
-// MaxKeptBytes is the maximum size of the definitions of all tenants together that a Live
-// keeps: those of 400 tenants with 10 KB each, or of four with the most that a tenant can
-// have. With their compiled schemas, they take about 60 MB of memory. The types of the tenant
-// that has not used them for the longest time go first.
-const MaxKeptBytes = 4 << 20
+// MaxKeptBytes is the maximum memory that a Live keeps types of tenants in, by
+// catalog.Type.Memory: those of 170 tenants with 20 types of ten fields each. The types of the
+// tenant that has not used them for the longest time go first. Those that were used last stay
+// even if they are larger: a tenant's can take about 100 times its definitions (MaxTenantBytes).
+const MaxKeptBytes = 64 << 20
 
 // Live is the event types and capture rules of a deployment, and the types of its tenants,
 // as they are now, or were a moment ago. It is safe for concurrent use.
@@ -122,7 +122,7 @@ func (l *Live) readTenant(ctx context.Context, now state, tenant string) (*catal
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.kept.put(tenant, &tenantTypes{at: now.tenants[tenant], own: own, bytes: definitionBytes(types)})
+	l.kept.put(tenant, &tenantTypes{at: now.tenants[tenant], own: own, bytes: memory(types)})
 	return own, nil
 }
 
@@ -197,8 +197,16 @@ func (l *Live) read(ctx context.Context) (state, error) {
 type tenantTypes struct {
 	at    ownTypes
 	own   *catalog.Catalog // without those of the deployment, which would stay as long as they do
-	bytes int              // of the definitions
+	bytes int              // of memory, with the compiled schemas
 	until time.Time        // used until then although others are stored, which could not be read
+}
+
+// memory estimates the bytes of memory that types take.
+func memory(types []catalog.Type) (size int) {
+	for _, t := range types {
+		size += t.Memory()
+	}
+	return size
 }
 
 // tenantCache keeps types of tenants up to MaxKeptBytes. The zero value is ready to use.
@@ -225,7 +233,7 @@ func (c *tenantCache) put(tenant string, k *tenantTypes) {
 	}
 	c.list.Remove(tenant)
 	c.list.Add(tenant, k)
-	for c.bytes += k.bytes; c.bytes > MaxKeptBytes; {
+	for c.bytes += k.bytes; c.bytes > MaxKeptBytes && c.list.Len() > 1; {
 		c.list.RemoveOldest()
 	}
 }

@@ -1,0 +1,83 @@
+package versions_test
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/tidings-dev/tidings/pkg/event/catalog"
+	"github.com/tidings-dev/tidings/pkg/event/validate"
+	"github.com/tidings-dev/tidings/pkg/event/versions"
+)
+
+func heap() int {
+	runtime.GC()
+	runtime.GC() // what the first one left to finalizers
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// joined returns the text of n fields, each from its number.
+func joined(n int, format string) string {
+	var all []string
+	for i := range n {
+		all = append(all, strings.ReplaceAll(format, "N", fmt.Sprint(i)))
+	}
+	return strings.Join(all, ",")
+}
+
+// The types of tenants take a bounded part of the memory by this estimate.
+func TestCompiledTypesTakeNoMoreMemoryThanEstimated(t *testing.T) {
+	for name, c := range map[string]struct {
+		types            int
+		fields, mappings string
+	}{
+		"smallest":                {500, `"f":{}`, ""},
+		"usual":                   {200, joined(10, `"fN":{"type":"string","maxLength":9}`), ""},
+		"many fields":             {10, joined(1000, `"fN":{"type":"string","maxLength":9}`), ""},
+		"many short fields":       {10, joined(2000, `"fN":{}`), ""},
+		"boolean schemas":         {10, joined(2000, `"fN":true`), ""},
+		"an expression":           {200, `"f0":{}`, joined(1, `"fN":"data.fN"`)},
+		"many expressions":        {5, joined(500, `"fN":{}`), joined(500, `"fN":"data.fN"`)},
+		"a long expression":       {50, `"f0":{}`, `"f0":"` + strings.Repeat("1+", 200) + `1"`},
+		"expressions with macros": {5, joined(100, `"fN":{}`), joined(100, `"fN":"has(data.fN) ? data.fN : 'none'"`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := heap()
+			var list []catalog.Type
+			estimate, length := 0, 0
+			for i := range c.types {
+				for _, more := range []string{"", fmt.Sprintf(`"x-version":2,"x-downgrade":{%s},`, c.mappings)} {
+					parsed, err := catalog.Parse(fmt.Appendf(nil, `{"title":"a.n%d",%s"description":"x","type":"object","properties":{%s},"examples":[{}]}`, i, more, c.fields))
+					if err != nil {
+						t.Fatal(err)
+					}
+					list = append(list, parsed)
+					estimate, length = estimate+parsed.Memory(), length+len(parsed.Schema)
+				}
+			}
+			own, err := catalog.New(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = nil
+			known := validate.New(own)
+			for _, name := range own.Types() {
+				_, _ = versions.Make(known, name, 0, []byte(`{}`)) // compiles, also if the expressions fail
+				for _, v := range own.Versions(name) {
+					if err := known.ValidateVersion(v, []byte(`{}`)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			took := heap() - before
+			t.Logf("%d bytes of definitions: %d times as many in memory, estimated %d times", length, took/length, estimate/length)
+			if took > estimate {
+				t.Errorf("they take %d bytes, estimated %d", took, estimate)
+			}
+			runtime.KeepAlive(known)
+		})
+	}
+}
