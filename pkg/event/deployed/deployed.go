@@ -244,7 +244,7 @@ func Write(ctx context.Context, store Store, set Set, by, writer string, now tim
 	if h.Parts, err = writeParts(ctx, store, document+"#"+writer, text); err != nil {
 		return set, err
 	}
-	return replace(ctx, store, set, h, unneeded, by, writer, now)
+	return replace(ctx, store, set, h, h.Parts, unneeded, by, writer, now)
 }
 
 // headOf reads where the parts of a set are, if it is still the stored one; ErrConflict if
@@ -270,8 +270,9 @@ func writeParts(ctx context.Context, store Store, prefix string, text []byte) (k
 }
 
 // replace stores where the parts are, of the deployment and of the tenants, if the set is
-// still the stored one, and then removes the parts that are not needed any more.
-func replace(ctx context.Context, store Store, set Set, h head, unneeded []string, by, writer string, now time.Time) (Set, error) {
+// still the stored one, and then removes the parts that are not needed any more: the
+// unneeded ones, or the written ones if it is not.
+func replace(ctx context.Context, store Store, set Set, h head, written, unneeded []string, by, writer string, now time.Time) (Set, error) {
 	h.ChangedAt, h.ChangedBy = now.UTC(), by
 	list, err := json.Marshal(h)
 	if err != nil {
@@ -281,6 +282,7 @@ func replace(ctx context.Context, store Store, set Set, h head, unneeded []strin
 	case err != nil:
 		return set, fmt.Errorf("write event types: %w", err)
 	case !stored:
+		removeLost(ctx, store, written)
 		return set, ErrConflict
 	}
 	for _, key := range unneeded {
@@ -289,6 +291,25 @@ func replace(ctx context.Context, store Store, set Set, h head, unneeded []strin
 	set.Revision++
 	set.ChangedAt, set.ChangedBy, set.tenants = h.ChangedAt, by, h.Tenants
 	return set, nil
+}
+
+// removeLost removes the parts of a write that lost against another one. The write may have
+// been stored nevertheless, if the answer to a first try was lost: then others were stored on
+// top of it, and what is stored now may need its parts.
+func removeLost(ctx context.Context, store Store, written []string) {
+	h, _, err := readHead(ctx, store)
+	if err != nil {
+		return
+	}
+	used := h.Parts
+	for tenant, at := range h.Tenants {
+		used = append(used, at.keys(tenant)...)
+	}
+	for _, key := range written {
+		if !slices.Contains(used, key) {
+			_ = store.DeleteValue(ctx, key) // a part that stays does no harm
+		}
+	}
 }
 
 func encode(set Set) ([]byte, error) {

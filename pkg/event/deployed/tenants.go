@@ -109,19 +109,19 @@ func WriteTenant(ctx context.Context, store Store, set Set, tenant string, types
 		h.Tenants = map[string]ownTypes{}
 	}
 	delete(h.Tenants, tenant)
+	var written []string
 	if len(types) > 0 {
 		if len(h.Tenants) == MaxTenants {
 			return set, limitf("%d tenants have event types of their own, which is the maximum", MaxTenants)
 		}
 		at := ownTypes{Writer: writer}
-		keys, err := writeParts(ctx, store, at.prefix(tenant), text)
-		if err != nil {
+		if written, err = writeParts(ctx, store, at.prefix(tenant), text); err != nil {
 			return set, err
 		}
-		at.Parts = len(keys)
+		at.Parts = len(written)
 		h.Tenants[tenant] = at
 	}
-	return replace(ctx, store, set, h, unneeded, by, writer, now)
+	return replace(ctx, store, set, h, written, unneeded, by, writer, now)
 }
 
 func encodeTenant(tenant string, types []catalog.Type) ([]byte, error) {

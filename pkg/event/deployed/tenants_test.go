@@ -391,3 +391,85 @@ func TestATenantsReadersNeverSeeHalfOfAChange(t *testing.T) {
 	cancel()
 	readers.Wait()
 }
+
+// losing is a store where a write of the head loses against another one, which comes before
+// it, or after it while its answer is lost.
+type losing struct {
+	*memory.Store
+	values        map[string]bool
+	before, after func()
+	err           error
+}
+
+func (l *losing) PutValueIfAbsent(ctx context.Context, key, value string, expires time.Time) (string, error) {
+	l.values[key] = true
+	return l.Store.PutValueIfAbsent(ctx, key, value, expires)
+}
+
+func (l *losing) DeleteValue(ctx context.Context, key string) error {
+	delete(l.values, key)
+	return l.Store.DeleteValue(ctx, key)
+}
+
+func (l *losing) WriteDocument(ctx context.Context, name string, document []byte, was int, writer string) (bool, error) {
+	if l.err != nil {
+		return false, l.err
+	}
+	if l.before != nil {
+		l.before()
+		return l.Store.WriteDocument(ctx, name, document, was, writer)
+	}
+	if _, err := l.Store.WriteDocument(ctx, name, document, was, writer); err != nil {
+		return false, err
+	}
+	l.after()
+	return false, nil
+}
+
+func TestAWriteThatLosesLeavesNothingAndTakesNothing(t *testing.T) {
+	writes := map[string]func(context.Context, deployed.Store, deployed.Set) error{
+		"deployment": func(ctx context.Context, s deployed.Store, set deployed.Set) error {
+			set.Types = []catalog.Type{kind(t, "order.mine", "x")}
+			_, err := deployed.Write(ctx, s, set, "op", "loser", time.Now())
+			return err
+		},
+		"tenant": func(ctx context.Context, s deployed.Store, set deployed.Set) error {
+			_, err := deployed.WriteTenant(ctx, s, set, "acme", []catalog.Type{kind(t, "acme.opened", "x")}, "op", "loser", time.Now())
+			return err
+		},
+	}
+	for of, do := range writes {
+		for name, c := range map[string]struct {
+			stored bool // although it is said to have lost
+			err    error
+			left   int // parts
+		}{"lost": {left: 0}, "stored, and the answer lost": {stored: true, left: 1}, "an error": {err: errors.New("the table is away"), left: 1}} {
+			t.Run(of+" "+name, func(t *testing.T) {
+				s := memory.New(time.Now)
+				set := write(t, s, deployed.Set{Types: []catalog.Type{kind(t, "order.paid", "x")}}, "first")
+				other := func() { writeTenant(t, s, "globex", "other", kind(t, "order.lost", "x")) }
+				l := &losing{Store: s, values: map[string]bool{}, err: c.err}
+				if c.stored {
+					l.after = other
+				} else {
+					l.before = other
+				}
+				if err := do(t.Context(), l, set); err == nil || c.err == nil && !errors.Is(err, deployed.ErrConflict) {
+					t.Fatal(err)
+				}
+				if len(l.values) != c.left {
+					t.Errorf("it leaves the parts %v, want %d", l.values, c.left)
+				}
+				want := "order.paid"
+				if c.stored && of == "deployment" {
+					want = "order.mine"
+				} else if c.stored {
+					want = "acme.opened order.paid"
+				}
+				if got := names(t, live(s), "acme"); got != want {
+					t.Errorf("acme has %q, want %q", got, want)
+				}
+			})
+		}
+	}
+}
