@@ -114,8 +114,9 @@ func explainRules(err error) error {
 // rulesPage is the data of the pages of capture rules.
 type rulesPage struct {
 	CaptureRules
-	File CaptureRuleFile   // in the form
-	Plan *CaptureRulesPlan // of a check
+	File   CaptureRuleFile   // in the form
+	Plan   *CaptureRulesPlan // of a check
+	Unread bool              // the stored rules could not be read: they are not shown
 }
 
 // showRules shows the list, and the file that the parameter names in the form.
@@ -155,20 +156,24 @@ func (c *Console) changeRules(r *http.Request, who Session) (page, error) {
 	}
 	// The form again, with what was written in it.
 	p := page{Template: "rules", Title: "Capture rules", Nav: "capture"}
+	all, unread := c.Operations.ListCaptureRules(ctx, who)
+	data := rulesPage{CaptureRules: all, File: file, Unread: unread != nil}
+	if err == nil {
+		err = unread
+	}
 	var wrong *Error
 	switch {
-	case errors.As(err, &wrong) && wrong.Kind != Forbidden:
-		p.Status, p.Problem = int(wrong.Kind), wrong.Message
-	case err != nil:
-		return page{}, err
-	}
-	all, err := c.Operations.ListCaptureRules(ctx, who)
-	data := rulesPage{CaptureRules: all, File: file}
-	if p.Problem == "" {
+	case err == nil:
 		data.Plan = &plan
+	case !errors.As(err, &wrong):
+		p.Status, p.Problem = http.StatusInternalServerError, c.Operations.shown(ctx, err)
+	case wrong.Kind == Forbidden:
+		return page{}, err
+	default:
+		p.Status, p.Problem = int(wrong.Kind), wrong.Message
 	}
 	p.Data = data
-	return p, err
+	return p, nil
 }
 
 // listed returns the name of the file that the page shows after a change; "" for none.

@@ -99,6 +99,7 @@ type typeList struct {
 	// Undefined are those of the last 24 hours' events, of all tenants: for operators of all
 	// of them.
 	Undefined []stats.Type
+	Unread    bool // Undefined could not be read
 }
 
 func (c *Console) listTypes(r *http.Request, who Session) (page, error) {
@@ -109,15 +110,16 @@ func (c *Console) listTypes(r *http.Request, who Session) (page, error) {
 	v := typeList{Open: known.IsOpen(), Search: strings.TrimSpace(r.URL.Query().Get("q"))}
 	v.Types, v.More = matching(known, v.Search)
 	if v.Open && operatesAll(who) {
-		summary, err := c.Operations.Statistics.Summary(r.Context())
-		if err != nil {
-			return page{}, err
-		}
 		deployment, err := c.Operations.Endpoints.Catalog.Of(r.Context(), "") // the events are of other tenants, too
 		if err != nil {
 			return page{}, err
 		}
-		v.Undefined = summary.Types(deployment.Allows)
+		summary, err := c.Operations.Statistics.Summary(r.Context())
+		if v.Unread = err != nil; v.Unread {
+			c.Operations.shown(r.Context(), err) // logs it; the types themselves are there
+		} else {
+			v.Undefined = summary.Types(deployment.Allows)
+		}
 	}
 	return page{Template: "catalog", Title: "Event types", Nav: "catalog", Data: v}, nil
 }

@@ -1,7 +1,10 @@
 package console_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -57,6 +60,52 @@ func TestTheCatalogShowsAnOperatorWhatWasSeenWithoutADefinition(t *testing.T) {
 		if page := w.login(role, "default").get(console.CatalogPath).Body.String(); strings.Contains(page, name) || !strings.Contains(page, "There can be events of other types") {
 			t.Errorf("%s sees it", role)
 		}
+	}
+}
+
+// unreadable are statistics that cannot be read.
+type unreadable struct{ console.Statistics }
+
+func (unreadable) Summary(context.Context) (stats.Summary, error) {
+	return stats.Summary{}, errors.New("the table is unavailable")
+}
+
+// What was seen without a definition is an addition: the catalog is there without it.
+func TestTheCatalogIsShownWithoutStatistics(t *testing.T) {
+	w := newWorld(t)
+	w.ops.Endpoints.Catalog = catalog.Default().Opened()
+	w.ops.Statistics = unreadable{w.ops.Statistics}
+	a := w.login(console.Operator, "default").get(console.CatalogPath)
+	page := a.Body.String()
+	if a.Code != http.StatusOK || !strings.Contains(page, "user.joined_platform") || !strings.Contains(page, "cannot be read now") || strings.Contains(page, "the table is unavailable") {
+		t.Errorf("%d %s", a.Code, page)
+	}
+}
+
+// How many types more there are is said of their table, not of the one below it.
+func TestTheCatalogSaysBelowItsTableThatMoreTypesMatch(t *testing.T) {
+	w := newWorld(t)
+	var list []catalog.Type
+	for n := range 201 {
+		parsed, err := catalog.Parse([]byte(strings.Replace(ownType, "order.paid", fmt.Sprintf("order.n%03d", n), 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, parsed)
+	}
+	known, err := catalog.New(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ops.Endpoints.Catalog = known.Opened()
+	seen := stats.Batch{ID: "1", At: w.now(), UndefinedTypes: map[string]int64{"parcel.lost": 7}}
+	if err := w.store.AddStatistics(t.Context(), seen); err != nil {
+		t.Fatal(err)
+	}
+	page := w.login(console.Operator, "default").get(console.CatalogPath).Body.String()
+	more, other := strings.Index(page, "1 more match."), strings.Index(page, "Seen without a definition")
+	if more < 0 || other < more || other < strings.Index(page, "order.n199") {
+		t.Errorf("at %d and %d: %s", more, other, page)
 	}
 }
 

@@ -55,8 +55,8 @@ func (o *Operations) typesOf(ctx context.Context, who Session, tenant string) (*
 	return o.Endpoints.Catalog.Of(ctx, tenant)
 }
 
-// GetEventType returns an event type with the definitions of its versions. For tenant, see
-// typesOf.
+// GetEventType returns an event type with the definitions of its versions, of the newest ones
+// if all would be too large for an answer. For tenant, see typesOf.
 func (o *Operations) GetEventType(ctx context.Context, who Session, tenant, name string) (EventType, error) {
 	known, err := o.typesOf(ctx, who, tenant)
 	if err != nil {
@@ -67,8 +67,13 @@ func (o *Operations) GetEventType(ctx context.Context, who Session, tenant, name
 		return EventType{}, errorf(NotFound, "%s", known.Unknown(name))
 	}
 	v := o.viewType(known, t)
-	for i, version := range known.Versions(name) {
-		v.Versions[i].Definition = version.Schema
+	left := budget{len(v.Versions), maxTypesBytes}
+	for i, version := range slices.Backward(known.Versions(name)) {
+		if left.take(version.Schema) {
+			v.Versions[i].Definition = version.Schema
+		} else {
+			v.LeftOut++
+		}
 	}
 	return v, nil
 }
@@ -118,20 +123,71 @@ func (p EventTypesPlan) Empty() bool {
 // PlannedType is what a change does to one type.
 type PlannedType struct {
 	eventtypes.Item
-	MoreEndpoints int `json:"more_endpoints,omitempty" doc:"Endpoints that the change concerns beyond those listed: an answer lists 1,000"`
+	MoreChanges   int `json:"more_changes,omitempty" doc:"Changes of fields beyond those listed: an answer lists 1,000, breaking ones first, and fewer if they are long"`
+	MoreEndpoints int `json:"more_endpoints,omitempty" doc:"Endpoints that the change concerns beyond those listed: an answer lists 1,000, and fewer if what is said of them is long"`
 }
 
-// maxConcerned is how many endpoints an answer lists: one of a Lambda function has up to 6 MB.
-const maxConcerned = 1000
+// What an answer lists of a plan's changes, and again of its endpoints: one of a Lambda
+// function has up to 6 MB. The name of a field and the values of an enum can be as long as a
+// definition.
+const (
+	maxListed      = 1000
+	maxListedBytes = 512 << 10
+	maxRefusal     = 160 // characters
+)
+
+// budget is what an answer can still list.
+type budget struct{ count, bytes int }
+
+// take reports whether an answer can list v, and counts it if so.
+func (b *budget) take(v any) bool {
+	if b.count == 0 {
+		return false
+	}
+	text, err := json.Marshal(v)
+	if err != nil || len(text) > b.bytes {
+		return false
+	}
+	b.count, b.bytes = b.count-1, b.bytes-len(text)
+	return true
+}
 
 // planned returns the items of a plan for an answer.
 func planned(items []eventtypes.Item) []PlannedType {
-	list, left := []PlannedType{}, maxConcerned
-	for _, i := range items {
-		listed := min(len(i.Endpoints), left)
-		p := PlannedType{Item: i, MoreEndpoints: len(i.Endpoints) - listed}
-		p.Endpoints = i.Endpoints[:listed]
-		list, left = append(list, p), left-listed
+	list := make([]PlannedType, len(items))
+	listed := make([][]bool, len(items)) // by item and change
+	endpoints, changes := budget{maxListed, maxListedBytes}, budget{maxListed, maxListedBytes}
+	for n, i := range items {
+		listed[n] = make([]bool, len(i.Changes))
+	}
+	for _, breaking := range []bool{true, false} {
+		for n, i := range items {
+			for at, c := range i.Changes {
+				if c.Breaking == breaking {
+					listed[n][at] = changes.take(c)
+				}
+			}
+		}
+	}
+	for n, i := range items {
+		p := PlannedType{Item: i}
+		p.Changes, p.Endpoints = nil, nil
+		for at, c := range i.Changes {
+			if listed[n][at] {
+				p.Changes = append(p.Changes, c)
+			}
+		}
+		for _, e := range i.Endpoints {
+			if endpoints.take(e) {
+				p.Endpoints = append(p.Endpoints, e)
+			}
+		}
+		p.MoreChanges, p.MoreEndpoints = len(i.Changes)-len(p.Changes), len(i.Endpoints)-len(p.Endpoints)
+		if text := []rune(i.Refused); len(text) > maxRefusal {
+			// It ends with what to do.
+			p.Refused = string(text[:maxRefusal/2]) + " … " + string(text[len(text)-maxRefusal/2:])
+		}
+		list[n] = p
 	}
 	return list
 }

@@ -32,6 +32,7 @@ type typesPage struct {
 	Change   typesForm
 	Plan     *EventTypesPlan
 	Problems []FieldError
+	Unread   bool // the stored types could not be read: they are not shown
 
 	known *catalog.Catalog
 }
@@ -168,7 +169,7 @@ func (c *Console) changeTypes(r *http.Request, who Session) (page, error) {
 	}
 	uploaded, err := readFiles(files)
 	if err != nil {
-		return page{}, err
+		return c.typesAgain(ctx, who, f, EventTypesPlan{}, err)
 	}
 	if f.Text == "" {
 		uploaded = strings.TrimPrefix(uploaded, "\n")
@@ -191,19 +192,20 @@ func (c *Console) changeTypes(r *http.Request, who Session) (page, error) {
 	return c.typesAgain(ctx, who, f, plan, err)
 }
 
-// typesAgain shows the page again after a check or an error, with what was written.
+// typesAgain shows the page again after a check or an error, with what was written. It does so
+// also if the stored types cannot be read: what was written may exist nowhere else.
 func (c *Console) typesAgain(ctx context.Context, who Session, f typesForm, plan EventTypesPlan, failed error) (page, error) {
 	p := page{Template: "types", Title: "Change event types", Nav: "catalog"}
 	var wrong *Error
-	if failed != nil && !errors.As(failed, &wrong) {
-		return page{}, failed
-	}
 	data, err := c.typesPage(ctx, who, f.Tenant, "")
-	if err != nil {
-		return page{}, err
+	if data.Unread = err != nil; failed == nil {
+		failed = err
+	}
+	if failed != nil && !errors.As(failed, &wrong) {
+		p.Status, p.Problem = http.StatusInternalServerError, c.Operations.shown(ctx, failed)
 	}
 	data.Change, data.Text = f, f.Text
-	if f.What != "define" && data.show(c, f.Type, f.Version) {
+	if f.What != "define" && !data.Unread && data.show(c, f.Type, f.Version) {
 		data.Text = string(data.One.Schema)
 	}
 	if wrong != nil {
@@ -212,7 +214,7 @@ func (c *Console) typesAgain(ctx context.Context, who Session, f typesForm, plan
 			data.Problems = wrong.Fields
 		}
 	}
-	if wrong == nil || len(wrong.Refused) > 0 {
+	if failed == nil || wrong != nil && len(wrong.Refused) > 0 {
 		data.Plan = &plan
 	}
 	p.Data = data

@@ -2,7 +2,9 @@ package console_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"html"
 	"mime/multipart"
 	"net/http"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/console"
 	"github.com/tidings-dev/tidings/pkg/endpoint"
+	"github.com/tidings-dev/tidings/pkg/event/deployed"
 )
 
 func TestOnlyOperatorsOfAllTenantsSeeThePageOfTypes(t *testing.T) {
@@ -186,6 +189,51 @@ func TestEventTypesAreChangedOnTheirPage(t *testing.T) {
 }
 
 // Files are added to the text, and stay in the form.
+// faulty is a store of types and rules that answers some reads, and fails from then on.
+type faulty struct {
+	deployed.Store
+	reads int
+}
+
+var errAway = errors.New("the table tidings-Control is unavailable")
+
+func (f *faulty) ReadDocument(ctx context.Context, name string) ([]byte, int, error) {
+	if f.reads--; f.reads < 0 {
+		return nil, 0, errAway
+	}
+	return f.Store.ReadDocument(ctx, name)
+}
+
+func (f *faulty) WriteDocument(context.Context, string, []byte, int, string) (bool, error) {
+	return false, errAway
+}
+
+// A fault of the store loses nothing of what was written: the form is shown again with it, and
+// says nothing about the deployment's tables. The check succeeds with one read; the page then
+// needs another.
+func TestWhatWasWrittenOutlivesAFaultOfTheStore(t *testing.T) {
+	for _, form := range []struct {
+		path, do, text string
+	}{
+		{"/event-types", "check", ownType}, {"/event-types", "apply", ownType},
+		{"/capture-rules", "check", ownRules}, {"/capture-rules", "apply", ownRules},
+	} {
+		for reads := range 3 {
+			w := newWorld(t)
+			store := &faulty{w.store, reads}
+			w.ops.Types.Store, w.ops.Rules.Store = store, store
+			a := w.login(console.Operator, "default").post(form.path, url.Values{"what": {"define"}, "do": {form.do}, "name": {"own"}, "text": {form.text}})
+			page, fine := html.UnescapeString(a.Body.String()), form.do == "check" && reads == 2
+			if (a.Code == http.StatusOK) != fine || !fine && (a.Code != http.StatusInternalServerError || !strings.Contains(page, "console.failed")) {
+				t.Errorf("%s %s after %d reads: %d", form.do, form.path, reads, a.Code)
+			}
+			if !strings.Contains(page, form.text+"</textarea>") || strings.Contains(page, "tidings-Control") {
+				t.Errorf("%s %s after %d reads shows %s", form.do, form.path, reads, page)
+			}
+		}
+	}
+}
+
 func TestDefinitionsAreUploaded(t *testing.T) {
 	w := newWorld(t)
 	b := w.login(console.Operator, "default")

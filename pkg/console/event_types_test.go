@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -259,6 +260,118 @@ func TestEventTypesAreListedWithTheirVersions(t *testing.T) {
 	}
 }
 
+// maxAnswer is how many bytes an answer of a Lambda function has at most.
+const maxAnswer = 6_000_000
+
+// Each of these changes has the long name of the field around it in its path: an answer lists
+// as many as fit, the breaking ones first, and counts the others.
+func TestAPlanOfManyLongChangesFitsIntoAnAnswer(t *testing.T) {
+	w := newWorld(t)
+	const types, fields = 3, 120
+	long := strings.Repeat("x", 20_000)
+	define := func(n int, required bool) string {
+		var names []string
+		properties := map[string]any{}
+		for i := range fields {
+			name := fmt.Sprintf("f%03d", i)
+			names, properties[name] = append(names, name), map[string]any{"type": "string"}
+		}
+		inner := map[string]any{"type": "object", "properties": properties}
+		if required {
+			inner["required"] = names
+		} else {
+			properties["a_new"] = true
+		}
+		text, err := json.Marshal(map[string]any{
+			"title": fmt.Sprintf("order.n%d", n), "description": "An order", "type": "object", "properties": map[string]any{long: inner}, "examples": []any{map[string]any{}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	var set deployed.Set
+	var changed []string
+	for n := range types {
+		parsed, err := catalog.Parse([]byte(define(n, true)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		set.Types, changed = append(set.Types, parsed), append(changed, define(n, false))
+	}
+	if _, err := deployed.Write(t.Context(), w.store, set, "op", "w", w.now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.AddEndpoint(t.Context(), endpoint.Endpoint{Tenant: "acme", ID: endpoint.NewID(w.now()), URL: "https://acme.example/", EventTypes: []string{"*"}, Status: endpoint.Enabled}); err != nil {
+		t.Fatal(err)
+	}
+	b := w.login(console.Operator, "default")
+	body := `{"types":[` + strings.Join(changed, ",") + `]`
+	a := b.api(http.MethodPost, "/api/event-types", body+`,"dry_run":true}`)
+	var plan console.EventTypesPlan
+	if err := json.Unmarshal(a.Body.Bytes(), &plan); err != nil || a.Code != http.StatusOK || a.Body.Len() > maxAnswer {
+		t.Fatalf("a plan of %d bytes: %d, %v", a.Body.Len(), a.Code, err)
+	}
+	listed := 0
+	for _, i := range plan.Types {
+		for _, c := range i.Changes {
+			if listed++; !c.Breaking {
+				t.Errorf("%s lists a change that breaks nothing before others that do", i.Type)
+			}
+		}
+		if len(i.Changes)+i.MoreChanges != fields+1 || len(i.Refused) > 1000 || !strings.HasSuffix(i.Refused, ": define version 2 instead") {
+			t.Errorf("%s has %d changes and %d more, refused for %d bytes", i.Type, len(i.Changes), i.MoreChanges, len(i.Refused))
+		}
+	}
+	if listed == 0 || len(plan.Types) != types {
+		t.Errorf("%d changes of %d types", listed, len(plan.Types))
+	}
+	if a := b.api(http.MethodPost, "/api/event-types", body+`}`); a.Code != http.StatusConflict || a.Body.Len() > maxAnswer {
+		t.Errorf("refused with %d bytes: %d", a.Body.Len(), a.Code)
+	}
+	form := url.Values{"what": {"define"}, "do": {"check"}, "text": {strings.Join(changed, "\n")}}
+	if a := b.post("/event-types", form); a.Code != http.StatusOK || a.Body.Len() > maxAnswer || !strings.Contains(a.Body.String(), fmt.Sprintf("%d more changes.", fields+1)) {
+		t.Errorf("a page of %d bytes: %d", a.Body.Len(), a.Code)
+	}
+}
+
+// A hundred versions of the largest size are more than fits: the newest ones have their
+// definitions, and the answer says how many have none.
+func TestATypeWithManyLargeVersionsFitsIntoAnAnswer(t *testing.T) {
+	w := newWorld(t)
+	large := strings.Repeat("x", 60_000)
+	var list []catalog.Type
+	for n := 1; n <= catalog.MaxVersion; n++ {
+		text := ownType
+		if n > 1 {
+			text = strings.Replace(text, `"title"`, fmt.Sprintf(`"x-version":%d,"x-downgrade":{},"title"`, n), 1)
+		}
+		parsed, err := catalog.Parse([]byte(strings.Replace(text, "An order was paid", large, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, parsed)
+	}
+	known, err := catalog.New(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ops.Endpoints.Catalog = known
+	a := w.login(console.Viewer, "default").get("/api/event-types/order.paid")
+	var one console.EventType
+	if err := json.Unmarshal(a.Body.Bytes(), &one); err != nil || a.Code != http.StatusOK || a.Body.Len() > maxAnswer {
+		t.Fatalf("an answer of %d bytes: %d, %v", a.Body.Len(), a.Code, err)
+	}
+	if len(one.Versions) != catalog.MaxVersion || one.LeftOut == 0 {
+		t.Errorf("%d versions, %d without a definition", len(one.Versions), one.LeftOut)
+	}
+	for at, v := range one.Versions {
+		if has := len(v.Definition) > 0; has != (at >= one.LeftOut) {
+			t.Errorf("version %d has a definition: %t; %d have none", v.Version, has, one.LeftOut)
+		}
+	}
+}
+
 // Any number of types is listed page by page, and no page is too large for an answer of a
 // Lambda function.
 func TestManyEventTypesAreListedInPages(t *testing.T) {
@@ -285,7 +398,7 @@ func TestManyEventTypesAreListedInPages(t *testing.T) {
 	pages := 0
 	for next := ""; ; {
 		a := b.get("/api/event-types?limit=1000&after=" + next)
-		if a.Code != http.StatusOK || a.Body.Len() > 6_000_000 {
+		if a.Code != http.StatusOK || a.Body.Len() > maxAnswer {
 			t.Fatalf("a page of %d bytes: %d", a.Body.Len(), a.Code)
 		}
 		var page console.EventTypes
@@ -308,7 +421,7 @@ func TestManyEventTypesAreListedInPages(t *testing.T) {
 		"/events": "Search for another one", "/event-types": "1009 more match", "/event-types?q=n1199": ">order.n1199</a>", "/catalog": "1009 more match",
 	} {
 		a := w.login(console.Operator, "default").get(path)
-		if a.Code != http.StatusOK || a.Body.Len() > 6_000_000 || !strings.Contains(a.Body.String(), says) {
+		if a.Code != http.StatusOK || a.Body.Len() > maxAnswer || !strings.Contains(a.Body.String(), says) {
 			t.Errorf("%s: %d, %d bytes, want %q", path, a.Code, a.Body.Len(), says)
 		}
 	}

@@ -30,6 +30,7 @@ type EventType struct {
 	// Deprecated is absent unless the type is deprecated.
 	Deprecated *catalog.Deprecation `json:"deprecated,omitempty"`
 	Versions   []TypeVersion        `json:"versions" nullable:"false" doc:"All versions, the oldest first"`
+	LeftOut    int                  `json:"definitions_left_out,omitempty" doc:"How many versions have no definition in this answer, because it would be too large: they are at /catalog/schemas, such as order.paid.json and order.paid.v2.json"`
 }
 
 // maxTypesBytes is how many bytes of types an answer has at most: one of a Lambda function
