@@ -154,37 +154,50 @@ func authValues(a *endpoint.Auth) url.Values {
 }
 
 // withoutSecrets returns submitted values without the secrets that were typed, to show the
-// form again, and for each a message that it is needed again.
-func withoutSecrets(v url.Values) (url.Values, []FieldError) {
+// form again, and for each a message that it is needed again. Where one is stored, the mask
+// takes its place, so that saving again does not remove it. stored are the values of what is
+// stored.
+func withoutSecrets(v, stored url.Values) (url.Values, []FieldError) {
 	shown, again := url.Values{}, []FieldError{}
 	for name, list := range v {
 		shown[name] = list
 	}
 	forget := func(field, shownAt string) {
 		if text := v.Get(field); text != "" && text != endpoint.MaskedSecret {
-			shown.Set(field, "")
-			again = append(again, FieldError{shownAt, "Secrets are not shown again: enter it once more."})
+			shown.Set(field, stored.Get(field)) // the mask, or nothing
+			again = append(again, FieldError{shownAt, "Not saved, and secrets are not shown again: enter it once more."})
 		}
 	}
 	forget(formPassword, formUser)
 	forget(formBearer, formBearer)
 	forget(formKey, formKeyName)
 	forget(formSecret, formTokenURL)
+	known := map[string]bool{}
+	for line := range strings.Lines(stored.Get(formHeaders)) {
+		name, _, _ := strings.Cut(line, ":")
+		known[strings.ToLower(name)] = true
+	}
 	var lines []string
 	dropped := false
 	for line := range strings.Lines(v.Get(formHeaders)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if strings.TrimSpace(value) == endpoint.MaskedSecret {
-			lines = append(lines, name+": "+endpoint.MaskedSecret)
-		} else if name != "" {
-			lines, dropped = append(lines, name+": "), true
+		if name == "" {
+			continue
 		}
+		masked := strings.TrimSpace(value) == endpoint.MaskedSecret
+		dropped = dropped || !masked
+		if masked || known[strings.ToLower(strings.TrimSpace(name))] {
+			name += ": " + endpoint.MaskedSecret
+		} else {
+			name += ": "
+		}
+		lines = append(lines, name)
 	}
 	if v.Has(formHeaders) {
 		shown.Set(formHeaders, strings.Join(lines, "\n"))
 	}
 	if dropped {
-		again = append(again, FieldError{formHeaders, "Values are not shown again: enter them once more."})
+		again = append(again, FieldError{formHeaders, "Not saved, and values are not shown again: enter them once more."})
 	}
 	return shown, again
 }

@@ -128,6 +128,21 @@ func TestTheFormSetsKeepsAndRemovesAuth(t *testing.T) {
 			}
 		})
 	}
+	// Saving the refused form again changes nothing that is stored.
+	kept, err := w.ops.Endpoints.Add(t.Context(), endpoint.Endpoint{Tenant: "default", URL: "https://crm.example.com/hooks", Auth: &endpoint.Auth{
+		Headers: []endpoint.AuthHeader{{Name: "X-Team", Value: endpoint.NewSecret("marker-1")}}, Bearer: endpoint.NewSecret("marker-2"),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := controls(t, b.get("/endpoints/"+kept.ID+"/edit").Body.String())
+	form.Set("auth.bearer", "marker-8 marker-9")
+	form.Set("auth.headers", "X-Team: marker-8")
+	a := b.post("/endpoints/"+kept.ID+"/edit", form)
+	everything += a.Body.String()
+	if a := b.post("/endpoints/"+kept.ID+"/edit", controls(t, a.Body.String())); a.Code != 303 || w.secretsOf(kept.ID) != "marker-1 marker-2" {
+		t.Errorf("%d: stored are %q: %s", a.Code, w.secretsOf(kept.ID), text(t, a.Body.String()))
+	}
 	everything += b.get("/endpoints/"+e.ID).Body.String() + b.get("/audit").Body.String()
 	if strings.Contains(everything, "marker") || !strings.Contains(everything, "enter it once more") {
 		t.Errorf("shown: %s", everything)

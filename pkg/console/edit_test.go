@@ -81,8 +81,12 @@ func controls(t *testing.T, page string) url.Values {
 		case n.Data == "form":
 			within = attributes["class"] == "form"
 		case !within || name == "":
-		case n.Data == "textarea" && n.FirstChild != nil:
-			values.Add(name, n.FirstChild.Data)
+		case n.Data == "textarea":
+			content := ""
+			if n.FirstChild != nil {
+				content = n.FirstChild.Data
+			}
+			values.Add(name, content)
 		case n.Data == "select":
 			values.Add(name, selected(n))
 		case n.Data == "input" && (attributes["type"] != "checkbox" || checked):

@@ -256,7 +256,7 @@ func (c *Console) saveEndpoint(r *http.Request, who Session) (page, error) {
 	case r.PostForm.Get("count") != "":
 		var b Backfill
 		if b, err = c.Operations.EstimateBackfill(r.Context(), who, NewEndpoint{s, r.PostForm.Get("backfill")}); err == nil {
-			shown, again := withoutSecrets(r.PostForm)
+			shown, again := withoutSecrets(r.PostForm, nil)
 			p, err := c.formPage(r, id, shown, again)
 			p.Notice = "Nothing was added. " + b.Text() + "."
 			return p, err
@@ -269,7 +269,13 @@ func (c *Console) saveEndpoint(r *http.Request, who Session) (page, error) {
 	var known *Error
 	switch {
 	case errors.As(err, &known) && (known.Kind == Invalid || known.Kind == Conflict):
-		shown, again := withoutSecrets(r.PostForm)
+		var stored url.Values
+		if id != "" {
+			if e, err := c.Operations.GetEndpoint(r.Context(), who, id); err == nil {
+				stored = authValues(e.Auth)
+			}
+		}
+		shown, again := withoutSecrets(r.PostForm, stored)
 		p, err := c.formPage(r, id, shown, append(again, known.Fields...))
 		p.Status, p.Problem = http.StatusUnprocessableEntity, "Not saved. Correct the marked fields."
 		if slices.ContainsFunc(known.Fields, func(f FieldError) bool { return f.Field == "backfill" }) {

@@ -221,7 +221,7 @@ func (a *Auth) Assume() *Auth {
 var (
 	ownedNames = []string{
 		"host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", "expect",
-		"user-agent", "accept-encoding", "date", "via", "forwarded", "x-real-ip", "true-client-ip", "max-forwards",
+		"user-agent", "accept-encoding", "date", "via", "forwarded", "x-real-ip", "true-client-ip", "x-http-method-override", "x-http-method", "x-method-override", "max-forwards",
 		"traceparent", "tracestate", "baggage", "x-cloud-trace-context",
 	}
 	ownedPrefixes = []string{

@@ -92,7 +92,7 @@ func TestAuthValidation(t *testing.T) {
 	for _, name := range []string{
 		"Content-Type", "content-length", "Content-Encoding", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Host", "Connection", "Keep-Alive", "Proxy-Authorization",
 		"User-Agent", "Expect", "Date", "Via", "Forwarded", "X-Forwarded-For", "Webhook-Id", "webhook-signature", "Idempotency-Key", "X-Idempotency-Key", "tidings-test",
-		"X-Amz-Date", "x-amzn-trace-id", "X-Goog-Authenticated-User", "x-google-anything", "traceparent", "tracestate", "Accept-Encoding",
+		"X-Amz-Date", "x-amzn-trace-id", "X-Goog-Authenticated-User", "x-google-anything", "traceparent", "tracestate", "Accept-Encoding", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override",
 	} {
 		rows[name] = row{withHeader(name, "v"), "cannot be set"}
 	}

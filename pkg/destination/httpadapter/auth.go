@@ -58,19 +58,31 @@ func newAuth(from *endpoint.Auth) *auth {
 
 // minHidden is the length in bytes from which a text counts as a secret in a response. To
 // hide shorter ones would only spoil the text.
-const minHidden = 4
+const minHidden = 6
 
-// conceal adds a secret, in the forms in which a response can repeat it. The longest come
-// first, so that none is hidden only in part if another is its beginning.
+// minPart is the length in bytes from which a part of a secret counts too: its beginning, and
+// what is between blanks and other separators, such as the key after the name of its scheme.
+const minPart = 8
+
+// conceal adds a secret and its parts, in the forms in which a response can repeat them. The
+// longest come first, so that none is hidden only in part if another is its beginning.
 func (a *auth) conceal(secret string) {
-	quoted, err := json.Marshal(secret)
-	if err != nil {
-		panic(err) // a string
+	texts := []string{secret}
+	for _, part := range strings.FieldsFunc(secret, func(r rune) bool { return strings.ContainsRune(" =;,", r) }) {
+		if len(part) >= minPart {
+			texts = append(texts, part)
+		}
 	}
-	inJSON := string(quoted[1 : len(quoted)-1])
-	for _, form := range []string{secret, inJSON, strings.ReplaceAll(inJSON, "/", `\/`), html.EscapeString(secret), url.QueryEscape(secret)} {
-		if len(form) >= minHidden && !slices.ContainsFunc(a.secrets, func(s []byte) bool { return string(s) == form }) {
-			a.secrets = append(a.secrets, []byte(form))
+	for _, text := range texts {
+		quoted, err := json.Marshal(text)
+		if err != nil {
+			panic(err) // a string
+		}
+		inJSON := string(quoted[1 : len(quoted)-1])
+		for _, form := range []string{text, inJSON, strings.ReplaceAll(inJSON, "/", `\/`), html.EscapeString(text), url.QueryEscape(text)} {
+			if len(form) >= minHidden && !slices.ContainsFunc(a.secrets, func(s []byte) bool { return string(s) == form }) {
+				a.secrets = append(a.secrets, []byte(form))
+			}
 		}
 	}
 	slices.SortStableFunc(a.secrets, func(a, b []byte) int { return len(b) - len(a) })
@@ -104,7 +116,7 @@ func (a *auth) hide(text []byte) []byte {
 		return text
 	}
 	for _, s := range a.secrets {
-		text = bytes.ReplaceAll(text, s, []byte(endpoint.MaskedSecret))
+		text = hideBeginnings(text, s)
 	}
 	for _, s := range a.secrets {
 		for n := min(len(s)-1, len(text)); n >= minHidden; n-- {
@@ -115,6 +127,24 @@ func (a *auth) hide(text []byte) []byte {
 		}
 	}
 	return text
+}
+
+// hideBeginnings replaces a secret, and its beginnings of at least minPart bytes.
+func hideBeginnings(text, secret []byte) []byte {
+	head := secret[:min(len(secret), minPart)]
+	var out []byte
+	for {
+		at := bytes.Index(text, head)
+		if at < 0 {
+			return append(out, text...)
+		}
+		end := at + len(head)
+		for end < len(text) && end-at < len(secret) && text[end] == secret[end-at] {
+			end++
+		}
+		out = append(append(out, text[:at]...), endpoint.MaskedSecret...)
+		text = text[end:]
+	}
 }
 
 // hideIn masks the secrets in the record of an attempt.

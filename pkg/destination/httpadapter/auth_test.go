@@ -167,6 +167,32 @@ func TestASecretIsHiddenInEachFormOfAResponse(t *testing.T) {
 	}
 }
 
+func TestPartsOfASecretAreHidden(t *testing.T) {
+	for name, c := range map[string]struct{ value, answer, want string }{
+		"after its scheme":        {"Token abcdef123456", "unknown token abcdef123456.", "unknown token ••••••••."},
+		"of a cookie":             {"session=abcdef123456; theme=dark", "no session abcdef123456.", "no session ••••••••."},
+		"its beginning":           {"abcdef123456", "invalid: abcdef12… is not known", "invalid: ••••••••… is not known"},
+		"twice":                   {"abcdef123456", "abcdef123456, abcdef123456", "••••••••, ••••••••"},
+		"a short one":             {"abcdef", "the key abcdef.", "the key ••••••••."},
+		"a word is no secret":     {"1", "1 of 10 failed", "1 of 10 failed"},
+		"a short part is no part": {"Token abcdef123456", "no Token", "no Token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(500)
+				fmt.Fprint(w, c.answer)
+			}))
+			defer server.Close()
+			r := router(nil)
+			defer r.Close()
+			o, x := deliverTo(t, r, destination.Target{ID: "e", URL: server.URL, Auth: &endpoint.Auth{Headers: []endpoint.AuthHeader{{Name: "Authorization", Value: secret(c.value)}}}}, 5*time.Second)
+			if o.Snippet != c.want || string(x.Body) != c.want {
+				t.Errorf("shown as %q and %q, want %q", o.Snippet, x.Body, c.want)
+			}
+		})
+	}
+}
+
 func TestSecretsAreNotSentInPlainTextOrElsewhere(t *testing.T) {
 	auth := &endpoint.Auth{Bearer: secret("marker")}
 	r := router(nil)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net/http"
 	"slices"
 	"time"
 
@@ -116,7 +115,7 @@ func (p *poster) notSent(ctx context.Context, m destination.Message, code string
 	if x == nil {
 		return
 	}
-	x.Method, x.To, x.Code, x.Cause = http.MethodPost, p.url.String(), code, errors.New(failed.Error)
+	x.Method, x.To, x.Code, x.Cause = p.method, p.url.String(), code, errors.New(failed.Error)
 	if x.RequestHeaders == nil {
 		x.RequestHeaders = destination.Fields(m.Headers)
 	}
