@@ -421,7 +421,7 @@ func TestBrokenReceivers(t *testing.T) {
 		}, testsend.HintNoToken, delivery.Connect, "", "token URL", testsend.ConsequenceRetried},
 		"a client certificate that cannot be read": {func(l *lab) {
 			l.endpoint.URL, l.endpoint.Auth = "https://127.0.0.1:1/", &endpoint.Auth{ClientCertificate: "tidings/default/crm"}
-		}, testsend.HintClientCert, delivery.Denied, "", "in PEM", testsend.ConsequenceRetried},
+		}, testsend.HintClientCert, delivery.Invalid, "", "in PEM", testsend.ConsequenceRetried},
 		"a server without a certificate for the name": {func(l *lab) {
 			l.https(&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("who?") }})
 		}, testsend.HintTLSHandshake, delivery.TLS, destination.PhaseTLS, "aborted the TLS handshake", testsend.ConsequenceRetried},

@@ -115,7 +115,7 @@ func TestClientCertificatesAreReadFromTheDeploymentsSecrets(t *testing.T) {
 	o := router.Deliver(t.Context(), destination.Target{
 		Tenant: "default", ID: "ep_1", URL: "https://example.com/", Auth: &endpoint.Auth{ClientCertificate: "tidings/default/crm"},
 	}, destinationtest.Message(signature.NewSecret(), "hello"))
-	if o.Class != delivery.Denied || len(names) != 1 || names[0] != "tidings/default/crm" {
+	if o.Class != delivery.Invalid || o.Permanent || len(names) != 1 || names[0] != "tidings/default/crm" {
 		t.Errorf("%+v, read %q", o, names)
 	}
 }
