@@ -223,7 +223,7 @@ func (c *Console) authenticate(next http.Handler) http.Handler {
 			given := r.Header.Get(csrfHeader)
 			if given == "" && !isAPI(r) {
 				var large *http.MaxBytesError
-				if errors.As(r.ParseMultipartForm(maxFormMemory), &large) {
+				if errors.As(r.ParseMultipartForm(maxFormMemory), &large) { //nolint:gosec // Handler bounds the body
 					c.fail(w, r, errorf(TooLarge, "the form has more than %d bytes: use the CLI", large.Limit))
 					return
 				}

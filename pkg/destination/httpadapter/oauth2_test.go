@@ -237,7 +237,7 @@ func TestHostileTokenEndpoints(t *testing.T) {
 		"an unknown code":      {json(400, `{"error":"marker-right"}`), delivery.Auth, "no token: the token endpoint answered 400 Bad Request"},
 		"unavailable":          {json(503, `marker`), delivery.Auth, "no token: the token endpoint answered 503 Service Unavailable"},
 		"too many requests":    {json(429, `marker`), delivery.Auth, "no token: the token endpoint answered 429 Too Many Requests"},
-		"a redirect":           {http.RedirectHandler(other.URL, 307).ServeHTTP, delivery.Auth, "no token: the token endpoint answered 307: redirects are not followed; set the token URL to the final address"},
+		"a redirect":           {http.RedirectHandler(other.URL, http.StatusTemporaryRedirect).ServeHTTP, delivery.Auth, "no token: the token endpoint answered 307: redirects are not followed; set the token URL to the final address"},
 		"a page":               {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>marker</html>") }, delivery.Auth, notAToken},
 		"nothing":              {json(200, ``), delivery.Auth, notAToken},
 		"no token":             {json(200, `{"token_type":"Bearer"}`), delivery.Auth, notAToken},
