@@ -214,6 +214,7 @@ func endpoints(stack string) map[string]endpoint.Endpoint {
 		"ep_fails":   {URL: "/500"},
 		"ep_missed":  {URL: "/200"}, // no work items: it recovers what it missed
 		"ep_queue":   {URL: "sqs://" + queue},
+		"ep_bus":     {URL: "eventbridge://" + stack + "-webhooks-orders?region=us-east-1"},
 		"ep_role":    {URL: "sqs://" + lambdaemulator.Account + "/" + queue, RoleARN: "arn:aws:iam::" + lambdaemulator.Account + ":role/" + stack + "-webhooks-crm"},
 		"ep_kafka":   {URL: "kafka://127.0.0.1:1/topic?sasl=scram-sha-512", Credentials: stack + "/default/kafka"},
 		slowEndpoint: {URL: "/200"},
@@ -344,7 +345,7 @@ func payloads(t *testing.T, stage *lambdaemulator.Deployment, f samtemplate.Func
 	if f.Folder != "dispatch" && f.Folder != "test-webhook" {
 		return list
 	}
-	for _, id := range []string{"ep_queue", "ep_role", "ep_kafka", "ep_gone", "ep_fails", "ep_limits"} {
+	for _, id := range []string{"ep_queue", "ep_bus", "ep_role", "ep_kafka", "ep_gone", "ep_fails", "ep_limits"} {
 		if f.Folder == "test-webhook" {
 			list = append(list, []byte(`{"endpoint_id":"`+id+`"}`))
 			continue

@@ -92,7 +92,7 @@ func (a *app) endpointAdd() *cobra.Command {
 	var auth authFlags
 	c := &cobra.Command{
 		Use: "add URL", Short: "Add an endpoint and print its signing secret, once",
-		Long: "Add an endpoint and print its signing secret, once.\n\nThe URL's scheme selects the protocol: https, sqs, pubsub or kafka.\ndocs/destinations.md has an example for each.",
+		Long: "Add an endpoint and print its signing secret, once.\n\nThe URL's scheme selects the protocol: https, sqs, eventbridge,\npubsub or kafka.\ndocs/destinations.md has an example for each.",
 		Example: `  tidings endpoint add https://crm.example.com/hooks --types 'user.*'
   tidings endpoint add https://crm.example.com/hooks --backfill 14d --dry-run
   tidings endpoint add https://crm.example.com/hooks --backfill 14d
@@ -100,6 +100,7 @@ func (a *app) endpointAdd() *cobra.Command {
   tidings endpoint add https://crm.example.com/hooks --api-key X-Api-Key=@key.txt
   tidings endpoint add https://crm.example.com/hooks --format cloudevents --exclude-fields data.user_name
   tidings endpoint add 'sqs://123456789012/webhooks-orders?region=eu-central-1' --role-arn arn:aws:iam::123456789012:role/webhooks-tidings
+  tidings endpoint add 'eventbridge://tidings-webhooks-crm?region=eu-central-1'
   tidings endpoint add pubsub://my-project/community-events --ordered
   tidings endpoint add 'kafka://b1.example.com:9093,b2.example.com:9093/community?tls=true&sasl=scram-sha-512' --credentials tidings/default/kafka`,
 		Args: args(1, "one URL"),

@@ -85,7 +85,7 @@ the environment; "tidings alert test" shows whether they arrive.`,
 	flags.StringArrayVar(&f.urls, "endpoint", nil, "also deliver all events to this URL (repeatable)")
 	flags.StringVar(&f.file, "endpoints", "", "also deliver to the endpoints in this file: a JSON list of {\"url\", \"types\", \"filter\"}")
 	flags.StringArrayVar(&f.tables, "table", nil, "also create this table of yours, as NAME=KEY or NAME=KEY,SORTKEY, and capture its changes by capture rules (repeatable)")
-	flags.BoolVar(&f.brokers, "all-protocols", false, "also run SQS, Pub/Sub and Kafka in the process, each with an endpoint and a consumer")
+	flags.BoolVar(&f.brokers, "all-protocols", false, "also run SQS, EventBridge, Pub/Sub and Kafka in the process, each with an endpoint and a consumer")
 	flags.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile to this file")
 	_ = flags.MarkHidden("cpuprofile") // fails only for an unknown flag
 	flags.BoolVar(&f.quiet, "quiet", false, "do not print received webhooks")
@@ -250,22 +250,26 @@ func signingSecrets(ctx context.Context, store local.Store) []string {
 	return texts
 }
 
-// cloudClients configures SQS, Pub/Sub and Secrets Manager for the runner's
+// cloudClients configures SQS, EventBridge, Pub/Sub and Secrets Manager for the runner's
 // destinations: the in-process brokers, or the emulators that the environment names.
 // It never falls back to a real cloud, so a local run sends nothing there.
 func cloudClients(brokers *brokers.Brokers) builtin.Clouds {
 	c := builtin.Clouds{
 		Config:         dynamoemulator.Config(),
 		SQS:            os.Getenv("AWS_ENDPOINT_URL_SQS"),
+		EventBridge:    os.Getenv("AWS_ENDPOINT_URL_EVENTBRIDGE"),
 		PubSubEmulator: os.Getenv("PUBSUB_EMULATOR_HOST"),
 		Secrets:        noSecrets{},
 	}
 	if brokers != nil {
-		c.SQS, c.PubSubEmulator, c.Secrets = brokers.SQS, brokers.PubSub, brokers
+		c.SQS, c.EventBridge, c.PubSubEmulator, c.Secrets = brokers.SQS, brokers.EventBridge, brokers.PubSub, brokers
 	}
 	const unreachable = "127.0.0.1:1"
 	if c.SQS == "" {
 		c.SQS = "http://" + unreachable
+	}
+	if c.EventBridge == "" {
+		c.EventBridge = "http://" + unreachable
 	}
 	if c.PubSubEmulator == "" {
 		c.PubSubEmulator = unreachable
@@ -385,9 +389,9 @@ func (a *app) printBanner(s *local.System, receiverURL, login string, brokers *b
 	if s.DynamoURL != "" {
 		store = s.DynamoURL + "  DynamoDB"
 	}
-	var sqs, pubsub, kafka string
+	var sqs, bridge, pubsub, kafka string
 	if brokers != nil {
-		sqs, pubsub, kafka = brokers.SQS, brokers.PubSub, brokers.Kafka+"  SASL SCRAM-SHA-512"
+		sqs, bridge, pubsub, kafka = brokers.SQS, brokers.EventBridge, brokers.PubSub, brokers.Kafka+"  SASL SCRAM-SHA-512"
 	}
 	fmt.Fprintln(a.out, paint(lipgloss.NewStyle().Bold(true), "Tidings is running on this machine."))
 	fmt.Fprintln(a.out)
@@ -395,7 +399,7 @@ func (a *app) printBanner(s *local.System, receiverURL, login string, brokers *b
 		"  emit", s.URLs["emit"]+"  function URL; POST events here", "  invoke", s.InvokeURL+"  Lambda Invoke API",
 		"  health", s.URLs["health"]+"  function URL; GET / for the status, GET /report with the bearer token "+s.Access.HealthToken+" for details",
 		"  access key", s.Access.Key+"  AWS_ACCESS_KEY_ID for the Invoke API, DynamoDB and SQS, with any AWS_SECRET_ACCESS_KEY",
-		"  store", store, "  receiver", receiverURL, "  sqs", sqs, "  pub/sub", pubsub, "  kafka", kafka, "  log", filepath.Join(a.stateDir, logName))
+		"  store", store, "  receiver", receiverURL, "  sqs", sqs, "  eventbridge", bridge, "  pub/sub", pubsub, "  kafka", kafka, "  log", filepath.Join(a.stateDir, logName))
 	fmt.Fprintf(a.out, `
 Try it in another shell:
 
@@ -415,7 +419,10 @@ func printWebhooks(out io.Writer) func(receiver.Webhook) {
 	var mu sync.Mutex
 	return func(w receiver.Webhook) {
 		mark := paint(good, "✓ verified    ")
-		if !w.Verified {
+		switch {
+		case w.Unsigned:
+			mark = paint(faint, "– unsigned")
+		case !w.Verified:
 			mark = paint(bad, "✗ not verified")
 		}
 		answer := paint(good, fmt.Sprint(w.Status))

@@ -35,7 +35,7 @@ func TestLocalDeliversOverEveryProtocol(t *testing.T) {
 			strings.NewReader(""), out, out)
 		out.Close()
 	}()
-	webhook := regexp.MustCompile(`\s(http|sqs|pubsub|kafka)\s+(✓ verified|✗ not verified).*user\.joined_community\s+(\w{26})`)
+	webhook := regexp.MustCompile(`\s(http|sqs|eventbridge|pubsub|kafka)\s+(✓ verified|✗ not verified|– unsigned).*user\.joined_community\s+(\w{26})`)
 	via := map[string]string{}
 	for lines := bufio.NewScanner(reader); lines.Scan(); {
 		if strings.Contains(lines.Text(), "Ctrl-C") {
@@ -58,11 +58,11 @@ func TestLocalDeliversOverEveryProtocol(t *testing.T) {
 			response.Body.Close()
 		}
 		if m := webhook.FindStringSubmatch(lines.Text()); m != nil {
-			if m[2] != "✓ verified" {
-				t.Errorf("not verified: %s", lines.Text())
+			if want := map[bool]string{true: "– unsigned", false: "✓ verified"}[m[1] == "eventbridge"]; m[2] != want {
+				t.Errorf("want %s: %s", want, lines.Text())
 			}
 			via[m[1]] = m[3]
-			if len(via) == 4 {
+			if len(via) == 5 {
 				cancel()
 			}
 		}
@@ -70,8 +70,8 @@ func TestLocalDeliversOverEveryProtocol(t *testing.T) {
 	if code := <-ended; code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if len(via) != 4 || via["sqs"] != via["http"] || via["pubsub"] != via["http"] || via["kafka"] != via["http"] {
-		t.Errorf("arrived %v, want one id over four protocols", via)
+	if len(via) != 5 || via["sqs"] != via["http"] || via["eventbridge"] != via["http"] || via["pubsub"] != via["http"] || via["kafka"] != via["http"] {
+		t.Errorf("arrived %v, want one id over five protocols", via)
 	}
 }
 

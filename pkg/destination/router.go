@@ -55,7 +55,7 @@ func TargetOf(e endpoint.Endpoint) Target {
 }
 
 // Protocol returns the protocol of the URL's scheme: http (also for https), sqs,
-// pubsub or kafka.
+// eventbridge, pubsub or kafka.
 func (t Target) Protocol() string {
 	scheme, _, _ := strings.Cut(t.URL, ":")
 	scheme = strings.ToLower(scheme)

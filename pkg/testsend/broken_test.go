@@ -37,6 +37,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/destination/eventbridgeadapter"
 	"github.com/tidings-dev/tidings/pkg/destination/guard"
 	"github.com/tidings-dev/tidings/pkg/destination/httpadapter"
 	"github.com/tidings-dev/tidings/pkg/destination/kafkaadapter"
@@ -112,6 +113,7 @@ func (l *lab) open() *destination.Router {
 	}
 	return destination.NewRouter(10,
 		httpadapter.Kind(httpadapter.Options{Guard: g, RootCAs: l.roots, Secrets: l.secrets}),
+		eventbridgeadapter.Kind(eventbridgeadapter.Options{Config: func() aws.Config { return config }, Endpoint: l.sqs, AssumeRole: assume}),
 		sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return config }, Endpoint: l.sqs, AssumeRole: assume}),
 		pubsubadapter.Kind(pubsubadapter.Options{Emulator: l.emulator, Credentials: l.google}),
 		kafkaadapter.Kind(kafkaadapter.Options{Guard: g, RootCAs: l.roots, Secrets: l.secrets}),
@@ -249,6 +251,12 @@ func (l *lab) dns(answer func(query []byte) []byte) {
 	l.resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
 	}}
+}
+
+// bridgeAnswers starts an EventBridge that fails every request.
+func (l *lab) bridgeAnswers(status int, kind string) {
+	l.sqsAnswers(status, kind)
+	l.endpoint.URL = "eventbridge://webhooks-a?region=us-east-1"
 }
 
 // sqsAnswers starts an SQS that fails every request.
@@ -482,6 +490,12 @@ func TestBrokenReceivers(t *testing.T) {
 			testsend.HintThrottled, delivery.Throttled, "", "throttled the request", testsend.ConsequenceRetried},
 		"SQS internal error": {func(l *lab) { l.sqsAnswers(500, "InternalError") },
 			testsend.HintAnswered, delivery.Answered, "", "InternalError", testsend.ConsequenceRetried},
+		"missing bus": {func(l *lab) { l.bridgeAnswers(400, "ResourceNotFoundException") },
+			testsend.HintBusMissing, delivery.Missing, destination.PhaseExchange, "bus does not exist", testsend.ConsequenceRetriedBriefly},
+		"bus access denied": {func(l *lab) { l.bridgeAnswers(400, "AccessDeniedException") },
+			testsend.HintBusDenied, delivery.Denied, "", "events:PutEvents", testsend.ConsequenceRetriedBriefly},
+		"throttled bus": {func(l *lab) { l.bridgeAnswers(400, "ThrottlingException") },
+			testsend.HintThrottled, delivery.Throttled, "", "quota of PutEvents", testsend.ConsequenceRetried},
 		"role without trust": {func(l *lab) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(http.StatusForbidden)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -91,6 +92,8 @@ const (
 	HintQueueMissing HintCode = "queue_missing"
 	HintQueueDenied  HintCode = "queue_access_denied"
 	HintRoleDenied   HintCode = "role_not_assumed"
+	HintBusMissing   HintCode = "bus_missing"
+	HintBusDenied    HintCode = "bus_access_denied"
 	HintKeyDenied    HintCode = "queue_key_denied"
 	HintCredentials  HintCode = "aws_credentials"
 
@@ -144,6 +147,8 @@ func hint(s failedAttempt) Hint {
 	switch s.protocol {
 	case "sqs":
 		return sqsHint(s)
+	case "eventbridge":
+		return eventBridgeHint(s)
 	case "pubsub":
 		return pubsubHint(s)
 	case "kafka":
@@ -372,18 +377,56 @@ func redirectHint(s failedAttempt, location string) Hint {
 		to.Redacted(), s.outcome.Status, why)
 }
 
+// roleHint returns the hint for a role that could not be assumed.
+func roleHint(s failedAttempt) (h Hint, failed bool) {
+	if !operationIn(s.exchange.Cause, "STS") || s.outcome.Class == delivery.Timeout {
+		return Hint{}, false
+	}
+	return newHint(HintRoleDenied, "The role in role_arn could not be assumed (%s). Its trust policy must name the dispatch function's role and have the tenant as external id, "+
+		"and its name must fit the parameter DestinationRoles (by default the stack's name and -webhooks-…).", s.exchange.Code), true
+}
+
+// unknownCaller are the error codes of AWS for credentials that it does not accept.
+func unknownCaller(code string) bool {
+	return slices.Contains([]string{"InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "MissingAuthenticationToken", "OptInRequired"}, code)
+}
+
+// eventBridgeHint returns the hint for an error of EventBridge or STS.
+func eventBridgeHint(s failedAttempt) Hint {
+	if h, failed := roleHint(s); failed {
+		return h
+	}
+	switch s.outcome.Class {
+	case delivery.Missing:
+		return newHint(HintBusMissing, "The event bus does not exist. Check its name, region and account in the URL.")
+	case delivery.Denied:
+		if unknownCaller(s.exchange.Code) {
+			return newHint(HintCredentials, "AWS rejected our credentials (%s). Check that the region is enabled in this account.", s.exchange.Code)
+		}
+		return newHint(HintBusDenied, "Sending to the event bus was denied (%s). Without role_arn, its name must begin with the stack's name and -webhooks-, and a bus of another account needs a policy "+
+			"that allows events:PutEvents to the dispatch function's role; or set role_arn to a role that is allowed to send.", s.exchange.Code)
+	case delivery.Invalid:
+		return newHint(HintInvalid, "EventBridge rejected the event (%s).", s.exchange.Code)
+	case delivery.TooLarge:
+		return newHint(HintTooLarge, "The event exceeds EventBridge's size limit. Send fewer fields, or ids only (--thin).")
+	case delivery.Throttled:
+		return newHint(HintThrottled, "EventBridge throttled the request (%s). Deliveries are retried. Raise the account's quota of PutEvents, or give the endpoint a rate limit.", s.exchange.Code)
+	case delivery.Answered:
+		return newHint(HintAnswered, "EventBridge returned an error (%s). Deliveries are retried.", s.exchange.Code)
+	}
+	return brokerConnection(s, "EventBridge in the URL's region")
+}
+
 // sqsHint returns the hint for an error of SQS, STS or KMS.
 func sqsHint(s failedAttempt) Hint {
-	if operationIn(s.exchange.Cause, "STS") && s.outcome.Class != delivery.Timeout {
-		return newHint(HintRoleDenied, "The role in role_arn could not be assumed (%s). Its trust policy must name the dispatch function's role and have the tenant as external id, "+
-			"and its name must fit the parameter DestinationRoles (by default the stack's name and -webhooks-…).", s.exchange.Code)
+	if h, failed := roleHint(s); failed {
+		return h
 	}
 	switch s.outcome.Class {
 	case delivery.Missing:
 		return newHint(HintQueueMissing, "The queue does not exist. Check account, name (with .fifo for a FIFO queue) and region in the URL. SQS reports the same error if this account may not see the queue.")
 	case delivery.Denied:
-		switch s.exchange.Code {
-		case "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "MissingAuthenticationToken", "OptInRequired":
+		if unknownCaller(s.exchange.Code) {
 			return newHint(HintCredentials, "AWS rejected our credentials (%s). Check that the region is enabled in this account.", s.exchange.Code)
 		}
 		if strings.HasPrefix(s.exchange.Code, "Kms") || strings.HasPrefix(s.exchange.Code, "KMS") {

@@ -8,6 +8,7 @@ package destinationtest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -53,6 +54,9 @@ type Destination struct {
 	Keyed bool
 	// RoutedByBody means that only the message's headers are sent besides the body.
 	RoutedByBody bool
+	// ValueOnly means that the protocol carries the body as a JSON value, whose bytes may be
+	// others, and no headers: what arrives has the event type as its only attribute.
+	ValueOnly bool
 	// CloudEventPrefix is what the names of a CloudEvent's context attributes begin with in
 	// binary mode. Empty: the Kind refuses the format cloudevents-binary.
 	CloudEventPrefix string
@@ -164,10 +168,42 @@ func (w *suite) receive(t *testing.T) Received {
 	return got
 }
 
+// key is a body as the protocol carries it.
+func (w *suite) key(t *testing.T, body []byte) string {
+	t.Helper()
+	if !w.ValueOnly {
+		return string(body)
+	}
+	var value any
+	if err := json.Unmarshal(body, &value); err != nil {
+		t.Fatalf("body %q: %v", body, err)
+	}
+	text, err := json.Marshal(value) // in the order of the keys
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// checkValue checks what arrived where ValueOnly is set.
+func (w *suite) checkValue(t *testing.T, m destination.Message, got Received) {
+	t.Helper()
+	if have, want := w.key(t, got.Body), w.key(t, m.Body); have != want {
+		t.Errorf("body = %s, want %s", have, want)
+	}
+	if diff := cmp.Diff(map[string]string{destination.AttributeEventType: m.EventType}, got.Attributes); diff != "" {
+		t.Errorf("attributes (-sent +received):\n%s", diff)
+	}
+}
+
 func arrives(t *testing.T, w *suite) {
 	m := w.message("hello")
 	w.delivered(t, m)
 	got := w.receive(t)
+	if w.ValueOnly {
+		w.checkValue(t, m, got)
+		return
+	}
 	want := m.Attributes("")
 	if w.RoutedByBody {
 		want = m.Headers
@@ -205,6 +241,10 @@ func cloudEvent(t *testing.T, w *suite) {
 			t.Fatalf("%s: %+v", format, o)
 		}
 		got := w.receive(t)
+		if w.ValueOnly {
+			w.checkValue(t, m, got)
+			continue
+		}
 		want := maps.Clone(m.Headers)
 		want["content-type"] = map[bool]string{true: "application/json", false: "application/cloudevents+json"}[binary]
 		if binary {
@@ -326,7 +366,7 @@ func downThenBack(t *testing.T, w *suite) {
 		}
 	}
 	for {
-		if got := w.receive(t); bytes.Equal(got.Body, m.Body) {
+		if got := w.receive(t); w.key(t, got.Body) == w.key(t, m.Body) {
 			return
 		}
 	}
@@ -357,7 +397,7 @@ func concurrent(t *testing.T, w *suite) {
 	failed := make(chan string, n)
 	for i := range n {
 		m := w.message(fmt.Sprint("number ", i))
-		sent[string(m.Body)] = true
+		sent[w.key(t, m.Body)] = true
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
@@ -377,10 +417,10 @@ func concurrent(t *testing.T, w *suite) {
 	}
 	for range n {
 		got := w.receive(t)
-		if !sent[string(got.Body)] {
+		if !sent[w.key(t, got.Body)] {
 			t.Errorf("received an unknown or duplicate message: %q", got.Body)
 		}
-		delete(sent, string(got.Body))
+		delete(sent, w.key(t, got.Body))
 	}
 	if len(sent) > 0 {
 		t.Errorf("%d of %d did not arrive", len(sent), n)

@@ -35,7 +35,7 @@ type Call struct{ Action, Resource string }
 func (c Call) String() string { return c.Action + " on " + c.Resource }
 
 // AWS is an http.Handler for AWS_ENDPOINT_URL. DynamoDB is a local DynamoDB, SQS is
-// package sqsapi; for Secrets Manager, KMS, STS and SNS it has the operations that
+// package sqsapi; for Secrets Manager, KMS, STS, SNS and EventBridge it has the operations that
 // the functions use. It records and refuses all other calls. It is safe for
 // concurrent use.
 type AWS struct {
@@ -230,8 +230,10 @@ type fields struct {
 	Cipher   []byte `json:"CiphertextBlob"`
 	Plain    []byte `json:"Plaintext"`
 	Topic    string `json:"TopicArn"`
+	Name     string `json:"Name"`
 	Role     string
 	Entries  []struct {
+		Bus  string `json:"EventBusName"`
 		Body string `json:"MessageBody"`
 	}
 	// of transactions and batches
@@ -283,6 +285,12 @@ func (c call) actions() []Call {
 			key, _, _ = strings.Cut(string(c.in.Cipher), "|")
 		}
 		return one(c.operation, key)
+	case "events":
+		name := c.in.Name
+		if len(c.in.Entries) > 0 {
+			name = c.in.Entries[0].Bus
+		}
+		return one(c.operation, arn("event-bus/"+name))
 	case "sns":
 		return one(c.operation, c.in.Topic)
 	case "sts":
@@ -330,6 +338,10 @@ func (a *AWS) answer(w http.ResponseWriter, c call) {
 		w.Header().Set("Content-Type", "text/xml")
 		fmt.Fprintf(w, `<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><AssumedRoleUser><AssumedRoleId>AROA:tidings</AssumedRoleId><Arn>%s</Arn></AssumedRoleUser><Credentials><AccessKeyId>assumed</AccessKeyId><SecretAccessKey>assumed</SecretAccessKey><SessionToken>assumed</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,
 			c.in.Role, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	case "events:DescribeEventBus":
+		answer(map[string]string{"Name": c.in.Name})
+	case "events:PutEvents":
+		answer(map[string]any{"FailedEntryCount": 0, "Entries": []map[string]string{{"EventId": "7c1a2f0e-0000-4000-8000-000000000001"}}})
 	case "sns:Publish":
 		w.Header().Set("Content-Type", "text/xml")
 		fmt.Fprint(w, `<PublishResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishResult><MessageId>7c1a2f0e-0000-4000-8000-000000000001</MessageId></PublishResult></PublishResponse>`)

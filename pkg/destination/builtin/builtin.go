@@ -1,5 +1,5 @@
-// Package builtin opens the destinations that Tidings supports: HTTP, SQS, Pub/Sub and
-// Kafka. It is the only package that imports all of them, so that functions that do not
+// Package builtin opens the destinations that Tidings supports: HTTP, SQS, EventBridge,
+// Pub/Sub and Kafka. It is the only package that imports all of them, so that functions that do not
 // deliver events do not link their client libraries.
 package builtin
 
@@ -15,6 +15,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/aws/secrets"
 	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/destination/eventbridgeadapter"
 	"github.com/tidings-dev/tidings/pkg/destination/guard"
 	"github.com/tidings-dev/tidings/pkg/destination/httpadapter"
 	"github.com/tidings-dev/tidings/pkg/destination/kafkaadapter"
@@ -38,13 +39,13 @@ type Settings struct {
 // Loopback allows receivers on this machine without TLS. It is for the local runner.
 var Loopback = Settings{AllowHTTP: true, AllowNetworks: "127.0.0.0/8,::1/128"}
 
-// Clouds are the cloud services that the SQS, Pub/Sub and Kafka adapters use. The zero
+// Clouds are the cloud services that the adapters besides HTTP use. The zero
 // value is sufficient to validate endpoint URLs.
 type Clouds struct {
 	// Config is the function's AWS configuration.
 	Config aws.Config
-	// SQS overrides the URL of SQS, for local use. Empty means AWS.
-	SQS string
+	// SQS and EventBridge override the URLs of these services, for local use. Empty means AWS.
+	SQS, EventBridge string
 	// PubSubEmulator is the host:port of a Pub/Sub emulator. Empty means Google Cloud.
 	PubSubEmulator string
 	// Secrets resolves the names in endpoints' credentials.
@@ -96,6 +97,7 @@ func Open(s Settings, c Clouds) (*destination.Router, error) {
 	return destination.NewRouter(destination.MaxOpenAdapters,
 		httpadapter.Kind(httpadapter.Options{Guard: g, Secrets: c.Secrets}),
 		tenants.bound(sqsadapter.Kind(sqsadapter.Options{Config: c.attemptConfig, AssumeRole: c.assumeRole, Endpoint: c.SQS}), withoutRole),
+		tenants.bound(eventbridgeadapter.Kind(eventbridgeadapter.Options{Config: c.attemptConfig, AssumeRole: c.assumeRole, Endpoint: c.EventBridge}), withoutRole),
 		tenants.bound(pubsubadapter.Kind(pubsubadapter.Options{Emulator: c.PubSubEmulator, Credentials: federation(s.GoogleProvider)}), always),
 		tenants.bound(kafkaadapter.Kind(kafkaadapter.Options{
 			Guard: g, Secrets: c.Secrets, AssumeRole: c.assumeRole,

@@ -84,7 +84,7 @@ func TestAuthIsRefusedWhereItIsNotSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = router.Close() })
-	for _, to := range []string{"sqs://queue?region=eu-central-1", "pubsub://project-1/topic", "kafka://b.example.com:9093/topic?tls=true", "https://example.com/"} {
+	for _, to := range []string{"sqs://queue?region=eu-central-1", "eventbridge://bus?region=eu-central-1", "pubsub://project-1/topic", "kafka://b.example.com:9093/topic?tls=true", "https://example.com/"} {
 		target := destination.Target{Tenant: "default", ID: "ep_1", URL: to}
 		if err := router.Check(target); err != nil {
 			t.Errorf("%s without auth: %v", to, err)

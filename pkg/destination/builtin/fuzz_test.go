@@ -15,6 +15,7 @@ import (
 
 	"github.com/tidings-dev/tidings/pkg/delivery"
 	"github.com/tidings-dev/tidings/pkg/destination"
+	"github.com/tidings-dev/tidings/pkg/destination/eventbridgeadapter"
 	"github.com/tidings-dev/tidings/pkg/destination/guard"
 	"github.com/tidings-dev/tidings/pkg/destination/httpadapter"
 	"github.com/tidings-dev/tidings/pkg/destination/kafkaadapter"
@@ -26,6 +27,7 @@ import (
 
 var (
 	sqsForm    = regexp.MustCompile(`^sqs://([0-9]{12}/)?[A-Za-z0-9_-]{1,80}(\.fifo)?\?region=[a-z0-9-]+$`)
+	busForm    = regexp.MustCompile(`^eventbridge://[A-Za-z0-9._-]{1,256}\?(region=[a-z0-9-]+|account=[0-9]{12}|&)+$`)
 	pubsubForm = regexp.MustCompile(`^pubsub://[a-z0-9.:-]+/[A-Za-z0-9._~+%-]+$`)
 )
 
@@ -37,6 +39,7 @@ func FuzzURL(f *testing.F) {
 		"https://example.com/hook?a=b", "http://93.184.215.14:8080/", "https://[2606:2800:21f:cb07::1]/", "HTTPS://EXAMPLE.com./", "https://u:hunter2@example.com/", "https://u:hunter2@exa mple.com/",
 		"https://u:hunter2@[::1/", "https://example.com:hunter2@/", "https://%31%32%37.0.0.1/", "kafka://b1.example.com:9092,b2.example.com:9093/events?tls=true", "kafka://8.8.8.8:9092,127.0.0.1:1/e",
 		"kafka://u:hunter2@b.example:9092/e", "kafka://[2606:4700::1111]:9092/e?sasl=plain", "sqs://123456789012/queue?region=us-east-1", "sqs://queue.fifo?region=eu-central-1", "sqs://u:hunter2@queue?region=us-east-1",
+		"eventbridge://bus?region=us-east-1&account=123456789012", "eventbridge://u:hunter2@bus?region=us-east-1", "eventbridge://169.254.169.254?region=us-east-1",
 		"pubsub://my-project/topic", "pubsub://example.com:my-project/topic", "pubsub://u:hunter2@my-project/topic", "gopher://127.0.0.1/", "https:opaque", "//x", "", "https://\x00", "hunter2://u:p@x/",
 	} {
 		f.Add(seed)
@@ -53,7 +56,8 @@ func FuzzURL(f *testing.F) {
 	noDNS := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no name server") }}
 	g := guard.New(guard.Options{AllowHTTP: true, Connecting: d.connecting}).WithResolver(noDNS)
 	r := destination.NewRouter(10, httpadapter.Kind(httpadapter.Options{Guard: g}), kafkaadapter.Kind(kafkaadapter.Options{Guard: g}),
-		pubsubadapter.Kind(pubsubadapter.Options{}), sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return aws.Config{} }}))
+		pubsubadapter.Kind(pubsubadapter.Options{}), sqsadapter.Kind(sqsadapter.Options{Config: func() aws.Config { return aws.Config{} }}),
+		eventbridgeadapter.Kind(eventbridgeadapter.Options{Config: func() aws.Config { return aws.Config{} }}))
 	f.Fuzz(func(t *testing.T, raw string) {
 		if len(raw) > endpoint.MaxURLBytes {
 			return // already refused for its length
@@ -78,6 +82,11 @@ func FuzzURL(f *testing.F) {
 		switch strings.ToLower(u.Scheme) {
 		case "sqs":
 			if !sqsForm.MatchString("sqs" + u.String()[3:]) {
+				t.Errorf("%q is accepted", raw)
+			}
+			return
+		case "eventbridge":
+			if !busForm.MatchString("eventbridge" + u.String()[len("eventbridge"):]) {
 				t.Errorf("%q is accepted", raw)
 			}
 			return

@@ -11,6 +11,7 @@ import (
 
 const (
 	queue = "sqs://webhooks-orders?region=us-east-1"
+	bus   = "eventbridge://webhooks-orders?region=us-east-1"
 	topic = "pubsub://project/topic"
 	msk   = "kafka://b.example.com:9098/topic?tls=true&sasl=msk-iam&region=us-east-1"
 	role  = "arn:aws:iam::123456789012:role/webhooks-acme"
@@ -28,6 +29,10 @@ func TestSecurityTheDeploymentsIdentityIsBoundToTenants(t *testing.T) {
 		"the default tenant, MSK":               {"", "default", msk, "", true},
 		"another tenant, the queue":             {"", "acme", queue, "", false},
 		"another tenant, the topic":             {"", "acme", topic, "", false},
+		"the default tenant, its bus":           {"", "default", bus, "", true},
+		"another tenant, the bus":               {"", "acme", bus, "", false},
+		"another tenant with a role, the bus":   {"", "acme", bus, role, true},
+		"its own bus by a naming rule":          {"*=*webhooks-{tenant}", "acme", "eventbridge://webhooks-acme?region=us-east-1", "", true},
 		"another tenant, MSK":                   {"", "acme", msk, "", false},
 		"another tenant with a role, the queue": {"", "acme", queue, role, true},
 		"another tenant with a role, MSK":       {"", "acme", msk, role, true},

@@ -1,4 +1,4 @@
-// Package brokers runs stand-ins for SQS, Pub/Sub and Kafka in the process, each with one
+// Package brokers runs stand-ins for SQS, EventBridge, Pub/Sub and Kafka in the process, each with one
 // destination and a consumer, so that a developer can see an event arrive over every
 // protocol without installing anything. Messages are kept in memory. Kafka requires a
 // login, as real clusters do.
@@ -27,12 +27,14 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/tidings-dev/tidings/pkg/local/eventbridgeapi"
 	"github.com/tidings-dev/tidings/pkg/local/loopback"
 	"github.com/tidings-dev/tidings/pkg/local/sqsapi"
 )
 
 const (
 	queueName    = "webhooks"
+	busName      = "webhooks"
 	project      = "tidings-local"
 	topicName    = "webhooks"
 	subscription = "projects/" + project + "/subscriptions/webhooks"
@@ -44,7 +46,7 @@ const (
 
 // Message is a message that a consumer received.
 type Message struct {
-	Protocol   string // sqs, pubsub or kafka
+	Protocol   string // sqs, eventbridge, pubsub or kafka
 	Body       []byte
 	Attributes map[string]string
 }
@@ -56,18 +58,20 @@ type Destination struct {
 	Ordered     bool
 }
 
-// Brokers are the three running brokers.
+// Brokers are the running brokers.
 type Brokers struct {
-	// SQS is the URL of the SQS API. PubSub and Kafka are host:port.
-	SQS, PubSub, Kafka string
+	// SQS and EventBridge are the URLs of these APIs. PubSub and Kafka are host:port.
+	SQS, EventBridge, PubSub, Kafka string
 
 	password string
 	sqs      *http.Server
+	bridge   *http.Server
+	buses    *eventbridgeapi.Service
 	pubsub   *pstest.Server
 	kafka    *kfake.Cluster
 }
 
-// Start starts the brokers on three consecutive ports of the loopback interface; with 0, on
+// Start starts the brokers on four consecutive ports of the loopback interface; with 0, on
 // free ports.
 func Start(ctx context.Context, port int) (b *Brokers, err error) {
 	b = &Brokers{password: rand.Text()}
@@ -82,13 +86,13 @@ func Start(ctx context.Context, port int) (b *Brokers, err error) {
 		}
 		return fmt.Sprintf("127.0.0.1:%d", port+n)
 	}
-	listener, err := net.Listen("tcp", at(0))
-	if err != nil {
+	if b.sqs, b.SQS, err = serve(at(0), sqsapi.New(queueName)); err != nil {
 		return b, fmt.Errorf("the local SQS: %w", err)
 	}
-	b.SQS = "http://" + listener.Addr().String()
-	b.sqs = &http.Server{Handler: loopback.Only(sqsapi.New(queueName)), ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = b.sqs.Serve(listener) }() // until Close
+	b.buses = eventbridgeapi.New(busName)
+	if b.bridge, b.EventBridge, err = serve(at(3), b.buses); err != nil {
+		return b, fmt.Errorf("the local EventBridge: %w", err)
+	}
 
 	if err := free(at(1)); err != nil { // pstest panics if the port is in use
 		return b, fmt.Errorf("the local Pub/Sub: %w", err)
@@ -107,6 +111,17 @@ func Start(ctx context.Context, port int) (b *Brokers, err error) {
 	}
 	b.Kafka = b.kafka.ListenAddrs()[0]
 	return b, nil
+}
+
+// serve serves an API on an address until the server is closed.
+func serve(address string, api http.Handler) (server *http.Server, url string, err error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, "", err
+	}
+	server = &http.Server{Handler: loopback.Only(api), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(listener) }() // until Close
+	return server, "http://" + listener.Addr().String(), nil
 }
 
 func free(address string) error {
@@ -145,6 +160,7 @@ func (b *Brokers) prepareTopic(ctx context.Context) error {
 func (b *Brokers) Destinations(tenant string) []Destination {
 	return []Destination{
 		{URL: "sqs://" + sqsapi.Account + "/" + queueName + "?region=us-east-1"},
+		{URL: "eventbridge://" + busName + "?region=us-east-1"},
 		{URL: "pubsub://" + project + "/" + topicName, Ordered: true},
 		{URL: "kafka://" + b.Kafka + "/" + topicName + "?sasl=scram-sha-512", Credentials: "tidings/" + tenant + "/local-kafka"},
 	}
@@ -161,6 +177,9 @@ func (b *Brokers) Close() {
 	if b.sqs != nil {
 		_ = b.sqs.Close()
 	}
+	if b.bridge != nil {
+		_ = b.bridge.Close()
+	}
 	if b.pubsub != nil {
 		_ = b.pubsub.Close()
 	}
@@ -174,6 +193,7 @@ func (b *Brokers) Close() {
 func (b *Brokers) Consume(ctx context.Context, hand func(Message)) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ended(ctx, b.consumeSQS(ctx, hand)) })
+	group.Go(func() error { return ended(ctx, b.consumeEventBridge(ctx, hand)) })
 	group.Go(func() error { return ended(ctx, b.consumePubSub(ctx, hand)) })
 	for p := range partitions {
 		group.Go(func() error { return ended(ctx, b.consumeKafka(ctx, p, hand)) })
@@ -207,6 +227,18 @@ func (b *Brokers) consumeSQS(ctx context.Context, hand func(Message)) error {
 				return fmt.Errorf("the local SQS: %w", err)
 			}
 		}
+	}
+}
+
+// consumeEventBridge gets events as a rule's target does: there are no attributes, and no
+// signature.
+func (b *Brokers) consumeEventBridge(ctx context.Context, hand func(Message)) error {
+	for {
+		e, err := b.buses.Receive(ctx, busName)
+		if err != nil {
+			return err
+		}
+		hand(Message{Protocol: "eventbridge", Body: e.Detail})
 	}
 }
 

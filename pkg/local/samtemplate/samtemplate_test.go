@@ -326,8 +326,8 @@ func oversights(t *testing.T, text string) (list []string) {
 					continue // AWS has no narrower resource than all streams, or than a group's streams
 				}
 				for _, v := range slices.Concat(s.Actions, s.Resources) {
-					// Endpoints choose names of secrets, queues and roles within a namespace.
-					bad(!strings.Contains(strings.TrimSuffix(v, ":secret:"+stack.Name+"/*"), "*") || s.Sid == "SendToDestinationQueues" || s.Sid == "AssumeDestinationRoles",
+					// Endpoints choose names of secrets, queues, buses and roles within a namespace.
+					bad(!strings.Contains(strings.TrimSuffix(v, ":secret:"+stack.Name+"/*"), "*") || s.Sid == "SendToDestinationQueues" || s.Sid == "SendToDestinationBuses" || s.Sid == "AssumeDestinationRoles",
 						id+", statement "+s.Sid+": "+v+" allows more than is needed")
 				}
 				secrets = secrets || slices.ContainsFunc(s.Resources, func(r string) bool { return strings.HasSuffix(r, "-Endpoints") })
