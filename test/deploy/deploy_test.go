@@ -420,7 +420,7 @@ func (s *stack) everyGet(api func(method, path, body string) (int, []byte), endp
 		case strings.HasPrefix(path, "/api/jobs/"):
 			ids = known.Jobs[0].ID
 		}
-		get(strings.NewReplacer("{id}", ids, "{endpoint}", endpoint, "{event}", event).Replace(path))
+		get(strings.NewReplacer("{id}", ids, "{endpoint}", endpoint, "{event}", event, "{type}", "user.joined_platform").Replace(path))
 		asked++
 	}
 	if asked < 15 {
