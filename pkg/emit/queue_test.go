@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,13 +20,25 @@ import (
 // unstorable fails to store the events whose body has a text, for some calls.
 type unstorable struct {
 	emit.Events
-	text  string
+	text string
+
+	mu    sync.Mutex
 	times int
 }
 
+// fails reports whether an event is refused, and counts it.
+func (u *unstorable) fails(a event.Accepted) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.times == 0 || !bytes.Contains(a.Body, []byte(u.text)) {
+		return false
+	}
+	u.times--
+	return true
+}
+
 func (u *unstorable) PutEvent(ctx context.Context, a event.Accepted) error {
-	if u.times > 0 && bytes.Contains(a.Body, []byte(u.text)) {
-		u.times--
+	if u.fails(a) {
 		return errors.New("throttled")
 	}
 	return u.Events.PutEvent(ctx, a)
