@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -46,13 +47,14 @@ func (m *Message) shape(ep endpoint.Endpoint, e event.Event) (err error) {
 		SpecVersion: "1.0", ID: e.ID, Source: source(ep.Tenant), Type: m.EventType, Subject: subject,
 		Time: e.Timestamp.UTC().Format("2006-01-02T15:04:05.000Z"), DataContentType: contentTypeJSON, IdempotencyKey: e.IdempotencyKey,
 	}
-	for name, to := range map[string]struct {
-		to   *string
-		from string
-	}{"actor_user_id": {&c.ActorUserID, e.ActorUserID}, "request_id": {&c.RequestID, e.RequestID}, "trace_id": {&c.TraceID, e.TraceID}} {
-		if keep.has(name) {
-			*to.to = to.from
-		}
+	if keep.has("actor_user_id") {
+		c.ActorUserID = e.ActorUserID
+	}
+	if keep.has("request_id") {
+		c.RequestID = e.RequestID
+	}
+	if keep.has("trace_id") {
+		c.TraceID = e.TraceID
 	}
 	if e.Version > 1 && keep.has("version") {
 		c.Version = e.Version
@@ -138,58 +140,46 @@ var spelling = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.All
 
 // fields are the fields to keep of a JSON value. Nil keeps all.
 type fields struct {
-	include map[string]*fields // the only ones, if it is not nil
-	exclude map[string]*fields // those to leave out; one that is nil as a whole
-	ids     bool               // only id, *_id and *_ids
-	plain   bool               // no object
+	only  bool               // only the named ones; else all but those that are named as a whole
+	named map[string]*fields // nil for one that is named as a whole
+	ids   bool               // only id, *_id and *_ids
+	plain bool               // no object
 }
 
 // selection returns the fields that a shape keeps of an event.
 func selection(s endpoint.Shape) *fields {
+	var root *fields
 	switch {
 	case s.Thin:
-		return &fields{exclude: map[string]*fields{"data": {ids: true}}}
+		root = &fields{named: map[string]*fields{"data": {ids: true}}}
 	case len(s.Include) > 0:
-		root := &fields{include: map[string]*fields{"id": nil, "event": nil, "timestamp": nil, "idempotency_key": nil, "data": {include: map[string]*fields{}}}}
-		for _, path := range s.Include {
-			root.add(path, func(f *fields) map[string]*fields {
-				if f.include == nil {
-					f.include = map[string]*fields{}
-				}
-				return f.include
-			})
-		}
-		return root
+		root = &fields{only: true, named: map[string]*fields{"id": nil, "event": nil, "timestamp": nil, "idempotency_key": nil, "data": {only: true}}}
 	case len(s.Exclude) > 0:
-		root := &fields{}
-		for _, path := range s.Exclude {
-			root.add(path, func(f *fields) map[string]*fields {
-				if f.exclude == nil {
-					f.exclude = map[string]*fields{}
-				}
-				return f.exclude
-			})
-		}
-		return root
+		root = &fields{}
 	}
-	return nil
+	for _, path := range slices.Concat(s.Include, s.Exclude) { // one of them is empty
+		root.add(path)
+	}
+	return root
 }
 
 // add names a path. What is named as a whole stays so.
-func (f *fields) add(path string, in func(*fields) map[string]*fields) {
+func (f *fields) add(path string) {
 	name, rest, deeper := strings.Cut(path, ".")
-	list := in(f)
-	below, named := list[name]
+	if f.named == nil {
+		f.named = map[string]*fields{}
+	}
+	below, named := f.named[name]
 	switch {
 	case named && below == nil:
 	case !deeper:
-		list[name] = nil
+		f.named[name] = nil
 	default:
 		if !named {
-			below = &fields{}
-			list[name] = below
+			below = &fields{only: f.only}
+			f.named[name] = below
 		}
-		below.add(rest, in)
+		below.add(rest)
 	}
 }
 
@@ -201,12 +191,8 @@ func (f *fields) of(name string) (below *fields, kept bool) {
 	if f.ids {
 		return &fields{plain: true}, name == "id" || strings.HasSuffix(name, "_id") || strings.HasSuffix(name, "_ids")
 	}
-	if f.include != nil {
-		below, kept = f.include[name]
-		return below, kept
-	}
-	below, named := f.exclude[name]
-	return below, !named || below != nil
+	below, named := f.named[name]
+	return below, named && (f.only || below != nil) || !named && !f.only
 }
 
 // has reports whether a member is kept.
@@ -243,7 +229,7 @@ func (f *fields) write(out *bytes.Buffer, in *jsontext.Decoder) (wrote bool, err
 	}
 	if f == nil || kind != '{' && kind != '[' {
 		value, err := in.ReadValue()
-		if err != nil || f != nil && (f.include != nil || f.ids) {
+		if err != nil || f != nil && (f.only || f.ids) {
 			return false, err
 		}
 		out.Write(value)
