@@ -377,32 +377,31 @@ func redirectHint(s failedAttempt, location string) Hint {
 		to.Redacted(), s.outcome.Status, why)
 }
 
-// roleHint returns the hint for a role that could not be assumed.
-func roleHint(s failedAttempt) (h Hint, failed bool) {
-	if !operationIn(s.exchange.Cause, "STS") || s.outcome.Class == delivery.Timeout {
-		return Hint{}, false
-	}
-	return newHint(HintRoleDenied, "The role in role_arn could not be assumed (%s). Its trust policy must name the dispatch function's role and have the tenant as external id, "+
-		"and its name must fit the parameter DestinationRoles (by default the stack's name and -webhooks-…).", s.exchange.Code), true
-}
-
 // unknownCaller are the error codes of AWS for credentials that it does not accept.
-func unknownCaller(code string) bool {
-	return slices.Contains([]string{"InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "MissingAuthenticationToken", "OptInRequired"}, code)
+var unknownCaller = []string{"InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "MissingAuthenticationToken", "OptInRequired"}
+
+// callerHint returns the hint for an AWS service that did not get as far as the destination: a
+// role that could not be assumed, or credentials that it does not accept.
+func callerHint(s failedAttempt) (h Hint, failed bool) {
+	switch {
+	case operationIn(s.exchange.Cause, "STS") && s.outcome.Class != delivery.Timeout:
+		return newHint(HintRoleDenied, "The role in role_arn could not be assumed (%s). Its trust policy must name the dispatch function's role and have the tenant as external id, "+
+			"and its name must fit the parameter DestinationRoles (by default the stack's name and -webhooks-…).", s.exchange.Code), true
+	case s.outcome.Class == delivery.Denied && slices.Contains(unknownCaller, s.exchange.Code):
+		return newHint(HintCredentials, "AWS rejected our credentials (%s). Check that the region is enabled in this account.", s.exchange.Code), true
+	}
+	return Hint{}, false
 }
 
 // eventBridgeHint returns the hint for an error of EventBridge or STS.
 func eventBridgeHint(s failedAttempt) Hint {
-	if h, failed := roleHint(s); failed {
+	if h, failed := callerHint(s); failed {
 		return h
 	}
 	switch s.outcome.Class {
 	case delivery.Missing:
 		return newHint(HintBusMissing, "The event bus does not exist. Check its name, region and account in the URL.")
 	case delivery.Denied:
-		if unknownCaller(s.exchange.Code) {
-			return newHint(HintCredentials, "AWS rejected our credentials (%s). Check that the region is enabled in this account.", s.exchange.Code)
-		}
 		return newHint(HintBusDenied, "Sending to the event bus was denied (%s). Without role_arn, its name must begin with the stack's name and -webhooks-, and a bus of another account needs a policy "+
 			"that allows events:PutEvents to the dispatch function's role; or set role_arn to a role that is allowed to send.", s.exchange.Code)
 	case delivery.Invalid:
@@ -419,16 +418,13 @@ func eventBridgeHint(s failedAttempt) Hint {
 
 // sqsHint returns the hint for an error of SQS, STS or KMS.
 func sqsHint(s failedAttempt) Hint {
-	if h, failed := roleHint(s); failed {
+	if h, failed := callerHint(s); failed {
 		return h
 	}
 	switch s.outcome.Class {
 	case delivery.Missing:
 		return newHint(HintQueueMissing, "The queue does not exist. Check account, name (with .fifo for a FIFO queue) and region in the URL. SQS reports the same error if this account may not see the queue.")
 	case delivery.Denied:
-		if unknownCaller(s.exchange.Code) {
-			return newHint(HintCredentials, "AWS rejected our credentials (%s). Check that the region is enabled in this account.", s.exchange.Code)
-		}
 		if strings.HasPrefix(s.exchange.Code, "Kms") || strings.HasPrefix(s.exchange.Code, "KMS") {
 			return newHint(HintKeyDenied, "Access to the queue's encryption key was denied (%s). Its key policy must allow kms:GenerateDataKey and kms:Decrypt to the dispatch function's role, or to the role in role_arn.", s.exchange.Code)
 		}
