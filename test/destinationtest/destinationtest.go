@@ -114,6 +114,25 @@ func Run(t *testing.T, open func(t *testing.T) Destination) {
 	}
 }
 
+// CheckURL checks that a router accepts a target, if want is empty, or refuses it with an error
+// that contains want and the form of the URL. No error may repeat the password hunter2.
+func CheckURL(t *testing.T, r *destination.Router, target destination.Target, want, form string) {
+	t.Helper()
+	err := r.Check(target)
+	if want == "" {
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), form) {
+		t.Errorf("error = %v, want it to say %q and show the form", err, want)
+	}
+	if err != nil && strings.Contains(err.Error(), "hunter2") {
+		t.Error("the error repeats the password")
+	}
+}
+
 // suite is one test's destination and router.
 type suite struct {
 	Destination

@@ -198,8 +198,8 @@ func (s *sender) send(ctx context.Context, m destination.Message) (eventID strin
 }
 
 // find returns an error if the bus does not exist: PutEvents answers success then, and the
-// event is lost (github.com/aws/aws-cli/issues/9186). Whoever may send to a bus need not be
-// allowed to look at it, so that another answer is none.
+// event is lost (github.com/aws/aws-cli/issues/9186). A sender does not need the
+// permission to describe a bus, so any other error is ignored.
 func (s *sender) find(ctx context.Context) error {
 	now := s.now()
 	s.mu.Lock()
