@@ -35,7 +35,7 @@ func (AuthChange) Schema(r huma.Registry) *huma.Schema {
 var errMovedSecrets = errors.New("auth: the URL leads to another host, port or scheme: give the secrets again, or remove auth (null)")
 
 // apply sets an endpoint's authentication. Masked secrets keep what is stored, as long as
-// they are sent to the same host: whoever can edit an endpoint cannot read them.
+// they are sent to the same host: an editor of an endpoint cannot read them.
 func (c AuthChange) apply(e *endpoint.Endpoint, before endpoint.Endpoint) error {
 	kept := len(before.Auth.Secrets()) > 0 // a client certificate's key is not sent
 	if c.Given {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -74,7 +75,17 @@ func TestPolicyFrontPagesAreReadable(t *testing.T) {
 	if lines := strings.Count(readFile(t, "README.md"), "\n"); lines > 200 {
 		t.Errorf("README.md has %d lines; at most 200: move details to docs/", lines)
 	}
-	for _, page := range append(frontPages, "docs/comparison.md") {
+	pages := slices.Clone(frontPages)
+	for _, pattern := range []string{"docs/*.md", "examples/*/*.md"} {
+		found, err := filepath.Glob(filepath.Join("../..", pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		for _, page := range found {
+			pages = append(pages, strings.TrimPrefix(filepath.ToSlash(page), "../../"))
+		}
+	}
+	for _, page := range pages {
 		code := false
 		for i, line := range strings.Split(readFile(t, page), "\n") {
 			if strings.HasPrefix(line, "```") {
